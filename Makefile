@@ -1,0 +1,59 @@
+# Every target sets up what it needs in .venv; a stamp file per set of extras keeps the next run quick.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP_INSTALL := $(BIN)/python -m pip install --constraint constraints.txt
+WHEEL_DIR ?= dist
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test test-parity lint format wheel clean
+
+help:  ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+install: $(VENV)/.stamp-base  ## install unitok into .venv, editable
+
+demo: $(VENV)/.stamp-base  ## draw and caption with the embedded model
+	$(BIN)/unitok demo
+
+test: $(VENV)/.stamp-test  ## run the tests
+	$(BIN)/python -m pytest tests --ignore=tests/parity
+
+test-parity: $(VENV)/.stamp-test  ## run the tests against reference implementations
+	$(BIN)/python -m pytest tests/parity
+
+lint: $(VENV)/.stamp-lint  ## check format, style and types
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/pyright
+
+format: $(VENV)/.stamp-lint  ## format and fix what can be fixed
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+wheel: $(VENV)/.stamp-build  ## build the wheel into WHEEL_DIR
+	$(BIN)/python -m build --wheel --no-isolation --outdir "$(WHEEL_DIR)"
+
+clean:  ## remove .venv and what was built
+	rm -rf $(VENV) dist
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 11) else \
+		"Python 3.11 or newer is needed: make PYTHON=/path/to/python3.11 ...")'
+	$(PYTHON) -m venv $(VENV)
+
+# hatchling goes first, at its pinned version, so that no build reaches for another.
+$(VENV)/.stamp-base: pyproject.toml constraints.txt | $(BIN)/python
+	$(PIP_INSTALL) hatchling
+	$(PIP_INSTALL) --no-build-isolation --editable .
+	@touch $@
+
+$(VENV)/.stamp-test $(VENV)/.stamp-build: $(VENV)/.stamp-%: $(VENV)/.stamp-base
+	$(PIP_INSTALL) --no-build-isolation --editable '.[$*]'
+	@touch $@
+
+# The type checker follows imports into the tests' libraries.
+$(VENV)/.stamp-lint: $(VENV)/.stamp-test
+	$(PIP_INSTALL) --no-build-isolation --editable '.[lint]'
+	@touch $@

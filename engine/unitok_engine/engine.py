@@ -1,0 +1,304 @@
+"""The engine: add, step, run, stream, abort."""
+
+from collections import deque
+from collections.abc import Generator, Iterable
+from dataclasses import dataclass
+from itertools import count
+from queue import Empty, SimpleQueue
+
+import torch
+
+from unitok_engine.batch import Batch, build_batch
+from unitok_engine.block_pool import BlockPool
+from unitok_engine.config import EngineConfig
+from unitok_engine.kv_cache import KVCache
+from unitok_engine.request import Output, Request
+from unitok_engine.runner import Model, Runner
+from unitok_engine.sampler import Choice, Pick, sample
+from unitok_engine.scheduler import Chunk, Scheduler
+from unitok_engine.sequence import FeatureStore, Sequence
+
+
+@dataclass(frozen=True)
+class EngineStats:
+    """forwards: of the model so far; running and waiting: sequences; free_blocks: of K/V."""
+
+    forwards: int
+    running: int
+    waiting: int
+    free_blocks: int
+
+
+@dataclass(frozen=True)
+class _Added:
+    request_id: int
+    request: Request
+
+
+@dataclass(frozen=True)
+class _Aborted:
+    request_id: int
+
+
+class Engine:
+    """Continues lines of ids with a model, many at once.
+
+    `add` and `abort` may be called from any thread; all else belongs to the one that steps.
+    """
+
+    def __init__(self, model: Model, config: EngineConfig | None = None) -> None:
+        self.config = (config or EngineConfig()).resolve(model.kv_shape, model.dtype, model.device)
+        self._device = model.device
+        self._pool = BlockPool(self.config.num_blocks)
+        self._cache = KVCache(
+            model.kv_shape,
+            self.config.num_blocks,
+            self.config.block_size,
+            model.dtype,
+            model.device,
+        )
+        self.runner = Runner(model, self._cache)
+        self._scheduler = Scheduler(self.config, self._pool)
+        self._orders: SimpleQueue[_Added | _Aborted] = SimpleQueue()
+        self._request_ids = count()
+        self._arrivals = count()
+        self._alive: dict[int, list[Sequence]] = {}  # request id -> its unfinished sequences
+        self._boxes: dict[int, deque[Output]] = {}  # request id -> outputs a caller waits for
+        self._unclaimed: list[Output] = []
+
+    def add(self, request: Request) -> int:
+        """Queue a request; its id. ValueError for one that could never run here."""
+        self.check(request)
+        request_id = next(self._request_ids)
+        self._orders.put(_Added(request_id, request))
+        return request_id
+
+    def check(self, request: Request) -> None:
+        """ValueError if the request does not fit the engine even when it runs alone."""
+        config, branches = self.config, request.branches
+        if len(branches) > config.max_running:
+            raise ValueError(f"{len(branches)} branches exceed max_running ({config.max_running})")
+        emitted = request.plan.max_length
+        for branch in branches:
+            prompt = branch.first_position + len(branch.ids)
+            if prompt + emitted > config.max_context:
+                raise ValueError(
+                    f"a prompt of {prompt} ids and up to {emitted} new ones exceed "
+                    f"max_context ({config.max_context})"
+                )
+        lengths = [len(branch.ids) + max(emitted, 1) - 1 for branch in branches]
+        blocks = sum(map(config.blocks_for, lengths))
+        if blocks > config.num_blocks:
+            raise ValueError(
+                f"the request needs up to {blocks} K/V blocks and the pool has "
+                f"{config.num_blocks}: give the engine more memory"
+            )
+
+    def abort(self, request_id: int) -> None:
+        """End a request at the next step, with outputs "abort"; nothing if it has ended."""
+        self._orders.put(_Aborted(request_id))
+
+    @property
+    def has_work(self) -> bool:
+        """Whether a step would do or report anything."""
+        return bool(self._alive or self._unclaimed or not self._orders.empty())
+
+    @property
+    def stats(self) -> EngineStats:
+        return EngineStats(
+            forwards=self.runner.forwards,
+            running=len(self._scheduler.running),
+            waiting=len(self._scheduler.waiting),
+            free_blocks=self._pool.free_count,
+        )
+
+    def step(self) -> list[Output]:
+        """Run the model once over everything that is ready.
+
+        Returns what each sequence newly emitted and how it ended, but for the requests that
+        `run` and `stream` wait for: those get their outputs there.
+        """
+        self._deliver(self._step())
+        outputs, self._unclaimed = self._unclaimed, []
+        return outputs
+
+    def run(self, requests: Iterable[Request]) -> Generator[Output]:
+        """Finished outputs as they finish, n per request.
+
+        Requests are taken lazily, so that about as many are in flight as may run at once; their
+        ids count up in the order taken. A request that `check` refuses raises when it is taken.
+        """
+        source = iter(requests)
+        box: deque[Output] = deque()
+        left: dict[int, int] = {}  # request id -> its samples in flight
+        try:
+            while True:
+                while sum(left.values()) < self.config.max_running:
+                    if (request := next(source, None)) is None:
+                        break
+                    left[self._subscribe(request, box)] = request.n
+                if not left:
+                    return
+                self._pump()
+                while box:
+                    output = box.popleft()
+                    if output.finished:
+                        _settle(output, left)
+                        yield output
+        finally:
+            for request_id in left:
+                self.abort(request_id)
+
+    def stream(self, request: Request) -> Generator[Output]:
+        """Every output of one request, step by step.
+
+        Closing the iterator aborts the request at the next step.
+        """
+        box: deque[Output] = deque()
+        left = {self._subscribe(request, box): request.n}
+        try:
+            while left:
+                self._pump()
+                while box:
+                    output = box.popleft()
+                    if output.finished:
+                        _settle(output, left)
+                    yield output
+        finally:
+            for request_id in left:
+                self.abort(request_id)
+
+    @torch.inference_mode()
+    def _step(self) -> list[Output]:
+        ended = self._take_orders()
+        batch, chunks, failed = self._schedule()
+        if batch is None:
+            return ended + failed
+        logits = self.runner.run(batch)
+        choices = [
+            choice
+            for group, rows in zip(batch.groups, logits, strict=True)
+            for choice in sample(rows, group.id_range, [_pick(s) for s in group.sequences])
+        ]
+        return ended + failed + self._postprocess(batch, chunks, choices)
+
+    def _take_orders(self) -> list[Output]:
+        """Carry out what was queued by `add` and `abort`, in order."""
+        outputs = []
+        while True:
+            try:
+                order = self._orders.get_nowait()
+            except Empty:
+                return outputs
+            if isinstance(order, _Added):
+                outputs += self._enqueue(order)
+            else:
+                outputs += self._abort(order)
+
+    def _enqueue(self, order: _Added) -> list[Output]:
+        features = FeatureStore()
+        outputs = []
+        for index in range(order.request.n):
+            sequence = Sequence(
+                order.request_id, index, next(self._arrivals), order.request, features
+            )
+            self._alive.setdefault(order.request_id, []).append(sequence)
+            self._scheduler.add(sequence)
+            self._advance(sequence)
+            if sequence.finished:
+                outputs.append(self._end(sequence))
+        return outputs
+
+    def _abort(self, order: _Aborted) -> list[Output]:
+        outputs = []
+        for sequence in list(self._alive.get(order.request_id, ())):
+            sequence.finish_reason = "abort"
+            outputs.append(self._end(sequence))
+        return outputs
+
+    def _schedule(self) -> tuple[Batch | None, list[Chunk], list[Output]]:
+        """The next step's batch, its chunks, and the sequences whose features failed."""
+        chunks = self._scheduler.schedule()
+        self._cache.clear(self._scheduler.take_fresh_blocks())
+        for chunk in chunks:
+            if not chunk.sequence.finished:
+                _compute_features(chunk)
+        failed = dict.fromkeys(c.sequence for c in chunks if c.sequence.finished)
+        chunks = [chunk for chunk in chunks if not chunk.sequence.finished]
+        batch = build_batch(chunks, self.config.block_size, self._device) if chunks else None
+        return batch, chunks, [self._end(sequence) for sequence in failed]
+
+    def _postprocess(
+        self, batch: Batch, chunks: list[Chunk], choices: list[Choice]
+    ) -> list[Output]:
+        """Note what is cached now, emit what was sampled, end what is done."""
+        for chunk in chunks:
+            chunk.line.cached = chunk.stop
+        outputs = []
+        sequences = [sequence for group in batch.groups for sequence in group.sequences]
+        for sequence, choice in zip(sequences, choices, strict=True):
+            if choice.id is None:
+                sequence.fail("the model gave logits that are not finite")
+            else:
+                sequence.emit(choice.id, choice.logprob)
+                self._advance(sequence)
+            outputs.append(self._end(sequence) if sequence.finished else sequence.report())
+        return outputs
+
+    def _advance(self, sequence: Sequence) -> None:
+        try:
+            sequence.advance()
+        except Exception as error:  # a plan is its caller's code: only its own request fails
+            sequence.fail(error)
+
+    def _end(self, sequence: Sequence) -> Output:
+        self._scheduler.remove(sequence)
+        alive = self._alive[sequence.request_id]
+        alive.remove(sequence)
+        if not alive:
+            del self._alive[sequence.request_id]
+        return sequence.report()
+
+    def _subscribe(self, request: Request, box: deque[Output]) -> int:
+        request_id = self.add(request)
+        self._boxes[request_id] = box
+        return request_id
+
+    def _pump(self) -> None:
+        self._deliver(self._step())
+
+    def _deliver(self, outputs: list[Output]) -> None:
+        for output in outputs:
+            self._boxes.get(output.request_id, self._unclaimed).append(output)
+        # An iterator that was closed left its box behind, to swallow the outputs of its abort.
+        for request_id in {output.request_id for output in outputs} - self._alive.keys():
+            self._boxes.pop(request_id, None)
+
+
+def _settle(output: Output, left: dict[int, int]) -> None:
+    """Count one sample of a request as ended."""
+    left[output.request_id] -= 1
+    if left[output.request_id] == 0:
+        del left[output.request_id]
+
+
+def _compute_features(chunk: Chunk) -> None:
+    """Compute what the chunk needs of its features; an exception ends its sequence alone."""
+    try:
+        for features in chunk.line.branch.features:
+            if features.start < chunk.stop and chunk.start < features.stop:
+                chunk.sequence.features.get(features)
+    except Exception as error:
+        chunk.sequence.fail(error)
+
+
+def _pick(sequence: Sequence) -> Pick:
+    assert sequence.allow is not None
+    return Pick(
+        weights=tuple(branch.weight for branch in sequence.request.branches),
+        sampling=sequence.request.sampling,
+        sample=sequence.sample,
+        index=len(sequence.emitted),
+        mask=sequence.allow.mask,
+        logprob=sequence.request.logprobs,
+    )

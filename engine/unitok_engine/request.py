@@ -1,0 +1,250 @@
+"""What goes into the engine and what comes out: requests, their plans, and outputs."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from math import isfinite
+from typing import Literal, Protocol
+
+from torch import Tensor
+
+FinishReason = Literal["stop", "length", "complete", "abort", "error"]
+
+
+@dataclass(frozen=True)
+class IdRange:
+    """The ids `start <= id < stop`."""
+
+    start: int
+    stop: int
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.start < self.stop:
+            raise ValueError(f"an id range needs 0 <= start < stop, not {self.start}..{self.stop}")
+
+    @property
+    def size(self) -> int:
+        return self.stop - self.start
+
+    def __contains__(self, id: int) -> bool:
+        return self.start <= id < self.stop
+
+
+@dataclass(frozen=True, eq=False)
+class Allow:
+    """Sample the next id from a range; `mask` is bool [id_range.size], True where allowed."""
+
+    id_range: IdRange
+    mask: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        if self.mask is None:
+            return
+        if self.mask.shape != (self.id_range.size,):
+            raise ValueError(f"mask must be [{self.id_range.size}], not {list(self.mask.shape)}")
+        if not self.mask.any():
+            raise ValueError("mask allows no id at all")
+
+
+@dataclass(frozen=True)
+class Force:
+    """The next id is this one; nothing is sampled."""
+
+    id: int
+
+
+@dataclass(frozen=True)
+class Stop:
+    """The line ends; its last `drop` ids (a stop id) are not part of the output."""
+
+    reason: FinishReason
+    drop: int = 0
+
+
+class Plan(Protocol):
+    """What a request may emit: a deterministic function of the ids emitted so far.
+
+    The engine calls `next` once per emitted id, with the whole list, which it must not change.
+    """
+
+    @property
+    def max_length(self) -> int:
+        """No more ids than this are ever emitted, forced and dropped ones counted."""
+        ...
+
+    @property
+    def exact(self) -> bool:
+        """Exactly `max_length` ids are emitted, so the engine reserves room for all of them."""
+        ...
+
+    def next(self, emitted: Sequence[int]) -> Allow | Force | Stop: ...
+
+
+@dataclass(frozen=True)
+class FreePlan:
+    """Ids from a range until a stop id ("stop", dropped) or `max_tokens` ids ("length")."""
+
+    id_range: IdRange
+    stop_ids: frozenset[int]
+    max_tokens: int
+
+    def __post_init__(self) -> None:
+        if self.max_tokens < 1:
+            raise ValueError(f"max_tokens must be at least 1, not {self.max_tokens}")
+        outside = [id for id in self.stop_ids if id not in self.id_range]
+        if outside:
+            raise ValueError(f"stop id {outside[0]} lies outside the plan's id range")
+
+    @property
+    def max_length(self) -> int:
+        return self.max_tokens
+
+    @property
+    def exact(self) -> bool:
+        return False
+
+    def next(self, emitted: Sequence[int]) -> Allow | Stop:
+        if emitted and emitted[-1] in self.stop_ids:
+            return Stop("stop", drop=1)
+        if len(emitted) >= self.max_tokens:
+            return Stop("length")
+        return Allow(self.id_range)
+
+
+@dataclass(frozen=True)
+class FixedPlan:
+    """Exactly `length` ids from a range ("complete")."""
+
+    id_range: IdRange
+    length: int
+
+    def __post_init__(self) -> None:
+        if self.length < 1:
+            raise ValueError(f"length must be at least 1, not {self.length}")
+
+    @property
+    def max_length(self) -> int:
+        return self.length
+
+    @property
+    def exact(self) -> bool:
+        return True
+
+    def next(self, emitted: Sequence[int]) -> Allow | Stop:
+        return Stop("complete") if len(emitted) >= self.length else Allow(self.id_range)
+
+
+@dataclass(frozen=True)
+class Features:
+    """Vectors that stand in for the ids at [start, start + length) of a branch.
+
+    `compute` gives [length, d]. It runs at most once per request, when a prefill chunk first
+    needs it. Equal digests mean equal vectors, so branches that share one share the work.
+    The ids they stand in for are embedded and overwritten: any id the model can embed will do.
+    """
+
+    start: int
+    length: int
+    digest: str
+    compute: Callable[[], Tensor]
+
+    def __post_init__(self) -> None:
+        if self.start < 0 or self.length < 1:
+            raise ValueError("features need start >= 0 and length >= 1")
+
+    @property
+    def stop(self) -> int:
+        return self.start + self.length
+
+
+@dataclass(frozen=True)
+class Branch:
+    """One line of ids to continue; its logits count by `weight`.
+
+    The id at index i has position `first_position + i`.
+    """
+
+    ids: tuple[int, ...]
+    weight: float = 1.0
+    features: tuple[Features, ...] = ()
+    first_position: int = 0
+
+    def __post_init__(self) -> None:
+        if not self.ids:
+            raise ValueError("a branch needs at least one id")
+        if self.first_position < 0:
+            raise ValueError("first_position must not be negative")
+        if not isfinite(self.weight):
+            raise ValueError("a branch's weight must be finite")
+        end = 0
+        for features in sorted(self.features, key=lambda features: features.start):
+            if features.start < end or features.stop > len(self.ids):
+                raise ValueError("features overlap or lie outside the branch's ids")
+            end = features.stop
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """Temperature 0 is greedy; `top_k` 0 and `top_p` 1 are off; any 64-bit seed."""
+
+    temperature: float = 1.0
+    top_k: int = 0
+    top_p: float = 1.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not (isfinite(self.temperature) and self.temperature >= 0):
+            raise ValueError(f"temperature must be 0 or more, not {self.temperature}")
+        if self.top_k < 0:
+            raise ValueError(f"top_k must be 0 (off) or more, not {self.top_k}")
+        if not 0 < self.top_p <= 1:
+            raise ValueError(f"top_p must be above 0 and at most 1, not {self.top_p}")
+        if not -(2**63) <= self.seed < 2**64:
+            raise ValueError("seed must fit in 64 bits")
+
+
+@dataclass(frozen=True)
+class Request:
+    """Branches to continue together under one plan, `n` times.
+
+    Each id is sampled once, from the branches' logits mixed by weight, and goes to all of them:
+    classifier-free guidance at scale s is (conditional, s) and (unconditional, 1 - s).
+    """
+
+    branches: tuple[Branch, ...]
+    plan: Plan
+    sampling: Sampling = Sampling()
+    n: int = 1
+    logprobs: bool = False
+
+    def __post_init__(self) -> None:
+        if not self.branches:
+            raise ValueError("a request needs at least one branch")
+        total = sum(branch.weight for branch in self.branches)
+        if abs(total - 1) > 1e-6:
+            raise ValueError(f"the branches' weights must sum to 1, not {total:g}")
+        if self.n < 1:
+            raise ValueError(f"n must be at least 1, not {self.n}")
+
+
+@dataclass(frozen=True)
+class Output:
+    """What one sample of a request has emitted so far.
+
+    ids: all of them, without a dropped stop id; new_ids: those since the last output.
+    prompt_tokens: ids in the first branch's prompt.
+    logprobs: of each id under the mixed, masked logits at temperature 1 (0 for forced ids);
+    None unless asked for. error: one line, if finish_reason is "error".
+    """
+
+    request_id: int
+    sample: int
+    ids: tuple[int, ...]
+    new_ids: tuple[int, ...]
+    prompt_tokens: int
+    finish_reason: FinishReason | None = None
+    error: str | None = None
+    logprobs: tuple[float, ...] | None = None
+
+    @property
+    def finished(self) -> bool:
+        return self.finish_reason is not None

@@ -1,0 +1,167 @@
+"""From the branches' logits to one id per sequence, all in fp32.
+
+An id is chosen by Gumbel-max: the largest logit plus noise, where the noise is a hash of (seed,
+sample, index of the generated id, id). So it depends on nothing else in the batch.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from unitok_engine.request import IdRange, Sampling
+
+# SplitMix64 (Steele, Lea, Flood 2014, https://doi.org/10.1145/2660193.2660195)
+_GOLDEN = 0x9E3779B97F4A7C15
+_MIX_1 = 0xBF58476D1CE4E5B9
+_MIX_2 = 0x94D049BB133111EB
+_MASK_64 = 2**64 - 1
+
+
+@dataclass(frozen=True, eq=False)
+class Pick:
+    """What one sequence wants sampled: its lines' weights, and the coordinates of its noise."""
+
+    weights: tuple[float, ...]
+    sampling: Sampling
+    sample: int
+    index: int
+    mask: Tensor | None = None
+    logprob: bool = False
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The id, or None where the mixed logits were not finite; logprob is 0 unless asked for."""
+
+    id: int | None
+    logprob: float = 0.0
+
+
+def sample(logits: Tensor, id_range: IdRange, picks: Sequence[Pick]) -> list[Choice]:
+    """Choose an id of the range for every pick.
+
+    logits: [sum of lines, id_range.size], pick by pick, line by line.
+    """
+    mixed = mix(logits, [pick.weights for pick in picks])
+    finite = mixed.isfinite().all(dim=1)
+    scores = _masked(mixed.nan_to_num(), picks)
+    ids = choose(scores, id_range, picks)
+    logprobs = [0.0] * len(picks)
+    if any(pick.logprob for pick in picks):
+        chosen = scores.log_softmax(dim=1).gather(1, (ids - id_range.start)[:, None])
+        logprobs = chosen[:, 0].tolist()
+    return [
+        Choice(id, logprob if pick.logprob else 0.0) if ok else Choice(None)
+        for pick, id, logprob, ok in zip(
+            picks, ids.tolist(), logprobs, finite.tolist(), strict=True
+        )
+    ]
+
+
+def mix(logits: Tensor, weights: Sequence[Sequence[float]]) -> Tensor:
+    """The weighted sum of each sequence's lines: [sum of lines, size] -> [sequences, size]."""
+    logits = logits.float()
+    if all(len(line) == 1 for line in weights):
+        return logits * _column([line[0] for line in weights], logits)
+    starts = [0]
+    for line in weights:
+        starts.append(starts[-1] + len(line))
+    first = torch.tensor(starts[:-1], device=logits.device)
+    mixed = logits[first] * _column([line[0] for line in weights], logits)
+    # Branch by branch, each sequence at most once: the order of the sum never varies.
+    for branch in range(1, max(map(len, weights))):
+        owners = [i for i, line in enumerate(weights) if len(line) > branch]
+        rows = torch.tensor([starts[i] + branch for i in owners], device=logits.device)
+        part = logits[rows] * _column([weights[i][branch] for i in owners], logits)
+        mixed.index_add_(0, torch.tensor(owners, device=logits.device), part)
+    return mixed
+
+
+def choose(scores: Tensor, id_range: IdRange, picks: Sequence[Pick]) -> Tensor:
+    """Ids [s] from masked scores [s, size]: argmax, plus noise where the temperature is not 0."""
+    samplings = [pick.sampling for pick in picks]
+    if all(sampling.temperature == 0 for sampling in samplings):
+        return scores.argmax(dim=1) + id_range.start
+    temperatures = _column([s.temperature or 1.0 for s in samplings], scores)
+    # From the row's best, so that no small temperature can overflow.
+    scores = (scores - scores.amax(dim=1, keepdim=True)) / temperatures
+    if any(s.top_k or s.top_p < 1 for s in samplings):
+        limit = cutoff(scores, [s.top_k for s in samplings], [s.top_p for s in samplings])
+        scores = scores.masked_fill(scores < limit, -torch.inf)
+    keys = [noise_key(pick.sampling.seed, pick.sample, pick.index) for pick in picks]
+    noise = gumbel(torch.tensor(keys, device=scores.device), id_range)
+    sampled = _column([float(s.temperature > 0) for s in samplings], scores)
+    return (scores + noise * sampled).argmax(dim=1) + id_range.start
+
+
+def cutoff(scores: Tensor, top_k: Sequence[int], top_p: Sequence[float]) -> Tensor:
+    """[s, 1], the lowest score kept by top-k, then top-p; ties with it are kept too.
+
+    scores: [s, size]. Top-p (https://arxiv.org/abs/1904.09751) keeps the fewest best ids whose
+    probability reaches top_p, among those that top-k kept.
+    """
+    size = scores.shape[1]
+    limits = [min(k or size, size) for k in top_k]
+    best = scores.topk(max(limits), dim=1).values
+    rank = torch.arange(best.shape[1], device=scores.device)
+    outside = rank >= torch.tensor(limits, device=scores.device)[:, None]
+    probabilities = best.masked_fill(outside, -torch.inf).softmax(dim=1)
+    before = probabilities.cumsum(dim=1) - probabilities
+    # 2 lies above any sum, rounding included: top-p is off.
+    bound = _column([p if p < 1 else 2.0 for p in top_p], scores)
+    kept = ((before < bound) & ~outside).sum(dim=1, keepdim=True).clamp(min=1)
+    return best.gather(1, kept - 1)
+
+
+def noise_key(seed: int, sample: int, index: int) -> int:
+    """A signed 64-bit key of one row's noise."""
+    key = 0
+    for word in (seed, sample, index):
+        key = _mix_int((key + _GOLDEN + (word & _MASK_64)) & _MASK_64)
+    return _signed(key)
+
+
+def gumbel(keys: Tensor, id_range: IdRange) -> Tensor:
+    """Gumbel noise [s, size] fp32 from keys [s] int64, one hash per (key, id)."""
+    uniform = hashed_uniform(keys, id_range)
+    return uniform.log_().neg_().log_().neg_()
+
+
+def hashed_uniform(keys: Tensor, id_range: IdRange) -> Tensor:
+    """Uniform noise [s, size] fp32 in (0, 1), the same bits on every device."""
+    ids = torch.arange(id_range.start, id_range.stop, device=keys.device)
+    x = keys[:, None] + ids * _signed(_GOLDEN)
+    x = (x ^ _shift(x, 30)).mul_(_signed(_MIX_1))
+    x = (x ^ _shift(x, 27)).mul_(_signed(_MIX_2))
+    x = x ^ _shift(x, 31)
+    # 23 bits and a half are exact in fp32, so neither 0 nor 1 is ever reached.
+    return (_shift(x, 41).float() + 0.5) * 2.0**-23
+
+
+def _masked(scores: Tensor, picks: Sequence[Pick]) -> Tensor:
+    if all(pick.mask is None for pick in picks):
+        return scores
+    everything = torch.ones(scores.shape[1], dtype=torch.bool, device=scores.device)
+    allowed = [everything if p.mask is None else p.mask.to(scores.device) for p in picks]
+    return scores.masked_fill(~torch.stack(allowed), -torch.inf)
+
+
+def _column(values: Sequence[float], like: Tensor) -> Tensor:
+    return torch.tensor(values, dtype=torch.float32, device=like.device)[:, None]
+
+
+def _shift(x: Tensor, bits: int) -> Tensor:
+    """Logical shift right: torch's own copies the sign."""
+    return (x >> bits) & ((1 << (64 - bits)) - 1)
+
+
+def _mix_int(x: int) -> int:
+    x = ((x ^ (x >> 30)) * _MIX_1) & _MASK_64
+    x = ((x ^ (x >> 27)) * _MIX_2) & _MASK_64
+    return x ^ (x >> 31)
+
+
+def _signed(x: int) -> int:
+    return x - 2**64 if x >= 2**63 else x

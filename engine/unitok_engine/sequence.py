@@ -1,0 +1,140 @@
+"""One sample of a request in flight: its lines, what it emitted, and how it ended."""
+
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+from unitok_engine.request import Allow, Branch, Features, FinishReason, Output, Request, Stop
+
+
+class FeatureStore:
+    """The features of one request, each computed once, by digest, and kept until it ends."""
+
+    def __init__(self) -> None:
+        self._vectors: dict[str, Tensor] = {}
+
+    def get(self, features: Features) -> Tensor:
+        """[length, d]; ValueError if `compute` gives another length, and what `compute` raises."""
+        vectors = self._vectors.get(features.digest)
+        if vectors is None:
+            vectors = self._vectors[features.digest] = features.compute()
+        if vectors.ndim != 2 or vectors.shape[0] != features.length:
+            shape = list(vectors.shape)
+            raise ValueError(f"features must be [{features.length}, d], not {shape}")
+        return vectors
+
+
+@dataclass
+class Line:
+    """A branch of a sequence and its K/V: `cached` ids lie in `blocks`."""
+
+    branch: Branch
+    blocks: list[int] = field(default_factory=list)
+    cached: int = 0
+
+
+class Sequence:
+    """The scheduler admits, grows and preempts it; the engine emits ids into it."""
+
+    def __init__(
+        self, request_id: int, sample: int, arrival: int, request: Request, features: FeatureStore
+    ) -> None:
+        self.request_id = request_id
+        self.sample = sample
+        self.arrival = arrival
+        self.request = request
+        self.features = features
+        self.lines = [Line(branch) for branch in request.branches]
+        self.emitted: list[int] = []
+        self.logprobs: list[float] = []
+        self.allow: Allow | None = None
+        self.finish_reason: FinishReason | None = None
+        self.error: str | None = None
+        self.preempted = False
+        self._emitted_at_admission = 0
+        self._dropped = 0
+        self._reported = 0
+
+    @property
+    def finished(self) -> bool:
+        return self.finish_reason is not None
+
+    @property
+    def decoding(self) -> bool:
+        """It has sampled an id since it was admitted; before that, it prefills."""
+        return len(self.emitted) > self._emitted_at_admission
+
+    @property
+    def preemptible(self) -> bool:
+        """A preempted sequence must emit an id before its next preemption, so that all end."""
+        return self.decoding or not self.preempted
+
+    def length(self, line: Line) -> int:
+        return len(line.branch.ids) + len(self.emitted)
+
+    def max_cached(self, line: Line) -> int:
+        """Ids of the line that are ever cached: the last one emitted is never fed."""
+        return len(line.branch.ids) + max(self.request.plan.max_length, 1) - 1
+
+    def pending(self, line: Line) -> int:
+        return self.length(line) - line.cached
+
+    def ids(self, line: Line, start: int, stop: int) -> list[int]:
+        """The line's ids at [start, stop), prompt first, then what was emitted."""
+        prompt = len(line.branch.ids)
+        ids = list(line.branch.ids[start:stop])
+        if stop > prompt:
+            ids += self.emitted[max(start - prompt, 0) : stop - prompt]
+        return ids
+
+    def begin(self) -> None:
+        """Note an admission: from here on it prefills."""
+        self._emitted_at_admission = len(self.emitted)
+
+    def forget(self) -> None:
+        """Note a preemption: nothing is cached any more; what was emitted stays."""
+        for line in self.lines:
+            line.cached = 0
+        self.preempted = True
+        self._emitted_at_admission = len(self.emitted)
+
+    def emit(self, id: int, logprob: float) -> None:
+        self.emitted.append(id)
+        self.logprobs.append(logprob)
+
+    def advance(self) -> None:
+        """Follow the plan past forced ids to what is sampled next, or to the end.
+
+        Raises ValueError if the plan goes on past its own max_length.
+        """
+        plan = self.request.plan
+        while not isinstance(step := plan.next(self.emitted), Stop):
+            if len(self.emitted) >= plan.max_length:
+                raise ValueError(f"the plan goes on past its max_length of {plan.max_length}")
+            if isinstance(step, Allow):
+                self.allow = step
+                return
+            self.emit(step.id, 0.0)
+        self._dropped = step.drop
+        self.finish_reason = step.reason
+
+    def fail(self, error: BaseException | str) -> None:
+        self.error = " ".join(str(error).split()) or type(error).__name__
+        self.finish_reason = "error"
+
+    def report(self) -> Output:
+        """What was emitted; each id is new in one report only."""
+        kept = len(self.emitted) - self._dropped
+        ids = tuple(self.emitted[:kept])
+        new_ids = ids[self._reported :]
+        self._reported = kept
+        return Output(
+            request_id=self.request_id,
+            sample=self.sample,
+            ids=ids,
+            new_ids=new_ids,
+            prompt_tokens=len(self.lines[0].branch.ids),
+            finish_reason=self.finish_reason,
+            error=self.error,
+            logprobs=tuple(self.logprobs[:kept]) if self.request.logprobs else None,
+        )

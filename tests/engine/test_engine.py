@@ -1,0 +1,429 @@
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+
+import pytest
+import torch
+from torch import Tensor
+
+from tests.engine.tiny import (
+    IMAGE,
+    TEXT,
+    TinyModel,
+    caption,
+    drawing,
+    engine,
+    finish,
+    finished_ids,
+    recomputed_logits,
+    vectors,
+)
+from unitok_engine import (
+    Allow,
+    Branch,
+    Engine,
+    EngineConfig,
+    Features,
+    FixedPlan,
+    Force,
+    FreePlan,
+    IdRange,
+    Output,
+    Request,
+    Sampling,
+    Stop,
+)
+from unitok_engine.sampler import gumbel, noise_key
+
+GREEDY = Sampling(temperature=0)
+
+
+def mixed_requests() -> list[Request]:
+    """Captions and drawings of several lengths."""
+    captions = [caption(seed, max_tokens=5 + 3 * seed) for seed in range(4)]
+    return captions + [drawing(seed, length=6 + 4 * seed) for seed in range(4)]
+
+
+def spied(model: TinyModel) -> tuple[TinyModel, list[Tensor]]:
+    """The model, and the logits it will have given, call by call."""
+    seen: list[Tensor] = []
+    logits = model.logits
+
+    def spy(hidden: Tensor, id_range: IdRange) -> Tensor:
+        seen.append(logits(hidden, id_range))
+        return seen[-1]
+
+    model.logits = spy
+    return model, seen
+
+
+@pytest.mark.parametrize("request_", [caption(3, stop_ids=()), drawing(2)], ids=["text", "image"])
+def test_paged_decoding_gives_what_a_full_recompute_gives(request_: Request):
+    model, seen = spied(TinyModel())
+    (output,) = finish(engine(model), [request_])
+    id_range = TEXT if output.ids[0] in TEXT else IMAGE
+    assert len(seen) == len(output.ids) >= 12
+    for step, logits in enumerate(seen):
+        for row, branch in zip(logits, request_.branches, strict=True):
+            expected = recomputed_logits(TinyModel(), branch, output.ids[:step], id_range)
+            torch.testing.assert_close(row, expected, atol=1e-4, rtol=1e-4)
+
+
+def test_guidance_is_the_weighted_sum_of_the_branches():
+    request = replace(drawing(1), sampling=GREEDY)
+    (ids,) = finished_ids(engine(), [request])
+    for step, id in enumerate(ids):
+        mixed = sum(
+            branch.weight * recomputed_logits(TinyModel(), branch, ids[:step], IMAGE)
+            for branch in request.branches
+        )
+        assert isinstance(mixed, Tensor) and id == IMAGE.start + int(mixed.argmax())
+
+
+def test_a_batch_gives_what_each_gives_alone():
+    requests = mixed_requests()
+    alone = [finished_ids(engine(), [request])[0] for request in requests]
+    assert finished_ids(engine(), requests) == alone
+    assert len(set(alone)) == len(alone)
+
+
+@pytest.mark.parametrize("budget", [1, 2, 3, 7, 16])
+def test_prefill_in_chunks_gives_what_whole_prefill_gives(budget: int):
+    requests = mixed_requests()
+    chunked = engine(max_batch_tokens=budget)
+    assert finished_ids(chunked, requests) == finished_ids(engine(), requests)
+    assert chunked.runner.forwards > max(len(ids) for ids in finished_ids(engine(), requests))
+
+
+@pytest.mark.parametrize("budget", [3, 2048])
+def test_preemption_at_every_step_changes_nothing(budget: int):
+    requests = [*mixed_requests(), drawing(9, n=2)]
+    preempted = engine(preempt_every_step=True, max_batch_tokens=budget)
+    assert finished_ids(preempted, requests) == finished_ids(engine(), requests)
+    assert preempted.stats.free_blocks == 400
+
+
+def test_a_pool_that_runs_out_preempts_and_changes_nothing():
+    requests = [caption(seed, max_tokens=40, stop_ids=()) for seed in range(6)]
+    small = engine(num_blocks=16)  # one caption alone takes 13
+    assert finished_ids(small, requests) == finished_ids(engine(), requests)
+    assert small.stats.free_blocks == 16
+    # Each was begun, then made room for an older one: more forwards than ids of the longest.
+    assert small.runner.forwards > 40
+
+
+@pytest.mark.parametrize(("num_blocks", "budget"), [(20, 2), (24, 4)])
+def test_a_preempted_request_emits_before_it_is_preempted_again(num_blocks: int, budget: int):
+    machine = engine(num_blocks=num_blocks, max_batch_tokens=budget)
+    lengths: dict[object, list[int]] = {}
+    preempt = machine._scheduler._preempt
+
+    def watched(sequence):
+        lengths.setdefault(sequence, []).append(len(sequence.emitted))
+        preempt(sequence)
+
+    machine._scheduler._preempt = watched
+    finish(machine, [caption(seed, max_tokens=40, stop_ids=()) for seed in range(6)])
+    assert max(map(len, lengths.values())) > 1
+    for emitted in lengths.values():
+        assert all(a < b for a, b in pairwise(emitted))
+
+
+def test_no_id_is_reported_twice_or_lost_when_requests_are_preempted():
+    machine = engine(num_blocks=16)
+    ids = [machine.add(caption(seed, max_tokens=40, stop_ids=())) for seed in range(4)]
+    pieces: dict[int, tuple[int, ...]] = {id: () for id in ids}
+    finals = []
+    while machine.has_work:
+        for output in machine.step():
+            pieces[output.request_id] += output.new_ids
+            assert pieces[output.request_id] == output.ids
+            finals += [output] if output.finished else []
+    assert sorted(len(output.ids) for output in finals) == [40] * 4
+
+
+def test_captions_and_drawings_share_every_forward():
+    requests = [caption(seed, stop_ids=()) for seed in range(8)]
+    requests += [drawing(seed, length=16) for seed in range(8)]
+    machine = engine()
+    rows: list[tuple[int, ...]] = []
+    running: list[int] = []
+    run = machine.runner.run
+
+    def watched(batch):
+        rows.append(batch.query_lengths)
+        scheduled = machine._scheduler.running
+        running.append(sum(len(sequence.lines) for sequence in scheduled))
+        return run(batch)
+
+    machine.runner.run = watched
+    finish(machine, requests)
+    assert machine.runner.forwards <= 16  # the one prefill chunk gives the first id
+    assert [len(lengths) for lengths in rows] == running
+    assert running[0] == 8 + 2 * 8
+    assert all(set(lengths) == {1} for lengths in rows[1:])
+
+
+def test_all_last_prefill_chunks_of_a_request_land_in_one_step():
+    machine = engine(max_batch_tokens=4)
+    machine.add(drawing(3))  # prompts of 10 and 2 ids
+    steps = [machine.step() for _ in range(4)]
+    assert [len(outputs) for outputs in steps] == [0, 0, 1, 1]
+
+
+@pytest.mark.parametrize("steps", [0, 1, 3])
+def test_abort_frees_all_blocks_and_ends_the_request_alone(steps: int):
+    machine = engine(max_batch_tokens=8)
+    keep, drop = machine.add(drawing(1)), machine.add(drawing(2, n=2))
+    for _ in range(steps):
+        machine.step()
+    machine.abort(drop)
+    finals = [o for o in drain(machine) if o.finished]
+    reasons = sorted((o.request_id, o.finish_reason) for o in finals)
+    assert reasons == [(keep, "complete"), (drop, "abort"), (drop, "abort")]
+    assert machine.stats.free_blocks == 400
+    machine.abort(drop)
+    assert machine.step() == []
+
+
+def drain(machine) -> list[Output]:
+    outputs = []
+    while machine.has_work:
+        outputs += machine.step()
+    return outputs
+
+
+@dataclass(frozen=True)
+class RowsPlan:
+    """Rows of two image ids, each closed by a forced end of row."""
+
+    rows: int
+    end: int = 39
+
+    @property
+    def max_length(self) -> int:
+        return 3 * self.rows
+
+    exact = True
+
+    def next(self, emitted: Sequence[int]) -> Allow | Force | Stop:
+        if len(emitted) == self.max_length:
+            return Stop("complete")
+        return Force(self.end) if len(emitted) % 3 == 2 else Allow(IMAGE)
+
+
+def test_forced_ids_take_no_step_of_their_own():
+    request = replace(drawing(4), plan=RowsPlan(5))
+    model, seen = spied(TinyModel())
+    machine = engine(model)
+    (ids,) = finished_ids(machine, [request])
+    assert ids[2::3] == (39,) * 5 and len(ids) == 15
+    assert machine.runner.forwards == 10
+    for sampled, logits in enumerate(seen):
+        emitted = ids[: sampled // 2 * 3 + sampled % 2]
+        expected = recomputed_logits(TinyModel(), request.branches[0], emitted, IMAGE)
+        torch.testing.assert_close(logits[0], expected, atol=1e-4, rtol=1e-4)
+
+
+def test_forced_ids_survive_preemption_and_chunks():
+    requests = [replace(drawing(seed), plan=RowsPlan(3 + seed)) for seed in range(3)]
+    hard = engine(preempt_every_step=True, max_batch_tokens=3)
+    assert finished_ids(hard, requests) == finished_ids(engine(), requests)
+
+
+@dataclass(frozen=True)
+class ScriptPlan:
+    """Forced ids only."""
+
+    script: tuple[int, ...]
+    max_length: int = 4
+    exact: bool = False
+
+    def next(self, emitted: Sequence[int]) -> Force | Stop:
+        done = len(emitted) == len(self.script)
+        return Stop("complete") if done else Force(self.script[len(emitted)])
+
+
+def test_a_plan_of_forced_ids_alone_needs_no_forward():
+    machine = engine()
+    (output,) = finish(machine, [Request((Branch((2,)),), ScriptPlan((7, 8, 9)))])
+    assert (output.ids, output.new_ids, machine.runner.forwards) == ((7, 8, 9), (7, 8, 9), 0)
+
+
+def test_a_plan_that_outruns_its_own_bound_ends_its_request_alone():
+    long = Request((Branch((2,)),), ScriptPlan(tuple(range(9))))
+    bad, good = finish(engine(), [long, caption(1)])
+    assert bad.finish_reason == "error" and "max_length" in (bad.error or "")
+    assert good.finish_reason in ("stop", "length")
+
+
+def test_a_stop_id_ends_the_line_and_is_not_part_of_it():
+    free = replace(caption(5, max_tokens=30, stop_ids=()), sampling=GREEDY)
+    (whole,) = finish(engine(), [free])
+    stop = whole.ids[7]
+    plan = FreePlan(TEXT, frozenset({stop}), 30)
+    (stopped,) = finish(engine(), [replace(free, plan=plan)])
+    assert stopped.ids == whole.ids[: whole.ids.index(stop)]
+    assert (stopped.finish_reason, whole.finish_reason) == ("stop", "length")
+
+
+def test_samples_differ_and_come_again_with_the_same_seed():
+    machine = engine()
+    first = finished_ids(machine, [drawing(6, n=4)])
+    assert len(set(first)) == 4
+    assert finished_ids(engine(), [drawing(6, n=4)]) == first
+    assert finished_ids(engine(), [drawing(6, n=1)]) == first[:1]
+    other = replace(drawing(6), sampling=Sampling(seed=7))
+    assert finished_ids(engine(), [other]) != first[:1]
+
+
+def test_each_id_of_each_sample_has_noise_of_its_own():
+    model = TinyModel()
+    model.head = torch.zeros_like(model.head)  # every id is as likely as any other
+    outputs = finish(engine(model), [drawing(3, length=9, n=2)])
+    for output in outputs:
+        keys = torch.tensor([noise_key(3, output.sample, index) for index in range(9)])
+        assert output.ids == tuple((gumbel(keys, IMAGE).argmax(1) + IMAGE.start).tolist())
+    assert len(set(outputs[0].ids)) > 3
+
+
+def test_logprobs_are_those_of_the_mixed_logits():
+    request = replace(drawing(2, length=5), logprobs=True)
+    (output,) = finish(engine(), [request])
+    assert output.logprobs is not None and len(output.logprobs) == 5
+    for step, (id, logprob) in enumerate(zip(output.ids, output.logprobs, strict=True)):
+        mixed = torch.zeros(IMAGE.size)
+        for branch in request.branches:
+            logits = recomputed_logits(TinyModel(), branch, output.ids[:step], IMAGE)
+            mixed += branch.weight * logits
+        assert logprob == pytest.approx(float(mixed.log_softmax(0)[id - IMAGE.start]), abs=1e-3)
+    assert finish(engine(), [drawing(2)])[0].logprobs is None
+
+
+def test_features_are_computed_once_for_all_branches_samples_and_preemptions():
+    calls = []
+
+    def compute() -> Tensor:
+        calls.append(1)
+        return vectors(0, 3)
+
+    branch = Branch((2, 3, 4, 5), 0.5, (Features(1, 3, "a picture", compute),))
+    request = Request((branch, branch), FreePlan(TEXT, frozenset(), 6), n=3)
+    finish(engine(preempt_every_step=True, max_batch_tokens=3), [request])
+    assert len(calls) == 1
+
+
+def test_features_that_fail_end_their_request_alone():
+    def cannot() -> Tensor:
+        raise OSError("the picture\nis gone")
+
+    broken = Request((Branch((2, 3), 1, (Features(0, 2, "x", cannot),)),), FixedPlan(TEXT, 3))
+    wrong = Features(0, 2, "y", lambda: vectors(0, 5))
+    misshapen = Request((Branch((2, 3), 1, (wrong,)),), FixedPlan(TEXT, 3))
+    machine = engine()
+    good = finished_ids(engine(), [drawing(1)])
+    outputs = finish(machine, [broken, drawing(1), misshapen])
+    assert [o.error for o in outputs] == ["the picture is gone", None, outputs[2].error]
+    assert "[2, d]" in (outputs[2].error or "")
+    assert outputs[1].ids == good[0]
+    assert machine.stats.free_blocks == 400
+
+
+def test_a_row_of_nan_ends_its_request_and_spoils_no_other():
+    poison = Features(0, 12, "nan", lambda: torch.full((12, 32), torch.nan))
+    sick = Request((Branch((2,) * 12, 1, (poison,)),), FixedPlan(TEXT, 20))
+    healthy = [caption(seed, max_tokens=30, stop_ids=()) for seed in range(4)]
+    expected = finished_ids(engine(), healthy)
+    machine = engine(num_blocks=24)  # few blocks, so that the sick one's are used again
+    outputs = finish(machine, [sick, *healthy, sick, *healthy])
+    assert [o.finish_reason for o in outputs].count("error") == 2
+    assert [o.ids for o in outputs if o.finish_reason != "error"] == expected * 2
+
+
+@pytest.mark.parametrize(
+    ("config", "request_", "words"),
+    [
+        (EngineConfig(num_blocks=2, block_size=4), drawing(0), "K/V blocks"),
+        (EngineConfig(max_context=20), drawing(3), "max_context"),
+        (EngineConfig(max_running=1), drawing(0), "max_running"),
+    ],
+)
+def test_a_request_that_can_never_run_is_refused_when_added(config, request_, words):
+    with pytest.raises(ValueError, match=words):
+        Engine(TinyModel(), config).add(request_)
+
+
+def test_a_request_that_just_fits_the_pool_runs():
+    # Lines of 7 + 16 - 1 and 2 + 16 - 1 ids: 6 and 5 blocks of 4.
+    machine = engine(num_blocks=11)
+    assert finished_ids(machine, [drawing(0)] * 2) == finished_ids(engine(), [drawing(0)] * 2)
+    with pytest.raises(ValueError, match="up to 11 K/V blocks"):
+        engine(num_blocks=10).add(drawing(0))
+
+
+def test_no_more_lines_run_than_allowed():
+    machine = engine(max_running=4)
+    for seed in range(5):
+        machine.add(drawing(seed, length=3))
+    most = 0
+    while machine.has_work:
+        machine.step()
+        most = max(most, machine.stats.running)
+    assert most == 2
+
+
+def test_streams_may_be_read_side_by_side():
+    machine = engine()
+    other = machine.add(caption(7))
+    streams = [machine.stream(drawing(seed)) for seed in (1, 2)]
+    outputs = [list(pair) for pair in zip(*streams, strict=True)]
+    for i in (0, 1):
+        assert sum((pair[i].new_ids for pair in outputs), ()) == outputs[-1][i].ids
+        assert outputs[-1][i].ids == finished_ids(engine(), [drawing(i + 1)])[0]
+    assert [o.request_id for o in machine.step() if o.finished] == [other]
+
+
+def test_a_closed_stream_aborts_its_request():
+    machine = engine()
+    stream = machine.stream(drawing(1))
+    next(stream)
+    assert machine.stats.free_blocks < 400
+    stream.close()
+    assert machine.step() == []
+    assert machine.stats.free_blocks == 400 and not machine.has_work
+
+
+def test_run_takes_requests_lazily_and_yields_as_they_finish():
+    taken = []
+
+    def source():
+        for seed in range(20):
+            taken.append(seed)
+            yield caption(seed, max_tokens=3 if seed == 2 else 9, stop_ids=())
+
+    run = engine(max_running=4).run(source())
+    assert next(run).request_id == 2
+    assert len(taken) <= 5
+    assert len(list(run)) == 19
+
+
+def test_add_and_abort_may_come_from_other_threads():
+    machine = engine()
+    ids: list[int] = []
+
+    def client(seed: int) -> None:
+        for i in range(10):
+            request_id = machine.add(caption(10 * seed + i, max_tokens=4))
+            ids.append(request_id)
+            if i % 2:
+                machine.abort(request_id)
+
+    threads = [threading.Thread(target=client, args=(seed,)) for seed in range(4)]
+    for thread in threads:
+        thread.start()
+    finals = []
+    while any(thread.is_alive() for thread in threads) or machine.has_work:
+        finals += [output.request_id for output in machine.step() if output.finished]
+    assert sorted(finals) == sorted(ids) == list(range(40))
+    assert machine.stats.free_blocks == 400

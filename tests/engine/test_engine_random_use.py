@@ -1,0 +1,65 @@
+from dataclasses import replace
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.engine.tiny import TinyModel, caption, drawing, engine, finished_ids
+from unitok_engine import Features, Request
+
+MODEL = TinyModel()
+
+
+def failing(seed: int) -> Request:
+    """A caption whose features cannot be computed."""
+    request = caption(seed)
+    features = Features(2, 6, "gone", lambda: 1 / 0)  # type: ignore[arg-type,return-value]
+    return replace(request, branches=(replace(request.branches[0], features=(features,)),))
+
+
+REQUESTS = st.one_of(
+    st.builds(caption, st.integers(0, 9), st.integers(1, 12)),
+    st.builds(drawing, st.integers(0, 9), st.integers(1, 10), st.integers(1, 2)),
+    st.builds(failing, st.integers(0, 9)),
+)
+ACTIONS = st.lists(
+    st.one_of(REQUESTS, st.just("step"), st.tuples(st.just("abort"), st.integers(0, 5))),
+    max_size=14,
+)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    actions=ACTIONS,
+    num_blocks=st.integers(12, 30),
+    budget=st.sampled_from([1, 5, 64]),
+    preempt=st.booleans(),
+)
+def test_under_random_use_every_request_ends_and_no_block_leaks(
+    actions, num_blocks, budget, preempt
+):
+    machine = engine(
+        MODEL, num_blocks=num_blocks, max_batch_tokens=budget, preempt_every_step=preempt
+    )
+    requests: dict[int, Request] = {}
+    outputs = []
+    for action in actions:
+        if isinstance(action, Request):
+            requests[machine.add(action)] = action
+        elif action == "step":
+            outputs += machine.step()
+        else:
+            machine.abort(action[1])
+    for _ in range(2000):
+        if not machine.has_work:
+            break
+        outputs += machine.step()
+    assert not machine.has_work
+    assert machine.stats.free_blocks == num_blocks
+    finals = [output for output in outputs if output.finished]
+    wanted = sorted((id, k) for id, request in requests.items() for k in range(request.n))
+    assert sorted((output.request_id, output.sample) for output in finals) == wanted
+    for output in finals:
+        if output.finish_reason in ("stop", "length", "complete"):
+            request = requests[output.request_id]
+            alone = finished_ids(engine(MODEL), [request])
+            assert output.ids == alone[output.sample]

@@ -1,0 +1,79 @@
+import pytest
+import torch
+
+from unitok_engine import (
+    Allow,
+    Branch,
+    EngineConfig,
+    Features,
+    FixedPlan,
+    FreePlan,
+    IdRange,
+    KVShape,
+    Request,
+    Sampling,
+    Stop,
+)
+
+RANGE = IdRange(10, 20)
+
+
+def features(start: int, length: int) -> Features:
+    return Features(start, length, "x", lambda: torch.zeros(length, 4))
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: IdRange(5, 5), "start < stop"),
+        (lambda: Sampling(temperature=-1), "temperature"),
+        (lambda: Sampling(temperature=float("nan")), "temperature"),
+        (lambda: Sampling(top_k=-1), "top_k"),
+        (lambda: Sampling(top_p=0), "top_p"),
+        (lambda: Sampling(seed=2**64), "64 bits"),
+        (lambda: Branch(()), "at least one id"),
+        (lambda: Branch((1,), first_position=-1), "first_position"),
+        (lambda: Branch((1, 2), features=(features(1, 2),)), "outside"),
+        (lambda: Branch((1, 2, 3), features=(features(1, 2), features(0, 2))), "overlap"),
+        (lambda: Request((), FixedPlan(RANGE, 1)), "at least one branch"),
+        (lambda: Request((Branch((1,), 0.5),), FixedPlan(RANGE, 1)), "sum to 1"),
+        (lambda: Request((Branch((1,)),), FixedPlan(RANGE, 1), n=0), "n must"),
+        (lambda: FixedPlan(RANGE, 0), "length"),
+        (lambda: FreePlan(RANGE, frozenset(), 0), "max_tokens"),
+        (lambda: FreePlan(RANGE, frozenset({9}), 5), "stop id 9"),
+        (lambda: Allow(RANGE, torch.ones(9, dtype=torch.bool)), r"\[10\]"),
+        (lambda: Allow(RANGE, torch.zeros(10, dtype=torch.bool)), "no id"),
+        (lambda: EngineConfig(memory=1, num_blocks=1), "not both"),
+        (lambda: EngineConfig(max_running=0), "max_running"),
+        (lambda: EngineConfig(block_size=0), "block_size"),
+    ],
+)
+def test_a_wrong_value_is_refused_with_a_word_about_it(make, words):
+    with pytest.raises(ValueError, match=words):
+        make()
+
+
+def test_a_free_plan_ends_at_a_stop_id_or_at_its_bound():
+    plan = FreePlan(RANGE, frozenset({12}), 3)
+    assert isinstance(plan.next([]), Allow)
+    assert plan.next([11, 12]) == Stop("stop", drop=1)
+    assert plan.next([11, 13, 14]) == Stop("length")
+    assert plan.next([11, 13, 12]) == Stop("stop", drop=1)
+
+
+def test_a_fixed_plan_ends_at_its_length_alone():
+    plan = FixedPlan(RANGE, 2)
+    assert isinstance(plan.next([11]), Allow)
+    assert plan.next([11, 12]) == Stop("complete")
+    assert (plan.exact, plan.max_length) == (True, 2)
+
+
+def test_memory_buys_whole_blocks_and_no_more_than_useful():
+    shape = KVShape(layers=2, kv_heads=4, head_dim=8)  # 512 bytes an id in fp32
+    cpu = torch.device("cpu")
+    config = EngineConfig(memory=10_000, block_size=4).resolve(shape, torch.float32, cpu)
+    assert (config.num_blocks, config.block_bytes, config.memory) == (4, 2048, 8192)
+    bounded = EngineConfig(max_running=2, max_context=10, block_size=4)
+    assert bounded.resolve(shape, torch.float32, cpu).num_blocks == 6
+    with pytest.raises(ValueError, match="at least one block of 2048 bytes"):
+        EngineConfig(memory=100, block_size=4).resolve(shape, torch.float32, cpu)

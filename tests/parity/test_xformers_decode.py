@@ -1,0 +1,70 @@
+"""The xformers backend's own decode kernel, run on the CPU by Triton's interpreter.
+
+The interpreter is chosen when triton is first imported, so the check runs in a process of its own:
+this file, as a script.
+"""
+
+import os
+import subprocess
+import sys
+
+import torch
+
+from unitok_engine.batch import Batch
+from unitok_engine.config import KVShape
+from unitok_engine.kv_cache import Backend, KVCache
+
+CPU = torch.device("cpu")
+PAGE, HEADS, HEAD_DIM = 64, 4, 32
+# Two groups: three decode rows, then two runs of a forced id and a sampled one.
+QUERIES, CONTEXTS = (1, 1, 1, 2, 2), (70, 5, 128, 65, 3)
+TABLES = ((3, 1), (0,), (2, 5), (6, 4), (7,))
+LINES = list(zip(QUERIES, CONTEXTS, TABLES, strict=True))
+
+
+def attended(backend: Backend, kv_heads: int) -> torch.Tensor:
+    """[n, heads, head_dim] of one step over seeded K/V."""
+    torch.manual_seed(0)
+    slots = torch.tensor(
+        [
+            table[i // PAGE] * PAGE + i % PAGE
+            for query, context, table in LINES
+            for i in range(context - query, context)
+        ]
+    )
+    batch = Batch(slots, slots, slots, QUERIES, CONTEXTS, TABLES, (), ())
+    shape = KVShape(1, kv_heads, HEAD_DIM)
+    cache = KVCache(shape, 8, PAGE, torch.float16, CPU, backend=backend)
+    for x in cache.blocks[0]:
+        x[:8] = torch.randn(x[:8].shape)
+    n = sum(QUERIES)
+    q = torch.randn(n, HEADS, HEAD_DIM).half()
+    k, v = torch.randn(2, n, kv_heads, HEAD_DIM).half()
+    return cache.view(batch).attend(0, q, k, v)
+
+
+def main() -> None:
+    from xformers.ops.fmha import triton_splitk
+
+    triton_splitk.FwOp.SUPPORTED_DEVICES = {*triton_splitk.FwOp.SUPPORTED_DEVICES, "cpu"}
+    for kv_heads in (4, 2, 1):
+        ours, theirs = attended("torch", kv_heads), attended("xformers", kv_heads)
+        torch.testing.assert_close(theirs, ours, atol=4e-3, rtol=0)
+        print(f"{kv_heads} K/V heads agree")
+
+
+def test_the_paged_kernel_gives_what_the_torch_backend_gives():
+    environment = os.environ | {
+        "TRITON_INTERPRET": "1",
+        "CUDA_VISIBLE_DEVICES": "",
+        "PYTHONPATH": os.pathsep.join(sys.path),
+    }
+    run = subprocess.run(
+        [sys.executable, __file__], env=environment, capture_output=True, text=True, timeout=300
+    )
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.splitlines() == [f"{n} K/V heads agree" for n in (4, 2, 1)]
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,98 @@
+"""The arrows between the packages: scripts -> unitok -> {unitok_engine, unitok_tokenizers}."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+ENGINE = ROOT / "engine" / "unitok_engine"
+TOKENIZERS = ROOT / "tokenizers" / "unitok_tokenizers"
+UNITOK = ROOT / "unitok"
+REFERENCES = {"transformers", "diffusers"}
+IMPORTERS = {"import_module", "__import__"}
+
+
+def imported(source: str) -> set[str]:
+    """Top-level names of all modules that the source imports, at any depth of nesting."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            names.update(alias.name.split(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
+            names.add(node.module.split(".")[0])
+        elif isinstance(node, ast.Call) and node.args and _called(node) in IMPORTERS:
+            literal = node.args[0]
+            if isinstance(literal, ast.Constant) and isinstance(literal.value, str):
+                names.add(literal.value.split(".")[0])
+    return names
+
+
+def _called(node: ast.Call) -> str:
+    """Last part of the name that is called: `a.b(...)` and `b(...)` both give "b"."""
+    function = node.func
+    if isinstance(function, ast.Attribute):
+        return function.attr
+    return function.id if isinstance(function, ast.Name) else ""
+
+
+def forward_calls(source: str) -> int:
+    """How often the source calls an attribute named `forward`."""
+    calls = (node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call))
+    return sum(isinstance(c.func, ast.Attribute) and c.func.attr == "forward" for c in calls)
+
+
+def files(folder: Path, without: str | None = None) -> Iterator[Path]:
+    """The Python files under a folder, but for those under its subfolder `without`."""
+    found = sorted(folder.rglob("*.py"))
+    assert found, f"no Python file in {folder}"
+    return (path for path in found if without is None or (folder / without) not in path.parents)
+
+
+def breaches(folder: Path, forbidden: set[str], without: str | None = None) -> list[str]:
+    """Which files of a folder import which forbidden names."""
+    return [
+        f"{path.relative_to(ROOT)} imports {name}"
+        for path in files(folder, without)
+        for name in sorted(imported(path.read_text(encoding="utf-8")) & forbidden)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("folder", "forbidden"),
+    [
+        (ENGINE, {"unitok", "unitok_tokenizers", "scripts", "tests"}),
+        (TOKENIZERS, {"unitok", "unitok_engine", "scripts", "tests"}),
+        (UNITOK, {"scripts", "tests"}),
+    ],
+    ids=["engine", "tokenizers", "unitok"],
+)
+def test_imports_follow_the_arrows(folder: Path, forbidden: set[str]):
+    assert breaches(folder, forbidden) == []
+
+
+def test_reference_libraries_stay_in_the_baselines():
+    assert breaches(ENGINE, REFERENCES) == []
+    assert breaches(TOKENIZERS, REFERENCES) == []
+    assert breaches(UNITOK, REFERENCES, without="baselines") == []
+
+
+def test_the_decoder_is_run_from_one_place():
+    paths = [*files(ENGINE), *files(UNITOK, without="training")]
+    calls = {str(p.relative_to(ROOT)): forward_calls(p.read_text(encoding="utf-8")) for p in paths}
+    sites = {path: count for path, count in calls.items() if count}
+    assert sites == {"engine/unitok_engine/runner.py": 1}
+
+
+def test_the_walk_sees_every_kind_of_import_and_call():
+    source = (
+        "import one.part\n"
+        "def late():\n"
+        "    from two import part\n"
+        "    from . import sibling\n"
+        "    importlib.import_module('three.part')\n"
+        "    return self.model.forward(x), forward(x), self.model(x)\n"
+    )
+    assert imported(source) == {"one", "two", "three"}
+    assert forward_calls(source) == 1

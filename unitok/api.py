@@ -1,0 +1,582 @@
+"""load(), caption, draw, chat and run: what people use.
+
+Every call becomes requests to one engine, so captions and drawings share its steps.
+"""
+
+from __future__ import annotations
+
+import secrets
+import threading
+import time
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, overload
+
+import torch
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+from torch import Tensor
+
+from unitok.families import Family, open_folder
+from unitok.pictures import PictureLike, digest, open_picture
+from unitok.prompt import Line, Message
+from unitok_engine import Branch, Engine, EngineConfig, Features, Output, Request, Sampling
+from unitok_tokenizers.text import Detokenizer
+
+DEFAULT_FOLDER = Path(__file__).parent / "assets" / "default"
+MAX_TOKENS = 256  # of an answer, unless asked otherwise
+IN_FLIGHT = 64  # requests that `run` keeps going at once
+
+
+# --- what is asked -------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Caption:
+    """Describe a picture, or answer a question about it. Text is greedy unless temperature > 0."""
+
+    image: PictureLike
+    question: str | None = None  # None: the model's own way to ask for a caption
+    system: str | None = None
+    max_tokens: int = MAX_TOKENS
+    temperature: float = 0.0
+    top_k: int = 0
+    top_p: float = 1.0
+    stop: str | Sequence[str] = ()
+    seed: int | None = None  # None: one is drawn, and told in the result
+
+
+@dataclass(frozen=True)
+class Draw:
+    """Draw a prompt, n times. What is None follows the model's own defaults."""
+
+    prompt: str
+    seed: int | None = None
+    guidance: float | None = None  # 1: none; higher follows the prompt more closely
+    n: int = 1
+    negative_prompt: str | None = None
+    temperature: float | None = None
+    top_k: int | None = None
+    top_p: float | None = None
+
+
+# --- what comes back -----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class TextResult:
+    """An answer. finish_reason: "stop", "length" or, from `run` only, "error" (see `error`)."""
+
+    text: str
+    seed: int
+    finish_reason: str
+    prompt_tokens: int
+    completion_tokens: int
+    seconds: float  # from the request to the answer
+    request: Caption | None = field(default=None, repr=False)
+    index: int = 0  # place in the list or iterable that was asked
+    error: str | None = None
+
+
+@dataclass(frozen=True)
+class DrawResult:
+    """n pictures. finish_reason: "complete" or, from `run` only, "error" (see `error`)."""
+
+    prompt: str
+    images: tuple[Image.Image, ...]
+    seed: int
+    finish_reason: str
+    prompt_tokens: int
+    completion_tokens: int  # picture ids, of all n together
+    seconds: float
+    request: Draw | None = field(default=None, repr=False)
+    index: int = 0
+    error: str | None = None
+
+    @property
+    def image(self) -> Image.Image:
+        """The first picture."""
+        return self.images[0]
+
+
+Result = TextResult | DrawResult
+
+
+class Picture(Image.Image):
+    """A drawn picture: `save` writes its prompt, seed and model into a PNG's text."""
+
+    @classmethod
+    def wrap(cls, pixels: Tensor, info: dict[str, str]) -> Picture:
+        """Pixels [3, H, W] in [0, 1] -> an 8-bit RGB picture."""
+        array = pixels.mul(255).round().byte().permute(1, 2, 0).cpu().numpy()
+        image = Image.fromarray(array)
+        image.__class__ = cls
+        image.info.update(info)
+        return image  # type: ignore[return-value]
+
+    def save(self, fp: Any, format: str | None = None, **params: Any) -> None:
+        text = PngInfo()
+        for key, value in self.info.items():
+            text.add_itxt(str(key), str(value))
+        super().save(fp, format, **({"pnginfo": text} | params))
+
+
+# --- jobs: a request on its way -----------------------------------------------------------------
+
+
+class TextJob:
+    """Collects an answer's ids; ends it where a stop string appears."""
+
+    def __init__(self, asked: Caption, detokenizer: Detokenizer, seed: int, index: int) -> None:
+        self.asked, self.detokenizer, self.seed, self.index = asked, detokenizer, seed, index
+        self.stops = (asked.stop,) if isinstance(asked.stop, str) else tuple(asked.stop)
+        self.text, self.tokens, self.start = "", 0, time.monotonic()
+        self.result: TextResult | None = None
+
+    def feed(self, output: Output) -> bool:
+        """Take what came; True when the engine need not go on."""
+        if self.result is not None:
+            return False
+        self.tokens += len(output.new_ids)
+        self.text += self.detokenizer.push(output.new_ids)
+        if output.finished:
+            self.text += self.detokenizer.finish()
+        cut = min((at for s in self.stops if (at := self.text.find(s)) >= 0), default=None)
+        if cut is not None:
+            self.text = self.text[:cut]
+        if cut is not None or output.finished:
+            self.result = TextResult(
+                text=self.text.strip(),
+                seed=self.seed,
+                finish_reason="stop" if cut is not None else str(output.finish_reason),
+                prompt_tokens=output.prompt_tokens,
+                completion_tokens=self.tokens,
+                seconds=time.monotonic() - self.start,
+                request=self.asked,
+                index=self.index,
+                error=output.error,
+            )
+        return cut is not None and not output.finished
+
+
+class DrawJob:
+    """Collects the ids of n pictures; decodes them together."""
+
+    def __init__(
+        self,
+        asked: Draw,
+        paint: Callable[[Sequence[Sequence[int]]], Tensor],
+        info: dict[str, str],
+        seed: int,
+        index: int,
+    ) -> None:
+        self.asked, self.paint, self.info, self.seed, self.index = asked, paint, info, seed, index
+        self.done: dict[int, Output] = {}
+        self.start = time.monotonic()
+        self.result: DrawResult | None = None
+
+    def feed(self, output: Output) -> bool:
+        if not output.finished:
+            return False
+        self.done[output.sample] = output
+        if len(self.done) == self.asked.n:
+            self.result = self.finish([self.done[i] for i in range(self.asked.n)])
+        return False
+
+    def finish(self, outputs: list[Output]) -> DrawResult:
+        failed = next((o for o in outputs if o.finish_reason != "complete"), None)
+        images: tuple[Image.Image, ...] = ()
+        if failed is None:
+            pictures = self.paint([o.ids for o in outputs])
+            images = tuple(
+                Picture.wrap(p, self.info | {"sample": str(i)}) for i, p in enumerate(pictures)
+            )
+        return DrawResult(
+            prompt=self.asked.prompt,
+            images=images,
+            seed=self.seed,
+            finish_reason="complete" if failed is None else str(failed.finish_reason),
+            prompt_tokens=outputs[0].prompt_tokens,
+            completion_tokens=sum(len(o.ids) for o in outputs),
+            seconds=time.monotonic() - self.start,
+            request=self.asked,
+            index=self.index,
+            error=None if failed is None else failed.error,
+        )
+
+
+Job = TextJob | DrawJob
+
+
+# --- the model -----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Info:
+    """What `unitok info` prints. Bytes and counts."""
+
+    name: str
+    parameters: int
+    device: str
+    dtype: str
+    context: int
+    picture_size: int
+    picture_tokens: int
+    kv_memory: int
+    kv_tokens: int
+    temperature: float
+    top_k: int
+    top_p: float
+    guidance: float
+
+
+class Model:
+    """A loaded model and its engine. Make one by `unitok.load`; calls from any thread are safe."""
+
+    def __init__(self, family: Family, memory: int | None = None) -> None:
+        self.family = family
+        config = EngineConfig(memory=memory, max_context=family.max_context)
+        self.engine = Engine(family.model, config)
+        self._jobs: dict[int, Job] = {}
+        self._step_lock = threading.RLock()
+
+    def __repr__(self) -> str:
+        return f"<unitok.Model {self.family.name!r} on {self.family.model.device}>"
+
+    # -- one call, one answer
+
+    @overload
+    def caption(self, images: PictureLike, question: str | None = None, **options: Any) -> TextResult: ...
+    @overload
+    def caption(
+        self, images: list[PictureLike], question: str | None = None, **options: Any
+    ) -> list[TextResult]: ...
+    def caption(self, images, question=None, **options):
+        """Describe a picture, or a list of them at once; with a question, answer it.
+
+        Options: system, max_tokens, temperature, top_k, top_p, stop, seed: see `Caption`.
+
+        Raises:
+            FileNotFoundError, ValueError, TypeError: a picture that cannot be read, an empty
+                question, a line longer than the context, an unknown or wrong option.
+        """
+        many = isinstance(images, list | tuple)
+        asked = [Caption(image, question, **options) for image in (images if many else [images])]
+        results = self._all(asked)
+        return results if many else results[0]
+
+    @overload
+    def draw(self, prompts: str, **options: Any) -> DrawResult: ...
+    @overload
+    def draw(self, prompts: list[str], **options: Any) -> list[DrawResult]: ...
+    def draw(self, prompts, **options):
+        """Draw a prompt, or a list of them at once.
+
+        Options: seed, guidance, n, negative_prompt, temperature, top_k, top_p: see `Draw`.
+
+        Raises:
+            ValueError: an empty prompt, one longer than the context, an unknown or wrong option.
+        """
+        many = isinstance(prompts, list | tuple)
+        asked = [Draw(prompt, **options) for prompt in (prompts if many else [prompts])]
+        results = self._all(asked)
+        return results if many else results[0]
+
+    def chat(self, system: str | None = None) -> Chat:
+        """Start a conversation that reads and paints."""
+        return Chat(self, system)
+
+    # -- many at once
+
+    def run(self, requests: Iterable[Caption | Draw]) -> Iterator[Result]:
+        """Results as they finish, each with `.index` and `.request`.
+
+        Requests are taken lazily, a bounded number in flight. One that fails comes back as a result
+        with finish_reason "error" and its `error`; the others go on.
+        """
+        source = enumerate(requests)
+        flying: dict[int, Job] = {}
+        try:
+            while True:
+                while len(flying) < IN_FLIGHT and (item := next(source, None)) is not None:
+                    try:
+                        request_id, job = self._submit(item[1], item[0])
+                        flying[request_id] = job
+                    except (ValueError, OSError, TypeError) as error:
+                        yield failure(item[1], item[0], error)
+                if not flying:
+                    return
+                self._pump()
+                for request_id in [i for i, job in flying.items() if job.result is not None]:
+                    result = flying.pop(request_id).result
+                    assert result is not None
+                    yield result
+        finally:
+            self._abandon(flying)
+
+    def info(self) -> Info:
+        """Sizes and defaults."""
+        model, engine, d = self.family.model, self.engine.config, self.family.defaults
+        return Info(
+            name=self.family.name,
+            parameters=sum(p.numel() for p in model.parameters()),
+            device=str(model.device),
+            dtype=str(model.dtype).removeprefix("torch."),
+            context=self.family.max_context,
+            picture_size=model.config.image_tokenizer.image_size,
+            picture_tokens=model.config.vision.patches,
+            kv_memory=engine.memory,
+            kv_tokens=engine.num_blocks * engine.block_size,
+            temperature=d.temperature,
+            top_k=d.top_k,
+            top_p=d.top_p,
+            guidance=d.guidance,
+        )
+
+    # -- from requests to the engine and back
+
+    def _all(self, asked: Sequence[Caption | Draw]) -> list[Any]:
+        """Submit all, or none if one is wrong; wait for all."""
+        requests = [self._request(a) for a in asked]
+        return self._wait([self._start(*r, index) for index, r in enumerate(requests)])
+
+    def _submit(self, asked: Caption | Draw, index: int) -> tuple[int, Job]:
+        return self._start(*self._request(asked), index)
+
+    def _request(self, asked: Caption | Draw) -> tuple[Caption | Draw, Request]:
+        if isinstance(asked, Caption):
+            question = self.family.defaults.question if asked.question is None else asked.question
+            check_text(question, "the question")
+            messages = [Message("user", question, pictures=1)]
+            return asked, self._text_request(asked, messages, [self._pixels(asked.image)])
+        if isinstance(asked, Draw):
+            check_text(asked.prompt, "the prompt")
+            return asked, self._draw_request(asked, [Message("user", asked.prompt)], [])
+        raise TypeError(f"a request is a Caption or a Draw, not {type(asked).__name__}")
+
+    def _text_request(
+        self, asked: Caption, messages: Sequence[Message], pixels: Sequence[Tensor]
+    ) -> Request:
+        self._warn_of_unknown_words(messages[-1].text)
+        line = self.family.answer(messages, asked.system)
+        room = self._room(line)
+        if asked.max_tokens < 1:
+            raise ValueError(f"max_tokens must be at least 1, not {asked.max_tokens}")
+        sampling = Sampling(asked.temperature, asked.top_k, asked.top_p, pick_seed(asked.seed))
+        plan = self.family.text_plan(min(asked.max_tokens, room))
+        return Request((self._branch(line, 1.0, pixels),), plan, sampling)
+
+    def _draw_request(
+        self, asked: Draw, messages: Sequence[Message], pixels: Sequence[Tensor]
+    ) -> Request:
+        self._warn_of_unknown_words(asked.prompt, asked.negative_prompt or "")
+        d, plan = self.family.defaults, self.family.picture_plan()
+        guidance = d.guidance if asked.guidance is None else asked.guidance
+        lines = self.family.draw(messages, guidance, asked.negative_prompt)
+        for line, _ in lines:
+            self._room(line, plan.max_length)
+        sampling = Sampling(
+            d.temperature if asked.temperature is None else asked.temperature,
+            d.top_k if asked.top_k is None else asked.top_k,
+            d.top_p if asked.top_p is None else asked.top_p,
+            pick_seed(asked.seed),
+        )
+        branches = tuple(self._branch(line, weight, pixels) for line, weight in lines)
+        return Request(branches, plan, sampling, asked.n)
+
+    def _room(self, line: Line, needed: int = 1) -> int:
+        """Ids that still fit behind a line."""
+        room = self.family.max_context - len(line.ids)
+        if room < needed:
+            raise ValueError(
+                f"the prompt takes {len(line.ids)} tokens and needs {needed} more; the context "
+                f"holds {self.family.max_context}: shorten it"
+            )
+        return room
+
+    def _pixels(self, image: PictureLike) -> Tensor:
+        return self.family.preprocess(open_picture(image))
+
+    def _branch(self, line: Line, weight: float, pixels: Sequence[Tensor]) -> Branch:
+        """A line whose picture slots are read lazily, when its prefill reaches them."""
+        features = tuple(
+            Features(start, self._slot_length, digest(p, self.family.name), self._reader(p))
+            for start, p in zip(line.slots, pixels, strict=False)
+        )
+        return Branch(line.ids, weight, features)
+
+    @property
+    def _slot_length(self) -> int:
+        return self.family.model.config.vision.patches
+
+    def _reader(self, pixels: Tensor) -> Callable[[], Tensor]:
+        return lambda: self.family.read(pixels[None])[0]
+
+    def _start(self, asked: Caption | Draw, request: Request, index: int) -> tuple[int, Job]:
+        seed, job = request.sampling.seed, None
+        if isinstance(asked, Caption):
+            job = TextJob(asked, self.family.tokenizer.stream(), seed, index)
+        else:
+            job = DrawJob(asked, self.family.paint, self._metadata(asked, seed), seed, index)
+        with self._step_lock:
+            request_id = self.engine.add(request)
+            self._jobs[request_id] = job
+        return request_id, job
+
+    def _metadata(self, asked: Draw, seed: int) -> dict[str, str]:
+        return {"prompt": asked.prompt, "seed": str(seed), "model": self.family.name}
+
+    def _wait(self, started: Sequence[tuple[int, Job]]) -> list[Any]:
+        try:
+            while any(job.result is None for _, job in started):
+                self._pump()
+        finally:
+            self._abandon(dict(started))
+        results = [job.result for _, job in started]
+        for result in results:
+            if result is not None and result.error is not None:
+                raise RuntimeError(result.error)
+        return results
+
+    def _pump(self) -> None:
+        """One step of the engine, whoever's turn it is; its outputs go to their jobs."""
+        with self._step_lock:
+            for output in self.engine.step():
+                job = self._jobs.get(output.request_id)
+                if job is not None and job.feed(output):
+                    self.engine.abort(output.request_id)
+                if job is not None and job.result is not None:
+                    self._jobs.pop(output.request_id)
+
+    def _abandon(self, flying: dict[int, Job]) -> None:
+        """Abort what has no result, when a caller stops waiting."""
+        with self._step_lock:
+            for request_id, job in flying.items():
+                if job.result is None:
+                    self.engine.abort(request_id)
+                    self._jobs.pop(request_id, None)
+
+    def _warn_of_unknown_words(self, *texts: str) -> None:
+        known = self.family.defaults.known_words
+        if known is None:
+            return
+        words = {w for text in texts for w in split_words(text)}
+        if unknown := sorted(words - known):
+            names = ", ".join(repr(w) for w in unknown)
+            warnings.warn(f"this model never saw the word {names}", UserWarning, stacklevel=2)
+
+
+def failure(asked: Any, index: int, error: Exception) -> Result:
+    """What `run` gives for a request that could not start."""
+    if isinstance(asked, Draw):
+        return DrawResult(asked.prompt, (), asked.seed or 0, "error", 0, 0, 0.0, asked, index, str(error))
+    request = asked if isinstance(asked, Caption) else None
+    seed = (request.seed if request else 0) or 0
+    return TextResult("", seed, "error", 0, 0, 0.0, request, index, str(error))
+
+
+def pick_seed(seed: int | None) -> int:
+    return secrets.randbelow(2**32) if seed is None else seed
+
+
+def check_text(text: str, what: str) -> None:
+    if not isinstance(text, str):
+        raise TypeError(f"{what} is text, not {type(text).__name__}")
+    if not text.strip():
+        raise ValueError(f"{what} is empty")
+
+
+def split_words(text: str) -> list[str]:
+    """Words in lower case; whatever is no letter parts them."""
+    return "".join(c if c.isalpha() else " " for c in text.lower()).split()
+
+
+# --- chat ----------------------------------------------------------------------------------------
+
+
+class Chat:
+    """A conversation: pictures can be shown, asked about, drawn, and asked about again.
+
+    The history holds text and pixels; a drawing that is talked about is read like any picture.
+    """
+
+    def __init__(self, model: Model, system: str | None = None) -> None:
+        self.model, self.system = model, system
+        self.messages: list[Message] = []
+        self._pixels: list[Tensor] = []
+
+    def send(self, text: str, images: Sequence[PictureLike] = (), **options: Any) -> TextResult:
+        """Say something, and perhaps show pictures; returns the answer.
+
+        Options: max_tokens, temperature, top_k, top_p, stop, seed. Nothing is added to the history
+        if this raises; errors are those of `Model.caption`.
+        """
+        check_text(text, "the message")
+        shown = [self.model._pixels(image) for image in images]
+        messages = [*self.messages, Message("user", text, pictures=len(shown))]
+        asked = Caption(image="", question=text, system=self.system, **options)
+        pixels = [*self._pixels, *shown]
+        request = self.model._text_request(asked, messages, pixels)
+        result = self.model._wait([self.model._start(asked, request, 0)])[0]
+        result = replace(result, request=None)
+        self.messages = [*messages, Message("assistant", result.text)]
+        self._pixels = pixels
+        return result
+
+    def draw(self, prompt: str, **options: Any) -> DrawResult:
+        """Have something drawn; later turns may ask about it. Options: as `Model.draw`."""
+        check_text(prompt, "the prompt")
+        asked = Draw(prompt, **options)
+        messages = [*self.messages, Message("user", prompt)]
+        request = self.model._draw_request(asked, messages, self._pixels)
+        result = self.model._wait([self.model._start(asked, request, 0)])[0]
+        self.messages = [*messages, Message("assistant", "", pictures=len(result.images))]
+        self._pixels = [*self._pixels, *(self.model._pixels(i) for i in result.images)]
+        return result
+
+
+# --- load ----------------------------------------------------------------------------------------
+
+
+def load(
+    path: str | Path | None = None,
+    device: str | None = None,
+    dtype: torch.dtype | str | None = None,
+    memory: int | str | None = None,
+) -> Model:
+    """Load a model: the embedded one, or a folder in transformers' Janus format.
+
+    device: "cuda" if there is a GPU, else "cpu". dtype: float32 on a CPU, bfloat16 on CUDA.
+    memory: of the K/V pool, in bytes or as "512MB" or "2GB".
+
+    Raises:
+        FileNotFoundError: no such folder, or a file in it is missing.
+        ValueError: a file that cannot be read or does not fit; an unknown dtype or memory.
+    """
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    chosen = parse_dtype(dtype or ("float32" if device == "cpu" else "bfloat16"))
+    family = open_folder(DEFAULT_FOLDER if path is None else Path(path), device, chosen)
+    return Model(family, parse_memory(memory))
+
+
+def parse_dtype(dtype: torch.dtype | str) -> torch.dtype:
+    if isinstance(dtype, torch.dtype):
+        return dtype
+    names = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+    if dtype not in names:
+        raise ValueError(f"dtype must be one of {', '.join(names)}, not {dtype!r}")
+    return names[dtype]
+
+
+def parse_memory(memory: int | str | None) -> int | None:
+    """Bytes, or text such as "512MB"."""
+    if memory is None or isinstance(memory, int):
+        return memory
+    units = {"KB": 2**10, "MB": 2**20, "GB": 2**30}
+    number, unit = memory.strip()[:-2], memory.strip()[-2:].upper()
+    try:
+        return int(float(number) * units[unit])
+    except (KeyError, ValueError):
+        raise ValueError(f"memory must be bytes or like '512MB' or '2GB', not {memory!r}") from None

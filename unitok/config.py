@@ -1,0 +1,104 @@
+"""Sizes of a model, as frozen dataclasses, and the named ones."""
+
+from dataclasses import dataclass
+
+from unitok_tokenizers.autoencoder import AutoencoderConfig
+
+
+@dataclass(frozen=True)
+class DecoderConfig:
+    """A Llama-type decoder (https://arxiv.org/abs/2302.13971) with grouped-query heads."""
+
+    vocab_size: int  # text ids
+    hidden_size: int
+    intermediate_size: int
+    layers: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    max_positions: int
+    rope_theta: float = 10000.0
+    norm_eps: float = 1e-6
+
+    def __post_init__(self) -> None:
+        if self.heads % self.kv_heads:
+            raise ValueError(f"heads ({self.heads}) must be a multiple of kv_heads ({self.kv_heads})")
+
+
+@dataclass(frozen=True)
+class VisionConfig:
+    """A SigLIP-type encoder (https://arxiv.org/abs/2303.15343) for reading pictures."""
+
+    image_size: int
+    patch_size: int
+    hidden_size: int
+    intermediate_size: int
+    layers: int
+    heads: int
+    norm_eps: float = 1e-6
+
+    @property
+    def patches(self) -> int:
+        """Features per picture."""
+        return (self.image_size // self.patch_size) ** 2
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """One model that reads and paints: decoder, reading path, painting path."""
+
+    decoder: DecoderConfig
+    vision: VisionConfig
+    image_tokenizer: AutoencoderConfig
+
+    def __post_init__(self) -> None:
+        if self.vision.patches != self.image_tokenizer.grid**2:
+            raise ValueError(
+                f"a picture is {self.vision.patches} patches to read but "
+                f"{self.image_tokenizer.grid**2} codes to paint; Janus wants both alike"
+            )
+
+
+DEFAULT = ModelConfig(
+    decoder=DecoderConfig(
+        vocab_size=640,
+        hidden_size=256,
+        intermediate_size=640,
+        layers=6,
+        heads=8,
+        kv_heads=8,
+        head_dim=32,
+        max_positions=2048,
+    ),
+    vision=VisionConfig(
+        image_size=64, patch_size=8, hidden_size=128, intermediate_size=512, layers=4, heads=4
+    ),
+    image_tokenizer=AutoencoderConfig(
+        image_size=64,
+        codebook_size=1024,
+        latent_channels=64,
+        base_channels=32,
+        channel_multiplier=(1, 1, 2, 3),
+        res_blocks=1,
+        encoder="patch",
+        patch_width=192,
+        code_dim=32,
+    ),
+)
+
+JANUS_PRO_1B = ModelConfig(
+    decoder=DecoderConfig(
+        vocab_size=102400,
+        hidden_size=2048,
+        intermediate_size=5632,
+        layers=24,
+        heads=16,
+        kv_heads=16,
+        head_dim=128,
+        max_positions=16384,
+    ),
+    vision=VisionConfig(
+        image_size=384, patch_size=16, hidden_size=1024, intermediate_size=4096, layers=24, heads=16
+    ),
+    image_tokenizer=AutoencoderConfig(),
+)

@@ -1,0 +1,495 @@
+"""Janus and Janus-Pro in transformers' folder format: config, weights, prompts, plans.
+
+Paper: https://arxiv.org/abs/2410.13848 and https://arxiv.org/abs/2501.17811. The folder holds
+config.json, model.safetensors, tokenizer.json, preprocessor_config.json, generation_config.json.
+"""
+
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from unitok.config import DecoderConfig, ModelConfig, VisionConfig
+from unitok.families.family import Defaults, read_json
+from unitok.layers import RotaryTable
+from unitok.model import UnifiedModel
+from unitok.prompt import Line, LineBuilder, Message, Role
+from unitok_engine import FixedPlan, FreePlan, IdRange, Plan
+from unitok_tokenizers.autoencoder import AutoencoderConfig
+from unitok_tokenizers.quantizer import CosineQuantizer
+from unitok_tokenizers.text import TextTokenizer
+
+SYSTEM = (
+    "You are a helpful language and vision assistant. You are able to understand the visual content "
+    "that the user provides, and assist the user with a variety of tasks using natural language."
+)
+
+# Our names -> transformers' names, applied in order. Derived state is not stored (see `stored_keys`).
+RENAMES = [
+    (r"^text_embedding\.", "model.language_model.embed_tokens."),
+    (r"^text_head\.", "lm_head."),
+    (r"^decoder\.norm\.", "model.language_model.norm."),
+    (r"^decoder\.blocks\.(\d+)\.attention_norm\.", r"model.language_model.layers.\1.input_layernorm."),
+    (r"^decoder\.blocks\.(\d+)\.mlp_norm\.", r"model.language_model.layers.\1.post_attention_layernorm."),
+    (r"^decoder\.blocks\.(\d+)\.attention\.(\w)\.", r"model.language_model.layers.\1.self_attn.\2_proj."),
+    (r"^decoder\.blocks\.(\d+)\.mlp\.(\w+)\.", r"model.language_model.layers.\1.mlp.\2_proj."),
+    (r"^image_embedding\.", "model.generation_embeddings."),
+    (r"^image_aligner\.fc1\.", "model.generation_aligner.fc1."),
+    (r"^image_aligner\.fc2\.", "model.generation_aligner.hidden_layers.0."),
+    (r"^image_head\.fc1\.", "model.generation_head.proj_out."),
+    (r"^image_head\.fc2\.", "model.generation_head.vision_head."),
+    (r"^vision\.(patch|position)_embedding\.", r"model.vision_model.embeddings.\1_embedding."),
+    (r"^vision\.blocks\.(\d+)\.norm(\d)\.", r"model.vision_model.encoder.layers.\1.layer_norm\2."),
+    (r"^vision\.blocks\.(\d+)\.attention\.o\.", r"model.vision_model.encoder.layers.\1.self_attn.projection_layer."),
+    (r"^vision\.blocks\.(\d+)\.attention\.(\w)\.", r"model.vision_model.encoder.layers.\1.self_attn.\2_proj."),
+    (r"^vision\.blocks\.(\d+)\.mlp\.", r"model.vision_model.encoder.layers.\1.mlp."),
+    (r"^vision\.norm\.", "model.vision_model.post_layernorm."),
+    (r"^vision_aligner\.fc1\.", "model.aligner.fc1."),
+    (r"^vision_aligner\.fc2\.", "model.aligner.hidden_layers.0."),
+    (r"^image_tokenizer\.quantizer\.codebook$", "model.vqmodel.quantize.embedding.weight"),
+    (r"^image_tokenizer\.", "model.vqmodel."),
+    (r"^(model\.vqmodel\.encoder)\.levels\.(\d+)\.resample\.", r"\1.down.\2.downsample."),
+    (r"^(model\.vqmodel\.decoder)\.levels\.(\d+)\.resample\.", r"\1.up.\2.upsample."),
+    (r"^(model\.vqmodel\.encoder)\.levels\.", r"\1.down."),
+    (r"^(model\.vqmodel\.decoder)\.levels\.", r"\1.up."),
+    (r"^(model\.vqmodel\..*)\.blocks\.(\d+)\.(norm\d|conv\d|shortcut)\.", r"\1.block.\2.\3."),
+    (r"^(model\.vqmodel\..*)\.shortcut\.", r"\1.nin_shortcut."),
+    (r"^(model\.vqmodel\..*)\.attentions\.(\d+)\.proj\.", r"\1.attn.\2.proj_out."),
+    (r"^(model\.vqmodel\..*)\.attentions\.", r"\1.attn."),
+    (r"^(model\.vqmodel\..*)\.middle\.block(\d)\.", r"\1.mid.block_\2."),
+    (r"^(model\.vqmodel\..*)\.middle\.attention\.proj\.", r"\1.mid.attn_1.proj_out."),
+    (r"^(model\.vqmodel\..*)\.middle\.attention\.", r"\1.mid.attn_1."),
+]  # fmt: skip
+
+
+def checkpoint_name(key: str) -> str:
+    """Our parameter's name -> its name in a transformers Janus checkpoint."""
+    for pattern, replacement in RENAMES:
+        key = re.sub(pattern, replacement, key)
+    return key
+
+
+def stored_keys(model: UnifiedModel) -> dict[str, Tensor]:
+    """Checkpoint name -> tensor; the quantizer's working state follows from the codebook."""
+    state = model.state_dict()
+    derived = "image_tokenizer.quantizer.vq."
+    return {checkpoint_name(k): v for k, v in state.items() if not k.startswith(derived)}
+
+
+# --- prompts -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Template:
+    """The conversation format of Janus and Janus-Pro (deepseek-ai/Janus, janus/utils/conversation).
+
+    A turn is "ROLE: text"; user turns end in a blank line, assistant turns in end of sentence.
+    """
+
+    tokenizer: TextTokenizer
+    picture_length: int
+    bos: str = "<｜begin▁of▁sentence｜>"
+    eos: str = "<｜end▁of▁sentence｜>"
+    pad: str = "<｜▁pad▁｜>"
+    begin_of_image: str = "<begin_of_image>"
+    end_of_image: str = "<end_of_image>"
+    placeholder: str = "<image_placeholder>"
+    user: str = "<|User|>"
+    assistant: str = "<|Assistant|>"
+
+    def start(self, system: str = "") -> LineBuilder:
+        builder = LineBuilder(self.tokenizer).special(self.bos)
+        return builder.text(system + "\n\n") if system else builder
+
+    def turn(self, builder: LineBuilder, message: Message) -> LineBuilder:
+        """Add a whole turn."""
+        self.open_turn(builder, message.role)
+        if message.role == "user":
+            builder.text(" ")
+            for _ in range(message.pictures):
+                self.picture(builder).text("\n")
+            return builder.text(message.text + "\n\n")
+        for _ in range(message.pictures):
+            self.picture(builder)
+        if message.text:
+            builder.text(" " + message.text)
+        return builder.special(self.eos)
+
+    def open_turn(self, builder: LineBuilder, role: Role) -> LineBuilder:
+        """Add "ROLE:", after which the speaker goes on."""
+        return builder.special(self.user if role == "user" else self.assistant).text(":")
+
+    def picture(self, builder: LineBuilder) -> LineBuilder:
+        return builder.picture(
+            self.begin_of_image, self.placeholder, self.end_of_image, self.picture_length
+        )
+
+    def answer(self, messages: Sequence[Message], system: str = "") -> Line:
+        """The line after which the model writes its next message."""
+        return self._open(messages, system).line()
+
+    def draw(self, messages: Sequence[Message], system: str = "") -> Line:
+        """The line after which the model paints: it ends in begin-of-image."""
+        return self._open(messages, system).special(self.begin_of_image).line()
+
+    def _open(self, messages: Sequence[Message], system: str) -> LineBuilder:
+        builder = self.start(system)
+        for message in messages:
+            self.turn(builder, message)
+        return self.open_turn(builder, "assistant")
+
+    def negative(self, text: str) -> Line:
+        """What guidance steers away from when the user says it in words."""
+        return self.draw([Message("user", text)])
+
+    def unconditional(self, prompt: Line) -> Line:
+        """What guidance steers away from: the prompt with pads for all but its ends.
+
+        The pads are attended to, as in the reference; so the line depends on its length alone.
+        """
+        pads = [self.tokenizer.id(self.pad)] * (len(prompt.ids) - 2)
+        return Line((prompt.ids[0], *pads, prompt.ids[-1]))
+
+
+# --- config.json ---------------------------------------------------------------------------------
+
+
+def config_to_json(config: ModelConfig, image_token_id: int, dtype: str) -> dict[str, Any]:
+    """ModelConfig -> the dictionary transformers' JanusConfig reads."""
+    d, v, t = config.decoder, config.vision, config.image_tokenizer
+    vq = {
+        "model_type": "janus_vqgan",
+        "embed_dim": t.code_dim,
+        "num_embeddings": t.codebook_size,
+        "latent_channels": t.latent_channels,
+        "base_channels": t.base_channels,
+        "channel_multiplier": list(t.channel_multiplier),
+        "num_res_blocks": t.res_blocks,
+        "num_patches": t.grid,
+        "num_hidden_layers": 2,
+        "projection_dim": d.hidden_size,
+        "image_token_embed_dim": d.hidden_size,
+    }
+    if t.encoder != "conv":  # transformers knows the convolutional encoder only
+        vq |= {"encoder": t.encoder, "patch_width": t.patch_width}
+    return {
+        "architectures": ["JanusForConditionalGeneration"],
+        "model_type": "janus",
+        "image_token_id": image_token_id,
+        "tie_word_embeddings": False,
+        "dtype": dtype,
+        "text_config": {
+            "model_type": "llama",
+            "vocab_size": d.vocab_size,
+            "hidden_size": d.hidden_size,
+            "intermediate_size": d.intermediate_size,
+            "num_hidden_layers": d.layers,
+            "num_attention_heads": d.heads,
+            "num_key_value_heads": d.kv_heads,
+            "head_dim": d.head_dim,
+            "max_position_embeddings": d.max_positions,
+            "rms_norm_eps": d.norm_eps,
+            "rope_parameters": {"rope_type": "default", "rope_theta": d.rope_theta},
+            "tie_word_embeddings": False,
+        },
+        "vision_config": {
+            "model_type": "janus_vision_model",
+            "image_size": v.image_size,
+            "patch_size": v.patch_size,
+            "hidden_size": v.hidden_size,
+            "mlp_ratio": v.intermediate_size / v.hidden_size,
+            "num_hidden_layers": v.layers,
+            "num_attention_heads": v.heads,
+            "layer_norm_eps": v.norm_eps,
+            "hidden_act": "gelu",
+            "projection_dim": d.hidden_size,
+            "depth": 2,
+            "num_image_tokens": v.patches,
+        },
+        "vq_config": vq,
+    }
+
+
+def config_from_json(data: Mapping[str, Any]) -> ModelConfig:
+    """The dictionary of config.json -> ModelConfig; absent keys take transformers' defaults.
+
+    Raises:
+        ValueError: another model type, or a setting that would change the maths.
+    """
+    if data.get("model_type") != "janus":
+        raise ValueError(f"model_type is {data.get('model_type')!r}; this loader reads 'janus'")
+    if "quantization_config" in data:
+        raise ValueError("quantization_config is set; load the unquantised checkpoint instead")
+    text, vision, vq = (dict(data.get(k) or {}) for k in ("text_config", "vision_config", "vq_config"))
+    rope = text.get("rope_parameters") or text.get("rope_scaling") or {}
+    if rope.get("rope_type", rope.get("type", "default")) != "default":
+        raise ValueError(f"rope scaling {rope} is not supported")
+    heads, hidden = text.get("num_attention_heads", 32), text.get("hidden_size", 4096)
+    decoder = DecoderConfig(
+        vocab_size=text.get("vocab_size", 32000),
+        hidden_size=hidden,
+        intermediate_size=text.get("intermediate_size", 11008),
+        layers=text.get("num_hidden_layers", 32),
+        heads=heads,
+        kv_heads=text.get("num_key_value_heads") or heads,
+        head_dim=text.get("head_dim") or hidden // heads,
+        max_positions=text.get("max_position_embeddings", 2048),
+        rope_theta=float(rope.get("rope_theta", text.get("rope_theta", 10000.0))),
+        norm_eps=text.get("rms_norm_eps", 1e-6),
+    )
+    width = vision.get("hidden_size", 1024)
+    reading = VisionConfig(
+        image_size=vision.get("image_size", 384),
+        patch_size=vision.get("patch_size", 16),
+        hidden_size=width,
+        intermediate_size=int(width * vision.get("mlp_ratio", 4.0)),
+        layers=vision.get("num_hidden_layers", 24),
+        heads=vision.get("num_attention_heads", 16),
+        norm_eps=vision.get("layer_norm_eps", 1e-6),
+    )
+    multiplier = tuple(vq.get("channel_multiplier", (1, 1, 2, 2, 4)))
+    painting = AutoencoderConfig(
+        # transformers sets the painted grid to that of the patches read.
+        image_size=reading.image_size // reading.patch_size * 2 ** (len(multiplier) - 1),
+        codebook_size=vq.get("num_embeddings", 16384),
+        code_dim=vq.get("embed_dim", 8),
+        latent_channels=vq.get("latent_channels", 256),
+        base_channels=vq.get("base_channels", 128),
+        channel_multiplier=multiplier,
+        res_blocks=vq.get("num_res_blocks", 2),
+        encoder=vq.get("encoder", "conv"),
+        patch_width=vq.get("patch_width", 256),
+    )
+    return ModelConfig(decoder, reading, painting)
+
+
+# --- weights -------------------------------------------------------------------------------------
+
+
+def load_weights(folder: Path, config: ModelConfig, dtype: torch.dtype, device: str) -> UnifiedModel:
+    """Build the model and fill it from `model.safetensors`, strictly.
+
+    Raises:
+        FileNotFoundError: there is no model.safetensors.
+        ValueError: an unreadable file; a missing, extra or misshapen key.
+    """
+    path = folder / "model.safetensors"
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is missing")
+    model = empty_model(config)
+    wanted = stored_keys(model)
+    names = {checkpoint_name(k): k for k in model.state_dict()}
+    try:
+        with safe_open(path, framework="pt") as file:
+            check_keys(wanted.keys(), file.keys(), path)
+            for name in wanted:
+                shape = file.get_slice(name).get_shape()
+                if list(shape) != list(wanted[name].shape):
+                    raise ValueError(f"{path}: {name} is {shape}, not {list(wanted[name].shape)}")
+                assign(model, names[name], file.get_tensor(name).to(device, dtype))
+    except SafetensorError as error:
+        raise ValueError(f"{path} cannot be read: {error}") from error
+    model.image_tokenizer.quantizer.refresh()
+    return model.to(device).eval()
+
+
+def empty_model(config: ModelConfig) -> UnifiedModel:
+    """A model whose parameters have shapes but no storage; what is derived is in place."""
+    with torch.device("meta"):
+        model = UnifiedModel(config)
+    d, t = config.decoder, config.image_tokenizer
+    model.decoder.rotary = RotaryTable(d.head_dim, d.max_positions, d.rope_theta)
+    model.image_tokenizer.quantizer = CosineQuantizer(t.codebook_size, t.code_dim)
+    return model
+
+
+def assign(model: torch.nn.Module, key: str, value: Tensor) -> None:
+    """Put a tensor in the place of a parameter or buffer."""
+    owner_name, _, leaf = key.rpartition(".")
+    owner = model.get_submodule(owner_name)
+    if leaf in owner._parameters:
+        owner._parameters[leaf] = torch.nn.Parameter(value, requires_grad=False)
+    else:
+        owner._buffers[leaf] = value
+
+
+def check_keys(wanted: Iterable[str], found: Iterable[str], path: Path) -> None:
+    """Raise ValueError, naming a few, unless both sets of keys are the same."""
+    wanted, found = set(wanted), set(found)
+    for what, keys in (("missing", wanted - found), ("unknown", found - wanted)):
+        if keys:
+            few = ", ".join(sorted(keys)[:3])
+            raise ValueError(f"{path}: {len(keys)} {what} keys, such as {few}")
+
+
+def save_weights(model: UnifiedModel, folder: Path, dtype: torch.dtype) -> None:
+    """Write `model.safetensors` under transformers' names."""
+    tensors = {k: v.detach().to("cpu", dtype).contiguous() for k, v in stored_keys(model).items()}
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def save_config(config: ModelConfig, folder: Path, image_token_id: int, dtype: torch.dtype) -> None:
+    """Write `config.json`."""
+    data = config_to_json(config, image_token_id, str(dtype).removeprefix("torch."))
+    (folder / "config.json").write_text(json.dumps(data, indent=2) + "\n")
+
+
+# --- pictures ------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Preprocessor:
+    """Janus's own rule: fit the longer side (sizes truncated, as the original does), pad with the
+    mean colour, normalise (deepseek-ai/Janus, janus/models/image_processing_vlm.py)."""
+
+    image_size: int = 384
+    mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
+    std: tuple[float, float, float] = (0.5, 0.5, 0.5)
+    min_size: int = 14
+
+    def resized(self, width: int, height: int) -> tuple[int, int]:
+        """The size a picture is shrunk or enlarged to, before padding."""
+        longer = max(width, height)
+        shrink = [int(side / longer * self.image_size) for side in (width, height)]
+        return max(shrink[0], self.min_size), max(shrink[1], self.min_size)
+
+    def __call__(self, image: Image.Image) -> Tensor:
+        """An RGB picture -> pixels [3, S, S], normalised."""
+        size = self.resized(*image.size)
+        small = image if image.size == size else image.resize(size, Image.Resampling.BICUBIC)
+        colour = tuple(int(m * 255) for m in self.mean)
+        square = Image.new("RGB", (self.image_size, self.image_size), colour)
+        square.paste(small, ((self.image_size - size[0]) // 2, (self.image_size - size[1]) // 2))
+        pixels = torch.from_numpy(np.array(square)).permute(2, 0, 1).float() / 255
+        mean, std = (torch.tensor(v)[:, None, None] for v in (self.mean, self.std))
+        return (pixels - mean) / std
+
+
+# --- the family ----------------------------------------------------------------------------------
+
+
+class Janus:
+    """Everything of a Janus checkpoint that the API needs; see `unitok.families.Family`."""
+
+    def __init__(
+        self,
+        name: str,
+        model: UnifiedModel,
+        template: Template,
+        preprocess: Preprocessor,
+        defaults: Defaults,
+    ) -> None:
+        self.name, self.model, self.template = name, model, template
+        self.tokenizer, self.preprocess, self.defaults = template.tokenizer, preprocess, defaults
+        self.max_context = model.config.decoder.max_positions
+
+    def answer(self, messages: Sequence[Message], system: str | None) -> Line:
+        system = self.defaults.system if system is None else system
+        return self.template.answer(messages, system)
+
+    def draw(
+        self, messages: Sequence[Message], guidance: float, negative: str | None
+    ) -> list[tuple[Line, float]]:
+        """Weighted lines; what guidance steers away from sees the last request alone."""
+        line = self.template.draw(messages)
+        if guidance == 1.0:
+            return [(line, 1.0)]
+        last = self.template.draw(messages[-1:])
+        against = self.template.unconditional(last) if negative is None else self.template.negative(negative)
+        return [(line, guidance), (against, 1.0 - guidance)]
+
+    def text_plan(self, max_tokens: int) -> Plan:
+        text = self.model.vocabulary.text_range
+        stop = frozenset([self.tokenizer.id(self.template.eos)])
+        return FreePlan(IdRange(text.start, text.stop), stop, max_tokens)
+
+    def picture_plan(self) -> Plan:
+        image = self.model.vocabulary.image_range
+        return FixedPlan(IdRange(image.start, image.stop), self.model.config.vision.patches)
+
+    def read(self, pixels: Tensor) -> Tensor:
+        """Pixels [B, 3, S, S] -> features [B, patches, d]."""
+        with torch.inference_mode():
+            return self.model.read(pixels)
+
+    def paint(self, ids: Sequence[Sequence[int]]) -> Tensor:
+        """Picture ids [B, patches] -> pictures [B, 3, S, S] in [0, 1]."""
+        codes = self.model.vocabulary.id_to_code(torch.tensor(ids))
+        return self.model.image_tokenizer.decode(codes.to(self.model.device))
+
+
+def load(folder: Path, device: str, dtype: torch.dtype) -> Janus:
+    """Open a folder in transformers' Janus format.
+
+    Raises:
+        FileNotFoundError: a file is missing.
+        ValueError: a file does not fit the others.
+    """
+    config = config_from_json(read_json(folder / "config.json"))
+    preprocess = preprocessor_from_json(read_json(folder / "preprocessor_config.json"))
+    if preprocess.image_size != config.vision.image_size:
+        raise ValueError(f"{folder}: preprocessor_config.json and config.json differ in picture size")
+    tokenizer = TextTokenizer.load(folder)
+    if tokenizer.size > config.decoder.vocab_size:
+        raise ValueError(
+            f"{folder}: the tokenizer has {tokenizer.size} ids, the model {config.decoder.vocab_size}"
+        )
+    defaults = defaults_from_json(
+        read_json(folder / "generation_config.json", optional=True),
+        read_json(folder / "unitok.json", optional=True),
+    )
+    model = load_weights(folder, config, dtype, device)
+    template = Template(tokenizer, config.vision.patches)
+    return Janus(folder.name, model, template, preprocess, defaults)
+
+
+def preprocessor_from_json(data: Mapping[str, Any]) -> Preprocessor:
+    size = data.get("size", 384)
+    size = size.get("height", 384) if isinstance(size, Mapping) else data.get("image_size", size)
+    return Preprocessor(
+        image_size=size,
+        mean=tuple(data["image_mean"]),
+        std=tuple(data["image_std"]),
+        min_size=data.get("min_size", 14),
+    )
+
+
+def preprocessor_to_json(size: int) -> dict[str, Any]:
+    """preprocessor_config.json, as transformers' JanusImageProcessor reads it."""
+    return {
+        "image_processor_type": "JanusImageProcessor",
+        "processor_class": "JanusProcessor",
+        "do_resize": True,
+        "do_rescale": True,
+        "do_normalize": True,
+        "do_pad": True,
+        "size": {"height": size, "width": size},
+        "min_size": 14,
+        "resample": 3,
+        "rescale_factor": 1 / 255,
+        "background_color": [127, 127, 127],
+        "image_mean": [0.5, 0.5, 0.5],
+        "image_std": [0.5, 0.5, 0.5],
+    }
+
+
+def defaults_from_json(generation: Mapping[str, Any], extra: Mapping[str, Any]) -> Defaults:
+    """Sampling from generation_config.json; what only we know from unitok.json."""
+    return Defaults(
+        temperature=generation.get("temperature", 1.0) if generation.get("do_sample", True) else 0.0,
+        top_k=generation.get("top_k") or 0,
+        top_p=generation.get("top_p") or 1.0,
+        guidance=generation.get("guidance_scale") or 5.0,
+        question=extra.get("question", "Describe the picture."),
+        system=extra.get("system", SYSTEM),
+        known_words=frozenset(extra["known_words"]) if "known_words" in extra else None,
+    )

@@ -1,0 +1,138 @@
+"""The parts of the decoder: RMSNorm, rotary positions, attention, SwiGLU.
+
+Llama, https://arxiv.org/abs/2302.13971; rotary embedding, https://arxiv.org/abs/2104.09864.
+"""
+
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from unitok.config import DecoderConfig
+
+
+class Cache(Protocol):
+    """Paged keys and values, handed in by the engine."""
+
+    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """q [n, heads, hd], k and v [n, kv_heads, hd], rotated -> [n, heads, hd]."""
+        ...
+
+
+class RMSNorm(nn.Module):
+    """x / rms(x) * weight, https://arxiv.org/abs/1910.07467."""
+
+    def __init__(self, size: int, eps: float) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(size))
+        self.eps = eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        # Under autocast x is bf16 and the weight fp32, which misses the fused kernel: cast first.
+        return F.rms_norm(x, (x.shape[-1],), self.weight.to(x.dtype), self.eps)
+
+
+class RotaryTable(nn.Module):
+    """Position -> rotation, by a table of cosines and sines [max_positions, head_dim], fp32."""
+
+    def __init__(self, head_dim: int, max_positions: int, theta: float) -> None:
+        super().__init__()
+        frequency = theta ** -(torch.arange(0, head_dim, 2, dtype=torch.float64) / head_dim)
+        angle = torch.arange(max_positions, dtype=torch.float64)[:, None] * frequency
+        angle = torch.cat([angle, angle], dim=-1)
+        self.register_buffer("cos", angle.cos().float(), persistent=False)
+        self.register_buffer("sin", angle.sin().float(), persistent=False)
+
+    def forward(self, positions: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """positions [...] -> cos and sin [..., 1, head_dim], ready to broadcast over heads."""
+        return (
+            self.cos[positions].to(dtype).unsqueeze(-2),
+            self.sin[positions].to(dtype).unsqueeze(-2),
+        )
+
+
+def rotate(x: Tensor, rotation: tuple[Tensor, Tensor]) -> Tensor:
+    """Turn the pairs (i, i + head_dim / 2) of x [..., heads, head_dim]."""
+    cos, sin = rotation
+    first, second = x.chunk(2, dim=-1)
+    return x * cos + torch.cat([-second, first], dim=-1) * sin
+
+
+class Attention(nn.Module):
+    """Causal self-attention: over x itself when there is no cache, else over the cached lines."""
+
+    def __init__(self, config: DecoderConfig, layer: int) -> None:
+        super().__init__()
+        self.layer = layer
+        self.heads, self.kv_heads, self.head_dim = config.heads, config.kv_heads, config.head_dim
+        self.q = nn.Linear(config.hidden_size, config.heads * config.head_dim, bias=False)
+        self.k = nn.Linear(config.hidden_size, config.kv_heads * config.head_dim, bias=False)
+        self.v = nn.Linear(config.hidden_size, config.kv_heads * config.head_dim, bias=False)
+        self.o = nn.Linear(config.heads * config.head_dim, config.hidden_size, bias=False)
+
+    def forward(self, x: Tensor, rotation: tuple[Tensor, Tensor], cache: Cache | None) -> Tensor:
+        q = rotate(self.q(x).unflatten(-1, (self.heads, self.head_dim)), rotation)
+        k = rotate(self.k(x).unflatten(-1, (self.kv_heads, self.head_dim)), rotation)
+        v = self.v(x).unflatten(-1, (self.kv_heads, self.head_dim))
+        out = causal_attention(q, k, v) if cache is None else cache.attend(self.layer, q, k, v)
+        return self.o(out.flatten(-2))
+
+
+def causal_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """[..., n, heads, hd] over itself: the training path; grouped heads share keys."""
+    q, k, v = (t.transpose(-2, -3) for t in (q, k, v))
+    group = q.shape[-3] // k.shape[-3]
+    k, v = (t.repeat_interleave(group, dim=-3) if group > 1 else t for t in (k, v))
+    return full_attention(q, k, v, causal=True).transpose(-2, -3)
+
+
+def full_attention(q: Tensor, k: Tensor, v: Tensor, causal: bool = False) -> Tensor:
+    """softmax(q k^T / sqrt(hd)) v over [..., heads, n, hd]."""
+    if q.device.type == "cpu" and q.dtype == torch.bfloat16 and q.requires_grad:
+        # The CPU's fused kernel takes four times as long to train with in bf16 (torch 2.13).
+        scores = q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5
+        if causal:
+            scores = scores + scores.new_full(scores.shape[-2:], -torch.inf).triu(1)
+        return scores.softmax(-1) @ v
+    return F.scaled_dot_product_attention(q, k, v, is_causal=causal)
+
+
+class SwiGLU(nn.Module):
+    """down(silu(gate(x)) * up(x)), https://arxiv.org/abs/2002.05202."""
+
+    def __init__(self, hidden_size: int, intermediate_size: int) -> None:
+        super().__init__()
+        self.gate = nn.Linear(hidden_size, intermediate_size, bias=False)
+        self.up = nn.Linear(hidden_size, intermediate_size, bias=False)
+        self.down = nn.Linear(intermediate_size, hidden_size, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.down(F.silu(self.gate(x)) * self.up(x))
+
+
+class Block(nn.Module):
+    """Attention and SwiGLU, each behind a norm and beside a residual."""
+
+    def __init__(self, config: DecoderConfig, layer: int) -> None:
+        super().__init__()
+        self.attention_norm = RMSNorm(config.hidden_size, config.norm_eps)
+        self.attention = Attention(config, layer)
+        self.mlp_norm = RMSNorm(config.hidden_size, config.norm_eps)
+        self.mlp = SwiGLU(config.hidden_size, config.intermediate_size)
+
+    def forward(self, x: Tensor, rotation: tuple[Tensor, Tensor], cache: Cache | None) -> Tensor:
+        x = x + self.attention(self.attention_norm(x), rotation, cache)
+        return x + self.mlp(self.mlp_norm(x))
+
+
+class Projector(nn.Module):
+    """Linear, GELU, Linear: Janus's aligners and its image head."""
+
+    def __init__(self, size_in: int, size_hidden: int, size_out: int) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(size_in, size_hidden)
+        self.fc2 = nn.Linear(size_hidden, size_out)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc2(F.gelu(self.fc1(x)))

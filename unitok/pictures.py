@@ -1,0 +1,97 @@
+"""Pictures in: files, PIL images, arrays and tensors, read safely, as RGB."""
+
+import hashlib
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, UnidentifiedImageError
+from torch import Tensor
+
+PictureLike = str | Path | bytes | Image.Image | np.ndarray | Tensor
+
+MAX_PIXELS = 64_000_000
+
+
+def open_picture(source: PictureLike) -> Image.Image:
+    """Any picture -> RGB. Transparency is laid on white; of an animation, the first frame counts.
+
+    Arrays and tensors are [H, W, 3], [3, H, W] or [H, W]: bytes in 0..255 or floats in 0..1.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: not a picture, cut off, or of more than 64 million pixels.
+        TypeError: an object of another type.
+    """
+    if isinstance(source, np.ndarray | Tensor):
+        return from_array(source)
+    if isinstance(source, Image.Image):
+        return to_rgb(source, "the picture")
+    if isinstance(source, bytes):
+        return read_file(BytesIO(source), "the picture")
+    if isinstance(source, str | Path):
+        path = Path(source)
+        if not path.is_file():
+            raise FileNotFoundError(f"{path}: no such file")
+        return read_file(path, str(path))
+    raise TypeError(f"a picture is a path, PIL image, array or tensor, not {type(source).__name__}")
+
+
+def read_file(file: Path | BytesIO, name: str) -> Image.Image:
+    try:
+        with Image.open(file) as image:
+            return to_rgb(image, name)
+    except UnidentifiedImageError:
+        raise ValueError(f"{name} is not a picture") from None
+    except Image.DecompressionBombError:
+        raise ValueError(f"{name} has more than {MAX_PIXELS:,} pixels") from None
+
+
+def to_rgb(image: Image.Image, name: str) -> Image.Image:
+    width, height = image.size
+    if width * height > MAX_PIXELS:
+        raise ValueError(f"{name} has {width * height:,} pixels; at most {MAX_PIXELS:,} are read")
+    try:
+        image.load()
+    except (OSError, SyntaxError, EOFError) as error:
+        raise ValueError(f"{name} is cut off or damaged: {error}") from None
+    if image.mode.startswith("I") or image.mode == "F":
+        return from_array(sixteen_to_eight(np.asarray(image)))
+    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
+        layer = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB")
+    return image.convert("RGB")
+
+
+def sixteen_to_eight(values: np.ndarray) -> np.ndarray:
+    """Wide grey values -> bytes: 16-bit by their high byte, floats as 0..1 or 0..255."""
+    if values.dtype.kind == "f":
+        scale = 255 if values.max(initial=0) <= 1 else 1
+        return (values * scale).clip(0, 255).astype(np.uint8)
+    return (values >> 8 if values.max(initial=0) > 255 else values).clip(0, 255).astype(np.uint8)
+
+
+def from_array(values: np.ndarray | Tensor) -> Image.Image:
+    array = values.detach().cpu().float().numpy() if isinstance(values, Tensor) else values
+    if isinstance(values, Tensor) and values.dtype == torch.uint8:
+        array = values.cpu().numpy()
+    if array.ndim == 3 and array.shape[0] == 3 and array.shape[2] != 3:
+        array = array.transpose(1, 2, 0)
+    if array.ndim == 2:
+        array = np.stack([array] * 3, -1)
+    if array.ndim != 3 or array.shape[2] != 3 or 0 in array.shape:
+        raise ValueError(f"a picture array is [H, W, 3] or [3, H, W], not {list(values.shape)}")
+    if array.shape[0] * array.shape[1] > MAX_PIXELS:
+        raise ValueError(f"a picture array holds at most {MAX_PIXELS:,} pixels")
+    if array.dtype != np.uint8:
+        if not np.isfinite(array).all() or array.min() < 0 or array.max() > 1:
+            raise ValueError("a picture of floats lies in 0..1; give bytes for 0..255")
+        array = (array * 255).round().astype(np.uint8)
+    return Image.fromarray(np.ascontiguousarray(array))
+
+
+def digest(pixels: Tensor, encoder: str) -> str:
+    """What tells one read picture from another: its pixels and who reads them."""
+    data = pixels.detach().cpu().contiguous().float().numpy().tobytes()
+    return hashlib.sha256(encoder.encode() + data).hexdigest()
