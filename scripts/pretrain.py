@@ -20,7 +20,7 @@ from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeRemainin
 
 from unitok.config import DEFAULT
 from unitok.families.janus import Template
-from unitok.training.export import save_default
+from unitok.training.export import save_folder
 from unitok.training.image_tokenizer import load_checkpoint
 from unitok.training.pretrain import Pretrainer, PretrainRun
 from unitok_tokenizers.text import TextTokenizer
@@ -87,7 +87,7 @@ def train(trainer: Pretrainer, args: argparse.Namespace, checkpoint: Path) -> No
                 append(args.out, record | {"image": losses.image, "text": losses.text})
             if trainer.step_count % args.every == 0 or last:
                 save(trainer, checkpoint)
-                save_default(trainer, args.text_tokenizer, args.out / "model")
+                save_folder(trainer.model, trainer.template, args.text_tokenizer, args.out / "model")
                 record = {"step": trainer.step_count, "minutes": minutes, **evaluate(args)}
                 progress.console.print(json.dumps(record))
                 append(args.out, record)

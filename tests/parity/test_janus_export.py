@@ -1,6 +1,7 @@
 """An untrained model of the default shape, saved in transformers' Janus format, is the same there."""
 
 import dataclasses
+import json
 
 import pytest
 import torch
@@ -13,7 +14,8 @@ from unitok_engine import IdRange
 
 PAD, BOS, BOI, EOI, PLACEHOLDER = 0, 1, 3, 4, 5
 CONV = dataclasses.replace(
-    DEFAULT, image_tokenizer=dataclasses.replace(DEFAULT.image_tokenizer, encoder="conv")
+    DEFAULT,
+    image_tokenizer=dataclasses.replace(DEFAULT.image_tokenizer, encoder="conv", patch_width=256),
 )
 
 
@@ -124,8 +126,6 @@ def test_greedy_guided_image_ids_and_their_pixels_agree(pair):
 
 def test_our_own_loader_gives_the_same_tensors_back(pair):
     model, _, _, folder, _ = pair
-    import json
-
     config = janus.config_from_json(json.loads((folder / "config.json").read_text()))
     assert config == model.config
     loaded = janus.load_weights(folder, config, torch.float32, "cpu")

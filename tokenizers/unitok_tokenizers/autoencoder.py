@@ -189,14 +189,14 @@ class PatchEncoder(nn.Module):
         size = config.downsample
         self.embed = nn.Conv2d(3, config.patch_width, size, stride=size)
         self.blocks = nn.ModuleList(PatchBlock(config.patch_width) for _ in range(2))
-        self.norm_out = nn.LayerNorm(config.patch_width)
+        self.norm_last = nn.LayerNorm(config.patch_width)
         self.proj_out = nn.Linear(config.patch_width, config.latent_channels)
 
     def forward(self, pixels: Tensor) -> Tensor:
         x = self.embed(pixels).permute(0, 2, 3, 1)  # [B, h, w, C]
         for block in self.blocks:
             x = block(x)
-        return self.proj_out(self.norm_out(x)).permute(0, 3, 1, 2)
+        return self.proj_out(self.norm_last(x)).permute(0, 3, 1, 2)
 
 
 class ConvDecoder(nn.Module):

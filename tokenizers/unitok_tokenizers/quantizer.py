@@ -48,8 +48,8 @@ class CosineQuantizer(nn.Module):
         return codes
 
     @torch.no_grad()
-    def fit(self, latents: Tensor, rounds: int = 20) -> None:
-        """Set the codebook by spherical k-means over latents [B, d, h, w].
+    def fit(self, latents: Tensor, rounds: int = 20, fresh: bool = True) -> None:
+        """Set the codebook by spherical k-means over latents [B, d, h, w], or go on from it.
 
         Equal latents count once, so that the commonest patch gets one code, not a hundred. Codes
         without members move to the latents that fit worst.
@@ -58,7 +58,9 @@ class CosineQuantizer(nn.Module):
         points = torch.unique((points * 64).round(), dim=0)
         points = F.normalize(points, dim=-1)
         size = len(self.codebook)
-        book = points[torch.randint(len(points), (size,), device=points.device)].clone()
+        book = F.normalize(self.codebook, dim=-1)
+        if fresh:
+            book = points[torch.randint(len(points), (size,), device=points.device)].clone()
         for _ in range(rounds):
             similarity, nearest = (points @ book.T).max(-1)
             sums = torch.zeros_like(book).index_add_(0, nearest, points)

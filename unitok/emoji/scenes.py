@@ -44,7 +44,7 @@ SLOTS = 4  # the most items a scene holds
 
 Style = Literal["blended", "card", "square"]
 Split = Literal["train", "heldout", "any"]
-STYLE: Style = "card"
+STYLE: Style = "blended"
 CARD_RADIUS = {LARGE: 7.0, SMALL: 5.0}  # pixels
 
 

@@ -68,7 +68,7 @@ class TokenizerTrainer:
     def step(self) -> tuple[float, float]:
         """One update; returns reconstruction and commitment loss."""
         run = self.run
-        scenes = self.scenes.batch(run.batch)
+        scenes = self.sample()
         target = render(scenes, run.device, style=run.style)
         seen = self.disguised(scenes, target)
         self.model.train()
@@ -82,6 +82,11 @@ class TokenizerTrainer:
         self.step_count += 1
         return float(loss.detach()), float(commitment.detach())
 
+    def sample(self) -> list[Scene]:
+        """Scenes of all kinds, and as many of one object: large sprites have the most tiles."""
+        half = self.run.batch // 2
+        return self.scenes.batch(self.run.batch - half) + self.scenes.batch(half, "colour")
+
     def quantize(self, latents: Tensor) -> tuple[Tensor, Tensor]:
         """Codes, or, in the first part of a run, noisy latents on the sphere the codes will lie on.
 
@@ -90,8 +95,9 @@ class TokenizerTrainer:
         """
         free = int(self.run.free * self.run.steps)
         if self.step_count >= free:
-            if self.step_count == free:
-                self.model.quantizer.fit(self.many_latents())
+            if self.step_count in (free, 2 * free):  # once more, for codes that fell out of use
+                fresh = self.step_count == free
+                self.model.quantizer.fit(self.many_latents(), fresh=fresh)
             quantized, _, commitment = self.model.quantizer(latents)
             return quantized, commitment
         points = F.normalize(latents.float(), dim=1)
@@ -99,11 +105,11 @@ class TokenizerTrainer:
         return points + self.run.noise * noise, torch.zeros((), device=points.device)
 
     @torch.no_grad()
-    def many_latents(self, batches: int = 32) -> Tensor:
+    def many_latents(self, batches: int = 64) -> Tensor:
         """Latents of many scenes, as the encoder sees them."""
         parts = []
         for _ in range(batches):
-            scenes = self.scenes.batch(self.run.batch)
+            scenes = self.sample()
             seen = self.disguised(scenes, render(scenes, self.run.device, style=self.run.style))
             parts.append(self.model.quant_conv(self.model.encoder(to_tensor_range(seen))).float())
         return torch.cat(parts)
