@@ -9,7 +9,7 @@ import secrets
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, overload
@@ -251,7 +251,7 @@ class Model:
     def caption(self, images: PictureLike, question: str | None = None, **options: Any) -> TextResult: ...
     @overload
     def caption(
-        self, images: list[PictureLike], question: str | None = None, **options: Any
+        self, images: list[Any] | tuple[Any, ...], question: str | None = None, **options: Any
     ) -> list[TextResult]: ...
     def caption(self, images, question=None, **options):
         """Describe a picture, or a list of them at once; with a question, answer it.
@@ -270,7 +270,7 @@ class Model:
     @overload
     def draw(self, prompts: str, **options: Any) -> DrawResult: ...
     @overload
-    def draw(self, prompts: list[str], **options: Any) -> list[DrawResult]: ...
+    def draw(self, prompts: list[str] | tuple[str, ...], **options: Any) -> list[DrawResult]: ...
     def draw(self, prompts, **options):
         """Draw a prompt, or a list of them at once.
 
@@ -290,7 +290,7 @@ class Model:
 
     # -- many at once
 
-    def run(self, requests: Iterable[Caption | Draw]) -> Iterator[Result]:
+    def run(self, requests: Iterable[Caption | Draw]) -> Generator[Result, None, None]:
         """Results as they finish, each with `.index` and `.request`.
 
         Requests are taken lazily, a bounded number in flight. One that fails comes back as a result
@@ -340,6 +340,8 @@ class Model:
     def _all(self, asked: Sequence[Caption | Draw]) -> list[Any]:
         """Submit all, or none if one is wrong; wait for all."""
         requests = [self._request(a) for a in asked]
+        for _, request in requests:
+            self.engine.check(request)
         return self._wait([self._start(*r, index) for index, r in enumerate(requests)])
 
     def _submit(self, asked: Caption | Draw, index: int) -> tuple[int, Job]:
@@ -553,12 +555,21 @@ def load(
 
     Raises:
         FileNotFoundError: no such folder, or a file in it is missing.
-        ValueError: a file that cannot be read or does not fit; an unknown dtype or memory.
+        ValueError: a file that cannot be read or does not fit; an unknown device, dtype or memory.
     """
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    device = check_device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     chosen = parse_dtype(dtype or ("float32" if device == "cpu" else "bfloat16"))
     family = open_folder(DEFAULT_FOLDER if path is None else Path(path), device, chosen)
     return Model(family, parse_memory(memory))
+
+
+def check_device(device: str) -> str:
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:  # torch raises either
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"device {device!r} cannot be used here: {reason}") from None
+    return device
 
 
 def parse_dtype(dtype: torch.dtype | str) -> torch.dtype:
@@ -578,5 +589,5 @@ def parse_memory(memory: int | str | None) -> int | None:
     number, unit = memory.strip()[:-2], memory.strip()[-2:].upper()
     try:
         return int(float(number) * units[unit])
-    except (KeyError, ValueError):
+    except (KeyError, ValueError, OverflowError):
         raise ValueError(f"memory must be bytes or like '512MB' or '2GB', not {memory!r}") from None

@@ -36,6 +36,9 @@ class RMSNorm(nn.Module):
 class RotaryTable(nn.Module):
     """Position -> rotation, by a table of cosines and sines [max_positions, head_dim], fp32."""
 
+    cos: Tensor
+    sin: Tensor
+
     def __init__(self, head_dim: int, max_positions: int, theta: float) -> None:
         super().__init__()
         frequency = theta ** -(torch.arange(0, head_dim, 2, dtype=torch.float64) / head_dim)

@@ -46,6 +46,10 @@ def read_file(file: Path | BytesIO, name: str) -> Image.Image:
         raise ValueError(f"{name} is not a picture") from None
     except Image.DecompressionBombError:
         raise ValueError(f"{name} has more than {MAX_PIXELS:,} pixels") from None
+    except (OSError, SyntaxError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise  # the system's, such as a file without leave to read it
+        raise ValueError(f"{name} is cut off or damaged: {error}") from None
 
 
 def to_rgb(image: Image.Image, name: str) -> Image.Image:

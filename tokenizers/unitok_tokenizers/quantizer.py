@@ -1,5 +1,7 @@
 """The codebook between encoder and decoder, over vector-quantize-pytorch."""
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -13,10 +15,12 @@ class CosineQuantizer(nn.Module):
     codes by exponential averages inside `VectorQuantize` (https://arxiv.org/abs/2110.04627).
     """
 
+    codebook: Tensor
+
     def __init__(self, codebook_size: int, code_dim: int) -> None:
         super().__init__()
         self.register_buffer("codebook", F.normalize(torch.randn(codebook_size, code_dim), dim=-1))
-        # Its state is a function of the codebook, except while training: see `training_state`.
+        # Its state is a function of the codebook, except while training.
         self.vq = VectorQuantize(
             dim=code_dim,
             codebook_size=codebook_size,
@@ -28,8 +32,14 @@ class CosineQuantizer(nn.Module):
         self.refresh()
 
     def refresh(self) -> None:
-        """Hand the raw codebook to the library, which wants unit rows. Call after loading."""
+        """Hand the raw codebook to the library, which wants unit rows. Call after loading.
+
+        Its running averages start there too, or the first training step would undo it.
+        """
         self.vq.codebook = F.normalize(self.codebook.float(), dim=-1)
+        averages: Any = self.vq._codebook
+        averages.embed_avg.copy_(averages.embed)
+        averages.cluster_size.fill_(1.0)
 
     def forward(self, latents: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """[B, d, h, w] -> quantized [B, d, h, w], codes [B, h, w], commitment loss (scalar)."""
@@ -72,8 +82,6 @@ class CosineQuantizer(nn.Module):
                 book[empty] = points[moved]
         self.codebook.copy_(book)
         self.refresh()
-        self.vq._codebook.embed_avg.copy_(self.vq._codebook.embed)
-        self.vq._codebook.cluster_size.fill_(1.0)
 
     def lookup(self, codes: Tensor) -> Tensor:
         """Codes [...] -> unit vectors [..., d]."""

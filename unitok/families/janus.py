@@ -455,6 +455,8 @@ def load(folder: Path, device: str, dtype: torch.dtype) -> Janus:
 def preprocessor_from_json(data: Mapping[str, Any]) -> Preprocessor:
     size = data.get("size", 384)
     size = size.get("height", 384) if isinstance(size, Mapping) else data.get("image_size", size)
+    if missing := [key for key in ("image_mean", "image_std") if key not in data]:
+        raise ValueError(f"preprocessor_config.json has no {' and no '.join(missing)}")
     return Preprocessor(
         image_size=size,
         mean=tuple(data["image_mean"]),

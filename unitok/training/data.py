@@ -45,13 +45,18 @@ class SampleMaker:
         return sample
 
     def reading(self) -> Sample:
-        """A picture, a question (half of the time for its caption) and the answer."""
-        scene = self.scenes.sample()
+        """A picture and one to three questions with their answers.
+
+        Half of the time the first one asks for the caption. Seeing a picture costs more ids than
+        asking about it, so more than one question is a bargain.
+        """
+        scene, sample, builder = self.scenes.sample(), Sample([], []), self.template.start()
         kind = captions.DESCRIBE if self.random.random() < 0.5 else None
-        question, answer = captions.questions(scene, self.random, kind)
-        builder = self.template.start()
-        self.template.turn(builder, Message("user", question, pictures=1))
-        return self._finish(self._answer(builder, Sample([], []), answer), builder, [scene])
+        for turn in range(self.random.choice((1, 2, 3))):
+            question, answer = captions.questions(scene, self.random, None if turn else kind)
+            self.template.turn(builder, Message("user", question, pictures=int(turn == 0)))
+            self._answer(builder, sample, answer)
+        return self._finish(sample, builder, [scene])
 
     def conversation(self, length: int) -> Sample:
         """Turns about one picture after another, shown or drawn, up to `length` ids.

@@ -21,13 +21,13 @@ from unitok_tokenizers.image import ImageTokenizer
 class PretrainRun:
     """Options of one run. A step is one update over `accumulate` micro-batches of each kind."""
 
-    steps: int = 3000
-    drawings: int = 48  # lines per micro-batch
-    readings: int = 24
+    steps: int = 6500
+    drawings: int = 32  # lines per micro-batch
+    readings: int = 16
     conversation_every: int = 6  # micro-batches between two that also hold conversations
     conversation_ids: int = 2048  # ids in all of one micro-batch's conversations
     accumulate: int = 1
-    lr: float = 2e-3
+    lr: float = 4e-3
     warmup: int = 100
     weight_decay: float = 0.02
     text_weight: float = 0.5  # of the mean loss per text id, beside 1 per picture id

@@ -1,0 +1,149 @@
+"""Run a model of the full Janus-Pro-1B shape, with random weights, through the one engine.
+
+    python scripts/run_full_size.py --out runs/full_size
+    python scripts/run_full_size.py --out runs/full_size --ids 16
+
+The first run writes OUT, a folder in transformers' Janus format (about 4 GB, bf16); later ones
+reuse it. One caption and one guided drawing then share every step; both stop after --ids ids,
+so a few minutes and 12 GB of memory suffice. What they say and show means nothing.
+"""
+
+import argparse
+import json
+import platform
+import shutil
+import time
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+import unitok
+from unitok.api import DEFAULT_FOLDER, Model
+from unitok.config import JANUS_PRO_1B
+from unitok.families import janus
+from unitok.pictures import digest
+from unitok.prompt import Line, Message
+from unitok_engine import Branch, Features, FixedPlan, FreePlan, IdRange, Request, Sampling
+from unitok_engine.batch import Batch
+from unitok_engine.runner import Runner
+from unitok_tokenizers.text import TextTokenizer
+
+
+class WatchedRunner(Runner):
+    """A runner that notes the ids in each row of each forward."""
+
+    def __init__(self, runner: Runner) -> None:
+        super().__init__(runner.model, runner.cache)
+        self.rows: list[tuple[int, ...]] = []
+
+    def run(self, batch: Batch) -> list[Tensor]:
+        self.rows.append(batch.query_lengths)
+        return super().run(batch)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--out", type=Path, required=True, help="folder of the model")
+    parser.add_argument("--ids", type=int, default=8, help="ids per request")
+    args = parser.parse_args()
+    print(f"Python {platform.python_version()}, torch {torch.__version__}")
+    if not (args.out / "model.safetensors").is_file():
+        with Timed("written"):
+            write_folder(args.out)
+    print(f"model.safetensors: {(args.out / 'model.safetensors').stat().st_size / 1e9:.2f} GB")
+    with Timed("loaded"):
+        model = unitok.load(args.out, device="cpu", dtype="bfloat16")
+    info = model.info()
+    print(f"{info.parameters / 1e9:.2f} billion parameters, {info.dtype}, on {info.device}")
+    print(f"K/V pool: {info.kv_memory / 2**20:.0f} MiB for {info.kv_tokens} ids")
+    run(model, args.ids)
+
+
+class Timed:
+    """Prints what a block took."""
+
+    def __init__(self, what: str) -> None:
+        self.what = what
+
+    def __enter__(self) -> None:
+        self.start = time.monotonic()
+
+    def __exit__(self, *error: object) -> None:
+        print(f"{self.what} in {time.monotonic() - self.start:.1f} s")
+
+
+def write_folder(folder: Path) -> None:
+    """Random normal weights, norms of one, the sizes' config, and the default model's words."""
+    folder.mkdir(parents=True, exist_ok=True)
+    placeholder = TextTokenizer.load(DEFAULT_FOLDER).id(janus.Template.placeholder)
+    janus.save_config(JANUS_PRO_1B, folder, placeholder, torch.bfloat16)
+    preprocessor = janus.preprocessor_to_json(JANUS_PRO_1B.vision.image_size)
+    (folder / "preprocessor_config.json").write_text(json.dumps(preprocessor, indent=2) + "\n")
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        shutil.copyfile(DEFAULT_FOLDER / name, folder / name)
+    torch.manual_seed(0)
+    shapes = janus.stored_keys(janus.empty_model(JANUS_PRO_1B))
+    weights = {name: random_weight(name, tensor) for name, tensor in shapes.items()}
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def random_weight(name: str, like: Tensor) -> Tensor:
+    """bf16 from the start: fp32 would need twice the memory."""
+    if "norm" in name:
+        return (torch.zeros if name.endswith("bias") else torch.ones)(like.shape).bfloat16()
+    return torch.randn(like.shape, dtype=torch.bfloat16) * 0.02
+
+
+def requests(model: Model, ids: int) -> tuple[Request, Request]:
+    """A caption of a grey picture and a guided drawing, both of `ids` ids."""
+    family = model.family
+    vocabulary = family.model.vocabulary
+    pixels = torch.zeros(3, JANUS_PRO_1B.vision.image_size, JANUS_PRO_1B.vision.image_size)
+
+    def features(line: Line) -> tuple[Features, ...]:
+        length, name = JANUS_PRO_1B.vision.patches, digest(pixels, family.name)
+        read = lambda: family.read(pixels[None])[0]  # noqa: E731
+        return tuple(Features(start, length, name, read) for start in line.slots)
+
+    asked = family.answer([Message("user", family.defaults.question, pictures=1)], None)
+    text, image = vocabulary.text_range, vocabulary.image_range
+    caption = Request(
+        (Branch(asked.ids, features=features(asked)),),
+        FreePlan(IdRange(text.start, text.stop), frozenset(), ids),
+        Sampling(temperature=0.0),
+    )
+    lines = family.draw([Message("user", "two apples on a blue background")], 5.0, None)
+    drawing = Request(
+        tuple(Branch(line.ids, weight) for line, weight in lines),
+        FixedPlan(IdRange(image.start, image.stop), ids),
+        Sampling(seed=0),
+    )
+    return caption, drawing
+
+
+def run(model: Model, ids: int) -> None:
+    engine = model.engine
+    runner = engine.runner = WatchedRunner(engine.runner)
+    for request, name in zip(requests(model, ids), ("caption", "drawing"), strict=True):
+        lengths = [len(branch.ids) for branch in request.branches]
+        print(f"request {engine.add(request)}: {name}, prompts of {lengths} ids, {ids} to come")
+    start = time.monotonic()
+    while engine.has_work:
+        began = time.monotonic()
+        outputs = engine.step()
+        new = {output.request_id: list(output.new_ids) for output in outputs}
+        seconds = time.monotonic() - began
+        rows = list(runner.rows[-1])
+        print(f"forward {runner.forwards}: rows of {rows} ids, new {new}, {seconds:.2f} s")
+        for output in outputs:
+            if output.finished:
+                print(f"request {output.request_id} ended: {output.finish_reason}")
+    print(f"{runner.forwards} forwards in {time.monotonic() - start:.1f} s")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,48 @@
+"""What tests of the model, the API and the command line share."""
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+import torch
+
+from unitok.config import DEFAULT
+from unitok.families.janus import Template
+from unitok.model import UnifiedModel
+from unitok.training.export import save_folder
+from unitok_tokenizers.text import TextTokenizer
+
+TEXT_TOKENIZER = Path(__file__).parents[1] / "unitok" / "assets" / "default"
+TINY = dataclasses.replace(
+    DEFAULT,
+    decoder=dataclasses.replace(
+        DEFAULT.decoder,
+        hidden_size=32,
+        intermediate_size=64,
+        layers=1,
+        heads=2,
+        kv_heads=2,
+        head_dim=16,
+    ),
+    vision=dataclasses.replace(
+        DEFAULT.vision, hidden_size=32, intermediate_size=64, layers=1, heads=2
+    ),
+    image_tokenizer=dataclasses.replace(
+        DEFAULT.image_tokenizer,
+        codebook_size=64,
+        latent_channels=32,
+        channel_multiplier=(1, 1, 1, 1),
+        patch_width=32,
+    ),
+)
+
+
+@pytest.fixture(scope="session")
+def untrained_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that `unitok.load` opens: the default model's shape, but tiny and untrained."""
+    torch.manual_seed(0)
+    model = UnifiedModel(TINY).eval()
+    folder = tmp_path_factory.mktemp("models") / "untrained"
+    template = Template(TextTokenizer.load(TEXT_TOKENIZER), TINY.vision.patches)
+    save_folder(model, template, TEXT_TOKENIZER, folder, dtype=torch.float32)
+    return folder

@@ -1,0 +1,330 @@
+"""`unitok batch`: each result exactly once, whatever stops it and whatever the lines hold."""
+
+import itertools
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+import unitok
+from unitok.api import IN_FLIGHT
+from unitok.batch import Journal, model_identity, run_batch
+from unitok.cli import app
+
+WORK: list[dict] = [
+    {"draw": "a cat", "n": 2, "id": "first"},
+    {"caption": "scene.png", "max_tokens": 8},
+    {"draw": "a dog", "seed": 5, "guidance": 1.0, "temperature": 0.9, "top_k": 5, "top_p": 0.9},
+    {"caption": "scene.png", "question": "is there a cat?", "max_tokens": 4, "stop": ["z"]},
+    {"draw": "a cat", "negative_prompt": "a dog"},
+    {"caption": "scene.png", "max_tokens": 8},
+]
+
+
+@pytest.fixture
+def source(tmp_path) -> Path:
+    """The lines of WORK in a file, beside the picture they read."""
+    folder = tmp_path / "input"
+    folder.mkdir()
+    Image.new("RGB", (64, 64), "pink").save(folder / "scene.png")
+    return write(folder / "work.jsonl", WORK)
+
+
+@pytest.fixture
+def batch(untrained_folder, tmp_path):
+    """Run `unitok batch` into one folder, again and again."""
+
+    def batch(source: Path, out: str = "out", model: Path = untrained_folder):
+        words = ["batch", str(source), "-o", str(tmp_path / out), "--model", str(model)]
+        return CliRunner().invoke(app, words)
+
+    return batch
+
+
+def write(path: Path, lines: list) -> Path:
+    text = "".join((line if isinstance(line, str) else json.dumps(line)) + "\n" for line in lines)
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def results(folder: Path) -> list[dict]:
+    return [json.loads(line) for line in (folder / "results.jsonl").read_text().splitlines()]
+
+
+def outputs(folder: Path) -> dict[int, object]:
+    """Line number -> what it gave: text, or the bytes of its pictures."""
+    return {
+        r["line"]: r.get("text") or [(folder / p).read_bytes() for p in r["pictures"]]
+        for r in results(folder)
+    }
+
+
+def stop_after(monkeypatch, count: int, error: type[BaseException]) -> None:
+    """Make Model.run raise once it has given `count` results."""
+    run = unitok.Model.run
+
+    def cut(self, requests):
+        yield from itertools.islice(run(self, requests), count)
+        raise error
+
+    monkeypatch.setattr(unitok.Model, "run", cut)
+
+
+# --- what a run writes ---------------------------------------------------------------------------
+
+
+def test_every_line_gives_one_result_and_its_pictures(batch, source, tmp_path):
+    done = batch(source)
+    assert done.exit_code == 0, done.output
+    by_line = {r["line"]: r for r in results(tmp_path / "out")}
+    assert sorted(by_line) == [1, 2, 3, 4, 5, 6]
+    assert [by_line[i + 1]["request"] for i in range(6)] == WORK
+    assert len({r["key"] for r in by_line.values()}) == 6
+    assert by_line[1]["id"] == "first"
+    assert len(by_line[1]["pictures"]) == 2
+    assert by_line[2]["finish_reason"] == "length"
+    assert by_line[2]["completion_tokens"] == 8
+    assert by_line[2]["text"] == by_line[6]["text"]
+    assert by_line[3]["seed"] == 5
+    pictures = {p for r in by_line.values() for p in r.get("pictures", [])}
+    files = {str(p.relative_to(tmp_path / "out")) for p in (tmp_path / "out/pictures").iterdir()}
+    assert files == pictures and len(files) == 4
+    assert "6 new, 0 kept, 0 failed" in done.stdout
+
+
+def test_a_batch_draws_what_the_api_draws(batch, source, tmp_path, untrained_folder):
+    batch(source)
+    (drawing,) = [r for r in results(tmp_path / "out") if r["line"] == 5]
+    model = unitok.load(untrained_folder)
+    alone = model.draw("a cat", negative_prompt="a dog", seed=drawing["seed"]).image
+    with Image.open(tmp_path / "out" / drawing["pictures"][0]) as saved:
+        assert saved.tobytes() == alone.tobytes()
+        assert saved.info["seed"] == str(drawing["seed"])
+
+
+def test_another_run_elsewhere_gives_the_same_with_the_same_seeds(batch, source, tmp_path):
+    batch(source)
+    batch(source, "elsewhere")
+    assert outputs(tmp_path / "out") == outputs(tmp_path / "elsewhere")
+
+
+def test_blank_lines_a_byte_order_mark_and_a_missing_last_newline_do_not_matter(
+    batch, source, tmp_path
+):
+    source.write_bytes(b'\xef\xbb\xbf{"draw": "a cat"}\r\n\r\n   \n{"draw": "a dog", "seed": null}')
+    assert batch(source).exit_code == 0
+    assert sorted(r["line"] for r in results(tmp_path / "out")) == [1, 4]
+
+
+def test_an_empty_input_gives_no_results(batch, source, tmp_path):
+    source.write_text("")
+    assert batch(source).exit_code == 0
+    assert results(tmp_path / "out") == []
+
+
+# --- going on ------------------------------------------------------------------------------------
+
+
+def test_a_second_run_does_nothing_again(batch, source, tmp_path):
+    batch(source)
+    before = (tmp_path / "out/results.jsonl").read_bytes()
+    done = batch(source)
+    assert done.exit_code == 0
+    assert "0 new, 6 kept, 0 failed" in done.stdout
+    assert (tmp_path / "out/results.jsonl").read_bytes() == before
+
+
+@pytest.mark.parametrize("finished", [0, 1, 4])
+def test_after_ctrl_c_what_finished_is_kept_and_the_rest_follows(
+    finished, batch, source, tmp_path, monkeypatch
+):
+    with monkeypatch.context() as patch:
+        stop_after(patch, finished, KeyboardInterrupt)
+        stopped = batch(source)
+    assert stopped.exit_code == 130
+    assert stopped.stderr.count("\n") == 1 and "unitok: stopped" in stopped.stderr
+    assert len(results(tmp_path / "out")) == finished
+    assert f"{6 - finished} new, {finished} kept" in batch(source).stdout
+    batch(source, "whole")
+    assert outputs(tmp_path / "out") == outputs(tmp_path / "whole")
+    assert len(results(tmp_path / "out")) == 6
+
+
+def test_a_half_written_last_line_is_done_again(batch, source, tmp_path):
+    batch(source)
+    path, whole = tmp_path / "out/results.jsonl", outputs(tmp_path / "out")
+    for cut in (1, 40):
+        path.write_bytes(path.read_bytes()[:-cut])
+        assert "1 new, 5 kept" in batch(source).stdout
+        assert outputs(tmp_path / "out") == whole
+        assert len(results(tmp_path / "out")) == 6
+
+
+def test_a_killed_process_leaves_results_that_a_second_one_completes(
+    batch, tmp_path, untrained_folder
+):
+    source = write(tmp_path / "work.jsonl", [{"draw": "a cat", "n": 4}] * 40)
+    out = tmp_path / "out"
+    words = ["batch", source, "-o", out, "--model", untrained_folder]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "unitok.cli", *words],
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.DEVNULL,
+    )
+    journal = out / "results.jsonl"
+    while process.poll() is None and not (journal.is_file() and journal.stat().st_size):
+        time.sleep(0.005)
+    process.kill()
+    assert process.wait() != 0
+    assert batch(source).exit_code == 0
+    found = results(out)
+    assert len(found) == len({r["key"] for r in found}) == 40
+    assert sorted(r["line"] for r in found) == list(range(1, 41))
+    assert all((out / name).is_file() for r in found for name in r["pictures"])
+    assert len({r["seed"] for r in found}) == 40
+
+
+def test_pictures_without_a_result_are_written_again_under_the_same_names(
+    batch, source, tmp_path, monkeypatch
+):
+    def killed(self, record):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Journal, "append", killed)
+        batch(write(source, WORK[:1]))
+    left = sorted((tmp_path / "out/pictures").iterdir())
+    assert len(left) == 2
+    batch(source)
+    assert sorted((tmp_path / "out/pictures").iterdir()) == left
+    assert len(results(tmp_path / "out")) == 1
+
+
+def test_lines_may_be_moved_and_added_between_runs(batch, source, tmp_path):
+    batch(source)
+    write(source, [{"draw": "a key"}, *WORK[::-1], WORK[1]])
+    assert "2 new, 6 kept, 0 failed" in batch(source).stdout
+    assert len({r["key"] for r in results(tmp_path / "out")}) == 8
+
+
+def test_another_option_another_picture_and_another_model_are_other_results(
+    batch, source, tmp_path, untrained_folder
+):
+    write(source, [{"caption": "scene.png", "max_tokens": 3}])
+    assert "1 new, 0 kept" in batch(source).stdout
+    Image.new("RGB", (64, 64), "green").save(source.parent / "scene.png")
+    assert "1 new, 0 kept" in batch(source).stdout
+    write(source, [{"caption": "scene.png", "max_tokens": 4}])
+    assert "1 new, 0 kept" in batch(source).stdout
+    other = shutil.copytree(untrained_folder, tmp_path / "other")
+    extra = json.loads((other / "unitok.json").read_text()) | {"question": "what do you see?"}
+    (other / "unitok.json").write_text(json.dumps(extra))
+    assert "1 new, 0 kept" in batch(source, model=other).stdout
+    assert "0 new, 1 kept" in batch(source).stdout
+    assert len(results(tmp_path / "out")) == 4
+
+
+def test_two_runs_into_one_folder_at_once_are_refused(batch, source, tmp_path):
+    with Journal(tmp_path / "out"):
+        done = batch(source)
+    assert done.exit_code == 2
+    assert "another run is writing to" in done.stderr
+
+
+def test_a_damaged_results_file_is_not_written_to(batch, source, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/results.jsonl").write_text("my notes\nof the day\n")
+    done = batch(source)
+    assert done.exit_code == 2
+    assert "line 1 is no result" in done.stderr
+    assert (tmp_path / "out/results.jsonl").read_text() == "my notes\nof the day\n"
+
+
+def test_lines_are_read_as_they_are_needed(untrained_folder, tmp_path):
+    source = write(tmp_path / "work.jsonl", [{"draw": "a cat"}] * 100)
+    model, taken = unitok.load(untrained_folder), []
+    run = model.run
+
+    def counting(requests):
+        return run(taken.append(r) or r for r in requests)
+
+    model.run = counting
+    outcomes = run_batch(model, source, tmp_path / "out", model_identity(untrained_folder))
+    next(outcomes)
+    assert 0 < len(taken) <= IN_FLIGHT
+
+
+# --- lines that are wrong ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ('{"draw": "a cat"', "not JSON"),
+        ("[1, 2]", "a line is an object"),
+        ('{"draw": "a cat", "guidance": NaN}', "NaN is no number"),
+        ("[" * 100_000, "not JSON"),
+        ('{"draw": "\\ud800"}', "surrogates"),
+        ('{"prompt": "a cat"}', 'either "caption"'),
+        ('{"draw": "a cat", "caption": "scene.png"}', 'either "caption"'),
+        ('{"draw": "a cat", "sede": 7}', 'unknown key "sede"'),
+        ('{"draw": "a cat", "question": "what?"}', 'unknown key "question"'),
+        ('{"caption": "scene.png", "image": "x"}', 'unknown key "image"'),
+        ('{"draw": 7}', '"draw" is text, not 7'),
+        ('{"draw": "a cat", "id": []}', '"id" is'),
+        ('{"draw": "a cat", "seed": "7"}', '"seed" is a whole number, not "7"'),
+        ('{"draw": "a cat", "seed": true}', '"seed" is a whole number, not true'),
+        ('{"draw": "a cat", "n": 1.5}', '"n" is a whole number, not 1.5'),
+        ('{"draw": "a cat", "n": 1000000000}', '"n" is at most'),
+        ('{"draw": "a cat", "n": 0}', "n must be at least 1"),
+        ('{"draw": "a cat", "top_p": 3}', "top_p"),
+        ('{"draw": "a cat", "guidance": 1e999}', "finite"),
+        ('{"draw": " "}', "the prompt is empty"),
+        ('{"caption": "nowhere.png"}', "no such file"),
+        ('{"caption": "."}', "no such file"),
+        ('{"caption": "work.jsonl"}', "is not a picture"),
+        ('{"caption": "scene.png", "stop": [1]}', '"stop" is text or a list of texts'),
+        ('{"caption": "scene.png", "max_tokens": 0}', "max_tokens must be at least 1"),
+    ],
+)
+def test_a_wrong_line_is_told_by_number_and_the_others_go_on(line, told, batch, source, tmp_path):
+    write(source, [WORK[1], "", line, WORK[2]])
+    done = batch(source)
+    assert done.exit_code == 1
+    (complaint,) = done.stderr.splitlines()
+    assert complaint.startswith("unitok: line 3: ")
+    assert told in complaint
+    assert sorted(r["line"] for r in results(tmp_path / "out")) == [1, 4]
+    assert "2 new, 0 kept, 1 failed" in done.stdout
+
+
+def test_a_line_that_failed_is_tried_again(batch, source, tmp_path):
+    write(source, [{"caption": "late.png", "max_tokens": 2}, WORK[1]])
+    assert batch(source).exit_code == 1
+    Image.new("RGB", (64, 64), "green").save(source.parent / "late.png")
+    done = batch(source)
+    assert done.exit_code == 0
+    assert "1 new, 1 kept, 0 failed" in done.stdout
+
+
+def test_no_name_in_a_line_leads_out_of_the_folder(batch, source, tmp_path):
+    write(source, [{"draw": "../../cat", "id": "../../escape"}])
+    before = {p for p in tmp_path.rglob("*") if (tmp_path / "out") not in p.parents}
+    assert batch(source).exit_code == 0
+    after = {p for p in tmp_path.rglob("*") if (tmp_path / "out") not in p.parents}
+    assert after - before == {tmp_path / "out"}
+
+
+@pytest.mark.parametrize(("missing", "out"), [(True, "out"), (False, "input/scene.png")])
+def test_what_cannot_be_read_or_written_is_one_line(missing, out, batch, source):
+    done = batch(source.with_name("none.jsonl") if missing else source, out)
+    assert done.exit_code == 2
+    assert done.stderr.count("\n") == 1
+    assert ("no such file" if missing else "is no folder") in done.stderr

@@ -1,0 +1,280 @@
+"""Every command of `unitok`, and what it says when it is used wrongly."""
+
+import json
+import os
+import struct
+import subprocess
+import sys
+import zlib
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+import unitok
+from unitok.cli import app, in_order
+
+
+@pytest.fixture
+def run(untrained_folder, tmp_path, monkeypatch):
+    """Run a command in an empty folder, with the untrained model."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments: str, model: Path | None = untrained_folder, typed: str | None = None):
+        words = [*arguments, *(["--model", str(model)] if model else [])]
+        return CliRunner().invoke(app, words, input=typed, prog_name="unitok")
+
+    return run
+
+
+@pytest.fixture
+def scene(tmp_path) -> Path:
+    path = tmp_path / "scene.png"
+    Image.new("RGB", (80, 60), "pink").save(path)
+    return path
+
+
+def one_line(text: str) -> str:
+    assert text.endswith("\n") and text.count("\n") == 1, text
+    return text.strip()
+
+
+def png_chunk(kind: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+def huge_png(path: Path, side: int) -> Path:
+    """A PNG of a few bytes whose header promises side x side pixels."""
+    header = png_chunk(b"IHDR", struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0))
+    path.write_bytes(
+        b"\x89PNG\r\n\x1a\n"
+        + header
+        + png_chunk(b"IDAT", zlib.compress(b"\0" * 99))
+        + png_chunk(b"IEND", b"")
+    )
+    return path
+
+
+# --- help ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("command", ["demo", "caption", "draw", "chat", "batch", "info"])
+def test_help_teaches_with_an_example(command, run):
+    result = run(command, "--help", model=None)
+    assert result.exit_code == 0
+    assert f"Example: unitok {command}" in result.stdout
+    for option in ("--model", "--device", "--dtype", "--memory"):
+        assert option in result.stdout
+
+
+def test_without_a_command_comes_the_help(run):
+    assert "Commands" in run(model=None).output
+
+
+# --- caption -------------------------------------------------------------------------------------
+
+
+def test_caption_prints_a_line_per_file_in_their_order(run, scene):
+    other = scene.with_name("other.png")
+    Image.new("RGB", (64, 64), "green").save(other)
+    result = run("caption", str(scene), str(other), str(scene))
+    assert result.exit_code == 0
+    lines = result.stdout.splitlines()
+    assert [line.partition(": ")[0] for line in lines] == [str(scene), str(other), str(scene)]
+    assert lines[0] == lines[2]
+
+
+def test_results_wait_for_those_before_them():
+    results = [unitok.TextResult("", 0, "stop", 1, 1, 0.0, index=i) for i in (2, 0, 1, 3)]
+    given = in_order(results)
+    assert [r.index for r in given] == [0, 1, 2, 3]
+
+
+def test_caption_as_json_says_what_the_api_says(run, scene, untrained_folder):
+    result = run("caption", str(scene), "--question", "is there a cat?", "--json")
+    said = json.loads(one_line(result.stdout))
+    wanted = unitok.load(untrained_folder).caption(scene, "is there a cat?")
+    assert said["file"] == str(scene)
+    assert said["text"] == wanted.text
+    assert said["completion_tokens"] == wanted.completion_tokens
+
+
+def test_a_file_that_cannot_be_read_does_not_stop_the_others(run, scene):
+    result = run("caption", "nowhere.png", str(scene))
+    assert result.exit_code == 1
+    assert one_line(result.stderr) == "unitok: nowhere.png: no such file"
+    assert one_line(result.stdout).startswith(f"{scene}: ")
+
+
+def test_a_text_file_named_png_is_no_picture(run, tmp_path):
+    path = tmp_path / "letter.png"
+    path.write_text("Dear reader")
+    result = run("caption", str(path))
+    assert result.exit_code == 1
+    assert one_line(result.stderr) == f"unitok: {path} is not a picture"
+
+
+def test_a_cut_off_picture_is_told(run, scene):
+    noise = Image.effect_noise((64, 64), 90)
+    noise.save(scene)
+    scene.write_bytes(scene.read_bytes()[:1500])
+    result = run("caption", str(scene))
+    assert result.exit_code == 1
+    assert f"{scene} is cut off or damaged" in one_line(result.stderr)
+
+
+@pytest.mark.parametrize("side", [10_000, 50_000])
+def test_a_huge_picture_is_refused_before_it_is_decoded(side, run, tmp_path):
+    result = run("caption", str(huge_png(tmp_path / "huge.png", side)))
+    assert result.exit_code == 1
+    assert "pixels" in one_line(result.stderr)
+    assert result.stdout == ""
+
+
+# --- draw ----------------------------------------------------------------------------------------
+
+
+def test_draw_saves_the_picture_of_the_seed_and_names_both(run, untrained_folder):
+    result = run("draw", "a cat", "-o", "new/cat.png", "--seed", "7", "--guidance", "1.5")
+    assert result.exit_code == 0
+    assert one_line(result.stdout) == f"{Path('new/cat.png')}: seed 7"
+    drawn = unitok.load(untrained_folder).draw("a cat", seed=7, guidance=1.5).image
+    with Image.open("new/cat.png") as saved:
+        assert saved.info["prompt"] == "a cat"
+        assert saved.info["seed"] == "7"
+        assert saved.convert("RGB").tobytes() == drawn.tobytes()
+
+
+def test_several_drawings_are_numbered(run, untrained_folder):
+    result = run("draw", "a cat", "-o", "cat.png", "-n", "3", "--seed", "4")
+    names = ["cat-0.png", "cat-1.png", "cat-2.png"]
+    assert [line.split(":")[0] for line in result.stdout.splitlines()] == names
+    assert sorted(p.name for p in Path.cwd().iterdir()) == names
+    images = unitok.load(untrained_folder).draw("a cat", n=3, seed=4).images
+    for name, image in zip(names, images, strict=True):
+        with Image.open(name) as saved:
+            assert saved.tobytes() == image.tobytes()
+
+
+def test_a_drawing_may_be_of_another_format(run):
+    assert run("draw", "a cat", "-o", "cat.jpg").exit_code == 0
+    with Image.open("cat.jpg") as saved:
+        assert saved.format == "JPEG"
+
+
+def test_a_seed_that_is_told_draws_the_same_again(run):
+    seed = run("draw", "a cat", "-o", "one.png").stdout.split()[-1]
+    run("draw", "a cat", "-o", "two.png", "--seed", seed)
+    with Image.open("one.png") as one, Image.open("two.png") as two:
+        assert one.tobytes() == two.tobytes()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["  "], "the prompt is empty"),
+        (["cat " * 3000], "shorten it"),
+        (["a cat", "--temperature", "-1"], "temperature must be 0 or more"),
+        (["a cat", "--top-p", "2"], "top_p"),
+        (["a cat", "--top-k", "-2"], "top_k"),
+        (["a cat", "--guidance", "nan"], "finite"),
+        (["a cat", "--seed", str(2**70)], "seed must fit"),
+        (["a cat", "--negative-prompt", "dog " * 3000], "shorten it"),
+        (["a cat", "-o", "cat.xyz"], "cat.xyz: name a picture, such as cat.png"),
+        (["a cat", "-o", "cat"], "cat: name a picture"),
+        (["a cat", "-o", "plain/cat.png"], "plain is no folder"),
+        (["a cat", "-o", "folder.png"], "folder.png is a folder"),
+        (["a cat", "--memory", "much"], "memory must be"),
+        (["a cat", "--memory", "12"], "memory must hold at least one block"),
+        (["a cat", "--dtype", "int8"], "dtype must be one of"),
+        (["a cat", "--device", "toaster"], "toaster"),
+    ],
+)
+def test_a_wrong_drawing_is_one_line_and_code_2(arguments, told, run):
+    Path("plain").write_text("")
+    Path("folder.png").mkdir()
+    result = run("draw", *(arguments if "-o" in arguments else [*arguments, "-o", "cat.png"]))
+    assert result.exit_code == 2
+    complaints = [line for line in result.stderr.splitlines() if not line.startswith("warning:")]
+    assert len(complaints) == 1 and complaints[0].startswith("unitok: ")
+    assert told in complaints[0]
+    assert not Path("cat.png").exists()
+
+
+def test_an_output_folder_that_cannot_be_written_is_told_before_any_work(run, monkeypatch):
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    result = run("draw", "a cat", "-o", "locked/cat.png", model=Path("no model is looked for"))
+    assert result.exit_code == 2
+    assert one_line(result.stderr) == "unitok: locked: cannot be written"
+
+
+@pytest.mark.parametrize("arguments", [["--bogus"], ["-n", "0"], ["--seed", "x"]])
+def test_unknown_options_and_values_are_usage_errors(arguments, run):
+    result = run("draw", "a cat", "-o", "cat.png", *arguments)
+    assert result.exit_code == 2
+    assert "Usage: unitok draw" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_a_word_the_model_never_saw_is_one_warning(run, scene):
+    result = run("caption", str(scene), str(scene), "--question", "is there a zebra?")
+    assert result.exit_code == 0
+    assert one_line(result.stderr) == "warning: this model never saw the word 'zebra'"
+
+
+def test_a_warning_stays_short_however_long_the_word(run):
+    result = run("draw", "z" * 1000, "-o", "z.png")
+    assert result.exit_code == 0
+    assert len(one_line(result.stderr)) < 500
+
+
+def test_a_model_that_is_not_there_is_told(run):
+    result = run("info", model=Path("nowhere"))
+    assert result.exit_code == 2
+    assert one_line(result.stderr) == "unitok: nowhere: no such folder"
+
+
+def test_ctrl_c_ends_with_one_line_and_code_130(run, monkeypatch):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(unitok.Model, "draw", interrupted)
+    result = run("draw", "a cat", "-o", "cat.png")
+    assert result.exit_code == 130
+    assert one_line(result.stderr) == "unitok: stopped"
+
+
+# --- info ----------------------------------------------------------------------------------------
+
+
+def test_info_tells_the_size_of_the_pool(run, untrained_folder):
+    facts = unitok.load(untrained_folder, memory="1MB").info()
+    result = run("info", "--memory", "1MB")
+    assert result.exit_code == 0
+    assert f"{facts.kv_memory:,} bytes, {facts.kv_tokens:,} tokens" in result.stdout
+    assert "guidance" in result.stdout
+
+
+def test_info_as_json_holds_every_fact(run):
+    facts = json.loads(one_line(run("info", "--json", "--memory", str(2**20)).stdout))
+    assert facts["kv_memory"] == 2**20
+    assert facts["picture_tokens"] == 64
+    assert facts["temperature"] == 0.6
+
+
+# --- the program itself --------------------------------------------------------------------------
+
+
+def test_the_program_runs_from_another_folder(tmp_path, untrained_folder):
+    paths = os.pathsep.join(sys.path)
+    done = subprocess.run(
+        [sys.executable, "-m", "unitok.cli", "info", "--model", untrained_folder],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": paths},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "K/V pool" in done.stdout
+    assert done.stderr == ""

@@ -1,0 +1,212 @@
+"""Pictures in: every mode and layout becomes RGB; what is no picture is one clear error."""
+
+import io
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from unitok import pictures
+from unitok.pictures import digest, open_picture
+
+RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
+
+
+def noise(height: int = 20, width: int = 24) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+def encoded(image: Image.Image, format: str, **options) -> bytes:
+    file = io.BytesIO()
+    image.save(file, format, **options)
+    return file.getvalue()
+
+
+def png_of_header(width: int, height: int) -> bytes:
+    """A PNG whose header promises a size; little else is in it."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return (
+            struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        )
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"\0" * 9))
+
+
+# --- files and modes -----------------------------------------------------------------------------
+
+
+def test_path_text_bytes_and_image_give_the_same_picture(tmp_path: Path):
+    image = Image.fromarray(noise())
+    path = tmp_path / "noise.png"
+    image.save(path)
+    for source in (path, str(path), path.read_bytes(), image):
+        opened = open_picture(source)
+        assert opened.mode == "RGB" and np.array_equal(np.array(opened), noise())
+
+
+def test_cmyk_becomes_rgb():
+    cyan = Image.new("CMYK", (8, 8), (255, 0, 0, 0))
+    opened = open_picture(encoded(cyan, "JPEG", quality=95))
+    red, green, blue = np.array(opened).mean((0, 1))
+    assert opened.mode == "RGB" and red < 20 and green > 235 and blue > 235
+
+
+def test_sixteen_bit_grey_keeps_its_range():
+    ramp = np.linspace(0, 65535, 256).astype(np.uint16).reshape(16, 16)
+    opened = np.array(open_picture(encoded(Image.fromarray(ramp), "PNG")))
+    assert np.array_equal(opened[..., 0].ravel(), np.arange(256))
+    assert (opened == opened[..., :1]).all()
+
+
+def test_float_grey_counts_as_zero_to_one_or_as_bytes():
+    for top in (1.0, 255.0):
+        image = Image.fromarray(np.array([[0.0, top]], dtype=np.float32))
+        assert np.array(open_picture(image))[0, :, 0].tolist() == [0, 255]
+
+
+def test_a_clear_palette_entry_turns_white():
+    image = Image.new("P", (4, 4), 0)
+    image.putpalette([*BLUE, *RED])
+    image.putpixel((1, 2), 1)
+    opened = open_picture(encoded(image, "PNG", transparency=0))
+    assert opened.getpixel((0, 0)) == (255, 255, 255)
+    assert opened.getpixel((1, 2)) == RED
+
+
+def test_transparency_is_laid_on_white():
+    image = Image.new("RGBA", (3, 1), (*RED, 255))
+    image.putpixel((1, 0), (*RED, 0))
+    image.putpixel((2, 0), (*RED, 51))
+    opened = open_picture(encoded(image, "PNG"))
+    assert [opened.getpixel((x, 0)) for x in range(3)] == [RED, (255, 255, 255), (255, 204, 204)]
+    grey = Image.new("LA", (1, 1), (0, 0))
+    assert open_picture(grey).getpixel((0, 0)) == (255, 255, 255)
+
+
+def test_the_first_frame_of_an_animation_counts():
+    frames = [Image.new("RGB", (6, 6), colour) for colour in (GREEN, RED, BLUE)]
+    data = encoded(frames[0], "GIF", save_all=True, append_images=frames[1:])
+    assert open_picture(data).getpixel((3, 3)) == GREEN
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 20000), (20000, 1)])
+def test_thin_pictures_are_read(size: tuple[int, int]):
+    assert open_picture(encoded(Image.new("RGB", size, BLUE), "PNG")).size == size
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "YCbCr", "HSV"])
+def test_other_modes_become_rgb(mode: str):
+    assert open_picture(Image.new("RGB", (4, 4), "white").convert(mode)).getpixel((0, 0)) == (
+        255,
+        255,
+        255,
+    )
+
+
+# --- what is refused -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("format", ["PNG", "JPEG", "GIF", "BMP", "WEBP"])
+def test_a_file_cut_anywhere_raises_nothing_but_a_value_error(format: str):
+    data = encoded(Image.fromarray(noise()), format)
+    for length in range(0, len(data) // 2, 3):
+        with pytest.raises(ValueError, match=r"^the picture is (cut off or damaged|not a picture)"):
+            open_picture(data[:length])
+
+
+def test_errors_name_the_file(tmp_path: Path):
+    path = tmp_path / "notes.png"
+    path.write_text("no picture at all")
+    with pytest.raises(ValueError, match=r"notes\.png is not a picture"):
+        open_picture(path)
+    path.write_bytes(encoded(Image.fromarray(noise()), "PNG")[:600])
+    with pytest.raises(ValueError, match=r"notes\.png is cut off"):
+        open_picture(path)
+    with pytest.raises(FileNotFoundError, match=r"none\.png: no such file"):
+        open_picture(tmp_path / "none.png")
+    with pytest.raises(FileNotFoundError):
+        open_picture(tmp_path)
+
+
+def test_too_many_pixels_are_refused_by_the_header_alone():
+    for width, height in ((50_000, 20_000), (8001, 8000)):
+        with pytest.raises(ValueError, match=r"64,000,000|more than .* pixels"):
+            open_picture(png_of_header(width, height))
+
+
+def test_too_many_pixels_are_refused_in_an_image_and_in_an_array(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(pictures, "MAX_PIXELS", 100)
+    for source in (Image.new("RGB", (11, 10)), np.zeros((10, 11, 3)), torch.zeros(3, 11, 10)):
+        with pytest.raises(ValueError, match="at most 100"):
+            open_picture(source)
+    assert open_picture(Image.new("RGB", (10, 10))).size == (10, 10)
+
+
+@pytest.mark.parametrize("source", [None, 3, ["a.png"], {"image": "a.png"}])
+def test_other_objects_are_type_errors(source: object):
+    with pytest.raises(TypeError, match=f"not {type(source).__name__}"):
+        open_picture(source)  # type: ignore[arg-type]
+
+
+# --- arrays and tensors --------------------------------------------------------------------------
+
+
+def test_every_layout_of_an_array_gives_the_same_picture():
+    array = noise()
+    first, unit = array.transpose(2, 0, 1), array.astype(np.float32) / 255
+    sources = [array, first, unit, unit.transpose(2, 0, 1), unit.astype(np.float64)]
+    sources += [torch.from_numpy(np.ascontiguousarray(s)) for s in list(sources)]
+    sources += [array[::1, ::-1][:, ::-1], torch.from_numpy(unit).requires_grad_()]
+    for source in sources:
+        assert np.array_equal(np.array(open_picture(source)), array)
+
+
+def test_bf16_tensors_are_read_to_their_precision():
+    unit = torch.from_numpy(noise()).permute(2, 0, 1) / 255
+    opened = np.array(open_picture(unit.bfloat16())).astype(int)
+    assert abs(opened - noise()).max() <= 1
+
+
+def test_a_matrix_is_grey():
+    grey = noise()[..., 0]
+    opened = np.array(open_picture(grey))
+    assert all(np.array_equal(opened[..., c], grey) for c in range(3))
+    assert np.array_equal(np.array(open_picture(torch.from_numpy(grey))), opened)
+
+
+def test_a_picture_of_three_rows_is_height_by_width():
+    array = noise(3, 3)
+    assert np.array_equal(np.array(open_picture(array)), array)
+
+
+@pytest.mark.parametrize("shape", [(4,), (4, 4, 4), (1, 4, 4), (2, 3, 4, 4), (0, 4, 3), (4, 0)])
+def test_other_shapes_are_refused(shape: tuple[int, ...]):
+    for source in (np.zeros(shape), torch.zeros(shape)):
+        with pytest.raises(ValueError, match=r"\[H, W, 3\] or \[3, H, W\]"):
+            open_picture(source)
+
+
+@pytest.mark.parametrize("value", [-0.1, 1.1, 200.0, float("nan"), float("inf")])
+def test_floats_outside_the_unit_range_are_refused(value: float):
+    array = np.zeros((4, 4, 3), dtype=np.float32)
+    array[1, 2, 0] = value
+    for source in (array, torch.from_numpy(array)):
+        with pytest.raises(ValueError, match=r"lies in 0\.\.1"):
+            open_picture(source)
+
+
+# --- digests -------------------------------------------------------------------------------------
+
+
+def test_a_digest_tells_pixels_and_readers_apart():
+    pixels = torch.rand(3, 4, 4)
+    other = pixels.clone()
+    other[0, 0, 0] += 1e-3
+    assert digest(pixels, "a") == digest(pixels.clone(), "a")
+    assert len({digest(pixels, "a"), digest(other, "a"), digest(pixels, "b")}) == 3

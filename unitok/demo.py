@@ -1,0 +1,212 @@
+"""`unitok demo`: draw, read back, read pictures never seen, and show it all in one picture."""
+
+import random
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from PIL import Image, ImageDraw, ImageFont
+
+from unitok.api import Caption, Draw, DrawResult, Model, TextResult
+from unitok.emoji import captions
+from unitok.emoji.captions import Claim
+from unitok.emoji.checker import check
+from unitok.emoji.scenes import CANVAS, Scene, SceneSampler, render, to_pil
+
+SEED = 7  # of the scenes; all but single objects hold combinations kept from training
+PROMPT_KINDS = ("single", "colour", "two", "count", "position", "position")
+SCENE_KINDS = ("colour", "two", "count", "count", "position", "position")
+
+SIDE = 3 * CANVAS  # pixels of a picture as shown
+GAP = 24
+HEADING, BODY = 26, 16  # font sizes
+INK, GREY, GREEN, RED = "#222222", "#666666", "#1a7f37", "#c62828"
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A prompt, what was drawn, what the checker found, and what the model then read in it."""
+
+    prompt: str
+    image: Image.Image
+    ok: bool
+    reason: str
+    caption: str
+    agrees: bool  # the caption, with the prompt
+    draw_seconds: float
+    caption_seconds: float
+
+
+@dataclass(frozen=True)
+class Reading:
+    """A held-out scene, one true caption of it, and the model's."""
+
+    image: Image.Image
+    truth: str
+    caption: str
+    ok: bool
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Demo:
+    """All that was drawn and read; seconds are of the whole, many requests at a time."""
+
+    drawings: tuple[Drawing, ...]
+    readings: tuple[Reading, ...]
+    seconds: float
+
+
+def run_demo(model: Model) -> Demo:
+    """Drawings and readings together in one run of the engine; then the drawings are read back."""
+    start = time.monotonic()
+    rng = random.Random(SEED)
+    sampler = SceneSampler(SEED, "heldout")
+    prompts = [captions.prompt(sampler.sample(kind), rng) for kind in PROMPT_KINDS]
+    scenes = [sampler.sample(kind) for kind in SCENE_KINDS]
+    pictures = [to_pil(picture) for picture in render(scenes)]
+    draws = [Draw(prompt, seed=i) for i, prompt in enumerate(prompts)]
+    results = in_order(model, [*draws, *map(Caption, pictures)])
+    drawn = [r for r in results if isinstance(r, DrawResult)]
+    read = [r for r in results if isinstance(r, TextResult)]
+    back = in_order(model, [Caption(result.image) for result in drawn])
+    return Demo(
+        drawings=tuple(judge_drawing(d, b) for d, b in zip(drawn, back, strict=True)),
+        readings=tuple(judge_reading(s, r) for s, r in zip(scenes, read, strict=True)),
+        seconds=time.monotonic() - start,
+    )
+
+
+def in_order(model: Model, requests: Sequence[Caption | Draw]) -> list[TextResult | DrawResult]:
+    """Results in the order of the requests; RuntimeError if one failed."""
+    results = sorted(model.run(requests), key=lambda result: result.index)
+    for result in results:
+        if result.error is not None:
+            raise RuntimeError(result.error)
+    return results
+
+
+def judge_drawing(drawn: DrawResult, back: TextResult | DrawResult) -> Drawing:
+    assert isinstance(back, TextResult)
+    claim = captions.parse(drawn.prompt)
+    assert claim is not None, drawn.prompt
+    verdict = check(drawn.image.resize((CANVAS, CANVAS)), claim)
+    return Drawing(
+        prompt=drawn.prompt,
+        image=drawn.image,
+        ok=verdict.ok,
+        reason=verdict.reason,
+        caption=back.text,
+        agrees=agree(captions.parse(back.text), claim),
+        draw_seconds=drawn.seconds,
+        caption_seconds=back.seconds,
+    )
+
+
+def agree(said: Claim | None, wanted: Claim) -> bool:
+    """Whether a caption says what a prompt asked; a relation may be left out by either."""
+    return (
+        said is not None
+        and (said.objects, said.background) == (wanted.objects, wanted.background)
+        and (None in (said.relation, wanted.relation) or said.relation == wanted.relation)
+    )
+
+
+def judge_reading(scene: Scene, read: TextResult) -> Reading:
+    return Reading(
+        image=to_pil(render([scene])[0]),
+        truth=captions.caption(scene),
+        caption=read.text,
+        ok=captions.equivalent(read.text, scene),
+        seconds=read.seconds,
+    )
+
+
+# --- one picture of it all -----------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Tile:
+    """A picture and the paragraphs under it: (text, colour)."""
+
+    image: Image.Image
+    notes: tuple[tuple[str, str], ...]
+
+
+def demo_picture(demo: Demo) -> Image.Image:
+    """Two rows: what was drawn, with the checker's verdict and the caption; what was read."""
+    drawings = [
+        Tile(
+            d.image,
+            (
+                (d.prompt, INK),
+                ("as asked" if d.ok else d.reason, GREEN if d.ok else RED),
+                (f"read back: {d.caption}", GREEN if d.agrees else RED),
+            ),
+        )
+        for d in demo.drawings
+    ]
+    readings = [
+        Tile(r.image, ((f"read: {r.caption}", GREEN if r.ok else RED), *truth_note(r)))
+        for r in demo.readings
+    ]
+    rows = (
+        row_picture("Drawn from words, then read back", drawings),
+        row_picture("Read: scenes of combinations never seen in training", readings),
+    )
+    sheet = Image.new("RGB", (rows[0].width, sum(row.height for row in rows)), "white")
+    top = 0
+    for row in rows:
+        sheet.paste(row, (0, top))
+        top += row.height
+    return sheet
+
+
+def truth_note(reading: Reading) -> tuple[tuple[str, str], ...]:
+    return () if reading.ok else ((f"truth: {reading.truth}", GREY),)
+
+
+def row_picture(heading: str, tiles: Sequence[Tile]) -> Image.Image:
+    """A heading over pictures side by side, their notes wrapped to their width."""
+    font = ImageFont.load_default(BODY)
+    notes = [list(wrapped_notes(tile, font)) for tile in tiles]
+    line, top = round(BODY * 1.35), GAP + HEADING + GAP // 2
+    height = top + SIDE + GAP // 2 + line * max(map(len, notes)) + GAP // 2
+    row = Image.new("RGB", (GAP + len(tiles) * (SIDE + GAP), height), "white")
+    pen = ImageDraw.Draw(row)
+    pen.text((GAP, GAP), heading, INK, ImageFont.load_default(HEADING))
+    for column, (tile, lines) in enumerate(zip(tiles, notes, strict=True)):
+        x = GAP + column * (SIDE + GAP)
+        row.paste(tile.image.resize((SIDE, SIDE), Image.Resampling.LANCZOS), (x, top))
+        pen.rectangle((x - 1, top - 1, x + SIDE, top + SIDE), outline="#cccccc")
+        for number, (text, colour) in enumerate(lines):
+            y = top + SIDE + GAP // 2 + number * line
+            pen.text((x, y), text, colour, font)
+    return row
+
+
+def wrapped_notes(
+    tile: Tile, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, most: int = 6
+) -> Iterator[tuple[str, str]]:
+    """Lines of at most `SIDE` pixels, and at most `most` per note."""
+    for text, colour in tile.notes:
+        lines = wrap(text, font)
+        if len(lines) > most:
+            lines = [*lines[: most - 1], "..."]
+        yield from ((line, colour) for line in lines)
+
+
+def wrap(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> list[str]:
+    """Break text between words, and inside a word that is too long by itself."""
+    lines = [""]
+    for word in text.split():
+        longer = f"{lines[-1]} {word}".strip()
+        if font.getlength(longer) <= SIDE:
+            lines[-1] = longer
+            continue
+        lines.append("")
+        for letter in word:
+            if font.getlength(lines[-1] + letter) > SIDE:
+                lines.append("")
+            lines[-1] += letter
+    return [line for line in lines if line]
