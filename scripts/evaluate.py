@@ -1,10 +1,11 @@
 """Measure a default-type model on held-out scenes of the emoji world.
 
-    python scripts/evaluate.py                                  # the embedded model, 100 per category
+    python scripts/evaluate.py              # the embedded model, 100 prompts per category
     python scripts/evaluate.py --model runs/default/model --prompts 40
-    python scripts/evaluate.py --sweep                          # which sampling draws best
+    python scripts/evaluate.py --sweep      # which sampling draws best
 
-Prints one JSON object; --grid FILE also saves a picture of drawings, --failures lists what went wrong.
+Prints one JSON object; --grid FILE also saves a picture of drawings, --failures lists the drawings
+that were refused.
 """
 
 import argparse
@@ -22,10 +23,16 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--model", type=Path, default=None, help="folder; default: the embedded model")
+    parser.add_argument(
+        "--model", type=Path, default=None, help="folder; default: the embedded model"
+    )
     parser.add_argument("--prompts", type=int, default=100, help="per category")
-    parser.add_argument("--grid", type=Path, default=None, help="where to save a picture of drawings")
-    parser.add_argument("--failures", action="store_true", help="list the drawings that were refused")
+    parser.add_argument(
+        "--grid", type=Path, default=None, help="where to save a picture of drawings"
+    )
+    parser.add_argument(
+        "--failures", action="store_true", help="list the drawings that were refused"
+    )
     parser.add_argument("--sweep", action="store_true", help="drawings only, at many samplings")
     parser.add_argument("--device", default=None)
     return parser.parse_args()

@@ -67,18 +67,30 @@ def train(trainer: Pretrainer, args: argparse.Namespace, checkpoint: Path) -> No
         *Progress.get_default_columns()[:2],
         MofNCompleteColumn(),
         TimeRemainingColumn(),
-        TextColumn("image {task.fields[image]:.3f} text {task.fields[text]:.3f} {task.fields[speed]:.0f} ids/s"),
+        TextColumn(
+            "image {task.fields[image]:.3f} text {task.fields[text]:.3f} "
+            "{task.fields[speed]:.0f} ids/s"
+        ),
     )
     with Progress(*columns) as progress:
         task = progress.add_task(
-            "pretrain", total=args.steps, completed=trainer.step_count, image=math.nan, text=math.nan, speed=0
+            "pretrain",
+            total=args.steps,
+            completed=trainer.step_count,
+            image=math.nan,
+            text=math.nan,
+            speed=0,
         )
         while trainer.step_count < args.steps:
             began = time.monotonic()
             losses = trainer.step()
             speed = losses.ids / (time.monotonic() - began)
             progress.update(
-                task, completed=trainer.step_count, image=losses.image, text=losses.text, speed=speed
+                task,
+                completed=trainer.step_count,
+                image=losses.image,
+                text=losses.text,
+                speed=speed,
             )
             minutes = (time.monotonic() - start) / 60
             last = trainer.step_count == args.steps or minutes > args.minutes
@@ -87,7 +99,9 @@ def train(trainer: Pretrainer, args: argparse.Namespace, checkpoint: Path) -> No
                 append(args.out, record | {"image": losses.image, "text": losses.text})
             if trainer.step_count % args.every == 0 or last:
                 save(trainer, checkpoint)
-                save_folder(trainer.model, trainer.template, args.text_tokenizer, args.out / "model")
+                save_folder(
+                    trainer.model, trainer.template, args.text_tokenizer, args.out / "model"
+                )
                 record = {"step": trainer.step_count, "minutes": minutes, **evaluate(args)}
                 progress.console.print(json.dumps(record))
                 append(args.out, record)

@@ -17,7 +17,7 @@ import torch
 from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from unitok.config import DEFAULT
-from unitok.emoji.scenes import SceneSampler, render, to_pil
+from unitok.emoji.scenes import SceneSampler, Style, render, to_pil
 from unitok.training.image_tokenizer import TokenizerRun, TokenizerTrainer, evaluate
 
 
@@ -27,7 +27,9 @@ def parse() -> argparse.Namespace:
     )
     parser.add_argument("--out", type=Path, required=True, help="folder for checkpoint and log")
     parser.add_argument("--encoder", choices=("patch", "conv"), default="patch")
-    parser.add_argument("--style", choices=("blended", "card", "square"), default=TokenizerRun.style)
+    parser.add_argument(
+        "--style", choices=("blended", "card", "square"), default=TokenizerRun.style
+    )
     parser.add_argument("--steps", type=int, default=6000)
     parser.add_argument("--batch", type=int, default=TokenizerRun.batch)
     parser.add_argument("--lr", type=float, default=TokenizerRun.lr)
@@ -44,7 +46,12 @@ def main() -> None:
     args.out.mkdir(parents=True, exist_ok=True)
     config = dataclasses.replace(DEFAULT.image_tokenizer, encoder=args.encoder)
     run = TokenizerRun(
-        steps=args.steps, batch=args.batch, lr=args.lr, style=args.style, seed=args.seed, device=args.device
+        steps=args.steps,
+        batch=args.batch,
+        lr=args.lr,
+        style=args.style,
+        seed=args.seed,
+        device=args.device,
     )
     trainer = TokenizerTrainer(config, run)
     checkpoint = args.out / "checkpoint.pt"
@@ -62,12 +69,18 @@ def train(trainer: TokenizerTrainer, args: argparse.Namespace, checkpoint: Path)
         TextColumn("loss {task.fields[loss]:.4f}"),
     )
     with Progress(*columns) as progress:
-        task = progress.add_task("tokenizer", total=args.steps, completed=trainer.step_count, loss=0.0)
+        task = progress.add_task(
+            "tokenizer", total=args.steps, completed=trainer.step_count, loss=0.0
+        )
         while trainer.step_count < args.steps:
             loss, commitment = trainer.step()
             progress.update(task, completed=trainer.step_count, loss=loss)
             out_of_time = args.minutes and time.monotonic() - start > args.minutes * 60
-            if trainer.step_count % args.every == 0 or trainer.step_count == args.steps or out_of_time:
+            if (
+                trainer.step_count % args.every == 0
+                or trainer.step_count == args.steps
+                or out_of_time
+            ):
                 report = evaluate(trainer.model, args.style)
                 record = {
                     "step": trainer.step_count,
@@ -87,7 +100,7 @@ def train(trainer: TokenizerTrainer, args: argparse.Namespace, checkpoint: Path)
                 return
 
 
-def save_samples(trainer: TokenizerTrainer, path: Path, style: str) -> None:
+def save_samples(trainer: TokenizerTrainer, path: Path, style: Style) -> None:
     pictures = render(SceneSampler(5, "heldout").batch(12), style=style)
     again = trainer.model.decode(trainer.model.encode(pictures)).cpu()
     rows = torch.cat([torch.cat(list(pictures), 2), torch.cat(list(again), 2)], 1)

@@ -5,6 +5,7 @@ Every call becomes requests to one engine, so captions and drawings share its st
 
 from __future__ import annotations
 
+import math
 import secrets
 import threading
 import time
@@ -47,6 +48,13 @@ class Caption:
     stop: str | Sequence[str] = ()
     seed: int | None = None  # None: one is drawn, and told in the result
 
+    def __post_init__(self) -> None:
+        check_numbers(
+            self, integers=("max_tokens", "top_k", "seed"), reals=("temperature", "top_p")
+        )
+        if self.max_tokens < 1:
+            raise ValueError(f"max_tokens must be at least 1, not {self.max_tokens}")
+
 
 @dataclass(frozen=True)
 class Draw:
@@ -60,6 +68,27 @@ class Draw:
     temperature: float | None = None
     top_k: int | None = None
     top_p: float | None = None
+
+    def __post_init__(self) -> None:
+        check_numbers(
+            self, integers=("n", "top_k", "seed"), reals=("guidance", "temperature", "top_p")
+        )
+        if self.n < 1:
+            raise ValueError(f"n must be at least 1, not {self.n}")
+
+
+def check_numbers(asked: Any, integers: Sequence[str], reals: Sequence[str]) -> None:
+    """Raise for a number that is none; what it means is checked where it is used."""
+    for name in (*integers, *reals):
+        value = getattr(asked, name)
+        kinds = (int,) if name in integers else (int, float)
+        if value is None:
+            continue
+        if isinstance(value, bool) or not isinstance(value, kinds):
+            kind = "a whole number" if name in integers else "a number"
+            raise TypeError(f"{name} must be {kind}, not {value!r}")
+        if not math.isfinite(value):
+            raise ValueError(f"{name} must be finite, not {value}")
 
 
 # --- what comes back -----------------------------------------------------------------------------
@@ -248,7 +277,9 @@ class Model:
     # -- one call, one answer
 
     @overload
-    def caption(self, images: PictureLike, question: str | None = None, **options: Any) -> TextResult: ...
+    def caption(
+        self, images: PictureLike, question: str | None = None, **options: Any
+    ) -> TextResult: ...
     @overload
     def caption(
         self, images: list[Any] | tuple[Any, ...], question: str | None = None, **options: Any
@@ -364,8 +395,6 @@ class Model:
         self._warn_of_unknown_words(messages[-1].text)
         line = self.family.answer(messages, asked.system)
         room = self._room(line)
-        if asked.max_tokens < 1:
-            raise ValueError(f"max_tokens must be at least 1, not {asked.max_tokens}")
         sampling = Sampling(asked.temperature, asked.top_k, asked.top_p, pick_seed(asked.seed))
         plan = self.family.text_plan(min(asked.max_tokens, room))
         return Request((self._branch(line, 1.0, pixels),), plan, sampling)
@@ -473,7 +502,9 @@ class Model:
 def failure(asked: Any, index: int, error: Exception) -> Result:
     """What `run` gives for a request that could not start."""
     if isinstance(asked, Draw):
-        return DrawResult(asked.prompt, (), asked.seed or 0, "error", 0, 0, 0.0, asked, index, str(error))
+        return DrawResult(
+            asked.prompt, (), asked.seed or 0, "error", 0, 0, 0.0, asked, index, str(error)
+        )
     request = asked if isinstance(asked, Caption) else None
     seed = (request.seed if request else 0) or 0
     return TextResult("", seed, "error", 0, 0, 0.0, request, index, str(error))

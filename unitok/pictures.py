@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 PictureLike = str | Path | bytes | Image.Image | np.ndarray | Tensor
@@ -15,7 +15,7 @@ MAX_PIXELS = 64_000_000
 
 
 def open_picture(source: PictureLike) -> Image.Image:
-    """Any picture -> RGB. Transparency is laid on white; of an animation, the first frame counts.
+    """Any picture -> RGB, upright. Transparency is laid on white; an animation is its first frame.
 
     Arrays and tensors are [H, W, 3], [3, H, W] or [H, W]: bytes in 0..255 or floats in 0..1.
 
@@ -60,6 +60,7 @@ def to_rgb(image: Image.Image, name: str) -> Image.Image:
         image.load()
     except (OSError, SyntaxError, EOFError) as error:
         raise ValueError(f"{name} is cut off or damaged: {error}") from None
+    image = ImageOps.exif_transpose(image)  # a camera held upright, as transformers reads it
     if image.mode.startswith("I") or image.mode == "F":
         return from_array(sixteen_to_eight(np.asarray(image)))
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:

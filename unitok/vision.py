@@ -21,7 +21,9 @@ class VisionAttention(nn.Module):
         self.o = nn.Linear(size, size)
 
     def forward(self, x: Tensor) -> Tensor:
-        q, k, v = (m(x).unflatten(-1, (self.heads, -1)).transpose(1, 2) for m in (self.q, self.k, self.v))
+        q, k, v = (
+            m(x).unflatten(-1, (self.heads, -1)).transpose(1, 2) for m in (self.q, self.k, self.v)
+        )
         return self.o(full_attention(q, k, v).transpose(1, 2).flatten(2))
 
 

@@ -1,7 +1,9 @@
-"""An untrained model of the default shape, saved in transformers' Janus format, is the same there."""
+"""An untrained model of the default shape, saved as a transformers Janus, is the same there."""
 
 import dataclasses
 import json
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -30,6 +32,13 @@ def randomised(config: ModelConfig) -> UnifiedModel:
     return model
 
 
+def open_with_transformers(folder: Path) -> tuple[Any, dict[str, Any]]:
+    opened: Any = JanusForConditionalGeneration.from_pretrained(
+        folder, dtype=torch.float32, output_loading_info=True
+    )
+    return opened
+
+
 @pytest.fixture(scope="module", params=["patch", "conv"])
 def pair(request, tmp_path_factory):
     config = DEFAULT if request.param == "patch" else CONV
@@ -37,9 +46,7 @@ def pair(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp("janus")
     janus.save_weights(model, folder, torch.float32)
     janus.save_config(config, folder, PLACEHOLDER, torch.float32)
-    reference, report = JanusForConditionalGeneration.from_pretrained(
-        folder, dtype=torch.float32, output_loading_info=True
-    )
+    reference, report = open_with_transformers(folder)
     return model, reference.eval(), report, folder, request.param
 
 
@@ -75,7 +82,7 @@ def continue_greedily(model, lines, weights, id_range, count):
     """Full recompute of every line for each id; the simplest possible guided loop."""
     emitted = []
     for _ in range(count):
-        mixed = 0
+        mixed = torch.zeros(id_range.size)
         for line, weight in zip(lines, weights, strict=True):
             ids = torch.cat([line, torch.tensor(emitted, dtype=torch.long)])
             hidden = model(model.embed(ids), torch.arange(len(ids)))
@@ -110,7 +117,7 @@ def test_greedy_guided_image_ids_and_their_pixels_agree(pair):
     config = GenerationConfig(
         do_sample=False, guidance_scale=5, pad_token_id=PAD, bos_token_id=BOS, eos_token_id=2
     )
-    config.generation_kwargs = {"boi_token_id": BOI}
+    config.update(generation_kwargs={"boi_token_id": BOI})
     theirs = reference.generate(
         input_ids=ids[None],
         attention_mask=torch.ones(1, 7, dtype=torch.long),

@@ -210,3 +210,11 @@ def test_a_digest_tells_pixels_and_readers_apart():
     other[0, 0, 0] += 1e-3
     assert digest(pixels, "a") == digest(pixels.clone(), "a")
     assert len({digest(pixels, "a"), digest(other, "a"), digest(pixels, "b")}) == 3
+
+
+def test_a_photo_is_turned_as_its_camera_says(tmp_path):
+    picture = Image.new("RGB", (4, 2), "red")
+    exif = Image.Exif()
+    exif[0x0112] = 6  # held upright: the file's left is the picture's top
+    picture.save(tmp_path / "photo.jpg", exif=exif)
+    assert open_picture(tmp_path / "photo.jpg").size == (2, 4)

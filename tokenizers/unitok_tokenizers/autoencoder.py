@@ -1,7 +1,8 @@
 """Convolutional encoder and decoder of VQ-16-type image tokenizers, and a patch-wise encoder.
 
-The convolutional pair is the VQGAN of Esser et al. 2021 (https://arxiv.org/abs/2012.09841) as LlamaGen
-(https://arxiv.org/abs/2406.06525) and Janus (https://arxiv.org/abs/2410.13848) use it, at any size.
+The convolutional pair is the VQGAN of Esser et al. 2021 (https://arxiv.org/abs/2012.09841) as
+LlamaGen (https://arxiv.org/abs/2406.06525) and Janus (https://arxiv.org/abs/2410.13848) use it, at
+any size.
 """
 
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ GROUPS = 32  # every norm of the published checkpoints has 32 groups
 
 @dataclass(frozen=True)
 class AutoencoderConfig:
-    """Sizes of an image tokenizer. The downsampling factor is 2 ** (len(channel_multiplier) - 1)."""
+    """Sizes of an image tokenizer. It shrinks sides by 2 ** (len(channel_multiplier) - 1)."""
 
     image_size: int = 384
     codebook_size: int = 16384
@@ -122,7 +123,7 @@ class Middle(nn.Module):
 
 
 class Level(nn.Module):
-    """Residual blocks of one resolution, attention after each where asked, then a change of size."""
+    """Residual blocks of one resolution, attention after each if asked, then a change of size."""
 
     def __init__(
         self, channels_in: int, channels: int, count: int, attention: bool, resample: nn.Module

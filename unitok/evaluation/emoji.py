@@ -1,16 +1,17 @@
 """How well a model reads and paints the emoji world, on combinations it never saw.
 
-In the manner of GenEval (https://arxiv.org/abs/2310.11513): a checker finds what was drawn. All goes
-through the API that users call.
+In the manner of GenEval (https://arxiv.org/abs/2310.11513): a checker finds what was drawn. All
+goes through the API that users call.
 """
 
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from PIL import Image, ImageDraw
 
-from unitok.api import Caption, Draw, Model
+from unitok.api import Caption, Draw, DrawResult, Model, TextResult
 from unitok.emoji import captions
 from unitok.emoji.checker import check
 from unitok.emoji.scenes import KINDS, Scene, SceneSampler, render, to_pil
@@ -39,14 +40,16 @@ class Report:
     drawn: tuple[Drawn, ...]
 
 
-def report(model: Model, prompts: int = 100, **sampling: float) -> Report:
+def report(model: Model, prompts: int = 100, **sampling: Any) -> Report:
     """Drawings (`prompts` per kind), captions, answers and reconstructions of held-out scenes."""
     drawn = draw_held_out(model, prompts, **sampling)
     scores = {f"draw_{kind}": rate([d.ok for d in drawn if d.kind == kind]) for kind in KINDS}
     scores["draw_mean"] = sum(scores.values()) / len(scores)
     scenes = held_out_scenes(prompts)
     scores["caption"] = caption_score(model, scenes)
-    scores |= {f"question_{kind}": answer_score(model, kind, prompts) for kind in captions.QUESTION_KINDS}
+    scores |= {
+        f"question_{kind}": answer_score(model, kind, prompts) for kind in captions.QUESTION_KINDS
+    }
     scores["image_tokenizer_psnr"] = reconstruction_score(model, scenes)
     scores = {name: round(value, 4) for name, value in scores.items()}
     return Report(scores, picture_grid(drawn), tuple(drawn))
@@ -63,13 +66,14 @@ def held_out_scenes(count: int, kind: str | None = None) -> list[Scene]:
     return [scene for k in kinds for scene in sampler.batch(count, k)]
 
 
-def draw_held_out(model: Model, prompts: int, **sampling: float) -> list[Drawn]:
+def draw_held_out(model: Model, prompts: int, **sampling: Any) -> list[Drawn]:
     """Draw held-out prompts; the i-th has seed i."""
     rng = random.Random(SEED)
     asked = [(scene.kind, captions.prompt(scene, rng)) for scene in held_out_scenes(prompts)]
     requests = [Draw(prompt, seed=i, **sampling) for i, (_, prompt) in enumerate(asked)]
     drawn: list[Drawn | None] = [None] * len(asked)
     for result in model.run(requests):
+        assert isinstance(result, DrawResult) and result.error is None, result.error
         kind, prompt = asked[result.index]
         claim = captions.parse(prompt)
         assert claim is not None, prompt
@@ -81,8 +85,17 @@ def draw_held_out(model: Model, prompts: int, **sampling: float) -> list[Drawn]:
 def caption_score(model: Model, scenes: Sequence[Scene]) -> float:
     """Share of scenes whose caption is true and complete."""
     requests = [Caption(to_pil(p)) for p in render(scenes)]
-    said = [captions.equivalent(r.text, scenes[r.index]) for r in model.run(requests)]
-    return rate(said)
+    texts = said(model, requests)
+    return rate([captions.equivalent(t, s) for t, s in zip(texts, scenes, strict=True)])
+
+
+def said(model: Model, requests: Sequence[Caption]) -> list[str]:
+    """The answers, in the order asked."""
+    texts = [""] * len(requests)
+    for result in model.run(requests):
+        assert isinstance(result, TextResult) and result.error is None, result.error
+        texts[result.index] = result.text
+    return texts
 
 
 def answer_score(model: Model, kind: str, count: int) -> float:
@@ -96,7 +109,8 @@ def answer_score(model: Model, kind: str, count: int) -> float:
     requests = [
         Caption(to_pil(p), question=q.question) for p, q in zip(render(scenes), asked, strict=True)
     ]
-    return rate([r.text == asked[r.index].answer for r in model.run(requests)])
+    texts = said(model, requests)
+    return rate([text == q.answer for text, q in zip(texts, asked, strict=True)])
 
 
 def reconstruction_score(model: Model, scenes: Sequence[Scene]) -> float:
@@ -116,5 +130,7 @@ def picture_grid(drawn: Sequence[Drawn], columns: int = 10, scale: int = 2) -> I
             x, y = column * (side + 6) + 3, row * (side + 12) + 3
             grid.paste(d.image.resize((side, side), Image.Resampling.NEAREST), (x, y))
             pen.rectangle((x, y, x + side - 1, y + side - 1), outline="gray")
-            pen.rectangle((x, y + side + 2, x + side - 1, y + side + 5), fill="green" if d.ok else "red")
+            pen.rectangle(
+                (x, y + side + 2, x + side - 1, y + side + 5), fill="green" if d.ok else "red"
+            )
     return grid

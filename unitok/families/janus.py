@@ -29,30 +29,34 @@ from unitok_tokenizers.quantizer import CosineQuantizer
 from unitok_tokenizers.text import TextTokenizer
 
 SYSTEM = (
-    "You are a helpful language and vision assistant. You are able to understand the visual content "
-    "that the user provides, and assist the user with a variety of tasks using natural language."
+    "You are a helpful language and vision assistant. You are able to understand the visual "
+    "content that the user provides, and assist the user with a variety of tasks using natural "
+    "language."
 )
 
-# Our names -> transformers' names, applied in order. Derived state is not stored (see `stored_keys`).
+# Our names -> transformers' names, applied in order. What is derived is not stored.
+LAYERS = "model.language_model.layers."
+VISION = "model.vision_model."
+SEEING = rf"{VISION}encoder.layers.\1."
 RENAMES = [
     (r"^text_embedding\.", "model.language_model.embed_tokens."),
     (r"^text_head\.", "lm_head."),
     (r"^decoder\.norm\.", "model.language_model.norm."),
-    (r"^decoder\.blocks\.(\d+)\.attention_norm\.", r"model.language_model.layers.\1.input_layernorm."),
-    (r"^decoder\.blocks\.(\d+)\.mlp_norm\.", r"model.language_model.layers.\1.post_attention_layernorm."),
-    (r"^decoder\.blocks\.(\d+)\.attention\.(\w)\.", r"model.language_model.layers.\1.self_attn.\2_proj."),
-    (r"^decoder\.blocks\.(\d+)\.mlp\.(\w+)\.", r"model.language_model.layers.\1.mlp.\2_proj."),
+    (r"^decoder\.blocks\.(\d+)\.attention_norm\.", rf"{LAYERS}\1.input_layernorm."),
+    (r"^decoder\.blocks\.(\d+)\.mlp_norm\.", rf"{LAYERS}\1.post_attention_layernorm."),
+    (r"^decoder\.blocks\.(\d+)\.attention\.(\w)\.", rf"{LAYERS}\1.self_attn.\2_proj."),
+    (r"^decoder\.blocks\.(\d+)\.mlp\.(\w+)\.", rf"{LAYERS}\1.mlp.\2_proj."),
     (r"^image_embedding\.", "model.generation_embeddings."),
     (r"^image_aligner\.fc1\.", "model.generation_aligner.fc1."),
     (r"^image_aligner\.fc2\.", "model.generation_aligner.hidden_layers.0."),
     (r"^image_head\.fc1\.", "model.generation_head.proj_out."),
     (r"^image_head\.fc2\.", "model.generation_head.vision_head."),
-    (r"^vision\.(patch|position)_embedding\.", r"model.vision_model.embeddings.\1_embedding."),
-    (r"^vision\.blocks\.(\d+)\.norm(\d)\.", r"model.vision_model.encoder.layers.\1.layer_norm\2."),
-    (r"^vision\.blocks\.(\d+)\.attention\.o\.", r"model.vision_model.encoder.layers.\1.self_attn.projection_layer."),
-    (r"^vision\.blocks\.(\d+)\.attention\.(\w)\.", r"model.vision_model.encoder.layers.\1.self_attn.\2_proj."),
-    (r"^vision\.blocks\.(\d+)\.mlp\.", r"model.vision_model.encoder.layers.\1.mlp."),
-    (r"^vision\.norm\.", "model.vision_model.post_layernorm."),
+    (r"^vision\.(patch|position)_embedding\.", rf"{VISION}embeddings.\1_embedding."),
+    (r"^vision\.blocks\.(\d+)\.norm(\d)\.", rf"{SEEING}layer_norm\2."),
+    (r"^vision\.blocks\.(\d+)\.attention\.o\.", rf"{SEEING}self_attn.projection_layer."),
+    (r"^vision\.blocks\.(\d+)\.attention\.(\w)\.", rf"{SEEING}self_attn.\2_proj."),
+    (r"^vision\.blocks\.(\d+)\.mlp\.", f"{SEEING}mlp."),
+    (r"^vision\.norm\.", f"{VISION}post_layernorm."),
     (r"^vision_aligner\.fc1\.", "model.aligner.fc1."),
     (r"^vision_aligner\.fc2\.", "model.aligner.hidden_layers.0."),
     (r"^image_tokenizer\.quantizer\.codebook$", "model.vqmodel.quantize.embedding.weight"),
@@ -229,7 +233,9 @@ def config_from_json(data: Mapping[str, Any]) -> ModelConfig:
         raise ValueError(f"model_type is {data.get('model_type')!r}; this loader reads 'janus'")
     if "quantization_config" in data:
         raise ValueError("quantization_config is set; load the unquantised checkpoint instead")
-    text, vision, vq = (dict(data.get(k) or {}) for k in ("text_config", "vision_config", "vq_config"))
+    text, vision, vq = (
+        dict(data.get(k) or {}) for k in ("text_config", "vision_config", "vq_config")
+    )
     rope = text.get("rope_parameters") or text.get("rope_scaling") or {}
     if rope.get("rope_type", rope.get("type", "default")) != "default":
         raise ValueError(f"rope scaling {rope} is not supported")
@@ -275,7 +281,9 @@ def config_from_json(data: Mapping[str, Any]) -> ModelConfig:
 # --- weights -------------------------------------------------------------------------------------
 
 
-def load_weights(folder: Path, config: ModelConfig, dtype: torch.dtype, device: str) -> UnifiedModel:
+def load_weights(
+    folder: Path, config: ModelConfig, dtype: torch.dtype, device: str
+) -> UnifiedModel:
     """Build the model and fill it from `model.safetensors`, strictly.
 
     Raises:
@@ -334,7 +342,10 @@ def check_keys(wanted: Iterable[str], found: Iterable[str], path: Path) -> None:
 def save_weights(model: UnifiedModel, folder: Path, dtype: torch.dtype) -> None:
     """Write `model.safetensors` under transformers' names."""
     tensors = {k: v.detach().to("cpu", dtype).contiguous() for k, v in stored_keys(model).items()}
-    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    # A model that was loaded from this file may still map it: replace it, never write into it.
+    temporary = folder / "model.safetensors.tmp"
+    save_file(tensors, temporary, metadata={"format": "pt"})
+    temporary.replace(folder / "model.safetensors")
 
 
 def save_config(config: ModelConfig, folder: Path, image_token_id: int, dtype: torch.dtype) -> None:
@@ -404,7 +415,11 @@ class Janus:
         if guidance == 1.0:
             return [(line, 1.0)]
         last = self.template.draw(messages[-1:])
-        against = self.template.unconditional(last) if negative is None else self.template.negative(negative)
+        against = (
+            self.template.unconditional(last)
+            if negative is None
+            else self.template.negative(negative)
+        )
         return [(line, guidance), (against, 1.0 - guidance)]
 
     def text_plan(self, max_tokens: int) -> Plan:
@@ -437,11 +452,14 @@ def load(folder: Path, device: str, dtype: torch.dtype) -> Janus:
     config = config_from_json(read_json(folder / "config.json"))
     preprocess = preprocessor_from_json(read_json(folder / "preprocessor_config.json"))
     if preprocess.image_size != config.vision.image_size:
-        raise ValueError(f"{folder}: preprocessor_config.json and config.json differ in picture size")
+        raise ValueError(
+            f"{folder}: preprocessor_config.json and config.json differ in picture size"
+        )
     tokenizer = TextTokenizer.load(folder)
     if tokenizer.size > config.decoder.vocab_size:
         raise ValueError(
-            f"{folder}: the tokenizer has {tokenizer.size} ids, the model {config.decoder.vocab_size}"
+            f"{folder}: the tokenizer has {tokenizer.size} ids, "
+            f"the model {config.decoder.vocab_size}"
         )
     defaults = defaults_from_json(
         read_json(folder / "generation_config.json", optional=True),
@@ -487,7 +505,9 @@ def preprocessor_to_json(size: int) -> dict[str, Any]:
 def defaults_from_json(generation: Mapping[str, Any], extra: Mapping[str, Any]) -> Defaults:
     """Sampling from generation_config.json; what only we know from unitok.json."""
     return Defaults(
-        temperature=generation.get("temperature", 1.0) if generation.get("do_sample", True) else 0.0,
+        temperature=generation.get("temperature", 1.0)
+        if generation.get("do_sample", True)
+        else 0.0,
         top_k=generation.get("top_k") or 0,
         top_p=generation.get("top_p") or 1.0,
         guidance=generation.get("guidance_scale") or 5.0,

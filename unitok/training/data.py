@@ -29,7 +29,9 @@ class Sample:
 class SampleMaker:
     """Draws samples of the training split; its state resumes exactly."""
 
-    def __init__(self, template: Template, seed: int, drop: float = 0.1, max_length: int = 2048) -> None:
+    def __init__(
+        self, template: Template, seed: int, drop: float = 0.1, max_length: int = 2048
+    ) -> None:
         self.template, self.drop, self.max_length = template, drop, max_length
         self.scenes = SceneSampler(seed, "train")
         self.random = random.Random(seed)
@@ -83,7 +85,9 @@ class SampleMaker:
             self._paint(sample, scene)
         return sample
 
-    def _turn(self, builder: LineBuilder, sample: Sample, scene: Scene, shown: bool, first: bool) -> None:
+    def _turn(
+        self, builder: LineBuilder, sample: Sample, scene: Scene, shown: bool, first: bool
+    ) -> None:
         """One exchange about a scene; the first one shows it, or has it drawn."""
         question, answer = captions.questions(scene, self.random)
         if first and not shown:

@@ -34,7 +34,10 @@ def save_folder(
     ids = template.tokenizer.id
     janus.save_weights(model, folder, dtype)
     janus.save_config(model.config, folder, ids(template.placeholder), dtype)
-    write(folder / "preprocessor_config.json", janus.preprocessor_to_json(model.config.vision.image_size))
+    write(
+        folder / "preprocessor_config.json",
+        janus.preprocessor_to_json(model.config.vision.image_size),
+    )
     generation = {
         "bos_token_id": ids(template.bos),
         "eos_token_id": ids(template.eos),

@@ -63,7 +63,11 @@ class TokenizerTrainer:
         run, step = self.run, self.step_count
         warm = min(1.0, (step + 1) / run.warmup)
         done = min(1.0, step / run.steps)
-        return run.lr * warm * (0.02 + 0.98 * 0.5 * (1 + float(torch.cos(torch.tensor(done * 3.14159)))))
+        return (
+            run.lr
+            * warm
+            * (0.02 + 0.98 * 0.5 * (1 + float(torch.cos(torch.tensor(done * 3.14159)))))
+        )
 
     def step(self) -> tuple[float, float]:
         """One update; returns reconstruction and commitment loss."""

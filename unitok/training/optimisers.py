@@ -10,7 +10,7 @@ from torch import nn
 
 
 class MixedOptimiser:
-    """`torch.optim.Muon` over matrices and flattened convolutions, `torch.optim.AdamW` over the rest.
+    """`torch.optim.Muon` over matrices and flattened convolutions, `torch.optim.AdamW` elsewhere.
 
     Both take steps of like size, so one learning rate serves both.
     """

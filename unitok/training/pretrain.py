@@ -9,8 +9,8 @@ from torch.nn import functional as F
 
 from unitok.config import ModelConfig
 from unitok.emoji.scenes import STYLE, render
-from unitok.model import UnifiedModel
 from unitok.families.janus import Template
+from unitok.model import UnifiedModel
 from unitok.training.data import PackedLines, SampleMaker, pack
 from unitok.training.image_tokenizer import random_backing
 from unitok.training.optimisers import MixedOptimiser, matrices_in, others
@@ -95,7 +95,10 @@ class Pretrainer:
         device = torch.device(self.run.device)
         with torch.autocast(device.type, torch.bfloat16):
             image, text = self.losses(lines)
-        total = sum((loss * w for loss, w in ((image, 1.0), (text, self.run.text_weight)) if loss is not None))
+        parts = [
+            loss * w for loss, w in ((image, 1.0), (text, self.run.text_weight)) if loss is not None
+        ]
+        total = torch.stack(parts).sum()
         (total * weight / self.run.accumulate).backward()
         nan = float("nan")
         return Losses(

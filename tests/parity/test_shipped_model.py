@@ -1,0 +1,81 @@
+"""The embedded model is a Janus checkpoint: transformers opens its folder and says the same."""
+
+from typing import Any
+
+import pytest
+import torch
+from transformers import GenerationConfig, JanusForConditionalGeneration
+
+import unitok
+from unitok.api import DEFAULT_FOLDER
+from unitok.emoji.scenes import SceneSampler, render, to_pil
+from unitok.prompt import Message
+from unitok_engine import Branch, Request, Sampling
+
+PROMPTS = ["two apples on a blue background", "a cat left of a house", "a dog"]
+
+
+@pytest.fixture(scope="module")
+def ours():
+    return unitok.load(dtype="float32", device="cpu")
+
+
+@pytest.fixture(scope="module")
+def theirs():
+    opened: Any = JanusForConditionalGeneration.from_pretrained(
+        DEFAULT_FOLDER, dtype=torch.float32, output_loading_info=True
+    )
+    model, report = opened
+    keys = [*report["missing_keys"], *report["unexpected_keys"]]
+    assert [k for k in keys if not k.startswith("model.vqmodel.encoder.")] == []
+    return model.eval()
+
+
+@pytest.mark.parametrize("prompt", PROMPTS)
+def test_a_guided_greedy_drawing_has_the_same_ids_and_pixels(ours, theirs, prompt):
+    family = ours.family
+    lines = family.draw([Message("user", prompt)], 2.0, None)
+    request = Request(
+        tuple(Branch(line.ids, weight) for line, weight in lines),
+        family.picture_plan(),
+        Sampling(temperature=0),
+    )
+    output = next(iter(ours.engine.run([request])))
+    codes = family.model.vocabulary.id_to_code(torch.tensor([output.ids]))
+
+    ids = torch.tensor([lines[0][0].ids])
+    settings = theirs.generation_config
+    config = GenerationConfig(
+        do_sample=False,
+        guidance_scale=2.0,
+        pad_token_id=settings.pad_token_id,
+        bos_token_id=settings.bos_token_id,
+        eos_token_id=settings.eos_token_id,
+    )
+    config.update(generation_kwargs=settings.generation_kwargs)
+    reference = theirs.generate(
+        input_ids=ids,
+        attention_mask=torch.ones_like(ids),
+        generation_mode="image",
+        generation_config=config,
+    )
+    assert torch.equal(codes, reference)
+    pixels = (theirs.decode_image_tokens(reference).permute(0, 3, 1, 2) + 1) / 2
+    assert torch.allclose(family.paint([output.ids]), pixels.clamp(0, 1), atol=1e-4)
+
+
+def test_captions_have_the_same_ids(ours, theirs):
+    family = ours.family
+    for picture in render(SceneSampler(77, "heldout").batch(4)):
+        image = to_pil(picture)
+        said = ours.caption(image).text
+        line = family.answer([Message("user", family.defaults.question, pictures=1)], None)
+        ids = torch.tensor([line.ids])
+        reference = theirs.generate(
+            input_ids=ids,
+            pixel_values=family.preprocess(image)[None],
+            attention_mask=torch.ones_like(ids),
+            max_new_tokens=32,
+            do_sample=False,
+        )[0, len(line.ids) :]
+        assert family.tokenizer.decode(reference.tolist()).strip() == said
