@@ -22,7 +22,7 @@ from unitok.config import DEFAULT
 from unitok.families.janus import Template
 from unitok.training.export import save_folder
 from unitok.training.image_tokenizer import load_checkpoint
-from unitok.training.pretrain import Pretrainer, PretrainRun
+from unitok.training.pretrain import Losses, Pretrainer, PretrainRun, merge
 from unitok_tokenizers.text import TextTokenizer
 
 ASSETS = Path(__file__).parent.parent / "unitok" / "assets" / "default"
@@ -81,9 +81,11 @@ def train(trainer: Pretrainer, args: argparse.Namespace, checkpoint: Path) -> No
             text=math.nan,
             speed=0,
         )
+        recent: list[Losses] = []
         while trainer.step_count < args.steps:
             began = time.monotonic()
             losses = trainer.step()
+            recent.append(losses)
             speed = losses.ids / (time.monotonic() - began)
             progress.update(
                 task,
@@ -96,7 +98,9 @@ def train(trainer: Pretrainer, args: argparse.Namespace, checkpoint: Path) -> No
             last = trainer.step_count == args.steps or minutes > args.minutes
             if trainer.step_count % 25 == 0:
                 record = {"step": trainer.step_count, "minutes": minutes, "speed": speed}
-                append(args.out, record | {"image": losses.image, "text": losses.text})
+                mean = merge(recent)
+                append(args.out, record | {"image": mean.image, "text": mean.text})
+                recent.clear()
             if trainer.step_count % args.every == 0 or last:
                 save(trainer, checkpoint)
                 save_folder(

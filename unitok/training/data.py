@@ -47,15 +47,19 @@ class SampleMaker:
         return sample
 
     def reading(self) -> Sample:
-        """A picture and one to three questions with their answers.
+        """A picture and questions with their answers; half of the time the caption comes first.
 
-        Half of the time the first one asks for the caption. Seeing a picture costs more ids than
-        asking about it, so more than one question is a bargain.
+        Seeing a picture costs more ids than asking about it, so more than one question is a
+        bargain. Half of the lines ask six times what is there: to look for a name in the picture
+        is learnt last, and needs the most examples.
         """
         scene, sample, builder = self.scenes.sample(), Sample([], []), self.template.start()
-        kind = captions.DESCRIBE if self.random.random() < 0.5 else None
-        for turn in range(self.random.choice((1, 2, 3))):
-            question, answer = captions.questions(scene, self.random, None if turn else kind)
+        first = captions.DESCRIBE if self.random.random() < 0.5 else None
+        more = [None] * self.random.choice((0, 1, 2))
+        if self.random.random() < 0.5:
+            more = ["presence"] * 6
+        for turn, kind in enumerate([first, *more]):
+            question, answer = captions.questions(scene, self.random, kind)
             self.template.turn(builder, Message("user", question, pictures=int(turn == 0)))
             self._answer(builder, sample, answer)
         return self._finish(sample, builder, [scene])

@@ -16,8 +16,8 @@ from unitok.model import UnifiedModel
 class DefaultSampling:
     """How the default model draws best; chosen by `scripts/evaluate.py --sweep`."""
 
-    temperature: float = 0.6
-    guidance: float = 2.0
+    temperature: float = 0.4
+    guidance: float = 1.5
 
 
 def save_folder(

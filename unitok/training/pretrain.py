@@ -27,7 +27,7 @@ class PretrainRun:
     conversation_every: int = 6  # micro-batches between two that also hold conversations
     conversation_ids: int = 2048  # ids in all of one micro-batch's conversations
     accumulate: int = 1
-    lr: float = 4e-3
+    lr: float = 2e-3
     warmup: int = 100
     weight_decay: float = 0.02
     text_weight: float = 0.5  # of the mean loss per text id, beside 1 per picture id
@@ -81,9 +81,11 @@ class Pretrainer:
     def micro_batch(self, index: int) -> Losses:
         """Forward and backward of one micro-batch: short lines, and sometimes conversations."""
         run, maker = self.run, self.maker
-        short = [maker.drawing() for _ in range(run.drawings)]
-        short += [maker.reading() for _ in range(run.readings)]
-        parts = [self.learn(pack(short, self.pad), 1.0)]
+        # Packed apart, because readings are longer and every line is padded to the longest.
+        parts = [
+            self.learn(pack([maker.drawing() for _ in range(run.drawings)], self.pad), 1.0),
+            self.learn(pack([maker.reading() for _ in range(run.readings)], self.pad), 1.0),
+        ]
         if (self.step_count * run.accumulate + index) % run.conversation_every == 0:
             length = maker.random.choice((256, 256, 512, 512, 1024, run.conversation_ids))
             count = max(1, run.conversation_ids // length)
