@@ -50,14 +50,14 @@ class SampleMaker:
         """A picture and questions with their answers; half of the time the caption comes first.
 
         Seeing a picture costs more ids than asking about it, so more than one question is a
-        bargain. Half of the lines ask six times what is there: to look for a name in the picture
-        is learnt last, and needs the most examples.
+        bargain. Most lines ask eight times what is there: to look for a name in the picture is
+        learnt last, and needs the most examples.
         """
         scene, sample, builder = self.scenes.sample(), Sample([], []), self.template.start()
         first = captions.DESCRIBE if self.random.random() < 0.5 else None
         more = [None] * self.random.choice((0, 1, 2))
-        if self.random.random() < 0.5:
-            more = ["presence"] * 6
+        if self.random.random() < 0.75:
+            more = ["presence"] * 8
         for turn, kind in enumerate([first, *more]):
             question, answer = captions.questions(scene, self.random, kind)
             self.template.turn(builder, Message("user", question, pictures=int(turn == 0)))

@@ -30,7 +30,7 @@ class PretrainRun:
     lr: float = 2e-3
     warmup: int = 100
     weight_decay: float = 0.02
-    text_weight: float = 0.5  # of the mean loss per text id, beside 1 per picture id
+    text_weight: float = 1.0  # of the mean loss per text id, beside 1 per picture id
     seed: int = 0
     device: str = "cpu"
 
