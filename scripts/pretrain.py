@@ -136,13 +136,23 @@ def append(out: Path, record: dict) -> None:
         log.write(json.dumps(record) + "\n")
 
 
+def read_log(out: Path) -> list[dict]:
+    """Records in order; where a run went back to its checkpoint, the later ones count."""
+    lines = (out / "log.jsonl").read_text().splitlines()
+    latest = {(r["step"], "image" in r): r for r in map(json.loads, lines)}
+    return sorted(latest.values(), key=lambda r: r["step"])
+
+
 def plot(out: Path) -> None:
     """Both losses and the held-out scores against steps."""
     try:
         from matplotlib import pyplot
     except ImportError:
-        return  # the curves are in log.jsonl too; `pip install unitok[train]` draws them
-    records = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
+        print(
+            "no curves.png: pip install 'unitok[train]' brings matplotlib; log.jsonl has the data"
+        )
+        return
+    records = read_log(out)
     figure, (left, right) = pyplot.subplots(1, 2, figsize=(11, 4))
     losses = [r for r in records if "image" in r]
     for key in ("image", "text"):

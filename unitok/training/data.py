@@ -29,10 +29,8 @@ class Sample:
 class SampleMaker:
     """Draws samples of the training split; its state resumes exactly."""
 
-    def __init__(
-        self, template: Template, seed: int, drop: float = 0.1, max_length: int = 2048
-    ) -> None:
-        self.template, self.drop, self.max_length = template, drop, max_length
+    def __init__(self, template: Template, seed: int, drop: float = 0.1, quiz: float = 0.6) -> None:
+        self.template, self.drop, self.quiz = template, drop, quiz
         self.scenes = SceneSampler(seed, "train")
         self.random = random.Random(seed)
 
@@ -49,16 +47,14 @@ class SampleMaker:
     def reading(self) -> Sample:
         """A picture and questions with their answers; half of the time the caption comes first.
 
-        Seeing a picture costs more ids than asking about it, so more than one question is a
-        bargain. Most lines ask eight times what is there: to look for a name in the picture is
-        learnt last, and needs the most examples.
+        Seeing a picture costs more ids than asking about it, so many questions are a bargain.
         """
         scene, sample, builder = self.scenes.sample(), Sample([], []), self.template.start()
-        first = captions.DESCRIBE if self.random.random() < 0.5 else None
-        more = [None] * self.random.choice((0, 1, 2))
-        if self.random.random() < 0.75:
-            more = ["presence"] * 8
-        for turn, kind in enumerate([first, *more]):
+        kinds = [captions.DESCRIBE if self.random.random() < 0.5 else None]
+        if self.random.random() < self.quiz:
+            # To look for a name in the picture is learnt last, and needs the most examples.
+            kinds += self.random.choices((*captions.question_kinds(scene), "presence"), k=6)
+        for turn, kind in enumerate(kinds):
             question, answer = captions.questions(scene, self.random, kind)
             self.template.turn(builder, Message("user", question, pictures=int(turn == 0)))
             self._answer(builder, sample, answer)

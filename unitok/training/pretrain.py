@@ -21,13 +21,13 @@ from unitok_tokenizers.image import ImageTokenizer
 class PretrainRun:
     """Options of one run. A step is one update over `accumulate` micro-batches of each kind."""
 
-    steps: int = 6500
-    drawings: int = 32  # lines per micro-batch
-    readings: int = 16
+    steps: int = 5500
+    drawings: int = 28  # lines per micro-batch
+    readings: int = 20
     conversation_every: int = 6  # micro-batches between two that also hold conversations
     conversation_ids: int = 2048  # ids in all of one micro-batch's conversations
     accumulate: int = 1
-    lr: float = 2e-3
+    lr: float = 2.5e-3
     warmup: int = 100
     weight_decay: float = 0.02
     text_weight: float = 1.0  # of the mean loss per text id, beside 1 per picture id
@@ -59,7 +59,7 @@ class Pretrainer:
         matrices = matrices_in(self.model.decoder.blocks, self.model.vision.blocks)
         rest = others(self.model, matrices)
         self.optimiser = MixedOptimiser(matrices, rest, run.weight_decay)
-        self.maker = SampleMaker(template, run.seed, max_length=config.decoder.max_positions)
+        self.maker = SampleMaker(template, run.seed)
         self.generator = torch.Generator().manual_seed(run.seed)
         self.pad = template.tokenizer.id(template.pad)
         self.step_count = 0
