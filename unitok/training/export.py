@@ -16,7 +16,7 @@ from unitok.model import UnifiedModel
 class DefaultSampling:
     """How the default model draws best; chosen by `scripts/evaluate.py --sweep`."""
 
-    temperature: float = 0.4
+    temperature: float = 0.6
     guidance: float = 1.5
 
 
