@@ -163,7 +163,8 @@ def plot(out: Path) -> None:
         there = [r for r in scores if key in r]
         right.plot([r["step"] for r in there], [r[key] for r in there], label=key)
     right.set(xlabel="step", ylabel="share right, held out", ylim=(0, 1.02))
-    left.legend(), right.legend(fontsize=7)
+    left.legend()
+    right.legend(fontsize=7)
     figure.tight_layout()
     figure.savefig(out / "curves.png", dpi=110)
     pyplot.close(figure)

@@ -114,10 +114,10 @@ def test_greedy_guided_image_ids_and_their_pixels_agree(pair):
     pads = torch.where((ids == BOS) | (ids == BOI), ids, PAD)
     with torch.no_grad():
         ours = continue_greedily(model, [ids, pads], [5.0, -4.0], IdRange(640, 1664), 64)
-    config = GenerationConfig(
+    config: Any = GenerationConfig(
         do_sample=False, guidance_scale=5, pad_token_id=PAD, bos_token_id=BOS, eos_token_id=2
     )
-    config.update(generation_kwargs={"boi_token_id": BOI})
+    config.generation_kwargs = {"boi_token_id": BOI}
     theirs = reference.generate(
         input_ids=ids[None],
         attention_mask=torch.ones(1, 7, dtype=torch.long),

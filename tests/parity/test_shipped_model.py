@@ -45,14 +45,14 @@ def test_a_guided_greedy_drawing_has_the_same_ids_and_pixels(ours, theirs, promp
 
     ids = torch.tensor([lines[0][0].ids])
     settings = theirs.generation_config
-    config = GenerationConfig(
+    config: Any = GenerationConfig(
         do_sample=False,
         guidance_scale=2.0,
         pad_token_id=settings.pad_token_id,
         bos_token_id=settings.bos_token_id,
         eos_token_id=settings.eos_token_id,
     )
-    config.update(generation_kwargs=settings.generation_kwargs)
+    config.generation_kwargs = settings.generation_kwargs
     reference = theirs.generate(
         input_ids=ids,
         attention_mask=torch.ones_like(ids),
