@@ -45,9 +45,9 @@ def test_its_codes_do_not_know_the_background(model):
 
 def test_a_conversation_draws_and_then_reads_what_it_drew(model):
     chat = model.chat()
-    drawing = chat.draw("three stars on a pink background", seed=1)
+    drawing = chat.draw("a cat on a pink background", seed=1)
     assert chat.send("what colour is the background?").text == "pink"
-    assert model.caption(drawing.image).text == "three stars on a pink background"
+    assert model.caption(drawing.image).text == "a cat on a pink background"
 
 
 def test_an_unknown_word_is_named(model):
