@@ -17,7 +17,7 @@ from unitok.emoji.checker import check
 from unitok.emoji.scenes import KINDS, Scene, SceneSampler, render, to_pil
 from unitok_tokenizers.losses import psnr
 
-SEED = 20_000  # of the held-out scenes; training uses others
+SEED = 20_000  # of the held-out scenes, unless asked otherwise; training uses others
 
 
 @dataclass(frozen=True)
