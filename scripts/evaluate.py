@@ -14,7 +14,7 @@ from pathlib import Path
 
 import unitok
 from unitok.emoji.scenes import KINDS
-from unitok.evaluation.emoji import Drawn, draw_held_out, rate, report
+from unitok.evaluation.emoji import SEED, Drawn, draw_held_out, rate, report
 
 SWEEP = [(t, g) for g in (1.0, 1.5, 2.0, 3.0) for t in (0.0, 0.4, 0.7, 1.0)]
 
@@ -34,6 +34,9 @@ def parse() -> argparse.Namespace:
         "--failures", action="store_true", help="list the drawings that were refused"
     )
     parser.add_argument("--sweep", action="store_true", help="drawings only, at many samplings")
+    parser.add_argument(
+        "--seed", type=int, default=SEED, help="of the scenes: a new one, new scenes"
+    )
     parser.add_argument("--device", default=None)
     return parser.parse_args()
 
@@ -43,10 +46,12 @@ def main() -> None:
     model = unitok.load(args.model, device=args.device)
     if args.sweep:
         for temperature, guidance in SWEEP:
-            drawn = draw_held_out(model, args.prompts, temperature=temperature, guidance=guidance)
+            drawn = draw_held_out(
+                model, args.prompts, args.seed, temperature=temperature, guidance=guidance
+            )
             print(f"temperature {temperature} guidance {guidance}: {summary(drawn)}", flush=True)
         return
-    result = report(model, args.prompts)
+    result = report(model, args.prompts, args.seed)
     print(json.dumps(result.scores, indent=2))
     if args.grid:
         result.grid.save(args.grid)

@@ -40,15 +40,16 @@ class Report:
     drawn: tuple[Drawn, ...]
 
 
-def report(model: Model, prompts: int = 100, **sampling: Any) -> Report:
+def report(model: Model, prompts: int = 100, seed: int = SEED) -> Report:
     """Drawings (`prompts` per kind), captions, answers and reconstructions of held-out scenes."""
-    drawn = draw_held_out(model, prompts, **sampling)
+    drawn = draw_held_out(model, prompts, seed)
     scores = {f"draw_{kind}": rate([d.ok for d in drawn if d.kind == kind]) for kind in KINDS}
     scores["draw_mean"] = sum(scores.values()) / len(scores)
-    scenes = held_out_scenes(prompts)
+    scenes = held_out_scenes(prompts, seed)
     scores["caption"] = caption_score(model, scenes)
     scores |= {
-        f"question_{kind}": answer_score(model, kind, prompts) for kind in captions.QUESTION_KINDS
+        f"question_{kind}": answer_score(model, kind, prompts, seed)
+        for kind in captions.QUESTION_KINDS
     }
     scores["image_tokenizer_psnr"] = reconstruction_score(model, scenes)
     scores = {name: round(value, 4) for name, value in scores.items()}
@@ -59,17 +60,16 @@ def rate(right: Sequence[bool]) -> float:
     return sum(right) / len(right)
 
 
-def held_out_scenes(count: int, kind: str | None = None) -> list[Scene]:
-    """`count` scenes of one kind, or of each kind."""
-    sampler = SceneSampler(SEED, "heldout")
-    kinds = list(KINDS) if kind is None else [kind]
-    return [scene for k in kinds for scene in sampler.batch(count, k)]
+def held_out_scenes(count: int, seed: int = SEED) -> list[Scene]:
+    """`count` scenes of each kind."""
+    sampler = SceneSampler(seed, "heldout")
+    return [scene for kind in KINDS for scene in sampler.batch(count, kind)]
 
 
-def draw_held_out(model: Model, prompts: int, **sampling: Any) -> list[Drawn]:
+def draw_held_out(model: Model, prompts: int, seed: int = SEED, **sampling: Any) -> list[Drawn]:
     """Draw held-out prompts; the i-th has seed i."""
-    rng = random.Random(SEED)
-    asked = [(scene.kind, captions.prompt(scene, rng)) for scene in held_out_scenes(prompts)]
+    rng, scenes = random.Random(seed), held_out_scenes(prompts, seed)
+    asked = [(scene.kind, captions.prompt(scene, rng)) for scene in scenes]
     requests = [Draw(prompt, seed=i, **sampling) for i, (_, prompt) in enumerate(asked)]
     drawn: list[Drawn | None] = [None] * len(asked)
     for result in model.run(requests):
@@ -98,13 +98,13 @@ def said(model: Model, requests: Sequence[Caption]) -> list[str]:
     return texts
 
 
-def answer_score(model: Model, kind: str, count: int) -> float:
+def answer_score(model: Model, kind: str, count: int, seed: int = SEED) -> float:
     """Share of questions of one kind answered right, on held-out scenes."""
-    rng = random.Random(SEED + 1)
-    scenes = held_out_scenes(count)
+    rng = random.Random(seed + 1)
+    scenes = held_out_scenes(count, seed)
     scenes = [s for s in scenes if kind in captions.question_kinds(s)]
     rng.shuffle(scenes)
-    scenes = scenes[: max(count, 1)]
+    scenes = scenes[:count]
     asked = [captions.questions(scene, rng, kind) for scene in scenes]
     requests = [
         Caption(to_pil(p), question=q.question) for p, q in zip(render(scenes), asked, strict=True)

@@ -1,7 +1,7 @@
 """Training the default model: text -> picture ids and picture -> text, mixed in each update."""
 
 import math
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 
 import torch
 from torch import Tensor, nn
@@ -209,7 +209,3 @@ def initialise(model: UnifiedModel) -> None:
     # Codes have eight numbers only: they must start far enough apart to be told from each other.
     nn.init.normal_(model.image_embedding.weight, std=1.0)
     nn.init.normal_(model.image_aligner.fc1.weight, std=0.3)
-
-
-def with_steps(run: PretrainRun, steps: int) -> PretrainRun:
-    return replace(run, steps=steps)
