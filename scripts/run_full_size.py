@@ -16,16 +16,17 @@ import time
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
+from PIL import Image
 from torch import Tensor
 
 import unitok
 from unitok.api import DEFAULT_FOLDER, Model
+from unitok.checkpoint import parameters, write_tensors
 from unitok.config import JANUS_PRO_1B
-from unitok.families import janus
-from unitok.pictures import digest
-from unitok.prompt import Line, Message
-from unitok_engine import Branch, Features, FixedPlan, FreePlan, IdRange, Request, Sampling
+from unitok.families import Wish, janus
+from unitok.model import UnifiedModel
+from unitok.prompt import Message
+from unitok_engine import Branch, FixedPlan, FreePlan, IdRange, Request, Sampling
 from unitok_engine.batch import Batch
 from unitok_engine.runner import Runner
 from unitok_tokenizers.text import TextTokenizer
@@ -86,9 +87,10 @@ def write_folder(folder: Path) -> None:
     for name in ("tokenizer.json", "tokenizer_config.json"):
         shutil.copyfile(DEFAULT_FOLDER / name, folder / name)
     torch.manual_seed(0)
-    shapes = janus.stored_keys(janus.empty_model(JANUS_PRO_1B))
-    weights = {name: random_weight(name, tensor) for name, tensor in shapes.items()}
-    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    with torch.device("meta"):
+        shapes = parameters(UnifiedModel(JANUS_PRO_1B))
+    names = {janus.TRANSFORMERS(key).name: value for key, value in shapes.items()}
+    write_tensors({name: random_weight(name, like) for name, like in names.items()}, folder)
 
 
 def random_weight(name: str, like: Tensor) -> Tensor:
@@ -102,23 +104,17 @@ def requests(model: Model, ids: int) -> tuple[Request, Request]:
     """A caption of a grey picture and a guided drawing, both of `ids` ids."""
     family = model.family
     vocabulary = family.model.vocabulary
-    pixels = torch.zeros(3, JANUS_PRO_1B.vision.image_size, JANUS_PRO_1B.vision.image_size)
-
-    def features(line: Line) -> tuple[Features, ...]:
-        length, name = JANUS_PRO_1B.vision.patches, digest(pixels, family.name)
-        read = lambda: family.read(pixels[None])[0]  # noqa: E731
-        return tuple(Features(start, length, name, read) for start in line.slots)
-
-    asked = family.answer([Message("user", family.defaults.question, pictures=1)], None)
+    picture = family.read(Image.new("RGB", family.picture_size, "grey"))
+    asked = family.answer([Message("user", family.defaults.question, (picture,))], None)
     text, image = vocabulary.text_range, vocabulary.image_range
     caption = Request(
-        (Branch(asked.ids, features=features(asked)),),
+        (Branch(asked.ids, features=asked.features),),
         FreePlan(IdRange(text.start, text.stop), frozenset(), ids),
         Sampling(temperature=0.0),
     )
-    lines = family.draw([Message("user", "two apples on a blue background")], 5.0, None)
+    drawn = family.draw([Message("user", "two apples on a blue background")], Wish(5.0))
     drawing = Request(
-        tuple(Branch(line.ids, weight) for line, weight in lines),
+        tuple(Branch(line.ids, weight) for line, weight in drawn.lines),
         FixedPlan(IdRange(image.start, image.stop), ids),
         Sampling(seed=0),
     )

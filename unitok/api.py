@@ -10,7 +10,7 @@ import secrets
 import threading
 import time
 import warnings
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, overload
@@ -20,10 +20,11 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
-from unitok.families import Family, open_folder
-from unitok.pictures import PictureLike, digest, open_picture
-from unitok.prompt import Line, Message
-from unitok_engine import Branch, Engine, EngineConfig, Features, Output, Request, Sampling
+from unitok.families import Drawing, Family, Wish, open_folder
+from unitok.files import find_folder
+from unitok.pictures import PictureLike, open_picture
+from unitok.prompt import Line, Message, ReadPicture
+from unitok_engine import Branch, Engine, EngineConfig, Output, Request, Sampling
 from unitok_tokenizers.text import Detokenizer
 
 DEFAULT_FOLDER = Path(__file__).parent / "assets" / "default"
@@ -68,13 +69,21 @@ class Draw:
     temperature: float | None = None
     top_k: int | None = None
     top_p: float | None = None
+    width: int | None = None  # in pixels; give both or none
+    height: int | None = None
 
     def __post_init__(self) -> None:
-        check_numbers(
-            self, integers=("n", "top_k", "seed"), reals=("guidance", "temperature", "top_p")
-        )
+        integers = ("n", "top_k", "seed", "width", "height")
+        check_numbers(self, integers, reals=("guidance", "temperature", "top_p"))
         if self.n < 1:
             raise ValueError(f"n must be at least 1, not {self.n}")
+        if (self.width is None) != (self.height is None):
+            raise ValueError("give both width and height, or none of them")
+
+    @property
+    def size(self) -> tuple[int, int] | None:
+        """Width and height in pixels, if any were asked for."""
+        return None if self.width is None or self.height is None else (self.width, self.height)
 
 
 def check_numbers(asked: Any, integers: Sequence[str], reals: Sequence[str]) -> None:
@@ -196,12 +205,13 @@ class DrawJob:
     def __init__(
         self,
         asked: Draw,
-        paint: Callable[[Sequence[Sequence[int]]], Tensor],
+        drawing: Drawing,
         info: dict[str, str],
         seed: int,
         index: int,
     ) -> None:
-        self.asked, self.paint, self.info, self.seed, self.index = asked, paint, info, seed, index
+        self.asked, self.drawing, self.info = asked, drawing, info
+        self.seed, self.index = seed, index
         self.done: dict[int, Output] = {}
         self.start = time.monotonic()
         self.result: DrawResult | None = None
@@ -218,7 +228,7 @@ class DrawJob:
         failed = next((o for o in outputs if o.finish_reason != "complete"), None)
         images: tuple[Image.Image, ...] = ()
         if failed is None:
-            pictures = self.paint([o.ids for o in outputs])
+            pictures = self.drawing.paint([o.ids for o in outputs])
             images = tuple(
                 Picture.wrap(p, self.info | {"sample": str(i)}) for i, p in enumerate(pictures)
             )
@@ -251,7 +261,7 @@ class Info:
     device: str
     dtype: str
     context: int
-    picture_size: int
+    picture_size: tuple[int, int]  # width and height
     picture_tokens: int
     kv_memory: int
     kv_tokens: int
@@ -305,7 +315,8 @@ class Model:
     def draw(self, prompts, **options):
         """Draw a prompt, or a list of them at once.
 
-        Options: seed, guidance, n, negative_prompt, temperature, top_k, top_p: see `Draw`.
+        Options: seed, guidance, n, negative_prompt, temperature, top_k, top_p, width, height: see
+        `Draw`.
 
         Raises:
             ValueError: an empty prompt, one longer than the context, an unknown or wrong option.
@@ -356,8 +367,8 @@ class Model:
             device=str(model.device),
             dtype=str(model.dtype).removeprefix("torch."),
             context=self.family.max_context,
-            picture_size=model.config.image_tokenizer.image_size,
-            picture_tokens=model.config.vision.patches,
+            picture_size=self.family.picture_size,
+            picture_tokens=self.family.picture_tokens,
             kv_memory=engine.memory,
             kv_tokens=engine.num_blocks * engine.block_size,
             temperature=d.temperature,
@@ -370,52 +381,56 @@ class Model:
 
     def _all(self, asked: Sequence[Caption | Draw]) -> list[Any]:
         """Submit all, or none if one is wrong; wait for all."""
-        requests = [self._request(a) for a in asked]
-        for _, request in requests:
+        ready = [self._request(a, index) for index, a in enumerate(asked)]
+        for request, _ in ready:
             self.engine.check(request)
-        return self._wait([self._start(*r, index) for index, r in enumerate(requests)])
+        return self._wait([self._start(*r) for r in ready])
 
     def _submit(self, asked: Caption | Draw, index: int) -> tuple[int, Job]:
-        return self._start(*self._request(asked), index)
+        return self._start(*self._request(asked, index))
 
-    def _request(self, asked: Caption | Draw) -> tuple[Caption | Draw, Request]:
+    def _request(self, asked: Caption | Draw, index: int) -> tuple[Request, Job]:
         if isinstance(asked, Caption):
             question = self.family.defaults.question if asked.question is None else asked.question
             check_text(question, "the question")
-            messages = [Message("user", question, pictures=1)]
-            return asked, self._text_request(asked, messages, [self._pixels(asked.image)])
+            messages = [Message("user", question, (self._read(asked.image),))]
+            return self._text_request(asked, messages, index)
         if isinstance(asked, Draw):
             check_text(asked.prompt, "the prompt")
-            return asked, self._draw_request(asked, [Message("user", asked.prompt)], [])
+            return self._draw_request(asked, [Message("user", asked.prompt)], index)
         raise TypeError(f"a request is a Caption or a Draw, not {type(asked).__name__}")
 
     def _text_request(
-        self, asked: Caption, messages: Sequence[Message], pixels: Sequence[Tensor]
-    ) -> Request:
+        self, asked: Caption, messages: Sequence[Message], index: int = 0
+    ) -> tuple[Request, Job]:
         self._warn_of_unknown_words(messages[-1].text)
         line = self.family.answer(messages, asked.system)
         room = self._room(line)
-        sampling = Sampling(asked.temperature, asked.top_k, asked.top_p, pick_seed(asked.seed))
+        seed = pick_seed(asked.seed)
+        sampling = Sampling(asked.temperature, asked.top_k, asked.top_p, seed)
         plan = self.family.text_plan(min(asked.max_tokens, room))
-        return Request((self._branch(line, 1.0, pixels),), plan, sampling)
+        request = Request((Branch(line.ids, 1.0, line.features),), plan, sampling)
+        return request, TextJob(asked, self.family.tokenizer.stream(), seed, index)
 
     def _draw_request(
-        self, asked: Draw, messages: Sequence[Message], pixels: Sequence[Tensor]
-    ) -> Request:
+        self, asked: Draw, messages: Sequence[Message], index: int = 0
+    ) -> tuple[Request, Job]:
         self._warn_of_unknown_words(asked.prompt, asked.negative_prompt or "")
-        d, plan = self.family.defaults, self.family.picture_plan()
+        d, seed = self.family.defaults, pick_seed(asked.seed)
         guidance = d.guidance if asked.guidance is None else asked.guidance
-        lines = self.family.draw(messages, guidance, asked.negative_prompt)
-        for line, _ in lines:
-            self._room(line, plan.max_length)
+        wish = Wish(guidance, asked.negative_prompt, asked.size)
+        drawing = self.family.draw(messages, wish)
+        for line, _ in drawing.lines:
+            self._room(line, drawing.plan.max_length)
         sampling = Sampling(
             d.temperature if asked.temperature is None else asked.temperature,
             d.top_k if asked.top_k is None else asked.top_k,
             d.top_p if asked.top_p is None else asked.top_p,
-            pick_seed(asked.seed),
+            seed,
         )
-        branches = tuple(self._branch(line, weight, pixels) for line, weight in lines)
-        return Request(branches, plan, sampling, asked.n)
+        branches = tuple(Branch(line.ids, weight, line.features) for line, weight in drawing.lines)
+        request = Request(branches, drawing.plan, sampling, asked.n)
+        return request, DrawJob(asked, drawing, self._metadata(asked, seed), seed, index)
 
     def _room(self, line: Line, needed: int = 1) -> int:
         """Ids that still fit behind a line."""
@@ -427,30 +442,11 @@ class Model:
             )
         return room
 
-    def _pixels(self, image: PictureLike) -> Tensor:
-        return self.family.preprocess(open_picture(image))
+    def _read(self, image: PictureLike) -> ReadPicture:
+        return self.family.read(open_picture(image))
 
-    def _branch(self, line: Line, weight: float, pixels: Sequence[Tensor]) -> Branch:
-        """A line whose picture slots are read lazily, when its prefill reaches them."""
-        features = tuple(
-            Features(start, self._slot_length, digest(p, self.family.name), self._reader(p))
-            for start, p in zip(line.slots, pixels, strict=False)
-        )
-        return Branch(line.ids, weight, features)
-
-    @property
-    def _slot_length(self) -> int:
-        return self.family.model.config.vision.patches
-
-    def _reader(self, pixels: Tensor) -> Callable[[], Tensor]:
-        return lambda: self.family.read(pixels[None])[0]
-
-    def _start(self, asked: Caption | Draw, request: Request, index: int) -> tuple[int, Job]:
-        seed, job = request.sampling.seed, None
-        if isinstance(asked, Caption):
-            job = TextJob(asked, self.family.tokenizer.stream(), seed, index)
-        else:
-            job = DrawJob(asked, self.family.paint, self._metadata(asked, seed), seed, index)
+    def _start(self, request: Request, job: Job) -> tuple[int, Job]:
+        job.start = time.monotonic()
         with self._step_lock:
             request_id = self.engine.add(request)
             self._jobs[request_id] = job
@@ -538,7 +534,6 @@ class Chat:
     def __init__(self, model: Model, system: str | None = None) -> None:
         self.model, self.system = model, system
         self.messages: list[Message] = []
-        self._pixels: list[Tensor] = []
 
     def send(self, text: str, images: Sequence[PictureLike] = (), **options: Any) -> TextResult:
         """Say something, and perhaps show pictures; returns the answer.
@@ -547,15 +542,13 @@ class Chat:
         if this raises; errors are those of `Model.caption`.
         """
         check_text(text, "the message")
-        shown = [self.model._pixels(image) for image in images]
-        messages = [*self.messages, Message("user", text, pictures=len(shown))]
+        shown = tuple(self.model._read(image) for image in images)
+        messages = [*self.messages, Message("user", text, shown)]
         asked = Caption(image="", question=text, system=self.system, **options)
-        pixels = [*self._pixels, *shown]
-        request = self.model._text_request(asked, messages, pixels)
-        result = self.model._wait([self.model._start(asked, request, 0)])[0]
+        ready = self.model._text_request(asked, messages)
+        result = self.model._wait([self.model._start(*ready)])[0]
         result = replace(result, request=None)
         self.messages = [*messages, Message("assistant", result.text)]
-        self._pixels = pixels
         return result
 
     def draw(self, prompt: str, **options: Any) -> DrawResult:
@@ -563,10 +556,10 @@ class Chat:
         check_text(prompt, "the prompt")
         asked = Draw(prompt, **options)
         messages = [*self.messages, Message("user", prompt)]
-        request = self.model._draw_request(asked, messages, self._pixels)
-        result = self.model._wait([self.model._start(asked, request, 0)])[0]
-        self.messages = [*messages, Message("assistant", "", pictures=len(result.images))]
-        self._pixels = [*self._pixels, *(self.model._pixels(i) for i in result.images)]
+        ready = self.model._draw_request(asked, messages)
+        result = self.model._wait([self.model._start(*ready)])[0]
+        drawn = tuple(self.model._read(i) for i in result.images)
+        self.messages = [*messages, Message("assistant", "", drawn)]
         return result
 
 
@@ -579,7 +572,10 @@ def load(
     dtype: torch.dtype | str | None = None,
     memory: int | str | None = None,
 ) -> Model:
-    """Load a model: the embedded one, or a folder in transformers' Janus format.
+    """Load a model: the embedded one, a checkpoint's folder, or a Hugging Face hub id.
+
+    docs/checkpoints.md lists the families. A hub id such as "deepseek-community/Janus-Pro-1B" is
+    downloaded once.
 
     device: "cuda" if there is a GPU, else "cpu". dtype: float32 on a CPU, bfloat16 on CUDA.
     memory: of the K/V pool, in bytes or as "512MB" or "2GB".
@@ -590,7 +586,8 @@ def load(
     """
     device = check_device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     chosen = parse_dtype(dtype or ("float32" if device == "cpu" else "bfloat16"))
-    family = open_folder(DEFAULT_FOLDER if path is None else Path(path), device, chosen)
+    folder = DEFAULT_FOLDER if path is None else find_folder(path)
+    family = open_folder(folder, device, chosen)
     return Model(family, parse_memory(memory))
 
 

@@ -280,7 +280,7 @@ def info(
     Example: unitok info --memory 64MB
     """
     facts = load_model(model, device, dtype, memory).info()
-    side = facts.picture_size
+    width, height = facts.picture_size
     if as_json:
         print_json(dataclasses.asdict(facts))
         return
@@ -290,7 +290,7 @@ def info(
         "parameters": f"{facts.parameters:,}",
         "device": f"{facts.device}, {facts.dtype}",
         "context": f"{facts.context:,} tokens",
-        "picture": f"{side} x {side} pixels, {facts.picture_tokens} tokens",
+        "picture": f"{width} x {height} pixels, {facts.picture_tokens} tokens",
         "K/V pool": f"{facts.kv_memory:,} bytes, {facts.kv_tokens:,} tokens",
         "temperature": f"{facts.temperature:g}",
         "top-k": f"{facts.top_k or 'off'}",

@@ -1,8 +1,11 @@
 """Sizes of a model, as frozen dataclasses, and the named ones."""
 
 from dataclasses import dataclass
+from typing import Literal, Protocol
 
 from unitok_tokenizers.autoencoder import AutoencoderConfig
+
+Activation = Literal["gelu", "gelu_tanh"]
 
 
 @dataclass(frozen=True)
@@ -19,6 +22,8 @@ class DecoderConfig:
     max_positions: int
     rope_theta: float = 10000.0
     norm_eps: float = 1e-6
+    qk_norm: bool = False  # LayerNorm of each head's queries and keys (Chameleon)
+    post_norm: bool = False  # norms behind attention and MLP, not before (Chameleon 30B)
 
     def __post_init__(self) -> None:
         if self.heads % self.kv_heads:
@@ -38,6 +43,7 @@ class VisionConfig:
     layers: int
     heads: int
     norm_eps: float = 1e-6
+    activation: Activation = "gelu"
 
     @property
     def patches(self) -> int:
@@ -45,11 +51,33 @@ class VisionConfig:
         return (self.image_size // self.patch_size) ** 2
 
 
+class ImageTokenizerConfig(Protocol):
+    """What the model needs to know of its image tokenizer; the rest is the codec's own."""
+
+    @property
+    def codebook_size(self) -> int: ...
+    @property
+    def code_dim(self) -> int: ...
+
+
 @dataclass(frozen=True)
 class ModelConfig:
-    """One model that reads and paints: decoder, reading path, painting path."""
+    """One model that reads and paints: decoder, reading path, painting path.
+
+    image_start: None if image ids follow the text ids and have an embedding and a head of their
+    own (Janus); else the first image id inside the vocabulary (Chameleon, Emu3).
+    """
 
     decoder: DecoderConfig
+    vision: VisionConfig | None
+    image_tokenizer: ImageTokenizerConfig
+    image_start: int | None = None
+
+
+@dataclass(frozen=True)
+class JanusConfig(ModelConfig):
+    """Janus has all the parts, and reads as many patches of a picture as it paints codes."""
+
     vision: VisionConfig
     image_tokenizer: AutoencoderConfig
 
@@ -61,7 +89,7 @@ class ModelConfig:
             )
 
 
-DEFAULT = ModelConfig(
+DEFAULT = JanusConfig(
     decoder=DecoderConfig(
         vocab_size=640,
         hidden_size=256,
@@ -88,7 +116,7 @@ DEFAULT = ModelConfig(
     ),
 )
 
-JANUS_PRO_1B = ModelConfig(
+JANUS_PRO_1B = JanusConfig(
     decoder=DecoderConfig(
         vocab_size=102400,
         hidden_size=2048,

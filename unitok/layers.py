@@ -3,13 +3,19 @@
 Llama, https://arxiv.org/abs/2302.13971; rotary embedding, https://arxiv.org/abs/2104.09864.
 """
 
+from collections.abc import Callable
 from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from unitok.config import DecoderConfig
+from unitok.config import Activation, DecoderConfig
+
+ACTIVATIONS: dict[Activation, Callable[[Tensor], Tensor]] = {
+    "gelu": F.gelu,
+    "gelu_tanh": lambda x: F.gelu(x, approximate="tanh"),
+}
 
 
 class Cache(Protocol):
@@ -41,8 +47,10 @@ class RotaryTable(nn.Module):
 
     def __init__(self, head_dim: int, max_positions: int, theta: float) -> None:
         super().__init__()
-        frequency = theta ** -(torch.arange(0, head_dim, 2, dtype=torch.float64) / head_dim)
-        angle = torch.arange(max_positions, dtype=torch.float64)[:, None] * frequency
+        # On the CPU even when the model is built without storage: no checkpoint holds the table.
+        exponent = torch.arange(0, head_dim, 2, dtype=torch.float64, device="cpu") / head_dim
+        position = torch.arange(max_positions, dtype=torch.float64, device="cpu")
+        angle = position[:, None] * theta**-exponent
         angle = torch.cat([angle, angle], dim=-1)
         self.register_buffer("cos", angle.cos().float(), persistent=False)
         self.register_buffer("sin", angle.sin().float(), persistent=False)
@@ -62,6 +70,22 @@ def rotate(x: Tensor, rotation: tuple[Tensor, Tensor]) -> Tensor:
     return x * cos + torch.cat([-second, first], dim=-1) * sin
 
 
+class HeadNorm(nn.Module):
+    """LayerNorm over head_dim with weights of each head's own: Chameleon's norm of queries and
+    keys (https://arxiv.org/abs/2405.09818)."""
+
+    def __init__(self, heads: int, head_dim: int, eps: float = 1e-5) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(heads, head_dim))
+        self.bias = nn.Parameter(torch.zeros(heads, head_dim))
+        self.eps = eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x [..., heads, head_dim]."""
+        normed = F.layer_norm(x, (x.shape[-1],), eps=self.eps)
+        return normed * self.weight + self.bias
+
+
 class Attention(nn.Module):
     """Causal self-attention: over x itself when there is no cache, else over the cached lines."""
 
@@ -73,10 +97,14 @@ class Attention(nn.Module):
         self.k = nn.Linear(config.hidden_size, config.kv_heads * config.head_dim, bias=False)
         self.v = nn.Linear(config.hidden_size, config.kv_heads * config.head_dim, bias=False)
         self.o = nn.Linear(config.heads * config.head_dim, config.hidden_size, bias=False)
+        normed = config.qk_norm
+        self.q_norm = HeadNorm(config.heads, config.head_dim) if normed else nn.Identity()
+        self.k_norm = HeadNorm(config.kv_heads, config.head_dim) if normed else nn.Identity()
 
     def forward(self, x: Tensor, rotation: tuple[Tensor, Tensor], cache: Cache | None) -> Tensor:
-        q = rotate(self.q(x).unflatten(-1, (self.heads, self.head_dim)), rotation)
-        k = rotate(self.k(x).unflatten(-1, (self.kv_heads, self.head_dim)), rotation)
+        q = self.q_norm(self.q(x).unflatten(-1, (self.heads, self.head_dim)))
+        k = self.k_norm(self.k(x).unflatten(-1, (self.kv_heads, self.head_dim)))
+        q, k = rotate(q, rotation), rotate(k, rotation)
         v = self.v(x).unflatten(-1, (self.kv_heads, self.head_dim))
         out = causal_attention(q, k, v) if cache is None else cache.attend(self.layer, q, k, v)
         return self.o(out.flatten(-2))
@@ -115,16 +143,20 @@ class SwiGLU(nn.Module):
 
 
 class Block(nn.Module):
-    """Attention and SwiGLU, each behind a norm and beside a residual."""
+    """Attention and SwiGLU beside a residual, each behind a norm or, with post_norm, before one."""
 
     def __init__(self, config: DecoderConfig, layer: int) -> None:
         super().__init__()
+        self.post_norm = config.post_norm
         self.attention_norm = RMSNorm(config.hidden_size, config.norm_eps)
         self.attention = Attention(config, layer)
         self.mlp_norm = RMSNorm(config.hidden_size, config.norm_eps)
         self.mlp = SwiGLU(config.hidden_size, config.intermediate_size)
 
     def forward(self, x: Tensor, rotation: tuple[Tensor, Tensor], cache: Cache | None) -> Tensor:
+        if self.post_norm:
+            x = x + self.attention_norm(self.attention(x, rotation, cache))
+            return x + self.mlp_norm(self.mlp(x))
         x = x + self.attention(self.attention_norm(x), rotation, cache)
         return x + self.mlp(self.mlp_norm(x))
 
@@ -132,10 +164,13 @@ class Block(nn.Module):
 class Projector(nn.Module):
     """Linear, GELU, Linear: Janus's aligners and its image head."""
 
-    def __init__(self, size_in: int, size_hidden: int, size_out: int) -> None:
+    def __init__(
+        self, size_in: int, size_hidden: int, size_out: int, activation: Activation = "gelu"
+    ) -> None:
         super().__init__()
+        self.activation = ACTIVATIONS[activation]
         self.fc1 = nn.Linear(size_in, size_hidden)
         self.fc2 = nn.Linear(size_hidden, size_out)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.fc2(F.gelu(self.fc1(x)))
+        return self.fc2(self.activation(self.fc1(x)))

@@ -1,21 +1,23 @@
 """The model: one decoder over one line of ids, a reading path and a painting path.
 
 Janus, https://arxiv.org/abs/2410.13848: text ids and image ids have their own embeddings and heads;
-pictures that are read enter as features of a separate encoder.
+pictures that are read enter as features of a separate encoder. In Chameleon,
+https://arxiv.org/abs/2405.09818, image ids lie in the text vocabulary and share its tables.
 """
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from unitok.config import DecoderConfig, ModelConfig
 from unitok.layers import Block, Cache, Projector, RMSNorm, RotaryTable
 from unitok.vision import VisionEncoder
 from unitok_engine import KVShape
-from unitok_tokenizers.image import ImageTokenizer
+from unitok_tokenizers.image import make_image_tokenizer
 from unitok_tokenizers.vocabulary import Vocabulary
 
 
@@ -45,27 +47,33 @@ class Decoder(nn.Module):
 
 
 class UnifiedModel(nn.Module):
-    """Text ids lie in [0, T), image ids in [T, T + K): see `vocabulary`."""
+    """Text ids lie in [0, T); image ids behind or among them: see `vocabulary`."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         size, codes = config.decoder.hidden_size, config.image_tokenizer
-        self.config = config
-        self.vocabulary = Vocabulary(
-            config.decoder.vocab_size, config.decoder.vocab_size, codes.codebook_size
+        text_size, apart = config.decoder.vocab_size, config.image_start is None
+        start = text_size if config.image_start is None else config.image_start
+        self.config: Any = config  # each family knows its own kind
+        self.vocabulary = Vocabulary(text_size, start, codes.codebook_size)
+        # Parts that a family lacks are None, and typed Any: each family knows its own.
+        self.text_embedding = nn.Embedding(text_size, size)
+        self.image_embedding: Any = (
+            nn.Embedding(codes.codebook_size, codes.code_dim) if apart else None
         )
-        self.text_embedding = nn.Embedding(config.decoder.vocab_size, size)
-        self.image_embedding = nn.Embedding(codes.codebook_size, codes.code_dim)
-        self.image_aligner = Projector(codes.code_dim, size, size)
+        self.image_aligner: Any = Projector(codes.code_dim, size, size) if apart else None
         self.decoder = Decoder(config.decoder)
-        self.text_head = nn.Linear(size, config.decoder.vocab_size, bias=False)
-        self.image_head = Projector(size, size, codes.codebook_size)
-        self.vision = VisionEncoder(config.vision)
-        self.vision_aligner = Projector(config.vision.hidden_size, size, size)
-        self.image_tokenizer = ImageTokenizer(codes)
+        self.text_head = nn.Linear(size, text_size, bias=False)
+        self.image_head: Any = Projector(size, size, codes.codebook_size) if apart else None
+        seen = config.vision
+        self.vision: Any = VisionEncoder(seen) if seen else None
+        self.vision_aligner: Any = Projector(seen.hidden_size, size, size) if seen else None
+        self.image_tokenizer: Any = make_image_tokenizer(config.image_tokenizer)
 
     def embed(self, ids: Tensor) -> Tensor:
         """Ids [...] -> [..., d], text and image ids mixed; shapes do not depend on the ids."""
+        if self.image_embedding is None:
+            return self.text_embedding(ids)
         is_image = ids >= self.vocabulary.image_start
         text = self.text_embedding(ids.masked_fill(is_image, 0))
         codes = (ids - self.vocabulary.image_start).clamp_min(0)
@@ -84,17 +92,24 @@ class UnifiedModel(nn.Module):
         """Hidden states [..., d] -> logits [..., stop - start] of the ids of one range.
 
         Raises:
-            ValueError: the range crosses the border between text and image ids.
+            ValueError: the range crosses the border between two heads, or the end.
         """
-        border, end = self.vocabulary.image_start, self.vocabulary.size
-        if id_range.stop <= border:
-            return self.text_head(hidden)[..., id_range.start : id_range.stop]
-        if id_range.start >= border and id_range.stop <= end:
-            return self.image_head(hidden)[..., id_range.start - border : id_range.stop - border]
-        raise ValueError(f"ids {id_range.start}..{id_range.stop - 1} belong to no single head")
+        start, stop = id_range.start, id_range.stop
+        border = self.config.decoder.vocab_size
+        if start >= 0 and stop <= border:
+            return F.linear(hidden, self.text_head.weight[start:stop])
+        if self.image_head is not None and start >= border and stop <= self.vocabulary.size:
+            return self.image_head(hidden)[..., start - border : stop - border]
+        raise ValueError(f"ids {start}..{stop - 1} belong to no single head")
 
     def read(self, pixels: Tensor) -> Tensor:
-        """Pictures [B, 3, S, S], normalised to [-1, 1] -> features [B, patches, d] for the line."""
+        """Pictures [B, 3, S, S], normalised to [-1, 1] -> features [B, patches, d] for the line.
+
+        Raises:
+            ValueError: the model has no reading path of its own.
+        """
+        if self.vision is None:
+            raise ValueError("this model has no vision encoder: it reads pictures as ids")
         pixels = pixels.to(self.device, self.dtype)
         return self.vision_aligner(self.vision(pixels))
 

@@ -1,33 +1,57 @@
-"""Messages -> lines of ids with slots for pictures.
+"""Messages -> lines of ids with features for pictures.
 
 A template is a list of pieces: special tokens, which are trusted and become their ids, ordinary
 text, which never does, and pictures. Neighbouring text is tokenized together, as the references
 do, because a tokenizer may merge across the seam.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal
 
+from torch import Tensor
+
+from unitok_engine import Features
 from unitok_tokenizers.text import TextTokenizer
 
 Role = Literal["user", "assistant"]
 
 
 @dataclass(frozen=True)
+class Vectors:
+    """A stretch of a line that is no ids but vectors; `placeholder` holds its places.
+
+    `compute` gives [length, d], when a prefill first needs it; equal digests mean equal vectors.
+    """
+
+    placeholder: int
+    length: int
+    digest: str
+    compute: Callable[[], Tensor]
+
+
+@dataclass(frozen=True)
+class ReadPicture:
+    """How a picture that is read enters a line: stretches of ids and of vectors, in order."""
+
+    segments: tuple[tuple[int, ...] | Vectors, ...]
+
+
+@dataclass(frozen=True)
 class Message:
-    """One turn: its text, and how many pictures stand before the text."""
+    """One turn: its text, and the pictures that stand before the text."""
 
     role: Role
     text: str
-    pictures: int = 0
+    pictures: tuple[ReadPicture, ...] = ()
 
 
 @dataclass(frozen=True)
 class Line:
-    """Ids, and where each picture's placeholders begin."""
+    """Ids, and the features that stand in for some of them."""
 
     ids: tuple[int, ...]
-    slots: tuple[int, ...] = ()
+    features: tuple[Features, ...] = ()
 
 
 @dataclass
@@ -36,22 +60,30 @@ class LineBuilder:
 
     tokenizer: TextTokenizer
     ids: list[int] = field(default_factory=list)
-    slots: list[int] = field(default_factory=list)
+    features: list[Features] = field(default_factory=list)
     _text: str = ""
 
     def special(self, token: str) -> "LineBuilder":
-        self.flush().ids.append(self.tokenizer.id(token))
+        return self.id(self.tokenizer.id(token))
+
+    def id(self, id: int) -> "LineBuilder":
+        self.flush().ids.append(id)
         return self
 
     def text(self, text: str) -> "LineBuilder":
         self._text += text
         return self
 
-    def picture(self, begin: str, placeholder: str, end: str, length: int) -> "LineBuilder":
-        self.special(begin)
-        self.slots.append(len(self.ids))
-        self.ids += [self.tokenizer.id(placeholder)] * length
-        return self.special(end)
+    def picture(self, picture: ReadPicture) -> "LineBuilder":
+        self.flush()
+        for segment in picture.segments:
+            if isinstance(segment, Vectors):
+                where = len(self.ids), segment.length
+                self.features.append(Features(*where, segment.digest, segment.compute))
+                self.ids += [segment.placeholder] * segment.length
+            else:
+                self.ids += segment
+        return self
 
     def flush(self) -> "LineBuilder":
         if self._text:
@@ -61,4 +93,4 @@ class LineBuilder:
 
     def line(self) -> Line:
         self.flush()
-        return Line(tuple(self.ids), tuple(self.slots))
+        return Line(tuple(self.ids), tuple(self.features))

@@ -35,7 +35,8 @@ class VisionBlock(nn.Module):
         self.norm1 = nn.LayerNorm(config.hidden_size, config.norm_eps)
         self.attention = VisionAttention(config.hidden_size, config.heads)
         self.norm2 = nn.LayerNorm(config.hidden_size, config.norm_eps)
-        self.mlp = Projector(config.hidden_size, config.intermediate_size, config.hidden_size)
+        size = config.hidden_size
+        self.mlp = Projector(size, config.intermediate_size, size, config.activation)
 
     def forward(self, x: Tensor) -> Tensor:
         x = x + self.attention(self.norm1(x))

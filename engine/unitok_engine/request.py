@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from math import isfinite
 from typing import Literal, Protocol
 
@@ -79,13 +80,17 @@ class Plan(Protocol):
     def next(self, emitted: Sequence[int]) -> Allow | Force | Stop: ...
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class FreePlan:
-    """Ids from a range until a stop id ("stop", dropped) or `max_tokens` ids ("length")."""
+    """Ids from a range until a stop id ("stop", dropped) or `max_tokens` ids ("length").
+
+    mask: bool [id_range.size], True where allowed; None allows the whole range.
+    """
 
     id_range: IdRange
     stop_ids: frozenset[int]
     max_tokens: int
+    mask: Tensor | None = None
 
     def __post_init__(self) -> None:
         if self.max_tokens < 1:
@@ -93,6 +98,11 @@ class FreePlan:
         outside = [id for id in self.stop_ids if id not in self.id_range]
         if outside:
             raise ValueError(f"stop id {outside[0]} lies outside the plan's id range")
+        _ = self.allow  # which checks the mask
+
+    @cached_property
+    def allow(self) -> Allow:
+        return Allow(self.id_range, self.mask)
 
     @property
     def max_length(self) -> int:
@@ -107,7 +117,7 @@ class FreePlan:
             return Stop("stop", drop=1)
         if len(emitted) >= self.max_tokens:
             return Stop("length")
-        return Allow(self.id_range)
+        return self.allow
 
 
 @dataclass(frozen=True)

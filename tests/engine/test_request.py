@@ -53,6 +53,14 @@ def test_a_wrong_value_is_refused_with_a_word_about_it(make, words):
         make()
 
 
+def test_a_free_plan_may_be_masked():
+    mask = torch.arange(10) != 4
+    allowed = FreePlan(RANGE, frozenset({12}), 3, mask).next([11])
+    assert isinstance(allowed, Allow) and allowed.mask is mask
+    with pytest.raises(ValueError, match="mask must be"):
+        FreePlan(RANGE, frozenset(), 3, mask[1:])
+
+
 def test_a_free_plan_ends_at_a_stop_id_or_at_its_bound():
     plan = FreePlan(RANGE, frozenset({12}), 3)
     assert isinstance(plan.next([]), Allow)

@@ -9,7 +9,8 @@ import pytest
 import torch
 from transformers import GenerationConfig, JanusForConditionalGeneration
 
-from unitok.config import DEFAULT, ModelConfig
+from unitok.checkpoint import parameters
+from unitok.config import DEFAULT, JanusConfig
 from unitok.families import janus
 from unitok.model import UnifiedModel
 from unitok_engine import IdRange
@@ -21,7 +22,7 @@ CONV = dataclasses.replace(
 )
 
 
-def randomised(config: ModelConfig) -> UnifiedModel:
+def randomised(config: JanusConfig) -> UnifiedModel:
     torch.manual_seed(0)
     model = UnifiedModel(config).eval()
     with torch.no_grad():
@@ -136,8 +137,8 @@ def test_our_own_loader_gives_the_same_tensors_back(pair):
     config = janus.config_from_json(json.loads((folder / "config.json").read_text()))
     assert config == model.config
     loaded = janus.load_weights(folder, config, torch.float32, "cpu")
-    ours = janus.stored_keys(model)
-    for name, tensor in janus.stored_keys(loaded).items():
+    ours = parameters(model)
+    for name, tensor in parameters(loaded).items():
         assert torch.equal(tensor, ours[name]), name
     pictures = torch.rand(2, 3, 64, 64)
     codes = model.image_tokenizer.encode(pictures)

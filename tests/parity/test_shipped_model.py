@@ -9,6 +9,7 @@ from transformers import GenerationConfig, JanusForConditionalGeneration
 import unitok
 from unitok.api import DEFAULT_FOLDER
 from unitok.emoji.scenes import SceneSampler, render, to_pil
+from unitok.families import Wish
 from unitok.prompt import Message
 from unitok_engine import Branch, Request, Sampling
 
@@ -34,10 +35,11 @@ def theirs():
 @pytest.mark.parametrize("prompt", PROMPTS)
 def test_a_guided_greedy_drawing_has_the_same_ids_and_pixels(ours, theirs, prompt):
     family = ours.family
-    lines = family.draw([Message("user", prompt)], 2.0, None)
+    drawing = family.draw([Message("user", prompt)], Wish(2.0))
+    lines = drawing.lines
     request = Request(
         tuple(Branch(line.ids, weight) for line, weight in lines),
-        family.picture_plan(),
+        drawing.plan,
         Sampling(temperature=0),
     )
     output = next(iter(ours.engine.run([request])))
@@ -61,7 +63,7 @@ def test_a_guided_greedy_drawing_has_the_same_ids_and_pixels(ours, theirs, promp
     )
     assert torch.equal(codes, reference)
     pixels = (theirs.decode_image_tokens(reference).permute(0, 3, 1, 2) + 1) / 2
-    assert torch.allclose(family.paint([output.ids]), pixels.clamp(0, 1), atol=1e-4)
+    assert torch.allclose(drawing.paint([output.ids]), pixels.clamp(0, 1), atol=1e-4)
 
 
 def test_captions_have_the_same_ids(ours, theirs):
@@ -69,7 +71,8 @@ def test_captions_have_the_same_ids(ours, theirs):
     for picture in render(SceneSampler(77, "heldout").batch(4)):
         image = to_pil(picture)
         said = ours.caption(image).text
-        line = family.answer([Message("user", family.defaults.question, pictures=1)], None)
+        asked = Message("user", family.defaults.question, (family.read(image),))
+        line = family.answer([asked], None)
         ids = torch.tensor([line.ids])
         reference = theirs.generate(
             input_ids=ids,

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from tests.unitok.tiny import TINY, save_tiny, tiny_model
 from unitok.config import DEFAULT, JANUS_PRO_1B
-from unitok.families import janus, open_folder
+from unitok.families import Wish, janus, open_folder
 from unitok.families.janus import Preprocessor, config_from_json, config_to_json
 from unitok.prompt import Message
 
@@ -134,10 +134,10 @@ def test_a_truncated_weight_file_is_one_clear_error(folder: Path, keep: int):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("config.json", "config.json is missing"),
+        ("config.json", "has no config.json"),
         ("preprocessor_config.json", "preprocessor_config.json is missing"),
         ("tokenizer.json", "no tokenizer.json and no tokenizer.model"),
-        ("model.safetensors", "model.safetensors is missing"),
+        ("model.safetensors", "neither model.safetensors nor pytorch_model.bin"),
     ],
 )
 def test_a_folder_that_lacks_a_file_says_which(folder: Path, name: str, message: str):
@@ -237,21 +237,22 @@ def test_a_picture_of_the_right_size_is_only_normalised():
 
 def test_guided_lines_weigh_one_in_all(whole: Path):
     family, ask = opened(whole), [Message("user", "a dog"), Message("user", "two cats")]
-    (line, weight), (against, other) = family.draw(ask, 3.0, None)
+    (line, weight), (against, other) = family.draw(ask, Wish(3.0)).lines
     assert (weight, other) == (3.0, -2.0)
     assert line == family.template.draw(ask)
     alone = family.template.draw(ask[-1:])
     assert against == family.template.unconditional(alone), "the last request, without the talk"
-    assert family.draw(ask, 1.0, "a cat") == [(line, 1.0)]
-    assert family.draw(ask, 2.0, "a cat")[1][0] == family.template.negative("a cat")
+    assert family.draw(ask, Wish(1.0, "a cat")).lines == ((line, 1.0),)
+    assert family.draw(ask, Wish(2.0, "a cat")).lines[1][0] == family.template.negative("a cat")
 
 
 def test_plans_follow_the_vocabulary(whole: Path):
     family = opened(whole)
-    text, painted = family.text_plan(9), family.picture_plan()
+    text, drawing = family.text_plan(9), family.draw([Message("user", "a dog")], Wish(2.0))
+    painted = drawing.plan
     assert (text.max_length, text.exact) == (9, False)
     assert (painted.max_length, painted.exact) == (16, True)
     ids = [[640 + i for i in range(16)]]
-    assert family.paint(ids).shape == (1, 3, 64, 64)
+    assert drawing.paint(ids).shape == (1, 3, 64, 64)
     with pytest.raises(ValueError, match="not an image id"):
-        family.paint([[0] * 16])
+        drawing.paint([[0] * 16])

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from tests.unitok.tiny import PATCHES, TINY, tiny_model
-from unitok.config import DecoderConfig, ModelConfig
+from unitok.config import DecoderConfig, JanusConfig
 from unitok.layers import RotaryTable, causal_attention, rotate
 from unitok.model import UnifiedModel
 from unitok_engine import (
@@ -152,7 +152,8 @@ def test_logits_come_from_the_head_of_their_range(model: UnifiedModel):
     text, image = model.text_head(hidden), model.image_head(hidden)
     assert torch.equal(model.logits(hidden, TEXT), text)
     assert torch.equal(model.logits(hidden, IMAGE), image)
-    assert torch.equal(model.logits(hidden, IdRange(10, 20)), text[:, 10:20])
+    part = model.logits(hidden, IdRange(10, 20))  # by fewer rows of the head
+    torch.testing.assert_close(part, text[:, 10:20], atol=1e-5, rtol=0)
     assert torch.equal(model.logits(hidden, IdRange(650, 688)), image[:, 10:])
 
 
@@ -194,4 +195,4 @@ def test_sizes_that_do_not_fit_are_refused():
         DecoderConfig(10, 8, 8, 1, heads=4, kv_heads=3, head_dim=2, max_positions=8)
     vision = dataclasses.replace(TINY.vision, patch_size=8)
     with pytest.raises(ValueError, match="64 patches to read but 16 codes to paint"):
-        ModelConfig(TINY.decoder, vision, TINY.image_tokenizer)
+        JanusConfig(TINY.decoder, vision, TINY.image_tokenizer)

@@ -77,7 +77,7 @@ def test_captions_and_guided_drawings_share_every_forward(
 ):
     model = tiny_api(max_batch_tokens)
     witness = Witness(model.family.model, monkeypatch)
-    requests = [model._request(asked)[1] for asked in mixed_requests()]
+    requests = [model._request(asked, 0)[0] for asked in mixed_requests()]
     lines = {model.engine.add(request): len(request.branches) for request in requests}
     assert sum(lines.values()) == CAPTIONS + 2 * DRAWINGS
 

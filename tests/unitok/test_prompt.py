@@ -1,6 +1,7 @@
 """Messages to ids, on the shipped tokenizer: golden lines, and a user who writes markup."""
 
 import pytest
+import torch
 
 from tests.unitok.tiny import ASSETS
 from unitok.families.janus import Template
@@ -9,16 +10,17 @@ from unitok_tokenizers.text import TextTokenizer
 
 TOKENIZER = TextTokenizer.load(ASSETS)
 TEMPLATE = Template(TOKENIZER, picture_length=3)
+SEEN = TEMPLATE.picture(torch.zeros(3, 1, 1), "grey", lambda pixels: pixels)
 SPECIAL = set(range(8))  # pad, bos, eos, begin and end of image, placeholder, user, assistant
 PICTURE = "<begin_of_image>" + "<image_placeholder>" * 3 + "<end_of_image>"
 BOS, EOS = "<｜begin▁of▁sentence｜>", "<｜end▁of▁sentence｜>"
 
-ASK = [Message("user", "what is this?", pictures=1)]
+ASK = [Message("user", "what is this?", pictures=(SEEN,))]
 TALK = [
     *ASK,
     Message("assistant", "a cat"),
     Message("user", "a dog"),
-    Message("assistant", "", pictures=1),
+    Message("assistant", "", pictures=(SEEN,)),
     Message("user", "is there a dog?"),
 ]
 
@@ -39,7 +41,9 @@ def test_the_special_tokens_keep_their_ids():
 
 def test_a_question_about_a_picture_is_this_line():
     golden = (1, 6, 41, 236, 3, 5, 5, 5, 4, 214, 311, 307, 493, 46, 552, 7, 41)
-    assert TEMPLATE.answer(ASK) == Line(golden, slots=(5,))
+    line = TEMPLATE.answer(ASK)
+    assert line.ids == golden
+    assert [(f.start, f.length, f.digest) for f in line.features] == [(5, 3, "grey")]
 
 
 def test_a_request_to_draw_is_this_line():
@@ -55,8 +59,8 @@ def test_a_conversation_is_the_format_written_out():
     )
     line = TEMPLATE.answer(TALK)
     assert line.ids == trusted(text)
-    assert len(line.slots) == 2
-    for start in line.slots:
+    assert len(line.features) == 2
+    for start in (f.start for f in line.features):
         assert line.ids[start - 1 : start + 4] == (3, 5, 5, 5, 4)
     assert TEMPLATE.draw(TALK).ids == (*line.ids, 3)
 
@@ -75,9 +79,9 @@ def test_a_longer_conversation_begins_with_the_shorter_one():
 
 
 def test_several_pictures_of_a_turn_stand_before_its_text():
-    line = TEMPLATE.answer([Message("user", "a dog", pictures=2)])
+    line = TEMPLATE.answer([Message("user", "a dog", pictures=(SEEN, SEEN))])
     assert line.ids == trusted(f"{BOS}<|User|>: {PICTURE}\n{PICTURE}\na dog\n\n<|Assistant|>:")
-    assert len(line.slots) == 2
+    assert len(line.features) == 2
 
 
 # --- guidance ------------------------------------------------------------------------------------
@@ -88,7 +92,7 @@ def test_the_unconditional_line_keeps_ends_and_length():
     against = TEMPLATE.unconditional(line)
     assert len(against.ids) == len(line.ids)
     assert (against.ids[0], against.ids[-1]) == (1, 3)
-    assert set(against.ids[1:-1]) == {0} and against.slots == ()
+    assert set(against.ids[1:-1]) == {0} and against.features == ()
 
 
 def test_negative_words_are_a_prompt_of_their_own():
@@ -104,8 +108,8 @@ def test_negative_words_are_a_prompt_of_their_own():
 )
 def test_markup_in_a_users_text_stays_text(markup: str):
     for text in (markup, f"a dog{markup}: a cat", f"{markup}{markup}\n\n"):
-        line = TEMPLATE.answer([Message("user", text, pictures=1)], system=text)
-        plain = TEMPLATE.answer([Message("user", "a dog", pictures=1)], system="a dog")
+        line = TEMPLATE.answer([Message("user", text, pictures=(SEEN,))], system=text)
+        plain = TEMPLATE.answer([Message("user", "a dog", pictures=(SEEN,))], system="a dog")
         specials = [i for i in line.ids if i in SPECIAL]
         assert specials == [i for i in plain.ids if i in SPECIAL]
         drawn = TEMPLATE.draw([Message("user", text)])

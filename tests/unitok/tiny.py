@@ -4,7 +4,7 @@ from pathlib import Path
 
 import torch
 
-from unitok.config import DecoderConfig, ModelConfig, VisionConfig
+from unitok.config import DecoderConfig, JanusConfig, VisionConfig
 from unitok.families.janus import Template
 from unitok.model import UnifiedModel
 from unitok.training.export import save_folder
@@ -14,7 +14,7 @@ from unitok_tokenizers.text import TextTokenizer
 ASSETS = Path(__file__).resolve().parents[2] / "unitok" / "assets" / "default"
 PATCHES = 16
 
-TINY = ModelConfig(
+TINY = JanusConfig(
     decoder=DecoderConfig(
         vocab_size=640,
         hidden_size=64,
@@ -42,7 +42,7 @@ TINY = ModelConfig(
 )
 
 
-def tiny_model(seed: int = 0, config: ModelConfig = TINY) -> UnifiedModel:
+def tiny_model(seed: int = 0, config: JanusConfig = TINY) -> UnifiedModel:
     torch.manual_seed(seed)
     model = UnifiedModel(config).eval().requires_grad_(False)
     for name, parameter in model.named_parameters():

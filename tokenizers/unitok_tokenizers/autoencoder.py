@@ -1,8 +1,8 @@
-"""Convolutional encoder and decoder of VQ-16-type image tokenizers, and a patch-wise encoder.
+"""Convolutional encoder and decoder of VQGAN-type image tokenizers, and a patch-wise encoder.
 
 The convolutional pair is the VQGAN of Esser et al. 2021 (https://arxiv.org/abs/2012.09841) as
-LlamaGen (https://arxiv.org/abs/2406.06525) and Janus (https://arxiv.org/abs/2410.13848) use it, at
-any size.
+LlamaGen (https://arxiv.org/abs/2406.06525), Janus (https://arxiv.org/abs/2410.13848) and Chameleon
+(https://arxiv.org/abs/2405.09818) use it, at any size.
 """
 
 from dataclasses import dataclass
@@ -27,13 +27,18 @@ class AutoencoderConfig:
     res_blocks: int = 2
     encoder: str = "conv"  # "conv": VQ-16's; "patch": each code sees its own patch alone
     patch_width: int = 256  # channels of the patch-wise encoder
+    quantizer: str = "cosine"  # nearest code by "cosine" (VQ-16) or "euclidean" (Chameleon)
+    attention: bool = True  # at the lowest level too (VQ-16), or in the middle alone (Chameleon)
+    decoder: bool = True  # False: the checkpoint has no half that paints
 
     def __post_init__(self) -> None:
         if self.encoder not in ("conv", "patch"):
             raise ValueError(f"encoder must be 'conv' or 'patch', not {self.encoder!r}")
+        if self.quantizer not in ("cosine", "euclidean"):
+            raise ValueError(f"quantizer must be 'cosine' or 'euclidean', not {self.quantizer!r}")
         if self.image_size % self.downsample:
             raise ValueError(f"image_size {self.image_size} is no multiple of {self.downsample}")
-        if any(self.base_channels * m % GROUPS for m in self.channel_multiplier):
+        if any(self.base_channels * m % GROUPS for m in (1, *self.channel_multiplier)):
             raise ValueError(f"each level needs a multiple of {GROUPS} channels")
 
     @property
@@ -152,7 +157,13 @@ class ConvEncoder(nn.Module):
         last = len(widths) - 1
         self.conv_in = nn.Conv2d(3, config.base_channels, 3, padding=1)
         self.levels = nn.ModuleList(
-            Level(a, b, config.res_blocks, i == last, nn.Identity() if i == last else Downsample(b))
+            Level(
+                a,
+                b,
+                count=config.res_blocks,
+                attention=config.attention and i == last,
+                resample=nn.Identity() if i == last else Downsample(b),
+            )
             for i, (a, b) in enumerate(zip(before, widths, strict=True))
         )
         self.middle = Middle(widths[-1])
@@ -211,7 +222,13 @@ class ConvDecoder(nn.Module):
         self.conv_in = nn.Conv2d(config.latent_channels, widths[0], 3, padding=1)
         self.middle = Middle(widths[0])
         self.levels = nn.ModuleList(
-            Level(a, b, config.res_blocks + 1, i == 0, nn.Identity() if i == last else Upsample(b))
+            Level(
+                a,
+                b,
+                count=config.res_blocks + 1,
+                attention=config.attention and i == 0,
+                resample=nn.Identity() if i == last else Upsample(b),
+            )
             for i, (a, b) in enumerate(zip(before, widths, strict=True))
         )
         self.norm_out = norm(widths[-1])
@@ -224,6 +241,16 @@ class ConvDecoder(nn.Module):
         for level in self.levels:
             x = level(x)
         return self.conv_out(F.silu(self.norm_out(x)))
+
+
+class NoDecoder(nn.Module):
+    """Stands where a checkpoint has no decoder, as in transformers' folders of Chameleon."""
+
+    def forward(self, latents: Tensor) -> Tensor:
+        raise ValueError(
+            "this checkpoint has no VQ decoder, so it cannot paint; load the original files, "
+            "which have one"
+        )
 
 
 def make_encoder(config: AutoencoderConfig) -> nn.Module:

@@ -1,13 +1,13 @@
-"""Checkpoint families: one file each. `open_folder` tells them by config.json."""
+"""Checkpoint families: one file each. `open_folder` finds the one that knows a folder."""
 
+import pkgutil
+from importlib import import_module
 from pathlib import Path
 
 import torch
 
-from unitok.families import janus
-from unitok.families.family import Defaults, Family, read_json
-
-LOADERS = {"janus": janus.load}
+from unitok.families.family import Defaults, Drawing, Family, Wish
+from unitok.files import read_json
 
 
 def open_folder(folder: Path, device: str, dtype: torch.dtype) -> Family:
@@ -19,10 +19,18 @@ def open_folder(folder: Path, device: str, dtype: torch.dtype) -> Family:
     """
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder}: no such folder")
-    kind = read_json(folder / "config.json").get("model_type")
-    if kind not in LOADERS:
-        raise ValueError(f"{folder}: model_type {kind!r} is none of {', '.join(LOADERS)}")
-    return LOADERS[kind](folder, device, dtype)
+    config = read_json(folder / "config.json", optional=True)
+    names = frozenset(path.name for path in folder.iterdir())
+    for module in pkgutil.iter_modules(__path__, f"{__name__}."):
+        family = import_module(module.name)
+        if hasattr(family, "recognises") and family.recognises(config, names):
+            return family.load(folder, device, dtype)
+    if not config:
+        raise FileNotFoundError(f"{folder} has no config.json; is it a model's folder?")
+    raise ValueError(
+        f"{folder}: config.json says model_type {config.get('model_type')!r}, "
+        "which is no family that unitok reads (docs/checkpoints.md lists them)"
+    )
 
 
-__all__ = ["Defaults", "Family", "open_folder"]
+__all__ = ["Defaults", "Drawing", "Family", "Wish", "open_folder"]

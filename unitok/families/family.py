@@ -1,16 +1,20 @@
-"""What a checkpoint family has to say for itself, so that the API needs no `if`."""
+"""What a checkpoint family has to say for itself, so that the API needs no `if`.
 
-import json
-from collections.abc import Callable, Mapping, Sequence
+A family is a module of this package with a function `recognises(config, names)`, which tells by
+config.json (empty if there is none) and the file names of a folder whether it is of this family,
+and a function `load(folder, device, dtype)`, which opens it. `open_folder` finds the module.
+"""
+
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from PIL import Image
 from torch import Tensor
 
 from unitok.model import UnifiedModel
-from unitok.prompt import Line, Message
+from unitok.prompt import Line, Message, ReadPicture
 from unitok_engine import Plan
 from unitok_tokenizers.text import TextTokenizer
 
@@ -32,6 +36,31 @@ class Defaults:
     known_words: frozenset[str] | None = None
 
 
+@dataclass(frozen=True)
+class Wish:
+    """What a caller may ask of a drawing, beside its words; None follows the family.
+
+    size: width and height in pixels. negative: words to steer away from.
+    """
+
+    guidance: float
+    negative: str | None = None
+    size: tuple[int, int] | None = None
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A picture to be painted.
+
+    lines: after which the model paints, with their weights, which sum to 1. plan: what it may emit.
+    paint: what the plan emitted for n pictures -> pictures [n, 3, H, W] in [0, 1].
+    """
+
+    lines: tuple[tuple[Line, float], ...]
+    plan: Plan
+    paint: Callable[[Sequence[Sequence[int]]], Tensor]
+
+
 class Family(Protocol):
     """A loaded checkpoint: model, words, pictures, prompts and plans."""
 
@@ -40,46 +69,44 @@ class Family(Protocol):
     tokenizer: TextTokenizer
     defaults: Defaults
     max_context: int
-    preprocess: Callable[[Image.Image], Tensor]
+    picture_size: tuple[int, int]  # width and height of a drawing, in pixels, unless asked
+    picture_tokens: int  # of such a drawing
 
-    def answer(self, messages: Sequence[Message], system: str | None) -> Line:
-        """The line after which the model writes."""
+    def read(self, image: Image.Image) -> ReadPicture:
+        """An RGB picture -> what it is in a line; the costly part waits until it is needed."""
         ...
 
-    def draw(
-        self, messages: Sequence[Message], guidance: float, negative: str | None
-    ) -> list[tuple[Line, float]]:
-        """The weighted lines after which the model paints; weights sum to 1."""
+    def answer(self, messages: Sequence[Message], system: str | None) -> Line:
+        """The line after which the model writes.
+
+        Raises:
+            ValueError: the family cannot have such a conversation.
+        """
+        ...
+
+    def draw(self, messages: Sequence[Message], wish: Wish) -> Drawing:
+        """What it takes to paint the last message's wish.
+
+        Raises:
+            ValueError: this checkpoint cannot paint, or not at this size.
+        """
         ...
 
     def text_plan(self, max_tokens: int) -> Plan: ...
 
-    def picture_plan(self) -> Plan: ...
+    def save(self, folder: Path, layout: str | None) -> None:
+        """Write the checkpoint into a folder; layout: whose names, None for the usual ones.
 
-    def read(self, pixels: Tensor) -> Tensor:
-        """Preprocessed pixels [B, 3, S, S] -> features [B, n, d] that fill a picture's slot."""
+        Raises:
+            ValueError: the family cannot be written, or knows no such layout.
+        """
         ...
 
-    def paint(self, ids: Sequence[Sequence[int]]) -> Tensor:
-        """What picture plans emitted -> pictures [B, 3, S, S] in [0, 1]."""
-        ...
 
-
-def read_json(path: Path, optional: bool = False) -> Mapping[str, Any]:
-    """A JSON object of a checkpoint folder.
-
-    Raises:
-        FileNotFoundError: it is missing and not optional.
-        ValueError: it cannot be parsed.
-    """
-    if not path.is_file():
-        if optional:
-            return {}
-        raise FileNotFoundError(f"{path} is missing; the folder is not complete")
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is not JSON: {error}") from None
-    if not isinstance(data, dict):
-        raise ValueError(f"{path} holds no JSON object")
-    return data
+def painted_size(wish: Wish, size: tuple[int, int]) -> None:
+    """Raise ValueError if a wish asks for another size than the only one a family paints."""
+    if wish.size is not None and wish.size != size:
+        raise ValueError(
+            f"this model paints {size[0]} x {size[1]} pixels only, "
+            f"not {wish.size[0]} x {wish.size[1]}"
+        )

@@ -4,9 +4,7 @@ Paper: https://arxiv.org/abs/2410.13848 and https://arxiv.org/abs/2501.17811. Th
 config.json, model.safetensors, tokenizer.json, preprocessor_config.json, generation_config.json.
 """
 
-import json
-import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,18 +12,26 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
-from unitok.config import DecoderConfig, ModelConfig, VisionConfig
-from unitok.families.family import Defaults, read_json
-from unitok.layers import RotaryTable
+from unitok.checkpoint import (
+    fill,
+    open_tensors,
+    ready,
+    renaming,
+    stored_tensors,
+    write_json,
+    write_tensors,
+)
+from unitok.config import DecoderConfig, JanusConfig, VisionConfig
+from unitok.families.family import Defaults, Drawing, Wish, painted_size
+from unitok.families.settings import check_settings, read_decoder
+from unitok.files import read_json
 from unitok.model import UnifiedModel
-from unitok.prompt import Line, LineBuilder, Message, Role
+from unitok.pictures import digest
+from unitok.prompt import Line, LineBuilder, Message, ReadPicture, Role, Vectors
 from unitok_engine import FixedPlan, FreePlan, IdRange, Plan
 from unitok_tokenizers.autoencoder import AutoencoderConfig
-from unitok_tokenizers.quantizer import CosineQuantizer
 from unitok_tokenizers.text import TextTokenizer
 
 SYSTEM = (
@@ -34,11 +40,11 @@ SYSTEM = (
     "language."
 )
 
-# Our names -> transformers' names, applied in order. What is derived is not stored.
+# Our names -> transformers' names, applied in order.
 LAYERS = "model.language_model.layers."
 VISION = "model.vision_model."
 SEEING = rf"{VISION}encoder.layers.\1."
-RENAMES = [
+TRANSFORMERS = renaming([
     (r"^text_embedding\.", "model.language_model.embed_tokens."),
     (r"^text_head\.", "lm_head."),
     (r"^decoder\.norm\.", "model.language_model.norm."),
@@ -72,21 +78,7 @@ RENAMES = [
     (r"^(model\.vqmodel\..*)\.middle\.block(\d)\.", r"\1.mid.block_\2."),
     (r"^(model\.vqmodel\..*)\.middle\.attention\.proj\.", r"\1.mid.attn_1.proj_out."),
     (r"^(model\.vqmodel\..*)\.middle\.attention\.", r"\1.mid.attn_1."),
-]  # fmt: skip
-
-
-def checkpoint_name(key: str) -> str:
-    """Our parameter's name -> its name in a transformers Janus checkpoint."""
-    for pattern, replacement in RENAMES:
-        key = re.sub(pattern, replacement, key)
-    return key
-
-
-def stored_keys(model: UnifiedModel) -> dict[str, Tensor]:
-    """Checkpoint name -> tensor; the quantizer's working state follows from the codebook."""
-    state = model.state_dict()
-    derived = "image_tokenizer.quantizer.vq."
-    return {checkpoint_name(k): v for k, v in state.items() if not k.startswith(derived)}
+])  # fmt: skip
 
 
 # --- prompts -------------------------------------------------------------------------------------
@@ -119,11 +111,11 @@ class Template:
         self.open_turn(builder, message.role)
         if message.role == "user":
             builder.text(" ")
-            for _ in range(message.pictures):
-                self.picture(builder).text("\n")
+            for picture in message.pictures:
+                builder.picture(picture).text("\n")
             return builder.text(message.text + "\n\n")
-        for _ in range(message.pictures):
-            self.picture(builder)
+        for picture in message.pictures:
+            builder.picture(picture)
         if message.text:
             builder.text(" " + message.text)
         return builder.special(self.eos)
@@ -132,10 +124,13 @@ class Template:
         """Add "ROLE:", after which the speaker goes on."""
         return builder.special(self.user if role == "user" else self.assistant).text(":")
 
-    def picture(self, builder: LineBuilder) -> LineBuilder:
-        return builder.picture(
-            self.begin_of_image, self.placeholder, self.end_of_image, self.picture_length
+    def picture(self, pixels: Tensor, digest: str, read: Callable[[Tensor], Tensor]) -> ReadPicture:
+        """Pixels [3, S, S], read [B, 3, S, S] -> [B, n, d] when needed, between their marks."""
+        begin, place, end = map(
+            self.tokenizer.id, (self.begin_of_image, self.placeholder, self.end_of_image)
         )
+        vectors = Vectors(place, self.picture_length, digest, lambda: read(pixels[None])[0])
+        return ReadPicture(((begin,), vectors, (end,)))
 
     def answer(self, messages: Sequence[Message], system: str = "") -> Line:
         """The line after which the model writes its next message."""
@@ -167,8 +162,8 @@ class Template:
 # --- config.json ---------------------------------------------------------------------------------
 
 
-def config_to_json(config: ModelConfig, image_token_id: int, dtype: str) -> dict[str, Any]:
-    """ModelConfig -> the dictionary transformers' JanusConfig reads."""
+def config_to_json(config: JanusConfig, image_token_id: int, dtype: str) -> dict[str, Any]:
+    """JanusConfig -> the dictionary transformers' JanusConfig reads."""
     d, v, t = config.decoder, config.vision, config.image_tokenizer
     vq = {
         "model_type": "janus_vqgan",
@@ -223,35 +218,52 @@ def config_to_json(config: ModelConfig, image_token_id: int, dtype: str) -> dict
     }
 
 
-def config_from_json(data: Mapping[str, Any]) -> ModelConfig:
-    """The dictionary of config.json -> ModelConfig; absent keys take transformers' defaults.
+LLAMA = DecoderConfig(  # what transformers takes for absent settings
+    vocab_size=32000,
+    hidden_size=4096,
+    intermediate_size=11008,
+    layers=32,
+    heads=32,
+    kv_heads=32,
+    head_dim=128,
+    max_positions=2048,
+)
+READ = {"text_config", "vision_config", "vq_config", "image_token_id", "tie_word_embeddings"}
+VISION_READ = """image_size patch_size hidden_size mlp_ratio num_hidden_layers num_attention_heads
+    layer_norm_eps projection_dim num_image_tokens""".split()
+VISION_NEUTRAL = {
+    "hidden_act": ("gelu",),
+    "num_channels": (3,),
+    "attention_bias": (True,),
+    "use_qk_norm": (False,),
+    "depth": (2,),
+    "hidden_dropout_rate": (0.0,),
+    "projection_dropout": (0.0,),
+}
+VQ_READ = """embed_dim num_embeddings latent_channels base_channels channel_multiplier
+    num_res_blocks encoder patch_width num_patches projection_dim image_token_embed_dim""".split()
+VQ_NEUTRAL = {
+    "double_latent": (False,),
+    "in_channels": (3,),
+    "out_channels": (3,),
+    "hidden_act": ("gelu",),
+    "num_hidden_layers": (2,),
+}
+
+
+def config_from_json(data: Mapping[str, Any]) -> JanusConfig:
+    """The dictionary of config.json -> JanusConfig; absent keys take transformers' defaults.
 
     Raises:
         ValueError: another model type, or a setting that would change the maths.
     """
     if data.get("model_type") != "janus":
         raise ValueError(f"model_type is {data.get('model_type')!r}; this loader reads 'janus'")
-    if "quantization_config" in data:
-        raise ValueError("quantization_config is set; load the unquantised checkpoint instead")
-    text, vision, vq = (
-        dict(data.get(k) or {}) for k in ("text_config", "vision_config", "vq_config")
-    )
-    rope = text.get("rope_parameters") or text.get("rope_scaling") or {}
-    if rope.get("rope_type", rope.get("type", "default")) != "default":
-        raise ValueError(f"rope scaling {rope} is not supported")
-    heads, hidden = text.get("num_attention_heads", 32), text.get("hidden_size", 4096)
-    decoder = DecoderConfig(
-        vocab_size=text.get("vocab_size", 32000),
-        hidden_size=hidden,
-        intermediate_size=text.get("intermediate_size", 11008),
-        layers=text.get("num_hidden_layers", 32),
-        heads=heads,
-        kv_heads=text.get("num_key_value_heads") or heads,
-        head_dim=text.get("head_dim") or hidden // heads,
-        max_positions=text.get("max_position_embeddings", 2048),
-        rope_theta=float(rope.get("rope_theta", text.get("rope_theta", 10000.0))),
-        norm_eps=text.get("rms_norm_eps", 1e-6),
-    )
+    text, vision, vq = (data.get(f"{part}_config") or {} for part in ("text", "vision", "vq"))
+    check_settings(data, "config.json", READ)
+    check_settings(vision, "vision_config", VISION_READ, VISION_NEUTRAL)
+    check_settings(vq, "vq_config", VQ_READ, VQ_NEUTRAL)
+    decoder = read_decoder(text, "text_config", LLAMA)
     width = vision.get("hidden_size", 1024)
     reading = VisionConfig(
         image_size=vision.get("image_size", 384),
@@ -275,83 +287,36 @@ def config_from_json(data: Mapping[str, Any]) -> ModelConfig:
         encoder=vq.get("encoder", "conv"),
         patch_width=vq.get("patch_width", 256),
     )
-    return ModelConfig(decoder, reading, painting)
+    return JanusConfig(decoder, reading, painting)
 
 
 # --- weights -------------------------------------------------------------------------------------
 
 
 def load_weights(
-    folder: Path, config: ModelConfig, dtype: torch.dtype, device: str
+    folder: Path, config: JanusConfig, dtype: torch.dtype, device: str
 ) -> UnifiedModel:
-    """Build the model and fill it from `model.safetensors`, strictly.
+    """Build the model and fill it from the folder's weights, strictly.
 
     Raises:
-        FileNotFoundError: there is no model.safetensors.
+        FileNotFoundError: there are no weights.
         ValueError: an unreadable file; a missing, extra or misshapen key.
     """
-    path = folder / "model.safetensors"
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} is missing")
-    model = empty_model(config)
-    wanted = stored_keys(model)
-    names = {checkpoint_name(k): k for k in model.state_dict()}
-    try:
-        with safe_open(path, framework="pt") as file:
-            check_keys(wanted.keys(), file.keys(), path)
-            for name in wanted:
-                shape = file.get_slice(name).get_shape()
-                if list(shape) != list(wanted[name].shape):
-                    raise ValueError(f"{path}: {name} is {shape}, not {list(wanted[name].shape)}")
-                assign(model, names[name], file.get_tensor(name).to(device, dtype))
-    except SafetensorError as error:
-        raise ValueError(f"{path} cannot be read: {error}") from error
-    model.image_tokenizer.quantizer.refresh()
-    return model.to(device).eval()
-
-
-def empty_model(config: ModelConfig) -> UnifiedModel:
-    """A model whose parameters have shapes but no storage; what is derived is in place."""
     with torch.device("meta"):
         model = UnifiedModel(config)
-    d, t = config.decoder, config.image_tokenizer
-    model.decoder.rotary = RotaryTable(d.head_dim, d.max_positions, d.rope_theta)
-    model.image_tokenizer.quantizer = CosineQuantizer(t.codebook_size, t.code_dim)
-    return model
-
-
-def assign(model: torch.nn.Module, key: str, value: Tensor) -> None:
-    """Put a tensor in the place of a parameter or buffer."""
-    owner_name, _, leaf = key.rpartition(".")
-    owner = model.get_submodule(owner_name)
-    if leaf in owner._parameters:
-        owner._parameters[leaf] = torch.nn.Parameter(value, requires_grad=False)
-    else:
-        owner._buffers[leaf] = value
-
-
-def check_keys(wanted: Iterable[str], found: Iterable[str], path: Path) -> None:
-    """Raise ValueError, naming a few, unless both sets of keys are the same."""
-    wanted, found = set(wanted), set(found)
-    for what, keys in (("missing", wanted - found), ("unknown", found - wanted)):
-        if keys:
-            few = ", ".join(sorted(keys)[:3])
-            raise ValueError(f"{path}: {len(keys)} {what} keys, such as {few}")
+    fill(model, open_tensors(folder), TRANSFORMERS, dtype, device)
+    return ready(model, device)
 
 
 def save_weights(model: UnifiedModel, folder: Path, dtype: torch.dtype) -> None:
     """Write `model.safetensors` under transformers' names."""
-    tensors = {k: v.detach().to("cpu", dtype).contiguous() for k, v in stored_keys(model).items()}
-    # A model that was loaded from this file may still map it: replace it, never write into it.
-    temporary = folder / "model.safetensors.tmp"
-    save_file(tensors, temporary, metadata={"format": "pt"})
-    temporary.replace(folder / "model.safetensors")
+    write_tensors(stored_tensors(model, TRANSFORMERS, dtype), folder)
 
 
-def save_config(config: ModelConfig, folder: Path, image_token_id: int, dtype: torch.dtype) -> None:
+def save_config(config: JanusConfig, folder: Path, image_token_id: int, dtype: torch.dtype) -> None:
     """Write `config.json`."""
     data = config_to_json(config, image_token_id, str(dtype).removeprefix("torch."))
-    (folder / "config.json").write_text(json.dumps(data, indent=2) + "\n")
+    write_json(folder / "config.json", data)
 
 
 # --- pictures ------------------------------------------------------------------------------------
@@ -402,44 +367,54 @@ class Janus:
         self.name, self.model, self.template = name, model, template
         self.tokenizer, self.preprocess, self.defaults = template.tokenizer, preprocess, defaults
         self.max_context = model.config.decoder.max_positions
+        side = model.image_tokenizer.config.image_size
+        self.picture_size, self.picture_tokens = (side, side), template.picture_length
+
+    def read(self, image: Image.Image) -> ReadPicture:
+        pixels = self.preprocess(image)
+        return self.template.picture(pixels, digest(pixels, self.name), self.features)
+
+    def features(self, pixels: Tensor) -> Tensor:
+        """Pixels [B, 3, S, S] -> features [B, patches, d]."""
+        with torch.inference_mode():
+            return self.model.read(pixels)
 
     def answer(self, messages: Sequence[Message], system: str | None) -> Line:
         system = self.defaults.system if system is None else system
         return self.template.answer(messages, system)
 
-    def draw(
-        self, messages: Sequence[Message], guidance: float, negative: str | None
-    ) -> list[tuple[Line, float]]:
-        """Weighted lines; what guidance steers away from sees the last request alone."""
+    def draw(self, messages: Sequence[Message], wish: Wish) -> Drawing:
+        """What guidance steers away from sees the last request alone."""
+        painted_size(wish, self.picture_size)
+        image = self.model.vocabulary.image_range
+        plan = FixedPlan(IdRange(image.start, image.stop), self.picture_tokens)
         line = self.template.draw(messages)
-        if guidance == 1.0:
-            return [(line, 1.0)]
+        if wish.guidance == 1.0:
+            return Drawing(((line, 1.0),), plan, self.paint)
         last = self.template.draw(messages[-1:])
         against = (
             self.template.unconditional(last)
-            if negative is None
-            else self.template.negative(negative)
+            if wish.negative is None
+            else self.template.negative(wish.negative)
         )
-        return [(line, guidance), (against, 1.0 - guidance)]
+        return Drawing(((line, wish.guidance), (against, 1.0 - wish.guidance)), plan, self.paint)
 
     def text_plan(self, max_tokens: int) -> Plan:
         text = self.model.vocabulary.text_range
         stop = frozenset([self.tokenizer.id(self.template.eos)])
         return FreePlan(IdRange(text.start, text.stop), stop, max_tokens)
 
-    def picture_plan(self) -> Plan:
-        image = self.model.vocabulary.image_range
-        return FixedPlan(IdRange(image.start, image.stop), self.model.config.vision.patches)
-
-    def read(self, pixels: Tensor) -> Tensor:
-        """Pixels [B, 3, S, S] -> features [B, patches, d]."""
-        with torch.inference_mode():
-            return self.model.read(pixels)
-
     def paint(self, ids: Sequence[Sequence[int]]) -> Tensor:
         """Picture ids [B, patches] -> pictures [B, 3, S, S] in [0, 1]."""
         codes = self.model.vocabulary.id_to_code(torch.tensor(ids))
         return self.model.image_tokenizer.decode(codes.to(self.model.device))
+
+    def save(self, folder: Path, layout: str | None) -> None:
+        raise ValueError("not yet")
+
+
+def recognises(config: Mapping[str, Any], names: frozenset[str]) -> bool:
+    return config.get("model_type") == "janus"
 
 
 def load(folder: Path, device: str, dtype: torch.dtype) -> Janus:

@@ -33,6 +33,8 @@ class SampleMaker:
         self.template, self.drop, self.quiz = template, drop, quiz
         self.scenes = SceneSampler(seed, "train")
         self.random = random.Random(seed)
+        # Holds a picture's place; the trainer puts the features of the scene there.
+        self.blank = (template.picture(torch.empty(0), "", lambda pixels: pixels),)
 
     def drawing(self) -> Sample:
         """A prompt and its picture; one prompt in ten is pads, so that guidance has two sides."""
@@ -56,7 +58,7 @@ class SampleMaker:
             kinds += self.random.choices((*captions.question_kinds(scene), "presence"), k=6)
         for turn, kind in enumerate(kinds):
             question, answer = captions.questions(scene, self.random, kind)
-            self.template.turn(builder, Message("user", question, pictures=int(turn == 0)))
+            self.template.turn(builder, Message("user", question, self.blank[: turn == 0]))
             self._answer(builder, sample, answer)
         return self._finish(sample, builder, [scene])
 
@@ -92,9 +94,9 @@ class SampleMaker:
         question, answer = captions.questions(scene, self.random)
         if first and not shown:
             self._ask_for(builder, scene)
-            self.template.turn(builder, Message("assistant", "", pictures=1))
+            self.template.turn(builder, Message("assistant", "", self.blank))
             builder.flush()
-        self.template.turn(builder, Message("user", question, pictures=int(first and shown)))
+        self.template.turn(builder, Message("user", question, self.blank[: first and shown]))
         self._answer(builder, sample, answer)
 
     def _ask_for(self, builder: LineBuilder, scene: Scene) -> None:
@@ -113,7 +115,7 @@ class SampleMaker:
         line = builder.line()
         sample.ids = list(line.ids)
         sample.target += [False] * (len(line.ids) - len(sample.target))
-        sample.reads = list(zip(line.slots, scenes, strict=True))
+        sample.reads = [(f.start, s) for f, s in zip(line.features, scenes, strict=True)]
         return sample
 
     def _paint(self, sample: Sample, scene: Scene) -> None:

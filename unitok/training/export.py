@@ -1,12 +1,12 @@
 """Writing a trained model as a folder that `unitok.load` and transformers open."""
 
-import json
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
+from unitok.checkpoint import write_json
 from unitok.emoji import captions
 from unitok.families import janus
 from unitok.model import UnifiedModel
@@ -34,7 +34,7 @@ def save_folder(
     ids = template.tokenizer.id
     janus.save_weights(model, folder, dtype)
     janus.save_config(model.config, folder, ids(template.placeholder), dtype)
-    write(
+    write_json(
         folder / "preprocessor_config.json",
         janus.preprocessor_to_json(model.config.vision.image_size),
     )
@@ -47,15 +47,11 @@ def save_folder(
         "guidance_scale": sampling.guidance,
         "generation_kwargs": {"boi_token_id": ids(template.begin_of_image)},
     }
-    write(folder / "generation_config.json", generation)
+    write_json(folder / "generation_config.json", generation)
     question = captions.DESCRIBE_QUESTIONS[0]
     extra = {"question": question, "system": "", "known_words": captions.vocabulary_words()}
-    write(folder / "unitok.json", extra)
+    write_json(folder / "unitok.json", extra)
     for name in ("tokenizer.json", "tokenizer_config.json"):
         source = text_tokenizer / name
         if source.resolve() != (folder / name).resolve():
             shutil.copyfile(source, folder / name)
-
-
-def write(path: Path, data: dict) -> None:
-    path.write_text(json.dumps(data, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

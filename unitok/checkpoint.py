@@ -1,0 +1,290 @@
+"""Tensors of a checkpoint: found, checked against a model, streamed into place, written back.
+
+A family says by a `Layout` where each parameter of ours lies in its files. Nothing is read before
+it is needed, and what need not be converted stays mapped to its file, so that a load takes no more
+memory than the model itself.
+"""
+
+import json
+import pickle
+import re
+import tempfile
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from huggingface_hub import save_torch_state_dict
+from rich.console import Console
+from rich.progress import track
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+
+from unitok.files import read_json
+from unitok.model import UnifiedModel
+
+BIG = 2**30  # bytes of weights from which on loading is worth a progress bar
+SHARD = "5GB"  # of what is written, as transformers splits it
+
+
+class Tensors(Protocol):
+    """Tensors by name, read one at a time."""
+
+    source: str  # for messages
+
+    @property
+    def names(self) -> frozenset[str]: ...
+
+    def shape(self, name: str) -> tuple[int, ...]: ...
+
+    def tensor(self, name: str) -> Tensor: ...
+
+
+# --- files ---------------------------------------------------------------------------------------
+
+
+class SafetensorsFile:
+    """A `.safetensors` file, mapped."""
+
+    def __init__(self, path: Path) -> None:
+        self.source = str(path)
+        try:
+            self._file = safe_open(path, framework="pt")
+        except (SafetensorError, OSError) as error:
+            raise ValueError(f"{path} cannot be read: {error}") from None
+        self.names = frozenset(self._file.keys())
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        return tuple(self._file.get_slice(name).get_shape())
+
+    def tensor(self, name: str) -> Tensor:
+        return self._file.get_tensor(name)
+
+
+class TorchFile:
+    """A file of `torch.save` (.bin, .pt, .pth, .ckpt), mapped; it may hold tensors alone.
+
+    inside: the keys under which the tensors may lie, such as "state_dict"; the first one found is
+    taken.
+    """
+
+    def __init__(self, path: Path, inside: Sequence[str] = ()) -> None:
+        self.source = str(path)
+        try:
+            data = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        except (RuntimeError, pickle.UnpicklingError, EOFError, OSError, ValueError) as error:
+            reason = str(error).splitlines()[0]
+            raise ValueError(f"{path} cannot be read as a file of weights: {reason}") from None
+        for key in inside:
+            if isinstance(data, Mapping) and isinstance(data.get(key), Mapping):
+                data = data[key]
+                break
+        if not isinstance(data, Mapping) or not all(isinstance(v, Tensor) for v in data.values()):
+            raise ValueError(f"{path} holds something else than tensors by name")
+        self._tensors = dict(data)
+        self.names = frozenset(self._tensors)
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        return tuple(self._tensors[name].shape)
+
+    def tensor(self, name: str) -> Tensor:
+        return self._tensors[name]
+
+
+class Shards:
+    """Several files as one; no name may stand in two of them."""
+
+    def __init__(self, files: Sequence[Tensors], source: str) -> None:
+        self.source = source
+        self._home: dict[str, Tensors] = {}
+        for file in files:
+            if twice := self._home.keys() & file.names:
+                raise ValueError(f"{source}: {sorted(twice)[0]} stands in two files")
+            self._home |= dict.fromkeys(file.names, file)
+        self.names = frozenset(self._home)
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        return self._home[name].shape(name)
+
+    def tensor(self, name: str) -> Tensor:
+        return self._home[name].tensor(name)
+
+
+def open_tensors(folder: Path) -> Tensors:
+    """The weights of a folder in Hugging Face's habits: safetensors or .bin, sharded or single.
+
+    Raises:
+        FileNotFoundError: there are none, or a shard is missing.
+        ValueError: a file that cannot be read.
+    """
+    for name, kind in (("model.safetensors", SafetensorsFile), ("pytorch_model.bin", TorchFile)):
+        index = folder / f"{name}.index.json"
+        if index.is_file():
+            return Shards([kind(path) for path in listed_shards(index)], str(folder))
+        if (folder / name).is_file():
+            return kind(folder / name)
+    raise FileNotFoundError(f"{folder} has neither model.safetensors nor pytorch_model.bin")
+
+
+def listed_shards(index: Path) -> list[Path]:
+    weights = read_json(index).get("weight_map")
+    if not isinstance(weights, Mapping) or not weights:
+        raise ValueError(f"{index} has no weight_map")
+    names = sorted({str(name) for name in weights.values()})
+    if strange := [name for name in names if Path(name).name != name]:
+        raise ValueError(f"{index} names a file outside its folder: {strange[0]}")
+    paths = [index.parent / name for name in names]
+    if missing := [path for path in paths if not path.is_file()]:
+        raise FileNotFoundError(
+            f"{missing[0]} is missing, one of {len(missing)} of {len(paths)} files of weights"
+        )
+    return paths
+
+
+# --- layouts -------------------------------------------------------------------------------------
+
+
+def same(tensor: Tensor) -> Tensor:
+    return tensor
+
+
+@dataclass(frozen=True)
+class Stored:
+    """Where a parameter of ours lies: a name, one of `parts` equal parts along dim 0 of what the
+    name holds (fused q, k, v), and what turns that part into ours and back."""
+
+    name: str
+    part: int = 0
+    parts: int = 1
+    load: Callable[[Tensor], Tensor] = same
+    store: Callable[[Tensor], Tensor] = same
+
+    def take(self, whole: Tensor) -> Tensor:
+        """What the name holds -> our parameter."""
+        return self.load(whole.tensor_split(self.parts)[self.part] if self.parts > 1 else whole)
+
+
+Layout = Callable[[str], Stored]  # from our parameter's name
+
+
+def renaming(renames: Iterable[tuple[str, str]]) -> Layout:
+    """A layout that only has other names: regular expressions, all applied, in order."""
+    compiled = [(re.compile(pattern), replacement) for pattern, replacement in renames]
+
+    def stored(key: str) -> Stored:
+        for pattern, replacement in compiled:
+            key = pattern.sub(replacement, key)
+        return Stored(key)
+
+    return stored
+
+
+# --- reading -------------------------------------------------------------------------------------
+
+
+def parameters(model: nn.Module) -> dict[str, Tensor]:
+    """All that a checkpoint stores; a quantizer's working state follows from its codebook."""
+    derived = re.compile(r"(^|\.)quantizer\.vq\.")
+    return {k: v for k, v in model.state_dict().items() if not derived.search(k)}
+
+
+def fill(
+    model: nn.Module,
+    tensors: Tensors,
+    layout: Layout,
+    dtype: torch.dtype,
+    device: str,
+    dropped: Sequence[str] = (),
+) -> None:
+    """Stream a checkpoint into a model that was built under the meta device, strictly.
+
+    dropped: regular expressions of whole names that the checkpoint may hold and we do not use.
+
+    Raises:
+        ValueError: missing or unknown keys, or shapes that do not fit; a few are named.
+    """
+    wanted = {key: (layout(key), value) for key, value in parameters(model).items()}
+    check_names({s.name for s, _ in wanted.values()}, tensors, dropped)
+    check_shapes(wanted, tensors)
+    size = sum(value.numel() for _, value in wanted.values()) * dtype.itemsize
+    console = Console(stderr=True)
+    quiet = size < BIG or not console.is_terminal
+    steps = track(wanted.items(), "reading weights", console=console, transient=True, disable=quiet)
+    for key, (stored, _) in steps:
+        value = stored.take(tensors.tensor(stored.name))
+        place(model, key, value.to(device, dtype if value.is_floating_point() else value.dtype))
+
+
+def ready(model: UnifiedModel, device: str) -> UnifiedModel:
+    """A filled model, with all that follows from its weights, on its device."""
+    model.image_tokenizer.refresh()
+    return model.to(device).eval()
+
+
+def check_names(wanted: set[str], tensors: Tensors, dropped: Sequence[str]) -> None:
+    pattern = re.compile("|".join(f"(?:{d})" for d in dropped)) if dropped else None
+    found = {n for n in tensors.names if n in wanted or not (pattern and pattern.fullmatch(n))}
+    for what, keys in (("missing", wanted - found), ("unknown", found - wanted)):
+        if keys:
+            few = ", ".join(sorted(keys)[:3])
+            raise ValueError(f"{tensors.source}: {len(keys)} {what} keys, such as {few}")
+
+
+def check_shapes(wanted: Mapping[str, tuple[Stored, Tensor]], tensors: Tensors) -> None:
+    wrong = []
+    for stored, value in wanted.values():
+        shape = tensors.shape(stored.name)
+        try:
+            fits = stored.take(torch.empty(shape, device="meta")).shape == value.shape
+        except (RuntimeError, IndexError):
+            fits = False
+        if not fits:
+            wrong.append(f"{stored.name} is {list(shape)}, not {list(value.shape)}")
+    if wrong:
+        few = "; ".join(wrong[:3])
+        raise ValueError(f"{tensors.source}: {len(wrong)} tensors of a wrong shape: {few}")
+
+
+def place(model: nn.Module, key: str, value: Tensor) -> None:
+    """Put a tensor in the place of a parameter or buffer."""
+    owner_name, _, leaf = key.rpartition(".")
+    owner = model.get_submodule(owner_name)
+    if leaf in owner._parameters:
+        owner._parameters[leaf] = nn.Parameter(value, requires_grad=False)
+    else:
+        owner._buffers[leaf] = value
+
+
+# --- writing -------------------------------------------------------------------------------------
+
+
+def stored_tensors(model: nn.Module, layout: Layout, dtype: torch.dtype) -> dict[str, Tensor]:
+    """The model's tensors under a checkpoint's names and shapes, on the CPU."""
+    parts: dict[str, list[tuple[int, Tensor]]] = {}
+    for key, value in parameters(model).items():
+        stored = layout(key)
+        value = value.detach().to("cpu", dtype if value.is_floating_point() else value.dtype)
+        parts.setdefault(stored.name, []).append((stored.part, stored.store(value)))
+    return {name: join_parts(pieces) for name, pieces in parts.items()}
+
+
+def join_parts(pieces: list[tuple[int, Tensor]]) -> Tensor:
+    tensors = [tensor for _, tensor in sorted(pieces, key=lambda piece: piece[0])]
+    return (torch.cat(tensors) if len(tensors) > 1 else tensors[0]).contiguous()
+
+
+def write_tensors(tensors: dict[str, Tensor], folder: Path) -> None:
+    """Write `model.safetensors`, or shards of it and their index, into a folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    # A model that was loaded from this folder may still map its files: replace, never write into.
+    with tempfile.TemporaryDirectory(dir=folder) as temporary:
+        save_torch_state_dict(tensors, temporary, max_shard_size=SHARD, metadata={"format": "pt"})
+        for old in folder.glob("model*.safetensors*"):
+            old.unlink()
+        for path in sorted(Path(temporary).iterdir()):
+            path.replace(folder / path.name)
+
+
+def write_json(path: Path, data: Mapping[str, object]) -> None:
+    path.write_text(json.dumps(data, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

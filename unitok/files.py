@@ -1,0 +1,66 @@
+"""Folders of checkpoints: on this disk, or fetched from the Hugging Face hub; their JSON files."""
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import model_info, snapshot_download
+
+HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+PATTERNS = ("*.json", "*.model", "*.txt", "*.jinja", "tokenizer/*")
+WEIGHTS = ("*.safetensors", "*.bin", "*.pth")  # the first kind that is there
+
+
+def find_folder(path: str | Path) -> Path:
+    """A folder of this disk; or, for a name such as "deepseek-community/Janus-Pro-1B", the files of
+    that hub repository, downloaded once.
+
+    Raises:
+        FileNotFoundError: there is no such folder, and no such repository can be had.
+    """
+    folder = Path(path).expanduser()
+    if folder.is_dir():
+        return folder
+    if folder.exists():
+        raise ValueError(f"{path} is a file; give the folder that holds it")
+    if HUB_ID.fullmatch(str(path)) is None:
+        raise FileNotFoundError(f"{path}: no such folder")
+    return download(str(path))
+
+
+def download(repository: str) -> Path:
+    """Fetch what a model needs of a hub repository; an earlier download serves when offline."""
+    try:
+        files = [s.rfilename for s in model_info(repository, timeout=10).siblings or ()]
+        kind = next((w for w in WEIGHTS if any(Path(f).match(w) for f in files)), WEIGHTS[0])
+        return Path(snapshot_download(repository, allow_patterns=[*PATTERNS, kind]))
+    except Exception as error:  # each version of the library has another HTTP client's errors
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+    try:
+        return Path(snapshot_download(repository, local_files_only=True))
+    except Exception:
+        raise FileNotFoundError(
+            f"{repository}: no such folder here, and the hub did not give it: {reason}"
+        ) from None
+
+
+def read_json(path: Path, optional: bool = False) -> Mapping[str, Any]:
+    """A JSON object of a checkpoint folder.
+
+    Raises:
+        FileNotFoundError: it is missing and not optional.
+        ValueError: it cannot be parsed.
+    """
+    if not path.is_file():
+        if optional:
+            return {}
+        raise FileNotFoundError(f"{path} is missing; the folder is not complete")
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is not JSON: {error}") from None
+    if not isinstance(data, dict):
+        raise ValueError(f"{path} holds no JSON object")
+    return data
