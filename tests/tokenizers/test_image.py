@@ -1,4 +1,4 @@
-"""The image tokenizer: shapes, codebook, training of the codes, and what is refused."""
+"""The image tokenizer: shapes, codebooks, training of the codes, and what is refused."""
 
 import dataclasses
 
@@ -7,10 +7,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from unitok_tokenizers.autoencoder import AutoencoderConfig, to_tensor_range, to_unit_range
-from unitok_tokenizers.image import ImageTokenizer
+from unitok_tokenizers.autoencoder import (
+    AttentionBlock,
+    AutoencoderConfig,
+    to_tensor_range,
+    to_unit_range,
+)
+from unitok_tokenizers.image import ImageCodec, ImageTokenizer, make_image_tokenizer
 from unitok_tokenizers.losses import psnr, reconstruction
-from unitok_tokenizers.quantizer import CosineQuantizer
+from unitok_tokenizers.quantizer import CosineQuantizer, EuclideanQuantizer
 
 CONFIG = AutoencoderConfig(
     image_size=16,
@@ -23,6 +28,7 @@ CONFIG = AutoencoderConfig(
     patch_width=32,
 )
 ENCODERS = pytest.mark.parametrize("encoder", ["conv", "patch"])
+QUANTIZERS = pytest.mark.parametrize("kind", ["cosine", "euclidean"])
 
 
 def tokenizer(encoder: str = "patch", **changes) -> ImageTokenizer:
@@ -80,7 +86,7 @@ def test_codes_outside_the_codebook_are_refused():
             made.decode(codes)
 
 
-@pytest.mark.parametrize("shape", [(1, 15), (1, 4, 5), (16,), (1, 1, 4, 4)])
+@pytest.mark.parametrize("shape", [(1, 15), (1, 4, 5), (1, 8, 2), (2, 8), (16,), (1, 1, 4, 4)])
 def test_codes_that_are_no_grid_are_refused(shape: tuple[int, ...]):
     with pytest.raises(ValueError, match=r"codes must be \[B, 4, 4\]"):
         tokenizer().decode(torch.zeros(shape, dtype=torch.int64))
@@ -92,12 +98,45 @@ def test_pictures_of_another_size_are_refused(shape: tuple[int, ...]):
         tokenizer().encode(torch.zeros(shape))
 
 
+@QUANTIZERS
+@ENCODERS
+def test_a_tokenizer_without_a_decoder_encodes_alike_and_says_that_it_cannot_paint(
+    encoder: str, kind: str
+):
+    both, half = (
+        tokenizer(encoder, quantizer=kind),
+        tokenizer(encoder, quantizer=kind, decoder=False),
+    )
+    assert both.can_decode and not half.can_decode
+    kept = {k: v for k, v in both.state_dict().items() if not k.startswith("decoder.")}
+    half.load_state_dict(kept)
+    half.refresh()
+    pictures = torch.rand(2, 3, 16, 16)
+    assert torch.equal(half.encode(pictures), both.encode(pictures))
+    with pytest.raises(ValueError, match="this checkpoint has no VQ decoder"):
+        half.decode(half.encode(pictures))
+
+
+def test_attention_is_in_the_middle_alone_or_in_the_lowest_level_too():
+    def places(**changes) -> set[str]:
+        modules = tokenizer("conv", res_blocks=2, **changes).named_modules()
+        return {name for name, module in modules if isinstance(module, AttentionBlock)}
+
+    middle = {"encoder.middle.attention", "decoder.middle.attention"}
+    lowest = {f"encoder.levels.2.attentions.{i}" for i in range(2)}
+    lowest |= {f"decoder.levels.0.attentions.{i}" for i in range(3)}
+    assert places() == middle | lowest
+    assert places(attention=False) == middle
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
         ({"encoder": "linear"}, "'conv' or 'patch'"),
         ({"image_size": 18}, "no multiple of 4"),
         ({"base_channels": 48}, "multiple of 32"),
+        ({"base_channels": 16, "channel_multiplier": (2, 2)}, "multiple of 32"),
+        ({"quantizer": "manhattan"}, "'cosine' or 'euclidean'"),
     ],
 )
 def test_sizes_that_do_not_fit_are_refused(changes: dict, message: str):
@@ -105,7 +144,21 @@ def test_sizes_that_do_not_fit_are_refused(changes: dict, message: str):
         dataclasses.replace(CONFIG, **changes)
 
 
-# --- the codebook --------------------------------------------------------------------------------
+# --- codecs --------------------------------------------------------------------------------------
+
+
+def test_a_config_makes_its_own_codec():
+    made = make_image_tokenizer(CONFIG)
+    assert isinstance(made, ImageTokenizer) and isinstance(made, ImageCodec)
+    assert (made.config, made.codebook_size, made.can_decode) == (CONFIG, 24, True)
+
+
+def test_a_config_of_no_codec_is_refused():
+    with pytest.raises(ValueError, match="no image tokenizer is made from a dict"):
+        make_image_tokenizer({})
+
+
+# --- nearest by cosine ---------------------------------------------------------------------------
 
 
 def plain_nearest(latents: Tensor, codebook: Tensor) -> Tensor:
@@ -122,8 +175,8 @@ def test_the_nearest_code_is_nearest_by_cosine_whatever_the_lengths():
     expected = plain_nearest(latents, made.codebook)
     assert torch.equal(made.encode(latents), expected)
     assert torch.equal(made(latents)[1], expected)
-    euclidean = torch.cdist(latents.movedim(1, -1).reshape(-1, 5), made.codebook).argmin(1)
-    assert not torch.equal(euclidean, expected.flatten()), "the case must tell the two apart"
+    by_distance = torch.cdist(latents.movedim(1, -1).reshape(-1, 5), made.codebook).argmin(1)
+    assert not torch.equal(by_distance, expected.flatten()), "the case must tell the two apart"
 
 
 def test_looked_up_vectors_have_unit_length():
@@ -200,7 +253,94 @@ def test_a_second_fit_keeps_the_codes_in_use_and_moves_the_others():
     assert kept.min() > 0.99, "codes 0 and 2 stay; code 1 goes where none is near"
 
 
+# --- nearest by distance -------------------------------------------------------------------------
+
+
+def euclidean(codebook: Tensor) -> EuclideanQuantizer:
+    made = EuclideanQuantizer(*codebook.shape)
+    made.codebook.copy_(codebook)
+    return made
+
+
+def test_the_nearest_code_is_nearest_by_distance_whatever_the_lengths():
+    torch.manual_seed(2)
+    codebook = torch.randn(12, 5) * torch.linspace(0.2, 5, 12)[:, None]
+    made, latents = euclidean(codebook), torch.randn(2, 5, 3, 4) * 2
+    expected = torch.empty(2, 3, 4, dtype=torch.int64)
+    for b, i, j in torch.cartesian_prod(*map(torch.arange, expected.shape)).tolist():
+        expected[b, i, j] = (latents[b, :, i, j] - codebook).norm(dim=1).argmin()
+    codes = made.encode(latents)
+    assert codes.dtype == torch.int64 and torch.equal(codes, expected)
+    assert not torch.equal(codes, plain_nearest(latents, codebook)), "the case must tell them apart"
+    assert torch.equal(made.lookup(codes), codebook[codes])
+
+
+def test_near_ties_fall_as_by_the_formula_of_the_reference():
+    torch.manual_seed(3)
+    codebook = torch.empty(4096, 64).uniform_(-1 / 4096, 1 / 4096)
+    latents = torch.randn(2, 64, 16, 16)
+    flat = latents.permute(0, 2, 3, 1).reshape(2, -1, 64)
+    squares = flat.square().sum(2, keepdim=True) + codebook.square().sum(1)
+    expected = (squares - 2 * (flat @ codebook.T)).argmin(2)
+    rooted = (squares - 2 * (flat @ codebook.T)).sqrt().argmin(2)
+    assert torch.equal(euclidean(codebook).encode(latents).flatten(1), expected)
+    assert not torch.equal(rooted, expected), "the case must tell the two apart"
+
+
+def test_a_picture_has_the_same_codes_alone_and_in_a_batch():
+    torch.manual_seed(4)
+    made, latents = euclidean(torch.randn(64, 5)), torch.randn(3, 5, 4, 6)
+    codes = made.encode(latents)
+    for i in range(3):
+        assert torch.equal(made.encode(latents[i : i + 1]), codes[i : i + 1])
+    assert made.encode(latents[:0]).shape == (0, 4, 6)
+
+
+def test_of_equal_rows_the_first_is_nearest():
+    made = euclidean(torch.tensor([[9.0, 9.0], [1.0, 0.0], [1.0, 0.0]]))
+    assert made.encode(torch.ones(1, 2, 1, 1)).item() == 1
+
+
+def test_gradients_pass_straight_through_a_codebook_that_stays():
+    torch.manual_seed(5)
+    made = euclidean(torch.randn(8, 5)).train()
+    latents, before = torch.randn(1, 5, 2, 2, requires_grad=True), made.codebook.clone()
+    quantized, codes, commitment = made(latents)
+    torch.testing.assert_close(quantized, before[codes].movedim(-1, 1))
+    torch.testing.assert_close(commitment, (latents - before[codes].movedim(-1, 1)).square().mean())
+    (slope,) = torch.autograd.grad(quantized.sum(), latents)
+    assert torch.equal(slope, torch.ones_like(latents))
+    assert torch.equal(made.codebook, before)
+
+
+def test_a_euclidean_codebook_is_not_fitted():
+    with pytest.raises(ValueError, match="cannot be fitted"):
+        EuclideanQuantizer(4, 2).fit(torch.zeros(1, 2, 2, 2))
+
+
 # --- state ---------------------------------------------------------------------------------------
+
+
+@QUANTIZERS
+@ENCODERS
+def test_a_tokenizer_built_without_storage_works_once_filled_and_refreshed(encoder: str, kind: str):
+    twin = tokenizer(encoder, quantizer=kind)
+    twin.quantizer.codebook.copy_(torch.randn(24, 6) * torch.linspace(0.2, 5, 24)[:, None])
+    twin.refresh()
+    with torch.device("meta"):
+        made = make_image_tokenizer(twin.config)
+    for key, value in twin.state_dict().items():
+        if not key.startswith("quantizer.vq."):
+            owner, leaf = made.get_submodule(key.rpartition(".")[0]), key.rpartition(".")[2]
+            is_parameter = leaf in owner._parameters
+            setattr(owner, leaf, torch.nn.Parameter(value) if is_parameter else value)
+    made.refresh()
+    assert not any(v.is_meta for v in [*made.parameters(), *made.buffers()])
+    pictures = torch.rand(2, 3, 16, 16)
+    codes = made.eval().encode(pictures)
+    assert len(codes.unique()) > 1
+    assert torch.equal(codes, twin.encode(pictures))
+    assert torch.equal(made.decode(codes), twin.decode(codes))
 
 
 @ENCODERS
@@ -222,6 +362,14 @@ def test_a_new_codebook_counts_after_refresh():
     made.codebook.copy_(made.codebook.flip(0))
     made.refresh()
     assert torch.equal(made.encode(latents), plain_nearest(latents, made.codebook))
+
+
+def test_the_tokenizer_refreshes_its_quantizer():
+    made, pictures = tokenizer(), torch.rand(4, 3, 16, 16)
+    codes = made.encode(pictures)
+    made.quantizer.codebook.copy_(made.quantizer.codebook.flip(0))
+    made.refresh()
+    assert torch.equal(made.encode(pictures), 23 - codes)
 
 
 # --- losses --------------------------------------------------------------------------------------
