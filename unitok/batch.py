@@ -39,6 +39,8 @@ OPTIONS = {
     "max_tokens": WHOLE,
     "top_k": WHOLE,
     "n": WHOLE,
+    "width": WHOLE,
+    "height": WHOLE,
     "seed": WHOLE,
     "temperature": NUMBER,
     "top_p": NUMBER,
@@ -243,7 +245,8 @@ def model_identity(folder: Path) -> str:
 
     Device and precision do not count: a run that goes on elsewhere keeps its results.
     """
-    files = sorted([*folder.glob("*.json"), *folder.glob("*.safetensors")])
+    kinds = ("*.json", "*.model", "*.safetensors", "*.bin", "*.pth", "tokenizer/*")
+    files = sorted(path for kind in kinds for path in folder.glob(kind) if path.is_file())
     return digest(*[(path.name, file_digest(path)) for path in files])
 
 

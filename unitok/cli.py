@@ -62,7 +62,7 @@ ModelFolder = Annotated[
     typer.Option(
         "--model",
         metavar="FOLDER",
-        help="A folder in transformers' Janus format.",
+        help="A checkpoint's folder, or a hub id such as deepseek-community/Janus-Pro-1B.",
         show_default="embedded",
     ),
 ]
@@ -173,6 +173,10 @@ def draw(
     top_p: Annotated[
         float | None, typer.Option(help="Only the likeliest codes that make up this share.")
     ] = None,
+    size: Annotated[
+        str | None,
+        typer.Option(metavar="WxH", help="In pixels, such as 768x512, if the model can choose."),
+    ] = None,
     model: ModelFolder = None,
     device: Device = None,
     dtype: Dtype = None,
@@ -183,6 +187,7 @@ def draw(
     Example: unitok draw "two apples on a blue background" -o apples.png --seed 7
     """
     check_picture_name(output)
+    width, height = parse_size(size)
     make_folder(output.parent)
     result = load_model(model, device, dtype, memory).draw(
         prompt,
@@ -193,6 +198,8 @@ def draw(
         temperature=temperature,
         top_k=top_k,
         top_p=top_p,
+        width=width,
+        height=height,
     )
     for path in save_all(result, output):
         print(f"{path}: seed {result.seed}")
@@ -240,7 +247,7 @@ def batch(
 
     A line is {"caption": "cat.png", "question": "how many cats are there?"}, where the path starts
     from the folder of IN.jsonl, or {"draw": "a cat", "seed": 7, "n": 2}. Further keys: id, system,
-    max_tokens, stop, temperature, top_k, top_p, guidance, negative_prompt.
+    max_tokens, stop, temperature, top_k, top_p, guidance, negative_prompt, width, height.
 
     Example: unitok batch work.jsonl -o results
     """
@@ -250,8 +257,9 @@ def batch(
     loaded = load_model(model, device, dtype, memory)
     from unitok.api import DEFAULT_FOLDER
     from unitok.batch import count_lines, model_identity, run_batch
+    from unitok.files import find_folder
 
-    identity = model_identity(model or DEFAULT_FOLDER)
+    identity = model_identity(find_folder(model or DEFAULT_FOLDER))
     counts = {"new": 0, "kept": 0, "failed": 0}
     try:
         for outcome in progress(run_batch(loaded, source, output, identity), count_lines(source)):
@@ -316,6 +324,16 @@ def load_model(
         raise ValueError("there is no CUDA device here; leave --device out, or say cpu")
     plain = memory is not None and memory.isdecimal()
     return load(folder, device, dtype, int(memory) if plain and memory else memory)
+
+
+def parse_size(size: str | None) -> tuple[int | None, int | None]:
+    """Width and height of text such as 768x512."""
+    if size is None:
+        return None, None
+    width, _, height = size.lower().partition("x")
+    if not (width.isdecimal() and height.isdecimal()):
+        raise ValueError(f"--size is width x height in pixels, such as 768x512, not {size!r}")
+    return int(width), int(height)
 
 
 def make_folder(folder: Path) -> None:
