@@ -9,7 +9,7 @@ from typing import Any
 from huggingface_hub import model_info, snapshot_download
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
-PATTERNS = ("*.json", "*.model", "*.txt", "*.jinja", "tokenizer/*")
+PATTERNS = ("*.json", "*.model", "*.tiktoken", "*.txt", "*.jinja", "tokenizer/*")
 WEIGHTS = ("*.safetensors", "*.bin", "*.pth")  # the first kind that is there
 
 
