@@ -377,6 +377,14 @@ class Model:
             guidance=d.guidance,
         )
 
+    def save(self, folder: str | Path, layout: str | None = None) -> None:
+        """Write the checkpoint into a folder; layout: whose names, None for the usual ones.
+
+        Raises:
+            ValueError: the family cannot be written, or knows no such layout.
+        """
+        self.family.save(Path(folder).expanduser(), layout)
+
     # -- from requests to the engine and back
 
     def _all(self, asked: Sequence[Caption | Draw]) -> list[Any]:

@@ -10,6 +10,7 @@ import pickle
 import re
 import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -25,6 +26,7 @@ from unitok.files import read_json
 from unitok.model import UnifiedModel
 
 BIG = 2**30  # bytes of weights from which on loading is worth a progress bar
+READERS = 4  # threads
 SHARD = "5GB"  # of what is written, as transformers splits it
 
 
@@ -74,7 +76,7 @@ class TorchFile:
         try:
             data = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
         except (RuntimeError, pickle.UnpicklingError, EOFError, OSError, ValueError) as error:
-            reason = str(error).splitlines()[0]
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise ValueError(f"{path} cannot be read as a file of weights: {reason}") from None
         for key in inside:
             if isinstance(data, Mapping) and isinstance(data.get(key), Mapping):
@@ -207,13 +209,22 @@ def fill(
     wanted = {key: (layout(key), value) for key, value in parameters(model).items()}
     check_names({s.name for s, _ in wanted.values()}, tensors, dropped)
     check_shapes(wanted, tensors)
+
+    def read(stored: Stored) -> Tensor:
+        value = stored.take(tensors.tensor(stored.name))
+        return value.to(device, dtype if value.is_floating_point() else value.dtype)
+
     size = sum(value.numel() for _, value in wanted.values()) * dtype.itemsize
     console = Console(stderr=True)
     quiet = size < BIG or not console.is_terminal
-    steps = track(wanted.items(), "reading weights", console=console, transient=True, disable=quiet)
-    for key, (stored, _) in steps:
-        value = stored.take(tensors.tensor(stored.name))
-        place(model, key, value.to(device, dtype if value.is_floating_point() else value.dtype))
+    with ThreadPoolExecutor(READERS) as pool:  # to convert takes long; torch lets go of the lock
+        values = pool.map(read, (stored for stored, _ in wanted.values()))
+        steps = zip(wanted, values, strict=True)
+        title, count = "reading weights", len(wanted)
+        for key, value in track(
+            steps, title, count, console=console, transient=True, disable=quiet
+        ):
+            place(model, key, value)
 
 
 def ready(model: UnifiedModel, device: str) -> UnifiedModel:
@@ -232,7 +243,7 @@ def check_names(wanted: set[str], tensors: Tensors, dropped: Sequence[str]) -> N
 
 
 def check_shapes(wanted: Mapping[str, tuple[Stored, Tensor]], tensors: Tensors) -> None:
-    wrong = []
+    wrong = {}
     for stored, value in wanted.values():
         shape = tensors.shape(stored.name)
         try:
@@ -240,9 +251,10 @@ def check_shapes(wanted: Mapping[str, tuple[Stored, Tensor]], tensors: Tensors) 
         except (RuntimeError, IndexError):
             fits = False
         if not fits:
-            wrong.append(f"{stored.name} is {list(shape)}, not {list(value.shape)}")
+            parts = f"{stored.parts} x " if stored.parts > 1 else ""
+            wrong[stored.name] = f"{list(shape)}, not {parts}{list(value.shape)}"
     if wrong:
-        few = "; ".join(wrong[:3])
+        few = "; ".join(f"{name} is {shapes}" for name, shapes in list(wrong.items())[:3])
         raise ValueError(f"{tensors.source}: {len(wrong)} tensors of a wrong shape: {few}")
 
 
@@ -277,6 +289,7 @@ def join_parts(pieces: list[tuple[int, Tensor]]) -> Tensor:
 def write_tensors(tensors: dict[str, Tensor], folder: Path) -> None:
     """Write `model.safetensors`, or shards of it and their index, into a folder."""
     folder.mkdir(parents=True, exist_ok=True)
+    tensors = {name: alone(tensor) for name, tensor in tensors.items()}
     # A model that was loaded from this folder may still map its files: replace, never write into.
     with tempfile.TemporaryDirectory(dir=folder) as temporary:
         save_torch_state_dict(tensors, temporary, max_shard_size=SHARD, metadata={"format": "pt"})
@@ -284,6 +297,12 @@ def write_tensors(tensors: dict[str, Tensor], folder: Path) -> None:
             old.unlink()
         for path in sorted(Path(temporary).iterdir()):
             path.replace(folder / path.name)
+
+
+def alone(tensor: Tensor) -> Tensor:
+    """A tensor with a storage of its own, as the writer wants: parts of fused ones share theirs."""
+    shares = tensor.untyped_storage().nbytes() != tensor.nbytes
+    return tensor.clone() if shares else tensor
 
 
 def write_json(path: Path, data: Mapping[str, object]) -> None:

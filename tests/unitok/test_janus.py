@@ -1,8 +1,10 @@
 """A Janus folder: strict config and weights, preprocessing, errors that say what to do."""
 
+import io
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,11 +12,13 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from tests.unitok.tiny import TINY, save_tiny, tiny_model
-from unitok.config import DEFAULT, JANUS_PRO_1B
-from unitok.families import Wish, janus, open_folder
-from unitok.families.janus import Preprocessor, config_from_json, config_to_json
+import unitok
+from tests.unitok.tiny import ASSETS, PATCHES, TINY, save_tiny, tiny_model, tiny_template
+from unitok.config import DEFAULT, JANUS_PRO_1B, JanusConfig
+from unitok.families import Wish, janus, janus_original, open_folder
+from unitok.families.janus import Preprocessor, Template, config_from_json, config_to_json
 from unitok.prompt import Message
+from unitok_tokenizers.text import TextTokenizer
 
 
 @pytest.fixture(scope="module")
@@ -71,12 +75,164 @@ def test_absent_sizes_are_those_of_transformers():
         ({"quantization_config": {"bits": 4}}, "unquantised"),
         ({"text_config": {"rope_parameters": {"rope_type": "llama3"}}}, "rope scaling"),
         ({"text_config": {"rope_scaling": {"type": "linear", "factor": 2}}}, "rope scaling"),
+        (
+            {
+                "text_config": {
+                    "rope_parameters": {"rope_type": "default"},
+                    "rope_scaling": {"rope_type": "dynamic"},
+                }
+            },
+            "rope scaling",
+        ),
+        ({"text_config": {"attention_bias": True}}, "attention_bias = True is not supported"),
+        ({"vision_config": {"use_qk_norm": True}}, "use_qk_norm = True is not supported"),
+        ({"vision_config": {"hidden_act": "gelu_new"}}, "hidden_act = 'gelu_new'"),
+        ({"vision_config": {"depth": 3}}, "depth = 3"),
+        ({"vision_config": {"num_image_tokens": 100}}, "a picture has 576 patches"),
+        ({"vq_config": {"double_latent": True}}, "double_latent = True"),
     ],
 )
 def test_what_would_change_the_maths_is_refused(changes: dict, message: str):
     data = config_to_json(TINY, 5, "float32") | changes
     with pytest.raises(ValueError, match=message):
         config_from_json(data)
+
+
+@pytest.mark.parametrize("place", [None, "text_config", "vision_config", "vq_config"])
+def test_a_setting_that_nobody_knows_is_warned_of(place: str | None):
+    data = config_to_json(TINY, 5, "float32")
+    (data[place] if place else data)["mystery"] = 1
+    with pytest.warns(UserWarning, match=f"{place or 'config.json'}: .* the setting mystery"):
+        config_from_json(data)
+
+
+@pytest.mark.parametrize("width", [33, 64, 1000, 1152])
+@pytest.mark.parametrize("size", [1, 77, 4304])
+def test_a_ratio_gives_the_size_again(width: int, size: int):
+    assert int(width * janus_original.ratio(size, width)) == size
+
+
+# --- DeepSeek's own config -----------------------------------------------------------------------
+
+
+def published(hidden: int = 2048) -> dict[str, Any]:
+    """config.json of Janus-Pro-1B, as far as it is known."""
+    projector = {"depth": 2, "n_embed": hidden, "projector_type": "mlp_gelu"}
+    tower = {
+        "image_size": 384,
+        "model_name": "siglip_large_patch16_384",
+        "select_feature": "same",
+        "select_layer": -1,
+    }
+    head = {"image_token_embed": hidden, "image_token_size": 16384, "n_embed": hidden}
+    parts = {
+        "vision": ("CLIPVisionTower", tower),
+        "aligner": ("MlpProjector", projector | {"input_dim": 1024}),
+        "gen_vision": ("VQ-16", {"image_token_size": 16384, "n_embed": 8}),
+        "gen_aligner": ("MlpProjector", projector | {"input_dim": 8}),
+        "gen_head": ("vision_head", head),
+    }
+    language = {
+        "hidden_size": 2048,
+        "intermediate_size": 5632,
+        "max_position_embeddings": 16384,
+        "model_type": "llama",
+        "num_attention_heads": 16,
+        "num_hidden_layers": 24,
+        "num_key_value_heads": 16,
+        "torch_dtype": "bfloat16",
+        "vocab_size": 102400,
+    }
+    return {
+        "architectures": ["MultiModalityCausalLM"],
+        "model_type": "multi_modality",
+        "torch_dtype": "bfloat16",
+        "transformers_version": "4.33.1",
+        "language_config": language,
+    } | {
+        f"{part}_config": {"cls": cls, "model_type": part, "params": params}
+        for part, (cls, params) in parts.items()
+    }
+
+
+def read_original(data: dict[str, Any]) -> JanusConfig:
+    return janus_original.config_from_json(json.loads(json.dumps(data)))
+
+
+@pytest.mark.filterwarnings("error")
+def test_the_published_configs_are_the_sizes_we_know():
+    assert read_original(published()) == JANUS_PRO_1B
+    seven = published(4096)
+    seven["language_config"] = {
+        "max_position_embeddings": 16384,
+        "model_type": "llama",
+        "num_hidden_layers": 30,
+        "torch_dtype": "bfloat16",
+        "vocab_size": 102400,
+    }
+    decoder = read_original(seven).decoder
+    assert (decoder.hidden_size, decoder.intermediate_size, decoder.layers) == (4096, 11008, 30)
+    assert (decoder.heads, decoder.kv_heads, decoder.head_dim) == (32, 32, 128)
+
+
+@pytest.mark.parametrize("config", [TINY, DEFAULT, JANUS_PRO_1B], ids=["tiny", "default", "1B"])
+@pytest.mark.filterwarnings("error")
+def test_a_config_in_the_originals_words_makes_the_round_trip(config: JanusConfig):
+    assert read_original(janus_original.config_to_json(config, "bfloat16", tied=False)) == config
+
+
+def test_what_is_written_of_a_published_size_names_it_as_deepseek_does():
+    data = janus_original.config_to_json(JANUS_PRO_1B, "bfloat16", tied=False)
+    for part in janus_original.CLASSES:
+        assert data[f"{part}_config"] == published()[f"{part}_config"]
+
+
+@pytest.mark.parametrize(
+    ("select", "layers"), [(-1, 24), (-2, 23), (0, 24), (5, 5), (40, 24), (None, 23)]
+)
+def test_a_tower_is_cut_where_the_features_are_taken(select: int | None, layers: int):
+    data = published()
+    params = data["vision_config"]["params"]
+    params["select_layer"] = select
+    if select is None:
+        del params["select_layer"]
+    assert read_original(data).vision.layers == layers
+
+
+def without(data: dict[str, Any], key: str) -> dict[str, Any]:
+    return {k: v for k, v in data.items() if k != key}
+
+
+@pytest.mark.parametrize(
+    ("part", "params", "message"),
+    [
+        ("vision", {"model_name": "sam_b_downsample"}, "model_name must be one of siglip_large"),
+        ("vision", {"pixel_mean": [0.5] * 3}, "pixel_mean"),
+        ("vision", {"ignore_head": False}, "ignore_head"),
+        ("aligner", {"projector_type": "linear"}, "projector_type = 'linear' is not supported"),
+        ("gen_aligner", {"depth": 1}, "depth = 1 is not supported"),
+        ("gen_vision", {"decoder_ch_mult": [1, 2]}, "differ"),
+    ],
+)
+def test_what_would_change_the_originals_maths_is_refused(part: str, params: dict, message: str):
+    data = published()
+    data[f"{part}_config"]["params"] |= params
+    with pytest.raises(ValueError, match=message):
+        read_original(data)
+
+
+def test_relatives_of_the_same_model_type_are_told_apart():
+    for relative in (without(published(), "gen_vision_config"), {"model_type": "multi_modality"}):
+        with pytest.raises(ValueError, match=r"not of Janus or Janus-Pro \(of JanusFlow or"):
+            read_original(relative)
+    data = published()
+    data["gen_vision_config"]["cls"] = "ShallowUViTEncoder"
+    with pytest.raises(ValueError, match="cls is 'ShallowUViTEncoder'; Janus's is 'VQ-16'"):
+        read_original(data)
+    data = published()
+    data["language_config"]["rope_scaling"] = {"type": "linear", "factor": 4.0}
+    with pytest.raises(ValueError, match="rope scaling"):
+        read_original(data)
 
 
 # --- weights -------------------------------------------------------------------------------------
@@ -189,6 +345,160 @@ def test_a_preprocessor_without_colours_says_so(folder: Path):
     edit(folder / "preprocessor_config.json", image_mean=None)
     with pytest.raises(ValueError, match="image_mean"):
         opened(folder)
+
+
+def test_a_preprocessor_may_stand_inside_the_processors_file(folder: Path):
+    """So transformers 5 writes it."""
+    path = folder / "preprocessor_config.json"
+    stated = json.loads(path.read_text())
+    (folder / "processor_config.json").write_text(json.dumps({"image_processor": stated}))
+    expected = opened(folder).preprocess
+    path.unlink()
+    assert opened(folder).preprocess == expected
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"do_normalize": False}, "do_normalize is false"),
+        ({"do_pad": False}, "do_pad is false"),
+        ({"rescale_factor": 1 / 127.5}, "rescale_factor must be 1/255"),
+        ({"resample": 2}, r"resample must be 3 \(bicubic\), not 2"),
+        ({"size": {"shortest_edge": 64}}, "no size of pictures"),
+        ({"image_mean": None, "image_std": None}, "no image_mean and no image_std"),
+    ],
+)
+def test_a_preprocessor_with_other_steps_is_refused(folder: Path, changes: dict, message: str):
+    edit(folder / "preprocessor_config.json", **changes)
+    with pytest.raises(ValueError, match=message):
+        opened(folder)
+
+
+@pytest.mark.parametrize("token", ["<image_placeholder>", "<｜▁pad▁｜>", "<begin_of_image>"])
+def test_a_tokenizer_without_a_token_of_janus_says_so(folder: Path, token: str):
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        path = folder / name
+        path.write_text(path.read_text().replace(token, token.replace("a", "o")))
+    with pytest.raises(ValueError, match=f"no token '{token}'"):
+        opened(folder)
+
+
+def test_a_folder_of_another_architecture_is_refused(folder: Path):
+    edit(folder / "config.json", model_type="llava")
+    with pytest.raises(
+        ValueError, match=r"model_type 'llava', which is no family .*checkpoints\.md"
+    ):
+        opened(folder)
+
+
+# --- saving --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("layout", [None, "transformers", "original"])
+def test_a_saved_model_is_the_loaded_one(whole: Path, tmp_path: Path, layout: str | None):
+    target = tmp_path / "deep" / "folder"
+    unitok.load(whole, device="cpu").save(target, layout)
+    before, after = opened(whole), opened(target)
+    assert after.model.config == before.model.config
+    assert (after.defaults, after.preprocess) == (before.defaults, before.preprocess)
+    assert (after.template.user, after.template.assistant) == ("<|User|>", "<|Assistant|>")
+    for name, tensor in before.model.state_dict().items():
+        assert torch.equal(after.model.state_dict()[name], tensor), name
+    model_type = "multi_modality" if layout == "original" else "janus"
+    assert json.loads((target / "config.json").read_text())["model_type"] == model_type
+
+
+@pytest.mark.parametrize("layout", ["transformers", "original"])
+def test_plain_roles_and_own_sampling_survive_a_save(folder: Path, tmp_path: Path, layout: str):
+    settings = {"do_sample": True, "temperature": 0.5, "top_k": 9, "top_p": 0.75}
+    edit(folder / "generation_config.json", **settings)
+    (folder / "chat_template.jinja").write_text("User: ")
+    unitok.load(folder, device="cpu").save(tmp_path / "saved", layout)
+    saved = opened(tmp_path / "saved")
+    assert (saved.template.user, saved.template.assistant) == ("User", "Assistant")
+    d = saved.defaults
+    assert (d.temperature, d.top_k, d.top_p) == (0.5, 9, 0.75)
+
+
+def test_a_model_from_no_folder_cannot_be_saved(tmp_path: Path):
+    defaults = janus.defaults_from_json({}, {})
+    made = janus.Janus("made", tiny_model(), tiny_template(), Preprocessor(64), defaults)
+    with pytest.raises(ValueError, match="came from no folder"):
+        made.save(tmp_path)
+
+
+# --- prompts -------------------------------------------------------------------------------------
+
+
+def test_space_around_what_is_said_is_dropped():
+    template = tiny_template()
+    bare = template.draw([Message("user", "two cats")])
+    assert template.draw([Message("user", " \n two cats\n\n")]) == bare
+    turns = [Message("user", "a"), Message("assistant", " b \n"), Message("user", "c")]
+    neat = [Message("user", "a"), Message("assistant", "b"), Message("user", "c")]
+    assert template.answer(turns, "  be terse") == template.answer(neat, "be terse")
+    assert template.answer(neat, " \n") == template.answer(neat)
+
+
+def test_a_role_that_is_no_token_is_text():
+    tokenizer = TextTokenizer.load(ASSETS)
+    plain = Template(tokenizer, PATCHES, user="cat", assistant="dog")
+    line = plain.answer([Message("user", "two")])
+    assert list(line.ids[1:]) == tokenizer.encode_plain("cat: two\n\ndog:")
+    marked = Template(tokenizer, PATCHES).answer([Message("user", "two")])
+    assert marked.ids[1] == tokenizer.id("<|User|>")
+
+
+# --- odd pictures --------------------------------------------------------------------------------
+
+
+def encoded(image: Image.Image, format: str, **options: Any) -> bytes:
+    file = io.BytesIO()
+    image.save(file, format, **options)
+    return file.getvalue()
+
+
+def odd_pictures() -> dict[str, tuple[bytes, Image.Image]]:
+    """Each odd file, and the RGB picture that it is."""
+    red, half = Image.new("RGB", (40, 20), "red"), Image.new("RGBA", (40, 20), (255, 0, 0, 0))
+    deep = Image.fromarray(np.full((20, 40), 200 * 257, dtype=np.uint16))
+    frames = [red, Image.new("RGB", (40, 20), "blue")]
+    animated = encoded(frames[0], "GIF", save_all=True, append_images=frames[1:])
+    grey = Image.new("RGB", (40, 20), (200, 200, 200))
+    return {
+        "CMYK": (
+            encoded(Image.new("CMYK", (40, 20), (0, 0, 0, 255)), "TIFF"),
+            Image.new("RGB", (40, 20)),
+        ),
+        "16-bit": (encoded(deep, "PNG"), grey),
+        "animated": (animated, red),
+        "alpha": (encoded(half, "PNG"), Image.new("RGB", (40, 20), "white")),
+        "1x1": (encoded(red.crop((0, 0, 1, 1)), "PNG"), red.crop((0, 0, 1, 1))),
+        "1x20000": (
+            encoded(Image.new("RGB", (1, 20000), "red"), "PNG"),
+            Image.new("RGB", (1, 20000), "red"),
+        ),
+    }
+
+
+@pytest.mark.parametrize("name", odd_pictures())
+def test_an_odd_picture_is_read_as_what_it_shows(whole: Path, name: str):
+    model: Any = unitok.load(whole, device="cpu")
+    file, shown = odd_pictures()[name]
+    expected = model.family.read(shown).segments[1]
+    read = model._read(file).segments[1]
+    assert read.digest == expected.digest and read.length == PATCHES
+    assert torch.equal(read.compute(), expected.compute())
+    assert model.caption(file, max_tokens=2).completion_tokens == 2
+
+
+def test_a_picture_that_is_cut_off_is_one_clear_error(whole: Path):
+    model = unitok.load(whole, device="cpu")
+    noise = np.random.default_rng(0).integers(0, 256, (40, 40, 3), dtype=np.uint8)
+    for format in ("PNG", "JPEG"):
+        file = encoded(Image.fromarray(noise), format)
+        with pytest.raises(ValueError, match="cut off or damaged"):
+            model.caption(file[: len(file) // 2])
 
 
 # --- preprocessing -------------------------------------------------------------------------------

@@ -1,9 +1,12 @@
-"""Janus and Janus-Pro in transformers' folder format: config, weights, prompts, plans.
+"""Janus and Janus-Pro, in transformers' folders and DeepSeek's own: weights, prompts, plans.
 
-Paper: https://arxiv.org/abs/2410.13848 and https://arxiv.org/abs/2501.17811. The folder holds
-config.json, model.safetensors, tokenizer.json, preprocessor_config.json, generation_config.json.
+Paper: https://arxiv.org/abs/2410.13848 and https://arxiv.org/abs/2501.17811. A folder holds
+config.json, weights, tokenizer.json, preprocessor_config.json and perhaps generation_config.json.
+What differs in DeepSeek's own folders is in `janus_original`.
 """
 
+import json
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +18,7 @@ from PIL import Image
 from torch import Tensor
 
 from unitok.checkpoint import (
+    Layout,
     fill,
     open_tensors,
     ready,
@@ -23,9 +27,10 @@ from unitok.checkpoint import (
     write_json,
     write_tensors,
 )
-from unitok.config import DecoderConfig, JanusConfig, VisionConfig
+from unitok.config import JanusConfig, VisionConfig
+from unitok.families import janus_original
 from unitok.families.family import Defaults, Drawing, Wish, painted_size
-from unitok.families.settings import check_settings, read_decoder
+from unitok.families.settings import LLAMA, check_settings, read_decoder
 from unitok.files import read_json
 from unitok.model import UnifiedModel
 from unitok.pictures import digest
@@ -39,6 +44,8 @@ SYSTEM = (
     "content that the user provides, and assist the user with a variety of tasks using natural "
     "language."
 )
+QUESTION = "Describe the picture."  # of ours: the papers name none
+BICUBIC = int(Image.Resampling.BICUBIC)
 
 # Our names -> transformers' names, applied in order.
 LAYERS = "model.language_model.layers."
@@ -88,7 +95,9 @@ TRANSFORMERS = renaming([
 class Template:
     """The conversation format of Janus and Janus-Pro (deepseek-ai/Janus, janus/utils/conversation).
 
-    A turn is "ROLE: text"; user turns end in a blank line, assistant turns in end of sentence.
+    A turn is "ROLE: text"; user turns end in a blank line, assistant turns in end of sentence. As
+    there, space around what is said is dropped. A role is a special token if the tokenizer has it
+    as one, else text.
     """
 
     tokenizer: TextTokenizer
@@ -104,25 +113,28 @@ class Template:
 
     def start(self, system: str = "") -> LineBuilder:
         builder = LineBuilder(self.tokenizer).special(self.bos)
-        return builder.text(system + "\n\n") if system else builder
+        return builder.text(system.lstrip() + "\n\n") if system.strip() else builder
 
     def turn(self, builder: LineBuilder, message: Message) -> LineBuilder:
         """Add a whole turn."""
         self.open_turn(builder, message.role)
         if message.role == "user":
+            text = message.text.rstrip() if message.pictures else message.text.strip()
             builder.text(" ")
-            for picture in message.pictures:
-                builder.picture(picture).text("\n")
-            return builder.text(message.text + "\n\n")
+            for i, picture in enumerate(message.pictures):
+                builder.text("\n" if i else "").picture(picture)
+            return builder.text("\n" if text and message.pictures else "").text(text + "\n\n")
         for picture in message.pictures:
             builder.picture(picture)
-        if message.text:
-            builder.text(" " + message.text)
+        if text := message.text.strip():
+            builder.text(" " + text)
         return builder.special(self.eos)
 
     def open_turn(self, builder: LineBuilder, role: Role) -> LineBuilder:
         """Add "ROLE:", after which the speaker goes on."""
-        return builder.special(self.user if role == "user" else self.assistant).text(":")
+        name = self.user if role == "user" else self.assistant
+        named = builder.special(name) if is_special(self.tokenizer, name) else builder.text(name)
+        return named.text(":")
 
     def picture(self, pixels: Tensor, digest: str, read: Callable[[Tensor], Tensor]) -> ReadPicture:
         """Pixels [3, S, S], read [B, 3, S, S] -> [B, n, d] when needed, between their marks."""
@@ -158,12 +170,57 @@ class Template:
         pads = [self.tokenizer.id(self.pad)] * (len(prompt.ids) - 2)
         return Line((prompt.ids[0], *pads, prompt.ids[-1]))
 
+    def check(self) -> None:
+        """Raise ValueError if the tokenizer lacks a token that prompts need."""
+        pictures = (self.begin_of_image, self.placeholder, self.end_of_image)
+        for token in (self.bos, self.eos, self.pad, *pictures):
+            self.tokenizer.id(token)
+
+
+PRO_ROLES, PLAIN_ROLES = ("<|User|>", "<|Assistant|>"), ("User", "Assistant")
+
+
+def is_special(tokenizer: TextTokenizer, token: str) -> bool:
+    """Whether trusted text makes one id of it, which a user's text does not."""
+    return tokenizer.encode(token, add_special=False) != tokenizer.encode_plain(token)
+
+
+def read_roles(folder: Path, tokenizer: TextTokenizer) -> tuple[str, str]:
+    """Whether the speakers are those of Janus-Pro or, of Janus-1.3B, plain words.
+
+    A chat template says so if there is one. If not, processor_config.json may: "deepseek_old" is
+    DeepSeek's name for the plain ones. Else Janus-Pro's hold if the tokenizer has such tokens.
+    """
+    pro = "<|User|>"
+    if template := read_chat_template(folder):
+        return PRO_ROLES if pro in template else PLAIN_ROLES
+    processor = read_json(folder / "processor_config.json", optional=True)
+    if processor.get("sft_format") == "deepseek_old":
+        return PLAIN_ROLES
+    return PRO_ROLES if is_special(tokenizer, pro) else PLAIN_ROLES
+
+
+def read_chat_template(folder: Path) -> str:
+    """The text of a folder's chat template, wherever it stands; "" if there is none."""
+    file = folder / "chat_template.jinja"
+    if file.is_file():
+        return file.read_text(encoding="utf-8")
+    documents = ("chat_template.json", "processor_config.json", "tokenizer_config.json")
+    found = (read_json(folder / d, optional=True).get("chat_template") for d in documents)
+    template = next((t for t in found if t), "")
+    return template if isinstance(template, str) else json.dumps(template, ensure_ascii=False)
+
 
 # --- config.json ---------------------------------------------------------------------------------
 
 
-def config_to_json(config: JanusConfig, image_token_id: int, dtype: str) -> dict[str, Any]:
-    """JanusConfig -> the dictionary transformers' JanusConfig reads."""
+def config_to_json(
+    config: JanusConfig, image_token_id: int, dtype: str, tied: bool = False
+) -> dict[str, Any]:
+    """JanusConfig -> the dictionary transformers' JanusConfig reads.
+
+    tied: whether the text head is the text embedding, and so not written.
+    """
     d, v, t = config.decoder, config.vision, config.image_tokenizer
     vq = {
         "model_type": "janus_vqgan",
@@ -184,7 +241,7 @@ def config_to_json(config: JanusConfig, image_token_id: int, dtype: str) -> dict
         "architectures": ["JanusForConditionalGeneration"],
         "model_type": "janus",
         "image_token_id": image_token_id,
-        "tie_word_embeddings": False,
+        "tie_word_embeddings": tied,
         "dtype": dtype,
         "text_config": {
             "model_type": "llama",
@@ -198,14 +255,14 @@ def config_to_json(config: JanusConfig, image_token_id: int, dtype: str) -> dict
             "max_position_embeddings": d.max_positions,
             "rms_norm_eps": d.norm_eps,
             "rope_parameters": {"rope_type": "default", "rope_theta": d.rope_theta},
-            "tie_word_embeddings": False,
+            "tie_word_embeddings": tied,
         },
         "vision_config": {
             "model_type": "janus_vision_model",
             "image_size": v.image_size,
             "patch_size": v.patch_size,
             "hidden_size": v.hidden_size,
-            "mlp_ratio": v.intermediate_size / v.hidden_size,
+            "mlp_ratio": janus_original.ratio(v.intermediate_size, v.hidden_size),
             "num_hidden_layers": v.layers,
             "num_attention_heads": v.heads,
             "layer_norm_eps": v.norm_eps,
@@ -218,16 +275,6 @@ def config_to_json(config: JanusConfig, image_token_id: int, dtype: str) -> dict
     }
 
 
-LLAMA = DecoderConfig(  # what transformers takes for absent settings
-    vocab_size=32000,
-    hidden_size=4096,
-    intermediate_size=11008,
-    layers=32,
-    heads=32,
-    kv_heads=32,
-    head_dim=128,
-    max_positions=2048,
-)
 READ = {"text_config", "vision_config", "vq_config", "image_token_id", "tie_word_embeddings"}
 VISION_READ = """image_size patch_size hidden_size mlp_ratio num_hidden_layers num_attention_heads
     layer_norm_eps projection_dim num_image_tokens""".split()
@@ -274,6 +321,11 @@ def config_from_json(data: Mapping[str, Any]) -> JanusConfig:
         heads=vision.get("num_attention_heads", 16),
         norm_eps=vision.get("layer_norm_eps", 1e-6),
     )
+    if vision.get("num_image_tokens", reading.patches) != reading.patches:
+        raise ValueError(
+            f"vision_config: num_image_tokens is {vision['num_image_tokens']}, but a picture has "
+            f"{reading.patches} patches"
+        )
     multiplier = tuple(vq.get("channel_multiplier", (1, 1, 2, 2, 4)))
     painting = AutoencoderConfig(
         # transformers sets the painted grid to that of the patches read.
@@ -293,10 +345,46 @@ def config_from_json(data: Mapping[str, Any]) -> JanusConfig:
 # --- weights -------------------------------------------------------------------------------------
 
 
+@dataclass(frozen=True)
+class Format:
+    """How a folder holds a Janus.
+
+    layout: names of the weights. dropped: what else may lie there. read: config.json -> sizes.
+    ties: whether, after config.json, the text embedding serves as a text head that is not there.
+    """
+
+    layout: Layout
+    dropped: tuple[str, ...]
+    read: Callable[[Mapping[str, Any]], JanusConfig]
+    ties: Callable[[Mapping[str, Any]], bool]
+
+
+FORMATS = {
+    "transformers": Format(
+        TRANSFORMERS, (), config_from_json, lambda data: data.get("tie_word_embeddings", True)
+    ),
+    "original": Format(
+        janus_original.layout,
+        janus_original.DROPPED,
+        janus_original.config_from_json,
+        lambda data: (data.get("language_config") or {}).get("tie_word_embeddings", False),
+    ),
+}
+MODEL_TYPES = {"janus": FORMATS["transformers"], "multi_modality": FORMATS["original"]}
+HEAD = "text_head.weight"
+
+
 def load_weights(
-    folder: Path, config: JanusConfig, dtype: torch.dtype, device: str
+    folder: Path,
+    config: JanusConfig,
+    dtype: torch.dtype,
+    device: str,
+    format: Format = FORMATS["transformers"],
+    tied: bool = False,
 ) -> UnifiedModel:
     """Build the model and fill it from the folder's weights, strictly.
+
+    tied: whether the text embedding serves as the text head if the folder has none.
 
     Raises:
         FileNotFoundError: there are no weights.
@@ -304,17 +392,32 @@ def load_weights(
     """
     with torch.device("meta"):
         model = UnifiedModel(config)
-    fill(model, open_tensors(folder), TRANSFORMERS, dtype, device)
+    tensors = open_tensors(folder)
+    tied = tied and format.layout(HEAD).name not in tensors.names
+    if tied:
+        model.text_head.register_parameter("weight", None)
+    fill(model, tensors, format.layout, dtype, device, format.dropped)
+    if tied:
+        model.text_head.weight = model.text_embedding.weight
     return ready(model, device)
 
 
-def save_weights(model: UnifiedModel, folder: Path, dtype: torch.dtype) -> None:
-    """Write `model.safetensors` under transformers' names."""
-    write_tensors(stored_tensors(model, TRANSFORMERS, dtype), folder)
+def save_weights(
+    model: UnifiedModel, folder: Path, dtype: torch.dtype, layout: Layout = TRANSFORMERS
+) -> None:
+    """Write `model.safetensors` under a layout's names, by default transformers'."""
+    tensors = stored_tensors(model, layout, dtype)
+    if is_tied(model):
+        del tensors[layout(HEAD).name]
+    write_tensors(tensors, folder)
+
+
+def is_tied(model: UnifiedModel) -> bool:
+    return model.text_head.weight is model.text_embedding.weight
 
 
 def save_config(config: JanusConfig, folder: Path, image_token_id: int, dtype: torch.dtype) -> None:
-    """Write `config.json`."""
+    """Write `config.json` for transformers."""
     data = config_to_json(config, image_token_id, str(dtype).removeprefix("torch."))
     write_json(folder / "config.json", data)
 
@@ -332,6 +435,12 @@ class Preprocessor:
     std: tuple[float, float, float] = (0.5, 0.5, 0.5)
     min_size: int = 14
 
+    @property
+    def background(self) -> tuple[int, int, int]:
+        """The mean colour in bytes, whatever a file says, as in both references."""
+        red, green, blue = (int(m * 255) for m in self.mean)
+        return red, green, blue
+
     def resized(self, width: int, height: int) -> tuple[int, int]:
         """The size a picture is shrunk or enlarged to, before padding."""
         longer = max(width, height)
@@ -342,12 +451,38 @@ class Preprocessor:
         """An RGB picture -> pixels [3, S, S], normalised."""
         size = self.resized(*image.size)
         small = image if image.size == size else image.resize(size, Image.Resampling.BICUBIC)
-        colour = tuple(int(m * 255) for m in self.mean)
-        square = Image.new("RGB", (self.image_size, self.image_size), colour)
+        square = Image.new("RGB", (self.image_size, self.image_size), self.background)
         square.paste(small, ((self.image_size - size[0]) // 2, (self.image_size - size[1]) // 2))
         pixels = torch.from_numpy(np.array(square)).permute(2, 0, 1).float() / 255
         mean, std = (torch.tensor(v)[:, None, None] for v in (self.mean, self.std))
         return (pixels - mean) / std
+
+    def to_json(self, layout: str) -> dict[str, Any]:
+        """preprocessor_config.json for transformers' JanusImageProcessor or the original's."""
+        square = {"height": self.image_size, "width": self.image_size}
+        own: dict[str, Any] = {
+            "image_processor_type": "JanusImageProcessor",
+            "processor_class": "JanusProcessor",
+            "do_resize": True,
+            "do_rescale": True,
+            "do_pad": True,
+            "resample": BICUBIC,
+            "size": square,
+        }
+        if layout == "original":
+            own = {
+                "image_processor_type": "VLMImageProcessor",
+                "processor_class": "VLChatProcessor",
+                "image_size": self.image_size,
+            }
+        return own | {
+            "do_normalize": True,
+            "min_size": self.min_size,
+            "rescale_factor": 1 / 255,
+            "background_color": list(self.background),
+            "image_mean": list(self.mean),
+            "image_std": list(self.std),
+        }
 
 
 # --- the family ----------------------------------------------------------------------------------
@@ -363,8 +498,9 @@ class Janus:
         template: Template,
         preprocess: Preprocessor,
         defaults: Defaults,
+        source: Path | None = None,  # the folder of its tokenizer
     ) -> None:
-        self.name, self.model, self.template = name, model, template
+        self.name, self.model, self.template, self.source = name, model, template, source
         self.tokenizer, self.preprocess, self.defaults = template.tokenizer, preprocess, defaults
         self.max_context = model.config.decoder.max_positions
         side = model.image_tokenizer.config.image_size
@@ -409,23 +545,61 @@ class Janus:
         codes = self.model.vocabulary.id_to_code(torch.tensor(ids))
         return self.model.image_tokenizer.decode(codes.to(self.model.device))
 
-    def save(self, folder: Path, layout: str | None) -> None:
-        raise ValueError("not yet")
+    def save(
+        self, folder: Path, layout: str | None = None, dtype: torch.dtype | None = None
+    ) -> None:
+        """Write a folder in the layout "transformers", the usual one, or "original", DeepSeek's.
+
+        dtype: of the weights, by default the model's own.
+
+        Raises:
+            ValueError: no such layout, or one that cannot hold this model; or the model came from
+                no folder, so that its tokenizer's files are not known.
+        """
+        layout = layout or "transformers"
+        if layout not in FORMATS:
+            raise ValueError(f"layout must be one of {', '.join(FORMATS)}, not {layout!r}")
+        if self.source is None:
+            raise ValueError("this model came from no folder: there is no tokenizer to go with it")
+        dtype, original = dtype or self.model.dtype, layout == "original"
+        config, tied, name = self.model.config, is_tied(self.model), str(dtype)[len("torch.") :]
+        place = self.tokenizer.id(self.template.placeholder)
+        files = {
+            "config.json": janus_original.config_to_json(config, name, tied)
+            if original
+            else config_to_json(config, place, name, tied),
+            "preprocessor_config.json": self.preprocess.to_json(layout),
+            "processor_config.json": processor_to_json(self.template, self.defaults, layout),
+            "generation_config.json": generation_to_json(self.template, self.defaults),
+        }
+        if extra := extra_to_json(self.defaults):
+            files["unitok.json"] = extra
+        save_weights(self.model, folder, dtype, FORMATS[layout].layout)
+        copy_tokenizer(self.source, folder)
+        if layout == "transformers":
+            name_tokens(folder / "tokenizer_config.json", self.template)
+        for file, data in files.items():
+            write_json(folder / file, data)
+
+
+# --- the folder ----------------------------------------------------------------------------------
 
 
 def recognises(config: Mapping[str, Any], names: frozenset[str]) -> bool:
-    return config.get("model_type") == "janus"
+    return config.get("model_type") in MODEL_TYPES
 
 
 def load(folder: Path, device: str, dtype: torch.dtype) -> Janus:
-    """Open a folder in transformers' Janus format.
+    """Open a folder in transformers' Janus format, or one of DeepSeek's own.
 
     Raises:
         FileNotFoundError: a file is missing.
         ValueError: a file does not fit the others.
     """
-    config = config_from_json(read_json(folder / "config.json"))
-    preprocess = preprocessor_from_json(read_json(folder / "preprocessor_config.json"))
+    data = read_json(folder / "config.json")
+    format = MODEL_TYPES[data["model_type"]]
+    config = format.read(data)
+    preprocess = read_preprocessor(folder)
     if preprocess.image_size != config.vision.image_size:
         raise ValueError(
             f"{folder}: preprocessor_config.json and config.json differ in picture size"
@@ -436,20 +610,47 @@ def load(folder: Path, device: str, dtype: torch.dtype) -> Janus:
             f"{folder}: the tokenizer has {tokenizer.size} ids, "
             f"the model {config.decoder.vocab_size}"
         )
+    user, assistant = read_roles(folder, tokenizer)
+    template = Template(tokenizer, config.vision.patches, user=user, assistant=assistant)
+    template.check()
     defaults = defaults_from_json(
         read_json(folder / "generation_config.json", optional=True),
         read_json(folder / "unitok.json", optional=True),
     )
-    model = load_weights(folder, config, dtype, device)
-    template = Template(tokenizer, config.vision.patches)
-    return Janus(folder.name, model, template, preprocess, defaults)
+    model = load_weights(folder, config, dtype, device, format, format.ties(data))
+    return Janus(folder.name, model, template, preprocess, defaults, source=folder)
+
+
+def read_preprocessor(folder: Path) -> Preprocessor:
+    """From preprocessor_config.json or, as transformers 5 writes it, inside processor_config.json.
+
+    Raises:
+        FileNotFoundError: neither is there; a guess would silently change what the model sees.
+        ValueError: a setting that this preprocessor does not have.
+    """
+    inside = read_json(folder / "processor_config.json", optional=True).get("image_processor")
+    if isinstance(inside, Mapping) and not (folder / "preprocessor_config.json").is_file():
+        return preprocessor_from_json(inside)
+    return preprocessor_from_json(read_json(folder / "preprocessor_config.json"))
+
+
+STEPS = ("do_resize", "do_pad", "do_rescale", "do_normalize")
 
 
 def preprocessor_from_json(data: Mapping[str, Any]) -> Preprocessor:
+    where = "preprocessor_config.json"
     size = data.get("size", 384)
-    size = size.get("height", 384) if isinstance(size, Mapping) else data.get("image_size", size)
+    size = size.get("height") if isinstance(size, Mapping) else data.get("image_size", size)
+    if not isinstance(size, int):
+        raise ValueError(f"{where} has no size of pictures")
     if missing := [key for key in ("image_mean", "image_std") if key not in data]:
-        raise ValueError(f"preprocessor_config.json has no {' and no '.join(missing)}")
+        raise ValueError(f"{where} has no {' and no '.join(missing)}")
+    if skipped := [step for step in STEPS if data.get(step) is False]:
+        raise ValueError(f"{where}: {skipped[0]} is false; Janus's pictures need that step")
+    if abs(data.get("rescale_factor", 1 / 255) * 255 - 1) > 1e-6:
+        raise ValueError(f"{where}: rescale_factor must be 1/255, not {data['rescale_factor']}")
+    if data.get("resample", BICUBIC) not in (None, BICUBIC):
+        raise ValueError(f"{where}: resample must be {BICUBIC} (bicubic), not {data['resample']}")
     return Preprocessor(
         image_size=size,
         mean=tuple(data["image_mean"]),
@@ -459,22 +660,50 @@ def preprocessor_from_json(data: Mapping[str, Any]) -> Preprocessor:
 
 
 def preprocessor_to_json(size: int) -> dict[str, Any]:
-    """preprocessor_config.json, as transformers' JanusImageProcessor reads it."""
+    """preprocessor_config.json, as transformers reads it, of a model for pictures of this size."""
+    return Preprocessor(size).to_json("transformers")
+
+
+def processor_to_json(template: Template, defaults: Defaults, layout: str) -> dict[str, Any]:
+    """processor_config.json: what JanusProcessor, or DeepSeek's VLChatProcessor, asks for."""
+    if layout == "original":
+        plain = (template.user, template.assistant) == PLAIN_ROLES
+        return {
+            "processor_class": "VLChatProcessor",
+            "image_tag": template.placeholder,
+            "num_image_tokens": template.picture_length,
+            "sft_format": "deepseek_old" if plain else "deepseek",
+        }
     return {
-        "image_processor_type": "JanusImageProcessor",
         "processor_class": "JanusProcessor",
-        "do_resize": True,
-        "do_rescale": True,
-        "do_normalize": True,
-        "do_pad": True,
-        "size": {"height": size, "width": size},
-        "min_size": 14,
-        "resample": 3,
-        "rescale_factor": 1 / 255,
-        "background_color": [127, 127, 127],
-        "image_mean": [0.5, 0.5, 0.5],
-        "image_std": [0.5, 0.5, 0.5],
+        "num_image_tokens": template.picture_length,
+        "use_default_system_prompt": defaults.system == SYSTEM,
     }
+
+
+TOKENIZER_FILES = """tokenizer.json tokenizer.model tokenizer_config.json special_tokens_map.json
+    added_tokens.json chat_template.jinja chat_template.json""".split()
+
+
+def copy_tokenizer(source: Path, folder: Path) -> None:
+    """Copy the files that make text ids and prompts, those that are there."""
+    if source.resolve() == folder.resolve():
+        return
+    for name in TOKENIZER_FILES:
+        if (source / name).is_file():
+            shutil.copyfile(source / name, folder / name)
+
+
+def name_tokens(path: Path, template: Template) -> None:
+    """Say in tokenizer_config.json which tokens are which, for JanusProcessor, if nothing does."""
+    config = dict(read_json(path, optional=True))
+    if "image_token" not in config and not config.get("extra_special_tokens"):
+        config["extra_special_tokens"] = {
+            "image_token": template.placeholder,
+            "boi_token": template.begin_of_image,
+            "eoi_token": template.end_of_image,
+        }
+        write_json(path, config)
 
 
 def defaults_from_json(generation: Mapping[str, Any], extra: Mapping[str, Any]) -> Defaults:
@@ -486,7 +715,35 @@ def defaults_from_json(generation: Mapping[str, Any], extra: Mapping[str, Any]) 
         top_k=generation.get("top_k") or 0,
         top_p=generation.get("top_p") or 1.0,
         guidance=generation.get("guidance_scale") or 5.0,
-        question=extra.get("question", "Describe the picture."),
+        question=extra.get("question", QUESTION),
         system=extra.get("system", SYSTEM),
         known_words=frozenset(extra["known_words"]) if "known_words" in extra else None,
     )
+
+
+def generation_to_json(template: Template, defaults: Defaults) -> dict[str, Any]:
+    """generation_config.json, as transformers reads it."""
+    ids, samples = template.tokenizer.id, defaults.temperature > 0
+    sampling = {"top_k": defaults.top_k, "top_p": defaults.top_p} if samples else {}
+    return {
+        "bos_token_id": ids(template.bos),
+        "eos_token_id": ids(template.eos),
+        "pad_token_id": ids(template.pad),
+        "do_sample": samples,
+        "temperature": defaults.temperature or 1.0,
+        **sampling,
+        "guidance_scale": defaults.guidance,
+        "generation_kwargs": {"boi_token_id": ids(template.begin_of_image)},
+    }
+
+
+def extra_to_json(defaults: Defaults) -> dict[str, Any]:
+    """unitok.json: what differs from any Janus's ways and has no place in the other files."""
+    extra = {}
+    if defaults.question != QUESTION:
+        extra["question"] = defaults.question
+    if defaults.system != SYSTEM:
+        extra["system"] = defaults.system
+    if defaults.known_words is not None:
+        extra["known_words"] = sorted(defaults.known_words)
+    return extra

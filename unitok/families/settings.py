@@ -13,17 +13,18 @@ from unitok.config import DecoderConfig
 
 # What transformers writes into any config and what is of use in training or in its own code alone.
 HARMLESS = frozenset(
-    """_name_or_path _attn_implementation architectures attention_dropout auto_map bos_token_id
-    cls dropout dtype eos_token_id initializer_factor initializer_range is_encoder_decoder
+    """_name_or_path _attn_implementation architectures attention_dropout auto_map bos_token_id cls
+    dropout dtype eos_token_id initializer_factor initializer_range is_encoder_decoder
     model_type name pad_token_id pretraining_tp problem_type return_dict output_attentions
     output_hidden_states processor_class tokenizer_class torch_dtype transformers_version
-    unk_token_id sep_token_id use_cache chunk_size_feed_forward id2label label2id is_decoder add_cross_attention
-    cross_attention_hidden_size decoder_start_token_id finetuning_task gradient_checkpointing
-    pruned_heads prefix suffix task_specific_params tf_legacy_loss torchscript use_bfloat16
-    tie_encoder_decoder bad_words_ids begin_suppress_tokens diversity_penalty do_sample
-    early_stopping encoder_no_repeat_ngram_size exponential_decay_length_penalty forced_bos_token_id
-    forced_eos_token_id length_penalty max_length min_length no_repeat_ngram_size num_beam_groups
-    num_beams num_return_sequences output_scores remove_invalid_values repetition_penalty
+    unk_token_id sep_token_id use_cache chunk_size_feed_forward id2label label2id is_decoder
+    add_cross_attention cross_attention_hidden_size decoder_start_token_id finetuning_task
+    gradient_checkpointing pruned_heads prefix suffix task_specific_params tf_legacy_loss
+    torchscript use_bfloat16 tie_encoder_decoder bad_words_ids begin_suppress_tokens
+    diversity_penalty do_sample early_stopping encoder_no_repeat_ngram_size
+    exponential_decay_length_penalty forced_bos_token_id forced_eos_token_id length_penalty
+    max_length min_length no_repeat_ngram_size num_beam_groups num_beams
+    num_return_sequences output_scores remove_invalid_values repetition_penalty
     return_dict_in_generate suppress_tokens temperature top_k top_p typical_p
     attention_probs_dropout_prob hidden_dropout_prob layer_norm_type""".split()
 )
@@ -45,6 +46,17 @@ NEUTRAL: Mapping[str, tuple[Any, ...]] = {
     "embedding_multiplier": (None, 1.0),
     "attention_multiplier": (None,),
 }
+
+LLAMA = DecoderConfig(  # what the Llama class of transformers takes for absent settings
+    vocab_size=32000,
+    hidden_size=4096,
+    intermediate_size=11008,
+    layers=32,
+    heads=32,
+    kv_heads=32,
+    head_dim=128,
+    max_positions=2048,
+)
 
 READ = frozenset(
     """vocab_size hidden_size intermediate_size num_hidden_layers num_attention_heads
@@ -118,9 +130,11 @@ def read_decoder(
 
 def read_rope_theta(config: Mapping[str, Any], where: str, absent: float) -> float:
     """The base of the rotary frequencies; ValueError if they are scaled in any way."""
-    rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
-    if rope.get("rope_type", rope.get("type", "default")) != "default":
-        raise ValueError(f"{where}: rope scaling {dict(rope)} is not supported")
-    if rope.get("partial_rotary_factor", 1.0) != 1.0:
-        raise ValueError(f"{where}: a partial rotary embedding is not supported")
-    return float(rope.get("rope_theta", config.get("rope_theta") or absent))
+    theta = config.get("rope_theta") or absent
+    for rope in (config.get("rope_scaling") or {}, config.get("rope_parameters") or {}):
+        if rope.get("rope_type", rope.get("type", "default")) != "default":
+            raise ValueError(f"{where}: rope scaling {dict(rope)} is not supported")
+        if rope.get("partial_rotary_factor", 1.0) != 1.0:
+            raise ValueError(f"{where}: a partial rotary embedding is not supported")
+        theta = rope.get("rope_theta", theta)
+    return float(theta)

@@ -1,0 +1,346 @@
+"""Weights found, checked, streamed into place and written back; folders and their JSON files."""
+
+import json
+import pickle
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from unitok import files
+from unitok.checkpoint import (
+    Stored,
+    TorchFile,
+    fill,
+    open_tensors,
+    parameters,
+    renaming,
+    stored_tensors,
+    write_tensors,
+)
+from unitok.files import find_folder, read_json
+
+
+class Tiny(nn.Module):
+    """Two parts of what a file holds as one, a buffer, and what no checkpoint stores."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.q, self.k = nn.Linear(3, 2), nn.Linear(3, 2)
+        self.table = nn.Embedding(4, 3)
+        self.register_buffer("steps", torch.zeros(2, dtype=torch.int64))
+        self.quantizer = nn.ModuleDict({"vq": nn.Linear(5, 5)})
+
+
+def layout(key: str) -> Stored:
+    part, _, leaf = key.partition(".")
+    if part in ("q", "k"):
+        return Stored(f"net.qk.{leaf}", "qk".index(part), 2)
+    if part == "table":
+        return Stored("net.table", load=lambda t: t.squeeze(0), store=lambda t: t.unsqueeze(0))
+    return Stored(f"net.{key}")
+
+
+def stored() -> dict[str, Tensor]:
+    """A file's content that fits."""
+    return {
+        "net.qk.weight": torch.arange(12.0).view(4, 3),
+        "net.qk.bias": torch.arange(4.0),
+        "net.table": torch.arange(12.0).view(1, 4, 3) + 0.25,
+        "net.steps": torch.tensor([7, 8]),
+    }
+
+
+def filled(folder: Path, dtype: torch.dtype = torch.float32, dropped: tuple[str, ...] = ()) -> Tiny:
+    with torch.device("meta"):
+        model = Tiny()
+    fill(model, open_tensors(folder), layout, dtype, "cpu", dropped)
+    return model
+
+
+def shard(folder: Path, tensors: dict[str, Tensor], kind: str) -> None:
+    """Two files and their index."""
+    name = {"bin": "pytorch_model.bin", "safetensors": "model.safetensors"}[kind]
+    write = {"bin": torch.save, "safetensors": save_file}[kind]
+    index = {}
+    for i, keys in enumerate((sorted(tensors)[:2], sorted(tensors)[2:])):
+        write({key: tensors[key] for key in keys}, folder / f"part-{i}.{kind}")
+        index |= dict.fromkeys(keys, f"part-{i}.{kind}")
+    (folder / f"{name}.index.json").write_text(json.dumps({"weight_map": index}))
+
+
+def write(folder: Path, tensors: dict[str, Tensor], kind: str) -> None:
+    if kind == "safetensors":
+        save_file(tensors, folder / "model.safetensors")
+    elif kind == "bin":
+        torch.save(tensors, folder / "pytorch_model.bin")
+    else:
+        shard(folder, tensors, kind.removeprefix("sharded "))
+
+
+KINDS = ["safetensors", "bin", "sharded safetensors", "sharded bin"]
+
+
+# --- reading -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_of_file_fills_a_model(tmp_path: Path, kind: str):
+    write(tmp_path, stored(), kind)
+    model = filled(tmp_path)
+    assert torch.equal(model.q.weight, torch.arange(6.0).view(2, 3))
+    assert torch.equal(model.k.weight, torch.arange(6.0, 12.0).view(2, 3))
+    assert torch.equal(model.k.bias, torch.tensor([2.0, 3.0]))
+    assert torch.equal(model.table.weight, stored()["net.table"][0])
+    assert torch.equal(model.get_buffer("steps"), torch.tensor([7, 8]))
+    assert not any(p.requires_grad for p in (model.q.weight, model.table.weight))
+
+
+def test_floats_take_the_type_that_is_asked_for_and_integers_keep_theirs(tmp_path: Path):
+    write(tmp_path, stored(), "safetensors")
+    model = filled(tmp_path, torch.bfloat16)
+    assert model.q.weight.dtype == torch.bfloat16
+    assert model.get_buffer("steps").dtype == torch.int64
+
+
+def test_what_is_dropped_may_be_there_by_its_whole_name_only(tmp_path: Path):
+    write(tmp_path, stored() | {"net.loss": torch.ones(1)}, "bin")
+    filled(tmp_path, dropped=(r"net\.loss", r"net\.other"))
+    with pytest.raises(ValueError, match=r"1 unknown keys, such as net\.loss"):
+        filled(tmp_path, dropped=("net",))
+
+
+def test_a_name_on_the_list_to_drop_is_used_if_the_model_needs_it(tmp_path: Path):
+    write(tmp_path, stored(), "bin")
+    assert filled(tmp_path, dropped=(r"net\..*",)).k.bias[1] == 3
+
+
+def test_errors_count_and_name_a_few(tmp_path: Path):
+    write(tmp_path, {}, "bin")
+    with pytest.raises(ValueError, match=r"4 missing keys, such as net\.qk\.bias, net\.qk\.weight"):
+        filled(tmp_path)
+    extra = {f"other.{i}": torch.ones(1) for i in range(5)}
+    write(tmp_path, stored() | extra, "bin")
+    with pytest.raises(ValueError, match=r"5 unknown keys, such as other\.0, other\.1, other\.2$"):
+        filled(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "message"),
+    [
+        ("net.qk.weight", (6, 3), r"net\.qk\.weight is \[6, 3\], not 2 x \[2, 3\]"),
+        ("net.qk.weight", (3, 3), r"net\.qk\.weight is \[3, 3\], not 2 x \[2, 3\]"),
+        ("net.steps", (3,), r"net\.steps is \[3\], not \[2\]"),
+        ("net.table", (2, 4, 3), r"net\.table is \[2, 4, 3\], not \[4, 3\]"),
+        ("net.qk.bias", (), r"net\.qk\.bias is \[\], not 2 x \[2\]"),
+    ],
+)
+def test_a_wrong_shape_is_named_with_both_shapes(tmp_path: Path, name: str, shape, message: str):
+    write(tmp_path, stored() | {name: torch.zeros(shape)}, "safetensors")
+    with pytest.raises(ValueError, match=rf"1 tensors of a wrong shape: {message}"):
+        filled(tmp_path)
+
+
+# --- files that are not whole --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["safetensors", "bin"])
+def test_a_truncated_file_is_one_clear_line(tmp_path: Path, kind: str):
+    tensors = stored() | {"net.qk.weight": torch.zeros(400, 300)}
+    write(tmp_path, tensors, kind)
+    path = next(tmp_path.glob("*model.*"))
+    whole = path.read_bytes()
+    for size in (0, 1, 5, 40, 300, len(whole) // 2, len(whole) - 1000, len(whole) - 1):
+        path.write_bytes(whole[:size])
+        with pytest.raises(ValueError, match=rf"{path.name} cannot be read") as caught:
+            open_tensors(tmp_path)
+        assert "\n" not in str(caught.value)
+
+
+def test_a_file_of_another_kind_is_refused(tmp_path: Path):
+    path = tmp_path / "pytorch_model.bin"
+    path.write_text("<html>not found</html>")
+    with pytest.raises(ValueError, match=r"cannot be read as a file of weights"):
+        open_tensors(tmp_path)
+    torch.save({"net.table": [1, 2]}, path)
+    with pytest.raises(ValueError, match="holds something else than tensors by name"):
+        open_tensors(tmp_path)
+    torch.save([torch.zeros(1)], path)
+    with pytest.raises(ValueError, match="holds something else than tensors by name"):
+        open_tensors(tmp_path)
+
+
+class Bomb:
+    def __reduce__(self):
+        return print, ("boom",)
+
+
+def test_code_in_a_pickle_is_not_run(tmp_path: Path, capsys: pytest.CaptureFixture):
+    path = tmp_path / "pytorch_model.bin"
+    for protocol in ("zip", "plain"):
+        if protocol == "zip":
+            torch.save({"a": Bomb()}, path)
+        else:
+            path.write_bytes(pickle.dumps({"a": Bomb()}))
+        with pytest.raises(ValueError, match=r"cannot be read as a file of weights") as caught:
+            open_tensors(tmp_path)
+        assert "\n" not in str(caught.value)
+    assert "boom" not in capsys.readouterr().out
+
+
+def test_weights_are_found_under_a_key(tmp_path: Path):
+    torch.save({"state_dict": {"a": torch.ones(2)}, "epoch": 3}, tmp_path / "net.ckpt")
+    file = TorchFile(tmp_path / "net.ckpt", inside=("model", "state_dict"))
+    assert file.names == {"a"} and file.shape("a") == (2,)
+    with pytest.raises(ValueError, match="something else"):
+        TorchFile(tmp_path / "net.ckpt")
+
+
+@pytest.mark.parametrize("kind", ["safetensors", "bin"])
+def test_a_missing_shard_is_named(tmp_path: Path, kind: str):
+    shard(tmp_path, stored(), kind)
+    (tmp_path / f"part-1.{kind}").unlink()
+    with pytest.raises(FileNotFoundError, match=rf"part-1\.{kind} is missing, one of 1 of 2 files"):
+        open_tensors(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["../part-0.bin", "/etc/passwd", "deep/part-0.bin"])
+def test_an_index_that_names_a_file_outside_is_refused(tmp_path: Path, name: str):
+    index = tmp_path / "pytorch_model.bin.index.json"
+    index.write_text(json.dumps({"weight_map": {"a": name}}))
+    with pytest.raises(ValueError, match="names a file outside its folder"):
+        open_tensors(tmp_path)
+
+
+@pytest.mark.parametrize("text", ["{}", '{"weight_map": []}', '{"weight_map": {}}'])
+def test_an_index_without_a_map_is_refused(tmp_path: Path, text: str):
+    (tmp_path / "model.safetensors.index.json").write_text(text)
+    with pytest.raises(ValueError, match="has no weight_map"):
+        open_tensors(tmp_path)
+
+
+def test_a_name_in_two_shards_is_refused(tmp_path: Path):
+    shard(tmp_path, stored(), "safetensors")
+    save_file({"net.qk.bias": torch.ones(4), "x": torch.ones(1)}, tmp_path / "part-1.safetensors")
+    with pytest.raises(ValueError, match=r"net\.qk\.bias stands in two files"):
+        open_tensors(tmp_path)
+
+
+# --- writing -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_is_written_is_what_was_read(tmp_path: Path, kind: str):
+    write(tmp_path, stored(), kind)
+    model, target = filled(tmp_path), tmp_path / "target"
+    write_tensors(stored_tensors(model, layout, torch.float32), target)
+    written = load_file(target / "model.safetensors")
+    assert written.keys() == stored().keys()
+    assert all(torch.equal(written[name], tensor) for name, tensor in stored().items())
+
+
+def test_parts_of_a_fused_tensor_can_be_written_apart(tmp_path: Path):
+    write(tmp_path, stored(), "safetensors")
+    model = filled(tmp_path)
+    apart = stored_tensors(model, renaming([(r"^([qk])\.", r"\1_proj.")]), torch.float32)
+    write_tensors(apart, tmp_path)
+    assert torch.equal(load_file(tmp_path / "model.safetensors")["k_proj.weight"], model.k.weight)
+
+
+def test_a_quantizers_working_state_is_not_stored():
+    assert parameters(Tiny()).keys() == {
+        "q.weight", "q.bias", "k.weight", "k.bias", "table.weight", "steps",
+    }  # fmt: skip
+
+
+def test_a_model_is_written_over_the_file_that_it_maps(tmp_path: Path):
+    write(tmp_path, stored(), "sharded safetensors")
+    model = filled(tmp_path)
+    before = {key: value.clone() for key, value in parameters(model).items()}
+    write_tensors(stored_tensors(model, layout, torch.bfloat16), tmp_path)
+    assert all(torch.equal(parameters(model)[key], value) for key, value in before.items())
+    again = filled(tmp_path)  # the new file, not the old index
+    assert torch.equal(again.table.weight, before["table.weight"].bfloat16().float())
+
+
+# --- folders -------------------------------------------------------------------------------------
+
+
+def test_a_folder_of_this_disk_is_taken_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    assert find_folder(tmp_path) == tmp_path
+    monkeypatch.setenv("HOME", str(tmp_path.parent))
+    assert find_folder(f"~/{tmp_path.name}") == tmp_path
+    (tmp_path / "model.bin").touch()
+    with pytest.raises(ValueError, match="is a file; give the folder that holds it"):
+        find_folder(tmp_path / "model.bin")
+    for name in (tmp_path / "none", "./a/b", "a", "a/b/c", "../a/b", "a b/c"):
+        with pytest.raises(FileNotFoundError, match=r"no such folder$"):
+            find_folder(name)
+
+
+def lost(*args: object, **options: object) -> None:
+    raise ConnectionError("cannot reach the hub\nTry again later.")
+
+
+def test_a_hub_id_that_cannot_be_had_is_one_line(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(files, "model_info", lost)
+    monkeypatch.setattr(files, "snapshot_download", lost)
+    with pytest.raises(FileNotFoundError) as caught:
+        find_folder("deepseek-community/Janus-Pro-1B")
+    assert str(caught.value) == (
+        "deepseek-community/Janus-Pro-1B: no such folder here, and the hub did not give it: "
+        "cannot reach the hub"
+    )
+
+
+def test_an_earlier_download_serves_when_the_hub_is_out_of_reach(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    def cached(name: str, local_files_only: bool = False, **options: object) -> str:
+        assert local_files_only
+        return str(tmp_path)
+
+    monkeypatch.setattr(files, "model_info", lost)
+    monkeypatch.setattr(files, "snapshot_download", cached)
+    assert find_folder("a/b") == tmp_path
+
+
+@pytest.mark.parametrize(
+    ("names", "kind"),
+    [
+        (["config.json", "pytorch_model.bin", "model.safetensors"], "*.safetensors"),
+        (["config.json", "pytorch_model.bin"], "*.bin"),
+        (["params.json", "consolidated.00.pth"], "*.pth"),
+    ],
+)
+def test_one_kind_of_weights_is_downloaded(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, names: list[str], kind: str
+):
+    asked: list[str] = []
+
+    def download(name: str, allow_patterns: list[str]) -> str:
+        asked.extend(allow_patterns)
+        return str(tmp_path)
+
+    siblings = [SimpleNamespace(rfilename=name) for name in names]
+    monkeypatch.setattr(files, "model_info", lambda *_, **__: SimpleNamespace(siblings=siblings))
+    monkeypatch.setattr(files, "snapshot_download", download)
+    assert find_folder("a/b") == tmp_path
+    assert [p for p in asked if p in files.WEIGHTS] == [kind] and "*.json" in asked
+
+
+def test_json_that_is_no_object_is_refused(tmp_path: Path):
+    path = tmp_path / "config.json"
+    assert read_json(path, optional=True) == {}
+    with pytest.raises(FileNotFoundError, match=r"config\.json is missing"):
+        read_json(path)
+    for text, message in (("{", "is not JSON"), ("[1]", "holds no JSON object")):
+        path.write_text(text)
+        with pytest.raises(ValueError, match=message):
+            read_json(path, optional=True)
+    path.write_bytes(b"\xff\xfe{}")
+    with pytest.raises(ValueError, match="is not JSON"):
+        read_json(path)
