@@ -198,10 +198,12 @@ def fill(
     dtype: torch.dtype,
     device: str,
     dropped: Sequence[str] = (),
+    exact: str | None = None,
 ) -> None:
     """Stream a checkpoint into a model that was built under the meta device, strictly.
 
     dropped: regular expressions of whole names that the checkpoint may hold and we do not use.
+    exact: beginning of the names of ours that are kept in float32 whatever `dtype` is.
 
     Raises:
         ValueError: missing or unknown keys, or shapes that do not fit; a few are named.
@@ -210,15 +212,17 @@ def fill(
     check_names({s.name for s, _ in wanted.values()}, tensors, dropped)
     check_shapes(wanted, tensors)
 
-    def read(stored: Stored) -> Tensor:
+    def read(key: str) -> Tensor:
+        stored = wanted[key][0]
         value = stored.take(tensors.tensor(stored.name))
-        return value.to(device, dtype if value.is_floating_point() else value.dtype)
+        kind = torch.float32 if exact and key.startswith(exact) else dtype
+        return value.to(device, kind if value.is_floating_point() else value.dtype)
 
     size = sum(value.numel() for _, value in wanted.values()) * dtype.itemsize
     console = Console(stderr=True)
     quiet = size < BIG or not console.is_terminal
     with ThreadPoolExecutor(READERS) as pool:  # to convert takes long; torch lets go of the lock
-        values = pool.map(read, (stored for stored, _ in wanted.values()))
+        values = pool.map(read, wanted)
         steps = zip(wanted, values, strict=True)
         title, count = "reading weights", len(wanted)
         for key, value in track(

@@ -106,6 +106,15 @@ def test_floats_take_the_type_that_is_asked_for_and_integers_keep_theirs(tmp_pat
     assert model.get_buffer("steps").dtype == torch.int64
 
 
+def test_what_must_be_exact_stays_in_float32(tmp_path: Path):
+    write(tmp_path, stored(), "safetensors")
+    with torch.device("meta"):
+        model = Tiny()
+    fill(model, open_tensors(tmp_path), layout, torch.bfloat16, "cpu", exact="table.")
+    assert (model.table.weight.dtype, model.q.weight.dtype) == (torch.float32, torch.bfloat16)
+    assert torch.equal(model.table.weight, stored()["net.table"][0])
+
+
 def test_what_is_dropped_may_be_there_by_its_whole_name_only(tmp_path: Path):
     write(tmp_path, stored() | {"net.loss": torch.ones(1)}, "bin")
     filled(tmp_path, dropped=(r"net\.loss", r"net\.other"))

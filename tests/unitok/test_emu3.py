@@ -184,6 +184,13 @@ def whole(request, wholes: dict[str, Path]) -> Path:
     return wholes[request.param]
 
 
+def test_the_image_tokenizer_keeps_its_precision(whole: Path, family: Emu3):
+    rough = open_folder(whole, "cpu", torch.bfloat16)
+    assert rough.model.text_head.weight.dtype == torch.bfloat16
+    picture = Image.effect_noise((48, 32), 90).convert("RGB")
+    assert rough.read(picture) == family.read(picture)
+
+
 @pytest.fixture(scope="module")
 def family(whole: Path) -> Emu3:
     return opened(whole)

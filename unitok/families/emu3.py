@@ -624,7 +624,9 @@ def load(folder: Path, device: str, dtype: torch.dtype) -> Emu3:
         model = UnifiedModel(
             ModelConfig(contents.decoder, None, contents.image_tokenizer, image_start=start)
         )
-    fill(model, contents.tensors, contents.layout, dtype, device, contents.dropped)
+    # The image tokenizer stays in float32, as in BAAI's script: in fewer bits it gives other ids.
+    exact = "image_tokenizer."
+    fill(model, contents.tensors, contents.layout, dtype, device, contents.dropped, exact)
     generation = read_json(folder / "generation_config.json", optional=True)
     defaults = defaults_from_json(generation, contents.template.full_stop)
     return Emu3(

@@ -1,0 +1,366 @@
+"""Chameleon against transformers: logits, text, image ids, Meta's files, drawing.
+
+transformers masks the image columns of its logits; where they matter its head is applied to its
+hidden states. Its folder has no VQ decoder, so pixels are compared elsewhere, codec by codec.
+"""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from PIL import Image
+from torch import Tensor
+from transformers import ChameleonConfig, ChameleonForConditionalGeneration, GenerationConfig
+
+from tests.unitok.tiny_chameleon import (
+    BOI,
+    BOS,
+    CODES,
+    EOI,
+    EOS,
+    EOT,
+    IMAGE_START,
+    PATCHES,
+    VOCAB_SIZE,
+    VQ_CONFIG,
+    image_name,
+    meta_tensors,
+    randomise,
+    save_vqgan,
+    tiny_model,
+    tokenizer_json,
+    vocabulary,
+    vqgan_tensors,
+    words,
+    write,
+)
+from unitok.checkpoint import check_names, check_shapes, parameters
+from unitok.config import ModelConfig
+from unitok.families import Wish, open_folder
+from unitok.families.chameleon import (
+    CHAMELEON,
+    TRANSFORMERS,
+    TRANSFORMERS_VQGAN,
+    Chameleon,
+    config_from_json,
+    make_layout,
+    read_image_ids,
+)
+from unitok.model import UnifiedModel
+from unitok.prompt import Message
+from unitok_engine import Branch, Engine, EngineConfig, IdRange, Plan, Request, Sampling
+
+SHUFFLED = [(7 * i + 3) % CODES for i in range(CODES)]
+PLACEHOLDER = 41  # <image>, which transformers' converter makes of <reserved08707>
+
+
+@dataclasses.dataclass(frozen=True)
+class Kind:
+    """A shape of decoder, how many of Meta's files it comes from, and an order of image names."""
+
+    heads: int
+    kv_heads: int
+    swin_norm: bool
+    shards: int
+    order: tuple[int, ...]
+
+
+KINDS = {
+    "7B-like": Kind(4, 4, False, 1, tuple(range(CODES))),
+    "30B-like": Kind(8, 4, True, 2, tuple(range(CODES))),
+    "shuffled": Kind(6, 2, True, 1, tuple(SHUFFLED)),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Pair:
+    kind: Kind
+    family: Chameleon
+    reference: Any  # transformers'
+    folder: Path
+
+
+def make_reference(kind: Kind) -> Any:
+    names = vocabulary(kind.order)
+    names["<image>"] = names.pop("<reserved08707>")
+    config = ChameleonConfig(
+        vocab_size=VOCAB_SIZE,
+        hidden_size=96,
+        intermediate_size=256,  # what Meta's rule makes of 96, in multiples of 64
+        num_hidden_layers=2,
+        num_attention_heads=kind.heads,
+        num_key_value_heads=kind.kv_heads,
+        max_position_embeddings=256,
+        swin_norm=kind.swin_norm,
+        model_parallel_size=kind.shards,
+        vq_config=VQ_CONFIG,
+        vocabulary_map=names,
+        bos_token_id=BOS,
+        eos_token_id=EOS,
+    )
+    reference: Any = ChameleonForConditionalGeneration(config).eval()
+    randomise(reference)
+    with torch.no_grad():
+        reference.model.embed_tokens.weight.mul_(5)  # so that what was drawn matters
+        vqgan = reference.model.vqmodel
+        latents = vqgan.quant_conv(vqgan.encoder(torch.rand(2, 3, 16, 16) * 2 - 1))
+        vqgan.quantize.embedding.weight.copy_(latents.movedim(1, -1).flatten(0, -2)[:CODES])
+        for layer in reference.model.layers:
+            settle(layer, kind)
+    return reference
+
+
+def settle(layer: Any, kind: Kind) -> None:
+    """One norm of queries and of keys in each of Meta's files; norms behind that leave the input
+    visible, or every drawing would be of one id."""
+    for norm in (layer.self_attn.q_norm, layer.self_attn.k_norm):
+        for parameter in (norm.weight, norm.bias):
+            rows = parameter.chunk(kind.shards)
+            parameter.copy_(torch.cat([part[:1].expand_as(part) for part in rows]))
+    if kind.swin_norm:
+        layer.input_layernorm.weight.mul_(0.2)
+        layer.post_attention_layernorm.weight.mul_(0.2)
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Pair:
+    """transformers' model, and ours from the folder it saved, with a VQGAN that paints."""
+    kind = KINDS[request.param]
+    reference = make_reference(kind)
+    folder = tmp_path_factory.mktemp("chameleon") / "converted"
+    reference.save_pretrained(folder)
+    write(folder / "tokenizer.json", tokenizer_json(vocabulary(kind.order)))
+    save_vqgan(whole_vqgan(reference), folder / "vqgan.ckpt")
+    return Pair(kind, opened(folder), reference, folder)
+
+
+def whole_vqgan(reference: Any) -> dict[str, Tensor]:
+    """transformers' encoder and codebook, under the names both use, with a decoder of ours."""
+    theirs = {k: v.clone() for k, v in reference.model.vqmodel.state_dict().items()}
+    ours = vqgan_tensors(tiny_model())
+    assert theirs.keys() == {k for k in ours if not k.startswith("decoder.")}
+    return ours | theirs
+
+
+def opened(folder: Path) -> Chameleon:
+    family = open_folder(folder, "cpu", torch.float32)
+    assert isinstance(family, Chameleon)
+    return family
+
+
+def noise(width: int, height: int, seed: int = 0) -> Image.Image:
+    generator = np.random.default_rng(seed)
+    return Image.fromarray(generator.integers(0, 256, (height, width, 3), dtype=np.uint8))
+
+
+def to_reference(picture: Image.Image) -> Tensor:
+    """Meta's scaling of a fitted picture, in its own words: [1, 3, H, W] in [-1, 1]."""
+    pixels = np.asarray(picture) / 255.0 * 2 - 1
+    return torch.from_numpy(pixels).permute(2, 0, 1).float()[None]
+
+
+def all_logits(family: Chameleon, ids: Tensor) -> Tensor:
+    hidden = family.model(family.model.embed(ids), torch.arange(ids.shape[-1]).expand_as(ids))
+    return family.model.logits(hidden, IdRange(0, VOCAB_SIZE))
+
+
+def run(family: Chameleon, branches: tuple[Branch, ...], plan: Plan) -> list[int]:
+    engine = Engine(family.model, EngineConfig(memory=2**24, max_context=family.max_context))
+    engine.add(Request(branches, plan, Sampling(temperature=0.0)))
+    while not (outputs := engine.step()) or not outputs[-1].finished:
+        pass
+    assert outputs[-1].error is None
+    return list(outputs[-1].ids)
+
+
+# --- names ---------------------------------------------------------------------------------------
+
+
+class Shapes:
+    """The tensors of a model without storage."""
+
+    source = "transformers"
+
+    def __init__(self, state: dict[str, Tensor]) -> None:
+        self.state, self.names = state, frozenset(state)
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        return tuple(self.state[name].shape)
+
+    def tensor(self, name: str) -> Tensor:
+        return self.state[name]
+
+
+def test_the_published_7b_model_has_the_names_and_shapes_of_transformers():
+    names = {image_name(code): 4 + code for code in range(8192)}
+    settings = ChameleonConfig(vocabulary_map=names)
+    with torch.device("meta"):
+        theirs = Shapes(ChameleonForConditionalGeneration(settings).state_dict())
+        decoder, codec = config_from_json(settings.to_dict())
+        ours = UnifiedModel(ModelConfig(decoder, None, codec, image_start=4))
+    layout = make_layout(ours.config, read_image_ids(names, ""), TRANSFORMERS, TRANSFORMERS_VQGAN)
+    wanted = {key: (layout(key), value) for key, value in parameters(ours).items()}
+    check_names({stored.name for stored, _ in wanted.values()}, theirs, ())
+    check_shapes(wanted, theirs)
+    assert decoder == CHAMELEON and codec.grid == 32
+
+
+# --- the decoder ---------------------------------------------------------------------------------
+
+
+def test_logits_agree_on_the_columns_that_transformers_does_not_mask(pair: Pair):
+    torch.manual_seed(1)
+    ids = torch.randint(0, VOCAB_SIZE, (3, 70))
+    with torch.no_grad():
+        ours, theirs = all_logits(pair.family, ids), pair.reference(input_ids=ids).logits
+    kept = [i for i in range(VOCAB_SIZE) if not IMAGE_START <= i < IMAGE_START + CODES]
+    assert theirs[..., kept].std() > 0.5
+    assert (ours - theirs)[..., kept].abs().max() < 1e-4
+    with torch.no_grad():
+        everything = pair.reference.lm_head(pair.reference.model(input_ids=ids)[0])
+    assert (ours - everything).abs().max() < 1e-4
+
+
+def test_greedy_answers_to_a_picture_are_those_of_transformers(pair: Pair):
+    picture = noise(16, 16, seed=5)
+    line = pair.family.answer([Message("user", "What?", (pair.family.read(picture),))], None)
+    ours = run(pair.family, (Branch(line.ids),), pair.family.text_plan(24))
+    image = range(IMAGE_START, IMAGE_START + CODES)
+    ids = torch.tensor([[PLACEHOLDER if id in image else id for id in line.ids]])
+    theirs = pair.reference.generate(
+        input_ids=ids,
+        pixel_values=to_reference(picture),
+        attention_mask=torch.ones_like(ids),
+        generation_config=GenerationConfig(
+            max_new_tokens=24,
+            do_sample=False,
+            pad_token_id=0,
+            eos_token_id=[EOS, EOT],
+            suppress_tokens=[BOI],
+        ),
+    )[0, ids.shape[1] :].tolist()
+    assert ours == [id for id in theirs if id not in (EOS, EOT)] and len(ours) > 8
+
+
+# --- pictures ------------------------------------------------------------------------------------
+
+
+def test_image_ids_of_a_picture_are_those_of_transformers(pair: Pair):
+    for seed in range(4):
+        picture = noise(16, 16, seed)
+        with torch.no_grad():
+            theirs = pair.reference.get_image_tokens(to_reference(picture))
+        ours = pair.family.image_ids(picture)
+        assert ours.flatten().tolist() == theirs.flatten().tolist()
+        assert len(ours.unique()) > 4
+
+
+# --- Meta's own folder ---------------------------------------------------------------------------
+
+
+def save_meta(pair: Pair, root: Path) -> Path:
+    """The layout of Meta's download, by a converter that goes the other way."""
+    kind, state, model = pair.kind, pair.reference.state_dict(), root / "models" / "7b"
+    params = {"dim": 96, "n_layers": 2, "n_heads": kind.heads, "multiple_of": 64}
+    params |= {"vocab_size": VOCAB_SIZE, "norm_eps": 1e-5, "rope_theta": 10000.0}
+    params |= {"n_kv_heads": kind.kv_heads, "swin_norm": kind.swin_norm, "qk_normalization": True}
+    write(model / "params.json", {"model": params, "seed": 1})
+    write(model / "consolidate_params.json", {"model_parallel_size": kind.shards})
+    files = meta_tensors(state, kind.heads, kind.kv_heads, kind.shards)
+    for i, tensors in enumerate(files):
+        name = "consolidated.pth" if len(files) == 1 else f"consolidated.{i:02}.pth"
+        torch.save(tensors, model / name)
+    write(root / "tokenizer" / "text_tokenizer.json", tokenizer_json(vocabulary(kind.order)))
+    save_vqgan(whole_vqgan(pair.reference), root / "tokenizer" / "vqgan.ckpt")
+    settings = {
+        "ch": 32,
+        "ch_mult": [1, 1, 2],
+        "num_res_blocks": 1,
+        "z_channels": 8,
+        "resolution": 16,
+        "attn_resolutions": [],
+        "double_z": False,
+        "in_channels": 3,
+        "out_ch": 3,
+        "dropout": 0.0,
+    }
+    vq = {"embed_dim": 4, "n_embed": CODES, "ddconfig": settings, "lossconfig": {"target": "x"}}
+    text = yaml.safe_dump({"model": {"target": "vqgan.VQModel", "params": vq}})
+    (root / "tokenizer" / "vqgan.yaml").write_text(text)
+    return model
+
+
+def test_metas_folder_is_the_same_model(pair: Pair, tmp_path: Path):
+    model = save_meta(pair, tmp_path)
+    ours = pair.family.model.state_dict()
+    for folder in (model, tmp_path):
+        family = opened(folder)
+        found = family.model.state_dict()
+        assert found.keys() == ours.keys()
+        for name, tensor in ours.items():
+            assert torch.equal(found[name], tensor), name
+    ids = torch.arange(BOI, BOI + 40)[None]
+    with torch.no_grad():
+        theirs = pair.reference.lm_head(pair.reference.model(input_ids=ids)[0])
+        assert (all_logits(family, ids) - theirs).abs().max() < 1e-4
+    picture = noise(16, 16)
+    assert family.read(picture) == pair.family.read(picture)
+
+
+# --- drawing -------------------------------------------------------------------------------------
+
+
+class Plain:
+    """Drawing with the reference's model, all anew for each id, by the formulas of the papers."""
+
+    def __init__(self, reference: Any) -> None:
+        self.reference = reference
+
+    def logits(self, ids: list[int]) -> Tensor:
+        hidden = self.reference.model(input_ids=torch.tensor([ids]))[0][0, -1]
+        return self.reference.lm_head(hidden)[IMAGE_START : IMAGE_START + CODES]
+
+    @torch.no_grad()
+    def draw(self, full: list[int], text_scale: float, image_scale: float = 1.2) -> list[int]:
+        keep = {BOS, BOI, EOI, *range(IMAGE_START, IMAGE_START + CODES)}
+        alone, nothing = [id for id in full if id in keep], [BOS, BOI]
+        emitted: list[int] = []
+        for _ in range(PATCHES):
+            f, i, u = (self.logits(line + emitted) for line in (full, alone, nothing))
+            mixed = u + image_scale * (i - u) + text_scale * (f - i)
+            emitted.append(IMAGE_START + int(mixed.argmax()))
+        return emitted
+
+
+@pytest.mark.parametrize("shown", [0, 1, 2])
+def test_greedy_drawing_is_that_of_a_plain_loop(pair: Pair, shown: int):
+    reads = tuple(pair.family.read(noise(16, 16, seed)) for seed in range(shown))
+    talk = [Message("user", "see", reads), Message("assistant", "yes"), Message("user", "draw it")]
+    drawing = pair.family.draw(talk, Wish(3.0))
+    assert len(drawing.lines) == (3 if shown else 2)
+    branches = tuple(Branch(line.ids, weight) for line, weight in drawing.lines)
+    marked = [
+        [BOI, *pair.family.image_ids(noise(16, 16, i)).flatten().tolist(), EOI]
+        for i in range(shown)
+    ]
+    pictures = [id for picture in marked for id in picture]
+    full = [BOS, *pictures, *words("see"), EOT, *words("yes"), EOT, *words("draw it"), EOT, BOI]
+    expected = Plain(pair.reference).draw(full, 3.0)
+    assert len(set(expected)) > 2
+    assert run(pair.family, branches, drawing.plan) == expected
+
+
+def test_painted_pictures_come_from_the_codes_that_the_names_tell(pair: Pair):
+    family, order = pair.family, list(pair.kind.order)
+    ids = [IMAGE_START + (5 * i) % CODES for i in range(PATCHES)]
+    codec = family.model.image_tokenizer
+    book = pair.reference.model.vqmodel.quantize.embedding.weight
+    vectors = torch.stack([book[order[id - IMAGE_START]] for id in ids])
+    with torch.no_grad():
+        latents = codec.post_quant_conv(vectors.reshape(1, 4, 4, -1).permute(0, 3, 1, 2))
+        pixels = ((codec.decoder(latents) + 1) / 2).clamp(0, 1)
+    assert torch.allclose(family.paint([ids]), pixels, atol=1e-5)
