@@ -13,8 +13,6 @@ the file in the system's cache:
 - time: from the call that loads to the end of a first forward over one token, in turns with
   transformers on the same folder and in the same type; the median of all pairs.
 
-unitok's pool of keys and values is held to 64 MB, as transformers has none before it generates.
-
 Bars: memory at most 1.15 x the weights; time at most 1.2 x transformers'. Linux only.
 """
 
@@ -33,7 +31,6 @@ import torch
 
 SELF = Path(__file__)
 MEMORY_BAR, TIME_BAR = 1.15, 1.2
-POOL = "64MB"
 
 
 def main() -> None:
@@ -107,7 +104,7 @@ def prepare_unitok() -> Loader:
     from unitok.api import load as open_model
 
     def load(folder: Path, dtype: str) -> tuple[torch.nn.Module, Callable[[], Any]]:
-        model = open_model(folder, device="cpu", dtype=dtype, memory=POOL).family.model
+        model = open_model(folder, device="cpu", dtype=dtype).family.model
 
         @torch.inference_mode()
         def forward() -> Any:
