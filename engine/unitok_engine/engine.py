@@ -21,12 +21,25 @@ from unitok_engine.sequence import FeatureStore, Sequence
 
 @dataclass(frozen=True)
 class EngineStats:
-    """forwards: of the model so far; running and waiting: sequences; free_blocks: of K/V."""
+    """What the engine did and holds.
+
+    forwards: of the model so far. preemptions: sequences whose blocks others needed; they are
+    computed again. prompt_ids: to be cached at admission, recomputed ones included; cached_ids:
+    those of them that were found computed. running and waiting: sequences.
+    memory: bytes of the K/V pool, in num_blocks blocks: free_blocks are nobody's, cached_blocks, in
+    use or free, can be found by lines that begin alike.
+    """
 
     forwards: int
+    preemptions: int
+    prompt_ids: int
+    cached_ids: int
     running: int
     waiting: int
+    memory: int
+    num_blocks: int
     free_blocks: int
+    cached_blocks: int
 
 
 @dataclass(frozen=True)
@@ -107,9 +120,15 @@ class Engine:
     def stats(self) -> EngineStats:
         return EngineStats(
             forwards=self.runner.forwards,
+            preemptions=self._scheduler.preemptions,
+            prompt_ids=self._scheduler.prompt_ids,
+            cached_ids=self._scheduler.cached_ids,
             running=len(self._scheduler.running),
             waiting=len(self._scheduler.waiting),
+            memory=self.config.memory,
+            num_blocks=self.config.num_blocks,
             free_blocks=self._pool.free_count,
+            cached_blocks=self._pool.cached_count,
         )
 
     def step(self) -> list[Output]:
@@ -218,13 +237,14 @@ class Engine:
 
     def _schedule(self) -> tuple[Batch | None, list[Chunk], list[Output]]:
         """The next step's batch, its chunks, and the sequences whose features failed."""
-        chunks = self._scheduler.schedule()
-        self._cache.clear(self._scheduler.take_fresh_blocks())
-        for chunk in chunks:
+        schedule = self._scheduler.schedule()
+        self._cache.copy(schedule.copies)
+        self._cache.clear(schedule.fresh)
+        for chunk in schedule.chunks:
             if not chunk.sequence.finished:
                 _compute_features(chunk)
-        failed = dict.fromkeys(c.sequence for c in chunks if c.sequence.finished)
-        chunks = [chunk for chunk in chunks if not chunk.sequence.finished]
+        failed = dict.fromkeys(c.sequence for c in schedule.chunks if c.sequence.finished)
+        chunks = [chunk for chunk in schedule.chunks if not chunk.sequence.finished]
         batch = build_batch(chunks, self.config.block_size, self._device) if chunks else None
         return batch, chunks, [self._end(sequence) for sequence in failed]
 
@@ -232,8 +252,7 @@ class Engine:
         self, batch: Batch, chunks: list[Chunk], choices: list[Choice]
     ) -> list[Output]:
         """Note what is cached now, emit what was sampled, end what is done."""
-        for chunk in chunks:
-            chunk.line.cached = chunk.stop
+        self._scheduler.commit(chunks)
         outputs = []
         sequences = [sequence for group in batch.groups for sequence in group.sequences]
         for sequence, choice in zip(sequences, choices, strict=True):

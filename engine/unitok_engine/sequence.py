@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
+from unitok_engine.block_pool import ROOT, block_key
 from unitok_engine.request import Allow, Branch, Features, FinishReason, Output, Request, Stop
 
 
@@ -24,13 +25,17 @@ class FeatureStore:
         return vectors
 
 
-@dataclass
+@dataclass(eq=False)
 class Line:
-    """A branch of a sequence and its K/V: `cached` ids lie in `blocks`."""
+    """A branch of a sequence and its K/V: `cached` ids lie in `blocks`.
+
+    keys: of its full blocks, as far as they were asked for.
+    """
 
     branch: Branch
     blocks: list[int] = field(default_factory=list)
     cached: int = 0
+    keys: list[bytes] = field(default_factory=list)
 
 
 class Sequence:
@@ -50,6 +55,7 @@ class Sequence:
         self.allow: Allow | None = None
         self.finish_reason: FinishReason | None = None
         self.error: str | None = None
+        self.running = False
         self.preempted = False
         self._emitted_at_admission = 0
         self._dropped = 0
@@ -87,8 +93,25 @@ class Sequence:
             ids += self.emitted[max(start - prompt, 0) : stop - prompt]
         return ids
 
+    def key(self, line: Line, index: int, block_size: int) -> bytes:
+        """The key of the line's full block `index`: of all ids, features and positions up to it."""
+        while len(line.keys) <= index:
+            start = len(line.keys) * block_size
+            stop = start + block_size
+            marks = [
+                f"{features.start} {features.digest}"
+                for features in line.branch.features
+                if features.start < stop and start < features.stop
+            ]
+            if start == 0 and line.branch.first_position:
+                marks.append(f"position {line.branch.first_position}")
+            parent = line.keys[-1] if line.keys else ROOT
+            line.keys.append(block_key(parent, self.ids(line, start, stop), marks))
+        return line.keys[index]
+
     def begin(self) -> None:
         """Note an admission: from here on it prefills."""
+        self.running = True
         self._emitted_at_admission = len(self.emitted)
 
     def forget(self) -> None:
