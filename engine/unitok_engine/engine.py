@@ -1,7 +1,7 @@
 """The engine: add, step, run, stream, abort."""
 
 from collections import deque
-from collections.abc import Generator, Iterable
+from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import count
 from queue import Empty, SimpleQueue
@@ -11,12 +11,13 @@ import torch
 from unitok_engine.batch import Batch, build_batch
 from unitok_engine.block_pool import BlockPool
 from unitok_engine.config import EngineConfig
+from unitok_engine.features import FeatureStore, compute_features
 from unitok_engine.kv_cache import KVCache
 from unitok_engine.request import Output, Request
 from unitok_engine.runner import Model, Runner
-from unitok_engine.sampler import Choice, Pick, sample
+from unitok_engine.sampler import Choice, sample
 from unitok_engine.scheduler import Chunk, Scheduler
-from unitok_engine.sequence import FeatureStore, Sequence
+from unitok_engine.sequence import Sequence, one_line
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ class EngineStats:
 @dataclass(frozen=True)
 class _Added:
     request_id: int
-    request: Request
+    sequences: tuple[Sequence, ...]
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,12 @@ class Engine:
         """Queue a request; its id. ValueError for one that could never run here."""
         self.check(request)
         request_id = next(self._request_ids)
-        self._orders.put(_Added(request_id, request))
+        features = FeatureStore()
+        sequences = (
+            Sequence(request_id, sample, next(self._arrivals), request, features)
+            for sample in range(request.n)
+        )
+        self._orders.put(_Added(request_id, tuple(sequences)))
         return request_id
 
     def check(self, request: Request) -> None:
@@ -145,7 +151,7 @@ class Engine:
         """Finished outputs as they finish, n per request.
 
         Requests are taken lazily, so that about as many are in flight as may run at once; their
-        ids count up in the order taken. A request that `check` refuses raises when it is taken.
+        ids count up in the order taken. One that `check` refuses comes back as an error.
         """
         source = iter(requests)
         box: deque[Output] = deque()
@@ -155,7 +161,10 @@ class Engine:
                 while sum(left.values()) < self.config.max_running:
                     if (request := next(source, None)) is None:
                         break
-                    left[self._subscribe(request, box)] = request.n
+                    try:
+                        left[self._subscribe(request, box)] = request.n
+                    except Exception as error:  # a plan is its caller's code
+                        yield from self._refused(request, error)
                 if not left:
                     return
                 self._pump()
@@ -197,7 +206,9 @@ class Engine:
         choices = [
             choice
             for group, rows in zip(batch.groups, logits, strict=True)
-            for choice in sample(rows, group.id_range, [_pick(s) for s in group.sequences])
+            for choice in sample(
+                rows, group.id_range, [s.pick(rows.device) for s in group.sequences]
+            )
         ]
         return ended + failed + self._postprocess(batch, chunks, choices)
 
@@ -215,13 +226,9 @@ class Engine:
                 outputs += self._abort(order)
 
     def _enqueue(self, order: _Added) -> list[Output]:
-        features = FeatureStore()
+        self._alive[order.request_id] = list(order.sequences)
         outputs = []
-        for index in range(order.request.n):
-            sequence = Sequence(
-                order.request_id, index, next(self._arrivals), order.request, features
-            )
-            self._alive.setdefault(order.request_id, []).append(sequence)
+        for sequence in order.sequences:
             self._scheduler.add(sequence)
             self._advance(sequence)
             if sequence.finished:
@@ -240,9 +247,7 @@ class Engine:
         schedule = self._scheduler.schedule()
         self._cache.copy(schedule.copies)
         self._cache.clear(schedule.fresh)
-        for chunk in schedule.chunks:
-            if not chunk.sequence.finished:
-                _compute_features(chunk)
+        compute_features(schedule.chunks)
         failed = dict.fromkeys(c.sequence for c in schedule.chunks if c.sequence.finished)
         chunks = [chunk for chunk in schedule.chunks if not chunk.sequence.finished]
         batch = build_batch(chunks, self.config.block_size, self._device) if chunks else None
@@ -259,7 +264,7 @@ class Engine:
             if choice.id is None:
                 sequence.fail("the model gave logits that are not finite")
             else:
-                sequence.emit(choice.id, choice.logprob)
+                sequence.emit(choice)
                 self._advance(sequence)
             outputs.append(self._end(sequence) if sequence.finished else sequence.report())
         return outputs
@@ -283,6 +288,12 @@ class Engine:
         self._boxes[request_id] = box
         return request_id
 
+    def _refused(self, request: Request, error: Exception) -> Iterator[Output]:
+        """The outputs of a request that could not be added."""
+        request_id, prompt = next(self._request_ids), len(request.branches[0].ids)
+        for index in range(request.n):
+            yield Output(request_id, index, (), (), prompt, "error", one_line(error))
+
     def _pump(self) -> None:
         self._deliver(self._step())
 
@@ -299,25 +310,3 @@ def _settle(output: Output, left: dict[int, int]) -> None:
     left[output.request_id] -= 1
     if left[output.request_id] == 0:
         del left[output.request_id]
-
-
-def _compute_features(chunk: Chunk) -> None:
-    """Compute what the chunk needs of its features; an exception ends its sequence alone."""
-    try:
-        for features in chunk.line.branch.features:
-            if features.start < chunk.stop and chunk.start < features.stop:
-                chunk.sequence.features.get(features)
-    except Exception as error:
-        chunk.sequence.fail(error)
-
-
-def _pick(sequence: Sequence) -> Pick:
-    assert sequence.allow is not None
-    return Pick(
-        weights=tuple(branch.weight for branch in sequence.request.branches),
-        sampling=sequence.request.sampling,
-        sample=sequence.sample,
-        index=len(sequence.emitted),
-        mask=sequence.allow.mask,
-        logprob=sequence.request.logprobs,
-    )

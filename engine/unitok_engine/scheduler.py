@@ -183,12 +183,12 @@ class Scheduler:
             blocks = self.config.blocks_for(self._reserved(sequence, line))
             needed += blocks - len(prefix.blocks)
             found.update(filter(self.pool.is_idle, prefix.blocks))
-        headroom = 0 if sequence.request.plan.exact or not self.running else 1
+        headroom = 0 if sequence.exact or not self.running else 1
         return needed + len(found) + headroom <= self.pool.free_count
 
     def _reserved(self, sequence: Sequence, line: Line) -> int:
         """Ids to have room for from the start: all there will be, if the plan knows."""
-        exact = sequence.request.plan.exact
+        exact = sequence.exact
         return sequence.max_cached(line) if exact else sequence.length(line)
 
     def _prefix(self, sequence: Sequence, index: int) -> _Prefix:

@@ -2,27 +2,21 @@
 
 from dataclasses import dataclass, field
 
+import torch
 from torch import Tensor
 
 from unitok_engine.block_pool import ROOT, block_key
-from unitok_engine.request import Allow, Branch, Features, FinishReason, Output, Request, Stop
-
-
-class FeatureStore:
-    """The features of one request, each computed once, by digest, and kept until it ends."""
-
-    def __init__(self) -> None:
-        self._vectors: dict[str, Tensor] = {}
-
-    def get(self, features: Features) -> Tensor:
-        """[length, d]; ValueError if `compute` gives another length, and what `compute` raises."""
-        vectors = self._vectors.get(features.digest)
-        if vectors is None:
-            vectors = self._vectors[features.digest] = features.compute()
-        if vectors.ndim != 2 or vectors.shape[0] != features.length:
-            shape = list(vectors.shape)
-            raise ValueError(f"features must be [{features.length}, d], not {shape}")
-        return vectors
+from unitok_engine.features import FeatureStore
+from unitok_engine.request import (
+    Allow,
+    Branch,
+    FinishReason,
+    IdRange,
+    Output,
+    Request,
+    Stop,
+)
+from unitok_engine.sampler import Choice, Pick
 
 
 @dataclass(eq=False)
@@ -52,6 +46,10 @@ class Sequence:
         self.lines = [Line(branch) for branch in request.branches]
         self.emitted: list[int] = []
         self.logprobs: list[float] = []
+        self.branch_logprobs: list[float] = []
+        self.weights = tuple(branch.weight for branch in request.branches)
+        # A plan is its caller's code: it is asked here, so that it fails where it was handed in.
+        self.max_length, self.exact = request.plan.max_length, request.plan.exact
         self.allow: Allow | None = None
         self.finish_reason: FinishReason | None = None
         self.error: str | None = None
@@ -60,6 +58,8 @@ class Sequence:
         self._emitted_at_admission = 0
         self._dropped = 0
         self._reported = 0
+        self._seen: tuple[IdRange, Tensor] | None = None
+        self._seen_emitted = 0
 
     @property
     def finished(self) -> bool:
@@ -80,7 +80,7 @@ class Sequence:
 
     def max_cached(self, line: Line) -> int:
         """Ids of the line that are ever cached: the last one emitted is never fed."""
-        return len(line.branch.ids) + max(self.request.plan.max_length, 1) - 1
+        return len(line.branch.ids) + max(self.max_length, 1) - 1
 
     def pending(self, line: Line) -> int:
         return self.length(line) - line.cached
@@ -121,9 +121,40 @@ class Sequence:
         self.preempted = True
         self._emitted_at_admission = len(self.emitted)
 
-    def emit(self, id: int, logprob: float) -> None:
-        self.emitted.append(id)
-        self.logprobs.append(logprob)
+    def emit(self, choice: Choice) -> None:
+        assert choice.id is not None
+        self.emitted.append(choice.id)
+        self.logprobs.append(choice.logprob)
+        self.branch_logprobs.append(choice.branch_logprob)
+
+    def pick(self, device: torch.device) -> Pick:
+        """What is to be sampled next."""
+        assert self.allow is not None
+        sampling = self.request.sampling
+        penalised = sampling.repetition_penalty != 1
+        mask = self.allow.mask
+        return Pick(
+            weights=self.weights,
+            sampling=sampling,
+            sample=self.sample,
+            index=len(self.emitted),
+            mask=None if mask is None else mask.to(device),
+            seen=self._seen_ids(self.allow.id_range, device) if penalised else None,
+            logprob=self.request.logprobs,
+            branch_logprob=self.request.branch_logprobs,
+        )
+
+    def _seen_ids(self, id_range: IdRange, device: torch.device) -> Tensor:
+        """bool [id_range.size]: the ids in the first branch's prompt or emitted."""
+        if self._seen is None or self._seen[0] != id_range:
+            self._seen = (id_range, torch.zeros(id_range.size, dtype=torch.bool, device=device))
+            new = [*self.request.branches[0].ids, *self.emitted]
+        else:
+            new = self.emitted[self._seen_emitted :]
+        inside = [id - id_range.start for id in new if id in id_range]
+        self._seen[1][torch.tensor(inside, dtype=torch.int64, device=device)] = True
+        self._seen_emitted = len(self.emitted)
+        return self._seen[1]
 
     def advance(self) -> None:
         """Follow the plan past forced ids to what is sampled next, or to the end.
@@ -132,17 +163,17 @@ class Sequence:
         """
         plan = self.request.plan
         while not isinstance(step := plan.next(self.emitted), Stop):
-            if len(self.emitted) >= plan.max_length:
-                raise ValueError(f"the plan goes on past its max_length of {plan.max_length}")
+            if len(self.emitted) >= self.max_length:
+                raise ValueError(f"the plan goes on past its max_length of {self.max_length}")
             if isinstance(step, Allow):
                 self.allow = step
                 return
-            self.emit(step.id, 0.0)
+            self.emit(Choice(step.id))
         self._dropped = step.drop
         self.finish_reason = step.reason
 
     def fail(self, error: BaseException | str) -> None:
-        self.error = " ".join(str(error).split()) or type(error).__name__
+        self.error = one_line(error)
         self.finish_reason = "error"
 
     def report(self) -> Output:
@@ -160,4 +191,12 @@ class Sequence:
             finish_reason=self.finish_reason,
             error=self.error,
             logprobs=tuple(self.logprobs[:kept]) if self.request.logprobs else None,
+            branch_logprobs=(
+                tuple(self.branch_logprobs[:kept]) if self.request.branch_logprobs else None
+            ),
         )
+
+
+def one_line(error: BaseException | str) -> str:
+    """What an error says, or what it is."""
+    return " ".join(str(error).split()) or type(error).__name__

@@ -20,6 +20,7 @@ from unitok_engine import (
     Sampling,
 )
 from unitok_engine.block_pool import BlockPool
+from unitok_engine.sampler import Choice
 from unitok_engine.scheduler import Schedule, Scheduler
 from unitok_engine.sequence import FeatureStore, Line, Sequence
 
@@ -130,7 +131,7 @@ class SchedulerMachine(RuleBasedStateMachine):
             if all(sequence.pending(line) == 0 for line in sequence.lines):
                 assert sequence.allow is not None
                 id_range = sequence.allow.id_range
-                sequence.emit(ids.randrange(id_range.start, id_range.start + 4), 0.0)
+                sequence.emit(Choice(ids.randrange(id_range.start, id_range.start + 4)))
                 sequence.advance()
                 if sequence.finished:
                     self.end(sequence, sequence.finish_reason)
