@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from math import isfinite
 from typing import Any, Literal, Protocol
 
@@ -130,7 +131,11 @@ class FixedPlan:
         return True
 
     def next(self, emitted: Sequence[int]) -> Allow | Stop:
-        return Stop("complete") if len(emitted) >= self.length else Allow(self.id_range)
+        return Stop("complete") if len(emitted) >= self.length else self._allow
+
+    @cached_property
+    def _allow(self) -> Allow:  # one for all: it is asked for at every step
+        return Allow(self.id_range)
 
 
 @dataclass(frozen=True)

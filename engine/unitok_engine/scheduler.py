@@ -3,14 +3,14 @@
 from bisect import insort
 from collections.abc import Sequence as Seq
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from unitok_engine.block_pool import BlockPool
 from unitok_engine.config import ResolvedConfig
 from unitok_engine.sequence import Line, Sequence
 
 
-@dataclass(frozen=True, eq=False)
-class Chunk:
+class Chunk(NamedTuple):
     """The ids of one line at [start, stop) run in this step; those before are cached."""
 
     sequence: Sequence
@@ -91,16 +91,18 @@ class Scheduler:
 
     def commit(self, chunks: Seq[Chunk]) -> None:
         """Note that chunks have run: their ids are cached, and blocks now full can be found."""
-        size = self.config.block_size
-        for chunk in chunks:
-            line, start = chunk.line, chunk.line.cached // size
-            line.cached = chunk.stop
-            if self.config.prefix_caching:
-                for index in range(start, chunk.stop // size):
-                    key = chunk.sequence.key(line, index, size)
-                    self.pool.register(line.blocks[index], key)
-                    if self._computing.get(key) is line:
-                        del self._computing[key]
+        size, caching = self.config.block_size, self.config.prefix_caching
+        for sequence, line, start, stop in chunks:
+            line.cached = stop
+            if caching and start // size != stop // size:
+                self._register(sequence, line, range(start // size, stop // size))
+
+    def _register(self, sequence: Sequence, line: Line, full: range) -> None:
+        for index in full:
+            key = sequence.key(line, index, self.config.block_size)
+            self.pool.register(line.blocks[index], key)
+            if self._computing.get(key) is line:
+                del self._computing[key]
 
     def _decode(self) -> list[Chunk]:
         chunks = []
@@ -253,20 +255,25 @@ class Scheduler:
 
     def _grow(self, sequence: Sequence) -> bool:
         """Give every line room for its pending ids; False if that preempted the sequence itself."""
-        while self._missing_blocks(sequence) > self.pool.free_count:
+        if sequence.exact:  # it has all it will ever need
+            return True
+        while (missing := self._missing_blocks(sequence)) > self.pool.free_count:
             victim = next(s for s in reversed(self.running) if s.preemptible)
             self._preempt(victim)
             if victim is sequence:
                 return False
-        for line in sequence.lines:
-            self._extend(line, sequence.length(line))
+        if missing:
+            for line in sequence.lines:
+                self._extend(line, sequence.length(line))
         return True
 
     def _missing_blocks(self, sequence: Sequence) -> int:
-        size = self.config.block_size
-        return sum(
-            max(-(-sequence.length(line) // size) - len(line.blocks), 0) for line in sequence.lines
-        )
+        size, missing = self.config.block_size, 0
+        for line in sequence.lines:
+            length = sequence.length(line)
+            if length > len(line.blocks) * size:
+                missing += self.config.blocks_for(length) - len(line.blocks)
+        return missing
 
     def _extend(self, line: Line, length: int) -> None:
         missing = self.config.blocks_for(length) - len(line.blocks)

@@ -30,6 +30,10 @@ class Line:
     blocks: list[int] = field(default_factory=list)
     cached: int = 0
     keys: list[bytes] = field(default_factory=list)
+    prompt: int = field(init=False)  # ids
+
+    def __post_init__(self) -> None:
+        self.prompt = len(self.branch.ids)
 
 
 class Sequence:
@@ -76,22 +80,21 @@ class Sequence:
         return self.decoding or not self.preempted
 
     def length(self, line: Line) -> int:
-        return len(line.branch.ids) + len(self.emitted)
+        return line.prompt + len(self.emitted)
 
     def max_cached(self, line: Line) -> int:
         """Ids of the line that are ever cached: the last one emitted is never fed."""
-        return len(line.branch.ids) + max(self.max_length, 1) - 1
+        return line.prompt + max(self.max_length, 1) - 1
 
     def pending(self, line: Line) -> int:
-        return self.length(line) - line.cached
+        return line.prompt + len(self.emitted) - line.cached
 
     def ids(self, line: Line, start: int, stop: int) -> list[int]:
         """The line's ids at [start, stop), prompt first, then what was emitted."""
-        prompt = len(line.branch.ids)
-        ids = list(line.branch.ids[start:stop])
-        if stop > prompt:
-            ids += self.emitted[max(start - prompt, 0) : stop - prompt]
-        return ids
+        prompt = line.prompt
+        if start >= prompt:
+            return self.emitted[start - prompt : stop - prompt]
+        return [*line.branch.ids[start:stop], *self.emitted[: max(stop - prompt, 0)]]
 
     def key(self, line: Line, index: int, block_size: int) -> bytes:
         """The key of the line's full block `index`: of all ids, features and positions up to it."""
