@@ -13,6 +13,7 @@ from unitok_engine.block_pool import BlockPool
 from unitok_engine.config import EngineConfig
 from unitok_engine.features import FeatureStore, compute_features
 from unitok_engine.kv_cache import KVCache
+from unitok_engine.packed_linear import pack_linears
 from unitok_engine.request import Output, Request
 from unitok_engine.runner import Model, Runner
 from unitok_engine.sampler import Choice, sample
@@ -61,7 +62,8 @@ class Engine:
     """
 
     def __init__(self, model: Model, config: EngineConfig | None = None) -> None:
-        self.config = (config or EngineConfig()).resolve(model.kv_shape, model.dtype, model.device)
+        config = config or EngineConfig()
+        self.config = config.resolve(model.kv_shape, model.dtype, model.device)
         self._device = model.device
         self._pool = BlockPool(self.config.num_blocks)
         self._cache = KVCache(
@@ -71,6 +73,8 @@ class Engine:
             model.dtype,
             model.device,
         )
+        if model.device.type == "cpu":
+            pack_linears(model, config.pack_linears)
         self.runner = Runner(model, self._cache)
         self._scheduler = Scheduler(self.config, self._pool)
         self._orders: SimpleQueue[_Added | _Aborted] = SimpleQueue()
