@@ -3,18 +3,24 @@
 A few rows times a weight is quickest from a blocked layout, which oneDNN
 (https://github.com/uxlfoundation/oneDNN) otherwise makes anew at every call, or does without:
 packed before, a call takes about half as long, in fp32 and in bfloat16.
+
+Its kernels are compiled for one number of rows each, which costs milliseconds and half a megabyte,
+so rows are filled up to one of few numbers, and more than the last one go piece by piece.
 """
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from copy import deepcopy
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import linear
+from torch.nn.functional import linear, pad
 
 from unitok_engine.config import free_memory
+
+ROWS = (1, 2, 4, 8, 16, 32, 48, 64, 96, 128)
 
 
 class PackedForward:
@@ -33,7 +39,20 @@ class PackedForward:
             return linear(input, weight, bias)
         if weight is not self._weight or _version(weight) != self._version:
             self._pack(weight)
-        return torch.ops.mkldnn._linear_pointwise(input, self._packed, bias, "none", [], "")
+        rows = input.numel() // input.shape[-1]
+        if rows in ROWS:
+            return _run(input, self._packed, bias)
+        pieces = [
+            self._filled_up(x, bias) for x in input.reshape(-1, input.shape[-1]).split(ROWS[-1])
+        ]
+        out = pieces[0] if len(pieces) == 1 else torch.cat(pieces)
+        return out.view(*input.shape[:-1], out.shape[1])
+
+    def _filled_up(self, x: Tensor, bias: Tensor | None) -> Tensor:
+        """x [up to the most rows, d], run with as many rows as a kernel is there for."""
+        rows = len(x)
+        missing = ROWS[bisect_left(ROWS, rows)] - rows
+        return _run(pad(x, (0, 0, 0, missing)) if missing else x, self._packed, bias)[:rows]
 
     def __deepcopy__(self, memo: dict[int, Any]) -> PackedForward:
         return PackedForward(deepcopy(self._layer, memo))
@@ -79,6 +98,10 @@ def packable(model: object) -> list[nn.Linear]:
         and layer.weight.device.type == "cpu"
         and layer.weight.dtype in dtypes
     ]
+
+
+def _run(x: Tensor, packed: Tensor, bias: Tensor | None) -> Tensor:
+    return torch.ops.mkldnn._linear_pointwise(x, packed, bias, "none", [], "")
 
 
 def _half_of_free_memory() -> int:

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn.functional import linear
 
 from tests.engine.tiny import TinyModel
-from unitok_engine import Engine, EngineConfig
+from unitok_engine import Engine, EngineConfig, packed_linear
 from unitok_engine.packed_linear import PackedForward, pack_linears
 
 
@@ -24,12 +24,26 @@ def is_right(layer: nn.Linear, x: Tensor) -> bool:
         return torch.allclose(layer(x), linear(x, layer.weight, layer.bias), atol=1e-5)
 
 
-@pytest.mark.parametrize("shape", [(24,), (1, 24), (7, 24), (2, 3, 24), (0, 24)])
+@pytest.mark.parametrize(
+    "shape", [(24,), (1, 24), (7, 24), (2, 3, 24), (0, 24), (300, 24), (2, 128, 24)]
+)
 @pytest.mark.parametrize("bias", [True, False])
 def test_a_packed_layer_gives_what_it_gave(shape: tuple[int, ...], bias: bool):
     layer = nn.Linear(24, 40, bias=bias)
     pack_linears(layer, True)
     assert is_right(layer, torch.randn(shape))
+
+
+def test_few_kernels_serve_all_numbers_of_rows(layer: nn.Linear, monkeypatch: pytest.MonkeyPatch):
+    seen: set[int] = set()
+    run = packed_linear._run
+    monkeypatch.setattr(
+        packed_linear, "_run", lambda x, *rest: (seen.add(len(x)), run(x, *rest))[1]
+    )
+    with torch.inference_mode():
+        for rows in range(1, 400, 7):
+            assert len(layer(torch.randn(rows, 24))) == rows
+    assert seen == set(packed_linear.ROWS)
 
 
 def test_bfloat16_agrees_as_far_as_it_can():
