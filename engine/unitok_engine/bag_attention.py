@@ -22,8 +22,7 @@ MAX_QUERIES = 4  # longer runs share what they read: gathering their context onc
 class BagGroup:
     """Rows of one short query length, `first` to `first + count` of the batch.
 
-    Each query is a line of its own, as long as what it sees. Scores are kept as [lines, blocks of
-    the longest line, heads, block_size], but only blocks that exist are read.
+    Each query is a line of its own, as long as what it sees.
     """
 
     def __init__(self, layout: BagMajor, batch: Batch, rows: slice, first: int, count: int) -> None:
@@ -38,80 +37,98 @@ class BagGroup:
         blocks: list[int] = []
         for i, width in enumerate(widths):
             blocks += tables[i // queries][:width]
-        self._width = max(widths)
-        self._lines = len(lengths)
-        self._owners = None if len(blocks) == self._lines * self._width else _owners(widths)
-        self._blocks = torch.tensor(blocks, dtype=torch.int32)
-        self._mask = _end_mask(lengths, self._width, size)
-        self._repeats = 0  # query heads per K/V head; known at the first layer
+        # Lines get a new block once in a while: most steps read what the step before read.
+        index = layout.bag_index
+        if not isinstance(index, BagIndex) or not index.is_of(blocks, widths):
+            index = layout.bag_index = BagIndex(layout, blocks, widths)
+        self._index = index
+        self._mask = _end_mask(lengths, max(widths), size)
 
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """q [lines, heads, head_dim] -> [lines, heads, head_dim]; k and v are in the cache."""
-        heads, size = q.shape[1], self._layout.block_size
-        if not self._repeats:
-            self._index(heads)
+        index, size = self._index, self._layout.block_size
+        index.prepare(q.shape[1])
         key_table, value_table = self._layout.tables[layer]
         scores = embedding_bag(
-            self._key_rows,
+            index.key_rows,
             key_table,
-            self._key_bags,
+            index.key_bags,
             mode="sum",
-            per_sample_weights=self._per_block(q).flatten(),
+            per_sample_weights=index.per_block(q).flatten(),
         )
-        scores = self._padded(scores.view(-1, heads, size)).transpose(1, 2)
+        scores = index.padded(scores.view(-1, q.shape[1], size)).transpose(1, 2)
         # fp32 from here on: [lines, heads, width, block_size], masked behind each line's end.
         scores = torch.add(self._mask, scores, alpha=q.shape[2] ** -0.5)
         weights = scores.flatten(2).softmax(-1).to(q.dtype)
         out = embedding_bag(
-            self._value_rows,
+            index.value_rows,
             value_table,
-            self._value_bags,
+            index.value_bags,
             mode="sum",
-            per_sample_weights=self._existing(weights.view(-1, size)).flatten(),
+            per_sample_weights=index.existing(weights.view(-1, size)).flatten(),
         )
         return out.view(q.shape)
 
-    def _index(self, heads: int) -> None:
-        """Which rows of the tables each bag sums; the same in every layer."""
+
+class BagIndex:
+    """Which table rows each bag sums, for lines of some blocks each; the same in every layer.
+
+    Scores are kept as [lines, blocks of the longest line, heads, block_size], but only blocks that
+    exist are read.
+    """
+
+    def __init__(self, layout: BagMajor, blocks: list[int], widths: list[int]) -> None:
+        self._layout = layout
+        self._of = (blocks, widths)
+        self._lines, self._width = len(widths), max(widths)
+        self._owners = None if min(widths) == self._width else _owners(widths)
+        self._heads = 0  # of queries; known at the first layer
+
+    def is_of(self, blocks: list[int], widths: list[int]) -> bool:
+        return self._of == (blocks, widths)
+
+    def prepare(self, heads: int) -> None:
+        """Fill in the index for `heads` query heads, which share K/V heads in equal groups."""
+        if heads == self._heads:
+            return
         shape, size = self._layout.shape, self._layout.block_size
-        self._repeats = heads // shape.kv_heads
-        head = torch.arange(heads, dtype=torch.int32) // self._repeats
+        self._heads = heads
+        head = torch.arange(heads, dtype=torch.int32) // (heads // shape.kv_heads)
         # Keys: a bag per block and head, over head_dim.
-        pages = self._blocks[:, None] * shape.kv_heads + head
+        pages = torch.tensor(self._of[0], dtype=torch.int32)[:, None] * shape.kv_heads + head
         dims = torch.arange(shape.head_dim, dtype=torch.int32)
-        self._key_rows = (pages[..., None] * shape.head_dim + dims).flatten()
-        self._key_bags = _starts(pages.numel(), shape.head_dim)
+        self.key_rows = (pages[..., None] * shape.head_dim + dims).flatten()
+        self.key_bags = _starts(pages.numel(), shape.head_dim)
         # Values: a bag per line and head, over the ids of its blocks.
         if self._owners is None:
             pages = pages.view(self._lines, self._width, heads).transpose(1, 2)
-            self._value_bags = _starts(self._lines * heads, self._width * size)
+            self.value_bags = _starts(self._lines * heads, self._width * size)
         else:
-            self._value_bags = self._order_by_head(heads)
+            self.value_bags = self._order_by_head(heads, self._owners)
             pages = pages.flatten()[self._by_head]
         ids = torch.arange(size, dtype=torch.int32)
-        self._value_rows = (pages[..., None] * size + ids).flatten()
+        self.value_rows = (pages[..., None] * size + ids).flatten()
 
-    def _order_by_head(self, heads: int) -> Tensor:
+    def _order_by_head(self, heads: int, owners: tuple[Tensor, Tensor]) -> Tensor:
         """For lines of unequal width: from (line, block, head) to (line, head, block).
 
         Sets the order of (block, head) pairs and of padded (line, head, block) rows that exist;
         returns where each bag of values starts.
         """
-        assert self._owners is not None
-        line, place = self._owners
+        line, place = owners
         head = torch.arange(heads)
         rows = ((line[:, None] * heads + head) * self._width + place[:, None]).flatten()
         self._existing_rows, self._by_head = rows.sort()
         widths = line.bincount(minlength=self._lines).repeat_interleave(heads)
         return ((widths.cumsum(0) - widths) * self._layout.block_size).int()
 
-    def _per_block(self, q: Tensor) -> Tensor:
+    def per_block(self, q: Tensor) -> Tensor:
         """Each line's query, once for each of its blocks."""
         if self._owners is None:
             return q[:, None].expand(-1, self._width, -1, -1)
         return q.index_select(0, self._owners[0])
 
-    def _padded(self, scores: Tensor) -> Tensor:
+    def padded(self, scores: Tensor) -> Tensor:
         """[blocks, heads, block_size] -> [lines, width, heads, block_size]."""
         if self._owners is not None:
             line, place = self._owners
@@ -119,7 +136,7 @@ class BagGroup:
             scores = padded.index_copy_(0, line * self._width + place, scores)
         return scores.view(self._lines, self._width, *scores.shape[1:])
 
-    def _existing(self, weights: Tensor) -> Tensor:
+    def existing(self, weights: Tensor) -> Tensor:
         """Rows [lines * heads * width, block_size] -> those of blocks that exist."""
         if self._owners is None:
             return weights

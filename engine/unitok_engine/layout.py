@@ -114,6 +114,7 @@ class BagMajor:
             (keys.flatten(0, 1).transpose(1, 2), values.flatten(0, 1))
             for keys, values in zip(self.keys, self.values, strict=True)
         ]
+        self.bag_index: object = None  # the last step's, for the next one that reads alike
         # As tables of rows: [blocks * kv_heads * head_dim, block_size] and the other way round.
         self.tables = list(zip(self.keys.flatten(1, 3), self.values.flatten(1, 3), strict=True))
 

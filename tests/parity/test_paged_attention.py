@@ -123,6 +123,25 @@ def _gathered_oracle(
 
 
 @BACKENDS
+def test_step_after_step_attends_to_what_each_step_reads(backend: Backend):
+    torch.manual_seed(0)
+    first = batch_of([1, 1], [6, 15], block_size=8)
+    cache, keys, values = filled_cache(first, backend, 2, 8)
+    for lengths in ([6, 15], [7, 16], [7, 9], [8, 3]):  # of the same tables, and of other blocks
+        contexts = tuple(lengths)
+        tables = [
+            table[: -(-n // 8)] for table, n in zip(first.block_tables, contexts, strict=True)
+        ]
+        slots = [t[(n - 1) // 8] * 8 + (n - 1) % 8 for t, n in zip(tables, contexts, strict=True)]
+        flat = torch.tensor(slots)
+        batch = Batch(flat, flat, flat, (1, 1), contexts, tuple(tables), (), ())
+        q, (k, v) = torch.randn(2, HEADS, HEAD_DIM), torch.randn(2, 2, 2, HEAD_DIM)
+        got = cache.view(batch).attend(LAYER, q, k, v)
+        keys[flat], values[flat] = k, v
+        torch.testing.assert_close(got, _gathered_oracle(batch, 8, q, keys, values))
+
+
+@BACKENDS
 def test_other_layers_and_the_zero_block_stay_as_they_were(backend: Backend):
     batch = batch_of([1, 2], [4, 6], block_size=4)
     cache, keys, values = filled_cache(batch, backend, 2, 4)
