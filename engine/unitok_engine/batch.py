@@ -8,7 +8,7 @@ from torch import Tensor
 
 from unitok_engine.request import IdRange
 from unitok_engine.scheduler import Chunk
-from unitok_engine.sequence import Sequence
+from unitok_engine.sequence import Line, Sequence
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,58 +51,62 @@ class Batch:
 
 def build_batch(chunks: Seq[Chunk], block_size: int, device: torch.device) -> Batch:
     """Lay the chunks out by length, so that attention takes equal runs as one slice."""
-    chunks = sorted(chunks, key=lambda chunk: chunk.length)
+    chunks = sorted(chunks, key=lambda chunk: chunk.stop - chunk.start)
     ids: list[int] = []
     positions: list[int] = []
     slots: list[int] = []
     features: list[FeatureRows] = []
-    last_rows: dict[int, int] = {}  # id of the line -> flat row of its last id
-    for chunk in chunks:
-        features += _feature_rows(chunk, len(ids))
-        first = chunk.line.branch.first_position
-        blocks = chunk.line.blocks
-        ids += chunk.sequence.ids(chunk.line, chunk.start, chunk.stop)
-        positions += range(first + chunk.start, first + chunk.stop)
-        slots += [
-            blocks[i // block_size] * block_size + i % block_size
-            for i in range(chunk.start, chunk.stop)
-        ]
-        if chunk.stop == chunk.sequence.length(chunk.line):
-            last_rows[id(chunk.line)] = len(ids) - 1
+    last_rows: dict[Line, int] = {}  # the flat row of a line's last id
+    for sequence, line, start, stop in chunks:
+        if line.branch.features:
+            features += _feature_rows(sequence, line, start, stop, len(ids))
+        first, blocks = line.branch.first_position, line.blocks
+        ids += sequence.ids(line, start, stop)
+        for index in range(start, stop):
+            positions.append(first + index)
+            slots.append(blocks[index // block_size] * block_size + index % block_size)
+        if stop == sequence.length(line):
+            last_rows[line] = len(ids) - 1
     flat = torch.tensor([ids, positions, slots], dtype=torch.int64).to(device)
     return Batch(
         ids=flat[0],
         positions=flat[1],
         slots=flat[2],
-        query_lengths=tuple(chunk.length for chunk in chunks),
-        context_lengths=tuple(chunk.stop for chunk in chunks),
-        block_tables=tuple(chunk.line.blocks for chunk in chunks),
+        query_lengths=tuple([chunk.length for chunk in chunks]),
+        context_lengths=tuple([chunk.stop for chunk in chunks]),
+        block_tables=tuple([chunk.line.blocks for chunk in chunks]),
         features=tuple(features),
         groups=_logits_groups(chunks, last_rows, device),
     )
 
 
-def _feature_rows(chunk: Chunk, row: int) -> list[FeatureRows]:
+def _feature_rows(
+    sequence: Sequence, line: Line, start: int, stop: int, row: int
+) -> list[FeatureRows]:
+    """Those among the line's features that lie in [start, stop), which begins at a flat row."""
     rows = []
-    for features in chunk.line.branch.features:
-        start, stop = max(chunk.start, features.start), min(chunk.stop, features.stop)
-        if start < stop:
-            vectors = chunk.sequence.features.get(features)
-            vectors = vectors[start - features.start : stop - features.start]
-            rows.append(FeatureRows(row + start - chunk.start, vectors))
+    for features in line.branch.features:
+        first, last = max(start, features.start), min(stop, features.stop)
+        if first < last:
+            vectors = sequence.features.get(features)[
+                first - features.start : last - features.start
+            ]
+            rows.append(FeatureRows(row + first - start, vectors))
     return rows
 
 
 def _logits_groups(
-    chunks: Seq[Chunk], last_rows: dict[int, int], device: torch.device
+    chunks: Seq[Chunk], last_rows: dict[Line, int], device: torch.device
 ) -> tuple[LogitsGroup, ...]:
     """Group the sequences all of whose lines are complete by the range of their next id."""
-    ready: dict[IdRange, list[Sequence]] = {}
+    ready: dict[IdRange, tuple[list[Sequence], list[int]]] = {}
     for sequence in dict.fromkeys(chunk.sequence for chunk in chunks):
-        if sequence.allow and all(id(line) in last_rows for line in sequence.lines):
-            ready.setdefault(sequence.allow.id_range, []).append(sequence)
-    groups = []
-    for id_range, sequences in ready.items():
-        rows = [last_rows[id(line)] for sequence in sequences for line in sequence.lines]
-        groups.append(LogitsGroup(id_range, torch.tensor(rows, device=device), tuple(sequences)))
-    return tuple(groups)
+        rows = [last_rows[line] for line in sequence.lines if line in last_rows]
+        if sequence.allow and len(rows) == len(sequence.lines):
+            group = ready.setdefault(sequence.allow.id_range, ([], []))
+            group[0].append(sequence)
+            group[1].extend(rows)
+    return tuple(
+        LogitsGroup(id_range, torch.tensor(rows, device=device), tuple(sequences))
+        for id_range, (sequences, rows) in ready.items()
+    )

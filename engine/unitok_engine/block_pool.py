@@ -1,43 +1,122 @@
-"""A fixed number of K/V blocks, handed out and taken back by number."""
+"""A fixed number of K/V blocks, handed out by number, and found again by what they hold."""
 
-from collections import deque
-from collections.abc import Iterable
+from array import array
+from collections import OrderedDict
+from collections.abc import Iterable, Sequence
+from hashlib import blake2b
+
+ROOT = b""  # the parent of a line's first block
+
+
+def block_key(parent: bytes, ids: Sequence[int], marks: Sequence[str]) -> bytes:
+    """The key of a full block: a hash of everything its K/V depends on.
+
+    parent: the key of the block before it, or ROOT. ids: as many as a block holds. marks: whatever
+    else shapes K/V here, such as the digests of features that stand in for ids.
+    """
+    digest = blake2b(parent, digest_size=16)
+    digest.update(array("q", ids).tobytes())
+    for mark in marks:
+        text = mark.encode()
+        digest.update(len(text).to_bytes(8, "little") + text)
+    return digest.digest()
 
 
 class BlockPool:
-    """Blocks 0..num_blocks-1 with reference counts; it never touches K/V itself."""
+    """Blocks 0..num_blocks-1 with reference counts; it never touches K/V itself.
+
+    A block without references is free. A free block that was registered keeps its content, and may
+    be found by its key and shared again, until it is the least recently used one when blocks
+    without a key have run out.
+    """
 
     def __init__(self, num_blocks: int) -> None:
         self.num_blocks = num_blocks
-        self._free = deque(range(num_blocks))
+        self._blank = list(range(num_blocks - 1, -1, -1))  # the last one goes first, still warm
+        self._idle: OrderedDict[int, None] = OrderedDict()  # free, with a key; oldest first
         self._references = [0] * num_blocks
+        self._keys: list[bytes | None] = [None] * num_blocks
+        self._found: dict[bytes, int] = {}
 
     @property
     def free_count(self) -> int:
-        return len(self._free)
+        return len(self._blank) + len(self._idle)
+
+    @property
+    def cached_count(self) -> int:
+        """Blocks that can be found by their key, in use or not."""
+        return len(self._found)
 
     def allocate(self, count: int) -> list[int]:
         """Take `count` free blocks, each with one reference; RuntimeError if there are too few."""
-        if count > len(self._free):
-            raise RuntimeError(f"{count} blocks wanted, {len(self._free)} free")
-        blocks = [self._free.popleft() for _ in range(count)]
+        if count > self.free_count:
+            raise RuntimeError(f"{count} blocks wanted, {self.free_count} free")
+        blocks = [self._blank.pop() if self._blank else self._evict() for _ in range(count)]
         for block in blocks:
             self._references[block] = 1
         return blocks
 
     def share(self, blocks: Iterable[int]) -> None:
-        """Add a reference to blocks in use; ValueError for a free one."""
+        """Add a reference to blocks in use or found by key; ValueError for any other."""
         for block in blocks:
-            self._check_in_use(block)
+            if not self.is_idle(block):
+                self._check_in_use(block)
+            self._idle.pop(block, None)
             self._references[block] += 1
 
     def deallocate(self, blocks: Iterable[int]) -> None:
-        """Drop a reference; a block without any is free. ValueError for a free one."""
+        """Drop a reference; a block without any is free. ValueError for a free one.
+
+        Of blocks with a key, those given first are the first to go when room is needed.
+        """
         for block in blocks:
             self._check_in_use(block)
             self._references[block] -= 1
-            if self._references[block] == 0:
-                self._free.append(block)
+            if self._references[block]:
+                continue
+            if self._keys[block] is None:
+                self._blank.append(block)
+            else:
+                self._idle[block] = None
+
+    def is_idle(self, block: int) -> bool:
+        """Whether the block is free and its content can still be found."""
+        return block in self._idle
+
+    def references(self, block: int) -> int:
+        return self._references[block]
+
+    def register(self, block: int, key: bytes) -> None:
+        """Let a block in use be found by its key; a key that is known keeps its first block."""
+        self._check_in_use(block)
+        if key not in self._found and self._keys[block] is None:
+            self._found[key] = block
+            self._keys[block] = key
+
+    def find(self, key: bytes) -> int | None:
+        """The block registered under the key, to be shared."""
+        return self._found.get(key)
+
+    def forget(self, blocks: Iterable[int]) -> None:
+        """Let blocks be found no more."""
+        for block in blocks:
+            key = self._keys[block]
+            if key is None:
+                continue
+            del self._found[key]
+            self._keys[block] = None
+            if block in self._idle:
+                del self._idle[block]
+                self._blank.append(block)
+
+    def _evict(self) -> int:
+        """The free block whose content was used least recently, forgotten."""
+        block, _ = self._idle.popitem(last=False)
+        key = self._keys[block]
+        assert key is not None
+        del self._found[key]
+        self._keys[block] = None
+        return block
 
     def _check_in_use(self, block: int) -> None:
         if not 0 <= block < self.num_blocks or self._references[block] == 0:

@@ -1,12 +1,13 @@
 """The engine's options, resolved once against a model."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
 _CPU_MEMORY = 512 * 2**20  # bytes; pages are committed only when written
 _CUDA_BLOCK_SIZE = 64  # the paged kernel reads pages of 64
-_CPU_BLOCK_SIZE = 32
+_CPU_BLOCK_BYTES = 128  # of one dimension's keys: 32 ids in fp32, 64 in bf16, as measures best
 
 
 @dataclass(frozen=True)
@@ -26,25 +27,36 @@ class KVShape:
 class EngineConfig:
     """Sizes of the K/V pool and of a step.
 
-    memory: bytes for the K/V pool; or give num_blocks. With neither: 512 MiB on a CPU, half of
-    what is free on CUDA, and never more than max_running lines of max_context ids need.
-    block_size: ids per block; None means 64 on CUDA and 32 elsewhere.
+    memory: for the K/V pool: bytes, or a float up to 1.0 as a share of what is free on the
+    device; or give num_blocks. With neither: 512 MiB on a CPU, half of what is free on CUDA. Never
+    more is taken than max_running lines of max_context ids need.
+    block_size: ids per block; None means 64 on CUDA, elsewhere 64 in two bytes and 32 in four.
     max_batch_tokens: prefill ids per step, beside the decode rows.
     max_running: lines (branches) that run at once.
     max_context: ids in a line, counted from position 0, prompt and emitted ones together.
+    prefix_caching: keep the K/V of full blocks when their requests end, until room is needed, and
+    share them with lines that begin alike.
+    pack_linears: on a CPU, keep the model's linear layers in oneDNN's own layout as well, which is
+    about twice as fast and takes their memory again; None does if that is at most 256 MiB.
     preempt_every_step: preempt whatever may be preempted before each step, to test recompute.
     """
 
-    memory: int | None = None
+    memory: int | float | None = None
     num_blocks: int | None = None
     block_size: int | None = None
     max_batch_tokens: int = 2048
     max_running: int = 256
     max_context: int = 2048
+    prefix_caching: bool = True
+    pack_linears: bool | None = None
     preempt_every_step: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("memory", "num_blocks", "block_size"):
+        if isinstance(self.memory, float) and not 0 < self.memory <= 1:
+            raise ValueError(f"memory as a share must be above 0 and at most 1, not {self.memory}")
+        if isinstance(self.memory, int) and self.memory < 1:
+            raise ValueError(f"memory must be at least 1, not {self.memory}")
+        for name in ("num_blocks", "block_size"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name} must be at least 1, not {value}")
@@ -60,7 +72,8 @@ class EngineConfig:
         Raises ValueError if the memory does not hold a single block.
         """
         on_cuda = device.type == "cuda"
-        block_size = self.block_size or (_CUDA_BLOCK_SIZE if on_cuda else _CPU_BLOCK_SIZE)
+        natural = _CUDA_BLOCK_SIZE if on_cuda else _CPU_BLOCK_BYTES // dtype.itemsize
+        block_size = self.block_size or natural
         block_bytes = shape.bytes_per_id(dtype) * block_size
         blocks = self.num_blocks or self._blocks_in_memory(block_bytes, block_size, device)
         if blocks < 1:
@@ -72,15 +85,31 @@ class EngineConfig:
             max_batch_tokens=self.max_batch_tokens,
             max_running=self.max_running,
             max_context=self.max_context,
+            prefix_caching=self.prefix_caching,
             preempt_every_step=self.preempt_every_step,
         )
 
     def _blocks_in_memory(self, block_bytes: int, block_size: int, device: torch.device) -> int:
         useful = self.max_running * -(-self.max_context // block_size)
+        return min(self._pool_bytes(device) // block_bytes, useful)
+
+    def _pool_bytes(self, device: torch.device) -> int:
+        if isinstance(self.memory, float):
+            return int(self.memory * free_memory(device))
         if self.memory is not None:
-            return min(self.memory // block_bytes, useful)
-        free = torch.cuda.mem_get_info(device)[0] // 2 if device.type == "cuda" else _CPU_MEMORY
-        return min(free // block_bytes, useful)
+            return self.memory
+        return free_memory(device) // 2 if device.type == "cuda" else _CPU_MEMORY
+
+
+def free_memory(device: torch.device) -> int:
+    """Bytes that are free on a device; ValueError where that cannot be told."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    try:  # Linux; it counts what the page cache would give back
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        return next(int(x.split()[1]) * 1024 for x in lines if x.startswith("MemAvailable:"))
+    except (OSError, StopIteration):
+        raise ValueError("free memory is not known here: give memory in bytes") from None
 
 
 @dataclass(frozen=True)
@@ -93,6 +122,7 @@ class ResolvedConfig:
     max_batch_tokens: int
     max_running: int
     max_context: int
+    prefix_caching: bool
     preempt_every_step: bool
 
     @property

@@ -1,7 +1,7 @@
 """The engine: add, step, run, stream, abort."""
 
 from collections import deque
-from collections.abc import Generator, Iterable
+from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import count
 from queue import Empty, SimpleQueue
@@ -11,28 +11,43 @@ import torch
 from unitok_engine.batch import Batch, build_batch
 from unitok_engine.block_pool import BlockPool
 from unitok_engine.config import EngineConfig
+from unitok_engine.features import FeatureStore, compute_features
 from unitok_engine.kv_cache import KVCache
+from unitok_engine.packed_linear import pack_linears
 from unitok_engine.request import Output, Request
 from unitok_engine.runner import Model, Runner
-from unitok_engine.sampler import Choice, Pick, sample
+from unitok_engine.sampler import Choice, sample
 from unitok_engine.scheduler import Chunk, Scheduler
-from unitok_engine.sequence import FeatureStore, Sequence
+from unitok_engine.sequence import Sequence, one_line
 
 
 @dataclass(frozen=True)
 class EngineStats:
-    """forwards: of the model so far; running and waiting: sequences; free_blocks: of K/V."""
+    """What the engine did and holds.
+
+    forwards: of the model so far. preemptions: sequences whose blocks others needed; they are
+    computed again. prompt_ids: to be cached at admission, recomputed ones included; cached_ids:
+    those of them that were found computed. running and waiting: sequences.
+    memory: bytes of the K/V pool, in num_blocks blocks: free_blocks are nobody's, cached_blocks, in
+    use or free, can be found by lines that begin alike.
+    """
 
     forwards: int
+    preemptions: int
+    prompt_ids: int
+    cached_ids: int
     running: int
     waiting: int
+    memory: int
+    num_blocks: int
     free_blocks: int
+    cached_blocks: int
 
 
 @dataclass(frozen=True)
 class _Added:
     request_id: int
-    request: Request
+    sequences: tuple[Sequence, ...]
 
 
 @dataclass(frozen=True)
@@ -47,7 +62,8 @@ class Engine:
     """
 
     def __init__(self, model: Model, config: EngineConfig | None = None) -> None:
-        self.config = (config or EngineConfig()).resolve(model.kv_shape, model.dtype, model.device)
+        config = config or EngineConfig()
+        self.config = config.resolve(model.kv_shape, model.dtype, model.device)
         self._device = model.device
         self._pool = BlockPool(self.config.num_blocks)
         self._cache = KVCache(
@@ -57,6 +73,8 @@ class Engine:
             model.dtype,
             model.device,
         )
+        if model.device.type == "cpu":
+            pack_linears(model, config.pack_linears)
         self.runner = Runner(model, self._cache)
         self._scheduler = Scheduler(self.config, self._pool)
         self._orders: SimpleQueue[_Added | _Aborted] = SimpleQueue()
@@ -70,7 +88,12 @@ class Engine:
         """Queue a request; its id. ValueError for one that could never run here."""
         self.check(request)
         request_id = next(self._request_ids)
-        self._orders.put(_Added(request_id, request))
+        features = FeatureStore()
+        sequences = (
+            Sequence(request_id, sample, next(self._arrivals), request, features)
+            for sample in range(request.n)
+        )
+        self._orders.put(_Added(request_id, tuple(sequences)))
         return request_id
 
     def check(self, request: Request) -> None:
@@ -107,9 +130,15 @@ class Engine:
     def stats(self) -> EngineStats:
         return EngineStats(
             forwards=self.runner.forwards,
+            preemptions=self._scheduler.preemptions,
+            prompt_ids=self._scheduler.prompt_ids,
+            cached_ids=self._scheduler.cached_ids,
             running=len(self._scheduler.running),
             waiting=len(self._scheduler.waiting),
+            memory=self.config.memory,
+            num_blocks=self.config.num_blocks,
             free_blocks=self._pool.free_count,
+            cached_blocks=self._pool.cached_count,
         )
 
     def step(self) -> list[Output]:
@@ -126,7 +155,7 @@ class Engine:
         """Finished outputs as they finish, n per request.
 
         Requests are taken lazily, so that about as many are in flight as may run at once; their
-        ids count up in the order taken. A request that `check` refuses raises when it is taken.
+        ids count up in the order taken. One that `check` refuses comes back as an error.
         """
         source = iter(requests)
         box: deque[Output] = deque()
@@ -136,7 +165,10 @@ class Engine:
                 while sum(left.values()) < self.config.max_running:
                     if (request := next(source, None)) is None:
                         break
-                    left[self._subscribe(request, box)] = request.n
+                    try:
+                        left[self._subscribe(request, box)] = request.n
+                    except Exception as error:  # a plan is its caller's code
+                        yield from self._refused(request, error)
                 if not left:
                     return
                 self._pump()
@@ -178,7 +210,9 @@ class Engine:
         choices = [
             choice
             for group, rows in zip(batch.groups, logits, strict=True)
-            for choice in sample(rows, group.id_range, [_pick(s) for s in group.sequences])
+            for choice in sample(
+                rows, group.id_range, [s.pick(rows.device) for s in group.sequences]
+            )
         ]
         return ended + failed + self._postprocess(batch, chunks, choices)
 
@@ -196,13 +230,9 @@ class Engine:
                 outputs += self._abort(order)
 
     def _enqueue(self, order: _Added) -> list[Output]:
-        features = FeatureStore()
+        self._alive[order.request_id] = list(order.sequences)
         outputs = []
-        for index in range(order.request.n):
-            sequence = Sequence(
-                order.request_id, index, next(self._arrivals), order.request, features
-            )
-            self._alive.setdefault(order.request_id, []).append(sequence)
+        for sequence in order.sequences:
             self._scheduler.add(sequence)
             self._advance(sequence)
             if sequence.finished:
@@ -218,13 +248,12 @@ class Engine:
 
     def _schedule(self) -> tuple[Batch | None, list[Chunk], list[Output]]:
         """The next step's batch, its chunks, and the sequences whose features failed."""
-        chunks = self._scheduler.schedule()
-        self._cache.clear(self._scheduler.take_fresh_blocks())
-        for chunk in chunks:
-            if not chunk.sequence.finished:
-                _compute_features(chunk)
-        failed = dict.fromkeys(c.sequence for c in chunks if c.sequence.finished)
-        chunks = [chunk for chunk in chunks if not chunk.sequence.finished]
+        schedule = self._scheduler.schedule()
+        self._cache.copy(schedule.copies)
+        self._cache.clear(schedule.fresh)
+        compute_features(schedule.chunks)
+        failed = dict.fromkeys(c.sequence for c in schedule.chunks if c.sequence.finished)
+        chunks = [chunk for chunk in schedule.chunks if not chunk.sequence.finished]
         batch = build_batch(chunks, self.config.block_size, self._device) if chunks else None
         return batch, chunks, [self._end(sequence) for sequence in failed]
 
@@ -232,15 +261,14 @@ class Engine:
         self, batch: Batch, chunks: list[Chunk], choices: list[Choice]
     ) -> list[Output]:
         """Note what is cached now, emit what was sampled, end what is done."""
-        for chunk in chunks:
-            chunk.line.cached = chunk.stop
+        self._scheduler.commit(chunks)
         outputs = []
         sequences = [sequence for group in batch.groups for sequence in group.sequences]
         for sequence, choice in zip(sequences, choices, strict=True):
             if choice.id is None:
                 sequence.fail("the model gave logits that are not finite")
             else:
-                sequence.emit(choice.id, choice.logprob)
+                sequence.emit(choice)
                 self._advance(sequence)
             outputs.append(self._end(sequence) if sequence.finished else sequence.report())
         return outputs
@@ -264,6 +292,12 @@ class Engine:
         self._boxes[request_id] = box
         return request_id
 
+    def _refused(self, request: Request, error: Exception) -> Iterator[Output]:
+        """The outputs of a request that could not be added."""
+        request_id, prompt = next(self._request_ids), len(request.branches[0].ids)
+        for index in range(request.n):
+            yield Output(request_id, index, (), (), prompt, "error", one_line(error))
+
     def _pump(self) -> None:
         self._deliver(self._step())
 
@@ -280,25 +314,3 @@ def _settle(output: Output, left: dict[int, int]) -> None:
     left[output.request_id] -= 1
     if left[output.request_id] == 0:
         del left[output.request_id]
-
-
-def _compute_features(chunk: Chunk) -> None:
-    """Compute what the chunk needs of its features; an exception ends its sequence alone."""
-    try:
-        for features in chunk.line.branch.features:
-            if features.start < chunk.stop and chunk.start < features.stop:
-                chunk.sequence.features.get(features)
-    except Exception as error:
-        chunk.sequence.fail(error)
-
-
-def _pick(sequence: Sequence) -> Pick:
-    assert sequence.allow is not None
-    return Pick(
-        weights=tuple(branch.weight for branch in sequence.request.branches),
-        sampling=sequence.request.sampling,
-        sample=sequence.sample,
-        index=len(sequence.emitted),
-        mask=sequence.allow.mask,
-        logprob=sequence.request.logprobs,
-    )

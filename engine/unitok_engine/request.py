@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from math import isfinite
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 from torch import Tensor
 
@@ -140,7 +140,11 @@ class FixedPlan:
         return True
 
     def next(self, emitted: Sequence[int]) -> Allow | Stop:
-        return Stop("complete") if len(emitted) >= self.length else Allow(self.id_range)
+        return Stop("complete") if len(emitted) >= self.length else self._allow
+
+    @cached_property
+    def _allow(self) -> Allow:  # one for all: it is asked for at every step
+        return Allow(self.id_range)
 
 
 @dataclass(frozen=True)
@@ -148,14 +152,19 @@ class Features:
     """Vectors that stand in for the ids at [start, start + length) of a branch.
 
     `compute` gives [length, d]. It runs at most once per request, when a prefill chunk first
-    needs it. Equal digests mean equal vectors, so branches that share one share the work.
-    The ids they stand in for are embedded and overwritten: any id the model can embed will do.
+    needs it. Equal digests mean equal vectors, so branches, and lines that begin alike, share the
+    work. The ids they stand in for are embedded and overwritten: any id the model can embed will
+    do.
+    `compute_many`, if there is one, gives the vectors of several payloads: features of one step
+    with the same function are computed in one call of it, and by `compute` if that raises.
     """
 
     start: int
     length: int
     digest: str
     compute: Callable[[], Tensor]
+    payload: Any = None
+    compute_many: Callable[[Sequence[Any]], Sequence[Tensor]] | None = None
 
     def __post_init__(self) -> None:
         if self.start < 0 or self.length < 1:
@@ -194,12 +203,23 @@ class Branch:
 
 @dataclass(frozen=True)
 class Sampling:
-    """Temperature 0 is greedy; `top_k` 0 and `top_p` 1 are off; any 64-bit seed."""
+    """How the next id is drawn from the mixed logits; each step works on what the one before kept.
+
+    repetition_penalty: positive logits of ids that are in the first branch or were emitted are
+    divided by it, negative ones multiplied (https://arxiv.org/abs/1909.05858); 1 is off.
+    temperature: 0 takes the best id, and nothing below plays a part.
+    top_k: only the k best ids; 0 is off. top_p: only the fewest best ids whose probability reaches
+    it; 1 is off. min_p: only ids at least so probable, as a share of the best one's probability
+    (https://arxiv.org/abs/2407.01082); 0 is off.
+    seed: any 64-bit one; sample, index of the id and seed alone decide the draw.
+    """
 
     temperature: float = 1.0
     top_k: int = 0
     top_p: float = 1.0
     seed: int = 0
+    min_p: float = 0.0
+    repetition_penalty: float = 1.0
 
     def __post_init__(self) -> None:
         if not (isfinite(self.temperature) and self.temperature >= 0):
@@ -208,6 +228,11 @@ class Sampling:
             raise ValueError(f"top_k must be 0 (off) or more, not {self.top_k}")
         if not 0 < self.top_p <= 1:
             raise ValueError(f"top_p must be above 0 and at most 1, not {self.top_p}")
+        if not 0 <= self.min_p <= 1:
+            raise ValueError(f"min_p must be from 0 to 1, not {self.min_p}")
+        if not (isfinite(self.repetition_penalty) and self.repetition_penalty > 0):
+            penalty = self.repetition_penalty
+            raise ValueError(f"repetition_penalty must be above 0, not {penalty}")
         if not -(2**63) <= self.seed < 2**64:
             raise ValueError("seed must fit in 64 bits")
 
@@ -218,6 +243,7 @@ class Request:
 
     Each id is sampled once, from the branches' logits mixed by weight, and goes to all of them:
     classifier-free guidance at scale s is (conditional, s) and (unconditional, 1 - s).
+    logprobs, branch_logprobs: whether outputs tell them, see `Output`.
     """
 
     branches: tuple[Branch, ...]
@@ -225,6 +251,7 @@ class Request:
     sampling: Sampling = Sampling()
     n: int = 1
     logprobs: bool = False
+    branch_logprobs: bool = False
 
     def __post_init__(self) -> None:
         if not self.branches:
@@ -241,9 +268,11 @@ class Output:
     """What one sample of a request has emitted so far.
 
     ids: all of them, without a dropped stop id; new_ids: those since the last output.
-    prompt_tokens: ids in the first branch's prompt.
-    logprobs: of each id under the mixed, masked logits at temperature 1 (0 for forced ids);
-    None unless asked for. error: one line, if finish_reason is "error".
+    prompt_tokens: ids in the first branch's prompt. error: one line, if finish_reason is "error".
+    logprobs: of each id under the distribution it was drawn from, after mixing, penalty, mask,
+    temperature and filters; at temperature 0, under that of temperature 1 without filters.
+    branch_logprobs: under the first branch's own logits of the plan's id range, nothing else done
+    to them: what a policy gradient wants. Both are 0 for forced ids, and None unless asked for.
     """
 
     request_id: int
@@ -254,6 +283,7 @@ class Output:
     finish_reason: FinishReason | None = None
     error: str | None = None
     logprobs: tuple[float, ...] | None = None
+    branch_logprobs: tuple[float, ...] | None = None
 
     @property
     def finished(self) -> bool:

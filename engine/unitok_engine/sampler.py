@@ -6,6 +6,8 @@ sample, index of the generated id, id). So it depends on nothing else in the bat
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from math import log
 
 import torch
 from torch import Tensor
@@ -18,25 +20,33 @@ _MIX_1 = 0xBF58476D1CE4E5B9
 _MIX_2 = 0x94D049BB133111EB
 _MASK_64 = 2**64 - 1
 
+_GREEDY = Sampling(temperature=0)
 
-@dataclass(frozen=True, eq=False)
+
+@dataclass(frozen=True, eq=False, slots=True)
 class Pick:
-    """What one sequence wants sampled: its lines' weights, and the coordinates of its noise."""
+    """What one sequence wants sampled: its lines' weights, and the coordinates of its noise.
+
+    mask, seen: bool [id_range.size], the ids allowed, and those a repetition penalty is for.
+    """
 
     weights: tuple[float, ...]
     sampling: Sampling
     sample: int
     index: int
     mask: Tensor | None = None
+    seen: Tensor | None = None
     logprob: bool = False
+    branch_logprob: bool = False
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Choice:
-    """The id, or None where the mixed logits were not finite; logprob is 0 unless asked for."""
+    """The id, or None where the mixed logits were not finite; logprobs are 0 unless asked for."""
 
     id: int | None
     logprob: float = 0.0
+    branch_logprob: float = 0.0
 
 
 def sample(logits: Tensor, id_range: IdRange, picks: Sequence[Pick]) -> list[Choice]:
@@ -46,25 +56,42 @@ def sample(logits: Tensor, id_range: IdRange, picks: Sequence[Pick]) -> list[Cho
     """
     mixed = mix(logits, [pick.weights for pick in picks])
     finite = mixed.isfinite().all(dim=1)
-    scores = _masked(mixed.nan_to_num(), picks)
+    scores = filtered(_masked(_penalised(mixed.nan_to_num(), picks), picks), picks)
     ids = choose(scores, id_range, picks)
-    logprobs = [0.0] * len(picks)
+    chosen = (ids - id_range.start)[:, None]
+    nothing = torch.zeros_like(finite)
+    logprobs = branch_logprobs = nothing
     if any(pick.logprob for pick in picks):
-        chosen = scores.log_softmax(dim=1).gather(1, (ids - id_range.start)[:, None])
-        logprobs = chosen[:, 0].tolist()
+        logprobs = scores.log_softmax(dim=1).gather(1, chosen)[:, 0]
+    if any(pick.branch_logprob for pick in picks):
+        own = logits[_first_rows(picks, logits.device)].float()
+        branch_logprobs = own.log_softmax(dim=1).gather(1, chosen)[:, 0]
+    # One transfer from the device; ids stay exact in fp64.
+    columns = torch.stack([x.double() for x in (finite, ids, logprobs, branch_logprobs)])
     return [
-        Choice(id, logprob if pick.logprob else 0.0) if ok else Choice(None)
-        for pick, id, logprob, ok in zip(
-            picks, ids.tolist(), logprobs, finite.tolist(), strict=True
-        )
+        Choice(int(id), logprob * pick.logprob, branch_logprob * pick.branch_logprob)
+        if ok
+        else Choice(None)
+        for pick, ok, id, logprob, branch_logprob in zip(picks, *columns.tolist(), strict=True)
     ]
 
 
 def mix(logits: Tensor, weights: Sequence[Sequence[float]]) -> Tensor:
     """The weighted sum of each sequence's lines: [sum of lines, size] -> [sequences, size]."""
     logits = logits.float()
-    if all(len(line) == 1 for line in weights):
-        return logits * _column([line[0] for line in weights], logits)
+    count = len(weights[0])
+    if any(len(line) != count for line in weights):
+        return _mix_unequal(logits, weights)
+    table = torch.tensor(weights, dtype=torch.float32, device=logits.device)
+    lines = logits.unflatten(0, (-1, count))
+    mixed = lines[:, 0] * table[:, :1]
+    for branch in range(1, count):
+        mixed += lines[:, branch] * table[:, branch, None]
+    return mixed
+
+
+def _mix_unequal(logits: Tensor, weights: Sequence[Sequence[float]]) -> Tensor:
+    """`mix` for sequences of different numbers of lines, with the same roundings."""
     starts = [0]
     for line in weights:
         starts.append(starts[-1] + len(line))
@@ -79,21 +106,34 @@ def mix(logits: Tensor, weights: Sequence[Sequence[float]]) -> Tensor:
     return mixed
 
 
-def choose(scores: Tensor, id_range: IdRange, picks: Sequence[Pick]) -> Tensor:
-    """Ids [s] from masked scores [s, size]: argmax, plus noise where the temperature is not 0."""
+def filtered(scores: Tensor, picks: Sequence[Pick]) -> Tensor:
+    """Scores [s, size] after temperature and filters: -inf for what they leave out.
+
+    Rows of temperature 0 stay as at temperature 1, unfiltered.
+    """
     samplings = [pick.sampling for pick in picks]
-    if all(sampling.temperature == 0 for sampling in samplings):
-        return scores.argmax(dim=1) + id_range.start
     temperatures = _column([s.temperature or 1.0 for s in samplings], scores)
     # From the row's best, so that no small temperature can overflow.
     scores = (scores - scores.amax(dim=1, keepdim=True)) / temperatures
-    if any(s.top_k or s.top_p < 1 for s in samplings):
-        limit = cutoff(scores, [s.top_k for s in samplings], [s.top_p for s in samplings])
+    active = [s if s.temperature > 0 else _GREEDY for s in samplings]
+    if any(s.top_k or s.top_p < 1 for s in active):
+        limit = cutoff(scores, [s.top_k for s in active], [s.top_p for s in active])
         scores = scores.masked_fill(scores < limit, -torch.inf)
+    if any(s.min_p > 0 for s in active):  # the best score is 0
+        limit = _column([log(s.min_p) if s.min_p > 0 else -torch.inf for s in active], scores)
+        scores = scores.masked_fill(scores < limit, -torch.inf)
+    return scores
+
+
+def choose(scores: Tensor, id_range: IdRange, picks: Sequence[Pick]) -> Tensor:
+    """Ids [s] from filtered scores [s, size]: argmax, plus noise where the temperature is not 0."""
+    if all(pick.sampling.temperature == 0 for pick in picks):
+        return scores.argmax(dim=1) + id_range.start
     keys = [noise_key(pick.sampling.seed, pick.sample, pick.index) for pick in picks]
     noise = gumbel(torch.tensor(keys, device=scores.device), id_range)
-    sampled = _column([float(s.temperature > 0) for s in samplings], scores)
-    return (scores + noise * sampled).argmax(dim=1) + id_range.start
+    if any(pick.sampling.temperature == 0 for pick in picks):
+        noise *= _column([float(pick.sampling.temperature > 0) for pick in picks], scores)
+    return (noise + scores).argmax(dim=1) + id_range.start
 
 
 def cutoff(scores: Tensor, top_k: Sequence[int], top_p: Sequence[float]) -> Tensor:
@@ -117,10 +157,16 @@ def cutoff(scores: Tensor, top_k: Sequence[int], top_p: Sequence[float]) -> Tens
 
 def noise_key(seed: int, sample: int, index: int) -> int:
     """A signed 64-bit key of one row's noise."""
-    key = 0
-    for word in (seed, sample, index):
-        key = _mix_int((key + _GOLDEN + (word & _MASK_64)) & _MASK_64)
-    return _signed(key)
+    return _signed(_absorb(_sample_key(seed, sample), index))
+
+
+@lru_cache(maxsize=4096)
+def _sample_key(seed: int, sample: int) -> int:
+    return _absorb(_absorb(0, seed), sample)
+
+
+def _absorb(key: int, word: int) -> int:
+    return _mix_int((key + _GOLDEN + (word & _MASK_64)) & _MASK_64)
 
 
 def gumbel(keys: Tensor, id_range: IdRange) -> Tensor:
@@ -138,6 +184,21 @@ def hashed_uniform(keys: Tensor, id_range: IdRange) -> Tensor:
     x = x ^ _shift(x, 31)
     # 23 bits and a half are exact in fp32, so neither 0 nor 1 is ever reached.
     return (_shift(x, 41).float() + 0.5) * 2.0**-23
+
+
+def _penalised(scores: Tensor, picks: Sequence[Pick]) -> Tensor:
+    if all(pick.seen is None for pick in picks):
+        return scores
+    nothing = torch.zeros(scores.shape[1], dtype=torch.bool, device=scores.device)
+    seen = torch.stack([nothing if pick.seen is None else pick.seen for pick in picks])
+    penalty = _column([pick.sampling.repetition_penalty for pick in picks], scores)
+    return torch.where(seen, torch.where(scores > 0, scores / penalty, scores * penalty), scores)
+
+
+def _first_rows(picks: Sequence[Pick], device: torch.device) -> Tensor:
+    """[s] int64, the row of each pick's first line."""
+    counts = torch.tensor([len(pick.weights) for pick in picks], device=device)
+    return counts.cumsum(0) - counts
 
 
 def _masked(scores: Tensor, picks: Sequence[Pick]) -> Tensor:

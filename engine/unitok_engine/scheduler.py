@@ -1,15 +1,16 @@
 """Which ids run in the next step: decode rows first, then prefill, under a token budget."""
 
 from bisect import insort
+from collections.abc import Sequence as Seq
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from unitok_engine.block_pool import BlockPool
 from unitok_engine.config import ResolvedConfig
 from unitok_engine.sequence import Line, Sequence
 
 
-@dataclass(frozen=True, eq=False)
-class Chunk:
+class Chunk(NamedTuple):
     """The ids of one line at [start, stop) run in this step; those before are cached."""
 
     sequence: Sequence
@@ -22,10 +23,34 @@ class Chunk:
         return self.stop - self.start
 
 
+@dataclass(frozen=True, eq=False)
+class Schedule:
+    """What to do in one step, in this order.
+
+    copies: pairs of blocks, from source to target; all are read before any is written. fresh:
+    blocks to clear, as they may hold what another line left. chunks: what to run.
+    """
+
+    copies: tuple[tuple[int, int], ...]
+    fresh: tuple[int, ...]
+    chunks: tuple[Chunk, ...]
+
+
+@dataclass(frozen=True)
+class _Prefix:
+    """What a line finds computed: full blocks to share, and one to copy if `cached` ends in it."""
+
+    blocks: tuple[int, ...] = ()
+    source: int | None = None
+    cached: int = 0
+
+
 class Scheduler:
     """First come, first served; a sequence's lines are admitted, preempted and freed together.
 
     Every sequence added must fit the pool alone (the engine checks), so the oldest always ends.
+    One that would begin as a running one does, and finds that prefix still being computed, waits
+    for it; others may go ahead.
     """
 
     def __init__(self, config: ResolvedConfig, pool: BlockPool) -> None:
@@ -33,28 +58,51 @@ class Scheduler:
         self.pool = pool
         self.waiting: list[Sequence] = []  # by arrival
         self.running: list[Sequence] = []  # by arrival
-        self._fresh_blocks: list[int] = []
+        self.preemptions = 0
+        self.prompt_ids = 0  # of all admissions; recomputed ones count again
+        self.cached_ids = 0  # those among them that were found computed
+        self._lines = 0  # running ones
+        self._samples: dict[int, list[Sequence]] = {}  # request id -> its running sequences
+        self._computing: dict[bytes, Line] = {}  # key -> the running line that will compute it
+        self._copies: dict[int, int] = {}  # target block -> source block
+        self._fresh: list[int] = []
 
     def add(self, sequence: Sequence) -> None:
         insort(self.waiting, sequence, key=_arrival)
 
     def remove(self, sequence: Sequence) -> None:
         """Take a finished or failed sequence out and free its blocks."""
-        queue = self.running if sequence in self.running else self.waiting
-        queue.remove(sequence)
-        self._free(sequence)
+        if sequence.running:
+            # What failed may have left K/V that would make others fail.
+            self._retire(sequence, forget=sequence.finish_reason == "error")
+        else:
+            self.waiting.remove(sequence)
 
-    def schedule(self) -> list[Chunk]:
-        """The chunks of the next step: a run of every decoding line, then prefill."""
+    def schedule(self) -> Schedule:
+        """The next step: a run of every decoding line, then prefill."""
         if self.config.preempt_every_step:
             for sequence in [s for s in self.running if s.decoding]:
                 self._preempt(sequence)
-        return self._decode() + self._prefill()
+        chunks = self._decode() + self._prefill()
+        copies = tuple((source, target) for target, source in self._copies.items())
+        fresh = tuple(self._fresh)
+        self._copies, self._fresh = {}, []
+        return Schedule(copies, fresh, tuple(chunks))
 
-    def take_fresh_blocks(self) -> list[int]:
-        """The blocks allocated since the last call; they may hold what another line left."""
-        blocks, self._fresh_blocks = self._fresh_blocks, []
-        return blocks
+    def commit(self, chunks: Seq[Chunk]) -> None:
+        """Note that chunks have run: their ids are cached, and blocks now full can be found."""
+        size, caching = self.config.block_size, self.config.prefix_caching
+        for sequence, line, start, stop in chunks:
+            line.cached = stop
+            if caching and start // size != stop // size:
+                self._register(sequence, line, range(start // size, stop // size))
+
+    def _register(self, sequence: Sequence, line: Line, full: range) -> None:
+        for index in full:
+            key = sequence.key(line, index, self.config.block_size)
+            self.pool.register(line.blocks[index], key)
+            if self._computing.get(key) is line:
+                del self._computing[key]
 
     def _decode(self) -> list[Chunk]:
         chunks = []
@@ -68,11 +116,13 @@ class Scheduler:
         chunks: list[Chunk] = []
         budget = self.config.max_batch_tokens
         for sequence in [s for s in self.running if not s.decoding]:
-            chunks += self._prefill_chunks(sequence, budget, first=not chunks)
-            budget = self.config.max_batch_tokens - sum(chunk.length for chunk in chunks)
+            part = self._prefill_chunks(sequence, budget, first=not chunks)
+            budget -= sum(chunk.length for chunk in part)
+            chunks += part
         while budget > 0 and (sequence := self._admit()):
-            chunks += self._prefill_chunks(sequence, budget, first=not chunks)
-            budget = self.config.max_batch_tokens - sum(chunk.length for chunk in chunks)
+            part = self._prefill_chunks(sequence, budget, first=not chunks)
+            budget -= sum(chunk.length for chunk in part)
+            chunks += part
         return chunks
 
     def _prefill_chunks(self, sequence: Sequence, budget: int, first: bool) -> list[Chunk]:
@@ -93,57 +143,168 @@ class Scheduler:
         return chunks
 
     def _admit(self) -> Sequence | None:
-        """Move the oldest waiting sequence to the running ones, if there is room for it."""
-        if not self.waiting:
-            return None
-        sequence = self.waiting[0]
-        exact = sequence.request.plan.exact
-        lines = len(sequence.lines) + sum(len(other.lines) for other in self.running)
-        lengths = [sequence.max_cached(x) if exact else sequence.length(x) for x in sequence.lines]
-        needed = sum(map(self.config.blocks_for, lengths))
-        headroom = 0 if exact or not self.running else 1
-        if lines > self.config.max_running or needed + headroom > self.pool.free_count:
-            return None
-        for line, length in zip(sequence.lines, lengths, strict=True):
+        """Move the oldest waiting sequence that need not wait to the running ones, if it fits."""
+        for place, sequence in enumerate(self.waiting):
+            if self._lines + len(sequence.lines) > self.config.max_running:
+                return None
+            if self._would_repeat(sequence):
+                continue
+            prefixes = [self._prefix(sequence, i) for i in range(len(sequence.lines))]
+            if not self._fits(sequence, prefixes):
+                return None
+            del self.waiting[place]
+            self._begin(sequence, prefixes)
+            return sequence
+        return None
+
+    def _begin(self, sequence: Sequence, prefixes: Seq[_Prefix]) -> None:
+        # All that is found is taken before anything is allocated, which could evict it.
+        for line, prefix in zip(sequence.lines, prefixes, strict=True):
+            self.pool.share(prefix.blocks)
+            line.blocks = list(prefix.blocks)
+            line.cached = prefix.cached
+        for line, prefix in zip(sequence.lines, prefixes, strict=True):
+            length = self._reserved(sequence, line)
+            if prefix.source is not None:
+                line.blocks += (target := self.pool.allocate(1))
+                self._copies[target[0]] = prefix.source
             self._extend(line, length)
-        self.waiting.pop(0)
+            self.prompt_ids += sequence.length(line)
+            self.cached_ids += line.cached
         insort(self.running, sequence, key=_arrival)
+        self._lines += len(sequence.lines)
+        self._samples.setdefault(sequence.request_id, []).append(sequence)
         sequence.begin()
-        return sequence
+        self._claim(sequence)
+
+    def _fits(self, sequence: Sequence, prefixes: Seq[_Prefix]) -> bool:
+        """Whether the free blocks are enough, those that would be found in use again included."""
+        needed = 0
+        found: set[int] = set()
+        for line, prefix in zip(sequence.lines, prefixes, strict=True):
+            blocks = self.config.blocks_for(self._reserved(sequence, line))
+            needed += blocks - len(prefix.blocks)
+            found.update(filter(self.pool.is_idle, prefix.blocks))
+        headroom = 0 if sequence.exact or not self.running else 1
+        return needed + len(found) + headroom <= self.pool.free_count
+
+    def _reserved(self, sequence: Sequence, line: Line) -> int:
+        """Ids to have room for from the start: all there will be, if the plan knows."""
+        exact = sequence.exact
+        return sequence.max_cached(line) if exact else sequence.length(line)
+
+    def _prefix(self, sequence: Sequence, index: int) -> _Prefix:
+        """The longest computed beginning of a line: of another sample, or of any line before.
+
+        At least one id is left to compute, as its logits are wanted.
+        """
+        line, size = sequence.lines[index], self.config.block_size
+        most = sequence.length(line) - 1
+        blocks = self._found_blocks(sequence, line)
+        cached = min(len(blocks) * size, most)
+        if (twin := self._prefilled_sample(sequence)) is not None:
+            shared = min(len(line.branch.ids), most)
+            if shared > cached:
+                blocks, cached = twin.lines[index].blocks, shared
+        whole, rest = divmod(cached, size)
+        if not rest:
+            return _Prefix(tuple(blocks[:whole]), None, cached)
+        # What another sample holds may be about to be copied there.
+        source = self._copies.get(blocks[whole], blocks[whole])
+        return _Prefix(tuple(blocks[:whole]), source, cached)
+
+    def _found_blocks(self, sequence: Sequence, line: Line) -> list[int]:
+        blocks = []
+        if self.config.prefix_caching:
+            size = self.config.block_size
+            for index in range(sequence.length(line) // size):
+                block = self.pool.find(sequence.key(line, index, size))
+                if block is None:
+                    break
+                blocks.append(block)
+        return blocks
+
+    def _prefilled_sample(self, sequence: Sequence) -> Sequence | None:
+        """Another running sample of the request whose prompt is computed."""
+        for other in self._samples.get(sequence.request_id, ()):
+            if all(line.cached >= len(line.branch.ids) for line in other.lines):
+                return other
+        return None
+
+    def _would_repeat(self, sequence: Sequence) -> bool:
+        """Whether what comes next in one of its lines is just being computed."""
+        if sequence.request_id in self._samples and not self._prefilled_sample(sequence):
+            return True
+        if not self._computing:
+            return False
+        size = self.config.block_size
+        for line in sequence.lines:
+            index = len(self._found_blocks(sequence, line))
+            full = index < sequence.length(line) // size
+            if full and sequence.key(line, index, size) in self._computing:
+                return True
+        return False
+
+    def _claim(self, sequence: Sequence) -> None:
+        """Note which blocks the sequence's prefill will compute."""
+        if self.config.prefix_caching:
+            size = self.config.block_size
+            for line in sequence.lines:
+                for index in range(line.cached // size, sequence.length(line) // size):
+                    self._computing.setdefault(sequence.key(line, index, size), line)
 
     def _grow(self, sequence: Sequence) -> bool:
         """Give every line room for its pending ids; False if that preempted the sequence itself."""
-        while self._missing_blocks(sequence) > self.pool.free_count:
+        if sequence.exact:  # it has all it will ever need
+            return True
+        while (missing := self._missing_blocks(sequence)) > self.pool.free_count:
             victim = next(s for s in reversed(self.running) if s.preemptible)
             self._preempt(victim)
             if victim is sequence:
                 return False
-        for line in sequence.lines:
-            self._extend(line, sequence.length(line))
+        if missing:
+            for line in sequence.lines:
+                self._extend(line, sequence.length(line))
         return True
 
     def _missing_blocks(self, sequence: Sequence) -> int:
-        blocks_for = self.config.blocks_for
-        wanted = [blocks_for(sequence.length(line)) - len(line.blocks) for line in sequence.lines]
-        return sum(max(count, 0) for count in wanted)
+        size, missing = self.config.block_size, 0
+        for line in sequence.lines:
+            length = sequence.length(line)
+            if length > len(line.blocks) * size:
+                missing += self.config.blocks_for(length) - len(line.blocks)
+        return missing
 
     def _extend(self, line: Line, length: int) -> None:
         missing = self.config.blocks_for(length) - len(line.blocks)
         if missing > 0:
             blocks = self.pool.allocate(missing)
             line.blocks += blocks
-            self._fresh_blocks += blocks
+            self._fresh += blocks
 
     def _preempt(self, sequence: Sequence) -> None:
-        self.running.remove(sequence)
-        self._free(sequence)
+        self._retire(sequence)
         sequence.forget()
+        self.preemptions += 1
         self.add(sequence)
 
-    def _free(self, sequence: Sequence) -> None:
+    def _retire(self, sequence: Sequence, forget: bool = False) -> None:
+        """Take a sequence out of the running ones and free its blocks, the line's end first."""
+        self.running.remove(sequence)
+        self._lines -= len(sequence.lines)
+        samples = self._samples[sequence.request_id]
+        samples.remove(sequence)
+        if not samples:
+            del self._samples[sequence.request_id]
         for line in sequence.lines:
-            self.pool.deallocate(line.blocks)
+            for key in line.keys[line.cached // self.config.block_size :]:
+                if self._computing.get(key) is line:
+                    del self._computing[key]
+            if forget:
+                self.pool.forget(line.blocks)
+            self.pool.deallocate(reversed(line.blocks))
             line.blocks = []
+        sequence.running = False
 
 
 def _all_pending(sequence: Sequence) -> list[Chunk]:

@@ -2,35 +2,38 @@
 
 from dataclasses import dataclass, field
 
+import torch
 from torch import Tensor
 
-from unitok_engine.request import Allow, Branch, Features, FinishReason, Output, Request, Stop
+from unitok_engine.block_pool import ROOT, block_key
+from unitok_engine.features import FeatureStore
+from unitok_engine.request import (
+    Allow,
+    Branch,
+    FinishReason,
+    IdRange,
+    Output,
+    Request,
+    Stop,
+)
+from unitok_engine.sampler import Choice, Pick
 
 
-class FeatureStore:
-    """The features of one request, each computed once, by digest, and kept until it ends."""
-
-    def __init__(self) -> None:
-        self._vectors: dict[str, Tensor] = {}
-
-    def get(self, features: Features) -> Tensor:
-        """[length, d]; ValueError if `compute` gives another length, and what `compute` raises."""
-        vectors = self._vectors.get(features.digest)
-        if vectors is None:
-            vectors = self._vectors[features.digest] = features.compute()
-        if vectors.ndim != 2 or vectors.shape[0] != features.length:
-            shape = list(vectors.shape)
-            raise ValueError(f"features must be [{features.length}, d], not {shape}")
-        return vectors
-
-
-@dataclass
+@dataclass(eq=False)
 class Line:
-    """A branch of a sequence and its K/V: `cached` ids lie in `blocks`."""
+    """A branch of a sequence and its K/V: `cached` ids lie in `blocks`.
+
+    keys: of its full blocks, as far as they were asked for.
+    """
 
     branch: Branch
     blocks: list[int] = field(default_factory=list)
     cached: int = 0
+    keys: list[bytes] = field(default_factory=list)
+    prompt: int = field(init=False)  # ids
+
+    def __post_init__(self) -> None:
+        self.prompt = len(self.branch.ids)
 
 
 class Sequence:
@@ -47,13 +50,20 @@ class Sequence:
         self.lines = [Line(branch) for branch in request.branches]
         self.emitted: list[int] = []
         self.logprobs: list[float] = []
+        self.branch_logprobs: list[float] = []
+        self.weights = tuple(branch.weight for branch in request.branches)
+        # A plan is its caller's code: it is asked here, so that it fails where it was handed in.
+        self.max_length, self.exact = request.plan.max_length, request.plan.exact
         self.allow: Allow | None = None
         self.finish_reason: FinishReason | None = None
         self.error: str | None = None
+        self.running = False
         self.preempted = False
         self._emitted_at_admission = 0
         self._dropped = 0
         self._reported = 0
+        self._seen: tuple[IdRange, Tensor] | None = None
+        self._seen_emitted = 0
 
     @property
     def finished(self) -> bool:
@@ -70,25 +80,41 @@ class Sequence:
         return self.decoding or not self.preempted
 
     def length(self, line: Line) -> int:
-        return len(line.branch.ids) + len(self.emitted)
+        return line.prompt + len(self.emitted)
 
     def max_cached(self, line: Line) -> int:
         """Ids of the line that are ever cached: the last one emitted is never fed."""
-        return len(line.branch.ids) + max(self.request.plan.max_length, 1) - 1
+        return line.prompt + max(self.max_length, 1) - 1
 
     def pending(self, line: Line) -> int:
-        return self.length(line) - line.cached
+        return line.prompt + len(self.emitted) - line.cached
 
     def ids(self, line: Line, start: int, stop: int) -> list[int]:
         """The line's ids at [start, stop), prompt first, then what was emitted."""
-        prompt = len(line.branch.ids)
-        ids = list(line.branch.ids[start:stop])
-        if stop > prompt:
-            ids += self.emitted[max(start - prompt, 0) : stop - prompt]
-        return ids
+        prompt = line.prompt
+        if start >= prompt:
+            return self.emitted[start - prompt : stop - prompt]
+        return [*line.branch.ids[start:stop], *self.emitted[: max(stop - prompt, 0)]]
+
+    def key(self, line: Line, index: int, block_size: int) -> bytes:
+        """The key of the line's full block `index`: of all ids, features and positions up to it."""
+        while len(line.keys) <= index:
+            start = len(line.keys) * block_size
+            stop = start + block_size
+            marks = [
+                f"{features.start} {features.digest}"
+                for features in line.branch.features
+                if features.start < stop and start < features.stop
+            ]
+            if start == 0 and line.branch.first_position:
+                marks.append(f"position {line.branch.first_position}")
+            parent = line.keys[-1] if line.keys else ROOT
+            line.keys.append(block_key(parent, self.ids(line, start, stop), marks))
+        return line.keys[index]
 
     def begin(self) -> None:
         """Note an admission: from here on it prefills."""
+        self.running = True
         self._emitted_at_admission = len(self.emitted)
 
     def forget(self) -> None:
@@ -98,9 +124,40 @@ class Sequence:
         self.preempted = True
         self._emitted_at_admission = len(self.emitted)
 
-    def emit(self, id: int, logprob: float) -> None:
-        self.emitted.append(id)
-        self.logprobs.append(logprob)
+    def emit(self, choice: Choice) -> None:
+        assert choice.id is not None
+        self.emitted.append(choice.id)
+        self.logprobs.append(choice.logprob)
+        self.branch_logprobs.append(choice.branch_logprob)
+
+    def pick(self, device: torch.device) -> Pick:
+        """What is to be sampled next."""
+        assert self.allow is not None
+        sampling = self.request.sampling
+        penalised = sampling.repetition_penalty != 1
+        mask = self.allow.mask
+        return Pick(
+            weights=self.weights,
+            sampling=sampling,
+            sample=self.sample,
+            index=len(self.emitted),
+            mask=None if mask is None else mask.to(device),
+            seen=self._seen_ids(self.allow.id_range, device) if penalised else None,
+            logprob=self.request.logprobs,
+            branch_logprob=self.request.branch_logprobs,
+        )
+
+    def _seen_ids(self, id_range: IdRange, device: torch.device) -> Tensor:
+        """bool [id_range.size]: the ids in the first branch's prompt or emitted."""
+        if self._seen is None or self._seen[0] != id_range:
+            self._seen = (id_range, torch.zeros(id_range.size, dtype=torch.bool, device=device))
+            new = [*self.request.branches[0].ids, *self.emitted]
+        else:
+            new = self.emitted[self._seen_emitted :]
+        inside = [id - id_range.start for id in new if id in id_range]
+        self._seen[1][torch.tensor(inside, dtype=torch.int64, device=device)] = True
+        self._seen_emitted = len(self.emitted)
+        return self._seen[1]
 
     def advance(self) -> None:
         """Follow the plan past forced ids to what is sampled next, or to the end.
@@ -109,17 +166,17 @@ class Sequence:
         """
         plan = self.request.plan
         while not isinstance(step := plan.next(self.emitted), Stop):
-            if len(self.emitted) >= plan.max_length:
-                raise ValueError(f"the plan goes on past its max_length of {plan.max_length}")
+            if len(self.emitted) >= self.max_length:
+                raise ValueError(f"the plan goes on past its max_length of {self.max_length}")
             if isinstance(step, Allow):
                 self.allow = step
                 return
-            self.emit(step.id, 0.0)
+            self.emit(Choice(step.id))
         self._dropped = step.drop
         self.finish_reason = step.reason
 
     def fail(self, error: BaseException | str) -> None:
-        self.error = " ".join(str(error).split()) or type(error).__name__
+        self.error = one_line(error)
         self.finish_reason = "error"
 
     def report(self) -> Output:
@@ -137,4 +194,12 @@ class Sequence:
             finish_reason=self.finish_reason,
             error=self.error,
             logprobs=tuple(self.logprobs[:kept]) if self.request.logprobs else None,
+            branch_logprobs=(
+                tuple(self.branch_logprobs[:kept]) if self.request.branch_logprobs else None
+            ),
         )
+
+
+def one_line(error: BaseException | str) -> str:
+    """What an error says, or what it is."""
+    return " ".join(str(error).split()) or type(error).__name__

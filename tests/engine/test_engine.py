@@ -88,6 +88,27 @@ def test_a_batch_gives_what_each_gives_alone():
     assert len(set(alone)) == len(alone)
 
 
+@pytest.mark.parametrize("caching", [True, False], ids=["caching", "no caching"])
+@pytest.mark.parametrize("preempt", [True, False], ids=["preempted", "at ease"])
+@pytest.mark.parametrize("budget", [1, 4, 2048])
+def test_a_batch_gives_what_each_gives_alone_however_it_is_run(
+    budget: int, preempt: bool, caching: bool
+):
+    requests = [*mixed_requests(), caption(1), drawing(2, n=3), *mixed_requests()]
+    plain = engine(prefix_caching=False)
+    alone = [ids for request in requests for ids in finished_ids(plain, [request])]
+    machine = engine(
+        max_batch_tokens=budget,
+        preempt_every_step=preempt,
+        prefix_caching=caching,
+        num_blocks=90,
+        max_running=12,
+    )
+    assert finished_ids(machine, requests) == alone
+    assert (machine.stats.cached_ids > 0) >= caching
+    assert machine.stats.free_blocks == 90
+
+
 @pytest.mark.parametrize("budget", [1, 2, 3, 7, 16])
 def test_prefill_in_chunks_gives_what_whole_prefill_gives(budget: int):
     requests = mixed_requests()
@@ -301,6 +322,31 @@ def test_logprobs_are_those_of_the_mixed_logits():
     assert finish(engine(), [drawing(2)])[0].logprobs is None
 
 
+def test_branch_logprobs_are_those_of_the_first_branch_alone():
+    sampling = Sampling(temperature=0.5, top_k=4, seed=2)
+    request = replace(drawing(2, length=5), branch_logprobs=True, sampling=sampling)
+    (output,) = finish(engine(), [request])
+    assert output.branch_logprobs is not None and len(output.branch_logprobs) == 5
+    for step, (id, logprob) in enumerate(zip(output.ids, output.branch_logprobs, strict=True)):
+        logits = recomputed_logits(TinyModel(), request.branches[0], output.ids[:step], IMAGE)
+        assert logprob == pytest.approx(float(logits.log_softmax(0)[id - IMAGE.start]), abs=1e-4)
+    assert finish(engine(), [drawing(2)])[0].branch_logprobs is None
+
+
+@pytest.mark.parametrize("hard", [False, True], ids=["at once", "preempted"])
+def test_a_repetition_penalty_counts_prompt_and_emitted_ids(hard: bool):
+    strict = Sampling(temperature=0, repetition_penalty=1e6)
+    request = replace(caption(4, max_tokens=20, stop_ids=()), sampling=strict)
+    (ids,) = finished_ids(engine(preempt_every_step=hard), [request])
+    model, seen = TinyModel(), set(request.branches[0].ids)
+    for step, id in enumerate(ids):
+        logits = recomputed_logits(model, request.branches[0], ids[:step], TEXT)
+        for other in seen:
+            logits[other] = logits[other] / 1e6 if logits[other] > 0 else logits[other] * 1e6
+        assert id == int(logits.argmax())
+        seen.add(id)
+
+
 def test_features_are_computed_once_for_all_branches_samples_and_preemptions():
     calls = []
 
@@ -312,6 +358,42 @@ def test_features_are_computed_once_for_all_branches_samples_and_preemptions():
     request = Request((branch, branch), FreePlan(TEXT, frozenset(), 6), n=3)
     finish(engine(preempt_every_step=True, max_batch_tokens=3), [request])
     assert len(calls) == 1
+
+
+class Encoder:
+    """Counts what it encodes; a negative seed cannot be."""
+
+    def __init__(self) -> None:
+        self.calls: list[list[int]] = []
+
+    def many(self, seeds: Sequence[int]) -> list[Tensor]:
+        self.calls.append(list(seeds))
+        if min(seeds) < 0:
+            raise OSError("the picture is broken")
+        return [vectors(seed, 3) for seed in seeds]
+
+    def request(self, seed: int) -> Request:
+        features = Features(1, 3, str(seed), lambda: self.many([seed])[0], seed, self.many)
+        return Request((Branch((2, 3, 4, 5), 1, (features,)),), FreePlan(TEXT, frozenset(), 6))
+
+
+def test_features_of_one_step_are_computed_in_one_call_and_equal_ones_once():
+    encoder = Encoder()
+    requests = [encoder.request(seed) for seed in (5, 6, 5, 7)]
+    machine = engine(prefix_caching=False)
+    outputs = finished_ids(machine, requests)
+    assert encoder.calls == [[5, 6, 7]]
+    assert outputs == [finished_ids(engine(), [request])[0] for request in requests]
+    assert len(set(outputs)) == 3
+
+
+def test_one_broken_picture_among_those_of_a_step_fails_alone():
+    encoder = Encoder()
+    machine = engine(prefix_caching=False)
+    outputs = finish(machine, [encoder.request(seed) for seed in (5, -1, 6, -1)])
+    assert [o.error for o in outputs] == [None, "the picture is broken"] * 2
+    assert encoder.calls == [[5, -1, 6], [5], [-1], [6]]
+    assert machine.stats.free_blocks == 400
 
 
 def test_features_that_fail_end_their_request_alone():
@@ -427,3 +509,55 @@ def test_add_and_abort_may_come_from_other_threads():
         finals += [output.request_id for output in machine.step() if output.finished]
     assert sorted(finals) == sorted(ids) == list(range(40))
     assert machine.stats.free_blocks == 400
+
+
+class RaisingPlan(ScriptPlan):
+    """A plan whose code is broken from its `first` id on."""
+
+    def next(self, emitted: Sequence[int]) -> Allow | Force | Stop:
+        if len(emitted) >= len(self.script):
+            raise KeyError("no such\nstate")
+        return Allow(TEXT)
+
+
+class UnknowablePlan:
+    exact = True
+
+    @property
+    def max_length(self) -> int:
+        raise ZeroDivisionError("how long?")
+
+    def next(self, emitted: Sequence[int]) -> Allow | Force | Stop:
+        return Stop("complete")
+
+
+def test_whatever_is_wrong_with_a_request_ends_it_alone():
+    good = [drawing(1), caption(2)]
+    bad = [
+        Request((Branch((2,)),), RaisingPlan(())),
+        Request((Branch((2, 3)),), RaisingPlan((0, 0))),
+        Request((Branch((2,)),), UnknowablePlan()),
+        Request((Branch((2,)),), FixedPlan(TEXT, 300), n=2),
+        Request((Branch((2,) * 300),), FreePlan(TEXT, frozenset(), 5)),
+    ]
+    machine = engine()
+    outputs = finish(machine, [good[0], *bad, good[1]])
+    said = [output.error for output in outputs[1:-1]]
+    assert said[:3] == ["'no such\\nstate'", "'no such\\nstate'", "how long?"]
+    assert all("max_context" in (error or "") for error in said[3:]) and len(said) == 6
+    assert [outputs[0].ids, outputs[-1].ids] == finished_ids(engine(), good)
+    assert machine.stats.free_blocks == 400 and not machine.has_work
+
+
+def test_a_long_request_is_not_starved_by_short_ones_that_keep_coming():
+    machine = engine(num_blocks=16)
+    for seed in range(3):
+        machine.add(caption(seed, max_tokens=8, stop_ids=()))
+    long = machine.add(Request((Branch((3,) * 40),), FixedPlan(IMAGE, 20)))  # 15 of 16 blocks
+    for seed in range(40):
+        machine.add(caption(seed, max_tokens=4, stop_ids=()))
+        for output in machine.step():
+            if output.request_id == long and output.finished:
+                assert output.finish_reason == "complete"
+                return
+    pytest.fail("the long request never ended")

@@ -30,6 +30,12 @@ def features(start: int, length: int) -> Features:
         (lambda: Sampling(temperature=float("nan")), "temperature"),
         (lambda: Sampling(top_k=-1), "top_k"),
         (lambda: Sampling(top_p=0), "top_p"),
+        (lambda: Sampling(top_p=1.1), "top_p"),
+        (lambda: Sampling(top_p=float("nan")), "top_p"),
+        (lambda: Sampling(min_p=-0.1), "min_p"),
+        (lambda: Sampling(min_p=1.1), "min_p"),
+        (lambda: Sampling(repetition_penalty=0), "repetition_penalty"),
+        (lambda: Sampling(repetition_penalty=float("inf")), "repetition_penalty"),
         (lambda: Sampling(seed=2**64), "64 bits"),
         (lambda: Branch(()), "at least one id"),
         (lambda: Branch((1,), first_position=-1), "first_position"),
@@ -46,6 +52,9 @@ def features(start: int, length: int) -> Features:
         (lambda: EngineConfig(memory=1, num_blocks=1), "not both"),
         (lambda: EngineConfig(max_running=0), "max_running"),
         (lambda: EngineConfig(block_size=0), "block_size"),
+        (lambda: EngineConfig(memory=0), "memory"),
+        (lambda: EngineConfig(memory=0.0), "share"),
+        (lambda: EngineConfig(memory=1.5), "share"),
     ],
 )
 def test_a_wrong_value_is_refused_with_a_word_about_it(make, words):
@@ -85,3 +94,16 @@ def test_memory_buys_whole_blocks_and_no_more_than_useful():
     assert bounded.resolve(shape, torch.float32, cpu).num_blocks == 6
     with pytest.raises(ValueError, match="at least one block of 2048 bytes"):
         EngineConfig(memory=100, block_size=4).resolve(shape, torch.float32, cpu)
+
+
+def test_memory_may_be_a_share_of_what_is_free(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("unitok_engine.config.free_memory", lambda device: 40_960)
+    shape, cpu = KVShape(layers=2, kv_heads=4, head_dim=8), torch.device("cpu")
+    config = EngineConfig(memory=0.25, block_size=4).resolve(shape, torch.float32, cpu)
+    assert (config.num_blocks, config.memory) == (5, 10_240)
+
+
+def test_a_block_has_as_many_ids_as_the_device_and_precision_read_best():
+    shape, cpu = KVShape(layers=1, kv_heads=1, head_dim=8), torch.device("cpu")
+    sizes = [EngineConfig().resolve(shape, t, cpu).block_size for t in (torch.float32, torch.half)]
+    assert sizes == [32, 64]

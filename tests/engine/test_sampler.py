@@ -11,6 +11,7 @@ from unitok_engine.sampler import (
     Pick,
     choose,
     cutoff,
+    filtered,
     gumbel,
     hashed_uniform,
     mix,
@@ -31,7 +32,11 @@ def ids(logits: list[float], sampling: Sampling, count: int = 1, start: int = 0)
     """`count` ids sampled from the same logits, one generated index after the other."""
     picks = [pick(sampling, index) for index in range(count)]
     rows = torch.tensor([logits]).expand(count, -1)
-    return choose(rows, IdRange(start, start + len(logits)), picks).tolist()
+    return chosen(rows, IdRange(start, start + len(logits)), picks)
+
+
+def chosen(rows: Tensor, id_range: IdRange, picks: list[Pick]) -> list[int]:
+    return choose(filtered(rows, picks), id_range, picks).tolist()
 
 
 @given(logits=LOGITS, seed=SEEDS, top_k=st.integers(0, 5), start=st.integers(0, 1000))
@@ -42,8 +47,8 @@ def test_greedy_takes_the_best_id_whatever_the_seed(logits, seed, top_k, start):
     # Beside a row that is sampled, a greedy row is still greedy.
     rows = torch.tensor([logits, logits])
     picks = [pick(greedy), pick(Sampling(seed=seed))]
-    chosen = choose(rows, IdRange(start, start + len(logits)), picks).tolist()
-    assert logits[chosen[0] - start] == max(logits)
+    both = chosen(rows, IdRange(start, start + len(logits)), picks)
+    assert logits[both[0] - start] == max(logits)
 
 
 @given(logits=LOGITS, top_k=st.integers(1, 12), seed=SEEDS)
@@ -98,9 +103,8 @@ def test_a_row_samples_the_same_alone_or_in_a_crowd(seeds):
     samplings = [Sampling(seed=seed, top_k=i, top_p=1 - i / 10) for i, seed in enumerate(seeds)]
     picks = [pick(sampling, index=i) for i, sampling in enumerate(samplings)]
     id_range = IdRange(100, 150)
-    crowd = choose(rows, id_range, picks).tolist()
-    alone = [int(choose(rows[i : i + 1], id_range, [p])) for i, p in enumerate(picks)]
-    assert crowd == alone
+    alone = [chosen(rows[i : i + 1], id_range, [p])[0] for i, p in enumerate(picks)]
+    assert chosen(rows, id_range, picks) == alone
 
 
 def test_noise_belongs_to_the_id_and_not_to_its_place_in_the_range():
@@ -171,7 +175,10 @@ def test_branches_are_mixed_by_weight_in_fp32():
 
 def test_a_mask_leaves_only_what_it_allows_and_logprobs_know_it():
     mask = torch.tensor([False, True, False, True])
-    picks = [Pick((1.0,), Sampling(seed=s), 0, 0, mask if s % 2 else None, True) for s in range(60)]
+    picks = [
+        Pick((1.0,), Sampling(seed=s), 0, 0, mask if s % 2 else None, logprob=True)
+        for s in range(60)
+    ]
     logits = torch.zeros(60, 4)
     choices = sample(logits, IdRange(10, 14), picks)
     assert {c.id for c in choices[1::2]} == {11, 13}
@@ -188,3 +195,68 @@ def test_a_row_that_is_not_finite_gives_no_id_and_leaves_the_others_alone(bad: f
     logits[1, 4] = bad
     spoilt = [choice.id for choice in sample(logits, IdRange(0, 8), picks)]
     assert spoilt == [clean[0], None, clean[2]]
+
+
+@given(logits=LOGITS, min_p=st.floats(0.01, 1), temperature=st.sampled_from([0.5, 1.0, 2.0]))
+def test_min_p_keeps_what_is_near_enough_to_the_best(logits, min_p, temperature):
+    picks = [pick(Sampling(temperature=temperature, min_p=min_p))]
+    kept = filtered(torch.tensor([logits]), picks)[0].isfinite()
+    probabilities = (torch.tensor(logits).double() / temperature).softmax(0)
+    share = probabilities / probabilities.max()
+    sure = (share - min_p).abs() > 1e-5
+    assert torch.equal(kept[sure], share[sure] >= min_p)
+    assert kept[int(torch.tensor(logits).argmax())]
+
+
+def test_min_p_looks_at_what_top_k_and_top_p_left():
+    sampling = Sampling(top_k=3, top_p=0.9, min_p=0.2)
+    probabilities = torch.tensor([[0.5, 0.3, 0.08, 0.07, 0.05]])
+    kept = filtered(probabilities.log(), [pick(sampling)])[0].isfinite().tolist()
+    assert kept == [True, True, False, False, False]
+
+
+def test_a_repetition_penalty_makes_what_was_seen_less_likely_whatever_its_sign():
+    logits = torch.tensor([[2.0, -2.0, 2.0, -2.0]] * 2)
+    seen = torch.tensor([True, True, False, False])
+    strict, plain = Sampling(temperature=0, repetition_penalty=4.0), Sampling(temperature=0)
+    picks = [
+        Pick((1.0,), strict, 0, 0, seen=seen, logprob=True),
+        Pick((1.0,), plain, 0, 0, logprob=True),
+    ]
+    one, other = sample(logits, IdRange(0, 4), picks)
+    assert (one.id, other.id) == (2, 0)
+    expected = torch.tensor([0.5, -8.0, 2.0, -2.0]).log_softmax(0)[2]
+    assert one.logprob == pytest.approx(float(expected))
+    assert other.logprob == pytest.approx(float(logits[0].log_softmax(0)[0]))
+
+
+@pytest.mark.parametrize("beside", [False, True], ids=["alone", "beside a plain row"])
+def test_logprobs_are_those_of_the_distribution_that_is_drawn_from(beside: bool):
+    torch.manual_seed(0)
+    logits = torch.randn(2, 9)
+    sampling = Sampling(temperature=0.7, top_k=6, top_p=0.8, min_p=0.05, seed=3)
+    mask = torch.arange(9) != 4
+    picks = [Pick((3.0, -2.0), sampling, 0, i, mask, None, True, True) for i in range(400)]
+    rows = logits.repeat(400, 1)
+    if beside:
+        picks.append(Pick((1.0,), Sampling(), 0, 0))
+        rows = torch.cat([rows, torch.randn(1, 9)])
+    choices = sample(rows, IdRange(20, 29), picks)[:400]
+    probability: dict[int, float] = {}
+    for choice in choices:
+        assert choice.id is not None
+        assert probability.setdefault(choice.id, choice.logprob) == choice.logprob
+        own = float(logits[0].log_softmax(0)[choice.id - 20])
+        assert choice.branch_logprob == pytest.approx(own, abs=1e-6)
+    drawn = [choice.id for choice in choices]
+    assert sum(map(math.exp, probability.values())) == pytest.approx(1, abs=1e-5)
+    for id, logprob in probability.items():
+        assert drawn.count(id) / 400 == pytest.approx(math.exp(logprob), abs=0.11)
+
+
+def test_rows_mix_the_same_whatever_the_number_of_lines_beside_them():
+    logits = torch.randn(5, 50)
+    together = mix(logits, [(3.0, -2.0), (1.0,), (5.0, -4.0)])
+    assert torch.equal(together[0], mix(logits[:2], [(3.0, -2.0)])[0])
+    assert torch.equal(together[1], mix(logits[2:3], [(1.0,)])[0])
+    assert torch.equal(together[2], mix(logits[3:], [(5.0, -4.0)])[0])

@@ -125,6 +125,7 @@ def engine(
     block_size: int = 4,
     max_batch_tokens: int = 2048,
     max_running: int = 256,
+    prefix_caching: bool = True,
     preempt_every_step: bool = False,
 ) -> Engine:
     config = EngineConfig(
@@ -133,6 +134,7 @@ def engine(
         max_batch_tokens=max_batch_tokens,
         max_running=max_running,
         max_context=256,
+        prefix_caching=prefix_caching,
         preempt_every_step=preempt_every_step,
     )
     return Engine(model or TinyModel(), config)

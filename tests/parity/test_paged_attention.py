@@ -10,7 +10,7 @@ from xformers.ops.fmha.attn_bias import (
 
 from unitok_engine.batch import Batch
 from unitok_engine.config import KVShape
-from unitok_engine.kv_cache import KVCache
+from unitok_engine.kv_cache import Backend, KVCache
 
 CPU = torch.device("cpu")
 HEADS, HEAD_DIM, LAYER = 4, 16, 1
@@ -30,14 +30,24 @@ def batch_of(queries: list[int], contexts: list[int], block_size: int) -> Batch:
     return Batch(flat, flat, flat, tuple(queries), tuple(contexts), tuple(tables), (), ())
 
 
-def filled_cache(batch: Batch, kv_heads: int, block_size: int) -> KVCache:
-    """A cache of random K/V, as earlier steps would have left it."""
+def filled_cache(
+    batch: Batch, backend: Backend, kv_heads: int, block_size: int
+) -> tuple[KVCache, Tensor, Tensor]:
+    """A cache of random K/V, as earlier steps would have left it, and all its K and V by slot."""
     blocks = sum(map(len, batch.block_tables))
-    cache = KVCache(KVShape(2, kv_heads, HEAD_DIM), blocks, block_size, torch.float32, CPU)
-    for keys, values in cache.blocks:
-        for x in (keys, values):
-            x[:blocks] = torch.randn(x[:blocks].shape)
-    return cache
+    cache = KVCache(KVShape(2, kv_heads, HEAD_DIM), blocks, block_size, torch.float32, CPU, backend)
+    slots = torch.arange(blocks * block_size)
+    keys, values = torch.randn(2, len(slots), kv_heads, HEAD_DIM)
+    for layer in range(2):
+        cache.layout.write(layer, cache.layout.places(slots), keys, values)
+    return cache, keys, values
+
+
+def stored(cache: KVCache, layer: int) -> tuple[Tensor, Tensor]:
+    """K and V of a layer by slot, without the zero block."""
+    table = torch.arange(cache.layout.zero_block)[None]
+    keys, values = cache.layout.lines(layer, table)
+    return keys[0].transpose(0, 1), values[0].transpose(0, 1)
 
 
 def attention(q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
@@ -54,27 +64,30 @@ CASES = pytest.mark.parametrize(
         ([1, 1, 1, 1], [1, 30, 7, 16]),
         ([3, 3], [3, 17]),
         ([5, 5], [5, 5]),
+        ([2, 2, 4], [2, 19, 26]),
         ([1, 1, 2, 6, 20], [12, 5, 9, 6, 33]),
     ],
-    ids=["equal decode", "decode", "runs", "prompts", "all at once"],
+    ids=["equal decode", "decode", "runs", "prompts", "ragged runs", "all at once"],
 )
+BACKENDS = pytest.mark.parametrize("backend", ["torch", "torch-gather"])
 
 
 @CASES
+@BACKENDS
 @pytest.mark.parametrize("kv_heads", [4, 2, 1])
 @pytest.mark.parametrize("block_size", [3, 8])
 def test_paged_attention_is_the_materialised_bias(
-    queries: list[int], contexts: list[int], kv_heads: int, block_size: int
+    queries: list[int], contexts: list[int], backend: Backend, kv_heads: int, block_size: int
 ):
     torch.manual_seed(0)
     batch = batch_of(queries, contexts, block_size)
-    cache = filled_cache(batch, kv_heads, block_size)
+    cache, keys, values = filled_cache(batch, backend, kv_heads, block_size)
     n = sum(queries)
     q = torch.randn(n, HEADS, HEAD_DIM)
     k, v = torch.randn(2, n, kv_heads, HEAD_DIM)
     got = cache.view(batch).attend(LAYER, q, k, v)
-    keys, values = (x[:-block_size] for x in cache.slots[LAYER])  # without the zero block
-    assert torch.equal(keys[batch.slots], k) and torch.equal(values[batch.slots], v)
+    keys[batch.slots], values[batch.slots] = k, v
+    assert all(map(torch.equal, stored(cache, LAYER), (keys, values)))
     torch.testing.assert_close(got, _paged_oracle(batch, block_size, q, keys, values))
     torch.testing.assert_close(got, _gathered_oracle(batch, block_size, q, keys, values))
 
@@ -109,10 +122,59 @@ def _gathered_oracle(
     return attention(q, keys[slots], values[slots], bias.materialize((len(q), len(slots))))
 
 
-def test_other_layers_stay_as_they_were():
+@BACKENDS
+def test_step_after_step_attends_to_what_each_step_reads(backend: Backend):
+    torch.manual_seed(0)
+    first = batch_of([1, 1], [6, 15], block_size=8)
+    cache, keys, values = filled_cache(first, backend, 2, 8)
+    for lengths in ([6, 15], [7, 16], [7, 9], [8, 3]):  # of the same tables, and of other blocks
+        contexts = tuple(lengths)
+        tables = [
+            table[: -(-n // 8)] for table, n in zip(first.block_tables, contexts, strict=True)
+        ]
+        slots = [t[(n - 1) // 8] * 8 + (n - 1) % 8 for t, n in zip(tables, contexts, strict=True)]
+        flat = torch.tensor(slots)
+        batch = Batch(flat, flat, flat, (1, 1), contexts, tuple(tables), (), ())
+        q, (k, v) = torch.randn(2, HEADS, HEAD_DIM), torch.randn(2, 2, 2, HEAD_DIM)
+        got = cache.view(batch).attend(LAYER, q, k, v)
+        keys[flat], values[flat] = k, v
+        torch.testing.assert_close(got, _gathered_oracle(batch, 8, q, keys, values))
+
+
+@BACKENDS
+def test_other_layers_and_the_zero_block_stay_as_they_were(backend: Backend):
     batch = batch_of([1, 2], [4, 6], block_size=4)
-    cache = filled_cache(batch, 2, 4)
-    before = [x.clone() for x in cache.blocks[0]]
+    cache, keys, values = filled_cache(batch, backend, 2, 4)
     k, v = torch.randn(2, 3, 2, HEAD_DIM)
     cache.view(batch).attend(LAYER, torch.randn(3, HEADS, HEAD_DIM), k, v)
-    assert all(torch.equal(a, b) for a, b in zip(before, cache.blocks[0], strict=True))
+    assert all(map(torch.equal, stored(cache, 0), (keys, values)))
+    assert not cache.layout.keys[:, -1].any() and not cache.layout.values[:, -1].any()
+
+
+@BACKENDS
+def test_blocks_are_copied_before_any_is_overwritten_and_cleared_in_all_layers(backend: Backend):
+    batch = batch_of([1], [16], block_size=4)
+    cache, keys, _ = filled_cache(batch, backend, 2, 4)
+    blocks = keys.unflatten(0, (4, 4)).clone()
+    cache.copy([(0, 1), (1, 2)])
+    cache.clear([0])
+    expected = torch.stack([torch.zeros_like(blocks[0]), blocks[0], blocks[1], blocks[3]])
+    for layer in range(2):
+        assert torch.equal(stored(cache, layer)[0], expected.flatten(0, 1))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_reads_in_place_agree_with_fp32(dtype: torch.dtype):
+    torch.manual_seed(0)
+    batch = batch_of([1] * 4, [40, 33, 5, 17], block_size=8)
+    q, k, v = torch.randn(3, 4, HEADS, HEAD_DIM).to(dtype)
+    outs = []
+    for kind in (dtype, torch.float32):
+        torch.manual_seed(1)
+        shape, blocks = KVShape(2, HEADS, HEAD_DIM), sum(map(len, batch.block_tables))
+        cache = KVCache(shape, blocks, 8, kind, CPU)
+        history = torch.randn(2, 8 * blocks, HEADS, HEAD_DIM).to(dtype).to(kind)
+        places = cache.layout.places(torch.arange(8 * blocks))
+        cache.layout.write(LAYER, places, history[0], history[1])
+        outs.append(cache.view(batch).attend(LAYER, *(x.to(kind) for x in (q, k, v))).float())
+    assert (outs[0] - outs[1]).abs().max() < 0.02

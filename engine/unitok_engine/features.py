@@ -1,0 +1,76 @@
+"""Features are computed when a prefill chunk first needs them, those of one step together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+
+from unitok_engine.request import Features
+
+if TYPE_CHECKING:
+    from unitok_engine.scheduler import Chunk
+
+
+class FeatureStore:
+    """The features of one request, by digest, kept until it ends."""
+
+    def __init__(self) -> None:
+        self._vectors: dict[str, Tensor] = {}
+
+    def __contains__(self, features: Features) -> bool:
+        return features.digest in self._vectors
+
+    def get(self, features: Features) -> Tensor:
+        """[length, d]; KeyError if they were not put here."""
+        return self._vectors[features.digest]
+
+    def put(self, features: Features, vectors: Tensor) -> None:
+        """ValueError for vectors of another length."""
+        if vectors.ndim != 2 or vectors.shape[0] != features.length:
+            shape = list(vectors.shape)
+            raise ValueError(f"features must be [{features.length}, d], not {shape}")
+        self._vectors[features.digest] = vectors
+
+
+def compute_features(chunks: Iterable[Chunk]) -> None:
+    """Compute what the chunks need and their requests lack; what fails fails its sequences alone.
+
+    Equal digests are computed once, and features with the same `compute_many` in one call.
+    """
+    wanted: dict[str, list[tuple[Chunk, Features]]] = {}
+    for chunk in chunks:
+        for features in chunk.line.branch.features:
+            needed = features.start < chunk.stop and chunk.start < features.stop
+            if needed and features not in chunk.sequence.features:
+                wanted.setdefault(features.digest, []).append((chunk, features))
+    together = _compute_together([uses[0][1] for uses in wanted.values()])
+    for digest, uses in wanted.items():
+        try:
+            vectors = together[digest] if digest in together else uses[0][1].compute()
+            for chunk, features in uses:
+                chunk.sequence.features.put(features, vectors)
+        except Exception as error:  # it is the caller's code: only the requests that want it fail
+            for chunk, _ in uses:
+                if not chunk.sequence.finished:
+                    chunk.sequence.fail(error)
+
+
+def _compute_together(features: Sequence[Features]) -> dict[str, Tensor]:
+    """Vectors by digest of all that can be computed together.
+
+    A call that fails gives none: then each is computed alone, and shows which one is to blame.
+    """
+    groups: dict[Callable[[Sequence[Any]], Sequence[Tensor]], list[Features]] = {}
+    for one in features:
+        if one.compute_many is not None:
+            groups.setdefault(one.compute_many, []).append(one)
+    vectors: dict[str, Tensor] = {}
+    for compute_many, group in groups.items():
+        try:
+            made = compute_many([one.payload for one in group])
+            vectors |= {one.digest: made[i] for i, one in enumerate(group)}
+        except Exception:
+            continue
+    return vectors

@@ -1,0 +1,163 @@
+"""Many short requests through one engine: does memory stay flat, does every block come back?
+
+    python scripts/soak.py
+    python scripts/soak.py --requests 2000 --threads 1
+
+Captions, guided drawings, several samples at once, requests that are aborted and pictures that
+cannot be read, of the embedded model, arrive at random. The first quarter fills the prefix cache;
+after it, memory may grow by no more than 2%. The exit code is 1 if it does, or if a block or
+an answer is missing.
+"""
+
+import argparse
+import random
+import resource
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+
+import unitok
+from unitok.prompt import Message
+from unitok_engine import (
+    Branch,
+    Engine,
+    EngineConfig,
+    Features,
+    FixedPlan,
+    FreePlan,
+    IdRange,
+    Request,
+    Sampling,
+)
+
+SUBJECTS = ("two apples", "a cat left of a house", "three red balls", "a tree above a dog")
+GROWTH = 1.02  # of memory after the first quarter
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--requests", type=int, default=20_000)
+    parser.add_argument("--in-flight", type=int, default=96)
+    parser.add_argument("--memory-mb", type=int, default=24, help="of the K/V pool")
+    parser.add_argument("--threads", type=int, help="of torch; its own choice if left out")
+    return parser.parse_args()
+
+
+class Requests:
+    """Short random requests to the embedded model."""
+
+    def __init__(self, seed: int) -> None:
+        self.family = unitok.load(device="cpu").family
+        self.random = random.Random(seed)
+        size = self.family.model.config.image_tokenizer.image_size
+        generator = torch.Generator().manual_seed(seed)
+        self.pictures = [torch.rand(3, size, size, generator=generator) for _ in range(12)]
+
+    def make(self, index: int) -> Request:
+        kind = self.random.choice((self.caption, self.caption, self.drawing, self.drawing))
+        return kind(index)
+
+    def caption(self, index: int) -> Request:
+        family, number = self.family, self.random.randrange(len(self.pictures))
+        pixels = self.pictures[number]
+        line = family.answer([Message("user", family.defaults.question, pictures=1)], None)
+        length = family.model.config.vision.patches
+        broken = self.random.random() < 0.02
+
+        def read() -> torch.Tensor:
+            if broken:
+                raise OSError("a picture that cannot be read")
+            return family.read(pixels[None])[0]
+
+        digest = f"broken {index}" if broken else f"picture {number}"
+        features = tuple(Features(start, length, digest, read) for start in line.slots)
+        text = family.model.vocabulary.text_range
+        plan = FreePlan(
+            IdRange(text.start, text.stop), frozenset(), max_tokens=self.random.randint(1, 8)
+        )
+        return Request((Branch(line.ids, features=features),), plan, self.sampling(index))
+
+    def drawing(self, index: int) -> Request:
+        prompt = self.random.choice(SUBJECTS)
+        lines = self.family.draw([Message("user", prompt)], 1.5, None)
+        image = self.family.model.vocabulary.image_range
+        plan = FixedPlan(IdRange(image.start, image.stop), self.random.randint(1, 8))
+        branches = tuple(Branch(line.ids, weight) for line, weight in lines)
+        return Request(branches, plan, self.sampling(index), n=self.random.choice((1, 1, 1, 2)))
+
+    def sampling(self, index: int) -> Sampling:
+        return Sampling(temperature=self.random.choice((0.0, 1.0)), seed=index)
+
+
+def main() -> None:
+    args = parse()
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    source = Requests(seed=0)
+    engine = Engine(source.family.model, EngineConfig(memory=args.memory_mb * 2**20))
+    start, reasons, held = time.monotonic(), Counter(), []
+    for done in run(engine, source, args, reasons):
+        if done % max(args.requests // 20, 1) == 0:
+            held.append(resident_memory())
+            print(
+                f"{done} requests, {time.monotonic() - start:.0f} s, "
+                f"memory {held[-1] / 2**20:.0f} MiB, {engine.stats}",
+                flush=True,
+            )
+    print(dict(reasons))
+    sys.exit("\n".join(wrong(engine, held)) or None)
+
+
+def run(
+    engine: Engine, source: Requests, args: argparse.Namespace, reasons: Counter[str]
+) -> Iterator[int]:
+    """Keep requests in flight; after each that ends, how many have."""
+    left: dict[int, int] = {}
+    added = done = 0
+    while added < args.requests or left:
+        while added < args.requests and len(left) < args.in_flight:
+            request = source.make(added)
+            request_id = engine.add(request)
+            left[request_id] = request.n
+            added += 1
+            if source.random.random() < 0.02:
+                engine.abort(request_id)
+        for output in engine.step():
+            if output.finished:
+                reasons[str(output.finish_reason)] += 1
+                left[output.request_id] -= 1
+                if left[output.request_id] == 0:
+                    del left[output.request_id]
+                    done += 1
+                    yield done
+
+
+def wrong(engine: Engine, held: list[int]) -> list[str]:
+    """What does not hold, a line each."""
+    stats, faults = engine.stats, []
+    if stats.free_blocks != stats.num_blocks or stats.running or stats.waiting:
+        faults.append(f"soak: not all came back: {stats}")
+    warm = held[len(held) // 4]
+    if held[-1] > GROWTH * warm:
+        faults.append(f"soak: memory grew from {warm} to {held[-1]} bytes")
+    return faults
+
+
+def resident_memory() -> int:
+    """Bytes this process holds now; where that cannot be told, at its largest."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+        return pages * resource.getpagesize()
+    except OSError:
+        unit = 1 if sys.platform == "darwin" else 1024
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+if __name__ == "__main__":
+    main()

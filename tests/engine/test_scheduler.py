@@ -1,0 +1,192 @@
+"""The scheduler and the pool under random use, against a memory that remembers every write."""
+
+from dataclasses import dataclass
+from random import Random
+
+import torch
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from tests.engine.tiny import IMAGE, TEXT, vectors
+from unitok_engine import (
+    Branch,
+    EngineConfig,
+    Features,
+    FixedPlan,
+    FreePlan,
+    KVShape,
+    Request,
+    Sampling,
+)
+from unitok_engine.block_pool import BlockPool
+from unitok_engine.sampler import Choice
+from unitok_engine.scheduler import Schedule, Scheduler
+from unitok_engine.sequence import FeatureStore, Line, Sequence
+
+BLOCK = 4
+
+
+def picture(name: str) -> Features:
+    return Features(1, 6, name, lambda: vectors(0, 6))
+
+
+PROMPTS = st.builds(
+    lambda length, last, name, first: Branch(
+        (2,) * (length - 1) + (last,), 1.0, (picture(name),) if name else (), first
+    ),
+    st.integers(7, 14),
+    st.integers(2, 3),
+    st.sampled_from(["", "", "cat", "dog"]),
+    st.sampled_from([0, 0, 0, 1]),
+)
+PLANS = st.one_of(
+    st.builds(FixedPlan, st.just(IMAGE), st.integers(1, 9)),
+    st.builds(FreePlan, st.just(TEXT), st.just(frozenset({1})), st.integers(1, 12)),
+)
+
+
+def guided(prompt: Branch, second: int, plan, n: int) -> Request:
+    branches = (prompt,)
+    if second:
+        ids = (0,) * second
+        branches = (Branch(prompt.ids, 2.0, prompt.features), Branch(ids, -1.0))
+    return Request(branches, plan, Sampling(), n)
+
+
+REQUESTS = st.builds(
+    guided, PROMPTS, st.sampled_from([0, 0, 1, 8, 9]), PLANS, st.sampled_from([1, 1, 2, 3])
+)
+
+
+@dataclass(frozen=True)
+class Written:
+    """What the K/V of one id depends on."""
+
+    first_position: int
+    ids: tuple[int, ...]
+    features: tuple[tuple[int, str], ...]
+
+
+def written(sequence: Sequence, line: Line, index: int) -> Written:
+    features = tuple((f.start, f.digest) for f in line.branch.features if f.start <= index)
+    ids = tuple(sequence.ids(line, 0, index + 1))
+    return Written(line.branch.first_position, ids, features)
+
+
+class SchedulerMachine(RuleBasedStateMachine):
+    """Adds, steps, fails and aborts at random; every id a line builds on must be its own."""
+
+    @initialize(
+        num_blocks=st.integers(24, 48),
+        budget=st.sampled_from([1, 3, 8, 100]),
+        max_running=st.sampled_from([2, 5, 100]),
+        caching=st.booleans(),
+        preempt=st.booleans(),
+    )
+    def start(self, num_blocks, budget, max_running, caching, preempt) -> None:
+        config = EngineConfig(
+            num_blocks=num_blocks,
+            block_size=BLOCK,
+            max_batch_tokens=budget,
+            max_running=max_running,
+            prefix_caching=caching,
+            preempt_every_step=preempt,
+        )
+        resolved = config.resolve(KVShape(1, 1, 1), torch.float32, torch.device("cpu"))
+        self.pool = BlockPool(num_blocks)
+        self.scheduler = Scheduler(resolved, self.pool)
+        self.memory: list[list[Written | None]] = [[None] * BLOCK for _ in range(num_blocks)]
+        self.alive: list[Sequence] = []
+        self.arrivals = self.requests = 0
+
+    @precondition(lambda self: len(self.alive) < 12)
+    @rule(request=REQUESTS)
+    def add(self, request: Request) -> None:
+        store = FeatureStore()
+        self.requests += 1
+        for sample in range(request.n):
+            sequence = Sequence(self.requests, sample, self.arrivals, request, store)
+            self.arrivals += 1
+            self.scheduler.add(sequence)
+            sequence.advance()
+            self.alive.append(sequence)
+
+    @rule(data=st.data())
+    def abort(self, data: st.DataObject) -> None:
+        if self.alive:
+            self.end(data.draw(st.sampled_from(self.alive)), "abort")
+
+    @rule(ids=st.randoms(use_true_random=False), failing=st.sampled_from([0, 0, 1]))
+    def step(self, ids, failing: int) -> None:
+        schedule = self.scheduler.schedule()
+        failed = {chunk.sequence for chunk in schedule.chunks[:failing]}
+        self.move(schedule)
+        chunks = [chunk for chunk in schedule.chunks if chunk.sequence not in failed]
+        self.run(chunks)
+        for sequence in failed:
+            self.end(sequence, "error")
+        self.scheduler.commit(chunks)
+        for sequence in dict.fromkeys(chunk.sequence for chunk in chunks):
+            if all(sequence.pending(line) == 0 for line in sequence.lines):
+                assert sequence.allow is not None
+                id_range = sequence.allow.id_range
+                sequence.emit(Choice(ids.randrange(id_range.start, id_range.start + 4)))
+                sequence.advance()
+                if sequence.finished:
+                    self.end(sequence, sequence.finish_reason)
+
+    def move(self, schedule: Schedule) -> None:
+        """Copies first, all from blocks as the last step left them, then clearing."""
+        targets = [target for _, target in schedule.copies]
+        assert len(set(targets)) == len(targets) and not set(targets) & set(schedule.fresh)
+        contents = [list(self.memory[source]) for source, _ in schedule.copies]
+        for target, content in zip(targets, contents, strict=True):
+            self.memory[target] = content
+        for block in schedule.fresh:
+            self.memory[block] = [None] * BLOCK
+
+    def run(self, chunks) -> None:
+        """Each id is written to a block of its line's alone; then each sees all before it."""
+        for chunk in chunks:
+            for index in range(chunk.start, chunk.stop):
+                block = chunk.line.blocks[index // BLOCK]
+                assert self.pool.references(block) == 1
+                self.memory[block][index % BLOCK] = written(chunk.sequence, chunk.line, index)
+        for chunk in chunks:
+            for index in range(chunk.stop):
+                seen = self.memory[chunk.line.blocks[index // BLOCK]][index % BLOCK]
+                assert seen == written(chunk.sequence, chunk.line, index)
+
+    def end(self, sequence: Sequence, reason) -> None:
+        sequence.finish_reason = reason
+        self.scheduler.remove(sequence)
+        self.alive.remove(sequence)
+
+    @invariant()
+    def references_are_those_of_the_lines(self) -> None:
+        tables = [line.blocks for sequence in self.alive for line in sequence.lines]
+        for block in range(self.pool.num_blocks):
+            assert self.pool.references(block) == sum(table.count(block) for table in tables)
+
+    @invariant()
+    def lines_that_run_are_no_more_than_allowed(self) -> None:
+        lines = sum(len(sequence.lines) for sequence in self.scheduler.running)
+        assert lines <= self.scheduler.config.max_running
+
+    def teardown(self) -> None:
+        if not hasattr(self, "pool"):
+            return
+        for _ in range(3000):
+            if not self.alive:
+                break
+            self.step(Random(0), 0)
+        assert not self.alive
+        assert self.pool.free_count == self.pool.num_blocks
+        assert not self.scheduler._computing and not self.scheduler._samples
+
+
+TestScheduler = SchedulerMachine.TestCase
+TestScheduler.settings = settings(
+    max_examples=60, stateful_step_count=40, deadline=None, derandomize=True
+)

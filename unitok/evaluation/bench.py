@@ -1,0 +1,246 @@
+"""Measuring speed: paired runs, the floor that memory sets, and our side of each comparison.
+
+A machine's speed drifts, so only what ran side by side is compared: every measurement alternates
+the contenders, one short run each, and gives medians. The other side is in `scripts/bench.py`.
+"""
+
+import statistics
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from unitok.config import DEFAULT, DecoderConfig, ModelConfig
+from unitok.model import UnifiedModel
+from unitok_engine import (
+    Branch,
+    CacheView,
+    Engine,
+    EngineConfig,
+    FixedPlan,
+    FreePlan,
+    IdRange,
+    KVShape,
+    Output,
+    Request,
+    Sampling,
+)
+
+
+@dataclass(frozen=True)
+class Result:
+    """One line of the table: what was measured, how much it is, and what it should be."""
+
+    name: str
+    value: float
+    unit: str
+    bar: float
+    at_least: bool
+    detail: str = ""
+
+    @property
+    def met(self) -> bool:
+        return self.value >= self.bar if self.at_least else self.value <= self.bar
+
+    def row(self) -> str:
+        sign = "≥" if self.at_least else "≤"
+        met = "yes" if self.met else "no"
+        return (
+            f"| {self.name} | {self.value:.3g} {self.unit} | {sign} {self.bar:g} | {met} "
+            f"| {self.detail} |"
+        )
+
+
+def table(results: Sequence[Result]) -> str:
+    """Results in Markdown."""
+    head = "| what | got | bar | met | detail |\n|---|---|---|---|---|"
+    return "\n".join([head, *(result.row() for result in results)])
+
+
+def paired(
+    contenders: Mapping[str, Callable[[], object]], rounds: int, warm_up: int = 1
+) -> dict[str, list[float]]:
+    """Seconds of each contender, `rounds` times, side by side, in alternating order."""
+    seconds: dict[str, list[float]] = {name: [] for name in contenders}
+    for turn in range(-warm_up, rounds):
+        for name in sorted(contenders, reverse=bool(turn % 2)):
+            start = time.perf_counter()
+            contenders[name]()
+            if turn >= 0:
+                seconds[name].append(time.perf_counter() - start)
+    return seconds
+
+
+def median_ratio(seconds: Mapping[str, Sequence[float]], one: str, other: str) -> float:
+    """Median over the rounds of one contender's time over the other's."""
+    return statistics.median(a / b for a, b in zip(seconds[one], seconds[other], strict=True))
+
+
+class Reader:
+    """Reads memory from end to end, as fast as torch can: the best time tells the bandwidth."""
+
+    def __init__(self, size: int = 2**30) -> None:
+        self._data = torch.ones(size // 8, dtype=torch.int64)
+
+    def __call__(self) -> None:
+        self._data.sum()
+
+    def bandwidth(self, seconds: Sequence[float]) -> float:
+        """Bytes per second."""
+        return self._data.nbytes / min(seconds)
+
+
+# --- models --------------------------------------------------------------------------------------
+
+
+class Costless:
+    """A model that costs nothing: what is left is the engine's own work."""
+
+    kv_shape = KVShape(layers=0, kv_heads=1, head_dim=1)
+    dtype = torch.float32
+    device = torch.device("cpu")
+
+    def embed(self, ids: Tensor) -> Tensor:
+        return torch.zeros(1, 1).expand(len(ids), 1)
+
+    def forward(self, hidden: Tensor, positions: Tensor, cache: CacheView) -> Tensor:
+        return hidden
+
+    def logits(self, hidden: Tensor, id_range: IdRange) -> Tensor:
+        return torch.zeros(1, 1).expand(len(hidden), id_range.size)
+
+
+def random_model(decoder: DecoderConfig, codebook: int, dtype: torch.dtype) -> UnifiedModel:
+    """A decoder of any size with its embeddings and heads; its two vision paths are tiny."""
+    codes = DEFAULT.image_tokenizer.__class__(
+        **{**vars(DEFAULT.image_tokenizer), "codebook_size": codebook}
+    )
+    config = ModelConfig(decoder, DEFAULT.vision, codes)
+    default = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        torch.manual_seed(0)
+        return UnifiedModel(config).to(dtype).eval().requires_grad_(False)
+    finally:
+        torch.set_default_dtype(default)
+
+
+def id_range(model: UnifiedModel, image: bool) -> IdRange:
+    chosen = model.vocabulary.image_range if image else model.vocabulary.text_range
+    return IdRange(chosen.start, chosen.stop)
+
+
+# --- requests ------------------------------------------------------------------------------------
+
+
+def guided(model: UnifiedModel, context: int, length: int, seed: int) -> Request:
+    """A drawing of two lines of `context` ids each, no two alike, and `length` ids to come."""
+    lines = tuple(
+        Branch(prompt_ids(model, context, 2 * seed + i), weight)
+        for i, weight in enumerate((5.0, -4.0))
+    )
+    return Request(lines, FixedPlan(id_range(model, image=True), length), Sampling(seed=seed))
+
+
+def text(model: UnifiedModel, context: int, length: int, seed: int) -> Request:
+    """A line of `context` ids and exactly `length` ids of text to come."""
+    plan = FreePlan(id_range(model, image=False), frozenset(), length)
+    return Request((Branch(prompt_ids(model, context, seed)),), plan, Sampling(temperature=0))
+
+
+def prompt_ids(model: UnifiedModel, length: int, seed: int) -> tuple[int, ...]:
+    generator = torch.Generator().manual_seed(seed)
+    ids = torch.randint(8, model.config.decoder.vocab_size, (length,), generator=generator)
+    return tuple(ids.tolist())
+
+
+def geometric_lengths(count: int, low: int = 8, high: int = 128, seed: int = 0) -> list[int]:
+    """Output lengths from a geometric distribution, clamped: many short, few long."""
+    generator = torch.Generator().manual_seed(seed)
+    uniform = torch.rand(count, generator=generator, dtype=torch.float64)
+    steps = (uniform.log() / torch.tensor(1 - 1 / 32, dtype=torch.float64).log()).ceil()
+    return (low + steps).clamp(low, high).int().tolist()
+
+
+# --- our side ------------------------------------------------------------------------------------
+
+
+class DecodeSteps:
+    """An engine in the middle of decoding: each call is one step over all its rows.
+
+    Contexts are not computed: the pool is filled with a constant, which is read at the same cost.
+    """
+
+    def __init__(self, model: UnifiedModel, requests: Sequence[Request], max_context: int) -> None:
+        lines = sum(len(request.branches) for request in requests)
+        config = EngineConfig(
+            memory=0.6, max_running=lines, max_context=max_context, prefix_caching=False
+        )
+        self.engine = Engine(model, config)
+        runner = self.engine.runner
+        runner.model = _Skipping(model)
+        for request in requests:
+            self.engine.add(request)
+        while any(not sequence.decoding for sequence in self._step_and_list()):
+            pass
+        runner.model = model
+        runner.cache.layout.keys.fill_(0.01)
+        runner.cache.layout.values.fill_(0.01)
+
+    def _step_and_list(self) -> list:
+        self.engine.step()
+        scheduler = self.engine._scheduler
+        return [*scheduler.running, *scheduler.waiting]
+
+    def __call__(self) -> list[Output]:
+        return self.engine.step()
+
+
+class _Skipping(Costless):
+    """Stands in for a model while contexts are filled."""
+
+    def __init__(self, model: UnifiedModel) -> None:
+        self.kv_shape, self.dtype = model.kv_shape, model.dtype
+
+
+def decode_floor(model: UnifiedModel, rows: int, context: int, image: bool) -> int:
+    """Bytes a decode step must read: the layers, the head it uses, and the live K/V."""
+    head = model.image_head if image else model.text_head
+    weights = sum(p.nbytes for part in (model.decoder, head) for p in part.parameters())
+    return weights + rows * context * model.kv_shape.bytes_per_id(model.dtype)
+
+
+def bookkeeping(branches: int, guided: bool = True, steps: int = 60) -> float:
+    """Median seconds per branch and step of an engine whose model costs nothing."""
+    config = EngineConfig(
+        num_blocks=8 * branches + 8,
+        block_size=32,
+        max_running=branches,
+        max_batch_tokens=64 * branches,
+    )
+    engine = Engine(Costless(), config)
+    plan = FixedPlan(IdRange(100, 116), steps + 4)
+    weights = (3.0, -2.0) if guided else (1.0,)
+    for seed in range(branches // len(weights)):
+        lines = tuple(Branch((seed % 50, *range(29)), weight) for weight in weights)
+        engine.add(Request(lines, plan, Sampling(seed=seed)))
+    seconds = paired({"step": engine.step}, steps, warm_up=2)["step"]
+    return statistics.median(seconds) / branches
+
+
+def arrivals(engine: Engine, requests: Sequence[Request], at: Sequence[float]) -> Iterator[float]:
+    """Latencies of requests that arrive at given seconds from now, as they end."""
+    start, added, left = time.perf_counter(), 0, {}
+    while added < len(requests) or left:
+        now = time.perf_counter() - start
+        while added < len(requests) and at[added] <= now:
+            left[engine.add(requests[added])] = at[added]
+            added += 1
+        if not left:
+            time.sleep(max(at[added] - now, 0))
+            continue
+        for output in engine.step():
+            if output.finished:
+                yield time.perf_counter() - start - left.pop(output.request_id)
