@@ -19,7 +19,7 @@ Prints a line per check; the exit code is 1 if one failed. What could not be run
 import argparse
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,7 @@ from PIL import Image
 
 import unitok
 from unitok.api import Model
-from unitok.config import JANUS_PRO_1B
+from unitok.config import JANUS_PRO_1B, JanusConfig
 from unitok.families.janus import PRO_ROLES, SYSTEM, Janus
 from unitok.pictures import open_picture
 from unitok.prompt import Line, LineBuilder
@@ -139,7 +139,10 @@ def codebook_is_unit(family: Janus) -> Check:
 
 def is_pro_1b(family: Janus) -> bool:
     roles = (family.template.user, family.template.assistant)
-    return family.model.config == JANUS_PRO_1B and roles == PRO_ROLES
+    config: JanusConfig = family.model.config
+    context = config.decoder.max_positions  # some folders give the trained one
+    decoder = replace(JANUS_PRO_1B.decoder, max_positions=context)
+    return config == replace(JANUS_PRO_1B, decoder=decoder) and roles == PRO_ROLES
 
 
 def why_not(family: Janus) -> str | None:

@@ -426,6 +426,8 @@ class Model:
         self._warn_of_unknown_words(asked.prompt, asked.negative_prompt or "")
         d, seed = self.family.defaults, pick_seed(asked.seed)
         guidance = d.guidance if asked.guidance is None else asked.guidance
+        if guidance == 1 and asked.negative_prompt is not None:
+            warnings.warn("negative_prompt does nothing at guidance 1", UserWarning, stacklevel=2)
         wish = Wish(guidance, asked.negative_prompt, asked.size)
         drawing = self.family.draw(messages, wish)
         for line, _ in drawing.lines:
@@ -446,7 +448,7 @@ class Model:
         if room < needed:
             raise ValueError(
                 f"the prompt takes {len(line.ids)} tokens and needs {needed} more; the context "
-                f"holds {self.family.max_context}: shorten it"
+                f"holds {self.family.max_context}: shorten it, or take a smaller picture"
             )
         return room
 
@@ -543,14 +545,17 @@ class Chat:
         self.model, self.system = model, system
         self.messages: list[Message] = []
 
-    def send(self, text: str, images: Sequence[PictureLike] = (), **options: Any) -> TextResult:
-        """Say something, and perhaps show pictures; returns the answer.
+    def send(
+        self, text: str, images: PictureLike | list[Any] | tuple[Any, ...] = (), **options: Any
+    ) -> TextResult:
+        """Say something, and perhaps show a picture or several; returns the answer.
 
         Options: max_tokens, temperature, top_k, top_p, stop, seed. Nothing is added to the history
         if this raises; errors are those of `Model.caption`.
         """
         check_text(text, "the message")
-        shown = tuple(self.model._read(image) for image in images)
+        several = isinstance(images, list | tuple)
+        shown = tuple(self.model._read(image) for image in (images if several else [images]))
         messages = [*self.messages, Message("user", text, shown)]
         asked = Caption(image="", question=text, system=self.system, **options)
         ready = self.model._text_request(asked, messages)

@@ -241,13 +241,13 @@ def picture_digest(request: Caption | Draw) -> str | None:
 
 
 def model_identity(folder: Path) -> str:
-    """Digest of a model's weights, configs and tokenizer.
+    """Digest of all files of a model's folder, but for hidden ones.
 
     Device and precision do not count: a run that goes on elsewhere keeps its results.
     """
-    kinds = ("*.json", "*.model", "*.safetensors", "*.bin", "*.pth", "tokenizer/*")
-    files = sorted(path for kind in kinds for path in folder.glob(kind) if path.is_file())
-    return digest(*[(path.name, file_digest(path)) for path in files])
+    files = {path.relative_to(folder): path for path in folder.rglob("*") if path.is_file()}
+    seen = {p.as_posix(): f for p, f in files.items() if not any(x[0] == "." for x in p.parts)}
+    return digest(*[(name, file_digest(seen[name])) for name in sorted(seen)])
 
 
 # --- the output ----------------------------------------------------------------------------------

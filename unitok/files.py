@@ -9,7 +9,7 @@ from typing import Any
 from huggingface_hub import model_info, snapshot_download
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
-PATTERNS = ("*.json", "*.model", "*.tiktoken", "*.txt", "*.jinja", "tokenizer/*")
+PATTERNS = ("*.json", "*.yaml", "*.model", "*.tiktoken", "*.txt", "*.jinja", "*.ckpt")
 WEIGHTS = ("*.safetensors", "*.bin", "*.pth")  # the first kind that is there
 
 
@@ -34,16 +34,27 @@ def download(repository: str) -> Path:
     """Fetch what a model needs of a hub repository; an earlier download serves when offline."""
     try:
         files = [s.rfilename for s in model_info(repository, timeout=10).siblings or ()]
-        kind = next((w for w in WEIGHTS if any(Path(f).match(w) for f in files)), WEIGHTS[0])
-        return Path(snapshot_download(repository, allow_patterns=[*PATTERNS, kind]))
     except Exception as error:  # each version of the library has another HTTP client's errors
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        return earlier_download(repository, error)
+    kind = next((w for w in WEIGHTS if any(Path(f).match(w) for f in files)), WEIGHTS[0])
+    try:
+        return Path(snapshot_download(repository, allow_patterns=[*PATTERNS, kind]))
+    except Exception as error:
+        raise OSError(f"{repository}: the download broke off: {first_line(error)}") from None
+
+
+def earlier_download(repository: str, why: Exception) -> Path:
+    """What is in the hub's cache, when the hub itself cannot be asked."""
     try:
         return Path(snapshot_download(repository, local_files_only=True))
     except Exception:
         raise FileNotFoundError(
-            f"{repository}: no such folder here, and the hub did not give it: {reason}"
+            f"{repository}: no such folder here, and the hub did not give it: {first_line(why)}"
         ) from None
+
+
+def first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def read_json(path: Path, optional: bool = False) -> Mapping[str, Any]:

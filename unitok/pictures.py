@@ -62,19 +62,23 @@ def to_rgb(image: Image.Image, name: str) -> Image.Image:
         raise ValueError(f"{name} is cut off or damaged: {error}") from None
     image = ImageOps.exif_transpose(image)  # a camera held upright, as transformers reads it
     if image.mode.startswith("I") or image.mode == "F":
-        return from_array(sixteen_to_eight(np.asarray(image)))
+        return from_array(to_bytes(np.asarray(image), image.mode, name))
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
         layer = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB")
     return image.convert("RGB")
 
 
-def sixteen_to_eight(values: np.ndarray) -> np.ndarray:
-    """Wide grey values -> bytes: 16-bit by their high byte, floats as 0..1 or 0..255."""
-    if values.dtype.kind == "f":
+def to_bytes(values: np.ndarray, mode: str, name: str) -> np.ndarray:
+    """Wide grey values -> bytes: 16 bits by their high byte; floats as 0..1 or 0..255; 32-bit
+    whole numbers as bytes if all are, else as 16 bits."""
+    if mode == "F":
+        if not np.isfinite(values).all():
+            raise ValueError(f"{name} has values that are no numbers")
         scale = 255 if values.max(initial=0) <= 1 else 1
         return (values * scale).clip(0, 255).astype(np.uint8)
-    return (values >> 8 if values.max(initial=0) > 255 else values).clip(0, 255).astype(np.uint8)
+    is_wide = mode.startswith("I;16") or values.max(initial=0) > 255
+    return (values >> 8 if is_wide else values).clip(0, 255).astype(np.uint8)
 
 
 def from_array(values: np.ndarray | Tensor) -> Image.Image:

@@ -509,6 +509,21 @@ def test_a_chat_remembers_words_and_pictures(model: Model, monkeypatch: pytest.M
     assert [len(m.pictures) for m in chat.messages] == [1, 0, 0, 0, 2, 0]
 
 
+def test_one_picture_need_not_be_a_list(model: Model, tmp_path: Path):
+    path = tmp_path / "a.png"
+    picture().save(path)
+    said = [
+        model.chat().send("what is this?", images=images, max_tokens=4).text
+        for images in (str(path), picture(), [picture()])
+    ]
+    assert said[0] == said[1] == said[2]
+
+
+def test_a_negative_prompt_without_guidance_is_warned_of(model: Model):
+    with pytest.warns(UserWarning, match="does nothing at guidance 1"):
+        model.draw("a dog", guidance=1.0, negative_prompt="a cat")
+
+
 def test_history_matters_to_the_answer(model: Model):
     def told(seed: int) -> str:
         chat = model.chat()

@@ -261,6 +261,21 @@ def test_lines_are_read_as_they_are_needed(untrained_folder, tmp_path):
     assert 0 < len(taken) <= IN_FLIGHT
 
 
+def test_every_file_of_a_model_tells_it_from_another(tmp_path: Path):
+    for name in ("config.json", "models/7b/consolidated.pth", "tokenizer/vqgan.ckpt", "x.tiktoken"):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("one")
+    identities = {model_identity(tmp_path)}
+    for path in [p for p in sorted(tmp_path.rglob("*")) if p.is_file()]:
+        path.write_text("two")
+        identities.add(model_identity(tmp_path))
+    assert len(identities) == 5
+    (tmp_path / ".cache").mkdir()
+    (tmp_path / ".cache" / "lock").write_text("")
+    assert model_identity(tmp_path) in identities
+
+
 # --- lines that are wrong ------------------------------------------------------------------------
 
 

@@ -305,6 +305,13 @@ def test_a_hub_id_that_cannot_be_had_is_one_line(monkeypatch: pytest.MonkeyPatch
     )
 
 
+def test_a_download_that_breaks_off_is_told(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(files, "model_info", lambda *_, **__: SimpleNamespace(siblings=[]))
+    monkeypatch.setattr(files, "snapshot_download", lost)
+    with pytest.raises(OSError, match="a/b: the download broke off: cannot reach the hub"):
+        find_folder("a/b")
+
+
 def test_an_earlier_download_serves_when_the_hub_is_out_of_reach(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ):

@@ -64,6 +64,24 @@ def test_sixteen_bit_grey_keeps_its_range():
     assert (opened == opened[..., :1]).all()
 
 
+def test_dark_sixteen_bit_grey_stays_dark():
+    for top in (200, 300):
+        dark = Image.fromarray(np.array([[0, top]], dtype=np.uint16))
+        assert np.array(open_picture(encoded(dark, "PNG")))[0, :, 0].tolist() == [0, top >> 8]
+
+
+def test_whole_numbers_are_bytes_unless_one_is_too_large():
+    for top, shown in ((200, 200), (51200, 200)):
+        image = Image.fromarray(np.array([[0, top]], dtype=np.int32))
+        assert np.array(open_picture(image))[0, :, 0].tolist() == [0, shown]
+
+
+def test_a_float_that_is_no_number_is_refused():
+    image = Image.fromarray(np.array([[0.5, np.nan]], dtype=np.float32))
+    with pytest.raises(ValueError, match="no numbers"):
+        open_picture(image)
+
+
 def test_float_grey_counts_as_zero_to_one_or_as_bytes():
     for top in (1.0, 255.0):
         image = Image.fromarray(np.array([[0.0, top]], dtype=np.float32))
