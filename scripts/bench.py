@@ -26,6 +26,7 @@ from typing import Any
 
 import torch
 import transformers
+from PIL import Image
 from torch import Tensor
 from transformers import (
     DynamicCache,
@@ -40,6 +41,8 @@ from unitok.api import DEFAULT_FOLDER
 from unitok.config import JANUS_PRO_1B, DecoderConfig
 from unitok.evaluation import bench
 from unitok.evaluation.bench import Result
+from unitok.families import Wish
+from unitok.families.janus import Janus
 from unitok.model import UnifiedModel
 from unitok.prompt import Message
 from unitok_engine import Branch, Engine, EngineConfig, Features, Request, Sampling
@@ -244,7 +247,9 @@ class Shipped:
     """The embedded model on both sides, from ids to ids: pixels are encoded before."""
 
     def __init__(self, pictures: int = 8) -> None:
-        self.family = unitok.load(device="cpu").family
+        family = unitok.load(device="cpu").family
+        assert isinstance(family, Janus)
+        self.family = family
         self.engine = Engine(self.family.model, EngineConfig(max_context=self.family.max_context))
         opened: Any = JanusForConditionalGeneration.from_pretrained(
             DEFAULT_FOLDER, dtype=torch.float32
@@ -252,21 +257,21 @@ class Shipped:
         self.theirs = opened.eval()
         size = self.family.model.config.image_tokenizer.image_size
         pixels = torch.rand(pictures, 3, size, size, generator=torch.Generator().manual_seed(0))
-        self.features = self.family.read(pixels * 2 - 1)
-        question = [Message("user", self.family.defaults.question, pictures=1)]
-        self.asked = self.family.answer(question, None)
-        self.lines = self.family.draw([Message("user", "two apples on a table")], SCALE, None)
+        self.features = family.features(pixels * 2 - 1)
+        picture = family.read(Image.new("RGB", family.picture_size))  # any: for its places
+        self.asked = family.answer([Message("user", family.defaults.question, (picture,))], None)
+        self.drawn = family.draw([Message("user", "two apples on a table")], Wish(SCALE))
 
     def drawing(self, seed: int) -> Request:
-        branches = tuple(Branch(line.ids, weight) for line, weight in self.lines)
-        return Request(branches, self.family.picture_plan(), Sampling(seed=seed))
+        branches = tuple(Branch(line.ids, weight) for line, weight in self.drawn.lines)
+        return Request(branches, self.drawn.plan, Sampling(seed=seed))
 
     def caption(self, seed: int) -> Request:
         vectors = self.features[seed % len(self.features)]
         # A digest for each: an answer of the cache would be no work at all.
         slots = tuple(
-            Features(start, len(vectors), f"{time.perf_counter_ns()} {seed}", lambda: vectors)
-            for start in self.asked.slots
+            Features(place.start, len(vectors), f"{time.perf_counter_ns()} {seed}", lambda: vectors)
+            for place in self.asked.features
         )
         branch = Branch(self.asked.ids, features=slots)
         return Request((branch,), self.family.text_plan(32), Sampling(temperature=0))
@@ -276,7 +281,7 @@ class Shipped:
         list(self.engine.run([*requests, *(self.caption(seed) for seed in range(captions))]))
 
     def their_drawings(self, count: int) -> None:
-        ids = torch.tensor([self.lines[0][0].ids]).repeat(count, 1)
+        ids = torch.tensor([self.drawn.lines[0][0].ids]).repeat(count, 1)
         settings = self.theirs.generation_config
         config: Any = GenerationConfig(
             do_sample=True,
@@ -296,8 +301,8 @@ class Shipped:
         embedded = self.family.model.embed(ids)
         for row in range(count):
             vectors = self.features[row % len(self.features)]
-            for start in self.asked.slots:
-                embedded[row, start : start + len(vectors)] = vectors
+            for place in self.asked.features:
+                embedded[row, place.start : place.stop] = vectors
         self.theirs.generate(
             inputs_embeds=embedded,
             attention_mask=torch.ones_like(ids),

@@ -18,9 +18,12 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import torch
+from PIL import Image
 
 import unitok
+from unitok.families import Wish
 from unitok.prompt import Message
 from unitok_engine import (
     Branch,
@@ -55,28 +58,24 @@ class Requests:
     def __init__(self, seed: int) -> None:
         self.family = unitok.load(device="cpu").family
         self.random = random.Random(seed)
-        size = self.family.model.config.image_tokenizer.image_size
-        generator = torch.Generator().manual_seed(seed)
-        self.pictures = [torch.rand(3, size, size, generator=generator) for _ in range(12)]
+        generator = np.random.default_rng(seed)
+        width, height = self.family.picture_size
+        noise = generator.integers(0, 256, (12, height, width, 3), dtype=np.uint8)
+        self.pictures = [Image.fromarray(picture) for picture in noise]
 
     def make(self, index: int) -> Request:
         kind = self.random.choice((self.caption, self.caption, self.drawing, self.drawing))
         return kind(index)
 
     def caption(self, index: int) -> Request:
-        family, number = self.family, self.random.randrange(len(self.pictures))
-        pixels = self.pictures[number]
-        line = family.answer([Message("user", family.defaults.question, pictures=1)], None)
-        length = family.model.config.vision.patches
-        broken = self.random.random() < 0.02
-
-        def read() -> torch.Tensor:
-            if broken:
-                raise OSError("a picture that cannot be read")
-            return family.read(pixels[None])[0]
-
-        digest = f"broken {index}" if broken else f"picture {number}"
-        features = tuple(Features(start, length, digest, read) for start in line.slots)
+        family = self.family
+        picture = family.read(self.random.choice(self.pictures))
+        line = family.answer([Message("user", family.defaults.question, (picture,))], None)
+        features = line.features
+        if self.random.random() < 0.02:
+            features = tuple(
+                Features(f.start, f.length, f"broken {index}", unreadable) for f in features
+            )
         text = family.model.vocabulary.text_range
         plan = FreePlan(
             IdRange(text.start, text.stop), frozenset(), max_tokens=self.random.randint(1, 8)
@@ -85,7 +84,7 @@ class Requests:
 
     def drawing(self, index: int) -> Request:
         prompt = self.random.choice(SUBJECTS)
-        lines = self.family.draw([Message("user", prompt)], 1.5, None)
+        lines = self.family.draw([Message("user", prompt)], Wish(1.5)).lines
         image = self.family.model.vocabulary.image_range
         plan = FixedPlan(IdRange(image.start, image.stop), self.random.randint(1, 8))
         branches = tuple(Branch(line.ids, weight) for line, weight in lines)
@@ -93,6 +92,10 @@ class Requests:
 
     def sampling(self, index: int) -> Sampling:
         return Sampling(temperature=self.random.choice((0.0, 1.0)), seed=index)
+
+
+def unreadable() -> torch.Tensor:
+    raise OSError("a picture that cannot be read")
 
 
 def main() -> None:
