@@ -38,7 +38,7 @@ class Layout(Protocol):
 
 def zeros(size: Sequence[int], dtype: torch.dtype, device: torch.device) -> Tensor:
     """Zeros that, on a CPU, take memory and time only where they are touched."""
-    if torch.device(device).type != "cpu":
+    if torch.device(device).type != "cpu" or 0 in size:
         return torch.zeros(*size, dtype=dtype, device=device)
     # numpy leaves it to the system to clear pages; torch writes them all, 0.2 s for 512 MB.
     pages = np.zeros(math.prod(size) * dtype.itemsize, np.uint8)
