@@ -40,6 +40,10 @@ class Tensors(Protocol):
 
     def shape(self, name: str) -> tuple[int, ...]: ...
 
+    def dtype(self, name: str) -> str:
+        """As the file calls it."""
+        ...
+
     def tensor(self, name: str) -> Tensor: ...
 
 
@@ -59,6 +63,9 @@ class SafetensorsFile:
 
     def shape(self, name: str) -> tuple[int, ...]:
         return tuple(self._file.get_slice(name).get_shape())
+
+    def dtype(self, name: str) -> str:
+        return self._file.get_slice(name).get_dtype()
 
     def tensor(self, name: str) -> Tensor:
         return self._file.get_tensor(name)
@@ -90,6 +97,9 @@ class TorchFile:
     def shape(self, name: str) -> tuple[int, ...]:
         return tuple(self._tensors[name].shape)
 
+    def dtype(self, name: str) -> str:
+        return str(self._tensors[name].dtype).removeprefix("torch.")
+
     def tensor(self, name: str) -> Tensor:
         return self._tensors[name]
 
@@ -108,6 +118,9 @@ class Shards:
 
     def shape(self, name: str) -> tuple[int, ...]:
         return self._home[name].shape(name)
+
+    def dtype(self, name: str) -> str:
+        return self._home[name].dtype(name)
 
     def tensor(self, name: str) -> Tensor:
         return self._home[name].tensor(name)
@@ -206,11 +219,12 @@ def fill(
     exact: beginning of the names of ours that are kept in float32 whatever `dtype` is.
 
     Raises:
-        ValueError: missing or unknown keys, or shapes that do not fit; a few are named.
+        ValueError: missing or unknown keys, or shapes or types that do not fit; a few are named.
     """
     wanted = {key: (layout(key), value) for key, value in parameters(model).items()}
     check_names({s.name for s, _ in wanted.values()}, tensors, dropped)
     check_shapes(wanted, tensors)
+    check_types(wanted, tensors)
 
     def read(key: str) -> Tensor:
         stored = wanted[key][0]
@@ -260,6 +274,23 @@ def check_shapes(wanted: Mapping[str, tuple[Stored, Tensor]], tensors: Tensors) 
     if wrong:
         few = "; ".join(f"{name} is {shapes}" for name, shapes in list(wrong.items())[:3])
         raise ValueError(f"{tensors.source}: {len(wrong)} tensors of a wrong shape: {few}")
+
+
+# Types whose values are the weights themselves, as safetensors and torch call them.
+FLOATS = frozenset("F64 F32 F16 BF16 float64 float32 float16 bfloat16".split())
+
+
+def check_types(wanted: Mapping[str, tuple[Stored, Tensor]], tensors: Tensors) -> None:
+    """Raise ValueError for weights in integers or 8 bits, whose scales lie elsewhere, and for
+    integers in floats."""
+    found = {s.name: (tensors.dtype(s.name), v.is_floating_point()) for s, v in wanted.values()}
+    wrong = {name: kind for name, (kind, is_float) in found.items() if (kind in FLOATS) != is_float}
+    if wrong:
+        few = ", ".join(f"{name} ({kind})" for name, kind in list(wrong.items())[:3])
+        raise ValueError(
+            f"{tensors.source}: {len(wrong)} tensors of a wrong type, such as {few}; load an "
+            "unquantised checkpoint instead"
+        )
 
 
 def place(model: nn.Module, key: str, value: Tensor) -> None:

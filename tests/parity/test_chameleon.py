@@ -5,6 +5,7 @@ hidden states. Its folder has no VQ decoder, so pixels are compared elsewhere, c
 """
 
 import dataclasses
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,12 @@ import torch
 import yaml
 from PIL import Image
 from torch import Tensor
-from transformers import ChameleonConfig, ChameleonForConditionalGeneration, GenerationConfig
+from transformers import (
+    ChameleonConfig,
+    ChameleonForConditionalGeneration,
+    ChameleonImageProcessor,
+    GenerationConfig,
+)
 
 from tests.unitok.tiny_chameleon import (
     BOI,
@@ -191,6 +197,9 @@ class Shapes:
     def shape(self, name: str) -> tuple[int, ...]:
         return tuple(self.state[name].shape)
 
+    def dtype(self, name: str) -> str:
+        return str(self.state[name].dtype).removeprefix("torch.")
+
     def tensor(self, name: str) -> Tensor:
         return self.state[name]
 
@@ -209,6 +218,21 @@ def test_the_published_7b_model_has_the_names_and_shapes_of_transformers():
     assert decoder == CHAMELEON and codec.grid == 32
 
 
+def test_all_that_transformers_writes_is_known(pair: Pair, tmp_path: Path):
+    """Every setting, not only those that differ from its own."""
+    shutil.copytree(pair.folder, tmp_path, dirs_exist_ok=True)
+    write(tmp_path / "config.json", pair.reference.config.to_dict())
+    write(tmp_path / "generation_config.json", pair.reference.generation_config.to_dict())
+    pixels = ChameleonImageProcessor(
+        size={"shortest_edge": 16}, crop_size={"height": 16, "width": 16}
+    )
+    pixels.save_pretrained(tmp_path)
+    assert (tmp_path / "preprocessor_config.json").is_file()
+    again = opened(tmp_path)
+    assert again.model.config == pair.family.model.config
+    assert again.defaults == pair.family.defaults
+
+
 # --- the decoder ---------------------------------------------------------------------------------
 
 
@@ -223,6 +247,19 @@ def test_logits_agree_on_the_columns_that_transformers_does_not_mask(pair: Pair)
     with torch.no_grad():
         everything = pair.reference.lm_head(pair.reference.model(input_ids=ids)[0])
     assert (ours - everything).abs().max() < 1e-4
+
+
+def test_the_norm_of_heads_is_that_of_transformers_where_its_eps_matters(pair: Pair):
+    theirs = pair.reference.model.layers[1].self_attn.q_norm
+    block: Any = pair.family.model.decoder.blocks[1]
+    ours = block.attention.q_norm
+    generator = torch.Generator().manual_seed(0)
+    shape = (20, pair.kind.heads, pair.family.model.config.decoder.head_dim)
+    x = torch.randn(shape, generator=generator) * 2e-3  # of less variance than eps
+    with torch.no_grad():
+        expected = theirs(x)
+        torch.testing.assert_close(ours(x), expected, atol=1e-6, rtol=1e-5)
+        assert (expected - theirs(x * 1e3)).abs().max() > 0.1, "eps must matter"
 
 
 def test_greedy_answers_to_a_picture_are_those_of_transformers(pair: Pair):

@@ -1,6 +1,8 @@
 """Emu3 gives the ids, logits and pixels of transformers' Emu3, from the folder that it saves."""
 
+import json
 import re
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -172,6 +174,19 @@ def test_the_names_in_memory_are_read_like_those_in_the_file(pair: Pair, tmp_pat
     again = parameters(open_folder(tmp_path, "cpu", torch.float32).model)
     for name, value in parameters(pair.family.model).items():
         assert torch.equal(again[name], value), name
+
+
+def test_all_that_transformers_writes_is_known(pair: Pair, tmp_path: Path):
+    """Every setting, not only those that differ from its own."""
+    shutil.copytree(pair.folder, tmp_path, dirs_exist_ok=True)
+    images = pair.processor.image_processor
+    (tmp_path / "processor_config.json").write_text(json.dumps({}))
+    images.save_pretrained(tmp_path)
+    (tmp_path / "config.json").write_text(json.dumps(pair.model.config.to_dict()))
+    again = open_folder(tmp_path, "cpu", torch.float32)
+    assert isinstance(again, Emu3)
+    assert again.model.config == pair.family.model.config
+    assert again.preprocess == pair.family.preprocess
 
 
 def test_the_published_sizes_have_the_same_names_and_shapes():

@@ -8,6 +8,7 @@ import pytest
 import torch
 from PIL import Image
 from torch import Tensor
+from transformers import JanusImageProcessor
 
 import unitok
 from tests.parity.janus_reference import (
@@ -19,6 +20,7 @@ from tests.parity.janus_reference import (
     write_folder,
 )
 from unitok.families import Wish
+from unitok.families.janus import config_from_json, preprocessor_from_json
 from unitok.prompt import Message
 from unitok_engine import Branch, IdRange, Request, Sampling
 
@@ -49,6 +51,16 @@ def asked(family: Any, question: str, image: Image.Image) -> tuple[Any, Tensor]:
     """The line of a question about a picture, and the picture's pixels."""
     line = family.answer([Message("user", question, (family.read(image),))], None)
     return line, family.preprocess(image)[None]
+
+
+def test_all_that_transformers_writes_is_known(pair):
+    """Every setting, not only those that differ from its own."""
+    ours, theirs = pair
+    assert config_from_json(theirs.config.to_dict()) == ours.family.model.config
+    image_size = theirs.config.vision_config.image_size
+    square = {"height": image_size, "width": image_size}
+    images = JanusImageProcessor(size=square, image_mean=[0.5] * 3, image_std=[0.5] * 3)
+    assert preprocessor_from_json(images.to_dict(), "here") == ours.family.preprocess
 
 
 @torch.no_grad()

@@ -33,7 +33,8 @@ from tests.unitok.tiny_chameleon import (
 )
 from unitok.checkpoint import renaming
 from unitok.families import Wish, open_folder
-from unitok.families.unitoken import RENAMES, SIGLIP, UniToken
+from unitok.families.chameleon import config_from_json
+from unitok.families.unitoken import RENAMES, SIGLIP, UniToken, read_vision
 from unitok.prompt import Line, Message
 from unitok.vision import VisionEncoder
 from unitok_engine import Branch, Engine, EngineConfig, IdRange, Plan, Request, Sampling
@@ -128,6 +129,18 @@ def test_the_published_encoder_has_the_names_and_shapes_of_transformers():
     state = {f"vit.{key}": value.shape for key, value in reference.state_dict().items()}
     assert found == {k: v for k, v in state.items() if not k.startswith("vit.head.")}
     assert found["vit.embeddings.position_embedding.weight"] == (729, 1152)
+
+
+def test_all_that_transformers_writes_is_known(pair: Pair):
+    """Every setting, not only those that differ from its own, and those of UniToken's training."""
+    whole = pair.chameleon.config.to_dict() | {"vision_config": pair.siglip.config.to_dict()}
+    whole |= {"z_loss_weight": 1e-5, "mask_image_logits": False, "dropout": 0.05}
+    decoder, codec = config_from_json(whole)
+    config: Any = pair.family.model.config
+    longest = config.decoder.max_positions
+    assert dataclasses.replace(decoder, max_positions=longest) == config.decoder
+    assert dataclasses.replace(codec, decoder=True) == config.image_tokenizer
+    assert read_vision(whole) == config.vision
 
 
 # --- reading -------------------------------------------------------------------------------------

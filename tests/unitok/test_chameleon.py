@@ -1,7 +1,6 @@
 """Chameleon: image ids by name, lines, guidance, plans, pictures, folders that do not fit."""
 
 import shutil
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +50,7 @@ from unitok.families.chameleon_original import (
     config_from_params,
     find_model,
     open_original,
+    read_params,
 )
 from unitok.layers import HeadNorm, RotaryTable, rotate
 from unitok.prompt import Message, ReadPicture
@@ -131,6 +131,7 @@ def test_image_names_that_make_no_range_are_refused(changes: dict | None, messag
 def test_ids_follow_the_names_of_a_shuffled_vocabulary(family: Chameleon, folder: Path):
     order = [(7 * i + 3) % CODES for i in range(CODES)]
     write(folder / "config.json", config_json(vocabulary_map=vocabulary(order)))
+    write(folder / "tokenizer.json", tokenizer_json(vocabulary(order)))
     shuffled, picture = opened(folder), noise(16, 16)
     codes = (family.image_ids(picture) - IMAGE_START).flatten().tolist()
     ids = shuffled.image_ids(picture).flatten().tolist()
@@ -321,7 +322,17 @@ def test_older_folders_hold_one_norm_for_all_heads(family: Chameleon, folder: Pa
         ({"vq_config": VQ_CONFIG | {"attn_type": "linear"}}, "attn_type"),
         ({"vq_config": VQ_CONFIG | {"attn_resolutions": [8]}}, r"\[8\] is neither \[\] nor \[4\]"),
         ({"vq_config": VQ_CONFIG | {"num_embeddings": 23}}, "24 image tokens from id 10"),
-        ({"vocabulary_map": None}, "vocabulary_map of config.json has no vocabulary"),
+        ({"vocabulary_map": None}, "vocabulary_map of config.json names no image tokens"),
+        ({"vocabulary_map": True}, "vocabulary_map must be an object, not True"),
+        ({"vocabulary_map": vocabulary() | {"<eoss>": 38}}, "gives <eoss> the id 38, the .* 40"),
+        ({"vocabulary_map": vocabulary([1, 0, *range(2, CODES)])}, "IMGIMGBZ the id 10, .* 11"),
+        ({"vq_config": [1]}, "vq_config must be an object"),
+        ({"vq_config": VQ_CONFIG | {"model_type": "janus_vqgan"}}, "not 'chameleon_vqgan'"),
+        ({"vq_config": VQ_CONFIG | {"resolution": "16"}}, "resolution must be a whole number"),
+        ({"swin_norm": "yes"}, "swin_norm must be true or false, not 'yes'"),
+        ({"num_attention_heads": 0}, "num_attention_heads must be a whole number above 0"),
+        ({"rope_parameters": [2]}, "rope_parameters must be an object"),
+        ({"architectures": 5}, "a setting has a wrong type or value"),
         ({"vocab_size": 310}, r"\[320, 64\], not \[310, 64\]"),
         ({"vocab_size": 300}, "the tokenizer has 306 ids, the model 300"),
         ({"architectures": ["ChameleonXLLMXForConditionalGeneration"]}, "laid out otherwise"),
@@ -342,13 +353,98 @@ def test_a_vqgan_that_was_cut_off_is_one_clear_error(folder: Path, keep: int):
     assert "\n" not in str(caught.value)
 
 
-def test_an_unknown_setting_is_warned_of(folder: Path):
+def test_an_unknown_setting_is_refused(folder: Path):
     write(folder / "config.json", config_json(temporal_mixing=True))
-    with pytest.warns(UserWarning, match="temporal_mixing"):
+    with pytest.raises(
+        ValueError, match=r"config\.json has temporal_mixing, which unitok does not"
+    ):
         opened(folder)
-    write(folder / "config.json", config_json())
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
+
+
+def test_what_converters_leave_in_a_config_does_not_matter(folder: Path):
+    """transformers' converter writes the settings of vqgan.yaml once more under Meta's names, that
+    of Anole names ids as well; the settings of training are UniToken's."""
+    yaml = {"n_embed": CODES, "z_channels": 8, "ch": 32, "ch_mult": [1, 1, 2], "out_ch": 3}
+    yaml |= {"double_z": False, "monitor": "loss", "scheduler_config": {}, "out_channels": 3}
+    vq = VQ_CONFIG | yaml | {"model_type": "chameleon_vqgan", "attn_resolutions": []}
+    extra = {"boi_token_id": BOI, "eoi_token_id": EOI, "z_loss_weight": 1e-5, "dropout": 0.05}
+    write(folder / "config.json", config_json(vq_config=vq, mask_image_logits=False, **extra))
+    assert opened(folder).picture_size == (16, 16)
+
+
+def test_a_vqgan_outside_the_folder_is_not_taken(folder: Path):
+    """Two levels up is the place of Meta's download alone, where models lie in models/."""
+    shutil.rmtree(folder / "tokenizer")
+    outer = folder.parent.parent / "tokenizer" / "vqgan.ckpt"
+    assert not opened(folder).model.image_tokenizer.can_decode
+    try:
+        save_vqgan(vqgan_tensors(tiny_model()), outer)
+        assert not opened(folder).model.image_tokenizer.can_decode
+    finally:
+        shutil.rmtree(outer.parent)
+
+
+def test_one_model_of_a_download_takes_the_files_beside_models(folder: Path, tmp_path: Path):
+    model = tmp_path / "models" / "7b"
+    shutil.copytree(folder, model)
+    (model / "tokenizer").rename(tmp_path / "tokenizer")
+    assert opened(model).model.image_tokenizer.can_decode
+
+
+def test_what_a_folder_says_of_sampling_is_followed(folder: Path):
+    ours = opened(folder).defaults
+    assert (ours.temperature, ours.top_k, ours.top_p) == (0.7, 0, 0.9)
+    write(folder / "generation_config.json", {"bos_token_id": 1, "temperature": 0.5, "top_k": 9})
+    own = opened(folder).defaults
+    assert (own.temperature, own.top_k, own.top_p, own.guidance) == (0.5, 9, 0.9, 3.0)
+
+
+PIXELS = {  # as transformers writes it
+    "do_convert_rgb": True,
+    "do_center_crop": True,
+    "crop_size": {"height": 16, "width": 16},
+    "size": {"shortest_edge": 16},
+    "resample": 1,
+    "rescale_factor": 0.0078,
+    "image_mean": [1.0] * 3,
+    "image_std": [1.0] * 3,
+    "image_processor_type": "ChameleonImageProcessor",
+}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"rescale_factor": 2 / 255},
+        {"rescale_factor": 1 / 255, "image_mean": 0.5, "image_std": 0.5},
+    ],
+)
+@pytest.mark.parametrize("name", ["preprocessor_config.json", "processor_config.json"])
+def test_a_preprocessor_that_does_what_is_done_may_be_there(folder: Path, name: str, changes: dict):
+    data = PIXELS | changes
+    nested = {"image_processor": data, "processor_class": "ChameleonProcessor"}
+    write(folder / name, nested if name.startswith("processor") else data)
+    opened(folder)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"size": {"shortest_edge": 20}}, r"asks for pictures of \[20, 16\] pixels"),
+        ({"crop_size": {"height": 16, "width": 8}}, "must be square"),
+        ({"crop_size": 8}, r"asks for pictures of \[16, 8\] pixels, not 16"),
+        ({"do_center_crop": False}, "do_center_crop = False"),
+        ({"resample": 3}, "resample = 3"),
+        ({"rescale_factor": 1 / 255}, r"do not lie in \[-1, 1\]"),
+        ({"image_mean": [0.5] * 3}, r"do not lie in \[-1, 1\]"),
+        ({"image_std": [1.0, 1.0, 0.5]}, r"do not lie in \[-1, 1\]"),
+        ({"mystery": 1}, "has mystery, which unitok does not know"),
+    ],
+)
+def test_a_preprocessor_that_contradicts_is_refused(folder: Path, changes: dict, message: str):
+    write(folder / "preprocessor_config.json", PIXELS | changes)
+    with pytest.raises(ValueError, match=f"preprocessor_config.json.*{message}"):
         opened(folder)
 
 
@@ -397,6 +493,71 @@ def test_grouped_heads_and_a_wider_mlp_are_read():
     assert found.post_norm and not found.qk_norm
     with pytest.raises(ValueError, match=r"here: params\.json has no dim and no vocab_size"):
         config_from_params({"n_layers": 2, "n_heads": 8}, "here", DECODER)
+
+
+def test_the_norms_eps_and_the_base_of_rotations_are_read():
+    params = {"dim": 64, "n_layers": 2, "n_heads": 4, "vocab_size": 320}
+    plain = config_from_params(params, "here", chameleon.CHAMELEON)
+    assert (plain.norm_eps, plain.rope_theta) == (1e-5, 10000.0)
+    own = config_from_params(params | {"norm_eps": 1e-6, "rope_theta": 5e4}, "here", DECODER)
+    assert (own.norm_eps, own.rope_theta) == (1e-6, 50000.0)
+
+
+SIZES = {"dim": 64, "n_layers": 2, "n_heads": 4, "vocab_size": 320}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"use_scaled_rope": True}, "use_scaled_rope = True is not supported"),
+        ({"rope_scaling": {"factor": 8}}, "rope_scaling = "),
+        ({"quantization_args": {"scheme": "int8"}}, "quantization_args = "),
+        ({"attention_bias": True}, "attention_bias = True"),
+        ({"activation": "gelu"}, "activation = 'gelu'"),
+        ({"mystery": 1}, "has mystery, which unitok does not know"),
+    ],
+)
+def test_params_that_would_change_the_maths_are_refused(
+    tmp_path: Path, changes: dict, message: str
+):
+    write(tmp_path / "params.json", SIZES | changes)
+    with pytest.raises(ValueError, match=rf"params\.json.*{message}"):
+        read_params(tmp_path)
+    inside = {"model": SIZES | changes}
+    write(tmp_path / "params.json", inside)
+    with pytest.raises(ValueError, match=rf"params\.json.*{message}"):
+        config_from_params(read_params(tmp_path), str(tmp_path), DECODER)
+
+
+def test_params_without_sizes_are_refused(tmp_path: Path):
+    write(tmp_path / "params.json", {"model": "abc"})
+    with pytest.raises(ValueError, match=r"params\.json: model must be an object, not 'abc'"):
+        read_params(tmp_path)
+
+
+def test_around_the_sizes_stands_what_the_training_run_had(tmp_path: Path):
+    model = SIZES | {"dropout": 0.0, "recompute_attn": True, "attn_bias_type": "causal"}
+    write(tmp_path / "params.json", {"model": model, "lr": 1e-4, "data": {"path": "x"}})
+    write(tmp_path / "consolidate_params.json", {"model_parallel_size": 4, "src": "x"})
+    params = read_params(tmp_path)
+    assert (params["dim"], params["model_parallel_size"]) == (64, 4)
+    write(tmp_path / "params.json", {"model": model, "quantization": "fp8"})
+    with pytest.raises(ValueError, match="quantization = 'fp8' is not supported"):
+        read_params(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"n_heads": 0}, "n_heads must be a whole number above 0, not 0"),
+        ({"dim": "64"}, "dim must be a whole number above 0, not '64'"),
+        ({"norm_eps": None}, "norm_eps must be a number above 0, not None"),
+        ({"swin_norm": 1}, "swin_norm must be true or false, not 1"),
+    ],
+)
+def test_params_of_the_wrong_kind_are_named(changes: dict, message: str):
+    with pytest.raises(ValueError, match=rf"here: params\.json: {message}"):
+        config_from_params(SIZES | changes, "here", DECODER)
 
 
 def test_one_model_of_a_download_is_found_and_of_two_one_is_wanted(tmp_path: Path):
@@ -460,6 +621,19 @@ def test_slices_that_do_not_belong_together_are_refused(tmp_path: Path):
     save_slices(tmp_path, {"norm.weight": torch.zeros(3)}, {"other": torch.zeros(4)})
     with pytest.raises(ValueError, match="is not in all files of weights"):
         open_original(tmp_path, None)
+
+
+def test_slices_of_several_types_are_refused(tmp_path: Path):
+    save_slices(tmp_path, {"norm.weight": torch.zeros(3)}, {"norm.weight": torch.zeros(3).half()})
+    found = open_original(tmp_path, None)
+    with pytest.raises(ValueError, match=r"slices of norm\.weight are of several types"):
+        found.dtype("norm.weight")
+
+
+def test_the_norm_of_heads_adds_its_eps_to_a_small_variance():
+    x = torch.linspace(-2e-3, 2e-3, 8).expand(1, 2, 8)  # of variance 1.7e-6, below eps
+    expected = x / (x.var(-1, correction=0, keepdim=True) + 1e-5).sqrt()
+    assert torch.allclose(HeadNorm(2, 8)(x), expected, rtol=1e-4)
 
 
 @pytest.mark.parametrize("shards", [1, 2])

@@ -153,6 +153,33 @@ def test_a_wrong_shape_is_named_with_both_shapes(tmp_path: Path, name: str, shap
         filled(tmp_path)
 
 
+@pytest.mark.parametrize("kind", ["safetensors", "bin", "sharded safetensors"])
+@pytest.mark.parametrize("dtype", [torch.int8, torch.uint8, torch.float8_e4m3fn, torch.bool])
+def test_weights_that_are_no_plain_floats_are_refused(
+    tmp_path: Path, kind: str, dtype: torch.dtype
+):
+    rounded = {name: stored()[name].to(dtype) for name in ("net.qk.weight", "net.table")}
+    write(tmp_path, stored() | rounded, kind)
+    message = (
+        r"2 tensors of a wrong type, such as net\.qk\.weight \(\w+\), net\.table .*unquantised"
+    )
+    with pytest.raises(ValueError, match=message):
+        filled(tmp_path)
+
+
+def test_integers_in_floats_are_refused(tmp_path: Path):
+    write(tmp_path, stored() | {"net.steps": torch.tensor([7.5, 8.0])}, "safetensors")
+    with pytest.raises(ValueError, match=r"1 tensors of a wrong type, such as net\.steps \(F32\)"):
+        filled(tmp_path)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("kind", ["safetensors", "bin"])
+def test_floats_of_any_width_are_read(tmp_path: Path, kind: str, dtype: torch.dtype):
+    write(tmp_path, stored() | {"net.qk.bias": torch.arange(4.0).to(dtype)}, kind)
+    assert torch.equal(filled(tmp_path).k.bias, torch.tensor([2.0, 3.0]))
+
+
 # --- files that are not whole --------------------------------------------------------------------
 
 

@@ -3,6 +3,7 @@
 import base64
 import json
 import random
+import re
 import shutil
 import unicodedata
 from collections.abc import Callable
@@ -408,6 +409,28 @@ def test_both_sets_of_names_that_transformers_has_had_are_read(
         assert torch.equal(tensor, saved[name]), name
 
 
+def test_the_originals_names_are_those_of_its_own_code():
+    """Written down from emu3/mllm/modeling_emu3.py and emu3/tokenizer/modeling_emu3visionvq.py."""
+    expected = {
+        "text_embedding.weight": "model.embed_tokens.weight",
+        "text_head.weight": "lm_head.weight",
+        "decoder.norm.weight": "model.norm.weight",
+        "decoder.blocks.1.attention_norm.weight": "model.layers.1.input_layernorm.weight",
+        "decoder.blocks.1.mlp_norm.weight": "model.layers.1.post_attention_layernorm.weight",
+        "decoder.blocks.0.attention.q.weight": "model.layers.0.self_attn.q_proj.weight",
+        "decoder.blocks.0.attention.k.weight": "model.layers.0.self_attn.k_proj.weight",
+        "decoder.blocks.0.attention.v.weight": "model.layers.0.self_attn.v_proj.weight",
+        "decoder.blocks.0.attention.o.weight": "model.layers.0.self_attn.o_proj.weight",
+        "decoder.blocks.0.mlp.gate.weight": "model.layers.0.mlp.gate_proj.weight",
+        "decoder.blocks.0.mlp.up.weight": "model.layers.0.mlp.up_proj.weight",
+        "decoder.blocks.0.mlp.down.weight": "model.layers.0.mlp.down_proj.weight",
+    }
+    assert {key: emu3.ORIGINAL(key).name for key in expected} == expected
+    ours = {re.sub(r"\.\d+\.", ".0.", key) for key in parameters(tiny_model(400))}
+    language = {key for key in ours if not key.startswith("image_tokenizer.")}
+    assert language == {re.sub(r"\.\d+\.", ".0.", key) for key in expected}, "the whole table"
+
+
 def test_what_transformers_keeps_as_linear_layers_is_written_so(wholes: dict[str, Path]):
     tensors = load_file(wholes["transformers"] / "model.safetensors")
     name = "model.vqmodel.encoder.middle_block.attn_1.q_proj.weight"
@@ -531,6 +554,19 @@ def set_text(key: str, value: object) -> Callable[[dict], object]:
         (set_text("vocab_size", 1000), "tensors of a wrong shape: .*lm_head"),
         (set_text("attention_bias", True), "attention_bias = True is not supported"),
         (set_text("rope_parameters", {"rope_type": "yarn"}), "rope scaling"),
+        (set_text("rope_parameters", [2]), "rope_parameters must be an object"),
+        (set_text("model_type", "llama"), "model_type is 'llama', not 'emu3_text_model'"),
+        (set_text("tie_word_embeddings", True), "a head tied to the embedding"),
+        (set_text("num_attention_heads", 0), "num_attention_heads must be a whole number"),
+        (set_text("mystery", 1), "text_config of config.json has mystery, which unitok"),
+        (lambda c: c.update(rope_scaling={"rope_type": "linear"}), "config.json: rope_scaling = "),
+        (lambda c: c.update(rope_parameters={"rope_theta": 3}), "config.json: rope_parameters = "),
+        (lambda c: c.update(mystery=1), "config.json has mystery, which unitok does not know"),
+        (lambda c: c.update(text_config=[1]), "text_config must be an object"),
+        (lambda c: c.update(vocabulary_map=True), "vocabulary_map must be an object, not True"),
+        (lambda c: c["vq_config"].update(model_type="janus_vqgan"), "not 'emu3_vqgan'"),
+        (lambda c: c["vq_config"].update(num_res_blocks=None), "num_res_blocks must be a whole"),
+        (lambda c: c["vq_config"].update(attn_resolutions="3"), "attn_resolutions must be a list"),
         (lambda c: c.update(quantization_config={"bits": 4}), "unquantised"),
         (lambda c: c.update(tie_word_embeddings=True), "a head tied to the embedding"),
         (lambda c: c["vocabulary_map"].update({VISUAL.format(3): 9}), "000003.* the id 9"),
@@ -544,7 +580,7 @@ def set_text(key: str, value: object) -> Callable[[dict], object]:
 def test_a_config_that_does_not_fit_is_refused(wholes, change, message, tmp_path: Path):
     folder = copied(wholes["transformers"], tmp_path)
     edit(folder / "config.json", change)
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ValueError, match=rf"^{re.escape(str(folder))}.*{message}"):
         opened(folder)
 
 
@@ -552,6 +588,7 @@ def test_a_config_that_does_not_fit_is_refused(wholes, change, message, tmp_path
     ("change", "message"),
     [
         (lambda c: c.update(eol_token_id=5), "gives '<.extra_200.>' the id 5"),
+        (lambda c: c.update(image_area="large"), "image_area must be a whole number"),
         (lambda c: c.update(rope_scaling={"type": "linear", "factor": 2.0}), "rope scaling"),
         (lambda c: c.update(tie_word_embeddings=True), "a head tied to the embedding"),
     ],
@@ -568,6 +605,14 @@ def test_an_original_config_that_does_not_fit_is_refused(wholes, change, message
     [
         (lambda p: p.pop("image_mean"), "has no image_mean"),
         (lambda p: p.update(do_normalize=False), "do_normalize = False"),
+        (lambda p: p.update(do_center_crop=True), "do_center_crop = True"),
+        (lambda p: p.update(rescale_factor=1 / 127.5), "rescale_factor must be 1/255"),
+        (lambda p: p.update(mystery=1), "has mystery, which unitok does not know"),
+        (lambda p: p.update(max_pixels=0), "max_pixels must be a whole number above 0, not 0"),
+        (lambda p: p.update(min_pixels=10**6), "min_pixels 1000000 is more than max_pixels 1600"),
+        (lambda p: p.update(size={"max_pixels": 7}), "size says max_pixels 7, not 1600"),
+        (lambda p: p.update(image_std=[0.5, 0.0, 0.5]), "image_std must be above 0"),
+        (lambda p: p.update(image_mean=[0.5]), "image_mean must be one number or three"),
         (lambda p: p.update(spatial_factor=16), "spatial_factor 16, not 8"),
     ],
 )
@@ -584,6 +629,13 @@ def test_visual_tokens_in_another_order_are_refused(wholes, tmp_path: Path):
     names[5], names[6] = names[6], names[5]
     (folder / "emu3_vision_tokens.txt").write_text("\n".join(names))
     with pytest.raises(ValueError, match=r"last ids, in order; '<.visual token 000002.>' is"):
+        opened(folder)
+
+
+def test_visual_tokens_that_are_no_text_name_their_file(wholes, tmp_path: Path):
+    folder = copied(wholes["original"], tmp_path)
+    (folder / "emu3_vision_tokens.txt").write_bytes(b"\xff\xfe")
+    with pytest.raises(ValueError, match=r"emu3_vision_tokens\.txt is not text in UTF-8"):
         opened(folder)
 
 

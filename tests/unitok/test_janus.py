@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -88,6 +89,13 @@ def test_absent_sizes_are_those_of_transformers():
         ({"vision_config": {"use_qk_norm": True}}, "use_qk_norm = True is not supported"),
         ({"vision_config": {"hidden_act": "gelu_new"}}, "hidden_act = 'gelu_new'"),
         ({"vision_config": {"depth": 3}}, "depth = 3"),
+        ({"text_config": {"rope_parameters": {"partial_rotary_factor": 0.5}}}, "partial rotary"),
+        ({"text_config": {"rope_parameters": {"mrope_section": [1, 2]}}}, "rope scaling"),
+        ({"rope_scaling": {"type": "linear", "factor": 2}}, r"^config\.json: rope_scaling = "),
+        ({"rope_parameters": {"rope_type": "yarn"}}, r"^config\.json: rope_parameters = "),
+        ({"text_config": {"model_type": "gemma"}}, "text_config .*: model_type is 'gemma', not"),
+        ({"vision_config": {"model_type": "siglip_vision_model"}}, "'siglip_vision_model', not"),
+        ({"vq_config": {"model_type": "chameleon_vqgan"}}, "not 'janus_vqgan'"),
         ({"vision_config": {"num_image_tokens": 100}}, "a picture has 576 patches"),
         ({"vq_config": {"double_latent": True}}, "double_latent = True"),
     ],
@@ -99,11 +107,70 @@ def test_what_would_change_the_maths_is_refused(changes: dict, message: str):
 
 
 @pytest.mark.parametrize("place", [None, "text_config", "vision_config", "vq_config"])
-def test_a_setting_that_nobody_knows_is_warned_of(place: str | None):
+def test_a_setting_that_nobody_knows_is_refused(place: str | None):
     data = config_to_json(TINY, 5, "float32")
-    (data[place] if place else data)["mystery"] = 1
-    with pytest.warns(UserWarning, match=f"{place or 'config.json'}: .* the setting mystery"):
+    (data[place] if place else data)["mystery"] = None
+    where = f"{place} of config.json" if place else "config.json"
+    with pytest.raises(
+        ValueError, match=rf"^{where} has mystery, which unitok does not know; take"
+    ):
         config_from_json(data)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"text_config": [1]}, r"text_config must be an object, not \[1\]"),
+        ({"text_config": {"num_attention_heads": 0}}, "num_attention_heads must be .* not 0"),
+        ({"text_config": {"hidden_size": "64"}}, "hidden_size must be a whole number .* not '64'"),
+        ({"text_config": {"vocab_size": None}}, "vocab_size must be .* not None"),
+        ({"text_config": {"num_hidden_layers": True}}, "num_hidden_layers must be .* not True"),
+        ({"text_config": {"head_dim": 15}}, "heads of 15 numbers cannot be rotated"),
+        ({"text_config": {"rope_parameters": [2]}}, "rope_parameters must be an object"),
+        ({"text_config": {"rope_theta": 0}}, "rope_theta must be a number above 0, not 0"),
+        ({"text_config": {"rms_norm_eps": "1e-6"}}, "rms_norm_eps must be a number"),
+        ({"vision_config": {"patch_size": 0}}, "vision_config .*: patch_size must be .* not 0"),
+        ({"vision_config": {"mlp_ratio": float("nan")}}, "mlp_ratio must be a number above 0"),
+        ({"vq_config": {"channel_multiplier": 2}}, "channel_multiplier must be a list"),
+        ({"vq_config": {"channel_multiplier": [1, 0]}}, "channel_multiplier must be a list"),
+        ({"tie_word_embeddings": "no"}, "tie_word_embeddings must be true or false"),
+        ({"architectures": {}, "model_type": ["janus"]}, "setting has a wrong type or value"),
+    ],
+)
+def test_a_value_of_the_wrong_kind_is_named_with_its_place(
+    folder: Path, changes: dict, message: str
+):
+    data = json.loads((folder / "config.json").read_text())
+    for key, value in changes.items():
+        inner = data[key] if isinstance(value, dict) and key.endswith("_config") else {}
+        data[key] = inner | value if isinstance(value, dict) else value
+    (folder / "config.json").write_text(json.dumps(data))
+    with pytest.raises(ValueError, match=rf"^{re.escape(str(folder))}: .*{message}") as caught:
+        opened(folder)
+    assert "\n" not in str(caught.value)
+
+
+# All that the versions 4.4x of transformers write into every config and into every part of one.
+OLDER = """return_dict output_hidden_states output_attentions torchscript torch_dtype use_bfloat16
+    tf_legacy_loss pruned_heads tie_word_embeddings chunk_size_feed_forward is_encoder_decoder
+    is_decoder cross_attention_hidden_size add_cross_attention tie_encoder_decoder max_length
+    min_length do_sample early_stopping num_beams num_beam_groups diversity_penalty temperature
+    top_k top_p typical_p repetition_penalty length_penalty no_repeat_ngram_size
+    encoder_no_repeat_ngram_size bad_words_ids num_return_sequences output_scores
+    return_dict_in_generate forced_bos_token_id forced_eos_token_id remove_invalid_values
+    exponential_decay_length_penalty suppress_tokens begin_suppress_tokens architectures
+    finetuning_task id2label label2id tokenizer_class prefix bos_token_id pad_token_id eos_token_id
+    sep_token_id decoder_start_token_id task_specific_params problem_type _name_or_path
+    transformers_version _attn_implementation_autoset""".split()
+
+
+def test_what_older_versions_of_transformers_write_does_not_matter():
+    data = config_to_json(TINY, 5, "float32")
+    older = dict.fromkeys(OLDER)
+    data["text_config"] |= {"rope_scaling": None, "pretraining_tp": 1}
+    for place in ("text_config", "vision_config", "vq_config"):
+        data[place] = older | data[place]
+    assert config_from_json(older | data) == TINY
 
 
 @pytest.mark.parametrize("width", [33, 64, 1000, 1152])
@@ -212,6 +279,11 @@ def without(data: dict[str, Any], key: str) -> dict[str, Any]:
         ("aligner", {"projector_type": "linear"}, "projector_type = 'linear' is not supported"),
         ("gen_aligner", {"depth": 1}, "depth = 1 is not supported"),
         ("gen_vision", {"decoder_ch_mult": [1, 2]}, "differ"),
+        ("vision", {"mystery": 1}, "vision_config has mystery, which unitok does not know"),
+        ("vision", {"select_layer": -25}, "select_layer -25 is none of 24 layers"),
+        ("vision", {"select_layer": "last"}, "select_layer 'last' is none"),
+        ("vision", {"image_size": [384, 384]}, "image_size must be a whole number"),
+        ("gen_vision", {"image_token_size": 0}, "image_token_size must be a whole number"),
     ],
 )
 def test_what_would_change_the_originals_maths_is_refused(part: str, params: dict, message: str):
@@ -219,6 +291,35 @@ def test_what_would_change_the_originals_maths_is_refused(part: str, params: dic
     data[f"{part}_config"]["params"] |= params
     with pytest.raises(ValueError, match=message):
         read_original(data)
+
+
+def test_a_part_in_the_originals_words_is_checked_around_its_params():
+    for changes, message in (
+        ({"model_type": "clip"}, "vision_config: model_type is 'clip', not 'vision'"),
+        ({"layers": 12}, "vision_config has layers, which unitok does not know"),
+        ({"params": "abc"}, "vision_config: params must be an object, not 'abc'"),
+    ):
+        data = published()
+        data["vision_config"] |= changes
+        with pytest.raises(ValueError, match=message):
+            read_original(data)
+    data = published()
+    data["language_config"]["model_type"] = "gemma"
+    with pytest.raises(ValueError, match="model_type is 'gemma', not 'llama'"):
+        read_original(data)
+
+
+def test_absent_sizes_are_those_of_the_originals_code():
+    """CLIPVisionTower's image_size and MlpProjector's depth, which is one we cannot do."""
+    data = published()
+    del data["vision_config"]["params"]["image_size"]
+    vision = read_original(data).vision
+    assert (vision.image_size, vision.patches) == (336, 21 * 21)
+    for part in ("aligner", "gen_aligner"):
+        data = published()
+        del data[f"{part}_config"]["params"]["depth"]
+        with pytest.raises(ValueError, match=f"{part}_config: depth = 1 is not supported"):
+            read_original(data)
 
 
 def test_relatives_of_the_same_model_type_are_told_apart():
@@ -319,6 +420,23 @@ def test_a_model_carries_its_own_sampling(folder: Path):
     assert opened(folder).defaults.temperature == 0
 
 
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"temperature": "hot"}, "temperature must be a number, not 'hot'"),
+        ({"temperature": -1}, "temperature must be 0 or more"),
+        ({"top_k": 2.5}, "top_k must be a number, not 2.5"),
+        ({"top_p": 1.5}, "top_p must be above 0 and at most 1"),
+        ({"guidance_scale": [5]}, "guidance must be a number"),
+        ({"do_sample": "no"}, "do_sample must be true or false"),
+    ],
+)
+def test_sampling_that_makes_no_sense_is_refused(folder: Path, changes: dict, message: str):
+    edit(folder / "generation_config.json", **changes)
+    with pytest.raises(ValueError, match=f"generation_config.json: {message}"):
+        opened(folder)
+
+
 def test_files_that_do_not_fit_each_other_are_refused(folder: Path):
     edit(folder / "preprocessor_config.json", size={"height": 384, "width": 384})
     with pytest.raises(ValueError, match="differ in picture size"):
@@ -360,11 +478,21 @@ def test_a_preprocessor_may_stand_inside_the_processors_file(folder: Path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"do_normalize": False}, "do_normalize is false"),
-        ({"do_pad": False}, "do_pad is false"),
+        ({"do_normalize": False}, "do_normalize = False is not supported"),
+        ({"do_pad": False}, "do_pad = False is not supported"),
+        ({"do_center_crop": True}, "do_center_crop = True"),
+        ({"crop_size": {"height": 32, "width": 32}}, "crop_size = "),
+        ({"mystery": 1}, "has mystery, which unitok does not know"),
+        ({"size": {"height": 64, "width": 32}}, "must be square"),
+        ({"size": "64"}, "must be square, of a size in pixels, not '64'"),
+        ({"image_size": 32}, "size and image_size differ"),
+        ({"image_std": [0.5, 0.5, 0]}, "image_std must be above 0"),
+        ({"image_mean": [0.5]}, "image_mean must be one number or three"),
+        ({"image_mean": ["a"] * 3}, "image_mean must be one number or three"),
+        ({"min_size": 0}, "min_size must be a whole number above 0"),
         ({"rescale_factor": 1 / 127.5}, "rescale_factor must be 1/255"),
-        ({"resample": 2}, r"resample must be 3 \(bicubic\), not 2"),
-        ({"size": {"shortest_edge": 64}}, "no size of pictures"),
+        ({"resample": 2}, "resample = 2 is not supported; it must be 3"),
+        ({"size": {"shortest_edge": 64}}, "must be square"),
         ({"image_mean": None, "image_std": None}, "no image_mean and no image_std"),
     ],
 )

@@ -178,6 +178,8 @@ def test_large_pictures_are_halved_first_and_cut_in_the_middle(families: dict[st
         # int(1 * 1152 / 20000) = 0: none keeps a pixel, the first wastes the fewest
         ((1, 20000), (1, 2)),
         ((20000, 1), (1, 2)),
+        # 1 * 1152 / 1167 = 0.99 is no pixel, so that 1 x 3 keeps none either
+        ((1, 1167), (1, 2)),
     ],
 )
 def test_the_grid_keeps_most_pixels_and_wastes_the_fewest(size: tuple, grid: tuple):
@@ -194,6 +196,10 @@ def test_the_grid_keeps_most_pixels_and_wastes_the_fewest(size: tuple, grid: tup
         # 3 x 1: 81 x 27; 400 * 81 / 2000 = 16.2, 16 of 27: 5 on each side
         ((2000, 400), (17, 81)),
         ((800, 800), (54, 54)),
+        # 100 * 54 / 250 = 21.6, 21 of 27: 3 on each side, where 22 would leave 2
+        ((100, 250), (54, 21)),
+        # 100 * 54 / 400 = 13.5, 13 of 27: 7 on each side, where 14 would leave 6
+        ((400, 100), (13, 54)),
         ((1, 20000), (54, 1)),
         ((20000, 1), (0, 27)),  # the whole picture in one tile is all that is seen
     ],
@@ -318,6 +324,34 @@ def test_a_tokenizer_of_another_size_is_refused(folder: Path):
     write(folder / "tokenizer.json", tokenizer_json(names | {"<late>": REAL_SIZE}))
     with pytest.raises(ValueError, match="has 16865 ids, the model 16864"):
         opened(folder)
+
+
+def test_what_a_folder_says_of_sampling_is_followed(folder: Path):
+    assert (opened(folder).defaults.top_k, opened(folder).defaults.guidance) == (4000, 3.0)
+    write(folder / "generation_config.json", {"top_k": 7, "guidance_scale": 2.5})
+    defaults = opened(folder).defaults
+    assert (defaults.top_k, defaults.guidance, defaults.temperature) == (7, 2.5, 1.0)
+
+
+def test_a_preprocessor_of_either_encoder_may_be_there(folder: Path):
+    half = {"rescale_factor": 1 / 255, "image_mean": [0.5] * 3, "image_std": [0.5] * 3}
+    siglip = {"image_processor_type": "SiglipImageProcessor", "resample": 3, **half}
+    chameleon = {"resample": 1, "rescale_factor": 0.0078, "image_mean": 1.0, "image_std": 1.0}
+    side = VISION_CONFIG["image_size"]
+    path = folder / "preprocessor_config.json"
+    for data, right in ((siglip, side), (chameleon, 16)):
+        write(path, data | {"size": {"height": right, "width": right}})
+        opened(folder)
+        write(path, data | {"size": {"height": right + 1, "width": right + 1}})
+        with pytest.raises(ValueError, match=rf"asks for pictures of \[{right + 1}\] pixels"):
+            opened(folder)
+
+
+def test_an_encoder_of_another_class_is_refused():
+    with pytest.raises(ValueError, match="model_type is 'clip_vision_model', not 'siglip_vision"):
+        read_vision({"vision_config": {"model_type": "clip_vision_model"}})
+    with pytest.raises(ValueError, match="patch_size must be a whole number above 0, not 0"):
+        read_vision({"vision_config": {"patch_size": 0}})
 
 
 # --- through the API -----------------------------------------------------------------------------

@@ -25,6 +25,7 @@ from unitok_tokenizers.autoencoder import (
 )
 from unitok_tokenizers.image import make_image_tokenizer
 from unitok_tokenizers.quantizer import EuclideanQuantizer
+from unitok_tokenizers.taming import rename
 
 POINTS = 512  # compared with the codebook at a time: 512 x 32768 distances take 67 MB
 
@@ -448,20 +449,14 @@ def transformers_name(key: str) -> str:
 
     Shapes are equal but for `linear_in_transformers`.
     """
-    return _rename(key, TRANSFORMERS)
+    return rename(key, TRANSFORMERS)
 
 
 def original_name(key: str) -> str:
     """Our parameter's name -> its name in the folder Emu3-VisionTokenizer; shapes are equal."""
-    return _rename(key, ORIGINAL)
+    return rename(key, ORIGINAL)
 
 
 def linear_in_transformers(key: str) -> bool:
     """Whether transformers keeps this weight of a 1x1 convolution as a linear layer's, [C, C]."""
     return re.search(r"\.attentions?\.(\d+\.)?(q|k|v|proj)\.weight$", key) is not None
-
-
-def _rename(key: str, renames: Renames) -> str:
-    for pattern, replacement in renames:
-        key = re.sub(pattern, replacement, key)
-    return key

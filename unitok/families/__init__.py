@@ -19,6 +19,19 @@ def open_folder(folder: Path, device: str, dtype: torch.dtype) -> Family:
     """
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder}: no such folder")
+    try:
+        return load_family(folder, device, dtype)
+    except ValueError as error:
+        if str(error).startswith(str(folder)):
+            raise
+        raise ValueError(f"{folder}: {error}") from error
+    except (AttributeError, TypeError, LookupError, ArithmeticError) as error:
+        reason = f"{type(error).__name__}: {error}"
+        raise ValueError(f"{folder}: a setting has a wrong type or value ({reason})") from error
+
+
+def load_family(folder: Path, device: str, dtype: torch.dtype) -> Family:
+    """As `open_folder`, but messages may lack the folder's name."""
     config = read_json(folder / "config.json", optional=True)
     names = frozenset(path.name for path in folder.iterdir())
     for module in pkgutil.iter_modules(__path__, f"{__name__}."):

@@ -6,6 +6,7 @@ painted through one VQGAN. transformers' folders hold its encoder alone; with Me
 beside them they paint too.
 """
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -41,8 +42,27 @@ from unitok.families.chameleon_original import (
     open_original,
     read_params,
 )
-from unitok.families.family import Defaults, Drawing, Wish, painted_size
-from unitok.families.settings import check_settings, read_decoder
+from unitok.families.family import (
+    Defaults,
+    Drawing,
+    Wish,
+    check_ids,
+    painted_size,
+    with_sampling,
+)
+from unitok.families.llama import llama_names, read_decoder
+from unitok.families.settings import (
+    check_pixels,
+    check_settings,
+    flag,
+    read_colours,
+    read_pixels,
+    read_scale,
+    read_side,
+    section,
+    whole,
+    wholes,
+)
 from unitok.files import read_json
 from unitok.model import UnifiedModel
 from unitok.prompt import Line, LineBuilder, Message, ReadPicture
@@ -54,6 +74,7 @@ from unitok_tokenizers.text import TextTokenizer
 
 BOS, EOS = "<s>", "</s>"
 BEGIN_IMAGE, END_IMAGE, END_TURN = "<racm3:break>", "<eoss>", "<reserved08706>"
+MARKS = (BOS, EOS, BEGIN_IMAGE, END_IMAGE, END_TURN)
 IMAGE_NAME = re.compile("IMGIMG([A-J]+)Z")  # the letters are the digits of the code
 
 IMAGE_GUIDANCE = 1.2  # how far the pictures of the prompt steer; `Wish.guidance` is for its text
@@ -118,9 +139,9 @@ CHAMELEON = DecoderConfig(  # what transformers takes for absent settings: the 7
     norm_eps=1e-5,
     qk_norm=True,
 )
-# The last two steer training alone, or transformers' mask of image ids.
-ALSO = """swin_norm model_parallel_size vq_config vocabulary_map image_token_id vision_config
-    mask_image_logits z_loss_weight""".split()
+# Ids are found by name; the last two steer training alone, or transformers' mask of image ids.
+ALSO = """swin_norm model_parallel_size vq_config vocabulary_map image_token_id boi_token_id
+    eoi_token_id vision_config mask_image_logits z_loss_weight""".split()
 # Meta's names come after transformers' own: converted folders repeat the settings under them.
 VQ_READ = """embed_dim num_embeddings latent_channels resolution base_channels channel_multiplier
     num_res_blocks attn_resolutions n_embed z_channels ch ch_mult""".split()
@@ -137,44 +158,48 @@ VQ_NEUTRAL = {
     "tanh_out": (False,),
     "remap": (None,),
 }
-# Of vqgan.yaml, what is of use in training alone.
-VQ_TRAINING = "lossconfig ckpt_path ddconfig monitor scheduler_config ignore_keys".split()
+# Of vqgan.yaml, what is of use in training alone; converted folders repeat some of it.
+VQ_TRAINING = """lossconfig ckpt_path monitor scheduler_config ignore_keys image_key
+    colorize_nlabels lr_g_factor sane_index_shape""".split()
 
 
 def config_from_json(data: Mapping[str, Any]) -> tuple[DecoderConfig, AutoencoderConfig]:
     """The dictionary of config.json -> the sizes of the decoder and of the VQGAN's encoder.
 
     Raises:
-        ValueError: a setting that would change the maths.
+        ValueError: a setting that would change the maths or that we do not know, a value of the
+            wrong type.
     """
-    decoder = read_decoder(data, "config.json", CHAMELEON, also=ALSO)
-    if data.get("tie_word_embeddings"):
-        raise ValueError("config.json: tie_word_embeddings = True is not supported")
-    vq = read_autoencoder(data.get("vq_config") or {}, "vq_config of config.json")
-    return replace(decoder, post_norm=bool(data.get("swin_norm"))), vq
+    where = "config.json"
+    decoder = read_decoder(data, where, CHAMELEON, "chameleon", also=ALSO)
+    if flag(data, "tie_word_embeddings", False, where):
+        raise ValueError(f"{where}: tie_word_embeddings = True is not supported")
+    vq = read_autoencoder(section(data, "vq_config", where), f"vq_config of {where}")
+    return replace(decoder, post_norm=flag(data, "swin_norm", False, where)), vq
 
 
 def read_autoencoder(vq: Mapping[str, Any], where: str) -> AutoencoderConfig:
     """The settings of a VQGAN under transformers' names; it is taken to have no decoder.
 
     Raises:
-        ValueError: a setting that would change the maths.
+        ValueError: a setting that would change the maths or that we do not know, a value of the
+            wrong type.
     """
-    check_settings(vq, where, VQ_READ, VQ_NEUTRAL)
-    multiplier = tuple(vq.get("channel_multiplier") or (1, 1, 2, 2, 4))
-    resolution = vq.get("resolution", 512)
-    attention = list(vq.get("attn_resolutions") or [])
+    check_settings(vq, where, [*VQ_READ, *VQ_TRAINING], VQ_NEUTRAL, "chameleon_vqgan")
+    multiplier = wholes(vq, "channel_multiplier", (1, 1, 2, 2, 4), where)
+    resolution = whole(vq, "resolution", 512, where)
+    attention = vq.get("attn_resolutions") or []
     lowest = resolution // 2 ** (len(multiplier) - 1)
     if attention not in ([], [lowest]):
         raise ValueError(f"{where}: attn_resolutions {attention} is neither [] nor [{lowest}]")
     return AutoencoderConfig(
         image_size=resolution,
-        codebook_size=vq.get("num_embeddings", 8192),
-        code_dim=vq.get("embed_dim", 256),
-        latent_channels=vq.get("latent_channels", 256),
-        base_channels=vq.get("base_channels", 128),
+        codebook_size=whole(vq, "num_embeddings", 8192, where),
+        code_dim=whole(vq, "embed_dim", 256, where),
+        latent_channels=whole(vq, "latent_channels", 256, where),
+        base_channels=whole(vq, "base_channels", 128, where),
         channel_multiplier=multiplier,
-        res_blocks=vq.get("num_res_blocks", 2),
+        res_blocks=whole(vq, "num_res_blocks", 2, where),
         quantizer="euclidean",
         attention=bool(attention),
         decoder=False,
@@ -189,7 +214,7 @@ def read_vqgan_yaml(path: Path) -> AutoencoderConfig:
     """
     try:
         params = yaml.safe_load(path.read_text(encoding="utf-8"))["model"]["params"]
-        vq = {k: v for k, v in params.items() if k not in VQ_TRAINING} | params["ddconfig"]
+        vq = {k: v for k, v in params.items() if k != "ddconfig"} | params["ddconfig"]
         renamed = {
             "num_embeddings": vq["n_embed"],
             "latent_channels": vq["z_channels"],
@@ -205,14 +230,8 @@ def read_vqgan_yaml(path: Path) -> AutoencoderConfig:
 
 # Our names -> transformers' names.
 TRANSFORMERS = (
-    (r"^text_embedding\.", "model.embed_tokens."),
-    (r"^text_head\.", "lm_head."),
-    (r"^decoder\.norm\.", "model.norm."),
-    (r"^decoder\.blocks\.(\d+)\.attention_norm\.", r"model.layers.\1.input_layernorm."),
-    (r"^decoder\.blocks\.(\d+)\.mlp_norm\.", r"model.layers.\1.post_attention_layernorm."),
+    *llama_names("model", "lm_head"),
     (r"^decoder\.blocks\.(\d+)\.attention\.(\w_norm)\.", r"model.layers.\1.self_attn.\2."),
-    (r"^decoder\.blocks\.(\d+)\.attention\.(\w)\.", r"model.layers.\1.self_attn.\2_proj."),
-    (r"^decoder\.blocks\.(\d+)\.mlp\.(\w+)\.", r"model.layers.\1.mlp.\2_proj."),
 )
 TRANSFORMERS_VQGAN = "model.vqmodel."
 # Whole names of transformers' folders that we do not use; the first if vqgan.ckpt is there.
@@ -318,6 +337,34 @@ def to_pixels(image: Image.Image) -> Tensor:
     return torch.from_numpy(np.array(image)).permute(2, 0, 1).float() / 255
 
 
+# transformers' ChameleonImageProcessor rounds 2/255 down; we do what Meta's code does.
+SCALES = (2 / 255, 0.0078)
+LANCZOS = int(Image.Resampling.LANCZOS)
+
+
+def check_preprocessor(folder: Path, size: int, resample: Sequence[int] = (LANCZOS,)) -> None:
+    """Raise ValueError if a folder asks for other pixels than the middle of `size` in [-1, 1].
+
+    It may say nothing. resample: the filters it may name.
+    """
+    data, where = read_pixels(folder)
+    if not data:
+        return
+    neutral = {"do_center_crop": (None, True), "resample": (None, *resample)}
+    check_pixels(data, where, ("size", "crop_size"), neutral)
+    shortest = data.get("size")
+    if isinstance(shortest, Mapping) and "shortest_edge" in shortest:
+        shortest = shortest["shortest_edge"]
+    sides = [read_side(s, where) for s in (shortest, data.get("crop_size")) if s is not None]
+    if any(side != size for side in sides):
+        raise ValueError(f"{where} asks for pictures of {sides} pixels, not {size}")
+    mean, std = read_colours(data, where)
+    byte = read_scale(data, where)
+    is_known = any(all(math.isclose(byte / s, scale) for s in std) for scale in SCALES)
+    if not is_known or not all(math.isclose(m, s) for m, s in zip(mean, std, strict=True)):
+        raise ValueError(f"{where}: its pixels do not lie in [-1, 1], as Chameleon's do")
+
+
 # --- the family ----------------------------------------------------------------------------------
 
 
@@ -333,7 +380,7 @@ class Chameleon:
     ) -> None:
         self.name, self.model, self.tokenizer, self.defaults = name, model, tokenizer, defaults
         self.bos, self.eos, self.begin_image, self.end_image, self.end_turn = map(
-            tokenizer.id, (BOS, EOS, BEGIN_IMAGE, END_IMAGE, END_TURN)
+            tokenizer.id, MARKS
         )
         image, text = model.vocabulary.image_range, model.vocabulary.text_range
         self.image_range = IdRange(image.start, image.stop)
@@ -480,8 +527,15 @@ def load_transformers(folder: Path, device: str, dtype: torch.dtype) -> Chameleo
         )
     tokenizer = load_tokenizer(folder)
     vqgan = find_file(folder, "vqgan.ckpt")
+    check_preprocessor(folder, config_from_json(data)[1].image_size)
+    defaults = read_defaults(folder, DEFAULTS)
     model = fill_transformers(folder, data, tokenizer, vqgan, device, dtype, Additions())
-    return Chameleon(folder.name, model, tokenizer)
+    return Chameleon(folder.name, model, tokenizer, defaults)
+
+
+def read_defaults(folder: Path, defaults: Defaults) -> Defaults:
+    """The defaults of a family, with what generation_config.json says, if it is there."""
+    return with_sampling(defaults, read_json(folder / "generation_config.json", optional=True))
 
 
 @dataclass(frozen=True)
@@ -514,8 +568,10 @@ def fill_transformers(
     """
     decoder, codec = config_from_json(data)
     decoder = replace(decoder, max_positions=max(decoder.max_positions, added.min_positions))
-    ids = read_image_ids(data.get("vocabulary_map"), f"{folder}: vocabulary_map of config.json")
+    names = section(data, "vocabulary_map", "config.json")
+    ids = read_image_ids(names, f"{folder}: vocabulary_map of config.json")
     check_words(folder, tokenizer, decoder, ids)
+    check_names(folder, tokenizer, names)
     tensors: Tensors = open_tensors(folder)
     # Conversions of Anole keep the decoder, though transformers' class has none.
     paints = vqgan is not None or f"{TRANSFORMERS_VQGAN}decoder.conv_in.weight" in tensors.names
@@ -536,7 +592,7 @@ def load_original(folder: Path, device: str, dtype: torch.dtype) -> Chameleon:
         need_file(folder, file) for file in ("text_tokenizer.json", "vqgan.yaml", "vqgan.ckpt")
     )
     params = read_params(folder)
-    ids = read_image_ids(read_json(words).get("model", {}).get("vocab"), str(words))
+    ids = read_image_ids(section(read_json(words), "model", str(words)).get("vocab"), str(words))
     tokenizer, decoder = (
         TextTokenizer.load(words),
         config_from_params(params, str(folder), CHAMELEON),
@@ -569,7 +625,9 @@ def make_config(
 
 def find_file(folder: Path, name: str) -> Path | None:
     """A file of the tokenizers, in one of the places where people keep it."""
-    places = (folder, folder / "tokenizer", folder.parent.parent / "tokenizer")
+    places, outer = [folder, folder / "tokenizer"], folder.absolute().parent
+    if outer.name == "models":  # one model of Meta's download
+        places.append(outer.parent / "tokenizer")
     return next((place / name for place in places if (place / name).is_file()), None)
 
 
@@ -598,11 +656,31 @@ def check_words(
     folder: Path, tokenizer: TextTokenizer, decoder: DecoderConfig, ids: ImageIds
 ) -> None:
     """Raise ValueError if the text tokenizer has too many ids, or marks among the image ids."""
-    if tokenizer.size > decoder.vocab_size:
-        raise ValueError(
-            f"{folder}: the tokenizer has {tokenizer.size} ids, the model {decoder.vocab_size}"
-        )
+    check_ids(folder, tokenizer, decoder)
     image = range(ids.start, ids.start + len(ids.codes))
-    strays = [t for t in (BOS, EOS, BEGIN_IMAGE, END_IMAGE, END_TURN) if tokenizer.id(t) in image]
+    strays = [mark for mark in MARKS if tokenizer.id(mark) in image]
     if strays:
         raise ValueError(f"{folder}: {strays[0]} of the tokenizer is an image id of the model")
+
+
+def check_names(folder: Path, tokenizer: TextTokenizer, names: Mapping[str, Any]) -> None:
+    """Raise ValueError if config.json gives a mark or an image token another id than the tokenizer.
+
+    Image tokens may be unknown to the tokenizer: no text holds them.
+    """
+    for name, id in names.items():
+        if name not in MARKS and not IMAGE_NAME.fullmatch(name):
+            continue
+        if (found := find_id(tokenizer, name)) not in (None, id):
+            raise ValueError(
+                f"{folder}: vocabulary_map of config.json gives {name} the id {id}, the tokenizer "
+                f"{found}"
+            )
+
+
+def find_id(tokenizer: TextTokenizer, name: str) -> int | None:
+    """Id of a token; None if there is none."""
+    try:
+        return tokenizer.id(name)
+    except ValueError:
+        return None

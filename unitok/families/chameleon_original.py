@@ -14,6 +14,7 @@ from torch import Tensor
 
 from unitok.checkpoint import Tensors, TorchFile
 from unitok.config import DecoderConfig
+from unitok.families.settings import check_settings, flag, real, section, whole
 from unitok.files import read_json
 
 ORIGINAL_WEIGHTS = re.compile(r"consolidated(\.\d\d)?\.pth")
@@ -33,12 +34,52 @@ ORIGINAL = (
 )
 ORIGINAL_DROPPED = (r"rope\.freqs",)
 
+READ = """dim n_layers n_heads n_kv_heads vocab_size ffn_dim_multiplier multiple_of norm_eps
+    rope_theta qk_normalization swin_norm model_parallel_size""".split()
+# What other models of Meta's have in such files, and what Chameleon's code does always.
+NEUTRAL = {
+    "activation": (None, "swiglu", "silu"),
+    "alpha_depth": (None, "disabled"),
+    "attention_bias": (None, False),
+    "attn_bias_type": (None, "causal"),
+    "lora_args": (None,),
+    "moe": (None, False),
+    "moe_args": (None,),
+    "non_linearity": (None, "swiglu"),
+    "norm_affine": (None, True),
+    "norm_type": (None, "rmsnorm"),
+    "output_size": (None, -1),
+    "pre_norm": (None, True),
+    "quantization": (None,),
+    "quantization_args": (None,),
+    "rope_scaling": (None,),
+    "rope_scaling_factor": (None, 1.0),
+    "sliding_window": (None,),
+    "use_rope": (None, True),
+    "use_scaled_rope": (None, False),
+    "weight_tying": (None, False),
+}
+TRAINING = """custom_bwd deterministic_attn efficient_attn init_device init_use_depth
+    init_use_gaussian layer_ckpt loss_parallel max_batch_size max_length max_seq_len max_seqlen
+    recompute_attn recompute_fc1_out recompute_fc3_out residual_dropout seed sequence_parallel
+    vocab_parallel""".split()
+
 
 def read_params(folder: Path) -> dict[str, Any]:
-    """The settings of a model: those of params.json, and what merging its files changed."""
-    params = read_json(folder / "params.json")
-    model = params.get("model", {})
-    return {**params, **model, **read_json(folder / "consolidate_params.json", optional=True)}
+    """The settings of a model: those of params.json, and what merging its files changed.
+
+    Raises:
+        ValueError: a setting that would change the maths; one that we do not know beside the
+            sizes. Around them a file may tell of the training run what it will.
+    """
+    where = f"{folder / 'params.json'}"
+    params = read_json(Path(where))
+    merged = read_json(folder / "consolidate_params.json", optional=True)
+    model = section(params, "model", where) or params
+    check_settings(model, where, [*READ, *TRAINING], NEUTRAL)
+    for around in (params, merged):
+        check_settings(around, where, around.keys() - NEUTRAL.keys(), NEUTRAL)
+    return {**params, **model, **merged}
 
 
 def config_from_params(
@@ -49,27 +90,28 @@ def config_from_params(
     absent: what holds of Meta's code and stands in no file: the context.
 
     Raises:
-        ValueError: one is missing.
+        ValueError: one is missing, or of the wrong type.
     """
+    file, stated = f"{where}: params.json", {k: v for k, v in params.items() if v is not None}
     needed = ("dim", "n_layers", "n_heads", "vocab_size")
     if missing := [key for key in needed if key not in params]:
-        raise ValueError(f"{where}: params.json has no {' and no '.join(missing)}")
-    dim, heads = params["dim"], params["n_heads"]
-    width = int((params.get("ffn_dim_multiplier") or 1) * int(2 * 4 * dim / 3))
-    multiple = params.get("multiple_of", 256)
+        raise ValueError(f"{file} has no {' and no '.join(missing)}")
+    dim, heads = (whole(params, key, 1, file) for key in ("dim", "n_heads"))
+    width = int(real(stated, "ffn_dim_multiplier", 1, file) * int(2 * 4 * dim / 3))
+    multiple = whole(params, "multiple_of", 256, file)
     return replace(
         absent,
-        vocab_size=params["vocab_size"],
+        vocab_size=whole(params, "vocab_size", 1, file),
         hidden_size=dim,
         intermediate_size=(width + multiple - 1) // multiple * multiple,
-        layers=params["n_layers"],
+        layers=whole(params, "n_layers", 1, file),
         heads=heads,
-        kv_heads=params.get("n_kv_heads") or heads,
+        kv_heads=whole(stated, "n_kv_heads", heads, file),
         head_dim=dim // heads,
-        rope_theta=float(params.get("rope_theta", 10000.0)),
-        norm_eps=params.get("norm_eps", 1e-5),
-        qk_norm=bool(params.get("qk_normalization")),
-        post_norm=bool(params.get("swin_norm")),
+        rope_theta=float(real(params, "rope_theta", 10000.0, file)),
+        norm_eps=real(params, "norm_eps", 1e-5, file),
+        qk_norm=flag(params, "qk_normalization", False, file),
+        post_norm=flag(params, "swin_norm", False, file),
     )
 
 
@@ -100,6 +142,12 @@ class ParallelFiles:
             return tuple(self._join(parts, name).shape)
         except RuntimeError:
             raise ValueError(f"{self.source}: the slices of {name} do not fit together") from None
+
+    def dtype(self, name: str) -> str:
+        kinds = {file.dtype(name) for file in self._files}
+        if len(kinds) > 1:
+            raise ValueError(f"{self.source}: the slices of {name} are of several types")
+        return kinds.pop()
 
     def tensor(self, name: str) -> Tensor:
         return self._join([file.tensor(name) for file in self._files], name)

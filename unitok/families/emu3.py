@@ -26,8 +26,20 @@ from torch import Tensor
 
 from unitok.checkpoint import Layout, Shards, Stored, Tensors, fill, open_tensors, ready, renaming
 from unitok.config import DecoderConfig, ModelConfig
-from unitok.families.family import Defaults, Drawing, Wish
-from unitok.families.settings import check_settings, read_decoder
+from unitok.families.family import Defaults, Drawing, Wish, check_ids, with_sampling
+from unitok.families.llama import llama_names, read_decoder
+from unitok.families.settings import (
+    Colour,
+    check_pixels,
+    check_scale,
+    check_settings,
+    flag,
+    need_pixels,
+    read_colours,
+    section,
+    whole,
+    wholes,
+)
 from unitok.files import read_json
 from unitok.model import UnifiedModel
 from unitok.prompt import Line, LineBuilder, Message, ReadPicture
@@ -45,6 +57,7 @@ NEGATIVE = (
 )
 VISUAL = "<|visual token {:06d}|>"
 AREA = 720 * 720  # of a drawing, in pixels
+TIED = "a head tied to the embedding is not Emu3's"
 
 
 # --- prompts -------------------------------------------------------------------------------------
@@ -193,32 +206,27 @@ ORIGINAL_IDS = {
 
 
 def image_tokenizer_config(
-    settings: Mapping[str, Any], where: str, pixels: Mapping[str, Any]
+    settings: Mapping[str, Any], where: str, model_type: str, colours: tuple[Colour, Colour]
 ) -> Emu3TokenizerConfig:
-    """vq_config, by transformers' names, and the preprocessor's settings -> the codec's config.
+    """vq_config, by transformers' names, and the preprocessor's colours -> the codec's config.
 
     Raises:
-        ValueError: a setting that would change the maths, or sizes that do not fit.
+        ValueError: a setting that would change the maths or that we do not know, a value of the
+            wrong type, or sizes that do not fit.
     """
-    check_settings(settings, where, VQ_READ, VQ_NEUTRAL)
+    check_settings(settings, where, VQ_READ, VQ_NEUTRAL, model_type)
     return Emu3TokenizerConfig(
-        codebook_size=settings.get("codebook_size", 32768),
-        code_dim=settings.get("embed_dim", 4),
-        latent_channels=settings.get("latent_channels", 4),
-        base_channels=settings.get("base_channels", 256),
-        channel_multiplier=tuple(settings.get("channel_multiplier", (1, 2, 2, 4))),
-        res_blocks=settings.get("num_res_blocks", 2),
-        attention_stages=tuple(settings.get("attn_resolutions", (3,))),
-        temporal_downsample=settings.get("temporal_downsample_factor", 4),
-        mean=three(pixels["image_mean"]),
-        std=three(pixels["image_std"]),
+        codebook_size=whole(settings, "codebook_size", 32768, where),
+        code_dim=whole(settings, "embed_dim", 4, where),
+        latent_channels=whole(settings, "latent_channels", 4, where),
+        base_channels=whole(settings, "base_channels", 256, where),
+        channel_multiplier=wholes(settings, "channel_multiplier", (1, 2, 2, 4), where),
+        res_blocks=whole(settings, "num_res_blocks", 2, where),
+        attention_stages=wholes(settings, "attn_resolutions", (3,), where, least=0),
+        temporal_downsample=whole(settings, "temporal_downsample_factor", 4, where),
+        mean=colours[0],
+        std=colours[1],
     )
-
-
-def three(value: float | Sequence[float]) -> tuple[float, float, float]:
-    """A value for each colour, which a file may give once for all."""
-    red, green, blue = [value] * 3 if isinstance(value, int | float) else value
-    return red, green, blue
 
 
 # --- the tokenizer of the original ---------------------------------------------------------------
@@ -246,7 +254,10 @@ def read_tiktoken(folder: Path) -> TextTokenizer:
         if not file.is_file():
             raise FileNotFoundError(f"{file} is missing; the folder is not complete")
     ranks = read_ranks(files[0])
-    visual = [line.strip() for line in files[1].read_text(encoding="utf-8").splitlines()]
+    try:
+        visual = [line.strip() for line in files[1].read_text(encoding="utf-8").splitlines()]
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{files[1]} is not text in UTF-8: {error}") from None
     tokenizer = Tokenizer(byte_bpe(ranks))
     tokenizer.normalizer = normalizers.NFC()
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence([
@@ -314,15 +325,7 @@ def make_layout(trunk: str, head: str, codec_key: Callable[[str], Stored]) -> La
 
     codec_key: where a parameter of the image tokenizer lies.
     """
-    decoder = renaming([
-        (r"^text_embedding\.", f"{trunk}.embed_tokens."),
-        (r"^text_head\.", f"{head}."),
-        (r"^decoder\.norm\.", f"{trunk}.norm."),
-        (r"^decoder\.blocks\.(\d+)\.attention_norm\.", rf"{trunk}.layers.\1.input_layernorm."),
-        (r"^decoder\.blocks\.(\d+)\.mlp_norm\.", rf"{trunk}.layers.\1.post_attention_layernorm."),
-        (r"^decoder\.blocks\.(\d+)\.attention\.(\w)\.", rf"{trunk}.layers.\1.self_attn.\2_proj."),
-        (r"^decoder\.blocks\.(\d+)\.mlp\.(\w+)\.", rf"{trunk}.layers.\1.mlp.\2_proj."),
-    ])  # fmt: skip
+    decoder = renaming(llama_names(trunk, head))
 
     def stored(key: str) -> Stored:
         inner = key.removeprefix("image_tokenizer.")
@@ -353,17 +356,9 @@ ORIGINAL = make_layout("model", "lm_head", lambda key: Stored(codec.original_nam
 
 # --- pictures ------------------------------------------------------------------------------------
 
-PIXELS_READ = """image_mean image_std min_pixels max_pixels spatial_factor size
-    image_processor_type""".split()
-PIXELS_NEUTRAL = {
-    "do_resize": (True,),
-    "do_rescale": (True,),
-    "do_normalize": (True,),
-    "rescale_factor": (1 / 255,),
-    "resample": (int(Image.Resampling.BICUBIC),),
-    "do_convert_rgb": (True, False),
-    "do_pad": (True, False),  # of pictures in a batch; here each is read alone
-}
+# do_pad is of pictures in a batch; here each is read alone.
+PIXELS_READ = "min_pixels max_pixels spatial_factor size do_pad".split()
+PIXELS_NEUTRAL = {"resample": (None, int(Image.Resampling.BICUBIC))}
 
 
 @dataclass(frozen=True)
@@ -405,15 +400,22 @@ class Preprocessor:
 
 
 def preprocessor_from_json(data: Mapping[str, Any], where: str) -> Preprocessor:
-    """The settings of Emu3ImageProcessor; of its normalisation, it only sees that it is there."""
-    check_settings(data, where, PIXELS_READ, PIXELS_NEUTRAL)
-    if missing := [key for key in ("image_mean", "image_std") if key not in data]:
-        raise ValueError(f"{where} has no {' and no '.join(missing)}")
-    return Preprocessor(
-        factor=data.get("spatial_factor", 8),
-        min_pixels=data.get("min_pixels", 512 * 512),
-        max_pixels=data.get("max_pixels", 1024 * 1024),
-    )
+    """The settings of Emu3ImageProcessor but for its normalisation, which is the codec's.
+
+    Raises:
+        ValueError: a setting that this preprocessor does not have.
+    """
+    check_pixels(data, where, PIXELS_READ, PIXELS_NEUTRAL)
+    check_scale(data, where)
+    bounds, repeated = Preprocessor(), section(data, "size", where)
+    least = whole(data, "min_pixels", bounds.min_pixels, where)
+    most = whole(data, "max_pixels", bounds.max_pixels, where)
+    for key, value in {"min_pixels": least, "max_pixels": most}.items():
+        if repeated.get(key, value) != value:
+            raise ValueError(f"{where}: size says {key} {repeated[key]}, not {value}")
+    if least > most:
+        raise ValueError(f"{where}: min_pixels {least} is more than max_pixels {most}")
+    return Preprocessor(whole(data, "spatial_factor", bounds.factor, where), least, most)
 
 
 # --- folders -------------------------------------------------------------------------------------
@@ -439,21 +441,20 @@ class Contents:
 
 def read_transformers(folder: Path, config: Mapping[str, Any]) -> Contents:
     """A folder of Emu3ForConditionalGeneration."""
-    check_settings(config, "config.json", READ)
-    text, vq = (config.get(f"{part}_config") or {} for part in ("text", "vq"))
-    processor = read_json(folder / "processor_config.json", optional=True)
-    pixels, where = processor.get("image_processor"), "processor_config.json"
-    if pixels is None:
-        where = "preprocessor_config.json"
-        pixels = read_json(folder / where)
-    preprocess = preprocessor_from_json(pixels, where)
+    file = "config.json"
+    check_settings(config, file, READ, model_type="emu3")
+    text, vq = (section(config, f"{part}_config", file) for part in ("text", "vq"))
+    if flag(text, "tie_word_embeddings", False, f"text_config of {file}"):
+        raise ValueError(f"{folder}: {TIED}")
+    pixels, where = need_pixels(folder)
+    preprocess, colours = preprocessor_from_json(pixels, where), read_colours(pixels, where)
     tensors = open_tensors(folder)
     return Contents(
-        decoder=read_decoder(text, "text_config", EMU3),
-        image_tokenizer=image_tokenizer_config(vq, "vq_config", pixels),
+        decoder=read_decoder(text, f"text_config of {file}", EMU3, "emu3_text_model"),
+        image_tokenizer=image_tokenizer_config(vq, f"vq_config of {file}", "emu3_vqgan", colours),
         preprocess=preprocess,
         template=Template(TextTokenizer.load(folder), full_stop=""),
-        ids=config.get("vocabulary_map") or {},
+        ids=section(config, "vocabulary_map", file),
         area=AREA,
         tensors=tensors,
         layout=transformers_layout(tensors.names),
@@ -464,19 +465,19 @@ def read_transformers(folder: Path, config: Mapping[str, Any]) -> Contents:
 def read_original(folder: Path, config: Mapping[str, Any]) -> Contents:
     """A folder of BAAI/Emu3-Gen or -Chat, with its vision tokenizer inside."""
     inner = find_vision_folder(folder)
-    where = f"{inner.name}/preprocessor_config.json"
-    pixels, settings = (read_json(inner / n) for n in ("preprocessor_config.json", "config.json"))
-    preprocess = preprocessor_from_json(pixels, where)
+    pixels, where = need_pixels(inner)
+    preprocess, colours = preprocessor_from_json(pixels, where), read_colours(pixels, where)
+    settings, file = read_json(inner / "config.json"), f"{inner / 'config.json'}"
     settings = {VQ_ORIGINAL.get(key, key): value for key, value in settings.items()}
     template = Template(read_tiktoken(folder), full_stop=".")
     ids = {getattr(template, at): config[key] for key, at in ORIGINAL_IDS.items() if key in config}
     return Contents(
-        decoder=read_decoder(config, "config.json", EMU3, also=(*ORIGINAL_IDS, "image_area")),
-        image_tokenizer=image_tokenizer_config(settings, f"{inner.name}/config.json", pixels),
+        decoder=read_decoder(config, "config.json", EMU3, "Emu3", (*ORIGINAL_IDS, "image_area")),
+        image_tokenizer=image_tokenizer_config(settings, file, "Emu3VisionVQ", colours),
         preprocess=preprocess,
         template=template,
         ids=ids,
-        area=config.get("image_area", AREA),
+        area=whole(config, "image_area", AREA, "config.json"),
         tensors=Shards([open_tensors(folder), open_tensors(inner)], str(folder)),
         layout=ORIGINAL,
         dropped=codec.DROPPED,
@@ -512,10 +513,6 @@ def find_image_start(contents: Contents) -> int:
         raise ValueError(
             f"the {codes} visual tokens must be the tokenizer's last ids, in order; "
             f"{wrong[0]!r} is {found[wrong[0]]} of {tokenizer.size}"
-        )
-    if tokenizer.size > contents.decoder.vocab_size:
-        raise ValueError(
-            f"the tokenizer has {tokenizer.size} ids, the model {contents.decoder.vocab_size}"
         )
     return start
 
@@ -612,14 +609,17 @@ def load(folder: Path, device: str, dtype: torch.dtype) -> Emu3:
         ValueError: a file does not fit the others.
     """
     config = read_json(folder / "config.json")
-    if config.get("tie_word_embeddings"):
-        raise ValueError(f"{folder}: a head tied to the embedding is not Emu3's")
+    if flag(config, "tie_word_embeddings", False, f"{folder / 'config.json'}"):
+        raise ValueError(f"{folder}: {TIED}")
     is_original = config.get("model_type") == "Emu3"
     contents = (read_original if is_original else read_transformers)(folder, config)
     step, factor = contents.image_tokenizer.downsample, contents.preprocess.factor
     if factor != step:
         raise ValueError(f"{folder}: the preprocessor has spatial_factor {factor}, not {step}")
+    generation = read_json(folder / "generation_config.json", optional=True)
+    defaults = defaults_from_json(generation, contents.template.full_stop)
     start = find_image_start(contents)
+    check_ids(folder, contents.template.tokenizer, contents.decoder)
     with torch.device("meta"):
         model = UnifiedModel(
             ModelConfig(contents.decoder, None, contents.image_tokenizer, image_start=start)
@@ -627,8 +627,6 @@ def load(folder: Path, device: str, dtype: torch.dtype) -> Emu3:
     # The image tokenizer stays in float32, as in BAAI's script: in fewer bits it gives other ids.
     exact = "image_tokenizer."
     fill(model, contents.tensors, contents.layout, dtype, device, contents.dropped, exact)
-    generation = read_json(folder / "generation_config.json", optional=True)
-    defaults = defaults_from_json(generation, contents.template.full_stop)
     return Emu3(
         name=folder.name,
         model=ready(model, device),
@@ -641,14 +639,8 @@ def load(folder: Path, device: str, dtype: torch.dtype) -> Emu3:
 
 def defaults_from_json(generation: Mapping[str, Any], full_stop: str) -> Defaults:
     """generation_config.json; for what it leaves open, the original's image_generation.py."""
-    top_k = generation.get("top_k")
-    return Defaults(
-        temperature=generation.get("temperature", 1.0)
-        if generation.get("do_sample", True)
-        else 0.0,
-        top_k=2048 if top_k is None else top_k,
-        top_p=generation.get("top_p") or 1.0,
-        guidance=generation.get("guidance_scale") or 3.0,
-        question="Please describe the image" + ("" if full_stop else "."),
-        system=SYSTEM,
+    question = "Please describe the image" + ("" if full_stop else ".")
+    own = Defaults(
+        temperature=1.0, top_k=2048, top_p=1.0, guidance=3.0, question=question, system=SYSTEM
     )
+    return with_sampling(own, generation)

@@ -5,17 +5,19 @@ config.json (empty if there is none) and the file names of a folder whether it i
 and a function `load(folder, device, dtype)`, which opens it. `open_folder` finds the module.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from PIL import Image
 from torch import Tensor
 
+from unitok.config import DecoderConfig
+from unitok.families.settings import flag, is_real, is_whole
 from unitok.model import UnifiedModel
 from unitok.prompt import Line, Message, ReadPicture
-from unitok_engine import Plan
+from unitok_engine import Plan, Sampling
 from unitok_tokenizers.text import TextTokenizer
 
 
@@ -34,6 +36,30 @@ class Defaults:
     question: str
     system: str
     known_words: frozenset[str] | None = None
+
+
+def with_sampling(defaults: Defaults, generation: Mapping[str, Any]) -> Defaults:
+    """The defaults, but for what generation_config.json says of sampling; null says nothing.
+
+    Raises:
+        ValueError: a value is no number, or out of range.
+    """
+    where = "generation_config.json"
+    keys = {key: key for key in ("temperature", "top_k", "top_p")} | {"guidance_scale": "guidance"}
+    stated = {
+        ours: generation[key] for key, ours in keys.items() if generation.get(key) is not None
+    }
+    for key, value in stated.items():
+        if not (is_whole(value, 0) if key == "top_k" else is_real(value)):
+            raise ValueError(f"{where}: {key} must be a number, not {value!r}")
+    if not flag(generation, "do_sample", True, where):
+        stated["temperature"] = 0.0
+    made = replace(defaults, **stated)
+    try:
+        Sampling(made.temperature, made.top_k, made.top_p)
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from None
+    return made
 
 
 @dataclass(frozen=True)
@@ -109,4 +135,12 @@ def painted_size(wish: Wish, size: tuple[int, int]) -> None:
         raise ValueError(
             f"this model paints {size[0]} x {size[1]} pixels only, "
             f"not {wish.size[0]} x {wish.size[1]}"
+        )
+
+
+def check_ids(folder: Path, tokenizer: TextTokenizer, decoder: DecoderConfig) -> None:
+    """Raise ValueError if the text tokenizer has ids that the model has not."""
+    if tokenizer.size > decoder.vocab_size:
+        raise ValueError(
+            f"{folder}: the tokenizer has {tokenizer.size} ids, the model {decoder.vocab_size}"
         )

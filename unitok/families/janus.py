@@ -29,8 +29,28 @@ from unitok.checkpoint import (
 )
 from unitok.config import JanusConfig, VisionConfig
 from unitok.families import janus_original
-from unitok.families.family import Defaults, Drawing, Wish, painted_size
-from unitok.families.settings import LLAMA, check_settings, read_decoder
+from unitok.families.family import (
+    Defaults,
+    Drawing,
+    Wish,
+    check_ids,
+    painted_size,
+    with_sampling,
+)
+from unitok.families.llama import LLAMA, llama_names, read_decoder
+from unitok.families.settings import (
+    check_pixels,
+    check_scale,
+    check_settings,
+    flag,
+    need_pixels,
+    read_colours,
+    read_side,
+    real,
+    section,
+    whole,
+    wholes,
+)
 from unitok.files import read_json
 from unitok.model import UnifiedModel
 from unitok.pictures import digest
@@ -48,17 +68,10 @@ QUESTION = "Describe the picture."  # of ours: the papers name none
 BICUBIC = int(Image.Resampling.BICUBIC)
 
 # Our names -> transformers' names, applied in order.
-LAYERS = "model.language_model.layers."
 VISION = "model.vision_model."
 SEEING = rf"{VISION}encoder.layers.\1."
 TRANSFORMERS = renaming([
-    (r"^text_embedding\.", "model.language_model.embed_tokens."),
-    (r"^text_head\.", "lm_head."),
-    (r"^decoder\.norm\.", "model.language_model.norm."),
-    (r"^decoder\.blocks\.(\d+)\.attention_norm\.", rf"{LAYERS}\1.input_layernorm."),
-    (r"^decoder\.blocks\.(\d+)\.mlp_norm\.", rf"{LAYERS}\1.post_attention_layernorm."),
-    (r"^decoder\.blocks\.(\d+)\.attention\.(\w)\.", rf"{LAYERS}\1.self_attn.\2_proj."),
-    (r"^decoder\.blocks\.(\d+)\.mlp\.(\w+)\.", rf"{LAYERS}\1.mlp.\2_proj."),
+    *llama_names("model.language_model", "lm_head"),
     (r"^image_embedding\.", "model.generation_embeddings."),
     (r"^image_aligner\.fc1\.", "model.generation_aligner.fc1."),
     (r"^image_aligner\.fc2\.", "model.generation_aligner.hidden_layers.0."),
@@ -277,19 +290,22 @@ def config_to_json(
 
 READ = {"text_config", "vision_config", "vq_config", "image_token_id", "tie_word_embeddings"}
 VISION_READ = """image_size patch_size hidden_size mlp_ratio num_hidden_layers num_attention_heads
-    layer_norm_eps projection_dim num_image_tokens""".split()
+    layer_norm_eps projection_dim num_image_tokens vision_use_head""".split()
 VISION_NEUTRAL = {
     "hidden_act": ("gelu",),
     "num_channels": (3,),
     "attention_bias": (True,),
-    "use_qk_norm": (False,),
+    "use_qk_norm": (None, False),
     "depth": (2,),
     "hidden_dropout_rate": (0.0,),
     "projection_dropout": (0.0,),
 }
+# What follows from other sizes is seen in the shapes of the weights.
 VQ_READ = """embed_dim num_embeddings latent_channels base_channels channel_multiplier
     num_res_blocks encoder patch_width num_patches projection_dim image_token_embed_dim""".split()
 VQ_NEUTRAL = {
+    "attn_resolutions": (None,),
+    "attn_type": ("vanilla",),
     "double_latent": (False,),
     "in_channels": (3,),
     "out_channels": (3,),
@@ -302,44 +318,55 @@ def config_from_json(data: Mapping[str, Any]) -> JanusConfig:
     """The dictionary of config.json -> JanusConfig; absent keys take transformers' defaults.
 
     Raises:
-        ValueError: another model type, or a setting that would change the maths.
+        ValueError: another model type, a setting that would change the maths or that we do not
+            know, a value of the wrong type.
     """
+    where = "config.json"
     if data.get("model_type") != "janus":
         raise ValueError(f"model_type is {data.get('model_type')!r}; this loader reads 'janus'")
-    text, vision, vq = (data.get(f"{part}_config") or {} for part in ("text", "vision", "vq"))
-    check_settings(data, "config.json", READ)
-    check_settings(vision, "vision_config", VISION_READ, VISION_NEUTRAL)
-    check_settings(vq, "vq_config", VQ_READ, VQ_NEUTRAL)
-    decoder = read_decoder(text, "text_config", LLAMA)
-    width = vision.get("hidden_size", 1024)
+    check_settings(data, where, READ, model_type="janus")
+    text = section(data, "text_config", where)
+    decoder = read_decoder(text, f"text_config of {where}", LLAMA, "llama")
+    reading = read_vision(section(data, "vision_config", where), f"vision_config of {where}")
+    vq = section(data, "vq_config", where)
+    return JanusConfig(decoder, reading, read_painting(vq, f"vq_config of {where}", reading))
+
+
+def read_vision(vision: Mapping[str, Any], where: str) -> VisionConfig:
+    check_settings(vision, where, VISION_READ, VISION_NEUTRAL, "janus_vision_model")
+    width = whole(vision, "hidden_size", 1024, where)
     reading = VisionConfig(
-        image_size=vision.get("image_size", 384),
-        patch_size=vision.get("patch_size", 16),
+        image_size=whole(vision, "image_size", 384, where),
+        patch_size=whole(vision, "patch_size", 16, where),
         hidden_size=width,
-        intermediate_size=int(width * vision.get("mlp_ratio", 4.0)),
-        layers=vision.get("num_hidden_layers", 24),
-        heads=vision.get("num_attention_heads", 16),
-        norm_eps=vision.get("layer_norm_eps", 1e-6),
+        intermediate_size=int(width * real(vision, "mlp_ratio", 4.0, where)),
+        layers=whole(vision, "num_hidden_layers", 24, where),
+        heads=whole(vision, "num_attention_heads", 16, where),
+        norm_eps=real(vision, "layer_norm_eps", 1e-6, where),
     )
     if vision.get("num_image_tokens", reading.patches) != reading.patches:
         raise ValueError(
-            f"vision_config: num_image_tokens is {vision['num_image_tokens']}, but a picture has "
+            f"{where}: num_image_tokens is {vision['num_image_tokens']}, but a picture has "
             f"{reading.patches} patches"
         )
-    multiplier = tuple(vq.get("channel_multiplier", (1, 1, 2, 2, 4)))
-    painting = AutoencoderConfig(
+    return reading
+
+
+def read_painting(vq: Mapping[str, Any], where: str, reading: VisionConfig) -> AutoencoderConfig:
+    check_settings(vq, where, VQ_READ, VQ_NEUTRAL, "janus_vqgan")
+    multiplier = wholes(vq, "channel_multiplier", (1, 1, 2, 2, 4), where)
+    return AutoencoderConfig(
         # transformers sets the painted grid to that of the patches read.
         image_size=reading.image_size // reading.patch_size * 2 ** (len(multiplier) - 1),
-        codebook_size=vq.get("num_embeddings", 16384),
-        code_dim=vq.get("embed_dim", 8),
-        latent_channels=vq.get("latent_channels", 256),
-        base_channels=vq.get("base_channels", 128),
+        codebook_size=whole(vq, "num_embeddings", 16384, where),
+        code_dim=whole(vq, "embed_dim", 8, where),
+        latent_channels=whole(vq, "latent_channels", 256, where),
+        base_channels=whole(vq, "base_channels", 128, where),
         channel_multiplier=multiplier,
-        res_blocks=vq.get("num_res_blocks", 2),
+        res_blocks=whole(vq, "num_res_blocks", 2, where),
         encoder=vq.get("encoder", "conv"),
-        patch_width=vq.get("patch_width", 256),
+        patch_width=whole(vq, "patch_width", 256, where),
     )
-    return JanusConfig(decoder, reading, painting)
 
 
 # --- weights -------------------------------------------------------------------------------------
@@ -361,13 +388,21 @@ class Format:
 
 FORMATS = {
     "transformers": Format(
-        TRANSFORMERS, (), config_from_json, lambda data: data.get("tie_word_embeddings", True)
+        TRANSFORMERS,
+        (),
+        config_from_json,
+        lambda data: flag(data, "tie_word_embeddings", True, "config.json"),
     ),
     "original": Format(
         janus_original.layout,
         janus_original.DROPPED,
         janus_original.config_from_json,
-        lambda data: (data.get("language_config") or {}).get("tie_word_embeddings", False),
+        lambda data: flag(
+            section(data, "language_config", "config.json"),
+            "tie_word_embeddings",
+            False,
+            "language_config of config.json",
+        ),
     ),
 }
 MODEL_TYPES = {"janus": FORMATS["transformers"], "multi_modality": FORMATS["original"]}
@@ -605,11 +640,7 @@ def load(folder: Path, device: str, dtype: torch.dtype) -> Janus:
             f"{folder}: preprocessor_config.json and config.json differ in picture size"
         )
     tokenizer = TextTokenizer.load(folder)
-    if tokenizer.size > config.decoder.vocab_size:
-        raise ValueError(
-            f"{folder}: the tokenizer has {tokenizer.size} ids, "
-            f"the model {config.decoder.vocab_size}"
-        )
+    check_ids(folder, tokenizer, config.decoder)
     user, assistant = read_roles(folder, tokenizer)
     template = Template(tokenizer, config.vision.patches, user=user, assistant=assistant)
     template.check()
@@ -625,37 +656,28 @@ def read_preprocessor(folder: Path) -> Preprocessor:
     """From preprocessor_config.json or, as transformers 5 writes it, inside processor_config.json.
 
     Raises:
-        FileNotFoundError: neither is there; a guess would silently change what the model sees.
+        FileNotFoundError: neither is there.
         ValueError: a setting that this preprocessor does not have.
     """
-    inside = read_json(folder / "processor_config.json", optional=True).get("image_processor")
-    if isinstance(inside, Mapping) and not (folder / "preprocessor_config.json").is_file():
-        return preprocessor_from_json(inside)
-    return preprocessor_from_json(read_json(folder / "preprocessor_config.json"))
+    return preprocessor_from_json(*need_pixels(folder))
 
 
-STEPS = ("do_resize", "do_pad", "do_rescale", "do_normalize")
+PIXELS_NEUTRAL = {"do_pad": (None, True), "resample": (None, BICUBIC)}
 
 
-def preprocessor_from_json(data: Mapping[str, Any]) -> Preprocessor:
-    where = "preprocessor_config.json"
-    size = data.get("size", 384)
-    size = size.get("height") if isinstance(size, Mapping) else data.get("image_size", size)
-    if not isinstance(size, int):
-        raise ValueError(f"{where} has no size of pictures")
-    if missing := [key for key in ("image_mean", "image_std") if key not in data]:
-        raise ValueError(f"{where} has no {' and no '.join(missing)}")
-    if skipped := [step for step in STEPS if data.get(step) is False]:
-        raise ValueError(f"{where}: {skipped[0]} is false; Janus's pictures need that step")
-    if abs(data.get("rescale_factor", 1 / 255) * 255 - 1) > 1e-6:
-        raise ValueError(f"{where}: rescale_factor must be 1/255, not {data['rescale_factor']}")
-    if data.get("resample", BICUBIC) not in (None, BICUBIC):
-        raise ValueError(f"{where}: resample must be {BICUBIC} (bicubic), not {data['resample']}")
+def preprocessor_from_json(data: Mapping[str, Any], where: str) -> Preprocessor:
+    """The settings of transformers' JanusImageProcessor or of DeepSeek's VLMImageProcessor."""
+    check_pixels(data, where, ("size", "image_size", "min_size"), PIXELS_NEUTRAL)
+    check_scale(data, where)
+    sides = {read_side(data[key], where) for key in ("size", "image_size") if key in data}
+    if len(sides) > 1:
+        raise ValueError(f"{where}: size and image_size differ")
+    mean, std = read_colours(data, where)
     return Preprocessor(
-        image_size=size,
-        mean=tuple(data["image_mean"]),
-        std=tuple(data["image_std"]),
-        min_size=data.get("min_size", 14),
+        image_size=next(iter(sides), 384),
+        mean=mean,
+        std=std,
+        min_size=whole(data, "min_size", 14, where),
     )
 
 
@@ -708,17 +730,16 @@ def name_tokens(path: Path, template: Template) -> None:
 
 def defaults_from_json(generation: Mapping[str, Any], extra: Mapping[str, Any]) -> Defaults:
     """Sampling from generation_config.json; what only we know from unitok.json."""
-    return Defaults(
-        temperature=generation.get("temperature", 1.0)
-        if generation.get("do_sample", True)
-        else 0.0,
-        top_k=generation.get("top_k") or 0,
-        top_p=generation.get("top_p") or 1.0,
-        guidance=generation.get("guidance_scale") or 5.0,
+    own = Defaults(
+        temperature=1.0,
+        top_k=0,
+        top_p=1.0,
+        guidance=5.0,
         question=extra.get("question", QUESTION),
         system=extra.get("system", SYSTEM),
         known_words=frozenset(extra["known_words"]) if "known_words" in extra else None,
     )
+    return with_sampling(own, generation)
 
 
 def generation_to_json(template: Template, defaults: Defaults) -> dict[str, Any]:

@@ -13,13 +13,13 @@ from typing import Any
 
 from unitok.checkpoint import Stored, renaming
 from unitok.config import JanusConfig, VisionConfig
-from unitok.families.settings import LLAMA, check_settings, read_decoder
+from unitok.families.llama import LLAMA, llama_names, read_decoder
+from unitok.families.settings import check_settings, real, section, whole, wholes
 from unitok_tokenizers.autoencoder import AutoencoderConfig
 from unitok_tokenizers.llamagen import original_name
 
 # --- names ---------------------------------------------------------------------------------------
 
-LANGUAGE = "language_model.model."
 TOWER = "vision_model.vision_tower."
 PAINTING = "gen_vision_model."
 FUSED = ("q", "k", "v")  # one tensor, in this order
@@ -29,13 +29,7 @@ DROPPED = (
 )
 
 names = renaming([
-    (r"^text_embedding\.", f"{LANGUAGE}embed_tokens."),
-    (r"^text_head\.", "language_model.lm_head."),
-    (r"^decoder\.norm\.", f"{LANGUAGE}norm."),
-    (r"^decoder\.blocks\.(\d+)\.attention_norm\.", rf"{LANGUAGE}layers.\1.input_layernorm."),
-    (r"^decoder\.blocks\.(\d+)\.mlp_norm\.", rf"{LANGUAGE}layers.\1.post_attention_layernorm."),
-    (r"^decoder\.blocks\.(\d+)\.attention\.(\w)\.", rf"{LANGUAGE}layers.\1.self_attn.\2_proj."),
-    (r"^decoder\.blocks\.(\d+)\.mlp\.(\w+)\.", rf"{LANGUAGE}layers.\1.mlp.\2_proj."),
+    *llama_names("language_model.model", "language_model.lm_head"),
     (r"^image_embedding\.", "gen_embed."),
     (r"^image_aligner\.fc1\.", "gen_aligner.layers.0."),
     (r"^image_aligner\.fc2\.", "gen_aligner.layers.2."),
@@ -105,9 +99,11 @@ def config_from_json(data: Mapping[str, Any]) -> JanusConfig:
     """The dictionary of config.json -> JanusConfig; absent values are those of the original's code.
 
     Raises:
-        ValueError: another model, or a setting that would change the maths.
+        ValueError: another model, a setting that would change the maths or that we do not know, a
+            value of the wrong type.
     """
-    check_settings(data, "config.json", READ)
+    where = "config.json"
+    check_settings(data, where, READ, model_type="multi_modality")
     params = {part: read_part(data, part, cls) for part, cls in CLASSES.items()}
     for part in ("aligner", "gen_aligner"):
         stated = {"depth": 1, **params[part]}
@@ -116,7 +112,8 @@ def config_from_json(data: Mapping[str, Any]) -> JanusConfig:
         params["gen_head"], "gen_head_config", ["n_embed", "image_token_embed", "image_token_size"]
     )
     reading = read_tower(params["vision"])
-    decoder = read_decoder(data.get("language_config") or {}, "language_config", LLAMA)
+    language = section(data, "language_config", where)
+    decoder = read_decoder(language, f"language_config of {where}", LLAMA, "llama")
     return JanusConfig(decoder, reading, read_painting(params["gen_vision"], reading))
 
 
@@ -130,7 +127,8 @@ def read_part(data: Mapping[str, Any], part: str, cls: str) -> Mapping[str, Any]
         )
     if cls not in str(config.get("cls")):
         raise ValueError(f"{part}_config: cls is {config.get('cls')!r}; Janus's is {cls!r}")
-    return config.get("params") or {}
+    check_settings(config, f"{part}_config", ["cls", "params"], model_type=part)
+    return section(config, "params", f"{part}_config")
 
 
 def read_tower(params: Mapping[str, Any]) -> VisionConfig:
@@ -139,33 +137,37 @@ def read_tower(params: Mapping[str, Any]) -> VisionConfig:
     if name not in TOWERS:
         raise ValueError(f"{where}: model_name must be one of {', '.join(TOWERS)}, not {name!r}")
     sizes = {**TOWERS[name], **params}
-    layers, select = sizes["layers"], params.get("select_layer", -2)
+    width, layers = (whole(sizes, key, 1, where) for key in ("width", "layers"))
+    select = params.get("select_layer", -2)
+    if not isinstance(select, int) or select < -layers:
+        raise ValueError(f"{where}: select_layer {select!r} is none of {layers} layers")
     return VisionConfig(
-        image_size=params.get("image_size", 336),
-        patch_size=sizes["patch_size"],
-        hidden_size=sizes["width"],
-        intermediate_size=int(sizes["width"] * sizes["mlp_ratio"]),
+        image_size=whole(params, "image_size", 336, where),
+        patch_size=whole(sizes, "patch_size", 1, where),
+        hidden_size=width,
+        intermediate_size=int(width * real(sizes, "mlp_ratio", 1, where)),
         layers=min(layers, layers + select + 1 if select <= 0 else select),
-        heads=sizes["heads"],
+        heads=whole(sizes, "heads", 1, where),
     )
 
 
 def read_painting(params: Mapping[str, Any], reading: VisionConfig) -> AutoencoderConfig:
-    check_settings(params, "gen_vision_config", VQ_READ, {})
-    multiplier = tuple(params.get("encoder_ch_mult", VQ16.channel_multiplier))
-    if tuple(params.get("decoder_ch_mult", multiplier)) != multiplier:
-        raise ValueError("gen_vision_config: encoder_ch_mult and decoder_ch_mult differ")
+    where = "gen_vision_config"
+    check_settings(params, where, VQ_READ, {})
+    multiplier = wholes(params, "encoder_ch_mult", VQ16.channel_multiplier, where)
+    if wholes(params, "decoder_ch_mult", multiplier, where) != multiplier:
+        raise ValueError(f"{where}: encoder_ch_mult and decoder_ch_mult differ")
     return AutoencoderConfig(
         # As many codes are painted as patches are read.
         image_size=reading.image_size // reading.patch_size * 2 ** (len(multiplier) - 1),
-        codebook_size=params.get("image_token_size", VQ16.codebook_size),
-        code_dim=params.get("n_embed", VQ16.code_dim),
-        latent_channels=params.get("z_channels", VQ16.latent_channels),
-        base_channels=params.get("ch", VQ16.base_channels),
+        codebook_size=whole(params, "image_token_size", VQ16.codebook_size, where),
+        code_dim=whole(params, "n_embed", VQ16.code_dim, where),
+        latent_channels=whole(params, "z_channels", VQ16.latent_channels, where),
+        base_channels=whole(params, "ch", VQ16.base_channels, where),
         channel_multiplier=multiplier,
-        res_blocks=params.get("num_res_blocks", VQ16.res_blocks),
+        res_blocks=whole(params, "num_res_blocks", VQ16.res_blocks, where),
         encoder=params.get("encoder", VQ16.encoder),
-        patch_width=params.get("patch_width", VQ16.patch_width),
+        patch_width=whole(params, "patch_width", VQ16.patch_width, where),
     )
 
 

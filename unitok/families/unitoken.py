@@ -17,19 +17,23 @@ from torch import Tensor
 
 from unitok.config import VisionConfig
 from unitok.families.chameleon import (
+    LANCZOS,
     TRANSFORMERS,
     Additions,
     Chameleon,
     architecture,
     centre_square,
+    check_preprocessor,
+    config_from_json,
     fill_transformers,
     is_unitoken,
     load_tokenizer,
     need_file,
+    read_defaults,
     to_pixels,
 )
 from unitok.families.family import Defaults, Drawing, Wish
-from unitok.families.settings import check_settings
+from unitok.families.settings import check_settings, read_pixels, real, section, whole
 from unitok.files import read_json
 from unitok.model import UnifiedModel
 from unitok.pictures import digest
@@ -42,6 +46,7 @@ SEPARATOR = "<sentinel:0>"  # between the ids and the features of a picture
 NEW_LINE = "<reserved08799>"  # closes each row of a picture
 SIZE_TOKEN = "<reserved{:05d}>"  # of 8800 + n: a side is n times 32 pixels
 FIRST_SIZE = 8800
+BICUBIC = int(Image.Resampling.BICUBIC)
 ANSWER = 16853  # begins an answer that paints; the reference gives the number alone
 REQUEST = "Generate an image according to the following prompt:\n{}"
 DEFAULTS = Defaults(
@@ -70,7 +75,7 @@ SIGLIP = VisionConfig(  # so400m-patch14-384; UniToken's config.json does not re
     activation="gelu_tanh",
 )
 VISION_READ = """image_size patch_size hidden_size intermediate_size num_hidden_layers
-    num_attention_heads layer_norm_eps""".split()
+    num_attention_heads layer_norm_eps vision_use_head""".split()
 VISION_NEUTRAL = {"hidden_act": ("gelu_pytorch_tanh",), "num_channels": (3,)}
 
 LAYER = r"vit.encoder.layers.\1."
@@ -92,18 +97,19 @@ def read_vision(config: Mapping[str, Any]) -> VisionConfig:
     """The sizes of SigLIP: so400m's, unless config.json has a vision_config.
 
     Raises:
-        ValueError: a setting that would change the maths.
+        ValueError: a setting that would change the maths or that we do not know, a value of the
+            wrong type.
     """
-    vision = config.get("vision_config") or {}
-    check_settings(vision, "vision_config of config.json", VISION_READ, VISION_NEUTRAL)
+    vision, where = section(config, "vision_config", "config.json"), "vision_config of config.json"
+    check_settings(vision, where, VISION_READ, VISION_NEUTRAL, "siglip_vision_model")
     return VisionConfig(
-        image_size=vision.get("image_size", SIGLIP.image_size),
-        patch_size=vision.get("patch_size", SIGLIP.patch_size),
-        hidden_size=vision.get("hidden_size", SIGLIP.hidden_size),
-        intermediate_size=vision.get("intermediate_size", SIGLIP.intermediate_size),
-        layers=vision.get("num_hidden_layers", SIGLIP.layers),
-        heads=vision.get("num_attention_heads", SIGLIP.heads),
-        norm_eps=vision.get("layer_norm_eps", SIGLIP.norm_eps),
+        image_size=whole(vision, "image_size", SIGLIP.image_size, where),
+        patch_size=whole(vision, "patch_size", SIGLIP.patch_size, where),
+        hidden_size=whole(vision, "hidden_size", SIGLIP.hidden_size, where),
+        intermediate_size=whole(vision, "intermediate_size", SIGLIP.intermediate_size, where),
+        layers=whole(vision, "num_hidden_layers", SIGLIP.layers, where),
+        heads=whole(vision, "num_attention_heads", SIGLIP.heads, where),
+        norm_eps=real(vision, "layer_norm_eps", SIGLIP.norm_eps, where),
         activation=SIGLIP.activation,
     )
 
@@ -207,13 +213,18 @@ class UniToken(Chameleon):
     """
 
     def __init__(
-        self, name: str, model: UnifiedModel, tokenizer: TextTokenizer, anyres: bool
+        self,
+        name: str,
+        model: UnifiedModel,
+        tokenizer: TextTokenizer,
+        defaults: Defaults,
+        anyres: bool,
     ) -> None:
         self.separator, self.new_line = map(tokenizer.id, (SEPARATOR, NEW_LINE))
         side = model.image_tokenizer.config.grid // 2  # in units of 32 pixels
         self.size_token = tokenizer.id(SIZE_TOKEN.format(FIRST_SIZE + side))
         self.anyres = anyres
-        super().__init__(name, model, tokenizer, DEFAULTS)
+        super().__init__(name, model, tokenizer, defaults)
 
     # -- reading
 
@@ -335,7 +346,12 @@ def load(folder: Path, device: str, dtype: torch.dtype) -> UniToken:
         raise ValueError(f"{folder}: the tokenizer has no id {ANSWER}, which begins a drawing")
     anyres = architecture(data).endswith("AnyRes")
     longest = ANYRES_POSITIONS if anyres else 0
-    added = Additions(read_vision(data), RENAMES, DROPPED, longest)
+    added = Additions(vision := read_vision(data), RENAMES, DROPPED, longest)
     vqgan = need_file(folder, "vqgan.ckpt")
+    # A file may be of either encoder; Chameleon's names a filter that UniToken does not use.
+    is_siglip = str(read_pixels(folder)[0].get("image_processor_type")).startswith("Siglip")
+    side = vision.image_size if is_siglip else config_from_json(data)[1].image_size
+    check_preprocessor(folder, side, resample=(LANCZOS, BICUBIC))
+    defaults = read_defaults(folder, DEFAULTS)
     model = fill_transformers(folder, data, tokenizer, vqgan, device, dtype, added)
-    return UniToken(folder.name, model, tokenizer, anyres)
+    return UniToken(folder.name, model, tokenizer, defaults, anyres)
