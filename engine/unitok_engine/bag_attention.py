@@ -11,7 +11,6 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from torch.nn.functional import embedding_bag
 
 from unitok_engine.batch import Batch
 from unitok_engine.layout import BagMajor
@@ -49,24 +48,13 @@ class BagGroup:
         index, size = self._index, self._layout.block_size
         index.prepare(q.shape[1])
         key_table, value_table = self._layout.tables[layer]
-        scores = embedding_bag(
-            index.key_rows,
-            key_table,
-            index.key_bags,
-            mode="sum",
-            per_sample_weights=index.per_block(q).flatten(),
-        )
+        scores = _weighted_sums(key_table, index.key_rows, index.key_bags, index.per_block(q))
         scores = index.padded(scores.view(-1, q.shape[1], size)).transpose(1, 2)
         # fp32 from here on: [lines, heads, width, block_size], masked behind each line's end.
         scores = torch.add(self._mask, scores, alpha=q.shape[2] ** -0.5)
         weights = scores.flatten(2).softmax(-1).to(q.dtype)
-        out = embedding_bag(
-            index.value_rows,
-            value_table,
-            index.value_bags,
-            mode="sum",
-            per_sample_weights=index.existing(weights.view(-1, size)).flatten(),
-        )
+        weights = index.existing(weights.view(-1, size))
+        out = _weighted_sums(value_table, index.value_rows, index.value_bags, weights)
         return out.view(q.shape)
 
 
@@ -141,6 +129,12 @@ class BagIndex:
         if self._owners is None:
             return weights
         return weights.index_select(0, self._existing_rows)
+
+
+def _weighted_sums(table: Tensor, rows: Tensor, bags: Tensor, weights: Tensor) -> Tensor:
+    """Rows of a table, weighted and summed bag by bag: [bags, table's width]."""
+    # Straight to the kernel: the function in torch.nn.functional checks its arguments for long.
+    return torch.embedding_bag(table, rows, bags, False, 0, False, weights.reshape(-1))[0]
 
 
 def _owners(widths: Sequence[int]) -> tuple[Tensor, Tensor]:

@@ -58,6 +58,9 @@ def sample(logits: Tensor, id_range: IdRange, picks: Sequence[Pick]) -> list[Cho
     finite = mixed.isfinite().all(dim=1)
     scores = filtered(_masked(_penalised(mixed.nan_to_num(), picks), picks), picks)
     ids = choose(scores, id_range, picks)
+    if not any(pick.logprob or pick.branch_logprob for pick in picks):
+        chosen = torch.where(finite, ids, -1).tolist()
+        return [Choice(id if id >= 0 else None) for id in chosen]
     chosen = (ids - id_range.start)[:, None]
     nothing = torch.zeros_like(finite)
     logprobs = branch_logprobs = nothing
@@ -178,12 +181,12 @@ def gumbel(keys: Tensor, id_range: IdRange) -> Tensor:
 def hashed_uniform(keys: Tensor, id_range: IdRange) -> Tensor:
     """Uniform noise [s, size] fp32 in (0, 1), the same bits on every device."""
     ids = torch.arange(id_range.start, id_range.stop, device=keys.device)
-    x = keys[:, None] + ids * _signed(_GOLDEN)
-    x = (x ^ _shift(x, 30)).mul_(_signed(_MIX_1))
-    x = (x ^ _shift(x, 27)).mul_(_signed(_MIX_2))
-    x = x ^ _shift(x, 31)
+    x = keys[:, None] + ids.mul_(_signed(_GOLDEN))
+    x = x.bitwise_xor_(_shift(x, 30)).mul_(_signed(_MIX_1))
+    x = x.bitwise_xor_(_shift(x, 27)).mul_(_signed(_MIX_2))
+    # Its last step changes none of the 23 bits that are kept.
     # 23 bits and a half are exact in fp32, so neither 0 nor 1 is ever reached.
-    return (_shift(x, 41).float() + 0.5) * 2.0**-23
+    return _shift(x, 41).float().add_(0.5).mul_(2.0**-23)
 
 
 def _penalised(scores: Tensor, picks: Sequence[Pick]) -> Tensor:
@@ -215,7 +218,7 @@ def _column(values: Sequence[float], like: Tensor) -> Tensor:
 
 def _shift(x: Tensor, bits: int) -> Tensor:
     """Logical shift right: torch's own copies the sign."""
-    return (x >> bits) & ((1 << (64 - bits)) - 1)
+    return (x >> bits).bitwise_and_((1 << (64 - bits)) - 1)
 
 
 def _mix_int(x: int) -> int:
