@@ -45,6 +45,13 @@ class VisionConfig:
     norm_eps: float = 1e-6
     activation: Activation = "gelu"
 
+    def __post_init__(self) -> None:
+        if self.hidden_size % self.heads:
+            raise ValueError(
+                f"the vision encoder's hidden_size ({self.hidden_size}) must be a multiple of its "
+                f"heads ({self.heads})"
+            )
+
     @property
     def patches(self) -> int:
         """Features per picture."""

@@ -193,6 +193,8 @@ def test_features_replace_the_placeholders_in_the_engine(model: UnifiedModel):
 def test_sizes_that_do_not_fit_are_refused():
     with pytest.raises(ValueError, match="multiple of kv_heads"):
         DecoderConfig(10, 8, 8, 1, heads=4, kv_heads=3, head_dim=2, max_positions=8)
+    with pytest.raises(ValueError, match="multiple of its heads"):
+        dataclasses.replace(TINY.vision, heads=3)
     vision = dataclasses.replace(TINY.vision, patch_size=8)
     with pytest.raises(ValueError, match="64 patches to read but 16 codes to paint"):
         JanusConfig(TINY.decoder, vision, TINY.image_tokenizer)
