@@ -82,14 +82,14 @@ def write_folder(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     placeholder = TextTokenizer.load(DEFAULT_FOLDER).id(janus.Template.placeholder)
     janus.save_config(JANUS_PRO_1B, folder, placeholder, torch.bfloat16)
-    preprocessor = janus.preprocessor_to_json(JANUS_PRO_1B.vision.image_size)
+    preprocessor = janus.Preprocessor(JANUS_PRO_1B.vision.image_size).to_json("transformers")
     (folder / "preprocessor_config.json").write_text(json.dumps(preprocessor, indent=2) + "\n")
     for name in ("tokenizer.json", "tokenizer_config.json"):
         shutil.copyfile(DEFAULT_FOLDER / name, folder / name)
     torch.manual_seed(0)
     with torch.device("meta"):
         shapes = parameters(UnifiedModel(JANUS_PRO_1B))
-    names = {janus.TRANSFORMERS(key).name: value for key, value in shapes.items()}
+    names = {janus.layout(key).name: value for key, value in shapes.items()}
     write_tensors({name: random_weight(name, like) for name, like in names.items()}, folder)
 
 

@@ -39,7 +39,7 @@ def download(repository: str) -> Path:
     kind = next((w for w in WEIGHTS if any(Path(f).match(w) for f in files)), WEIGHTS[0])
     try:
         return Path(snapshot_download(repository, allow_patterns=[*PATTERNS, kind]))
-    except Exception as error:
+    except Exception as error:  # as above: the reason is told, whatever its class
         raise OSError(f"{repository}: the download broke off: {first_line(error)}") from None
 
 
@@ -47,7 +47,7 @@ def earlier_download(repository: str, why: Exception) -> Path:
     """What is in the hub's cache, when the hub itself cannot be asked."""
     try:
         return Path(snapshot_download(repository, local_files_only=True))
-    except Exception:
+    except Exception:  # there is none; why the hub could not be asked says more than that
         raise FileNotFoundError(
             f"{repository}: no such folder here, and the hub did not give it: {first_line(why)}"
         ) from None

@@ -71,6 +71,6 @@ def _compute_together(features: Sequence[Features]) -> dict[str, Tensor]:
         try:
             made = compute_many([one.payload for one in group])
             vectors |= {one.digest: made[i] for i, one in enumerate(group)}
-        except Exception:
+        except Exception:  # the caller's code: each is computed alone, and its error is told there
             continue
     return vectors

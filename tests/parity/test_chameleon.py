@@ -35,6 +35,8 @@ from tests.unitok.tiny_chameleon import (
     VQ_CONFIG,
     image_name,
     meta_tensors,
+    noise,
+    opened,
     randomise,
     save_vqgan,
     tiny_model,
@@ -46,7 +48,7 @@ from tests.unitok.tiny_chameleon import (
 )
 from unitok.checkpoint import check_names, check_shapes, parameters
 from unitok.config import ModelConfig
-from unitok.families import Wish, open_folder
+from unitok.families import Wish
 from unitok.families.chameleon import (
     CHAMELEON,
     TRANSFORMERS,
@@ -150,17 +152,6 @@ def whole_vqgan(reference: Any) -> dict[str, Tensor]:
     ours = vqgan_tensors(tiny_model())
     assert theirs.keys() == {k for k in ours if not k.startswith("decoder.")}
     return ours | theirs
-
-
-def opened(folder: Path) -> Chameleon:
-    family = open_folder(folder, "cpu", torch.float32)
-    assert isinstance(family, Chameleon)
-    return family
-
-
-def noise(width: int, height: int, seed: int = 0) -> Image.Image:
-    generator = np.random.default_rng(seed)
-    return Image.fromarray(generator.integers(0, 256, (height, width, 3), dtype=np.uint8))
 
 
 def to_reference(picture: Image.Image) -> Tensor:

@@ -25,6 +25,8 @@ from tests.unitok.tiny_chameleon import (
     VQ_CONFIG,
     config_json,
     image_name,
+    noise,
+    opened,
     save_tiny,
     save_vqgan,
     tiny_model,
@@ -78,17 +80,6 @@ def family(whole: Path) -> Chameleon:
 def folder(whole: Path, tmp_path: Path) -> Path:
     """A copy to spoil."""
     return Path(shutil.copytree(whole, tmp_path / "tiny"))
-
-
-def opened(folder: Path) -> Chameleon:
-    family = open_folder(folder, "cpu", torch.float32)
-    assert isinstance(family, Chameleon)
-    return family
-
-
-def noise(width: int, height: int, seed: int = 0) -> Image.Image:
-    generator = np.random.default_rng(seed)
-    return Image.fromarray(generator.integers(0, 256, (height, width, 3), dtype=np.uint8))
 
 
 # --- image ids -----------------------------------------------------------------------------------

@@ -5,14 +5,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from PIL import Image
 from tokenizers.pre_tokenizers import ByteLevel
 from torch import Tensor
 
 from unitok.checkpoint import renaming, stored_tensors, write_tensors
 from unitok.config import DecoderConfig, ModelConfig
-from unitok.families import chameleon, unitoken
-from unitok.families.chameleon import ImageIds, read_autoencoder
+from unitok.families import chameleon, open_folder, unitoken
+from unitok.families.chameleon import Chameleon, ImageIds, read_autoencoder
 from unitok.model import UnifiedModel
 from unitok_tokenizers.taming import taming_name
 
@@ -284,3 +286,14 @@ def save_unitoken(folder: Path, variant: str = "Base", **changes: Any) -> Path:
     write(folder / "config.json", data)
     write(folder / "tokenizer.json", tokenizer_json(real_vocabulary()))
     return folder
+
+
+def opened(folder: Path) -> Chameleon:
+    family = open_folder(folder, "cpu", torch.float32)
+    assert isinstance(family, Chameleon)
+    return family
+
+
+def noise(width: int, height: int, seed: int = 0) -> Image.Image:
+    generator = np.random.default_rng(seed)
+    return Image.fromarray(generator.integers(0, 256, (height, width, 3), dtype=np.uint8))

@@ -20,7 +20,7 @@ RENAMES = [
     *COMMON,
     (r"^encoder\.levels\.", "encoder.down."),
     (r"^decoder\.levels\.", "decoder.up."),
-    (r"\.blocks\.", ".block."),
+    (r"\.(down|up)\.(\d+)\.blocks\.", r".\1.\2.block."),
     (r"\.attentions\.", ".attn."),
     (r"\.middle\.block(\d)\.", r".mid.block_\1."),
     (r"\.middle\.attention\.", ".mid.attn_1."),

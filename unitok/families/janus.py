@@ -19,6 +19,7 @@ from torch import Tensor
 
 from unitok.checkpoint import (
     Layout,
+    Stored,
     fill,
     open_tensors,
     ready,
@@ -56,7 +57,9 @@ from unitok.model import UnifiedModel
 from unitok.pictures import digest
 from unitok.prompt import Line, LineBuilder, Message, ReadPicture, Role, Vectors
 from unitok_engine import FixedPlan, FreePlan, IdRange, Plan
+from unitok_tokenizers import taming
 from unitok_tokenizers.autoencoder import AutoencoderConfig
+from unitok_tokenizers.taming import rename
 from unitok_tokenizers.text import TextTokenizer
 
 SYSTEM = (
@@ -67,10 +70,11 @@ SYSTEM = (
 QUESTION = "Describe the picture."  # of ours: the papers name none
 BICUBIC = int(Image.Resampling.BICUBIC)
 
-# Our names -> transformers' names, applied in order.
+# Our names -> transformers' names, but for the image tokenizer's, applied in order.
+PAINTING = "model.vqmodel."
 VISION = "model.vision_model."
 SEEING = rf"{VISION}encoder.layers.\1."
-TRANSFORMERS = renaming([
+names = renaming([
     *llama_names("model.language_model", "lm_head"),
     (r"^image_embedding\.", "model.generation_embeddings."),
     (r"^image_aligner\.fc1\.", "model.generation_aligner.fc1."),
@@ -85,20 +89,15 @@ TRANSFORMERS = renaming([
     (r"^vision\.norm\.", f"{VISION}post_layernorm."),
     (r"^vision_aligner\.fc1\.", "model.aligner.fc1."),
     (r"^vision_aligner\.fc2\.", "model.aligner.hidden_layers.0."),
-    (r"^image_tokenizer\.quantizer\.codebook$", "model.vqmodel.quantize.embedding.weight"),
-    (r"^image_tokenizer\.", "model.vqmodel."),
-    (r"^(model\.vqmodel\.encoder)\.levels\.(\d+)\.resample\.", r"\1.down.\2.downsample."),
-    (r"^(model\.vqmodel\.decoder)\.levels\.(\d+)\.resample\.", r"\1.up.\2.upsample."),
-    (r"^(model\.vqmodel\.encoder)\.levels\.", r"\1.down."),
-    (r"^(model\.vqmodel\.decoder)\.levels\.", r"\1.up."),
-    (r"^(model\.vqmodel\..*)\.blocks\.(\d+)\.(norm\d|conv\d|shortcut)\.", r"\1.block.\2.\3."),
-    (r"^(model\.vqmodel\..*)\.shortcut\.", r"\1.nin_shortcut."),
-    (r"^(model\.vqmodel\..*)\.attentions\.(\d+)\.proj\.", r"\1.attn.\2.proj_out."),
-    (r"^(model\.vqmodel\..*)\.attentions\.", r"\1.attn."),
-    (r"^(model\.vqmodel\..*)\.middle\.block(\d)\.", r"\1.mid.block_\2."),
-    (r"^(model\.vqmodel\..*)\.middle\.attention\.proj\.", r"\1.mid.attn_1.proj_out."),
-    (r"^(model\.vqmodel\..*)\.middle\.attention\.", r"\1.mid.attn_1."),
 ])  # fmt: skip
+
+
+def layout(key: str) -> Stored:
+    """Where a parameter of ours lies in transformers' folder."""
+    if key.startswith("image_tokenizer."):
+        # Its decoder counts levels as ours does, not as the image tokenizer it comes from.
+        return Stored(PAINTING + rename(key.removeprefix("image_tokenizer."), taming.RENAMES))
+    return names(key)
 
 
 # --- prompts -------------------------------------------------------------------------------------
@@ -388,7 +387,7 @@ class Format:
 
 FORMATS = {
     "transformers": Format(
-        TRANSFORMERS,
+        layout,
         (),
         config_from_json,
         lambda data: flag(data, "tie_word_embeddings", True, "config.json"),
@@ -438,7 +437,7 @@ def load_weights(
 
 
 def save_weights(
-    model: UnifiedModel, folder: Path, dtype: torch.dtype, layout: Layout = TRANSFORMERS
+    model: UnifiedModel, folder: Path, dtype: torch.dtype, layout: Layout = layout
 ) -> None:
     """Write `model.safetensors` under a layout's names, by default transformers'."""
     tensors = stored_tensors(model, layout, dtype)
@@ -679,11 +678,6 @@ def preprocessor_from_json(data: Mapping[str, Any], where: str) -> Preprocessor:
         std=std,
         min_size=whole(data, "min_size", 14, where),
     )
-
-
-def preprocessor_to_json(size: int) -> dict[str, Any]:
-    """preprocessor_config.json, as transformers reads it, of a model for pictures of this size."""
-    return Preprocessor(size).to_json("transformers")
 
 
 def processor_to_json(template: Template, defaults: Defaults, layout: str) -> dict[str, Any]:
