@@ -276,6 +276,8 @@ class Model:
 
     def __init__(self, family: Family, memory: int | None = None) -> None:
         self.family = family
+        self._parameters = sum(p.numel() for p in family.model.parameters())
+        family.model.prepare()
         config = EngineConfig(memory=memory, max_context=family.max_context)
         self.engine = Engine(family.model, config)
         self._jobs: dict[int, Job] = {}
@@ -363,7 +365,7 @@ class Model:
         model, engine, d = self.family.model, self.engine.config, self.family.defaults
         return Info(
             name=self.family.name,
-            parameters=sum(p.numel() for p in model.parameters()),
+            parameters=self._parameters,
             device=str(model.device),
             dtype=str(model.dtype).removeprefix("torch."),
             context=self.family.max_context,

@@ -4,7 +4,7 @@ Llama, https://arxiv.org/abs/2302.13971; rotary embedding, https://arxiv.org/abs
 """
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -35,12 +35,17 @@ class RMSNorm(nn.Module):
         self.eps = eps
 
     def forward(self, x: Tensor) -> Tensor:
-        # Under autocast x is bf16 and the weight fp32, which misses the fused kernel: cast first.
-        return F.rms_norm(x, (x.shape[-1],), self.weight.to(x.dtype), self.eps)
+        weight = self.weight
+        if weight.dtype is not x.dtype:  # under autocast, where the fused kernel would be missed
+            weight = weight.to(x.dtype)
+        return F.rms_norm(x, weight.shape, weight, self.eps)
 
 
 class RotaryTable(nn.Module):
-    """Position -> rotation, by a table of cosines and sines [max_positions, head_dim], fp32."""
+    """Position -> rotation, by a table of cosines and sines [max_positions, head_dim], fp32.
+
+    The sines of the first half are negative, as `rotate` wants them.
+    """
 
     cos: Tensor
     sin: Tensor
@@ -51,9 +56,9 @@ class RotaryTable(nn.Module):
         exponent = torch.arange(0, head_dim, 2, dtype=torch.float64, device="cpu") / head_dim
         position = torch.arange(max_positions, dtype=torch.float64, device="cpu")
         angle = position[:, None] * theta**-exponent
-        angle = torch.cat([angle, angle], dim=-1)
-        self.register_buffer("cos", angle.cos().float(), persistent=False)
-        self.register_buffer("sin", angle.sin().float(), persistent=False)
+        cos, sin = angle.cos().float(), angle.sin().float()
+        self.register_buffer("cos", torch.cat([cos, cos], dim=-1), persistent=False)
+        self.register_buffer("sin", torch.cat([-sin, sin], dim=-1), persistent=False)
 
     def forward(self, positions: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         """positions [...] -> cos and sin [..., 1, head_dim], ready to broadcast over heads."""
@@ -67,7 +72,7 @@ def rotate(x: Tensor, rotation: tuple[Tensor, Tensor]) -> Tensor:
     """Turn the pairs (i, i + head_dim / 2) of x [..., heads, head_dim]."""
     cos, sin = rotation
     first, second = x.chunk(2, dim=-1)
-    return x * cos + torch.cat([-second, first], dim=-1) * sin
+    return torch.addcmul(x * cos, torch.cat([second, first], dim=-1), sin)
 
 
 class HeadNorm(nn.Module):
@@ -89,6 +94,8 @@ class HeadNorm(nn.Module):
 class Attention(nn.Module):
     """Causal self-attention: over x itself when there is no cache, else over the cached lines."""
 
+    together: ClassVar = {"qkv": ("q", "k", "v")}
+
     def __init__(self, config: DecoderConfig, layer: int) -> None:
         super().__init__()
         self.layer = layer
@@ -96,16 +103,23 @@ class Attention(nn.Module):
         self.q = nn.Linear(config.hidden_size, config.heads * config.head_dim, bias=False)
         self.k = nn.Linear(config.hidden_size, config.kv_heads * config.head_dim, bias=False)
         self.v = nn.Linear(config.hidden_size, config.kv_heads * config.head_dim, bias=False)
+        self.qkv: Any = None  # all three, packed
         self.o = nn.Linear(config.heads * config.head_dim, config.hidden_size, bias=False)
         normed = config.qk_norm
-        self.q_norm = HeadNorm(config.heads, config.head_dim) if normed else nn.Identity()
-        self.k_norm = HeadNorm(config.kv_heads, config.head_dim) if normed else nn.Identity()
+        self.q_norm: Any = HeadNorm(config.heads, config.head_dim) if normed else None
+        self.k_norm: Any = HeadNorm(config.kv_heads, config.head_dim) if normed else None
 
     def forward(self, x: Tensor, rotation: tuple[Tensor, Tensor], cache: Cache | None) -> Tensor:
-        q = self.q_norm(self.q(x).unflatten(-1, (self.heads, self.head_dim)))
-        k = self.k_norm(self.k(x).unflatten(-1, (self.kv_heads, self.head_dim)))
-        q, k = rotate(q, rotation), rotate(k, rotation)
-        v = self.v(x).unflatten(-1, (self.kv_heads, self.head_dim))
+        if self.qkv is None:
+            heads = torch.cat([self.q(x), self.k(x), self.v(x)], dim=-1)
+        else:
+            heads = self.qkv(x)
+        heads = heads.view(*x.shape[:-1], -1, self.head_dim)
+        qk, v = heads.split((self.heads + self.kv_heads, self.kv_heads), dim=-2)
+        if self.q_norm is not None:
+            q, k = qk.split((self.heads, self.kv_heads), dim=-2)
+            qk = torch.cat([self.q_norm(q), self.k_norm(k)], dim=-2)
+        q, k = rotate(qk, rotation).split((self.heads, self.kv_heads), dim=-2)
         out = causal_attention(q, k, v) if cache is None else cache.attend(self.layer, q, k, v)
         return self.o(out.flatten(-2))
 
@@ -132,14 +146,21 @@ def full_attention(q: Tensor, k: Tensor, v: Tensor, causal: bool = False) -> Ten
 class SwiGLU(nn.Module):
     """down(silu(gate(x)) * up(x)), https://arxiv.org/abs/2002.05202."""
 
+    together: ClassVar = {"gate_up": ("gate", "up")}
+
     def __init__(self, hidden_size: int, intermediate_size: int) -> None:
         super().__init__()
         self.gate = nn.Linear(hidden_size, intermediate_size, bias=False)
         self.up = nn.Linear(hidden_size, intermediate_size, bias=False)
+        self.gate_up: Any = None  # both, packed
         self.down = nn.Linear(intermediate_size, hidden_size, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.down(F.silu(self.gate(x)) * self.up(x))
+        if self.gate_up is None:
+            gate, up = self.gate(x), self.up(x)
+        else:
+            gate, up = self.gate_up(x).chunk(2, dim=-1)
+        return self.down(F.silu(gate) * up)
 
 
 class Block(nn.Module):

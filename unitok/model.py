@@ -15,10 +15,13 @@ from torch.nn import functional as F
 
 from unitok.config import DecoderConfig, ModelConfig
 from unitok.layers import Block, Cache, Projector, RMSNorm, RotaryTable
+from unitok.packed_linear import pack
 from unitok.vision import VisionEncoder
 from unitok_engine import KVShape
 from unitok_tokenizers.image import make_image_tokenizer
 from unitok_tokenizers.vocabulary import Vocabulary
+
+SMALL_TABLE = 2**22  # numbers that are quick to compute and to keep
 
 
 class IdRange(Protocol):
@@ -46,6 +49,10 @@ class Decoder(nn.Module):
         return self.norm(hidden)
 
 
+class SharedHead(nn.Linear):
+    """The head of text ids and image ids alike: its rows are used by range, so it is not packed."""
+
+
 class UnifiedModel(nn.Module):
     """Text ids lie in [0, T); image ids behind or among them: see `vocabulary`."""
 
@@ -63,12 +70,27 @@ class UnifiedModel(nn.Module):
         )
         self.image_aligner: Any = Projector(codes.code_dim, size, size) if apart else None
         self.decoder = Decoder(config.decoder)
-        self.text_head = nn.Linear(size, text_size, bias=False)
+        self.text_head: Any = (nn.Linear if apart else SharedHead)(size, text_size, bias=False)
         self.image_head: Any = Projector(size, size, codes.codebook_size) if apart else None
         seen = config.vision
         self.vision: Any = VisionEncoder(seen) if seen else None
         self.vision_aligner: Any = Projector(seen.hidden_size, size, size) if seen else None
         self.image_tokenizer: Any = make_image_tokenizer(config.image_tokenizer)
+        self._aligned_codes: Tensor | None = None
+
+    def prepare(self) -> None:
+        """Get ready for inference, if the weights are frozen: they are not to change any more.
+
+        What follows from them alone is computed once, and on a CPU linear layers are packed.
+        """
+        if any(p.requires_grad for p in self.parameters()):
+            return
+        if self.image_embedding is not None and self._aligned_codes is None:
+            codes = self.image_embedding.weight
+            if len(codes) * self.config.decoder.hidden_size <= SMALL_TABLE:
+                with torch.inference_mode():
+                    self._aligned_codes = self.image_aligner(codes)
+        pack(self)
 
     def embed(self, ids: Tensor) -> Tensor:
         """Ids [...] -> [..., d], text and image ids mixed; shapes do not depend on the ids."""
@@ -77,7 +99,10 @@ class UnifiedModel(nn.Module):
         is_image = ids >= self.vocabulary.image_start
         text = self.text_embedding(ids.masked_fill(is_image, 0))
         codes = (ids - self.vocabulary.image_start).clamp_min(0)
-        image = self.image_aligner(self.image_embedding(codes))
+        if self._aligned_codes is None:
+            image = self.image_aligner(self.image_embedding(codes))
+        else:
+            image = F.embedding(codes, self._aligned_codes)
         return torch.where(is_image.unsqueeze(-1), image, text.to(image.dtype))
 
     def forward(self, hidden: Tensor, positions: Tensor, cache: Cache | None = None) -> Tensor:
@@ -97,7 +122,9 @@ class UnifiedModel(nn.Module):
         start, stop = id_range.start, id_range.stop
         border = self.config.decoder.vocab_size
         if start >= 0 and stop <= border:
-            return F.linear(hidden, self.text_head.weight[start:stop])
+            if self.image_head is None:
+                return F.linear(hidden, self.text_head.weight[start:stop])
+            return self.text_head(hidden)[..., start:stop]
         if self.image_head is not None and start >= border and stop <= self.vocabulary.size:
             return self.image_head(hidden)[..., start - border : stop - border]
         raise ValueError(f"ids {start}..{stop - 1} belong to no single head")

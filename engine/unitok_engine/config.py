@@ -36,8 +36,6 @@ class EngineConfig:
     max_context: ids in a line, counted from position 0, prompt and emitted ones together.
     prefix_caching: keep the K/V of full blocks when their requests end, until room is needed, and
     share them with lines that begin alike.
-    pack_linears: on a CPU, keep the model's linear layers in oneDNN's own layout as well, which is
-    about twice as fast and takes their memory again; None does if that is at most 256 MiB.
     preempt_every_step: preempt whatever may be preempted before each step, to test recompute.
     """
 
@@ -48,7 +46,6 @@ class EngineConfig:
     max_running: int = 256
     max_context: int = 2048
     prefix_caching: bool = True
-    pack_linears: bool | None = None
     preempt_every_step: bool = False
 
     def __post_init__(self) -> None:

@@ -13,7 +13,6 @@ from unitok_engine.block_pool import BlockPool
 from unitok_engine.config import EngineConfig
 from unitok_engine.features import FeatureStore, compute_features
 from unitok_engine.kv_cache import KVCache
-from unitok_engine.packed_linear import pack_linears
 from unitok_engine.request import Output, Request
 from unitok_engine.runner import Model, Runner
 from unitok_engine.sampler import Choice, sample
@@ -73,8 +72,6 @@ class Engine:
             model.dtype,
             model.device,
         )
-        if model.device.type == "cpu":
-            pack_linears(model, config.pack_linears)
         self.runner = Runner(model, self._cache)
         self._scheduler = Scheduler(self.config, self._pool)
         self._orders: SimpleQueue[_Added | _Aborted] = SimpleQueue()

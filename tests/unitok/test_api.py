@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 import unitok
-from tests.unitok.tiny import PATCHES, save_tiny
+from tests.unitok.tiny import PATCHES, save_tiny, tiny_model
 from unitok import Caption, Draw, api
 from unitok.api import Model, parse_memory, split_words
 from unitok.families.janus import Janus
@@ -602,7 +602,7 @@ def test_a_system_prompt_holds_for_the_whole_chat(model: Model, monkeypatch: pyt
 
 def test_info_counts_what_is_there(model: Model):
     info = model.info()
-    assert info.parameters == sum(p.numel() for p in model.family.model.parameters())
+    assert info.parameters == sum(p.numel() for p in tiny_model().parameters())
     assert (info.name, info.device, info.dtype) == ("tiny", "cpu", "float32")
     assert (info.context, info.picture_size, info.picture_tokens) == (256, (64, 64), PATCHES)
     assert 0 < info.kv_memory <= 16 * 2**20

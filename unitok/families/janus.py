@@ -447,7 +447,7 @@ def save_weights(
 
 
 def is_tied(model: UnifiedModel) -> bool:
-    return model.text_head.weight is model.text_embedding.weight
+    return getattr(model.text_head, "weight", None) is model.text_embedding.weight
 
 
 def save_config(config: JanusConfig, folder: Path, image_token_id: int, dtype: torch.dtype) -> None:
