@@ -9,6 +9,7 @@ products of one row each take ten times as long.
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -150,6 +151,6 @@ def _starts(bags: int, size: int) -> Tensor:
 
 def _end_mask(lengths: Sequence[int], width: int, size: int) -> Tensor:
     """[lines, 1, width, block_size] fp32: -inf behind each line's end, else 0."""
-    hidden = torch.arange(width * size) >= torch.tensor(lengths)[:, None]
-    mask = torch.zeros(hidden.shape).masked_fill_(hidden, -torch.inf)
-    return mask.view(len(lengths), 1, width, size)
+    hidden = np.arange(width * size) >= np.asarray(lengths)[:, None]
+    mask = np.where(hidden, np.float32(-np.inf), np.float32(0))
+    return torch.from_numpy(mask).view(len(lengths), 1, width, size)

@@ -104,7 +104,7 @@ class TokenMajor:
 
 
 class BagMajor:
-    """Keys [layers, blocks, kv_heads, head_dim, block_size], values [..., block_size, head_dim].
+    """For CPUs. Keys [layers, blocks, kv_heads, head_dim, block_size], values [..., block_size, head_dim].
 
     Within a block and head, scores are a sum of rows of K weighted by the query, and outputs a sum
     of rows of V weighted by probabilities: see `bag_attention`.
@@ -119,7 +119,7 @@ class BagMajor:
         outer, size = (shape.layers, num_blocks + 1, shape.kv_heads), shape.head_dim
         self.keys = zeros((*outer, size, block_size), dtype, device)
         self.values = zeros((*outer, block_size, size), dtype, device)
-        self._heads = torch.arange(shape.kv_heads, device=device)
+        self._heads = np.arange(shape.kv_heads)
         # [blocks * kv_heads, block_size, head_dim], both of them.
         self._rows = [
             (keys.flatten(0, 1).transpose(1, 2), values.flatten(0, 1))
@@ -130,10 +130,10 @@ class BagMajor:
         self.tables = list(zip(self.keys.flatten(1, 3), self.values.flatten(1, 3), strict=True))
 
     def places(self, slots: Tensor) -> Sequence[Tensor]:
-        blocks = slots.div(self.block_size, rounding_mode="floor")[:, None]
-        offsets = slots.remainder(self.block_size)[:, None]
-        rows = blocks * self.shape.kv_heads + self._heads
-        return rows.flatten(), offsets.expand(-1, self.shape.kv_heads).flatten()
+        # numpy: on few numbers, torch's operators take several times as long.
+        blocks, offsets = np.divmod(slots.numpy(), self.block_size)
+        rows = blocks[:, None] * self.shape.kv_heads + self._heads
+        return torch.from_numpy(rows.ravel()), torch.from_numpy(offsets.repeat(len(self._heads)))
 
     def write(self, layer: int, places: Sequence[Tensor], k: Tensor, v: Tensor) -> None:
         for rows, x in zip(self._rows[layer], (k, v), strict=True):
