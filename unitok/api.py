@@ -10,7 +10,8 @@ import secrets
 import threading
 import time
 import warnings
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Collection, Generator, Iterable, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, overload
@@ -22,8 +23,10 @@ from torch import Tensor
 
 from unitok.families import Drawing, Family, Wish, open_folder
 from unitok.files import find_folder
+from unitok.painting import Painter
 from unitok.pictures import PictureLike, open_picture
 from unitok.prompt import Line, Message, ReadPicture
+from unitok.terminal import one_line
 from unitok_engine import Branch, Engine, EngineConfig, Output, Request, Sampling
 from unitok_tokenizers.text import Detokenizer
 
@@ -37,7 +40,11 @@ IN_FLIGHT = 64  # requests that `run` keeps going at once
 
 @dataclass(frozen=True)
 class Caption:
-    """Describe a picture, or answer a question about it. Text is greedy unless temperature > 0."""
+    """Describe a picture, or answer a question about it. Text is greedy unless temperature > 0.
+
+    min_p, repetition_penalty: see `unitok_engine.Sampling`. logprobs, branch_logprobs: whether the
+    result tells them.
+    """
 
     image: PictureLike
     question: str | None = None  # None: the model's own way to ask for a caption
@@ -48,18 +55,25 @@ class Caption:
     top_p: float = 1.0
     stop: str | Sequence[str] = ()
     seed: int | None = None  # None: one is drawn, and told in the result
+    min_p: float = 0.0
+    repetition_penalty: float = 1.0
+    logprobs: bool = False
+    branch_logprobs: bool = False
 
     def __post_init__(self) -> None:
-        check_numbers(
-            self, integers=("max_tokens", "top_k", "seed"), reals=("temperature", "top_p")
-        )
+        reals = ("temperature", "top_p", "min_p", "repetition_penalty")
+        check_numbers(self, integers=("max_tokens", "top_k", "seed"), reals=reals)
+        check_flags(self, "logprobs", "branch_logprobs")
         if self.max_tokens < 1:
             raise ValueError(f"max_tokens must be at least 1, not {self.max_tokens}")
 
 
 @dataclass(frozen=True)
 class Draw:
-    """Draw a prompt, n times. What is None follows the model's own defaults."""
+    """Draw a prompt, n times. What is None follows the model's own defaults.
+
+    min_p: see `unitok_engine.Sampling`. logprobs, branch_logprobs: whether the result tells them.
+    """
 
     prompt: str
     seed: int | None = None
@@ -71,10 +85,14 @@ class Draw:
     top_p: float | None = None
     width: int | None = None  # in pixels; give both or none
     height: int | None = None
+    min_p: float = 0.0
+    logprobs: bool = False
+    branch_logprobs: bool = False
 
     def __post_init__(self) -> None:
         integers = ("n", "top_k", "seed", "width", "height")
-        check_numbers(self, integers, reals=("guidance", "temperature", "top_p"))
+        check_numbers(self, integers, reals=("guidance", "temperature", "top_p", "min_p"))
+        check_flags(self, "logprobs", "branch_logprobs")
         if self.n < 1:
             raise ValueError(f"n must be at least 1, not {self.n}")
         if (self.width is None) != (self.height is None):
@@ -100,12 +118,22 @@ def check_numbers(asked: Any, integers: Sequence[str], reals: Sequence[str]) -> 
             raise ValueError(f"{name} must be finite, not {value}")
 
 
+def check_flags(asked: Any, *names: str) -> None:
+    for name in names:
+        if not isinstance(value := getattr(asked, name), bool):
+            raise TypeError(f"{name} must be True or False, not {value!r}")
+
+
 # --- what comes back -----------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class TextResult:
-    """An answer. finish_reason: "stop", "length" or, from `run` only, "error" (see `error`)."""
+    """An answer. finish_reason: "stop", "length" or, from `run` only, "error" (see `error`).
+
+    logprobs, branch_logprobs: of each of the completion's ids, if asked for; of text that a stop
+    string cut off too. What they are says `unitok_engine.Output`.
+    """
 
     text: str
     seed: int
@@ -116,11 +144,16 @@ class TextResult:
     request: Caption | None = field(default=None, repr=False)
     index: int = 0  # place in the list or iterable that was asked
     error: str | None = None
+    logprobs: tuple[float, ...] | None = None
+    branch_logprobs: tuple[float, ...] | None = None
 
 
 @dataclass(frozen=True)
 class DrawResult:
-    """n pictures. finish_reason: "complete" or, from `run` only, "error" (see `error`)."""
+    """n pictures. finish_reason: "complete" or, from `run` only, "error" (see `error`).
+
+    logprobs, branch_logprobs: of each id of each picture, if asked for: see `unitok_engine.Output`.
+    """
 
     prompt: str
     images: tuple[Image.Image, ...]
@@ -132,6 +165,8 @@ class DrawResult:
     request: Draw | None = field(default=None, repr=False)
     index: int = 0
     error: str | None = None
+    logprobs: tuple[tuple[float, ...], ...] | None = None
+    branch_logprobs: tuple[tuple[float, ...], ...] | None = None
 
     @property
     def image(self) -> Image.Image:
@@ -147,9 +182,8 @@ class Picture(Image.Image):
 
     @classmethod
     def wrap(cls, pixels: Tensor, info: dict[str, str]) -> Picture:
-        """Pixels [3, H, W] in [0, 1] -> an 8-bit RGB picture."""
-        array = pixels.mul(255).round().byte().permute(1, 2, 0).cpu().numpy()
-        image = Image.fromarray(array)
+        """Bytes [H, W, 3] -> an RGB picture."""
+        image = Image.fromarray(pixels.numpy())
         image.__class__ = cls
         image.info.update(info)
         return image  # type: ignore[return-value]
@@ -167,11 +201,18 @@ class Picture(Image.Image):
 class TextJob:
     """Collects an answer's ids; ends it where a stop string appears."""
 
+    pictures: tuple[Future[Tensor], ...] = ()
+
     def __init__(self, asked: Caption, detokenizer: Detokenizer, seed: int, index: int) -> None:
         self.asked, self.detokenizer, self.seed, self.index = asked, detokenizer, seed, index
         self.stops = (asked.stop,) if isinstance(asked.stop, str) else tuple(asked.stop)
         self.text, self.tokens, self.start = "", 0, time.monotonic()
         self.result: TextResult | None = None
+
+    @property
+    def ended(self) -> bool:
+        """Whether it wants nothing more of the engine."""
+        return self.result is not None
 
     def feed(self, output: Output) -> bool:
         """Take what came; True when the engine need not go on."""
@@ -195,55 +236,96 @@ class TextJob:
                 request=self.asked,
                 index=self.index,
                 error=output.error,
+                logprobs=output.logprobs,
+                branch_logprobs=output.branch_logprobs,
             )
         return cut is not None and not output.finished
 
 
 class DrawJob:
-    """Collects the ids of n pictures; decodes them together."""
+    """Collects the ids of n pictures, and the pictures as they are painted."""
 
     def __init__(
         self,
         asked: Draw,
         drawing: Drawing,
+        painter: Painter,
         info: dict[str, str],
         seed: int,
         index: int,
     ) -> None:
-        self.asked, self.drawing, self.info = asked, drawing, info
+        self.asked, self.drawing, self.painter, self.info = asked, drawing, painter, info
         self.seed, self.index = seed, index
         self.done: dict[int, Output] = {}
-        self.start = time.monotonic()
-        self.result: DrawResult | None = None
+        self.painted: dict[int, Future[Tensor]] = {}
+        self.start = self.end = time.monotonic()
+        self._result: DrawResult | None = None
+
+    @property
+    def ended(self) -> bool:
+        """Whether it wants nothing more of the engine."""
+        return len(self.done) == self.asked.n
+
+    @property
+    def pictures(self) -> tuple[Future[Tensor], ...]:
+        """Those that are painted, or will be."""
+        return tuple(self.painted.values())
 
     def feed(self, output: Output) -> bool:
+        """Take what came; a picture whose ids are there is ordered."""
         if not output.finished:
             return False
         self.done[output.sample] = output
-        if len(self.done) == self.asked.n:
-            self.result = self.finish([self.done[i] for i in range(self.asked.n)])
+        self.end = time.monotonic()
+        if output.finish_reason == "complete":
+            picture = self.painter.order(self.drawing.paint, output.ids)
+            picture.add_done_callback(self._note_time)
+            self.painted[output.sample] = picture
         return False
 
-    def finish(self, outputs: list[Output]) -> DrawResult:
+    def _note_time(self, _: Future[Tensor]) -> None:
+        self.end = time.monotonic()
+
+    @property
+    def result(self) -> DrawResult | None:
+        """What became of it; None while ids or pictures are to come."""
+        if self._result is None and self.ended and all(p.done() for p in self.pictures):
+            self._result = self._finish([self.done[i] for i in range(self.asked.n)])
+        return self._result
+
+    def _finish(self, outputs: list[Output]) -> DrawResult:
+        reason, error = "complete", None
         failed = next((o for o in outputs if o.finish_reason != "complete"), None)
+        if failed is not None:
+            reason, error = str(failed.finish_reason), failed.error
+        elif broken := next(filter(None, (p.exception() for p in self.pictures)), None):
+            reason, error = "error", one_line(str(broken) or type(broken).__name__)
         images: tuple[Image.Image, ...] = ()
-        if failed is None:
-            pictures = self.drawing.paint([o.ids for o in outputs])
+        if reason == "complete":
             images = tuple(
-                Picture.wrap(p, self.info | {"sample": str(i)}) for i, p in enumerate(pictures)
+                Picture.wrap(self.painted[i].result(), self.info | {"sample": str(i)})
+                for i in range(self.asked.n)
             )
         return DrawResult(
             prompt=self.asked.prompt,
             images=images,
             seed=self.seed,
-            finish_reason="complete" if failed is None else str(failed.finish_reason),
+            finish_reason=reason,
             prompt_tokens=outputs[0].prompt_tokens,
             completion_tokens=sum(len(o.ids) for o in outputs),
-            seconds=time.monotonic() - self.start,
+            seconds=self.end - self.start,
             request=self.asked,
             index=self.index,
-            error=None if failed is None else failed.error,
+            error=error,
+            logprobs=of_all(o.logprobs for o in outputs),
+            branch_logprobs=of_all(o.branch_logprobs for o in outputs),
         )
+
+
+def of_all(logprobs: Iterable[tuple[float, ...] | None]) -> tuple[tuple[float, ...], ...] | None:
+    """Those of each picture; None if they were not asked for."""
+    told = tuple(one for one in logprobs if one is not None)
+    return told or None
 
 
 Job = TextJob | DrawJob
@@ -274,10 +356,11 @@ class Info:
 class Model:
     """A loaded model and its engine. Make one by `unitok.load`; calls from any thread are safe."""
 
-    def __init__(self, family: Family, memory: int | None = None) -> None:
+    def __init__(self, family: Family, memory: int | float | None = None) -> None:
         self.family = family
         self._parameters = sum(p.numel() for p in family.model.parameters())
         family.model.prepare()
+        self.painter = Painter(family.model.device)
         config = EngineConfig(memory=memory, max_context=family.max_context)
         self.engine = Engine(family.model, config)
         self._jobs: dict[int, Job] = {}
@@ -299,11 +382,13 @@ class Model:
     def caption(self, images, question=None, **options):
         """Describe a picture, or a list of them at once; with a question, answer it.
 
-        Options: system, max_tokens, temperature, top_k, top_p, stop, seed: see `Caption`.
+        Options: system, max_tokens, temperature, top_k, top_p, min_p, repetition_penalty, stop,
+        seed, logprobs, branch_logprobs: see `Caption`.
 
         Raises:
             FileNotFoundError, ValueError, TypeError: a picture that cannot be read, an empty
                 question, a line longer than the context, an unknown or wrong option.
+            RuntimeError: the model failed: logits that are not finite, an encoder that raises.
         """
         many = isinstance(images, list | tuple)
         asked = [Caption(image, question, **options) for image in (images if many else [images])]
@@ -317,11 +402,13 @@ class Model:
     def draw(self, prompts, **options):
         """Draw a prompt, or a list of them at once.
 
-        Options: seed, guidance, n, negative_prompt, temperature, top_k, top_p, width, height: see
-        `Draw`.
+        Options: seed, guidance, n, negative_prompt, temperature, top_k, top_p, min_p, width,
+        height, logprobs, branch_logprobs: see `Draw`.
 
         Raises:
-            ValueError: an empty prompt, one longer than the context, an unknown or wrong option.
+            ValueError, TypeError: an empty prompt, one longer than the context, an unknown or wrong
+                option.
+            RuntimeError: the model failed: logits that are not finite, a decoder that raises.
         """
         many = isinstance(prompts, list | tuple)
         asked = [Draw(prompt, **options) for prompt in (prompts if many else [prompts])]
@@ -348,11 +435,11 @@ class Model:
                     try:
                         request_id, job = self._submit(item[1], item[0])
                         flying[request_id] = job
-                    except (ValueError, OSError, TypeError) as error:
+                    except Exception as error:  # of a picture, or of the family's code
                         yield failure(item[1], item[0], error)
                 if not flying:
                     return
-                self._pump()
+                self._pump(flying.values())
                 for request_id in [i for i, job in flying.items() if job.result is not None]:
                     result = flying.pop(request_id).result
                     assert result is not None
@@ -417,9 +504,21 @@ class Model:
         line = self.family.answer(messages, asked.system)
         room = self._room(line)
         seed = pick_seed(asked.seed)
-        sampling = Sampling(asked.temperature, asked.top_k, asked.top_p, seed)
-        plan = self.family.text_plan(min(asked.max_tokens, room))
-        request = Request((Branch(line.ids, 1.0, line.features),), plan, sampling)
+        sampling = Sampling(
+            temperature=asked.temperature,
+            top_k=asked.top_k,
+            top_p=asked.top_p,
+            seed=seed,
+            min_p=asked.min_p,
+            repetition_penalty=asked.repetition_penalty,
+        )
+        request = Request(
+            branches=(Branch(line.ids, 1.0, line.features),),
+            plan=self.family.text_plan(min(asked.max_tokens, room)),
+            sampling=sampling,
+            logprobs=asked.logprobs,
+            branch_logprobs=asked.branch_logprobs,
+        )
         return request, TextJob(asked, self.family.tokenizer.stream(), seed, index)
 
     def _draw_request(
@@ -435,14 +534,22 @@ class Model:
         for line, _ in drawing.lines:
             self._room(line, drawing.plan.max_length)
         sampling = Sampling(
-            d.temperature if asked.temperature is None else asked.temperature,
-            d.top_k if asked.top_k is None else asked.top_k,
-            d.top_p if asked.top_p is None else asked.top_p,
-            seed,
+            temperature=d.temperature if asked.temperature is None else asked.temperature,
+            top_k=d.top_k if asked.top_k is None else asked.top_k,
+            top_p=d.top_p if asked.top_p is None else asked.top_p,
+            seed=seed,
+            min_p=asked.min_p,
         )
-        branches = tuple(Branch(line.ids, weight, line.features) for line, weight in drawing.lines)
-        request = Request(branches, drawing.plan, sampling, asked.n)
-        return request, DrawJob(asked, drawing, self._metadata(asked, seed), seed, index)
+        request = Request(
+            branches=tuple(Branch(line.ids, w, line.features) for line, w in drawing.lines),
+            plan=drawing.plan,
+            sampling=sampling,
+            n=asked.n,
+            logprobs=asked.logprobs,
+            branch_logprobs=asked.branch_logprobs,
+        )
+        info = self._metadata(asked, seed)
+        return request, DrawJob(asked, drawing, self.painter, info, seed, index)
 
     def _room(self, line: Line, needed: int = 1) -> int:
         """Ids that still fit behind a line."""
@@ -468,26 +575,39 @@ class Model:
         return {"prompt": asked.prompt, "seed": str(seed), "model": self.family.name}
 
     def _wait(self, started: Sequence[tuple[int, Job]]) -> list[Any]:
+        jobs = [job for _, job in started]
         try:
-            while any(job.result is None for _, job in started):
-                self._pump()
+            while any(job.result is None for job in jobs):
+                self._pump(jobs)
         finally:
             self._abandon(dict(started))
-        results = [job.result for _, job in started]
+        results = [job.result for job in jobs]
         for result in results:
             if result is not None and result.error is not None:
                 raise RuntimeError(result.error)
         return results
 
-    def _pump(self) -> None:
-        """One step of the engine, whoever's turn it is; its outputs go to their jobs."""
+    def _pump(self, jobs: Collection[Job]) -> None:
+        """Bring a caller's jobs on: one step of the engine, whoever's turn it is, or a wait for
+        their pictures."""
+        stepping = any(not job.ended for job in jobs)
         with self._step_lock:
-            for output in self.engine.step():
-                job = self._jobs.get(output.request_id)
-                if job is not None and job.feed(output):
-                    self.engine.abort(output.request_id)
-                if job is not None and job.result is not None:
-                    self._jobs.pop(output.request_id)
+            if stepping:
+                self._step()
+            self.painter.work()
+        if not stepping:
+            self.painter.wait([p for job in jobs for p in job.pictures if not p.done()])
+
+    def _step(self) -> None:
+        """One step of the engine; its outputs go to their jobs."""
+        for output in self.engine.step():
+            job = self._jobs.get(output.request_id)
+            if job is None:
+                continue
+            if job.feed(output):
+                self.engine.abort(output.request_id)
+            if job.ended:
+                self._jobs.pop(output.request_id)
 
     def _abandon(self, flying: dict[int, Job]) -> None:
         """Abort what has no result, when a caller stops waiting."""
@@ -496,6 +616,8 @@ class Model:
                 if job.result is None:
                     self.engine.abort(request_id)
                     self._jobs.pop(request_id, None)
+                    for picture in job.pictures:
+                        picture.cancel()
 
     def _warn_of_unknown_words(self, *texts: str) -> None:
         known = self.family.defaults.known_words
@@ -511,11 +633,11 @@ def failure(asked: Any, index: int, error: Exception) -> Result:
     """What `run` gives for a request that could not start."""
     if isinstance(asked, Draw):
         return DrawResult(
-            asked.prompt, (), asked.seed or 0, "error", 0, 0, 0.0, asked, index, str(error)
+            asked.prompt, (), asked.seed or 0, "error", 0, 0, 0.0, asked, index, one_line(error)
         )
     request = asked if isinstance(asked, Caption) else None
     seed = (request.seed if request else 0) or 0
-    return TextResult("", seed, "error", 0, 0, 0.0, request, index, str(error))
+    return TextResult("", seed, "error", 0, 0, 0.0, request, index, one_line(error))
 
 
 def pick_seed(seed: int | None) -> int:
@@ -552,8 +674,8 @@ class Chat:
     ) -> TextResult:
         """Say something, and perhaps show a picture or several; returns the answer.
 
-        Options: max_tokens, temperature, top_k, top_p, stop, seed. Nothing is added to the history
-        if this raises; errors are those of `Model.caption`.
+        Options: those of `Model.caption` but for system. Nothing is added to the history if this
+        raises; errors are those of `Model.caption`.
         """
         check_text(text, "the message")
         several = isinstance(images, list | tuple)
@@ -585,7 +707,7 @@ def load(
     path: str | Path | None = None,
     device: str | None = None,
     dtype: torch.dtype | str | None = None,
-    memory: int | str | None = None,
+    memory: int | float | str | None = None,
 ) -> Model:
     """Load a model: the embedded one, a checkpoint's folder, or a Hugging Face hub id.
 
@@ -593,7 +715,7 @@ def load(
     downloaded once.
 
     device: "cuda" if there is a GPU, else "cpu". dtype: float32 on a CPU, bfloat16 on CUDA.
-    memory: of the K/V pool, in bytes or as "512MB" or "2GB".
+    memory: of the K/V pool: bytes, "512MB" or "2GB"; or a share of what is free, 0.5 or "50%".
 
     Raises:
         FileNotFoundError: no such folder, or a file in it is missing.
@@ -601,9 +723,10 @@ def load(
     """
     device = check_device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     chosen = parse_dtype(dtype or ("float32" if device == "cpu" else "bfloat16"))
+    size = parse_memory(memory)
     folder = DEFAULT_FOLDER if path is None else find_folder(path)
     family = open_folder(folder, device, chosen)
-    return Model(family, parse_memory(memory))
+    return Model(family, size)
 
 
 def check_device(device: str) -> str:
@@ -624,13 +747,32 @@ def parse_dtype(dtype: torch.dtype | str) -> torch.dtype:
     return names[dtype]
 
 
-def parse_memory(memory: int | str | None) -> int | None:
-    """Bytes, or text such as "512MB"."""
+def parse_memory(memory: int | float | str | None) -> int | float | None:
+    """Bytes, of a number or of text such as "512MB"; a share, of a float or of text such as "50%".
+
+    Raises:
+        ValueError: other text, or a share that is not above 0 and at most 1.
+    """
     if memory is None or isinstance(memory, int):
         return memory
+    size = parse_size(memory) if isinstance(memory, str) else memory
+    if isinstance(size, float) and not 0 < size <= 1:
+        raise ValueError(f"memory as a share must be above 0 and at most 1 (100%), not {memory!r}")
+    return size
+
+
+def parse_size(text: str) -> int | float:
+    """As `parse_memory`, of text."""
     units = {"KB": 2**10, "MB": 2**20, "GB": 2**30}
-    number, unit = memory.strip()[:-2], memory.strip()[-2:].upper()
+    text = text.strip()
     try:
-        return int(float(number) * units[unit])
+        if text.endswith("%"):
+            return float(text[:-1]) / 100
+        if text.replace(".", "", 1).isdecimal() and "." in text:
+            return float(text)
+        return int(float(text[:-2]) * units[text[-2:].upper()])
     except (KeyError, ValueError, OverflowError):
-        raise ValueError(f"memory must be bytes or like '512MB' or '2GB', not {memory!r}") from None
+        raise ValueError(
+            "memory must be bytes, such as '512MB' or '2GB', or a share of what is free, such as "
+            f"'50%', not {text!r}"
+        ) from None

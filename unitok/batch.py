@@ -31,6 +31,7 @@ except ImportError:  # not a Unix: two runs into one folder are then not told ap
 MAX_SAMPLES = 1000  # pictures of one line
 KINDS: dict[str, type[Caption] | type[Draw]] = {"caption": Caption, "draw": Draw}
 WHOLE, NUMBER, TEXT, TEXTS = "a whole number", "a number", "text", "text or a list of texts"
+FLAG = "true or false"
 OPTIONS = {
     "question": TEXT,
     "system": TEXT,
@@ -44,7 +45,11 @@ OPTIONS = {
     "seed": WHOLE,
     "temperature": NUMBER,
     "top_p": NUMBER,
+    "min_p": NUMBER,
+    "repetition_penalty": NUMBER,
     "guidance": NUMBER,
+    "logprobs": FLAG,
+    "branch_logprobs": FLAG,
 }
 
 
@@ -119,6 +124,8 @@ def finish(entry: Entry, result: TextResult | DrawResult, journal: "Journal") ->
         record["text"] = result.text
     names = ("seed", "finish_reason", "prompt_tokens", "completion_tokens")
     record |= {name: getattr(result, name) for name in names}
+    told = {name: getattr(result, name) for name in ("logprobs", "branch_logprobs")}
+    record |= {name: value for name, value in told.items() if value is not None}
     journal.append(record | {"seconds": round(result.seconds, 3)})
     return Outcome(entry.line, "new")
 
@@ -211,9 +218,9 @@ def check_option(kind: str, name: str, value: object) -> None:
 
 
 def fits(value: object, wanted: str) -> bool:
-    """Whether a JSON value is of a type; true and false are no numbers."""
-    if isinstance(value, bool):
-        return False
+    """Whether a JSON value is of a type; true and false are nothing else."""
+    if isinstance(value, bool) or wanted == FLAG:
+        return isinstance(value, bool) and wanted == FLAG
     if wanted == TEXTS and isinstance(value, list):
         return all(isinstance(text, str) for text in value)
     types = {WHOLE: int, NUMBER: int | float, TEXT: str, TEXTS: str}

@@ -76,7 +76,10 @@ Dtype = Annotated[
     ),
 ]
 Memory = Annotated[
-    str | None, typer.Option(metavar="SIZE", help="Of the K/V pool: bytes, or like 512MB or 2GB.")
+    str | None,
+    typer.Option(
+        metavar="SIZE", help="Of the K/V pool: bytes, 512MB, 2GB, or 50% of what is free."
+    ),
 ]
 
 
@@ -173,6 +176,9 @@ def draw(
     top_p: Annotated[
         float | None, typer.Option(help="Only the likeliest codes that make up this share.")
     ] = None,
+    min_p: Annotated[
+        float, typer.Option(help="Only codes at least this likely beside the likeliest; 0: all.")
+    ] = 0.0,
     size: Annotated[
         str | None,
         typer.Option(metavar="WxH", help="In pixels, such as 768x512, if the model can choose."),
@@ -198,6 +204,7 @@ def draw(
         temperature=temperature,
         top_k=top_k,
         top_p=top_p,
+        min_p=min_p,
         width=width,
         height=height,
     )
@@ -247,7 +254,8 @@ def batch(
 
     A line is {"caption": "cat.png", "question": "how many cats are there?"}, where the path starts
     from the folder of IN.jsonl, or {"draw": "a cat", "seed": 7, "n": 2}. Further keys: id, system,
-    max_tokens, stop, temperature, top_k, top_p, guidance, negative_prompt, width, height.
+    max_tokens, stop, temperature, top_k, top_p, min_p, repetition_penalty, guidance,
+    negative_prompt, width, height, logprobs, branch_logprobs.
 
     Example: unitok batch work.jsonl -o results
     """

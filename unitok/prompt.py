@@ -5,10 +5,11 @@ text, which never does, and pictures. Neighbouring text is tokenized together, a
 do, because a tokenizer may merge across the seam.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
+import torch
 from torch import Tensor
 
 from unitok_engine import Features
@@ -22,12 +23,34 @@ class Vectors:
     """A stretch of a line that is no ids but vectors; `placeholder` holds its places.
 
     `compute` gives [length, d], when a prefill first needs it; equal digests mean equal vectors.
+    `compute_many`, if there is one, gives those of several payloads: stretches that a step needs
+    and that have the same function are computed in one call of it.
     """
 
     placeholder: int
     length: int
     digest: str
     compute: Callable[[], Tensor]
+    payload: Any = None
+    compute_many: Callable[[Sequence[Any]], Sequence[Tensor]] | None = None
+
+
+PICTURES_A_CALL = 16
+
+
+@dataclass(frozen=True)
+class Reader:
+    """Reads pictures of one shape together; `read` takes pixels [B, 3, S, S], B bounded.
+
+    Readers with the same `read` are equal, so that the engine knows what to compute together.
+    """
+
+    read: Callable[[Tensor], Tensor]
+
+    def __call__(self, pictures: Sequence[Tensor]) -> list[Tensor]:
+        """Pixels [3, S, S] of each -> features [n, d] of each."""
+        parts = torch.stack(list(pictures)).split(PICTURES_A_CALL)
+        return [features for part in parts for features in self.read(part)]
 
 
 @dataclass(frozen=True)
@@ -78,8 +101,9 @@ class LineBuilder:
         self.flush()
         for segment in picture.segments:
             if isinstance(segment, Vectors):
-                where = len(self.ids), segment.length
-                self.features.append(Features(*where, segment.digest, segment.compute))
+                s, where = segment, (len(self.ids), segment.length)
+                features = Features(*where, s.digest, s.compute, s.payload, s.compute_many)
+                self.features.append(features)
                 self.ids += [segment.placeholder] * segment.length
             else:
                 self.ids += segment

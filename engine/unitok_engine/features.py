@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -45,32 +46,55 @@ def compute_features(chunks: Iterable[Chunk]) -> None:
             needed = features.start < chunk.stop and chunk.start < features.stop
             if needed and features not in chunk.sequence.features:
                 wanted.setdefault(features.digest, []).append((chunk, features))
-    together = _compute_together([uses[0][1] for uses in wanted.values()])
+    made = _compute([uses[0][1] for uses in wanted.values()])
     for digest, uses in wanted.items():
         try:
-            vectors = together[digest] if digest in together else uses[0][1].compute()
+            if isinstance(vectors := made[digest], Exception):
+                raise vectors
             for chunk, features in uses:
                 chunk.sequence.features.put(features, vectors)
-        except Exception as error:  # it is the caller's code: only the requests that want it fail
+        except Exception as error:
             for chunk, _ in uses:
                 if not chunk.sequence.finished:
                     chunk.sequence.fail(error)
 
 
-def _compute_together(features: Sequence[Features]) -> dict[str, Tensor]:
-    """Vectors by digest of all that can be computed together.
-
-    A call that fails gives none: then each is computed alone, and shows which one is to blame.
-    """
+def _compute(wanted: Sequence[Features]) -> dict[str, Tensor | Exception]:
+    """Vectors by digest, or why there are none."""
     groups: dict[Callable[[Sequence[Any]], Sequence[Tensor]], list[Features]] = {}
-    for one in features:
-        if one.compute_many is not None:
-            groups.setdefault(one.compute_many, []).append(one)
-    vectors: dict[str, Tensor] = {}
+    made: dict[str, Tensor | Exception] = {}
+    for features in wanted:
+        if features.compute_many is None:
+            made[features.digest] = _compute_alone(features)
+        else:
+            groups.setdefault(features.compute_many, []).append(features)
     for compute_many, group in groups.items():
-        try:
-            made = compute_many([one.payload for one in group])
-            vectors |= {one.digest: made[i] for i, one in enumerate(group)}
-        except Exception:  # the caller's code: each is computed alone, and its error is told there
-            continue
-    return vectors
+        made |= _compute_together(compute_many, group)
+    return made
+
+
+def _compute_together(
+    compute_many: Callable[[Sequence[Any]], Sequence[Tensor]], group: Sequence[Features]
+) -> dict[str, Tensor | Exception]:
+    """As `_compute`. If the call fails each is computed alone, which shows the one to blame.
+
+    If none is (memory may have been too short for all), no request fails, and a warning tells it.
+    """
+    if len(group) == 1:
+        return {group[0].digest: _compute_alone(group[0])}
+    try:
+        vectors = compute_many([features.payload for features in group])
+        return {f.digest: v for f, v in zip(group, vectors, strict=True)}
+    except Exception as error:  # the caller's code
+        alone = {features.digest: _compute_alone(features) for features in group}
+        if not any(isinstance(vectors, Exception) for vectors in alone.values()):
+            message = f"{len(group)} features had to be computed one by one: {error}"
+            warnings.warn(message, stacklevel=2)
+        return alone
+
+
+def _compute_alone(features: Features) -> Tensor | Exception:
+    try:
+        return features.compute()
+    except Exception as error:  # the caller's code: only the requests that want it fail
+        return error

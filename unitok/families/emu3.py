@@ -163,6 +163,22 @@ class Emu3Plan:
         return rows[:, :-1]
 
 
+@dataclass(frozen=True)
+class Painting:
+    """What a plan emitted for n pictures -> pictures [n, 3, H, W] in [0, 1].
+
+    Equal for drawings of one size, so that they are painted together.
+    """
+
+    model: UnifiedModel
+    plan: Emu3Plan
+
+    def __call__(self, ids: Sequence[Sequence[int]]) -> Tensor:
+        grids = torch.stack([self.plan.grid(one) for one in ids])
+        codes = self.model.vocabulary.id_to_code(grids)
+        return self.model.image_tokenizer.decode(codes.to(self.model.device))
+
+
 # --- config.json ---------------------------------------------------------------------------------
 
 EMU3 = DecoderConfig(  # what both references take for absent settings
@@ -554,11 +570,7 @@ class Emu3:
         grid = self.grid(wish.size)
         plan = self.plan(*grid)
         line = self.template.draw(messages[-1].text, *grid)
-
-        def paint(ids: Sequence[Sequence[int]]) -> Tensor:
-            codes = self.model.vocabulary.id_to_code(torch.stack([plan.grid(one) for one in ids]))
-            return self.model.image_tokenizer.decode(codes.to(self.model.device))
-
+        paint = Painting(self.model, plan)
         if wish.guidance == 1.0:
             return Drawing(((line, 1.0),), plan, paint)
         negative = NEGATIVE if wish.negative is None else wish.negative

@@ -79,7 +79,8 @@ class Drawing:
     """A picture to be painted.
 
     lines: after which the model paints, with their weights, which sum to 1. plan: what it may emit.
-    paint: what the plan emitted for n pictures -> pictures [n, 3, H, W] in [0, 1].
+    paint: what the plan emitted for n pictures -> pictures [n, 3, H, W] in [0, 1]. Drawings with an
+    equal one and as many ids are painted together, perhaps in another thread.
     """
 
     lines: tuple[tuple[Line, float], ...]

@@ -55,7 +55,7 @@ from unitok.families.settings import (
 from unitok.files import read_json
 from unitok.model import UnifiedModel
 from unitok.pictures import digest
-from unitok.prompt import Line, LineBuilder, Message, ReadPicture, Role, Vectors
+from unitok.prompt import Line, LineBuilder, Message, Reader, ReadPicture, Role, Vectors
 from unitok_engine import FixedPlan, FreePlan, IdRange, Plan
 from unitok_tokenizers import taming
 from unitok_tokenizers.autoencoder import AutoencoderConfig
@@ -153,7 +153,10 @@ class Template:
         begin, place, end = map(
             self.tokenizer.id, (self.begin_of_image, self.placeholder, self.end_of_image)
         )
-        vectors = Vectors(place, self.picture_length, digest, lambda: read(pixels[None])[0])
+        reader = Reader(read)
+        vectors = Vectors(
+            place, self.picture_length, digest, lambda: reader([pixels])[0], pixels, reader
+        )
         return ReadPicture(((begin,), vectors, (end,)))
 
     def answer(self, messages: Sequence[Message], system: str = "") -> Line:

@@ -37,7 +37,7 @@ from unitok.families.settings import check_settings, read_pixels, real, section,
 from unitok.files import read_json
 from unitok.model import UnifiedModel
 from unitok.pictures import digest
-from unitok.prompt import Line, Message, ReadPicture, Vectors
+from unitok.prompt import PICTURES_A_CALL, Line, Message, Reader, ReadPicture, Vectors
 from unitok_engine import Allow, Force, IdRange, Plan, Stop
 from unitok_tokenizers.autoencoder import to_tensor_range
 from unitok_tokenizers.text import TextTokenizer
@@ -172,6 +172,14 @@ class Tiling:
         return slice(rows), slice(border, columns - border)
 
 
+@dataclass(frozen=True, eq=False)
+class TiledPicture:
+    """The pixels of the whole and of its tiles, [tiles + 1, 3, S, S] in [-1, 1]."""
+
+    pixels: Tensor
+    tiling: Tiling
+
+
 # --- plans ---------------------------------------------------------------------------------------
 
 
@@ -252,7 +260,10 @@ class UniToken(Chameleon):
         square = image.resize((vision.image_size,) * 2, Image.Resampling.BICUBIC)
         pixels = to_tensor_range(to_pixels(square))
         key = digest(pixels, self.name)
-        return Vectors(self.separator, vision.patches, key, lambda: self.features(pixels[None])[0])
+        reader = Reader(self.features)
+        return Vectors(
+            self.separator, vision.patches, key, lambda: reader([pixels])[0], pixels, reader
+        )
 
     def tiles(self, image: Image.Image) -> Vectors:
         """The features of AnyRes: the whole picture's, then the rows of the tiled picture's, each
@@ -265,14 +276,31 @@ class UniToken(Chameleon):
         count = (rows.stop - (rows.start or 0)) * (columns.stop - (columns.start or 0) + 1)
         # Pictures of one colour and of two sizes may have the same tiles.
         key = digest(pixels, f"{self.name} {image.size}")
+        seen = TiledPicture(pixels, tiling)
+        return Vectors(
+            self.separator,
+            vision.patches + count,
+            key,
+            lambda: self.tiled_features([seen])[0],
+            seen,
+            self.tiled_features,
+        )
 
-        def compute() -> Tensor:
-            whole, *parts = self.features(pixels)
-            grid = self.join(torch.stack(parts), tiling.grid, side)[rows, columns]
-            end = self.model.text_embedding.weight[self.new_line].expand(len(grid), 1, -1)
-            return torch.cat([whole, torch.cat([grid, end], dim=1).flatten(0, 1)])
+    def tiled_features(self, pictures: Sequence[TiledPicture]) -> list[Tensor]:
+        """Vectors [n, d] of each picture; the tiles of all are read together."""
+        tiles = torch.cat([picture.pixels for picture in pictures])
+        read = torch.cat([self.features(part) for part in tiles.split(PICTURES_A_CALL)])
+        counts = [len(picture.pixels) for picture in pictures]
+        split = zip(pictures, read.split(counts), strict=True)
+        return [self.laid_out(picture.tiling, *features) for picture, features in split]
 
-        return Vectors(self.separator, vision.patches + count, key, compute)
+    def laid_out(self, tiling: Tiling, whole: Tensor, *parts: Tensor) -> Tensor:
+        """Features of the whole and of the tiles, [patches, d] each -> [n, d], as in `tiles`."""
+        vision = self.model.config.vision
+        side = vision.image_size // vision.patch_size
+        grid = self.join(torch.stack(parts), tiling.grid, side)[tiling.unpadded(side)]
+        end = self.model.text_embedding.weight[self.new_line].expand(len(grid), 1, -1)
+        return torch.cat([whole, torch.cat([grid, end], dim=1).flatten(0, 1)])
 
     @staticmethod
     def join(parts: Tensor, grid: tuple[int, int], side: int) -> Tensor:

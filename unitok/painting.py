@@ -1,0 +1,141 @@
+"""The ids of finished drawings -> pixels, apart from the engine's steps.
+
+Drawings that wait together are painted together, a bounded number in one call. A picture does not
+depend on its company but for fp32 rounding, which may turn the last bit of a pixel.
+"""
+
+import os
+import threading
+import warnings
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+PICTURES_A_CALL = 16
+IDS_A_CALL = 4096  # 7 pictures of Janus; a VQ-16 decoder takes about 0.5 MB for each id
+
+Paint = Callable[[Sequence[Sequence[int]]], Tensor]
+
+
+@dataclass(frozen=True, eq=False)
+class Order:
+    """Ids to be painted, and the picture to come."""
+
+    paint: Paint
+    ids: Sequence[int]
+    picture: Future[Tensor] = field(default_factory=Future)
+
+    def goes_with(self, other: "Order") -> bool:
+        return self.paint == other.paint and len(self.ids) == len(other.ids)
+
+
+class Painter:
+    """Takes orders and paints them, oldest first, each with those that wait and are like it.
+
+    background: whether one thread of its own paints, on CUDA on a stream of its own, while the
+    engine steps on; else `work` does, between steps. None chooses.
+
+    A thread beside the steps brings in their time where a core is idle. Where torch itself runs on
+    all cores, its threads and those of the steps would spin against each other.
+    """
+
+    def __init__(self, device: torch.device, background: bool | None = None) -> None:
+        if background is None:
+            background = device.type == "cuda" or has_idle_core()
+        self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
+        self._waiting: deque[Order] = deque()
+        self._lock = threading.Lock()
+        self._worker = ThreadPoolExecutor(1, "unitok-painter") if background else None
+
+    def order(self, paint: Paint, ids: Sequence[int]) -> Future[Tensor]:
+        """A picture [H, W, 3] of bytes to come once there was `work`; cancel it if unwanted."""
+        order = Order(paint, ids)
+        with self._lock:
+            self._waiting.append(order)
+        return order.picture
+
+    def work(self) -> None:
+        """See to it that orders are painted: wake the thread or, without one, paint a batch."""
+        if self._worker is None:
+            self._paint_batch()
+        elif self._waiting:
+            self._worker.submit(self._paint_all)
+
+    def wait(self, pictures: Sequence[Future[Tensor]]) -> None:
+        """Wait until one of several pictures is there; without a thread, `work` brings them."""
+        if self._worker is not None:
+            wait(pictures, return_when=FIRST_COMPLETED)
+
+    def _paint_all(self) -> None:
+        while self._waiting:
+            self._paint_batch()
+
+    def _paint_batch(self) -> None:
+        orders = self._take()
+        try:
+            self._fill(orders)
+        except BaseException:  # Ctrl-C: what others may still wait for is not lost
+            with self._lock:
+                self._waiting.extendleft(o for o in reversed(orders) if not o.picture.done())
+            raise
+
+    def _take(self) -> list[Order]:
+        """The oldest order and those like it, as many as one call takes."""
+        with self._lock:
+            wanted = [order for order in self._waiting if not order.picture.cancelled()]
+            alike = [order for order in wanted if order.goes_with(wanted[0])]
+            most = min(PICTURES_A_CALL, max(1, IDS_A_CALL // len(alike[0].ids))) if alike else 0
+            taken = alike[:most]
+            self._waiting = deque(order for order in wanted if order not in taken)
+        return taken
+
+    def _fill(self, orders: Sequence[Order]) -> None:
+        """Paint orders in one call; if that fails each alone, to see which one is to blame."""
+        if not orders:
+            return
+        try:
+            made = self._paint(orders)
+        except Exception as error:  # the family's code: only the drawings that want it fail
+            if len(orders) == 1:
+                settle(orders[0].picture, error)
+                return
+            for order in orders:
+                self._fill([order])
+            if not any(o.picture.cancelled() or o.picture.exception() for o in orders):
+                warnings.warn(
+                    f"{len(orders)} pictures had to be painted one by one: {error}", stacklevel=2
+                )
+            return
+        for order, picture in zip(orders, made, strict=True):
+            settle(order.picture, picture)
+
+    def _paint(self, orders: Sequence[Order]) -> Tensor:
+        """Pictures [n, H, W, 3] of bytes."""
+        with torch.inference_mode(), self._own_stream():
+            pixels = orders[0].paint([order.ids for order in orders])  # [n, 3, H, W] in [0, 1]
+            if len(pixels) != len(orders):
+                raise ValueError(f"{len(pixels)} pictures were painted, not {len(orders)}")
+            return pixels.mul(255).round().byte().permute(0, 2, 3, 1).contiguous().cpu()
+
+    def _own_stream(self) -> AbstractContextManager[object]:
+        return nullcontext() if self._stream is None else torch.cuda.stream(self._stream)
+
+
+def settle(picture: Future[Tensor], result: Tensor | Exception) -> None:
+    """Hand over a picture or what went wrong, unless nobody wants it any more."""
+    if not picture.set_running_or_notify_cancel():
+        return
+    if isinstance(result, Exception):
+        picture.set_exception(result)
+    else:
+        picture.set_result(result)
+
+
+def has_idle_core() -> bool:
+    """Whether torch leaves a core to a thread beside it, and no others would spin against that."""
+    return torch.get_num_threads() == 1 and (os.cpu_count() or 1) > 1
