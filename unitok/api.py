@@ -616,8 +616,7 @@ class Model:
                 if job.result is None:
                     self.engine.abort(request_id)
                     self._jobs.pop(request_id, None)
-                    for picture in job.pictures:
-                        picture.cancel()
+                    self.painter.cancel(job.pictures)
 
     def _warn_of_unknown_words(self, *texts: str) -> None:
         known = self.family.defaults.known_words

@@ -8,7 +8,7 @@ import os
 import threading
 import warnings
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
@@ -53,11 +53,18 @@ class Painter:
         self._worker = ThreadPoolExecutor(1, "unitok-painter") if background else None
 
     def order(self, paint: Paint, ids: Sequence[int]) -> Future[Tensor]:
-        """A picture [H, W, 3] of bytes to come once there was `work`; cancel it if unwanted."""
+        """A picture [H, W, 3] of bytes, to come once there was `work`."""
         order = Order(paint, ids)
         with self._lock:
             self._waiting.append(order)
         return order.picture
+
+    def cancel(self, pictures: Iterable[Future[Tensor]]) -> None:
+        """Nobody wants these any more: those not begun are never painted."""
+        for picture in pictures:
+            picture.cancel()
+        with self._lock:
+            self._waiting = deque(o for o in self._waiting if not o.picture.cancelled())
 
     def work(self) -> None:
         """See to it that orders are painted: wake the thread or, without one, paint a batch."""
@@ -87,12 +94,13 @@ class Painter:
     def _take(self) -> list[Order]:
         """The oldest order and those like it, as many as one call takes."""
         with self._lock:
-            wanted = [order for order in self._waiting if not order.picture.cancelled()]
-            alike = [order for order in wanted if order.goes_with(wanted[0])]
-            most = min(PICTURES_A_CALL, max(1, IDS_A_CALL // len(alike[0].ids))) if alike else 0
-            taken = alike[:most]
-            self._waiting = deque(order for order in wanted if order not in taken)
-        return taken
+            if not self._waiting:
+                return []
+            first = self._waiting[0]
+            most = min(PICTURES_A_CALL, max(1, IDS_A_CALL // len(first.ids)))
+            taken = [order for order in self._waiting if order.goes_with(first)][:most]
+            self._waiting = deque(order for order in self._waiting if order not in taken)
+            return taken
 
     def _fill(self, orders: Sequence[Order]) -> None:
         """Paint orders in one call; if that fails each alone, to see which one is to blame."""

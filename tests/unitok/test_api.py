@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 import unitok
-from tests.unitok.tiny import PATCHES, save_tiny, tiny_model
+from tests.unitok.tiny import PATCHES, same, save_tiny, tiny_model
 from unitok import Caption, Draw, api
 from unitok.api import Model, parse_memory, split_words
 from unitok.families.janus import Janus
@@ -52,11 +52,6 @@ def assert_idle(model: Model) -> None:
 def picture(seed: int = 0) -> Image.Image:
     array = np.random.default_rng(seed).integers(0, 256, (64, 64, 3), dtype=np.uint8)
     return Image.fromarray(array)
-
-
-def same(left: Image.Image, right: Image.Image) -> bool:
-    """Equal but for the last bit, which decoding in a batch may turn."""
-    return abs(np.array(left).astype(int) - np.array(right)).max() <= 1
 
 
 def janus_of(model: Model) -> Janus:

@@ -14,6 +14,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 import unitok
+from tests.unitok.tiny import same
 from unitok.api import IN_FLIGHT
 from unitok.batch import Journal, model_identity, run_batch
 from unitok.cli import app
@@ -58,12 +59,24 @@ def results(folder: Path) -> list[dict]:
     return [json.loads(line) for line in (folder / "results.jsonl").read_text().splitlines()]
 
 
-def outputs(folder: Path) -> dict[int, object]:
-    """Line number -> what it gave: text, or the bytes of its pictures."""
+def outputs(folder: Path) -> dict[int, str | list[Image.Image]]:
+    """Line number -> what it gave: text or pictures."""
     return {
-        r["line"]: r.get("text") or [(folder / p).read_bytes() for p in r["pictures"]]
+        r["line"]: r.get("text") or [Image.open(folder / p) for p in r["pictures"]]
         for r in results(folder)
     }
+
+
+def assert_same(left: Path, right: Path) -> None:
+    """Two folders hold the same, but for the last bit, which painting in a batch may turn."""
+    one, other = outputs(left), outputs(right)
+    assert one.keys() == other.keys()
+    for line, made in one.items():
+        again = other[line]
+        if isinstance(made, str) or isinstance(again, str):
+            assert made == again
+        else:
+            assert all(same(a, b) and a.info == b.info for a, b in zip(made, again, strict=True))
 
 
 def stop_after(monkeypatch, count: int, error: type[BaseException]) -> None:
@@ -105,14 +118,14 @@ def test_a_batch_draws_what_the_api_draws(batch, source, tmp_path, untrained_fol
     model = unitok.load(untrained_folder)
     alone = model.draw("a cat", negative_prompt="a dog", seed=drawing["seed"]).image
     with Image.open(tmp_path / "out" / drawing["pictures"][0]) as saved:
-        assert saved.tobytes() == alone.tobytes()
+        assert same(saved, alone)
         assert saved.info["seed"] == str(drawing["seed"])
 
 
 def test_another_run_elsewhere_gives_the_same_with_the_same_seeds(batch, source, tmp_path):
     batch(source)
     batch(source, "elsewhere")
-    assert outputs(tmp_path / "out") == outputs(tmp_path / "elsewhere")
+    assert_same(tmp_path / "out", tmp_path / "elsewhere")
 
 
 def test_blank_lines_a_byte_order_mark_and_a_missing_last_newline_do_not_matter(
@@ -153,17 +166,18 @@ def test_after_ctrl_c_what_finished_is_kept_and_the_rest_follows(
     assert len(results(tmp_path / "out")) == finished
     assert f"{6 - finished} new, {finished} kept" in batch(source).stdout
     batch(source, "whole")
-    assert outputs(tmp_path / "out") == outputs(tmp_path / "whole")
+    assert_same(tmp_path / "out", tmp_path / "whole")
     assert len(results(tmp_path / "out")) == 6
 
 
 def test_a_half_written_last_line_is_done_again(batch, source, tmp_path):
     batch(source)
-    path, whole = tmp_path / "out/results.jsonl", outputs(tmp_path / "out")
+    batch(source, "whole")
+    path = tmp_path / "out/results.jsonl"
     for cut in (1, 40):
         path.write_bytes(path.read_bytes()[:-cut])
         assert "1 new, 5 kept" in batch(source).stdout
-        assert outputs(tmp_path / "out") == whole
+        assert_same(tmp_path / "out", tmp_path / "whole")
         assert len(results(tmp_path / "out")) == 6
 
 
