@@ -610,13 +610,13 @@ class Model:
                 self._jobs.pop(output.request_id)
 
     def _abandon(self, flying: dict[int, Job]) -> None:
-        """Abort what has no result, when a caller stops waiting."""
+        """Abort what has no result, and paint no more of it, when a caller stops waiting."""
         with self._step_lock:
             for request_id, job in flying.items():
-                if job.result is None:
+                if not job.ended:
                     self.engine.abort(request_id)
                     self._jobs.pop(request_id, None)
-                    self.painter.cancel(job.pictures)
+                self.painter.cancel(job.pictures)
 
     def _warn_of_unknown_words(self, *texts: str) -> None:
         known = self.family.defaults.known_words

@@ -17,8 +17,9 @@ from tests.unitok.tiny import PATCHES, same, save_tiny, tiny_model
 from unitok import Caption, Draw, api
 from unitok.api import Model, parse_memory, split_words
 from unitok.families.janus import Janus
+from unitok.painting import Painter
 from unitok.prompt import Message
-from unitok_engine import Request
+from unitok_engine import Plan, Request
 
 EOS = 2
 
@@ -46,7 +47,7 @@ def assert_idle(model: Model) -> None:
     stats = model.engine.stats
     assert (stats.running, stats.waiting) == (0, 0)
     assert stats.free_blocks == model.engine.config.num_blocks
-    assert not model.engine.has_work and not model._jobs
+    assert not model.engine.has_work and not model._jobs and not model.painter._waiting
 
 
 def picture(seed: int = 0) -> Image.Image:
@@ -162,6 +163,58 @@ def test_a_stop_id_is_no_part_of_the_text(model: Model, monkeypatch: pytest.Monk
     assert result.completion_tokens == 3
 
 
+def test_min_p_and_repetition_penalty_reach_the_sampler(
+    model: Model, monkeypatch: pytest.MonkeyPatch
+):
+    seen = spy_on_requests(model, monkeypatch)
+    free = model.caption(picture(), max_tokens=20)
+    echo = model.caption(picture(), max_tokens=20, repetition_penalty=1e-3)
+    assert echo.text != free.text, "what was said is likelier"
+    best = model.caption(picture(), max_tokens=20, temperature=2.0, min_p=1.0)
+    assert best.text == free.text, "only the likeliest is left"
+    model.draw("a dog", min_p=0.25)
+    told = [(r.sampling.min_p, r.sampling.repetition_penalty) for r in seen]
+    assert told == [(0.0, 1.0), (0.0, 1e-3), (1.0, 1.0), (0.25, 1.0)]
+
+
+# --- log-probabilities ---------------------------------------------------------------------------
+
+
+def test_an_answer_tells_the_logprobs_of_its_ids(model: Model):
+    plain = model.caption(picture(), max_tokens=6, temperature=1.0, seed=1)
+    assert (plain.logprobs, plain.branch_logprobs) == (None, None)
+    options = {"max_tokens": 6, "temperature": 2.0, "seed": 1}
+    told = model.caption(picture(), **options, logprobs=True, branch_logprobs=True)
+    assert told.logprobs is not None and told.branch_logprobs is not None
+    assert len(told.logprobs) == len(told.branch_logprobs) == told.completion_tokens == 6
+    assert max(told.logprobs + told.branch_logprobs) <= 0
+    assert told.logprobs != told.branch_logprobs, "those of temperature 2 and of 1"
+    sure = model.caption(picture(), max_tokens=6, temperature=1.0, top_k=1, logprobs=True)
+    assert sure.logprobs == (0.0,) * 6 and sure.branch_logprobs is None
+
+
+def test_each_picture_tells_the_logprobs_of_its_ids(model: Model):
+    options = {"seed": 3, "n": 2, "top_k": 4, "min_p": 0.1}
+    told = model.draw("a dog", **options, logprobs=True, branch_logprobs=True)
+    for logprobs in (told.logprobs, told.branch_logprobs):
+        assert logprobs is not None and [len(one) for one in logprobs] == [PATCHES] * 2
+        assert logprobs[0] != logprobs[1]
+    assert told.logprobs != told.branch_logprobs
+    plain = model.draw("a dog", **options)
+    assert (plain.logprobs, plain.branch_logprobs) == (None, None)
+    assert all(map(same, told.images, plain.images))
+
+
+def test_logprobs_count_what_a_stop_string_cut_off(model: Model):
+    whole = model.caption(picture(), max_tokens=60, logprobs=True)
+    stop = whole.text[len(whole.text) // 3 :][:4]
+    cut = model.caption(picture(), max_tokens=60, stop=stop, logprobs=True)
+    assert cut.finish_reason == "stop" and cut.logprobs is not None
+    assert len(cut.logprobs) == cut.completion_tokens < 60
+    assert whole.logprobs is not None
+    assert cut.logprobs == pytest.approx(whole.logprobs[: cut.completion_tokens], abs=1e-4)
+
+
 # --- drawings ------------------------------------------------------------------------------------
 
 
@@ -247,6 +300,127 @@ def test_a_saved_png_tells_prompt_seed_and_model(model: Model, tmp_path: Path):
     assert (tmp_path / "dog.jpg").stat().st_size and file.tell()
 
 
+@pytest.fixture(params=[False, True], ids=["between steps", "in a thread"])
+def either(request: pytest.FixtureRequest, model: Model, monkeypatch: pytest.MonkeyPatch) -> Model:
+    """The model, which paints between its steps or in a thread beside them."""
+    painter = Painter(model.family.model.device, background=request.param)
+    monkeypatch.setattr(model, "painter", painter)
+    return model
+
+
+def spy_on_paint(model: Model, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many pictures each call painted."""
+    calls: list[int] = []
+    paint = janus_of(model).paint
+
+    def noting(ids):
+        calls.append(len(ids))
+        return paint(ids)
+
+    monkeypatch.setattr(model.family, "paint", noting)
+    return calls
+
+
+def test_drawings_that_end_together_are_painted_together(
+    either: Model, monkeypatch: pytest.MonkeyPatch
+):
+    alone = [either.draw("a dog", seed=i, logprobs=True) for i in range(3)]
+    calls = spy_on_paint(either, monkeypatch)
+    together = list(either.run(Draw("a dog", seed=i, logprobs=True) for i in range(20)))
+    assert calls == [16, 4]
+    assert sorted(r.index for r in together) == list(range(20))
+    for index, one in enumerate(alone):
+        crowd = next(r for r in together if r.index == index)
+        assert isinstance(crowd, unitok.DrawResult) and same(crowd.image, one.image)
+        assert crowd.logprobs is not None and one.logprobs is not None
+        assert crowd.logprobs[0] == pytest.approx(one.logprobs[0], abs=1e-3), "so the same ids"
+        assert 0 < crowd.seconds < 60
+    n = either.draw("a dog", seed=1, n=17)
+    assert sum(calls[2:]) == 17 and max(calls) == 16
+    assert same(n.images[0], alone[1].image)
+
+
+def test_a_picture_that_cannot_be_painted_fails_alone(
+    either: Model, monkeypatch: pytest.MonkeyPatch
+):
+    marked: list[tuple[int, ...]] = []
+    feed, paint = api.DrawJob.feed, janus_of(either).paint
+
+    def noting(job, output):
+        if output.finished and job.asked.prompt == "a cat":
+            marked.append(output.ids)
+        return feed(job, output)
+
+    def fragile(ids):
+        if any(one in marked for one in ids):
+            raise OSError("no\npaint left")
+        return paint(ids)
+
+    monkeypatch.setattr(api.DrawJob, "feed", noting)
+    monkeypatch.setattr(either.family, "paint", fragile)
+    with pytest.raises(RuntimeError, match=r"^no paint left$"):
+        either.draw(["a dog", "a cat"])
+    asked = [Draw("a dog", seed=1), Draw("a cat", seed=1), Draw("a dog", n=2)]
+    results = {r.index: r for r in either.run([*asked, Caption(picture(), max_tokens=3)])}
+    assert {i: r.error for i, r in results.items() if r.error} == {1: "no paint left"}
+    failed = results[1]
+    assert isinstance(failed, unitok.DrawResult)
+    assert (failed.finish_reason, failed.images) == ("error", ())
+    assert failed.completion_tokens == PATCHES
+
+
+def test_a_caller_that_leaves_leaves_nothing_to_paint(
+    either: Model, monkeypatch: pytest.MonkeyPatch
+):
+    calls = spy_on_paint(either, monkeypatch)
+    monkeypatch.setattr(either.painter, "work", lambda: None)  # the pictures wait for ever
+    results = either.run([Draw("a dog"), Draw("a cat"), Caption(picture(), max_tokens=30)])
+    assert next(results).index == 2
+    assert len(either.painter._waiting) == 2
+    results.close()
+    assert not either.painter._waiting and calls == []
+
+
+def test_ctrl_c_while_it_is_painted_leaves_nothing_behind(
+    model: Model, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(model, "painter", Painter(model.family.model.device, background=False))
+
+    def interrupted(ids):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(model.family, "paint", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            model.draw(["a dog", "a cat"])
+    assert_idle(model)
+
+
+def test_ctrl_c_while_it_waits_for_a_picture_leaves_nothing_behind(
+    model: Model, monkeypatch: pytest.MonkeyPatch
+):
+    painter = Painter(model.family.model.device, background=True)
+    monkeypatch.setattr(model, "painter", painter)
+    go_on = threading.Event()
+    paint = janus_of(model).paint
+
+    def slow(ids):
+        go_on.wait(60)
+        return paint(ids)
+
+    def interrupted(pictures):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(model.family, "paint", slow)
+        patch.setattr(painter, "wait", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            model.draw(["a dog", "a cat"])
+    assert_idle(model)
+    go_on.set()
+    assert model.draw("a dog").finish_reason == "complete", "the thread goes on"
+
+
 # --- words the model never saw -------------------------------------------------------------------
 
 
@@ -309,6 +483,9 @@ def test_a_prompt_that_leaves_no_room_is_refused(model: Model):
         ({"temperature": -1.0}, "temperature must be 0 or more"),
         ({"top_k": -1}, "top_k"),
         ({"top_p": 0.0}, "top_p"),
+        ({"top_p": 1.5}, "top_p"),
+        ({"min_p": -0.1}, "min_p must be from 0 to 1"),
+        ({"min_p": float("nan")}, "min_p must be finite"),
         ({"guidance": float("nan")}, "finite"),
         ({"seed": 2**70}, "seed must fit in 64 bits"),
     ],
@@ -318,7 +495,30 @@ def test_options_out_of_range_are_refused(model: Model, options: dict, message: 
         model.draw("a dog", **options)
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"temperature": -1.0}, "temperature must be 0 or more"),
+        ({"top_p": 0.0}, "top_p must be above 0"),
+        ({"min_p": 2.0}, "min_p must be from 0 to 1"),
+        ({"repetition_penalty": 0.0}, "repetition_penalty must be above 0"),
+    ],
+)
+def test_options_of_text_out_of_range_are_refused(model: Model, options: dict, message: str):
+    with pytest.raises(ValueError, match=message):
+        model.caption(picture(), **options)
+    with pytest.raises(ValueError, match=message):
+        model.chat().send("what is this?", **options)
+    bad, good = model.run([Caption(picture(), **options), Caption(picture(), max_tokens=2)])
+    assert (bad.index, bad.finish_reason, good.finish_reason) == (0, "error", "length")
+    assert message in str(bad.error)
+
+
 def test_other_wrong_options_are_refused(model: Model):
+    with pytest.raises(TypeError, match="logprobs must be True or False, not 5"):
+        model.caption(picture(), logprobs=5)
+    with pytest.raises(TypeError, match="branch_logprobs must be True or False, not 'yes'"):
+        model.draw("a dog", branch_logprobs="yes")
     with pytest.raises(ValueError, match="max_tokens must be at least 1"):
         model.caption(picture(), max_tokens=0)
     with pytest.raises(TypeError, match="guidence"):
@@ -361,6 +561,127 @@ def test_a_model_that_fails_to_read_is_one_clear_error(
     results = {r.index: r for r in model.run([Caption(picture()), Draw("a dog")])}
     assert (results[0].finish_reason, results[0].error) == ("error", "the encoder is broken")
     assert results[1].finish_reason == "complete"
+
+
+@dataclasses.dataclass(frozen=True)
+class RaisingPlan:
+    """Breaks off after two ids."""
+
+    plan: Plan
+    max_length = 30
+    exact = False
+
+    def next(self, emitted):
+        if len(emitted) == 2:
+            raise ArithmeticError("the plan\nis lost")
+        return self.plan.next(emitted)
+
+
+class Sabotage:
+    """Makes a model fail wherever SICK is read, or its question is asked."""
+
+    SICK = "is there a zebra?"
+
+    def __init__(self, model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.family, self.monkeypatch = janus_of(model), monkeypatch
+        self.sick = self.family.preprocess(picture(99))
+
+    def features(self) -> None:
+        def broken(pixels, read=self.family.features):
+            if any(torch.equal(one, self.sick) for one in pixels):
+                raise OSError("the encoder\nis lost")
+            return read(pixels)
+
+        self.monkeypatch.setattr(self.family, "features", broken)
+
+    def nan(self) -> None:
+        def poisoned(pixels, read=self.family.features):
+            sick = torch.tensor([torch.equal(one, self.sick) for one in pixels])
+            return read(pixels).masked_fill(sick[:, None, None], torch.nan)
+
+        self.monkeypatch.setattr(self.family, "features", poisoned)
+
+    def plan(self) -> None:
+        def plan(max_tokens, make=self.family.text_plan):
+            made = make(max_tokens)
+            return RaisingPlan(made) if max_tokens == 30 else made
+
+        self.monkeypatch.setattr(self.family, "text_plan", plan)
+
+    def reading(self) -> None:
+        def broken(image, read=self.family.preprocess):
+            pixels = read(image)
+            if torch.equal(pixels, self.sick):
+                raise RuntimeError("the reader\nis lost")
+            return pixels
+
+        self.monkeypatch.setattr(self.family, "preprocess", broken)
+
+
+@pytest.mark.parametrize(
+    ("way", "message"),
+    [
+        ("features", "the encoder is lost"),
+        ("nan", "the model gave logits that are not finite"),
+        ("plan", "the plan is lost"),
+        ("reading", "the reader is lost"),
+    ],
+)
+def test_what_fails_underway_fails_its_request_alone(
+    model: Model, way: str, message: str, monkeypatch: pytest.MonkeyPatch
+):
+    healthy = [Caption(picture(1), max_tokens=9), Draw("a dog", seed=4)]
+    expected = list(model.run(healthy))
+    getattr(Sabotage(model, monkeypatch), way)()
+    sick = Caption(picture(99), max_tokens=30)
+    results = {r.index: r for r in model.run([healthy[0], sick, healthy[1], sick])}
+    assert {i: r.error for i, r in results.items() if r.error} == {1: message, 3: message}
+    for was in expected:
+        now = results[2 * was.index]
+        assert (now.finish_reason, now.seed) == (was.finish_reason, now.seed)
+        if isinstance(now, unitok.TextResult) and isinstance(was, unitok.TextResult):
+            assert now.text == was.text
+        if isinstance(now, unitok.DrawResult) and isinstance(was, unitok.DrawResult):
+            assert same(now.image, was.image)
+    assert_idle(model)
+    with pytest.raises(RuntimeError, match=message.replace(" ", r"\s")):
+        model.caption([picture(1), picture(99)], max_tokens=30)
+    chat = model.chat()
+    with pytest.raises(RuntimeError, match=message.replace(" ", r"\s")):
+        chat.send("is there a dog?", images=picture(99), max_tokens=30)
+    assert chat.messages == []
+
+
+def test_pictures_of_one_step_are_read_in_one_call(model: Model, monkeypatch: pytest.MonkeyPatch):
+    family, calls = janus_of(model), []
+    read = family.features
+
+    def noting(pixels):
+        calls.append(len(pixels))
+        return read(pixels)
+
+    monkeypatch.setattr(family, "features", noting)
+    pictures = [picture(100 + i) for i in range(5)]
+    together = model.caption([*pictures, pictures[0]], max_tokens=4, logprobs=True)
+    assert calls == [5]
+    alone = [model.caption(p, "what is this?", max_tokens=4) for p in pictures]
+    assert len(alone) == 5 and calls[1:] == [1] * 5
+    for result, pixels in zip(together, map(family.preprocess, pictures), strict=False):
+        assert result.logprobs is not None and len(result.logprobs) == 4
+        torch.testing.assert_close(
+            read(torch.stack([pixels] * 3))[2], read(pixels[None])[0], atol=1e-5, rtol=0
+        )
+
+
+def test_what_never_fits_the_pool_is_an_error_of_its_own(folder: Path):
+    small = unitok.load(folder, device="cpu", memory=4 * 32 * 2**9)  # four blocks of 32 ids
+    asked = [Draw("a dog " * 40), Draw("a dog", seed=1), Caption(picture(), max_tokens=250)]
+    results = {r.index: r for r in small.run([*asked, Caption(picture(), max_tokens=2)])}
+    told = {i: r.error for i, r in results.items() if r.error}
+    assert told.keys() == {0, 2}
+    assert all("give the engine more memory" in str(error) for error in told.values())
+    small.engine.step()
+    assert_idle(small)
 
 
 # --- run -----------------------------------------------------------------------------------------
@@ -444,7 +765,8 @@ def test_another_call_in_the_midst_of_a_run_takes_nothing_from_it(model: Model):
     assert same(drawn.image, model.draw("a dog", seed=5).image)
 
 
-def test_two_threads_may_call_at_once(model: Model):
+def test_two_threads_may_call_at_once(either: Model):
+    model = either
     expected_text = model.caption(picture(), max_tokens=20).text
     expected_image = model.draw("a dog", seed=5).image
     answers: list[str] = []
@@ -631,15 +953,34 @@ def test_memory_sizes_the_pool_and_too_little_is_refused(folder: Path):
         ("2GB", 2**31),
         (" 1.5 gb ", 3 * 2**29),
         ("8kb", 8192),
+        (0.25, 0.25),
+        ("50%", 0.5),
+        (" 100 %", 1.0),
+        ("0.5", 0.5),
     ],
 )
-def test_memory_is_bytes_or_text(text: str | int | None, value: int | None):
+def test_memory_is_bytes_or_text(text: str | int | float | None, value: int | float | None):
     assert parse_memory(text) == value
 
 
-@pytest.mark.parametrize("text", ["", "512", "much", "5TB", "GB", "nanGB", "infGB", "1,5GB"])
+@pytest.mark.parametrize("share", [0.0, 1.5, -0.5, float("nan"), "0%", "150%", "nan%", "1.5"])
+def test_a_share_of_memory_is_above_0_and_at_most_1(share: float | str):
+    with pytest.raises(ValueError, match="share must be above 0 and at most 1"):
+        parse_memory(share)
+
+
+def test_a_share_of_memory_is_of_what_is_free(folder: Path, monkeypatch: pytest.MonkeyPatch):
+    block = 32 * 2 * 2 * 2 * 16 * 4
+    monkeypatch.setattr("unitok_engine.config.free_memory", lambda device: 10 * block)
+    for share in (0.5, "50%", "0.5"):
+        assert unitok.load(folder, "cpu", memory=share).info().kv_memory == 5 * block
+
+
+@pytest.mark.parametrize(
+    "text", ["", "512", "much", "%", "half", "5TB", "GB", "nanGB", "infGB", "1,5GB"]
+)
 def test_other_memory_is_refused(text: str):
-    with pytest.raises(ValueError, match="512MB"):
+    with pytest.raises(ValueError, match="'512MB' or '2GB', or a share of what is free"):
         parse_memory(text)
 
 
