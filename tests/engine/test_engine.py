@@ -396,6 +396,36 @@ def test_one_broken_picture_among_those_of_a_step_fails_alone():
     assert machine.stats.free_blocks == 400
 
 
+def test_features_that_fail_only_together_fail_no_request_and_are_warned_of(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    encoder, many = Encoder(), Encoder.many
+
+    def short_of_memory(self: Encoder, seeds: Sequence[int]) -> list[Tensor]:
+        if len(seeds) > 1:
+            raise MemoryError("no room for two")
+        return many(self, seeds)
+
+    monkeypatch.setattr(Encoder, "many", short_of_memory)
+    requests = [encoder.request(seed) for seed in (5, 6)]
+    with pytest.warns(UserWarning, match="2 features had to be computed one by one: no room"):
+        together = finished_ids(engine(prefix_caching=False), requests)
+    assert encoder.calls == [[5], [6]]
+    assert together == [finished_ids(engine(), [request])[0] for request in requests]
+
+
+def test_too_few_vectors_are_no_vectors_of_another_picture():
+    features = [
+        Features(0, 2, str(i), lambda: vectors(0, 2), i, lambda payloads: payloads[1:])
+        for i in range(2)
+    ]
+    first = features[0].compute_many
+    branches = [Branch((2, 3), 1, (replace(f, compute_many=first),)) for f in features]
+    with pytest.warns(UserWarning, match="one by one"):
+        outputs = finish(engine(), [Request((b,), FixedPlan(TEXT, 3)) for b in branches])
+    assert [o.finish_reason for o in outputs] == ["complete"] * 2
+
+
 def test_features_that_fail_end_their_request_alone():
     def cannot() -> Tensor:
         raise OSError("the picture\nis gone")

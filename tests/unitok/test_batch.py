@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
 from typer.testing import CliRunner
 
@@ -126,6 +127,17 @@ def test_another_run_elsewhere_gives_the_same_with_the_same_seeds(batch, source,
     batch(source)
     batch(source, "elsewhere")
     assert_same(tmp_path / "out", tmp_path / "elsewhere")
+
+
+def test_logprobs_are_written_where_they_are_asked_for(batch, source, tmp_path):
+    more = {"logprobs": True, "branch_logprobs": True, "min_p": 0.1}
+    write(source, [WORK[0] | more, WORK[1] | more | {"repetition_penalty": 1.5}, WORK[2]])
+    assert batch(source).exit_code == 0
+    drawn, text, plain = sorted(results(tmp_path / "out"), key=lambda r: r["line"])
+    for name in ("logprobs", "branch_logprobs"):
+        assert sum(map(len, drawn[name])) == drawn["completion_tokens"] and len(drawn[name]) == 2
+        assert len(text[name]) == text["completion_tokens"]
+        assert name not in plain
 
 
 def test_blank_lines_a_byte_order_mark_and_a_missing_last_newline_do_not_matter(
@@ -321,6 +333,15 @@ def test_every_file_of_a_model_tells_it_from_another(tmp_path: Path):
         ('{"caption": "work.jsonl"}', "is not a picture"),
         ('{"caption": "scene.png", "stop": [1]}', '"stop" is text or a list of texts'),
         ('{"caption": "scene.png", "max_tokens": 0}', "max_tokens must be at least 1"),
+        ('{"caption": "scene.png", "temperature": -1}', "temperature must be 0 or more"),
+        ('{"caption": "scene.png", "top_p": 0}', "top_p must be above 0"),
+        ('{"caption": "scene.png", "min_p": 1.5}', "min_p must be from 0 to 1"),
+        ('{"caption": "scene.png", "repetition_penalty": 0}', "repetition_penalty must be above"),
+        ('{"draw": "a cat", "repetition_penalty": 2}', 'unknown key "repetition_penalty"'),
+        ('{"draw": "a cat", "min_p": "1"}', '"min_p" is a number, not "1"'),
+        ('{"draw": "a cat", "logprobs": 1}', '"logprobs" is true or false, not 1'),
+        ('{"draw": "' + "cat " * 3000 + '"}', "shorten it"),
+        ('{"caption": "scene.png", "question": "' + "cat " * 3000 + '"}', "shorten it"),
     ],
 )
 def test_a_wrong_line_is_told_by_number_and_the_others_go_on(line, told, batch, source, tmp_path):
@@ -332,6 +353,51 @@ def test_a_wrong_line_is_told_by_number_and_the_others_go_on(line, told, batch, 
     assert told in complaint
     assert sorted(r["line"] for r in results(tmp_path / "out")) == [1, 4]
     assert "2 new, 0 kept, 1 failed" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("part", "fault", "told"),
+    [
+        ("features", lambda x: (x * 0)[:, :1], "features must be"),
+        ("features", lambda x: x * torch.nan, "the model gave logits that are not finite"),
+        ("paint", lambda x: x[:0], "0 pictures were painted, not"),
+    ],
+)
+def test_what_fails_underway_fails_its_lines_alone(
+    part, fault, told, untrained_folder, source, tmp_path, monkeypatch
+):
+    model = unitok.load(untrained_folder)
+    right = getattr(model.family, part)
+    monkeypatch.setattr(model.family, part, lambda x: fault(right(x)))
+    identity = model_identity(untrained_folder)
+    outcomes = {o.line: o for o in run_batch(model, source, tmp_path / "out", identity)}
+    drawings = {line for line, asked in enumerate(WORK, 1) if "draw" in asked}
+    sick = drawings if part == "paint" else outcomes.keys() - drawings
+    assert {o.line for o in outcomes.values() if o.status == "failed"} == sick
+    assert all(told in str(outcomes[line].error) for line in sick)
+    assert {r["line"] for r in results(tmp_path / "out")} == outcomes.keys() - sick
+    assert model.engine.stats.free_blocks == model.engine.config.num_blocks
+
+
+def test_what_never_fits_the_pool_is_told_by_line(untrained_folder, source, tmp_path):
+    block = 32 * 2 * 2 * 16 * 4  # ids, K and V, heads, head_dim, bytes
+    model = unitok.load(untrained_folder, memory=8 * block)
+    write(source, [WORK[1], {"draw": "cat " * 200}, WORK[2]])
+    identity = model_identity(untrained_folder)
+    outcomes = {o.line: o for o in run_batch(model, source, tmp_path / "out", identity)}
+    assert {line: o.status for line, o in outcomes.items()} == {1: "new", 2: "failed", 3: "new"}
+    assert "give the engine more memory" in str(outcomes[2].error)
+    assert model.engine.stats.free_blocks == 8
+
+
+def test_a_batch_that_is_left_gives_its_blocks_back(untrained_folder, source, tmp_path):
+    model = unitok.load(untrained_folder)
+    outcomes = run_batch(model, source, tmp_path / "out", model_identity(untrained_folder))
+    next(outcomes)
+    outcomes.close()  # type: ignore[attr-defined]
+    model.engine.step()
+    assert model.engine.stats.free_blocks == model.engine.config.num_blocks
+    assert not model.engine.has_work and not model.painter._waiting
 
 
 def test_a_line_that_failed_is_tried_again(batch, source, tmp_path):

@@ -163,6 +163,13 @@ def test_a_drawing_may_be_of_another_format(run):
         assert saved.format == "JPEG"
 
 
+def test_min_p_leaves_the_likeliest_codes(run):
+    for name, options in (("one", ["--min-p", "1"]), ("two", ["--temperature", "0"])):
+        assert run("draw", "a cat", "-o", f"{name}.png", "--seed", "1", *options).exit_code == 0
+    with Image.open("one.png") as one, Image.open("two.png") as two:
+        assert one.tobytes() == two.tobytes()
+
+
 def test_a_seed_that_is_told_draws_the_same_again(run):
     seed = run("draw", "a cat", "-o", "one.png").stdout.split()[-1]
     run("draw", "a cat", "-o", "two.png", "--seed", seed)
@@ -178,6 +185,7 @@ def test_a_seed_that_is_told_draws_the_same_again(run):
         (["a cat", "--temperature", "-1"], "temperature must be 0 or more"),
         (["a cat", "--top-p", "2"], "top_p"),
         (["a cat", "--top-k", "-2"], "top_k"),
+        (["a cat", "--min-p", "2"], "min_p must be from 0 to 1"),
         (["a cat", "--guidance", "nan"], "finite"),
         (["a cat", "--seed", str(2**70)], "seed must fit"),
         (["a cat", "--negative-prompt", "dog " * 3000], "shorten it"),
@@ -189,6 +197,7 @@ def test_a_seed_that_is_told_draws_the_same_again(run):
         (["a cat", "--size", "128x64"], "paints 64 x 64 pixels only, not 128 x 64"),
         (["a cat", "--memory", "much"], "memory must be"),
         (["a cat", "--memory", "12"], "memory must hold at least one block"),
+        (["a cat", "--memory", "120%"], "memory as a share must be above 0"),
         (["a cat", "--dtype", "int8"], "dtype must be one of"),
         (["a cat", "--device", "toaster"], "toaster"),
     ],
@@ -256,6 +265,13 @@ def test_info_tells_the_size_of_the_pool(run, untrained_folder):
     assert result.exit_code == 0
     assert f"{facts.kv_memory:,} bytes, {facts.kv_tokens:,} tokens" in result.stdout
     assert "guidance" in result.stdout
+
+
+def test_the_pool_may_take_a_share_of_what_is_free(run, untrained_folder, monkeypatch):
+    monkeypatch.setattr("unitok_engine.config.free_memory", lambda device: 2**21)
+    for share in ("50%", "0.5"):
+        facts = json.loads(one_line(run("info", "--json", "--memory", share).stdout))
+        assert facts["kv_memory"] == 2**20
 
 
 def test_info_as_json_holds_every_fact(run):

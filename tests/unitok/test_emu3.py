@@ -305,6 +305,12 @@ def test_a_drawing_is_steered_away_from_the_negative_prompt(family: Emu3):
     assert other_lines[1][0].ids == told(family, f"<|extra_203|>a dog{end}")
 
 
+def test_drawings_of_one_size_are_painted_alike(family: Emu3):
+    ask, sizes = [Message("user", "it")], [(40, 24), (40, 24), (24, 40)]
+    one, same, other = (family.draw(ask, Wish(1.0, size=size)).paint for size in sizes)
+    assert one == same != other
+
+
 def test_an_answer_follows_the_format_of_its_folder(family: Emu3):
     stop = {"transformers": "", "original": "."}[family.name]
     picture = ReadPicture(((7, 8),))

@@ -120,6 +120,25 @@ def test_captions_and_guided_drawings_share_every_forward(
     assert one_by_one > 5 * forwards, "the sharing must matter"
 
 
+def test_a_step_reads_no_more_pictures_than_its_budget_of_ids_holds(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    """So however many arrive, those that decode wait for a few."""
+    model, calls = tiny_api(100), []
+    assert isinstance(model.family, Janus)
+    read = model.family.features
+
+    def noting(pixels):
+        calls.append(len(pixels))
+        return read(pixels)
+
+    monkeypatch.setattr(model.family, "features", noting)
+    results = list(model.run(mixed_requests()))
+    assert len(results) == CAPTIONS + DRAWINGS
+    assert sum(calls) == CAPTIONS and max(calls) <= -(-100 // PATCHES)
+    assert 1 < max(calls) < CAPTIONS
+
+
 def test_text_and_picture_ids_stand_in_the_same_forward(monkeypatch: pytest.MonkeyPatch):
     model = tiny_api(2048)
     witness = Witness(model.family.model, monkeypatch)

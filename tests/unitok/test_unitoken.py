@@ -249,6 +249,19 @@ def test_anyres_reads_the_whole_then_closed_rows_of_tiles(families: dict[str, Un
     assert torch.allclose(found, torch.stack(expected), atol=1e-5)
 
 
+@pytest.mark.parametrize("variant", ["Base", "AnyRes"])
+def test_pictures_read_together_are_as_if_read_alone(families: dict[str, UniToken], variant: str):
+    family = families[variant]
+    sizes = [(40, 26), (40, 40), (26, 40), (90, 20), (40, 26), (20, 30), (30, 30)]
+    read = [segments(family.read(noise(*size, seed=i)))[1] for i, size in enumerate(sizes)]
+    (together,) = {vectors.compute_many for vectors in read}
+    assert together is not None
+    found = together([vectors.payload for vectors in read])
+    for vectors, many in zip(read, found, strict=True):
+        assert many.shape[0] == vectors.length
+        torch.testing.assert_close(many, vectors.compute(), atol=1e-5, rtol=0)
+
+
 def test_pictures_of_other_sizes_or_pixels_have_other_digests(families: dict[str, UniToken]):
     def key(name: str, picture: Image.Image) -> str:
         return segments(families[name].read(picture))[1].digest
