@@ -49,7 +49,7 @@ def prepare(folder: str, rows: int, context: int, steps: int):
         max_num_batched_tokens=2048,
         kv_cache_memory_bytes=blocks * BLOCK * id_bytes,
         enable_prefix_caching=False,
-        enforce_eager=True,
+        enforce_eager=True,  # compiled, a step takes as long, and a start a minute more
     )
     sampling = SamplingParams(temperature=0, max_tokens=steps + 8, ignore_eos=True)
     chance = random.Random(0)
@@ -69,7 +69,7 @@ def fill(engine, rows: int) -> None:
 
     runner = engine.model_executor.driver_worker.worker.model_runner
     width, dtype = runner.model.config.hidden_size, torch.bfloat16
-    runner.model.forward = lambda ids, *_, **__: torch.zeros(len(ids), width, dtype=dtype)
+    runner.model.forward = lambda input_ids, **_: torch.zeros(len(input_ids), width, dtype=dtype)
     begun: set[str] = set()
     while len(begun) < rows:
         begun.update(output.request_id for output in engine.step())

@@ -1,5 +1,6 @@
 """What the benchmarks found: a table in Markdown, and a plot."""
 
+import os
 import platform
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -98,8 +99,9 @@ def machine() -> str:
         model = next(line.split(": ")[1] for line in lines if line.startswith("model name"))
     except (OSError, StopIteration):
         pass
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     libraries = ", ".join(f"{name} {version(name)}" for name in ("torch", "transformers"))
     return (
-        f"{model}, {torch.get_num_threads()} threads; {libraries}, "
-        f"Python {platform.python_version()}"
+        f"{model}, {os.cpu_count()} cores, {memory:.0f} GiB, {torch.get_num_threads()} threads of "
+        f"torch; {libraries}, Python {platform.python_version()}"
     )

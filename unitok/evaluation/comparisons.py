@@ -63,7 +63,7 @@ class Setting:
     @property
     def crowd(self) -> int:
         """Drawings, and captions, that come together."""
-        return self.either(64, 4)
+        return self.either(64, 2)
 
     @cached_property
     def best_batches(self) -> JanusBatches:
@@ -181,7 +181,7 @@ def drawings(setting: Setting) -> Found:
     seconds per picture from 1 to 64 at once."""
     ours, theirs = setting.shipped, setting.janus
     bars = {1: 2.0, 16: 1.5}
-    for count in (1, 2, 4) if setting.rehearse else (1, 2, 4, 8, 16, 32, 64):
+    for count in (1, 2) if setting.rehearse else (1, 2, 4, 8, 16, 32, 64):
         contenders = {
             "ours": lambda count=count: ours.run(count, 0),
             "theirs": lambda count=count: theirs.drawings(count),
