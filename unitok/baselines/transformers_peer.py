@@ -25,7 +25,10 @@ from unitok_engine import Request
 
 
 class LlamaLoop:
-    """transformers' Llama with our weights, and the loop that its Janus runs around it."""
+    """transformers' Llama with our weights, and the loop that its Janus runs around it.
+
+    Embeddings and heads are those of the model: one that is not prepared, hence plain layers.
+    """
 
     def __init__(self, model: UnifiedModel) -> None:
         self.ours = model

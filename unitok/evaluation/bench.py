@@ -237,7 +237,10 @@ class Shipped:
 
 
 def decode_floor(model: UnifiedModel, rows: int, context: int, image: bool) -> int:
-    """Bytes a decode step must read: the layers, the head it uses, and the live K/V."""
+    """Bytes a decode step must read: the layers, the head it uses, and the live K/V.
+
+    The model must not be prepared: packed layers show no parameters.
+    """
     head = model.image_head if image else model.text_head
     weights = sum(p.nbytes for part in (model.decoder, head) for p in part.parameters())
     return weights + rows * context * model.kv_shape.bytes_per_id(model.dtype)

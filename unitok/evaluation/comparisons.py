@@ -43,7 +43,17 @@ class Setting:
 
     @cached_property
     def big(self) -> UnifiedModel:
-        """Random weights in Janus-Pro-1B's shape, bf16."""
+        """Random weights in Janus-Pro-1B's shape, bf16, ready for inference."""
+        model = self._random()
+        model.prepare()
+        return model
+
+    @cached_property
+    def llama(self) -> LlamaLoop:
+        """transformers with the same weights, as they lie before they are packed for us."""
+        return LlamaLoop(self._random())
+
+    def _random(self) -> UnifiedModel:
         decoder = JANUS_PRO_1B.decoder
         if self.rehearse:
             decoder = dataclasses.replace(
@@ -94,11 +104,11 @@ def one(setting: Setting) -> Found:
     model, context = setting.big, setting.either(300, 64)
     reader = bench.Reader(setting.either(2**30, 2**20))
     ours = bench.DecodeSteps(model, [bench.guided(model, context, 60, 0)], context + 80)
-    theirs = LlamaLoop(model).guided_steps(1, context)
+    theirs = setting.llama.guided_steps(1, context)
     contenders = {"ours": ours, "theirs": theirs, "read": reader}
     seconds = bench.paired(contenders, setting.rounds(15), warm_up=3)
     bandwidth = reader.bandwidth(seconds["read"])
-    floor = bench.decode_floor(model, 2, context, image=True) / bandwidth
+    floor = bench.decode_floor(setting.llama.ours, 2, context, image=True) / bandwidth
     step, peer = (statistics.median(seconds[name]) for name in ("ours", "theirs"))
     yield Result(
         "one guided drawing, 1B shape: step over the floor", step / floor, "x", 1.18, False,
@@ -114,7 +124,7 @@ def eight(setting: Setting) -> Found:
     model, context = setting.big, setting.either(560, 64)
     requests = [bench.guided(model, context, 40, seed) for seed in range(8)]
     ours = bench.DecodeSteps(model, requests, context + 60)
-    theirs = LlamaLoop(model).guided_steps(8, context)
+    theirs = setting.llama.guided_steps(8, context)
     seconds = bench.paired({"ours": ours, "theirs": theirs}, setting.rounds(11), warm_up=2)
     step, peer = (statistics.median(seconds[name]) for name in ("ours", "theirs"))
     yield Result(
@@ -171,7 +181,7 @@ def ragged(setting: Setting) -> Found:
     lengths = bench.geometric_lengths(count)
     requests = [bench.text(model, 16, length, seed) for seed, length in enumerate(lengths)]
     engine = Engine(model, EngineConfig(memory=0.3, max_running=size, prefix_caching=False))
-    theirs = LlamaLoop(model)
+    theirs = setting.llama
     contenders = {
         "ours": lambda: list(engine.run(requests)),
         "theirs": lambda: theirs.text_batches(requests, size),
