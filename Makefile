@@ -3,11 +3,12 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+VLLM := .venv-vllm
 PIP_INSTALL := $(BIN)/python -m pip install --constraint constraints.txt
 WHEEL_DIR ?= dist
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-parity lint format wheel clean
+.PHONY: help install demo test test-parity bench lint format wheel clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -23,6 +24,9 @@ test: $(VENV)/.stamp-test  ## run the tests
 test-parity: $(VENV)/.stamp-test  ## run the tests against reference implementations
 	$(BIN)/python -m pytest tests/parity
 
+bench: $(VENV)/.stamp-bench $(VLLM)/.stamp  ## compare speeds on this CPU; writes docs/benchmarks.md
+	$(BIN)/python scripts/bench.py --write docs
+
 lint: $(VENV)/.stamp-lint  ## check format, style and types
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -36,7 +40,7 @@ wheel: $(VENV)/.stamp-build  ## build the wheel into WHEEL_DIR
 	$(BIN)/python -m build --wheel --no-isolation --outdir "$(WHEEL_DIR)"
 
 clean:  ## remove .venv and what was built
-	rm -rf $(VENV) dist
+	rm -rf $(VENV) $(VLLM) dist
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 11) else \
@@ -49,11 +53,18 @@ $(VENV)/.stamp-base: pyproject.toml constraints.txt | $(BIN)/python
 	$(PIP_INSTALL) --no-build-isolation --editable .
 	@touch $@
 
-$(VENV)/.stamp-test $(VENV)/.stamp-build: $(VENV)/.stamp-%: $(VENV)/.stamp-base
+$(VENV)/.stamp-test $(VENV)/.stamp-build $(VENV)/.stamp-bench: $(VENV)/.stamp-%: $(VENV)/.stamp-base
 	$(PIP_INSTALL) --no-build-isolation --editable '.[$*]'
 	@touch $@
 
 # The type checker follows imports into the tests' libraries.
 $(VENV)/.stamp-lint: $(VENV)/.stamp-test
 	$(PIP_INSTALL) --no-build-isolation --editable '.[lint]'
+	@touch $@
+
+# vLLM's pins exclude ours. Its list is complete, so nothing is resolved.
+$(VLLM)/.stamp: constraints-vllm.txt
+	$(PYTHON) -m venv $(VLLM)
+	@$(VLLM)/bin/python -m pip install --no-deps --requirement $< || { echo "vLLM could not be \
+	installed. Leave it out: $(BIN)/python scripts/bench.py --skip vllm --write docs"; exit 1; }
 	@touch $@

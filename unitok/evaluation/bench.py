@@ -1,24 +1,30 @@
 """Measuring speed: paired runs, the floor that memory sets, and our side of each comparison.
 
 A machine's speed drifts, so only what ran side by side is compared: every measurement alternates
-the contenders, one short run each, and gives medians. The other side is in `scripts/bench.py`.
+the contenders, one short run each, and gives medians. The other sides are in `unitok/baselines`,
+what is compared in `comparisons.py`.
 """
 
 import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+import unitok
 from unitok.config import DEFAULT, DecoderConfig, ModelConfig
+from unitok.emoji.scenes import SceneSampler, render, to_pil
+from unitok.families import Wish
+from unitok.families.janus import Janus
 from unitok.model import UnifiedModel
+from unitok.prompt import Message
 from unitok_engine import (
     Branch,
     CacheView,
     Engine,
     EngineConfig,
+    Features,
     FixedPlan,
     FreePlan,
     IdRange,
@@ -28,44 +34,24 @@ from unitok_engine import (
     Sampling,
 )
 
-
-@dataclass(frozen=True)
-class Result:
-    """One line of the table: what was measured, how much it is, and what it should be."""
-
-    name: str
-    value: float
-    unit: str
-    bar: float
-    at_least: bool
-    detail: str = ""
-
-    @property
-    def met(self) -> bool:
-        return self.value >= self.bar if self.at_least else self.value <= self.bar
-
-    def row(self) -> str:
-        sign = "≥" if self.at_least else "≤"
-        met = "yes" if self.met else "no"
-        return (
-            f"| {self.name} | {self.value:.3g} {self.unit} | {sign} {self.bar:g} | {met} "
-            f"| {self.detail} |"
-        )
-
-
-def table(results: Sequence[Result]) -> str:
-    """Results in Markdown."""
-    head = "| what | got | bar | met | detail |\n|---|---|---|---|---|"
-    return "\n".join([head, *(result.row() for result in results)])
+GUIDANCE = 5.0
+CAPTION_LENGTH = 32  # ids, at most
 
 
 def paired(
-    contenders: Mapping[str, Callable[[], object]], rounds: int, warm_up: int = 1
+    contenders: Mapping[str, Callable[[], object]],
+    rounds: int,
+    warm_up: int = 1,
+    pause: float = 0.0,
 ) -> dict[str, list[float]]:
-    """Seconds of each contender, `rounds` times, side by side, in alternating order."""
+    """Seconds of each contender, `rounds` times, side by side, in alternating order.
+
+    pause: seconds before each run, in which the threads of the one before go to sleep.
+    """
     seconds: dict[str, list[float]] = {name: [] for name in contenders}
     for turn in range(-warm_up, rounds):
         for name in sorted(contenders, reverse=bool(turn % 2)):
+            time.sleep(pause)
             start = time.perf_counter()
             contenders[name]()
             if turn >= 0:
@@ -139,7 +125,7 @@ def guided(model: UnifiedModel, context: int, length: int, seed: int) -> Request
     """A drawing of two lines of `context` ids each, no two alike, and `length` ids to come."""
     lines = tuple(
         Branch(prompt_ids(model, context, 2 * seed + i), weight)
-        for i, weight in enumerate((5.0, -4.0))
+        for i, weight in enumerate((GUIDANCE, 1 - GUIDANCE))
     )
     return Request(lines, FixedPlan(id_range(model, image=True), length), Sampling(seed=seed))
 
@@ -205,8 +191,56 @@ class _Skipping(Costless):
         self.kv_shape, self.dtype = model.kv_shape, model.dtype
 
 
+class Shipped:
+    """The embedded model's requests, from ids to ids: pictures are encoded before."""
+
+    def __init__(self) -> None:
+        family = unitok.load(device="cpu").family
+        assert isinstance(family, Janus)
+        self.family, self.model = family, family.model
+        self.engine = Engine(family.model, EngineConfig(max_context=family.max_context))
+        scenes = [to_pil(pixels) for pixels in render(SceneSampler(0, "heldout").batch(16))]
+        self.pixels = torch.stack([family.preprocess(scene) for scene in scenes])
+        self.features = family.features(self.pixels)
+        picture = family.read(scenes[0])  # any: for its places
+        self.asked = family.answer([Message("user", family.defaults.question, (picture,))], None)
+        self.drawn = family.draw([Message("user", "two apples on a table")], Wish(GUIDANCE))
+
+    def drawing(self, seed: int) -> Request:
+        branches = tuple(Branch(line.ids, weight) for line, weight in self.drawn.lines)
+        return Request(branches, self.drawn.plan, Sampling(seed=seed))
+
+    def caption(self, seed: int) -> Request:
+        vectors = self.features[seed % len(self.features)]
+        # A digest for each: an answer of the cache would be no work at all.
+        slots = tuple(
+            Features(place.start, len(vectors), f"{time.perf_counter_ns()} {seed}", lambda: vectors)
+            for place in self.asked.features
+        )
+        branch = Branch(self.asked.ids, features=slots)
+        plan = self.family.text_plan(CAPTION_LENGTH)
+        return Request((branch,), plan, Sampling(temperature=0))
+
+    def run(self, drawings: int, captions: int) -> list[Output]:
+        requests = [self.drawing(seed) for seed in range(drawings)]
+        requests += [self.caption(seed) for seed in range(captions)]
+        return list(self.engine.run(requests))
+
+    def latencies(self, drawings: Sequence[bool], at: Sequence[float]) -> Iterator[float]:
+        """Seconds that requests take which arrive at given seconds from now; all but drawings
+        are captions."""
+        requests = [
+            self.drawing(seed) if is_drawing else self.caption(seed)
+            for seed, is_drawing in enumerate(drawings)
+        ]
+        return arrivals(self.engine, requests, at)
+
+
 def decode_floor(model: UnifiedModel, rows: int, context: int, image: bool) -> int:
-    """Bytes a decode step must read: the layers, the head it uses, and the live K/V."""
+    """Bytes a decode step must read: the layers, the head it uses, and the live K/V.
+
+    The model must not be prepared: packed layers show no parameters.
+    """
     head = model.image_head if image else model.text_head
     weights = sum(p.nbytes for part in (model.decoder, head) for p in part.parameters())
     return weights + rows * context * model.kv_shape.bytes_per_id(model.dtype)

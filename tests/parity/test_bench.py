@@ -1,0 +1,77 @@
+"""The benchmarks run, and their other sides do the same work as ours."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import DynamicCache
+
+from unitok.baselines.transformers_peer import JanusBatches, LlamaLoop
+from unitok.baselines.vllm_peer import VllmSteps
+from unitok.config import DecoderConfig
+from unitok.evaluation import bench
+from unitok.evaluation.comparisons import COMPARISONS
+
+ROOT = Path(__file__).resolve().parents[2]
+TINY = DecoderConfig(
+    vocab_size=50,
+    hidden_size=32,
+    intermediate_size=48,
+    layers=2,
+    heads=2,
+    kv_heads=1,
+    head_dim=16,
+    max_positions=128,
+)
+
+
+@pytest.mark.parametrize("kv_heads", [1, 2])
+@torch.inference_mode()
+def test_the_loop_around_transformers_llama_computes_our_model(kv_heads: int):
+    config = DecoderConfig(**{**vars(TINY), "kv_heads": kv_heads})
+    model = bench.random_model(config, 16, torch.float32)
+    ids = torch.randint(50, (3, 7), generator=torch.Generator().manual_seed(0))
+    loop = LlamaLoop(model)
+    cache = DynamicCache(config=loop.llama.config)
+    first = loop.hidden(ids[:, :5], cache)
+    for i in (5, 6):
+        last = loop.hidden(ids[:, i : i + 1], cache)
+    whole = model(model.embed(ids), torch.arange(7).expand(3, 7))
+    assert torch.allclose(first, whole[:, 4], atol=1e-5)
+    assert torch.allclose(last, whole[:, 6], atol=1e-5)
+
+
+@torch.inference_mode()
+def test_both_sides_write_the_same_captions_and_as_many_picture_ids():
+    ours = bench.Shipped()
+    theirs = JanusBatches(ours)
+    captions = sorted(ours.run(0, 3), key=lambda output: output.request_id)
+    reference = theirs.captions(3).tolist()
+    for output, row in zip(captions, reference, strict=True):
+        assert row[: len(output.ids)] == list(output.ids)
+    drawings = ours.run(2, 0)
+    assert [len(output.ids) for output in drawings] == [theirs.drawings(2).shape[1]] * 2
+
+
+def test_a_vllm_that_does_not_start_says_why():
+    with pytest.raises(RuntimeError, match="No module named 'vllm'"):
+        VllmSteps(Path(sys.executable), TINY, rows=2, context=8, steps=2, threads=1)
+
+
+def test_the_rehearsal_writes_the_document_and_the_plot(tmp_path: Path):
+    command = ["scripts/bench.py", "--rehearse", "--skip", "vllm", "--write", str(tmp_path)]
+    env = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, *command], cwd=ROOT, env=env, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "benchmarks_throughput.png").read_bytes().startswith(b"\x89PNG")
+    document = (tmp_path / "benchmarks.md").read_text()
+    explained = re.findall(r"^- \*\*(\w+)\*\*: \w", document, re.MULTILINE)
+    assert explained == [name for name in COMPARISONS if name != "vllm"]
+    bars = re.findall(r"^\| .* \| [≥≤] [\d.]+ \| (?:yes|no) \|", document, re.MULTILINE)
+    assert len(bars) == 9

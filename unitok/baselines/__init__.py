@@ -1,0 +1,1 @@
+"""Other programs behind our requests: what the benchmarks compare with."""
