@@ -38,8 +38,7 @@ class StaticStep:
         """Hidden states [n, d] of a batch's n rows; the next step overwrites them."""
         self._fill(batch)
         if self._replay is None:
-            on_cuda = self._cache.device.type == "cuda"
-            self._replay = record(self._run, self._pool) if on_cuda else self._run
+            self._replay = record(self._run, self._pool)
         return self._replay()[: len(batch.ids)]
 
     def _fill(self, batch: Batch) -> None:
@@ -79,11 +78,13 @@ class Recorder:
 
 
 def record(run: Callable[[], Tensor], pool: Any) -> Callable[[], Tensor]:
-    """What `run` launches, as a CUDA graph: each call replays it and gives the same tensor, filled
-    anew.
+    """What `run` launches, as a CUDA graph: each call gives the same tensor, filled anew.
 
-    Raises RuntimeError if it cannot be recorded, as when it waits for the device.
+    Without a pool of graph memory, on a CPU, it is `run` itself. Raises RuntimeError if it cannot
+    be recorded, as when it waits for the device.
     """
+    if pool is None:
+        return run
     run()  # compiles kernels and sets libraries up, which cannot be recorded
     graph = torch.cuda.CUDAGraph()
     try:
