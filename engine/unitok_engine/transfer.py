@@ -9,14 +9,17 @@ from torch import Tensor
 
 def send(x: Tensor, device: torch.device) -> Tensor:
     """x on the device; on CUDA the copy is only queued, from pinned memory."""
-    if x.device.type == device.type or device.type != "cuda":
-        return x.to(device)
-    return x.pin_memory().to(device, non_blocking=True)
+    return _ready(x, device).to(device, non_blocking=True)
 
 
 def fill(target: Tensor, x: Tensor) -> None:
-    """Write a host tensor into one on the device, in place; on CUDA this is only queued."""
-    target.copy_(x.pin_memory() if target.device.type == "cuda" else x, non_blocking=True)
+    """Write x into a tensor on the device, in place; on CUDA this is only queued."""
+    target.copy_(_ready(x, target.device), non_blocking=True)
+
+
+def _ready(x: Tensor, device: torch.device) -> Tensor:
+    """x, in pinned memory if it is to leave the host for CUDA."""
+    return x.pin_memory() if device.type == "cuda" and x.device.type == "cpu" else x
 
 
 @lru_cache(maxsize=256)

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections import defaultdict
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from torch import Tensor
@@ -24,6 +25,7 @@ from unitok_engine import (
     Request,
     Sampling,
 )
+from unitok_engine.graphs import StaticStep
 
 IDS, HEADS, KV_HEADS, HEAD_DIM = 48, 2, 1, 16
 WIDTH = HEADS * HEAD_DIM
@@ -115,19 +117,14 @@ def main() -> None:
         count += 1
         return Watched(get_kernel(), launches)
 
-    from unitok_engine.graphs import StaticStep
-
     run = StaticStep._run
 
     def watched_run(self: StaticStep) -> Tensor:
-        FwOp.get_kernel = watched
-        try:
+        with patch.object(FwOp, "get_kernel", watched):
             return run(self)
-        finally:
-            FwOp.get_kernel = get_kernel
 
-    StaticStep._run = watched_run
-    assert outputs(cuda_graphs=True) == ordinary
+    with patch.object(StaticStep, "_run", watched_run):
+        assert outputs(cuda_graphs=True) == ordinary
     assert all(len(noted) == 1 for noted in launches.values()), launches
     print(f"{count} launches of shapes {sorted(launches)}")
 
