@@ -1,6 +1,6 @@
 """Speed on a GPU, in one command of under ten minutes; correctness is scripts/check_gpu.py's.
 
-    pip install '.[cuda,baselines]'
+    pip install --editable '.[cuda,baselines]'
     python scripts/bench_gpu.py
     python scripts/bench_gpu.py --only 1B --write docs/benchmarks_gpu.md
     python scripts/bench_gpu.py --device cpu --rehearse  # toy sizes: does it run?

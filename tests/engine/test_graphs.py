@@ -11,9 +11,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.engine.tiny import TinyModel, caption, drawing, finish, finished_ids
+from tests.engine.tiny import TinyModel, Waits, caption, drawing, finish, finished_ids
 from unitok_engine import Engine, EngineConfig, IdRange, Request, graphs, xformers_attention
 from unitok_engine.graphs import StaticStep
+from unitok_engine.sampler import collect
 from unitok_engine.xformers_attention import PagedAttention, padded_context, padded_rows
 
 # Prompts and lengths that differ, so that rows come and go and lines take new blocks.
@@ -104,6 +105,27 @@ def test_each_shape_is_recorded_once_and_then_replayed(paged, steps, monkeypatch
     assert len(recorded) == len(set(map(id, steps))) < len(steps)
     rows = [len(output) for output in recorded]
     assert sorted(rows) == sorted(set(rows)) and set(rows) <= {1, 2, 4, 8, 16}
+
+
+def test_a_decode_step_waits_for_the_device_only_to_collect_its_ids(paged, monkeypatch):
+    """What was cached is noted before, while a device would still be busy."""
+    machine, events = paged(), []
+    for request in REQUESTS[:5]:
+        machine.add(request)
+    machine.step()
+    commit, waits = machine._scheduler.commit, Waits()
+
+    def collected(drawn):
+        events.append("collect")
+        assert waits.found == []
+        return collect(drawn)
+
+    monkeypatch.setattr("unitok_engine.engine.collect", collected)
+    machine._scheduler.commit = lambda chunks: (events.append("commit"), commit(chunks))
+    with waits:
+        machine.step()
+    assert events == ["commit", "collect"]
+    assert waits.found == []
 
 
 def test_padding_touches_nothing_that_a_line_reads(paged, steps):
