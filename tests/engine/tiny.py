@@ -151,7 +151,10 @@ def finished_ids(engine: Engine, requests: Sequence[Request]) -> list[tuple[int,
 
 
 class Waits(TorchDispatchMode):
-    """Notes operators whose results the host has to wait for on CUDA: numbers and unknown sizes."""
+    """Notes operators whose results the host has to wait for on CUDA: numbers and unknown sizes.
+
+    Not under inference mode, where numbers are asked for past the dispatcher.
+    """
 
     NAMES = ("_local_scalar_dense", "nonzero", "masked_select", "equal")
 
