@@ -1,7 +1,7 @@
 """One step's work as flat tensors: ids, positions, slots and block tables."""
 
 from collections.abc import Sequence as Seq
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -9,6 +9,7 @@ from torch import Tensor
 from unitok_engine.request import IdRange
 from unitok_engine.scheduler import Chunk
 from unitok_engine.sequence import Line, Sequence
+from unitok_engine.transfer import send
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,6 +36,7 @@ class LogitsGroup:
 class Batch:
     """A step over r rows (runs of pending ids) of n ids in all, rows ordered by their length.
 
+    It is made on the host; `to` a device, the three flat tensors go.
     ids, positions, slots: [n] int64; an id's K/V goes to its slot, block * block_size + offset.
     query_lengths, context_lengths, block_tables: one per row; a context includes the run itself.
     """
@@ -48,8 +50,19 @@ class Batch:
     features: tuple[FeatureRows, ...]
     groups: tuple[LogitsGroup, ...]
 
+    @property
+    def decodes(self) -> bool:
+        """Whether every row is a single id, and none has features."""
+        return self.query_lengths[-1] == 1 and not self.features
 
-def build_batch(chunks: Seq[Chunk], block_size: int, device: torch.device) -> Batch:
+    def to(self, device: torch.device) -> "Batch":
+        if self.ids.device == device:
+            return self
+        ids, positions, slots = (send(x, device) for x in (self.ids, self.positions, self.slots))
+        return replace(self, ids=ids, positions=positions, slots=slots)
+
+
+def build_batch(chunks: Seq[Chunk], block_size: int) -> Batch:
     """Lay the chunks out by length, so that attention takes equal runs as one slice."""
     chunks = sorted(chunks, key=lambda chunk: chunk.stop - chunk.start)
     ids: list[int] = []
@@ -67,7 +80,7 @@ def build_batch(chunks: Seq[Chunk], block_size: int, device: torch.device) -> Ba
             slots.append(blocks[index // block_size] * block_size + index % block_size)
         if stop == sequence.length(line):
             last_rows[line] = len(ids) - 1
-    flat = torch.tensor([ids, positions, slots], dtype=torch.int64).to(device)
+    flat = torch.tensor([ids, positions, slots], dtype=torch.int64)
     return Batch(
         ids=flat[0],
         positions=flat[1],
@@ -76,7 +89,7 @@ def build_batch(chunks: Seq[Chunk], block_size: int, device: torch.device) -> Ba
         context_lengths=tuple([chunk.stop for chunk in chunks]),
         block_tables=tuple([chunk.line.blocks for chunk in chunks]),
         features=tuple(features),
-        groups=_logits_groups(chunks, last_rows, device),
+        groups=_logits_groups(chunks, last_rows),
     )
 
 
@@ -95,9 +108,7 @@ def _feature_rows(
     return rows
 
 
-def _logits_groups(
-    chunks: Seq[Chunk], last_rows: dict[Line, int], device: torch.device
-) -> tuple[LogitsGroup, ...]:
+def _logits_groups(chunks: Seq[Chunk], last_rows: dict[Line, int]) -> tuple[LogitsGroup, ...]:
     """Group the sequences all of whose lines are complete by the range of their next id."""
     ready: dict[IdRange, tuple[list[Sequence], list[int]]] = {}
     for sequence in dict.fromkeys(chunk.sequence for chunk in chunks):
@@ -107,6 +118,6 @@ def _logits_groups(
             group[0].append(sequence)
             group[1].extend(rows)
     return tuple(
-        LogitsGroup(id_range, torch.tensor(rows, device=device), tuple(sequences))
+        LogitsGroup(id_range, torch.tensor(rows), tuple(sequences))
         for id_range, (sequences, rows) in ready.items()
     )

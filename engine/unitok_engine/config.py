@@ -2,11 +2,14 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import torch
 
+Backend = Literal["torch", "torch-gather", "xformers"]  # see `KVCache`
+
 _CPU_MEMORY = 512 * 2**20  # bytes; pages are committed only when written
-_CUDA_BLOCK_SIZE = 64  # the paged kernel reads pages of 64
+_PAGED_BLOCK_SIZE = 64  # the paged kernel reads pages of 64
 _CPU_BLOCK_BYTES = 128  # of one dimension's keys: 32 ids in fp32, 64 in bf16, as measures best
 
 
@@ -36,6 +39,8 @@ class EngineConfig:
     max_context: ids in a line, counted from position 0, prompt and emitted ones together.
     prefix_caching: keep the K/V of full blocks when their requests end, until room is needed, and
     share them with lines that begin alike.
+    attention: the backend of `KVCache`; None picks what fits best.
+    cuda_graphs: record decode steps on CUDA and replay them, where xformers attends.
     preempt_every_step: preempt whatever may be preempted before each step, to test recompute.
     """
 
@@ -46,6 +51,8 @@ class EngineConfig:
     max_running: int = 256
     max_context: int = 2048
     prefix_caching: bool = True
+    attention: Backend | None = None
+    cuda_graphs: bool = True
     preempt_every_step: bool = False
 
     def __post_init__(self) -> None:
@@ -68,8 +75,8 @@ class EngineConfig:
 
         Raises ValueError if the memory does not hold a single block.
         """
-        on_cuda = device.type == "cuda"
-        natural = _CUDA_BLOCK_SIZE if on_cuda else _CPU_BLOCK_BYTES // dtype.itemsize
+        paged = device.type == "cuda" or self.attention == "xformers"
+        natural = _PAGED_BLOCK_SIZE if paged else _CPU_BLOCK_BYTES // dtype.itemsize
         block_size = self.block_size or natural
         block_bytes = shape.bytes_per_id(dtype) * block_size
         blocks = self.num_blocks or self._blocks_in_memory(block_bytes, block_size, device)
@@ -83,6 +90,8 @@ class EngineConfig:
             max_running=self.max_running,
             max_context=self.max_context,
             prefix_caching=self.prefix_caching,
+            attention=self.attention,
+            cuda_graphs=self.cuda_graphs,
             preempt_every_step=self.preempt_every_step,
         )
 
@@ -120,6 +129,8 @@ class ResolvedConfig:
     max_running: int
     max_context: int
     prefix_caching: bool
+    attention: Backend | None
+    cuda_graphs: bool
     preempt_every_step: bool
 
     @property

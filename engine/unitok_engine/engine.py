@@ -15,7 +15,7 @@ from unitok_engine.features import FeatureStore, compute_features
 from unitok_engine.kv_cache import KVCache
 from unitok_engine.request import Output, Request
 from unitok_engine.runner import Model, Runner
-from unitok_engine.sampler import Choice, sample
+from unitok_engine.sampler import Choice, collect, draw
 from unitok_engine.scheduler import Chunk, Scheduler
 from unitok_engine.sequence import Sequence, one_line
 
@@ -63,7 +63,6 @@ class Engine:
     def __init__(self, model: Model, config: EngineConfig | None = None) -> None:
         config = config or EngineConfig()
         self.config = config.resolve(model.kv_shape, model.dtype, model.device)
-        self._device = model.device
         self._pool = BlockPool(self.config.num_blocks)
         self._cache = KVCache(
             model.kv_shape,
@@ -71,8 +70,9 @@ class Engine:
             self.config.block_size,
             model.dtype,
             model.device,
+            self.config.attention,
         )
-        self.runner = Runner(model, self._cache)
+        self.runner = Runner(model, self._cache, self.config.cuda_graphs)
         self._scheduler = Scheduler(self.config, self._pool)
         self._orders: SimpleQueue[_Added | _Aborted] = SimpleQueue()
         self._request_ids = count()
@@ -204,14 +204,13 @@ class Engine:
         if batch is None:
             return ended + failed
         logits = self.runner.run(batch)
-        choices = [
-            choice
+        drawn = [
+            draw(rows, group.id_range, [s.pick(rows.device) for s in group.sequences])
             for group, rows in zip(batch.groups, logits, strict=True)
-            for choice in sample(
-                rows, group.id_range, [s.pick(rows.device) for s in group.sequences]
-            )
         ]
-        return ended + failed + self._postprocess(batch, chunks, choices)
+        # On CUDA all this is only queued so far; `collect` is where the step waits.
+        self._scheduler.commit(chunks)
+        return ended + failed + self._postprocess(batch, collect(drawn))
 
     def _take_orders(self) -> list[Output]:
         """Carry out what was queued by `add` and `abort`, in order."""
@@ -251,14 +250,11 @@ class Engine:
         compute_features(schedule.chunks)
         failed = dict.fromkeys(c.sequence for c in schedule.chunks if c.sequence.finished)
         chunks = [chunk for chunk in schedule.chunks if not chunk.sequence.finished]
-        batch = build_batch(chunks, self.config.block_size, self._device) if chunks else None
+        batch = build_batch(chunks, self.config.block_size) if chunks else None
         return batch, chunks, [self._end(sequence) for sequence in failed]
 
-    def _postprocess(
-        self, batch: Batch, chunks: list[Chunk], choices: list[Choice]
-    ) -> list[Output]:
-        """Note what is cached now, emit what was sampled, end what is done."""
-        self._scheduler.commit(chunks)
+    def _postprocess(self, batch: Batch, choices: list[Choice]) -> list[Output]:
+        """Emit what was sampled, end what is done."""
         outputs = []
         sequences = [sequence for group in batch.groups for sequence in group.sequences]
         for sequence, choice in zip(sequences, choices, strict=True):

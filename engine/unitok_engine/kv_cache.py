@@ -8,7 +8,7 @@ slice of the batch, because a batch is ordered by query length.
 from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from itertools import groupby
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -16,11 +16,10 @@ from torch import Tensor
 from unitok_engine import bag_attention, layout, xformers_attention
 from unitok_engine.bag_attention import BagGroup
 from unitok_engine.batch import Batch
-from unitok_engine.config import KVShape
+from unitok_engine.config import Backend, KVShape
 from unitok_engine.gather_attention import GatherGroup
 from unitok_engine.layout import BagMajor, Layout, TokenMajor
-
-Backend = Literal["torch", "torch-gather", "xformers"]
+from unitok_engine.xformers_attention import StaticView, padded_context, padded_rows
 
 
 class CacheView(Protocol):
@@ -48,6 +47,7 @@ class KVCache:
 
     backend: "torch-gather" copies each line's K/V and attends, anywhere; "torch" reads them in
     place where rows are short, on a CPU; "xformers" does on CUDA. None picks what fits best.
+    scratch_block: where `static` ones have rows of nobody write; no line reads it.
     """
 
     def __init__(
@@ -61,7 +61,11 @@ class KVCache:
     ) -> None:
         self.backend = backend or _pick_backend(shape, block_size, dtype, device)
         make_layout, self._groups = _BACKENDS[self.backend]
-        self.layout: Layout = make_layout(shape, num_blocks, block_size, dtype, device)
+        self.device = device
+        self.static = self.backend == "xformers"  # it has static views
+        self.scratch_block = num_blocks
+        blocks = num_blocks + self.static
+        self.layout: Layout = make_layout(shape, blocks, block_size, dtype, device)
 
     def clear(self, blocks: Sequence[int]) -> None:
         """Zero blocks that are about to be used."""
@@ -74,6 +78,15 @@ class KVCache:
     def view(self, batch: Batch) -> CacheView:
         """The cache as one step's attention layers see it."""
         return _StepView(self.layout, batch, self._groups(self.layout, batch))
+
+    def static_shape(self, rows: int, context: int) -> tuple[int, int]:
+        """The rows and the context of the static view that serves so many decode rows."""
+        return padded_rows(rows), padded_context(context)
+
+    def static_view(self, slots: Tensor, context: int) -> StaticView:
+        """The cache as len(slots) decode rows of up to `context` ids see it, step after step."""
+        assert isinstance(self.layout, TokenMajor)
+        return StaticView(self.layout, slots, context)
 
 
 class _StepView:

@@ -1,14 +1,17 @@
 """The model the engine runs, as a Protocol, and the one place that calls its forward."""
 
+from collections.abc import Sequence
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from unitok_engine.batch import Batch
+from unitok_engine.batch import Batch, FeatureRows
 from unitok_engine.config import KVShape
+from unitok_engine.graphs import Recorder
 from unitok_engine.kv_cache import CacheView, KVCache
 from unitok_engine.request import IdRange
+from unitok_engine.transfer import send
 
 
 class Model(Protocol):
@@ -37,19 +40,37 @@ class Model(Protocol):
 
 
 class Runner:
-    """Runs batches; `forwards` counts them."""
+    """Runs batches; `forwards` counts them.
 
-    def __init__(self, model: Model, cache: KVCache) -> None:
+    cuda_graphs: decode steps run as `StaticStep`s, one for each padded shape, where the cache has
+    static views. They record the model: it must not be exchanged afterwards.
+    """
+
+    def __init__(self, model: Model, cache: KVCache, cuda_graphs: bool = False) -> None:
         self.model = model
         self.cache = cache
         self.forwards = 0
+        self._recorder = Recorder(self._trunk, cache) if cuda_graphs and cache.static else None
 
     def run(self, batch: Batch) -> list[Tensor]:
-        """One forward of the model; the logits [m, id_range.size] of each of the batch's groups."""
-        hidden = self.model.embed(batch.ids)
-        for features in batch.features:
-            stop = features.start + len(features.vectors)
-            hidden[features.start : stop] = features.vectors.to(hidden)
+        """One forward of the model; the logits [m, id_range.size] of each of the batch's groups.
+
+        On CUDA it returns before the device is done.
+        """
         self.forwards += 1
-        hidden = self.model.forward(hidden, batch.positions, self.cache.view(batch))
-        return [self.model.logits(hidden[g.rows], g.id_range) for g in batch.groups]
+        if self._recorder is not None and batch.decodes:
+            hidden = self._recorder.step(batch)(batch)
+        else:
+            batch = batch.to(self.cache.device)
+            hidden = self._trunk(batch.ids, batch.positions, self.cache.view(batch), batch.features)
+        return [
+            self.model.logits(hidden[send(g.rows, hidden.device)], g.id_range) for g in batch.groups
+        ]
+
+    def _trunk(
+        self, ids: Tensor, positions: Tensor, view: CacheView, features: Sequence[FeatureRows] = ()
+    ) -> Tensor:
+        hidden = self.model.embed(ids)
+        for part in features:
+            hidden[part.start : part.start + len(part.vectors)] = part.vectors.to(hidden)
+        return self.model.forward(hidden, positions, view)

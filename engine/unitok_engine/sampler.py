@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from unitok_engine.request import IdRange, Sampling
+from unitok_engine.transfer import constant, send
 
 # SplitMix64 (Steele, Lea, Flood 2014, https://doi.org/10.1145/2660193.2660195)
 _GOLDEN = 0x9E3779B97F4A7C15
@@ -49,43 +50,84 @@ class Choice:
     branch_logprob: float = 0.0
 
 
+@dataclass(frozen=True, eq=False, slots=True)
+class Drawn:
+    """What was chosen for picks of one range, still on the device, which may not be done yet.
+
+    ids: [s] int64, -1 where the mixed logits were not finite. logprobs, branch_logprobs: [s] fp32,
+    or None if no pick asks for them.
+    """
+
+    picks: Sequence[Pick]
+    ids: Tensor
+    logprobs: Tensor | None = None
+    branch_logprobs: Tensor | None = None
+
+
 def sample(logits: Tensor, id_range: IdRange, picks: Sequence[Pick]) -> list[Choice]:
     """Choose an id of the range for every pick.
 
     logits: [sum of lines, id_range.size], pick by pick, line by line.
     """
+    return collect([draw(logits, id_range, picks)])
+
+
+def draw(logits: Tensor, id_range: IdRange, picks: Sequence[Pick]) -> Drawn:
+    """`sample` without waiting for the device."""
     mixed = mix(logits, [pick.weights for pick in picks])
     finite = mixed.isfinite().all(dim=1)
     scores = filtered(_masked(_penalised(mixed.nan_to_num(), picks), picks), picks)
     ids = choose(scores, id_range, picks)
-    if not any(pick.logprob or pick.branch_logprob for pick in picks):
-        chosen = torch.where(finite, ids, -1).tolist()
-        return [Choice(id if id >= 0 else None) for id in chosen]
-    chosen = (ids - id_range.start)[:, None]
-    nothing = torch.zeros_like(finite)
-    logprobs = branch_logprobs = nothing
+    logprobs = branch_logprobs = None
     if any(pick.logprob for pick in picks):
-        logprobs = scores.log_softmax(dim=1).gather(1, chosen)[:, 0]
+        logprobs = _logprobs(scores, ids - id_range.start)
     if any(pick.branch_logprob for pick in picks):
         own = logits[_first_rows(picks, logits.device)].float()
-        branch_logprobs = own.log_softmax(dim=1).gather(1, chosen)[:, 0]
-    # One transfer from the device; ids stay exact in fp64.
-    columns = torch.stack([x.double() for x in (finite, ids, logprobs, branch_logprobs)])
+        branch_logprobs = _logprobs(own, ids - id_range.start)
+    return Drawn(picks, torch.where(finite, ids, -1), logprobs, branch_logprobs)
+
+
+def collect(drawn: Sequence[Drawn]) -> list[Choice]:
+    """The choices of all picks, in order: waits for the device, in one transfer."""
+    if not drawn:
+        return []
+    if all(d.logprobs is None and d.branch_logprobs is None for d in drawn):
+        return [_choice(id) for id in torch.cat([d.ids for d in drawn]).tolist()]
+    # Ids stay exact in fp64.
+    table = torch.cat([torch.stack([x.double() for x in _columns(d)]) for d in drawn], dim=1)
+    picks = [pick for d in drawn for pick in d.picks]
     return [
-        Choice(int(id), logprob * pick.logprob, branch_logprob * pick.branch_logprob)
-        if ok
-        else Choice(None)
-        for pick, ok, id, logprob, branch_logprob in zip(picks, *columns.tolist(), strict=True)
+        _choice(int(id), logprob * pick.logprob, branch_logprob * pick.branch_logprob)
+        for pick, id, logprob, branch_logprob in zip(picks, *table.tolist(), strict=True)
     ]
 
 
-def mix(logits: Tensor, weights: Sequence[Sequence[float]]) -> Tensor:
+def _logprobs(scores: Tensor, chosen: Tensor) -> Tensor:
+    """[s], of the column chosen in each row of scores [s, size]."""
+    return scores.log_softmax(dim=1).gather(1, chosen[:, None])[:, 0]
+
+
+def _columns(drawn: Drawn) -> tuple[Tensor, Tensor, Tensor]:
+    nothing = torch.zeros_like(drawn.ids)
+    logprobs, branch_logprobs = drawn.logprobs, drawn.branch_logprobs
+    return (
+        drawn.ids,
+        nothing if logprobs is None else logprobs,
+        nothing if branch_logprobs is None else branch_logprobs,
+    )
+
+
+def _choice(id: int, logprob: float = 0.0, branch_logprob: float = 0.0) -> Choice:
+    return Choice(id, logprob, branch_logprob) if id >= 0 else Choice(None)
+
+
+def mix(logits: Tensor, weights: Sequence[tuple[float, ...]]) -> Tensor:
     """The weighted sum of each sequence's lines: [sum of lines, size] -> [sequences, size]."""
     logits = logits.float()
     count = len(weights[0])
     if any(len(line) != count for line in weights):
         return _mix_unequal(logits, weights)
-    table = torch.tensor(weights, dtype=torch.float32, device=logits.device)
+    table = constant(tuple(weights), torch.float32, logits.device)
     lines = logits.unflatten(0, (-1, count))
     mixed = lines[:, 0] * table[:, :1]
     for branch in range(1, count):
@@ -98,14 +140,14 @@ def _mix_unequal(logits: Tensor, weights: Sequence[Sequence[float]]) -> Tensor:
     starts = [0]
     for line in weights:
         starts.append(starts[-1] + len(line))
-    first = torch.tensor(starts[:-1], device=logits.device)
+    first = _index(starts[:-1], logits.device)
     mixed = logits[first] * _column([line[0] for line in weights], logits)
     # Branch by branch, each sequence at most once: the order of the sum never varies.
     for branch in range(1, max(map(len, weights))):
         owners = [i for i, line in enumerate(weights) if len(line) > branch]
-        rows = torch.tensor([starts[i] + branch for i in owners], device=logits.device)
+        rows = _index([starts[i] + branch for i in owners], logits.device)
         part = logits[rows] * _column([weights[i][branch] for i in owners], logits)
-        mixed.index_add_(0, torch.tensor(owners, device=logits.device), part)
+        mixed.index_add_(0, _index(owners, logits.device), part)
     return mixed
 
 
@@ -133,7 +175,7 @@ def choose(scores: Tensor, id_range: IdRange, picks: Sequence[Pick]) -> Tensor:
     if all(pick.sampling.temperature == 0 for pick in picks):
         return scores.argmax(dim=1) + id_range.start
     keys = [noise_key(pick.sampling.seed, pick.sample, pick.index) for pick in picks]
-    noise = gumbel(torch.tensor(keys, device=scores.device), id_range)
+    noise = gumbel(send(torch.tensor(keys), scores.device), id_range)
     if any(pick.sampling.temperature == 0 for pick in picks):
         noise *= _column([float(pick.sampling.temperature > 0) for pick in picks], scores)
     return (noise + scores).argmax(dim=1) + id_range.start
@@ -149,7 +191,7 @@ def cutoff(scores: Tensor, top_k: Sequence[int], top_p: Sequence[float]) -> Tens
     limits = [min(k or size, size) for k in top_k]
     best = scores.topk(max(limits), dim=1).values
     rank = torch.arange(best.shape[1], device=scores.device)
-    outside = rank >= torch.tensor(limits, device=scores.device)[:, None]
+    outside = rank >= _index(limits, scores.device)[:, None]
     probabilities = best.masked_fill(outside, -torch.inf).softmax(dim=1)
     before = probabilities.cumsum(dim=1) - probabilities
     # 2 lies above any sum, rounding included: top-p is off.
@@ -200,7 +242,7 @@ def _penalised(scores: Tensor, picks: Sequence[Pick]) -> Tensor:
 
 def _first_rows(picks: Sequence[Pick], device: torch.device) -> Tensor:
     """[s] int64, the row of each pick's first line."""
-    counts = torch.tensor([len(pick.weights) for pick in picks], device=device)
+    counts = _index([len(pick.weights) for pick in picks], device)
     return counts.cumsum(0) - counts
 
 
@@ -213,7 +255,11 @@ def _masked(scores: Tensor, picks: Sequence[Pick]) -> Tensor:
 
 
 def _column(values: Sequence[float], like: Tensor) -> Tensor:
-    return torch.tensor(values, dtype=torch.float32, device=like.device)[:, None]
+    return constant(tuple(values), torch.float32, like.device)[:, None]
+
+
+def _index(values: Sequence[int], device: torch.device) -> Tensor:
+    return constant(tuple(values), torch.int64, device)
 
 
 def _shift(x: Tensor, bits: int) -> Tensor:

@@ -17,6 +17,7 @@ from unitok_engine.request import (
     Stop,
 )
 from unitok_engine.sampler import Choice, Pick
+from unitok_engine.transfer import send
 
 
 @dataclass(eq=False)
@@ -62,6 +63,7 @@ class Sequence:
         self._emitted_at_admission = 0
         self._dropped = 0
         self._reported = 0
+        self._mask: tuple[Tensor, Tensor] | None = None  # a plan's, and the same on the device
         self._seen: tuple[IdRange, Tensor] | None = None
         self._seen_emitted = 0
 
@@ -141,11 +143,17 @@ class Sequence:
             sampling=sampling,
             sample=self.sample,
             index=len(self.emitted),
-            mask=None if mask is None else mask.to(device),
+            mask=None if mask is None else self._sent(mask, device),
             seen=self._seen_ids(self.allow.id_range, device) if penalised else None,
             logprob=self.request.logprobs,
             branch_logprob=self.request.branch_logprobs,
         )
+
+    def _sent(self, mask: Tensor, device: torch.device) -> Tensor:
+        """A plan mostly allows the same again: its mask is sent once."""
+        if self._mask is None or self._mask[0] is not mask:
+            self._mask = (mask, send(mask, device))
+        return self._mask[1]
 
     def _seen_ids(self, id_range: IdRange, device: torch.device) -> Tensor:
         """bool [id_range.size]: the ids in the first branch's prompt or emitted."""
@@ -155,7 +163,7 @@ class Sequence:
         else:
             new = self.emitted[self._seen_emitted :]
         inside = [id - id_range.start for id in new if id in id_range]
-        self._seen[1][torch.tensor(inside, dtype=torch.int64, device=device)] = True
+        self._seen[1].index_fill_(0, send(torch.tensor(inside, dtype=torch.int64), device), True)
         self._seen_emitted = len(self.emitted)
         return self._seen[1]
 

@@ -1,47 +1,134 @@
 """Attention by xformers on CUDA: paged triton split-K for decode, block-diagonal for prefill."""
 
+from collections.abc import Sequence
 from itertools import groupby
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from unitok_engine.batch import Batch
 from unitok_engine.layout import TokenMajor, block_table
+from unitok_engine.transfer import fill
 
 MAX_QUERIES = 16  # what the paged split-K kernel takes under a causal bias
 PAGE = 64  # its pages are multiples of this
 HEAD_DIMS = (16, 32, 64, 128, 256, 512)
 
 
-class DecodeGroup:
-    """Rows of one short query length: the paged kernel reads K/V in place."""
+def padded_rows(rows: int) -> int:
+    """1, 2, 4, 8, 16, then steps of 16 up to 64, then of 32: as few shapes as waste little."""
+    if rows <= 16:
+        return 1 << (rows - 1).bit_length()
+    step = 16 if rows <= 64 else 32
+    return -(-rows // step) * step
+
+
+def padded_context(ids: int) -> int:
+    """1,024 ids, or a power of two above: the kernel's split, not its work, depends on it."""
+    return max(1024, 1 << (ids - 1).bit_length())
+
+
+class PagedAttention:
+    """The paged kernel over `rows` lines of `queries` queries each, in blocks of one layout.
+
+    At launch the host reads nothing but shapes: how often the context is split follows from the
+    tables' width. Lengths and block ids are read on the device, up to each line's own length. So
+    Triton compiles one kernel for each shape, and a recorded launch serves all lengths.
+
+    contexts: [rows] int32, ids a line sees. tables: [rows, blocks] int32.
+    """
 
     def __init__(
-        self, layout: TokenMajor, batch: Batch, rows: slice, first: int, count: int
+        self, layout: TokenMajor, queries: int, contexts: Sequence[int], tables: Tensor
     ) -> None:
         from xformers.ops.fmha import memory_efficient_attention_forward, triton_splitk
         from xformers.ops.fmha.attn_bias import PagedBlockDiagonalCausalWithOffsetPaddedKeysMask
 
-        self.rows = rows
         self._layout = layout
         self._attention = memory_efficient_attention_forward
         self._op = triton_splitk.FwOp
-        contexts = batch.context_lengths[first : first + count]
-        tables = batch.block_tables[first : first + count]
         self._bias = PagedBlockDiagonalCausalWithOffsetPaddedKeysMask.from_seqlens(
-            list(batch.query_lengths[first : first + count]),
-            list(contexts),
-            block_table(layout, tables, max(contexts)).int(),
+            [queries] * len(contexts),
+            contexts,
+            tables,
             layout.block_size,
             device=layout.keys.device,
         )
+        self.contexts: Tensor = self._bias.k_seqinfo.seqlen
+        self.tables = tables
 
-    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    def __call__(self, layer: int, q: Tensor) -> Tensor:
+        """q [rows * queries, heads, head_dim], line by line -> the same shape."""
         keys, values = self._layout.slots[layer]
         q_heads = _grouped(q, keys.shape[1])
         k, v = (_expanded(x, q_heads) for x in (keys, values))
         out = self._attention(q_heads[None], k[None], v[None], attn_bias=self._bias, op=self._op)
         return out.reshape(q.shape)
+
+
+class DecodeGroup:
+    """Rows of one short query length: the paged kernel reads K/V in place.
+
+    They are padded to a shape the kernel is likely compiled for, by rows that see zeros.
+    """
+
+    def __init__(
+        self, layout: TokenMajor, batch: Batch, rows: slice, first: int, count: int
+    ) -> None:
+        self.rows = rows
+        queries = batch.query_lengths[first]
+        contexts = batch.context_lengths[first : first + count]
+        padding = padded_rows(count) - count
+        tables = [*batch.block_tables[first : first + count], *[()] * padding]
+        self._padding = padding * queries
+        self._paged = PagedAttention(
+            layout,
+            queries,
+            [*contexts, *[queries] * padding],
+            block_table(layout, tables, padded_context(max(contexts))).int(),
+        )
+
+    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        if not self._padding:
+            return self._paged(layer, q)
+        return self._paged(layer, pad(q, (0, 0, 0, 0, 0, self._padding)))[: len(q)]
+
+
+class StaticView:
+    """The cache as decode rows of a fixed shape see it, in tensors that stay in place.
+
+    slots: [rows] int64, where each row's K/V goes. Fill them, `contexts` and the tables before
+    each step.
+    """
+
+    def __init__(self, layout: TokenMajor, slots: Tensor, context: int) -> None:
+        rows = len(slots)
+        self._layout = layout
+        self._slots = slots
+        tables = block_table(layout, [()] * rows, context).int()
+        self._paged = PagedAttention(layout, 1, [1] * rows, tables)
+        self.contexts = self._paged.contexts
+        self._tables = tables.to("cpu", copy=True)
+        self._filled: list[Sequence[int]] = [()] * rows
+
+    def fill_tables(self, tables: Sequence[Sequence[int]]) -> None:
+        """Lines get a new block once in a while: only what changed is written, and then sent.
+
+        What an earlier line left behind a shorter one's end is not read.
+        """
+        width = self._tables.shape[1]
+        tables = [table[:width] for table in tables]
+        changed = [i for i, table in enumerate(tables) if table != self._filled[i]]
+        for i in changed:
+            self._tables[i, : len(tables[i])] = torch.tensor(tables[i], dtype=torch.int32)
+        if changed:
+            self._filled = tables
+            fill(self._paged.tables, self._tables)
+
+    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        self._layout.write(layer, (self._slots,), k, v)
+        return self._paged(layer, q)
 
 
 class PrefillGroup:

@@ -107,3 +107,5 @@ def test_a_block_has_as_many_ids_as_the_device_and_precision_read_best():
     shape, cpu = KVShape(layers=1, kv_heads=1, head_dim=8), torch.device("cpu")
     sizes = [EngineConfig().resolve(shape, t, cpu).block_size for t in (torch.float32, torch.half)]
     assert sizes == [32, 64]
+    paged = EngineConfig(attention="xformers").resolve(shape, torch.float32, cpu)
+    assert paged.block_size == 64

@@ -6,11 +6,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from tests.engine.tiny import Waits
 from unitok_engine import IdRange, Sampling
 from unitok_engine.sampler import (
     Pick,
     choose,
+    collect,
     cutoff,
+    draw,
     filtered,
     gumbel,
     hashed_uniform,
@@ -260,3 +263,41 @@ def test_rows_mix_the_same_whatever_the_number_of_lines_beside_them():
     assert torch.equal(together[0], mix(logits[:2], [(3.0, -2.0)])[0])
     assert torch.equal(together[1], mix(logits[2:3], [(1.0,)])[0])
     assert torch.equal(together[2], mix(logits[3:], [(5.0, -4.0)])[0])
+
+
+EVERYTHING = Sampling(
+    temperature=0.9, top_k=5, top_p=0.8, min_p=0.01, repetition_penalty=1.1, seed=4
+)
+
+
+def mixed_groups() -> list[tuple[Tensor, IdRange, list[Pick]]]:
+    """Two ranges: text with every filter, a mask and logprobs; guided drawings, one not finite."""
+    generator = torch.Generator().manual_seed(0)
+    text, image = torch.randn(2, 12, generator=generator), torch.randn(5, 9, generator=generator)
+    image[3, 4] = torch.nan
+    mask, seen = torch.arange(12) % 3 > 0, torch.arange(12) < 4
+    texts = [
+        Pick((1.0,), EVERYTHING, 0, 3, mask, seen, logprob=True),
+        Pick((1.0,), Sampling(temperature=0), 0, 7, branch_logprob=True),
+    ]
+    drawn = [Pick((2.0, -1.0), Sampling(), 0, 0), Pick((0.5, 1.0, -0.5), Sampling(seed=1), 0, 0)]
+    return [(text, IdRange(0, 12), texts), (image, IdRange(12, 21), drawn)]
+
+
+def test_groups_collected_together_are_what_each_is_alone():
+    groups = mixed_groups()
+    together = collect([draw(*group) for group in groups])
+    assert together == [choice for group in groups for choice in sample(*group)]
+    assert [choice.id is None for choice in together] == [False, False, False, True]
+    assert together[0].logprob < 0 and together[1].branch_logprob < 0
+    assert together[1].logprob == 0 and together[2].logprob == 0
+    assert collect([]) == []
+
+
+def test_drawing_never_waits_for_the_device():
+    with Waits() as waits:
+        drawn = [draw(*group) for group in mixed_groups()]
+    assert waits.found == []
+    with waits:
+        bool(drawn[0].ids.any())
+    assert waits.found == ["_local_scalar_dense"]

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from unitok_engine import (
     Branch,
@@ -147,3 +148,25 @@ def finish(engine: Engine, requests: Sequence[Request]) -> list[Output]:
 
 def finished_ids(engine: Engine, requests: Sequence[Request]) -> list[tuple[int, ...]]:
     return [output.ids for output in finish(engine, requests)]
+
+
+class Waits(TorchDispatchMode):
+    """Notes operators whose results the host has to wait for on CUDA: numbers and unknown sizes.
+
+    Not under inference mode, where numbers are asked for past the dispatcher.
+    """
+
+    NAMES = ("_local_scalar_dense", "nonzero", "masked_select", "equal")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        name = func.overloadpacket.__name__
+        masks = name in ("index", "index_put", "index_put_") and any(
+            x is not None and x.dtype == torch.bool for x in args[1]
+        )
+        if name in self.NAMES or masks:
+            self.found.append(name)
+        return func(*args, **(kwargs or {}))
