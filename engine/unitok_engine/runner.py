@@ -1,5 +1,6 @@
 """The model the engine runs, as a Protocol, and the one place that calls its forward."""
 
+from collections.abc import Sequence
 from typing import Protocol
 
 import torch
@@ -22,6 +23,11 @@ class Model(Protocol):
 
     @property
     def device(self) -> torch.device: ...
+
+    @property
+    def id_ranges(self) -> Sequence[IdRange]:
+        """The ids it can embed, as the ranges of its heads: each head gives logits of one."""
+        ...
 
     def embed(self, ids: Tensor, /) -> Tensor:
         """[n] int64 -> [n, d]."""

@@ -106,7 +106,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         store = FeatureStore()
         self.requests += 1
         for sample in range(request.n):
-            sequence = Sequence(self.requests, sample, self.arrivals, request, store)
+            sequence = Sequence(self.requests, sample, self.arrivals, request, store, (TEXT, IMAGE))
             self.arrivals += 1
             self.scheduler.add(sequence)
             sequence.advance()
