@@ -238,8 +238,9 @@ class Scheduler:
         return None
 
     def _would_repeat(self, sequence: Sequence) -> bool:
-        """Whether what comes next in one of its lines is just being computed."""
-        if sequence.request_id in self._samples and not self._prefilled_sample(sequence):
+        """Whether an older one is just computing what comes next in one of its lines."""
+        samples = self._samples.get(sequence.request_id, ())
+        if any(map(sequence.follows, samples)) and not self._prefilled_sample(sequence):
             return True
         if not self._computing:
             return False
@@ -248,7 +249,7 @@ class Scheduler:
             index = len(self._found_blocks(sequence, line))
             if index < sequence.length(line) // size:
                 other = self._computing.get(sequence.key(line, index, size))
-                if other is not None and other.arrival < sequence.arrival:
+                if other is not None and sequence.follows(other):
                     return True
         return False
 

@@ -88,6 +88,10 @@ class Sequence:
         """A preempted sequence must emit an id before its next preemption, so that all end."""
         return self.decoding or not self.preempted
 
+    def follows(self, other: "Sequence") -> bool:
+        """Whether it arrived after another."""
+        return self.arrival > other.arrival
+
     def length(self, line: Line) -> int:
         return line.prompt + len(self.emitted)
 

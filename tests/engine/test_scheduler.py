@@ -119,7 +119,7 @@ class SchedulerMachine(RuleBasedStateMachine):
 
     @rule(ids=st.randoms(use_true_random=False), failing=st.sampled_from([0, 0, 1]))
     def step(self, ids, failing: int) -> None:
-        schedule = self.scheduler.schedule()
+        schedule = self.scheduler_step()
         failed = {chunk.sequence for chunk in schedule.chunks[:failing]}
         self.move(schedule)
         chunks = [chunk for chunk in schedule.chunks if chunk.sequence not in failed]
@@ -135,6 +135,29 @@ class SchedulerMachine(RuleBasedStateMachine):
                 sequence.advance()
                 if sequence.finished:
                     self.end(sequence, sequence.finish_reason)
+
+    def scheduler_step(self) -> Schedule:
+        """The next step; the oldest takes part, or nothing is admitted before it."""
+        before = list(self.scheduler.running)
+        schedule = self.scheduler.schedule()
+        oldest = min(self.alive, key=lambda sequence: sequence.arrival, default=None)
+        if oldest is not None and all(chunk.sequence is not oldest for chunk in schedule.chunks):
+            assert oldest in self.scheduler.waiting
+            assert all(sequence in before for sequence in self.scheduler.running)
+            assert schedule.chunks
+        return schedule
+
+    @rule(moved=st.booleans())
+    def break_off(self, moved: bool) -> None:
+        """A step fails midway: what its chunks wrote, and often what it copied, is not there."""
+        schedule = self.scheduler_step()
+        if moved:
+            self.move(schedule)
+        for chunk in schedule.chunks:
+            for index in range(chunk.start, chunk.stop):
+                self.memory[chunk.line.blocks[index // BLOCK]][index % BLOCK] = None
+        self.scheduler.preempt_all()
+        assert self.pool.free_count == self.pool.num_blocks
 
     def move(self, schedule: Schedule) -> None:
         """Copies first, all from blocks as the last step left them, then clearing."""
