@@ -253,8 +253,7 @@ class Engine:
         schedule = self._scheduler.schedule()
         self._cache.copy(schedule.copies)
         self._cache.clear(schedule.fresh)
-        if any(chunk.line.branch.features for chunk in schedule.chunks):
-            compute_features(schedule.chunks, self._width)
+        compute_features(schedule.chunks, self._width)
         failed = dict.fromkeys(c.sequence for c in schedule.chunks if c.sequence.finished)
         chunks = [chunk for chunk in schedule.chunks if not chunk.sequence.finished]
         self._deliver([self._end(sequence) for sequence in failed])

@@ -372,7 +372,7 @@ def test_outputs_of_a_step_that_raises_reach_those_who_wait_for_them():
     model = Flaky()
     machine = engine(model)
     patient, hasty = machine.stream(drawing(1)), machine.stream(caption(2))
-    next(patient), next(hasty)
+    assert [next(stream).finished for stream in (patient, hasty)] == [False, False]
     machine.abort(0)
     model.broken = "forward"
     with pytest.raises(MemoryError):
