@@ -213,3 +213,21 @@ TestScheduler = SchedulerMachine.TestCase
 TestScheduler.settings = settings(
     max_examples=60, stateful_step_count=40, deadline=None, derandomize=True
 )
+
+
+def test_a_sample_that_was_preempted_waits_for_no_later_sample_of_its_request():
+    config = EngineConfig(num_blocks=40, block_size=BLOCK, max_batch_tokens=3)
+    resolved = config.resolve(KVShape(1, 1, 1), torch.float32, torch.device("cpu"))
+    scheduler = Scheduler(resolved, BlockPool(40))
+    request = Request((Branch((2,) * 5),), FixedPlan(IMAGE, 3), n=2)
+    first, second, other = (
+        Sequence(i // 2, i % 2, i, request, FeatureStore(), (TEXT, IMAGE)) for i in range(3)
+    )
+    for sequence in (first, second, other):
+        sequence.advance()
+    scheduler.add(second)
+    scheduler.commit(scheduler.schedule().chunks)
+    scheduler.add(other)
+    scheduler.add(first)  # as when it was preempted: it comes before those that came later
+    scheduler.commit(scheduler.schedule().chunks)
+    assert scheduler.running == [first, second]
