@@ -17,6 +17,7 @@ from unitok.config import DecoderConfig, ModelConfig
 from unitok.layers import Block, Cache, Projector, RMSNorm, RotaryTable
 from unitok.packed_linear import pack
 from unitok.vision import VisionEncoder
+from unitok_engine import IdRange as HeadRange
 from unitok_engine import KVShape
 from unitok_tokenizers.image import make_image_tokenizer
 from unitok_tokenizers.vocabulary import Vocabulary
@@ -144,6 +145,13 @@ class UnifiedModel(nn.Module):
     def kv_shape(self) -> KVShape:
         c = self.config.decoder
         return KVShape(layers=c.layers, kv_heads=c.kv_heads, head_dim=c.head_dim)
+
+    @property
+    def id_ranges(self) -> tuple[HeadRange, ...]:
+        """The ids of each head."""
+        text, image = self.vocabulary.text_range, self.vocabulary.image_range
+        ranges = [text] if self.image_head is None else [text, image]
+        return tuple(HeadRange(ids.start, ids.stop) for ids in ranges)
 
     @property
     def dtype(self) -> torch.dtype:

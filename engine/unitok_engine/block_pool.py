@@ -17,7 +17,7 @@ def block_key(parent: bytes, ids: Sequence[int], marks: Sequence[str]) -> bytes:
     digest = blake2b(parent, digest_size=16)
     digest.update(array("q", ids).tobytes())
     for mark in marks:
-        text = mark.encode()
+        text = mark.encode("utf-8", "surrogatepass")
         digest.update(len(text).to_bytes(8, "little") + text)
     return digest.digest()
 

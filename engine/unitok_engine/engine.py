@@ -3,6 +3,7 @@
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import count
 from queue import Empty, SimpleQueue
 
@@ -63,6 +64,8 @@ class Engine:
     def __init__(self, model: Model, config: EngineConfig | None = None) -> None:
         config = config or EngineConfig()
         self.config = config.resolve(model.kv_shape, model.dtype, model.device)
+        self._device = model.device
+        self._id_ranges = tuple(model.id_ranges)
         self._pool = BlockPool(self.config.num_blocks)
         self._cache = KVCache(
             model.kv_shape,
@@ -87,7 +90,7 @@ class Engine:
         request_id = next(self._request_ids)
         features = FeatureStore()
         sequences = (
-            Sequence(request_id, sample, next(self._arrivals), request, features)
+            Sequence(request_id, sample, next(self._arrivals), request, features, self._id_ranges)
             for sample in range(request.n)
         )
         self._orders.put(_Added(request_id, tuple(sequences)))
@@ -98,8 +101,11 @@ class Engine:
         config, branches = self.config, request.branches
         if len(branches) > config.max_running:
             raise ValueError(f"{len(branches)} branches exceed max_running ({config.max_running})")
-        emitted = request.plan.max_length
+        emitted, ids_end = request.plan.max_length, max(r.stop for r in self._id_ranges)
         for branch in branches:
+            for id in (min(branch.ids), max(branch.ids)):
+                if not 0 <= id < ids_end:
+                    raise ValueError(f"id {id} is none of the model's, 0 to {ids_end - 1}")
             prompt = branch.first_position + len(branch.ids)
             if prompt + emitted > config.max_context:
                 raise ValueError(
@@ -142,9 +148,10 @@ class Engine:
         """Run the model once over everything that is ready.
 
         Returns what each sequence newly emitted and how it ended, but for the requests that
-        `run` and `stream` wait for: those get their outputs there.
+        `run` and `stream` wait for: those get their outputs there. What the model raises is raised
+        here; all that ran is then computed again by the next step, unless it is aborted.
         """
-        self._deliver(self._step())
+        self._pump()
         outputs, self._unclaimed = self._unclaimed, []
         return outputs
 
@@ -199,10 +206,9 @@ class Engine:
 
     @torch.inference_mode()
     def _step(self) -> list[Output]:
-        ended = self._take_orders()
-        batch, chunks, failed = self._schedule()
+        batch, chunks = self._schedule()
         if batch is None:
-            return ended + failed
+            return []
         logits = self.runner.run(batch)
         drawn = [
             draw(rows, group.id_range, [s.pick(rows.device) for s in group.sequences])
@@ -210,7 +216,7 @@ class Engine:
         ]
         # On CUDA all this is only queued so far; `collect` is where the step waits.
         self._scheduler.commit(chunks)
-        return ended + failed + self._postprocess(batch, collect(drawn))
+        return self._postprocess(batch, collect(drawn))
 
     def _take_orders(self) -> list[Output]:
         """Carry out what was queued by `add` and `abort`, in order."""
@@ -242,16 +248,23 @@ class Engine:
             outputs.append(self._end(sequence))
         return outputs
 
-    def _schedule(self) -> tuple[Batch | None, list[Chunk], list[Output]]:
-        """The next step's batch, its chunks, and the sequences whose features failed."""
+    def _schedule(self) -> tuple[Batch | None, list[Chunk]]:
+        """The next step's batch and its chunks, without sequences whose features failed."""
         schedule = self._scheduler.schedule()
         self._cache.copy(schedule.copies)
         self._cache.clear(schedule.fresh)
-        compute_features(schedule.chunks)
+        compute_features(schedule.chunks, self._width)
         failed = dict.fromkeys(c.sequence for c in schedule.chunks if c.sequence.finished)
         chunks = [chunk for chunk in schedule.chunks if not chunk.sequence.finished]
+        self._deliver([self._end(sequence) for sequence in failed])
         batch = build_batch(chunks, self.config.block_size) if chunks else None
-        return batch, chunks, [self._end(sequence) for sequence in failed]
+        return batch, chunks
+
+    @cached_property
+    def _width(self) -> int:
+        """Of the model's embeddings, and so of features."""
+        id = torch.tensor([self._id_ranges[0].start], device=self._device)
+        return self.runner.model.embed(id).shape[1]
 
     def _postprocess(self, batch: Batch, choices: list[Choice]) -> list[Output]:
         """Emit what was sampled, end what is done."""
@@ -292,7 +305,13 @@ class Engine:
             yield Output(request_id, index, (), (), prompt, "error", one_line(error))
 
     def _pump(self) -> None:
-        self._deliver(self._step())
+        """One step; outputs go to those who wait for them, also if the model raises."""
+        self._deliver(self._take_orders())
+        try:
+            self._deliver(self._step())
+        except BaseException:
+            self._scheduler.preempt_all()
+            raise
 
     def _deliver(self, outputs: list[Output]) -> None:
         for output in outputs:

@@ -27,18 +27,20 @@ class FeatureStore:
         """[length, d]; KeyError if they were not put here."""
         return self._vectors[features.digest]
 
-    def put(self, features: Features, vectors: Tensor) -> None:
-        """ValueError for vectors of another length."""
-        if vectors.ndim != 2 or vectors.shape[0] != features.length:
-            shape = list(vectors.shape)
-            raise ValueError(f"features must be [{features.length}, d], not {shape}")
+    def put(self, features: Features, vectors: Tensor, width: int) -> None:
+        """ValueError for vectors of another shape than [length, width]."""
+        if vectors.shape != (features.length, width):
+            wanted, shape = f"[{features.length}, d] with d = {width}", list(vectors.shape)
+            raise ValueError(f"features must be {wanted}, not {shape}")
         self._vectors[features.digest] = vectors
 
 
-def compute_features(chunks: Iterable[Chunk]) -> None:
+def compute_features(chunks: Iterable[Chunk], width: int) -> None:
     """Compute what the chunks need and their requests lack; what fails fails its sequences alone.
 
-    Equal digests are computed once, and features with the same `compute_many` in one call.
+    Equal digests are computed once, and features with the same `compute_many` in one call. What one
+    request cannot compute, or computes wrongly, the next one with that digest tries for itself.
+    width: of a vector.
     """
     wanted: dict[str, list[tuple[Chunk, Features]]] = {}
     for chunk in chunks:
@@ -48,15 +50,20 @@ def compute_features(chunks: Iterable[Chunk]) -> None:
                 wanted.setdefault(features.digest, []).append((chunk, features))
     made = _compute([uses[0][1] for uses in wanted.values()])
     for digest, uses in wanted.items():
-        try:
-            if isinstance(vectors := made[digest], Exception):
-                raise vectors
-            for chunk, features in uses:
-                chunk.sequence.features.put(features, vectors)
-        except Exception as error:
-            for chunk, _ in uses:
-                if not chunk.sequence.finished:
-                    chunk.sequence.fail(error)
+        vectors: Tensor | Exception | None = made[digest]
+        for chunk, features in uses:
+            sequence = chunk.sequence
+            if sequence.finished or features in sequence.features:
+                continue
+            try:
+                # What failed may have been that request's own fault.
+                vectors = features.compute() if vectors is None else vectors
+                if isinstance(vectors, Exception):
+                    raise vectors
+                sequence.features.put(features, vectors, width)
+            except Exception as error:  # it is the caller's code: only its own request fails
+                sequence.fail(error)
+                vectors = None
 
 
 def _compute(wanted: Sequence[Features]) -> dict[str, Tensor | Exception]:

@@ -4,8 +4,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from math import isfinite
-from typing import Any, Literal, Protocol
+from operator import index
+from typing import Any, Literal, Protocol, get_args
 
+import torch
 from torch import Tensor
 
 FinishReason = Literal["stop", "length", "complete", "abort", "error"]
@@ -42,6 +44,8 @@ class Allow:
             return
         if self.mask.shape != (self.id_range.size,):
             raise ValueError(f"mask must be [{self.id_range.size}], not {list(self.mask.shape)}")
+        if self.mask.dtype != torch.bool:
+            raise ValueError(f"mask must be bool, not {self.mask.dtype}")
         if not self.mask.any():
             raise ValueError("mask allows no id at all")
 
@@ -59,6 +63,10 @@ class Stop:
 
     reason: FinishReason
     drop: int = 0
+
+    def __post_init__(self) -> None:
+        if self.reason not in get_args(FinishReason):
+            raise ValueError(f"a line cannot end with the reason {self.reason!r}")
 
 
 class Plan(Protocol):
@@ -93,7 +101,7 @@ class FreePlan:
     mask: Tensor | None = None
 
     def __post_init__(self) -> None:
-        if self.max_tokens < 1:
+        if index(self.max_tokens) < 1:
             raise ValueError(f"max_tokens must be at least 1, not {self.max_tokens}")
         outside = [id for id in self.stop_ids if id not in self.id_range]
         if outside:
@@ -128,7 +136,7 @@ class FixedPlan:
     length: int
 
     def __post_init__(self) -> None:
-        if self.length < 1:
+        if index(self.length) < 1:
             raise ValueError(f"length must be at least 1, not {self.length}")
 
     @property
@@ -169,6 +177,7 @@ class Features:
     def __post_init__(self) -> None:
         if self.start < 0 or self.length < 1:
             raise ValueError("features need start >= 0 and length >= 1")
+        hash(self.compute_many)  # features are grouped by it: TypeError for what has no hash
 
     @property
     def stop(self) -> int:
@@ -224,7 +233,7 @@ class Sampling:
     def __post_init__(self) -> None:
         if not (isfinite(self.temperature) and self.temperature >= 0):
             raise ValueError(f"temperature must be 0 or more, not {self.temperature}")
-        if self.top_k < 0:
+        if index(self.top_k) < 0:
             raise ValueError(f"top_k must be 0 (off) or more, not {self.top_k}")
         if not 0 < self.top_p <= 1:
             raise ValueError(f"top_p must be above 0 and at most 1, not {self.top_p}")
@@ -233,7 +242,7 @@ class Sampling:
         if not (isfinite(self.repetition_penalty) and self.repetition_penalty > 0):
             penalty = self.repetition_penalty
             raise ValueError(f"repetition_penalty must be above 0, not {penalty}")
-        if not -(2**63) <= self.seed < 2**64:
+        if not -(2**63) <= index(self.seed) < 2**64:
             raise ValueError("seed must fit in 64 bits")
 
 
@@ -259,7 +268,7 @@ class Request:
         total = sum(branch.weight for branch in self.branches)
         if abs(total - 1) > 1e-6:
             raise ValueError(f"the branches' weights must sum to 1, not {total:g}")
-        if self.n < 1:
+        if index(self.n) < 1:
             raise ValueError(f"n must be at least 1, not {self.n}")
 
 

@@ -26,6 +26,11 @@ class Model(Protocol):
     @property
     def device(self) -> torch.device: ...
 
+    @property
+    def id_ranges(self) -> Sequence[IdRange]:
+        """The ids it can embed, as the ranges of its heads: each head gives logits of one."""
+        ...
+
     def embed(self, ids: Tensor, /) -> Tensor:
         """[n] int64 -> [n, d]."""
         ...

@@ -22,6 +22,7 @@ _MIX_2 = 0x94D049BB133111EB
 _MASK_64 = 2**64 - 1
 
 _GREEDY = Sampling(temperature=0)
+_TINY = torch.finfo(torch.float32).tiny
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -157,8 +158,10 @@ def filtered(scores: Tensor, picks: Sequence[Pick]) -> Tensor:
     Rows of temperature 0 stay as at temperature 1, unfiltered.
     """
     samplings = [pick.sampling for pick in picks]
-    temperatures = _column([s.temperature or 1.0 for s in samplings], scores)
-    # From the row's best, so that no small temperature can overflow.
+    # From the row's best, so that no small temperature can overflow; none becomes 0 in fp32.
+    temperatures = _column(
+        [max(s.temperature, _TINY) if s.temperature else 1 for s in samplings], scores
+    )
     scores = (scores - scores.amax(dim=1, keepdim=True)) / temperatures
     active = [s if s.temperature > 0 else _GREEDY for s in samplings]
     if any(s.top_k or s.top_p < 1 for s in active):
@@ -202,7 +205,7 @@ def cutoff(scores: Tensor, top_k: Sequence[int], top_p: Sequence[float]) -> Tens
 
 def noise_key(seed: int, sample: int, index: int) -> int:
     """A signed 64-bit key of one row's noise."""
-    return _signed(_absorb(_sample_key(seed, sample), index))
+    return _signed(_absorb(_sample_key(int(seed), sample), index))
 
 
 @lru_cache(maxsize=4096)

@@ -49,8 +49,8 @@ class Scheduler:
     """First come, first served; a sequence's lines are admitted, preempted and freed together.
 
     Every sequence added must fit the pool alone (the engine checks), so the oldest always ends.
-    One that would begin as a running one does, and finds that prefix still being computed, waits
-    for it; others may go ahead.
+    One that would begin as an older running one does, and finds that prefix still being computed,
+    waits for it; others may go ahead. It waits for no younger one: those never end coming.
     """
 
     def __init__(self, config: ResolvedConfig, pool: BlockPool) -> None:
@@ -63,7 +63,7 @@ class Scheduler:
         self.cached_ids = 0  # those among them that were found computed
         self._lines = 0  # running ones
         self._samples: dict[int, list[Sequence]] = {}  # request id -> its running sequences
-        self._computing: dict[bytes, Line] = {}  # key -> the running line that will compute it
+        self._computing: dict[bytes, Sequence] = {}  # key -> the running one that will compute it
         self._copies: dict[int, int] = {}  # target block -> source block
         self._fresh: list[int] = []
 
@@ -89,6 +89,12 @@ class Scheduler:
         self._copies, self._fresh = {}, []
         return Schedule(copies, fresh, tuple(chunks))
 
+    def preempt_all(self) -> None:
+        """Compute all that runs again: a step that broke off may have left anything in its K/V."""
+        for sequence in list(self.running):
+            self._preempt(sequence)
+        self._copies, self._fresh = {}, []
+
     def commit(self, chunks: Seq[Chunk]) -> None:
         """Note that chunks have run: their ids are cached, and blocks now full can be found."""
         size, caching = self.config.block_size, self.config.prefix_caching
@@ -101,7 +107,7 @@ class Scheduler:
         for index in full:
             key = sequence.key(line, index, self.config.block_size)
             self.pool.register(line.blocks[index], key)
-            if self._computing.get(key) is line:
+            if self._computing.get(key) is sequence:
                 del self._computing[key]
 
     def _decode(self) -> list[Chunk]:
@@ -232,17 +238,19 @@ class Scheduler:
         return None
 
     def _would_repeat(self, sequence: Sequence) -> bool:
-        """Whether what comes next in one of its lines is just being computed."""
-        if sequence.request_id in self._samples and not self._prefilled_sample(sequence):
+        """Whether an older one is just computing what comes next in one of its lines."""
+        samples = self._samples.get(sequence.request_id, ())
+        if any(map(sequence.follows, samples)) and not self._prefilled_sample(sequence):
             return True
         if not self._computing:
             return False
         size = self.config.block_size
         for line in sequence.lines:
             index = len(self._found_blocks(sequence, line))
-            full = index < sequence.length(line) // size
-            if full and sequence.key(line, index, size) in self._computing:
-                return True
+            if index < sequence.length(line) // size:
+                other = self._computing.get(sequence.key(line, index, size))
+                if other is not None and sequence.follows(other):
+                    return True
         return False
 
     def _claim(self, sequence: Sequence) -> None:
@@ -251,7 +259,7 @@ class Scheduler:
             size = self.config.block_size
             for line in sequence.lines:
                 for index in range(line.cached // size, sequence.length(line) // size):
-                    self._computing.setdefault(sequence.key(line, index, size), line)
+                    self._computing.setdefault(sequence.key(line, index, size), sequence)
 
     def _grow(self, sequence: Sequence) -> bool:
         """Give every line room for its pending ids; False if that preempted the sequence itself."""
@@ -298,7 +306,7 @@ class Scheduler:
             del self._samples[sequence.request_id]
         for line in sequence.lines:
             for key in line.keys[line.cached // self.config.block_size :]:
-                if self._computing.get(key) is line:
+                if self._computing.get(key) is sequence:
                     del self._computing[key]
             if forget:
                 self.pool.forget(line.blocks)

@@ -1,6 +1,8 @@
 """One sample of a request in flight: its lines, what it emitted, and how it ended."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+from operator import index
 
 import torch
 from torch import Tensor
@@ -41,20 +43,27 @@ class Sequence:
     """The scheduler admits, grows and preempts it; the engine emits ids into it."""
 
     def __init__(
-        self, request_id: int, sample: int, arrival: int, request: Request, features: FeatureStore
+        self,
+        request_id: int,
+        sample: int,
+        arrival: int,
+        request: Request,
+        features: FeatureStore,
+        id_ranges: Iterable[IdRange],
     ) -> None:
         self.request_id = request_id
         self.sample = sample
         self.arrival = arrival
         self.request = request
         self.features = features
+        self.id_ranges = id_ranges  # of the model's heads: all that may be emitted
         self.lines = [Line(branch) for branch in request.branches]
         self.emitted: list[int] = []
         self.logprobs: list[float] = []
         self.branch_logprobs: list[float] = []
         self.weights = tuple(branch.weight for branch in request.branches)
         # A plan is its caller's code: it is asked here, so that it fails where it was handed in.
-        self.max_length, self.exact = request.plan.max_length, request.plan.exact
+        self.max_length, self.exact = index(request.plan.max_length), request.plan.exact
         self.allow: Allow | None = None
         self.finish_reason: FinishReason | None = None
         self.error: str | None = None
@@ -80,6 +89,10 @@ class Sequence:
     def preemptible(self) -> bool:
         """A preempted sequence must emit an id before its next preemption, so that all end."""
         return self.decoding or not self.preempted
+
+    def follows(self, other: "Sequence") -> bool:
+        """Whether it arrived after another."""
+        return self.arrival > other.arrival
 
     def length(self, line: Line) -> int:
         return line.prompt + len(self.emitted)
@@ -170,18 +183,28 @@ class Sequence:
     def advance(self) -> None:
         """Follow the plan past forced ids to what is sampled next, or to the end.
 
-        Raises ValueError if the plan goes on past its own max_length.
+        Raises ValueError if the plan goes on past its own max_length, or wants ids that the model
+        does not have, or has in no single head.
         """
         plan = self.request.plan
         while not isinstance(step := plan.next(self.emitted), Stop):
             if len(self.emitted) >= self.max_length:
                 raise ValueError(f"the plan goes on past its max_length of {self.max_length}")
             if isinstance(step, Allow):
+                if step is not self.allow:
+                    self._check_ids(step.id_range.start, step.id_range.stop)
                 self.allow = step
                 return
+            self._check_ids(step.id, step.id + 1)
             self.emit(Choice(step.id))
         self._dropped = step.drop
         self.finish_reason = step.reason
+
+    def _check_ids(self, start: int, stop: int) -> None:
+        if not any(r.start <= start and stop <= r.stop for r in self.id_ranges):
+            raise ValueError(
+                f"the plan wants ids {start}..{stop - 1}, which no head of the model has"
+            )
 
     def fail(self, error: BaseException | str) -> None:
         self.error = one_line(error)

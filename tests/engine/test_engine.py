@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from tests.engine.kinds import RowsPlan
 from tests.engine.tiny import (
     IMAGE,
     TEXT,
@@ -215,25 +216,6 @@ def drain(machine) -> list[Output]:
     return outputs
 
 
-@dataclass(frozen=True)
-class RowsPlan:
-    """Rows of two image ids, each closed by a forced end of row."""
-
-    rows: int
-    end: int = 39
-
-    @property
-    def max_length(self) -> int:
-        return 3 * self.rows
-
-    exact = True
-
-    def next(self, emitted: Sequence[int]) -> Allow | Force | Stop:
-        if len(emitted) == self.max_length:
-            return Stop("complete")
-        return Force(self.end) if len(emitted) % 3 == 2 else Allow(IMAGE)
-
-
 def test_forced_ids_take_no_step_of_their_own():
     request = replace(drawing(4), plan=RowsPlan(5))
     model, seen = spied(TinyModel())
@@ -392,7 +374,7 @@ def test_one_broken_picture_among_those_of_a_step_fails_alone():
     machine = engine(prefix_caching=False)
     outputs = finish(machine, [encoder.request(seed) for seed in (5, -1, 6, -1)])
     assert [o.error for o in outputs] == [None, "the picture is broken"] * 2
-    assert encoder.calls == [[5, -1, 6], [5], [-1], [6]]
+    assert encoder.calls == [[5, -1, 6], [5], [-1], [-1], [6]]  # each broken one told alone
     assert machine.stats.free_blocks == 400
 
 

@@ -205,3 +205,21 @@ def test_what_a_line_of_nan_left_is_not_found_again():
     assert output.finish_reason == "error"
     assert machine.stats.cached_blocks == 0
     assert finished_ids(machine, [well]) == finished_ids(engine(), [well])
+
+
+def test_one_waits_for_a_prefix_that_an_older_one_computes_but_for_no_younger_ones():
+    machine = engine(max_batch_tokens=8)
+    p, q = PROMPT[:5], (*PROMPT[5:], 3, 2, 4, 6, 7)
+    lines = (Branch(p, 2.0), Branch(q, -1.0))
+    machine.add(text(p, max_tokens=9))
+    both = machine.add(Request(lines, FixedPlan(IMAGE, 3)))
+    machine.add(text(q, max_tokens=9))
+    machine.step()  # the first one computes p; so the second waits, and the third goes ahead
+    assert [s.request_id for s in machine._scheduler.running] == [0, 2]
+    machine.step()
+    assert machine._scheduler._computing  # the third still computes the last full block of q
+    machine.step()
+    assert both in [s.request_id for s in machine._scheduler.running]
+    while machine.has_work:
+        machine.step()
+    assert machine.stats.free_blocks == 400

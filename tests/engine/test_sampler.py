@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from tests.engine import reference
 from tests.engine.tiny import Waits
 from unitok_engine import IdRange, Sampling
 from unitok_engine.sampler import (
@@ -147,24 +148,8 @@ def test_a_noise_key_fits_a_signed_64_bit_integer_and_follows_each_part(parts):
 
 def test_the_noise_is_pinned_so_that_a_seed_means_the_same_picture_for_ever():
     uniform = hashed_uniform(torch.tensor([noise_key(1, 2, 3)]), IdRange(4, 7))
-    reference = [_reference_uniform(1, 2, 3, id) for id in (4, 5, 6)]
-    assert uniform[0].tolist() == reference
-
-
-def _reference_uniform(seed: int, sample_index: int, index: int, id: int) -> float:
-    """SplitMix64's finaliser in plain integers, chained over the parts."""
-
-    def finalise(x: int) -> int:
-        x = (x ^ x >> 30) * 0xBF58476D1CE4E5B9 % 2**64
-        x = (x ^ x >> 27) * 0x94D049BB133111EB % 2**64
-        return x ^ x >> 31
-
-    golden = 0x9E3779B97F4A7C15
-    key = 0
-    for part in (seed, sample_index, index):
-        key = finalise((key + golden + part) % 2**64)
-    bits = finalise((key + id * golden) % 2**64)
-    return ((bits >> 41) + 0.5) / 2**23
+    expected = [reference.hashed_uniform(1, 2, 3, id) for id in (4, 5, 6)]
+    assert uniform[0].tolist() == expected
 
 
 def test_branches_are_mixed_by_weight_in_fp32():

@@ -106,7 +106,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         store = FeatureStore()
         self.requests += 1
         for sample in range(request.n):
-            sequence = Sequence(self.requests, sample, self.arrivals, request, store)
+            sequence = Sequence(self.requests, sample, self.arrivals, request, store, (TEXT, IMAGE))
             self.arrivals += 1
             self.scheduler.add(sequence)
             sequence.advance()
@@ -119,7 +119,7 @@ class SchedulerMachine(RuleBasedStateMachine):
 
     @rule(ids=st.randoms(use_true_random=False), failing=st.sampled_from([0, 0, 1]))
     def step(self, ids, failing: int) -> None:
-        schedule = self.scheduler.schedule()
+        schedule = self.scheduler_step()
         failed = {chunk.sequence for chunk in schedule.chunks[:failing]}
         self.move(schedule)
         chunks = [chunk for chunk in schedule.chunks if chunk.sequence not in failed]
@@ -135,6 +135,29 @@ class SchedulerMachine(RuleBasedStateMachine):
                 sequence.advance()
                 if sequence.finished:
                     self.end(sequence, sequence.finish_reason)
+
+    def scheduler_step(self) -> Schedule:
+        """The next step; the oldest takes part, or nothing is admitted before it."""
+        before = list(self.scheduler.running)
+        schedule = self.scheduler.schedule()
+        oldest = min(self.alive, key=lambda sequence: sequence.arrival, default=None)
+        if oldest is not None and all(chunk.sequence is not oldest for chunk in schedule.chunks):
+            assert oldest in self.scheduler.waiting
+            assert all(sequence in before for sequence in self.scheduler.running)
+            assert schedule.chunks
+        return schedule
+
+    @rule(moved=st.booleans())
+    def break_off(self, moved: bool) -> None:
+        """A step fails midway: what its chunks wrote, and often what it copied, is not there."""
+        schedule = self.scheduler_step()
+        if moved:
+            self.move(schedule)
+        for chunk in schedule.chunks:
+            for index in range(chunk.start, chunk.stop):
+                self.memory[chunk.line.blocks[index // BLOCK]][index % BLOCK] = None
+        self.scheduler.preempt_all()
+        assert self.pool.free_count == self.pool.num_blocks
 
     def move(self, schedule: Schedule) -> None:
         """Copies first, all from blocks as the last step left them, then clearing."""
@@ -190,3 +213,21 @@ TestScheduler = SchedulerMachine.TestCase
 TestScheduler.settings = settings(
     max_examples=60, stateful_step_count=40, deadline=None, derandomize=True
 )
+
+
+def test_a_sample_that_was_preempted_waits_for_no_later_sample_of_its_request():
+    config = EngineConfig(num_blocks=40, block_size=BLOCK, max_batch_tokens=3)
+    resolved = config.resolve(KVShape(1, 1, 1), torch.float32, torch.device("cpu"))
+    scheduler = Scheduler(resolved, BlockPool(40))
+    request = Request((Branch((2,) * 5),), FixedPlan(IMAGE, 3), n=2)
+    first, second, other = (
+        Sequence(i // 2, i % 2, i, request, FeatureStore(), (TEXT, IMAGE)) for i in range(3)
+    )
+    for sequence in (first, second, other):
+        sequence.advance()
+    scheduler.add(second)
+    scheduler.commit(scheduler.schedule().chunks)
+    scheduler.add(other)
+    scheduler.add(first)  # as when it was preempted: it comes before those that came later
+    scheduler.commit(scheduler.schedule().chunks)
+    assert scheduler.running == [first, second]
