@@ -28,10 +28,10 @@ from torch.nn.functional import scaled_dot_product_attention
 from transformers import DynamicCache, StaticCache
 
 import unitok
-from scripts.bench import Theirs
+from unitok.baselines.transformers_peer import LlamaLoop
 from unitok.config import DEFAULT, JANUS_PRO_1B, DecoderConfig
 from unitok.evaluation import bench
-from unitok.evaluation.bench import Result
+from unitok.evaluation.bench_report import Result, table
 from unitok.model import UnifiedModel
 from unitok_engine import Engine, EngineConfig, KVCache, KVShape, Request
 from unitok_engine.batch import Batch
@@ -155,7 +155,7 @@ def main() -> None:
         for line in PARTS[name](here):
             lines.append(line)
             print(line.row(), flush=True)
-    head = bench.table([])
+    head = table([])
     took = time.perf_counter() - began
     text = "\n".join([machine(here), "", head, *(line.row() for line in lines), ""])
     print(f"\n{text}\n{took:.0f} s in all")
@@ -178,7 +178,7 @@ def shape(here: Bench, name: str) -> Iterator[Result | Figure]:
     yield Figure("reading memory", bandwidth / 1e9, "GB/s")
     model = here.model(DECODERS[name])
     with here.device:
-        theirs = (Theirs(model), StaticTheirs(model))
+        theirs = (LlamaLoop(model), StaticLoop(model))
     for count in here.sizes.counts:
         yield from step(here, name, model, theirs, count, bandwidth)
     for count in here.sizes.counts:
@@ -190,7 +190,7 @@ def step(
     here: Bench,
     name: str,
     model: UnifiedModel,
-    theirs: Sequence[Theirs],
+    theirs: Sequence[LlamaLoop],
     count: int,
     bandwidth: float,
 ) -> Iterator[Result | Figure]:
@@ -232,7 +232,7 @@ def step(
         yield Figure(what, ratio, "x", detail)
 
 
-class StaticTheirs(Theirs):
+class StaticLoop(LlamaLoop):
     """transformers with a cache of fixed size, filled by a forward over zeros."""
 
     def filled_cache(self, rows: int, context: int) -> DynamicCache:
@@ -244,7 +244,7 @@ class StaticTheirs(Theirs):
         return cache  # type: ignore[return-value]  # the Llama takes either
 
 
-def their_drawings(here: Bench, theirs: Theirs, count: int) -> Callable[[], object]:
+def their_drawings(here: Bench, theirs: LlamaLoop, count: int) -> Callable[[], object]:
     with here.device:  # where its tensors are made
         return theirs.guided_steps(count, here.sizes.context)
 

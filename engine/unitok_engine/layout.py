@@ -104,7 +104,8 @@ class TokenMajor:
 
 
 class BagMajor:
-    """For CPUs. Keys [layers, blocks, kv_heads, head_dim, block_size], values [..., block_size, head_dim].
+    """For CPUs: keys [layers, blocks, kv_heads, head_dim, block_size], values [layers, blocks,
+    kv_heads, block_size, head_dim].
 
     Within a block and head, scores are a sum of rows of K weighted by the query, and outputs a sum
     of rows of V weighted by probabilities: see `bag_attention`.

@@ -92,7 +92,7 @@ class Scheduler:
     def preempt_all(self) -> None:
         """Compute all that runs again: a step that broke off may have left anything in its K/V."""
         for sequence in list(self.running):
-            self._preempt(sequence)
+            self._preempt(sequence, forget=True)
         self._copies, self._fresh = {}, []
 
     def commit(self, chunks: Seq[Chunk]) -> None:
@@ -290,8 +290,8 @@ class Scheduler:
             line.blocks += blocks
             self._fresh += blocks
 
-    def _preempt(self, sequence: Sequence) -> None:
-        self._retire(sequence)
+    def _preempt(self, sequence: Sequence, forget: bool = False) -> None:
+        self._retire(sequence, forget)
         sequence.forget()
         self.preemptions += 1
         self.add(sequence)
