@@ -1,6 +1,6 @@
 """Speed on a GPU, in one command of under ten minutes; correctness is scripts/check_gpu.py's.
 
-    pip install --editable '.[cuda,baselines]'
+    pip install '.[cuda,baselines]'
     python scripts/bench_gpu.py
     python scripts/bench_gpu.py --only 1B --write docs/benchmarks_gpu.md
     python scripts/bench_gpu.py --device cpu --rehearse  # toy sizes: does it run?
@@ -78,19 +78,6 @@ SMALL = Sizes((1, 2), context=40, ids=6, question=48, rounds=2, codebook=64, rea
 
 
 @dataclasses.dataclass(frozen=True)
-class Figure:
-    """A line of the table without a bar."""
-
-    name: str
-    value: float
-    unit: str
-    detail: str = ""
-
-    def row(self) -> str:
-        return f"| {self.name} | {self.value:.3g} {self.unit} | | | {self.detail} |"
-
-
-@dataclasses.dataclass(frozen=True)
 class Bench:
     """Where and at which sizes."""
 
@@ -149,15 +136,14 @@ def main() -> None:
         sys.exit("bench_gpu: no GPU here; --device cpu --rehearse runs it at toy sizes")
     transformers.utils.logging.set_verbosity_error()
     here = Bench(torch.device(args.device), SMALL if args.rehearse else Sizes(), args.rehearse)
-    lines: list[Result | Figure] = []
+    lines: list[Result] = []
     began = time.perf_counter()
     for name in args.only or PARTS:
         for line in PARTS[name](here):
             lines.append(line)
             print(line.row(), flush=True)
-    head = table([])
     took = time.perf_counter() - began
-    text = "\n".join([machine(here), "", head, *(line.row() for line in lines), ""])
+    text = f"{machine(here)}\n\n{table(lines)}\n"
     print(f"\n{text}\n{took:.0f} s in all")
     if args.write:
         command = " ".join(["python", "scripts/bench_gpu.py", *sys.argv[1:]])
@@ -173,9 +159,9 @@ def machine(here: Bench) -> str:
 # --- Janus-Pro's shapes --------------------------------------------------------------------------
 
 
-def shape(here: Bench, name: str) -> Iterator[Result | Figure]:
+def shape(here: Bench, name: str) -> Iterator[Result]:
     bandwidth = here.bandwidth()
-    yield Figure("reading memory", bandwidth / 1e9, "GB/s")
+    yield Result("reading memory", bandwidth / 1e9, "GB/s")
     model = here.model(DECODERS[name])
     with here.device:
         theirs = (LlamaLoop(model), StaticLoop(model))
@@ -193,7 +179,7 @@ def step(
     theirs: Sequence[LlamaLoop],
     count: int,
     bandwidth: float,
-) -> Iterator[Result | Figure]:
+) -> Iterator[Result]:
     """A step in the middle of `count` guided drawings, in five ways."""
     context = here.sizes.context
     dynamic, static = theirs
@@ -215,21 +201,15 @@ def step(
         f"{1e3 * ours:.2f} ms a step, floor {1e3 * floor:.2f}; without graphs "
         f"{1e3 * seconds['no graphs']:.2f}, torch's attention {1e3 * seconds['gathered']:.2f}"
     )
-    share = 100 * floor / ours
-    if count == 1:
-        yield Result(f"{title}: floor over a step", share, "%", 60, True, detail)
-    else:
-        yield Figure(f"{title}: floor over a step", share, "%", detail)
+    bar = 60 if count == 1 else None
+    yield Result(f"{title}: floor over a step", 100 * floor / ours, "%", bar, detail=detail)
     ratio = min(seconds["dynamic"], seconds["static"]) / ours
     detail = (
         f"DynamicCache {1e3 * seconds['dynamic']:.2f} ms, "
         f"StaticCache {1e3 * seconds['static']:.2f} ms"
     )
-    what = f"{title}: a step faster than transformers'"
-    if (name, count) == ("1B", 1):
-        yield Result(what, ratio, "x", 10, True, detail)
-    else:
-        yield Figure(what, ratio, "x", detail)
+    bar = 10 if (name, count) == ("1B", 1) else None
+    yield Result(f"{title}: a step faster than transformers'", ratio, "x", bar, detail=detail)
 
 
 class StaticLoop(LlamaLoop):
@@ -288,7 +268,7 @@ def engine(
     return Engine(model, config)
 
 
-def pictures(here: Bench, name: str, model: UnifiedModel, count: int) -> Result | Figure:
+def pictures(here: Bench, name: str, model: UnifiedModel, count: int) -> Result:
     """Whole drawings, from prompts to ids."""
     sizes = here.sizes
     if here.device.type == "cuda":
@@ -299,16 +279,14 @@ def pictures(here: Bench, name: str, model: UnifiedModel, count: int) -> Result 
     began = time.perf_counter()
     list(machine.run(requests))
     seconds = time.perf_counter() - began
-    what, rate = f"{name}, {count} at once: pictures", count / seconds
     detail = f"{seconds:.2f} s for {sizes.ids} ids each, without pixels"
     if here.device.type == "cuda":
         detail += f"; peak memory {torch.cuda.max_memory_allocated() / 1e9:.1f} GB"
-    if (name, count) == ("1B", 64):
-        return Result(what, rate, "/s", 20, True, detail)
-    return Figure(what, rate, "/s", detail)
+    bar = 20 if (name, count) == ("1B", 64) else None
+    return Result(f"{name}, {count} at once: pictures", count / seconds, "/s", bar, detail=detail)
 
 
-def first_id(here: Bench, name: str, model: UnifiedModel) -> Iterator[Figure]:
+def first_id(here: Bench, name: str, model: UnifiedModel) -> Iterator[Result]:
     """From a request to its first id, on an engine that has nothing else to do."""
     sizes = here.sizes
     for what, make, length in (
@@ -320,7 +298,7 @@ def first_id(here: Bench, name: str, model: UnifiedModel) -> Iterator[Figure]:
         run = requests.__iter__()
         seconds = here.median({what: lambda m=machine, r=run: first_of(m, next(r))}, rounds=2)
         detail = f"a prompt of {length} ids"
-        yield Figure(f"{name}, first id of {what}", 1e3 * seconds[what], "ms", detail)
+        yield Result(f"{name}, first id of {what}", 1e3 * seconds[what], "ms", detail=detail)
 
 
 def first_of(machine: Engine, request: Request) -> None:
@@ -332,7 +310,7 @@ def first_of(machine: Engine, request: Request) -> None:
 # --- the parts alone -----------------------------------------------------------------------------
 
 
-def attention(here: Bench) -> Iterator[Figure]:
+def attention(here: Bench) -> Iterator[Result]:
     """Decode attention over all layers' K/V in turn: more than the device's cache holds."""
     decoder = TOY if here.rehearse else JANUS_PRO_1B.decoder
     bandwidth, context = here.bandwidth(), here.sizes.context
@@ -358,9 +336,9 @@ def attention(here: Bench) -> Iterator[Figure]:
         seconds = here.median({**contenders, "contiguous": contiguous}, here.sizes.rounds)
         floor = keys.nbytes * 2 / bandwidth
         layers = 1e6 / shape.layers
-        yield Figure(
+        yield Result(
             f"attention of 1B, {rows} rows: time of {own}'s paged over the contiguous one's",
-            seconds[own] / seconds["contiguous"], "x",
+            seconds[own] / seconds["contiguous"], "x", detail=
             f"{layers * seconds[own]:.0f} µs a layer, gathered "
             f"{layers * seconds['torch-gather']:.0f}, contiguous "
             f"{layers * seconds['contiguous']:.0f}, floor {layers * floor:.0f}",
@@ -384,20 +362,20 @@ def attend(here: Bench, shape: KVShape, backend: Backend, rows: int, context: in
     return run
 
 
-def pixels(here: Bench) -> Iterator[Figure]:
+def pixels(here: Bench) -> Iterator[Result]:
     config = DEFAULT.image_tokenizer if here.rehearse else JANUS_PRO_1B.image_tokenizer
     tokenizer = make_image_tokenizer(config).to(here.device, torch.bfloat16).eval()
     for count in here.sizes.counts:
         codes = torch.zeros(count, config.grid**2, dtype=torch.int64, device=here.device)
         seconds = here.median({"decode": lambda codes=codes: tokenizer.decode(codes)}, 5)["decode"]
         side = config.image_size
-        yield Figure(
+        yield Result(
             f"VQ-16, {count} at once: from codes to pixels", 1e3 * seconds / count, "ms a picture",
-            f"{side} x {side}, bf16",
+            detail=f"{side} x {side}, bf16",
         )  # fmt: skip
 
 
-def embedded(here: Bench) -> Iterator[Figure]:
+def embedded(here: Bench) -> Iterator[Result]:
     dtype = "bfloat16" if here.device.type == "cuda" else "float32"
     model = unitok.load(device=here.device.type, dtype=dtype)
     model.draw("a cat")
@@ -407,10 +385,11 @@ def embedded(here: Bench) -> Iterator[Figure]:
         began = time.perf_counter()
         model.draw(prompts, seed=1)
         rate = count / (time.perf_counter() - began)
-        yield Figure(f"embedded model, {count} at once: pictures", rate, "/s", "with pixels")
+        what = f"embedded model, {count} at once: pictures"
+        yield Result(what, rate, "/s", detail="with pixels")
 
 
-PARTS: dict[str, Callable[[Bench], Iterator[Result | Figure]]] = {
+PARTS: dict[str, Callable[[Bench], Iterator[Result]]] = {
     "1B": lambda here: shape(here, "1B"),
     "7B": lambda here: shape(here, "7B"),
     "attention": attention,

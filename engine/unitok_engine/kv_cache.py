@@ -64,7 +64,7 @@ class KVCache:
         self.device = device
         self.static = self.backend == "xformers"  # it has static views
         self.scratch_block = num_blocks
-        blocks = num_blocks + self.static
+        blocks = num_blocks + (1 if self.static else 0)
         self.layout: Layout = make_layout(shape, blocks, block_size, dtype, device)
 
     def clear(self, blocks: Sequence[int]) -> None:

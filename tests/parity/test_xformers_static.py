@@ -37,6 +37,7 @@ class RowModel:
     kv_shape = KVShape(1, KV_HEADS, HEAD_DIM)
     dtype = torch.float16
     device = torch.device("cpu")
+    id_ranges = (IdRange(0, IDS),)
 
     id_ranges = (IdRange(0, IDS),)
 
