@@ -223,3 +223,31 @@ def test_one_waits_for_a_prefix_that_an_older_one_computes_but_for_no_younger_on
     while machine.has_work:
         machine.step()
     assert machine.stats.free_blocks == 400
+
+
+def test_a_sample_copies_from_one_that_is_itself_about_to_be_copied():
+    one = text(PROMPT[:5], max_tokens=9)
+    machine = engine()
+    finish(machine, [one])
+    machine.add(replace(one, n=2))
+    outputs = [output for _ in range(3) for output in machine.step()]
+    machine._scheduler.preempt_all()
+    copies = []
+    copy = machine._cache.copy
+    machine._cache.copy = lambda pairs: (copies.append(pairs), copy(pairs))[1]
+    while machine.has_work:
+        outputs += machine.step()
+    # The first sample, of 8 ids, is found in full; the second begins as its last block does.
+    assert len({source for source, _ in copies[0]}) == 1 and len(copies[0]) == 2
+    ids = [output.ids for output in sorted(outputs, key=lambda o: o.sample) if output.finished]
+    assert ids == finished_ids(engine(prefix_caching=False), [replace(one, n=2)])
+
+
+def test_blocks_that_are_found_are_not_counted_as_room_for_others():
+    machine = engine(num_blocks=8)
+    finish(machine, [text()])
+    beside = Request((Branch((9,) * 13),), FixedPlan(IMAGE, 4))  # 4 blocks
+    again = Request((Branch(PROMPT),), FixedPlan(IMAGE, 11))  # 6, of which 3 are found
+    requests = [beside, again]
+    assert finished_ids(machine, requests) == finished_ids(engine(), requests)
+    assert machine.stats.free_blocks == 8

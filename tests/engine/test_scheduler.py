@@ -78,7 +78,7 @@ class SchedulerMachine(RuleBasedStateMachine):
     """Adds, steps, fails and aborts at random; every id a line builds on must be its own."""
 
     @initialize(
-        num_blocks=st.integers(24, 48),
+        num_blocks=st.integers(13, 40),
         budget=st.sampled_from([1, 3, 8, 100]),
         max_running=st.sampled_from([2, 5, 100]),
         caching=st.booleans(),
