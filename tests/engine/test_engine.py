@@ -374,7 +374,7 @@ def test_one_broken_picture_among_those_of_a_step_fails_alone():
     machine = engine(prefix_caching=False)
     outputs = finish(machine, [encoder.request(seed) for seed in (5, -1, 6, -1)])
     assert [o.error for o in outputs] == [None, "the picture is broken"] * 2
-    assert encoder.calls == [[5, -1, 6], [5], [-1], [-1], [6]]  # each broken one told alone
+    assert encoder.calls == [[5, -1, 6], [5], [-1], [6], [-1]]  # each broken one told alone
     assert machine.stats.free_blocks == 400
 
 

@@ -39,8 +39,6 @@ class RowModel:
     device = torch.device("cpu")
     id_ranges = (IdRange(0, IDS),)
 
-    id_ranges = (IdRange(0, IDS),)
-
     def __init__(self) -> None:
         generator = torch.Generator().manual_seed(0)
         self.table = torch.randn(IDS, WIDTH, generator=generator).half()
