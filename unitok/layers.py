@@ -33,15 +33,9 @@ class RMSNorm(nn.Module):
         super().__init__()
         self.weight = nn.Parameter(torch.ones(size))
         self.eps = eps
-        self._eps = torch.tensor(eps, device="cpu")
 
     def forward(self, x: Tensor) -> Tensor:
         weight = self.weight
-        if x.is_cpu and not torch.is_grad_enabled():
-            # On a CPU rms_norm is a dozen operators; these are half as many.
-            norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=torch.float32)
-            scale = torch.addcmul(self._eps, norm, norm, value=1 / x.shape[-1]).rsqrt_()
-            return (x * scale).to(weight.dtype) * weight
         if weight.dtype is not x.dtype:  # under autocast, where the fused kernel would be missed
             weight = weight.to(x.dtype)
         return F.rms_norm(x, weight.shape, weight, self.eps)
