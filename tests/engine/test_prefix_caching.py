@@ -231,7 +231,8 @@ def test_a_sample_copies_from_one_that_is_itself_about_to_be_copied():
     finish(machine, [one])
     machine.add(replace(one, n=2))
     outputs = [output for _ in range(3) for output in machine.step()]
-    machine._scheduler.preempt_all()
+    for sequence in list(machine._scheduler.running):
+        machine._scheduler._preempt(sequence)
     copies = []
     copy = machine._cache.copy
     machine._cache.copy = lambda pairs: (copies.append(pairs), copy(pairs))[1]
