@@ -34,12 +34,16 @@ class Witness:
         self.has_text, self.has_image = [], []
         embed, forward, border = model.embed, model.forward, model.vocabulary.image_start
 
+        embedded = []
+
         def noting_embed(ids):
-            self.has_text.append(bool((ids < border).any()))
-            self.has_image.append(bool((ids >= border).any()))
+            embedded.append((bool((ids < border).any()), bool((ids >= border).any())))
             return embed(ids)
 
         def noting_forward(hidden, positions, cache):
+            has_text, has_image = embedded[-1]  # an engine also embeds an id to learn the width
+            self.has_text.append(has_text)
+            self.has_image.append(has_image)
             # A row's ids have positions that count up; rows of a step follow one another.
             starts = [
                 0,
