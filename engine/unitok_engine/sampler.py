@@ -75,9 +75,10 @@ def sample(logits: Tensor, id_range: IdRange, picks: Sequence[Pick]) -> list[Cho
 
 def draw(logits: Tensor, id_range: IdRange, picks: Sequence[Pick]) -> Drawn:
     """`sample` without waiting for the device."""
-    mixed = mix(logits, [pick.weights for pick in picks])
-    finite = mixed.isfinite().all(dim=1)
-    scores = filtered(_masked(_penalised(mixed.nan_to_num(), picks), picks), picks)
+    mixed = logits if _plain(picks) else mix(logits, [pick.weights for pick in picks])
+    # Zero times what is not finite is not zero.
+    finite = (mixed * 0).sum(dim=1) == 0
+    scores = filtered(_masked(_penalised(mixed, picks), picks), picks)
     ids = choose(scores, id_range, picks)
     logprobs = branch_logprobs = None
     if any(pick.logprob for pick in picks):
@@ -158,6 +159,8 @@ def filtered(scores: Tensor, picks: Sequence[Pick]) -> Tensor:
     Rows of temperature 0 stay as at temperature 1, unfiltered.
     """
     samplings = [pick.sampling for pick in picks]
+    if all(s.temperature == 0 for s in samplings):
+        return scores
     # From the row's best, so that no small temperature can overflow; none becomes 0 in fp32.
     temperatures = _column(
         [max(s.temperature, _TINY) if s.temperature else 1 for s in samplings], scores
@@ -223,15 +226,28 @@ def gumbel(keys: Tensor, id_range: IdRange) -> Tensor:
     return uniform.log_().neg_().log_().neg_()
 
 
+@lru_cache(maxsize=16)
+def _steps(id_range: IdRange, device: torch.device) -> Tensor:
+    """[size] int64, what each id adds to a key."""
+    return torch.arange(id_range.start, id_range.stop, device=device) * _signed(_GOLDEN)
+
+
 def hashed_uniform(keys: Tensor, id_range: IdRange) -> Tensor:
     """Uniform noise [s, size] fp32 in (0, 1), the same bits on every device."""
-    ids = torch.arange(id_range.start, id_range.stop, device=keys.device)
-    x = keys[:, None] + ids.mul_(_signed(_GOLDEN))
+    x = keys[:, None] + _steps(id_range, keys.device)
     x = x.bitwise_xor_(_shift(x, 30)).mul_(_signed(_MIX_1))
     x = x.bitwise_xor_(_shift(x, 27)).mul_(_signed(_MIX_2))
     # Its last step changes none of the 23 bits that are kept.
     # 23 bits and a half are exact in fp32, so neither 0 nor 1 is ever reached.
     return _shift(x, 41).float().add_(0.5).mul_(2.0**-23)
+
+
+def _plain(picks: Sequence[Pick]) -> bool:
+    """Whether all want the best id of one line, for which its logits do as they are."""
+    return all(
+        pick.weights == (1.0,) and pick.sampling.temperature == 0 and not pick.logprob
+        for pick in picks
+    )
 
 
 def _penalised(scores: Tensor, picks: Sequence[Pick]) -> Tensor:
