@@ -75,7 +75,7 @@ def sample(logits: Tensor, id_range: IdRange, picks: Sequence[Pick]) -> list[Cho
 
 def draw(logits: Tensor, id_range: IdRange, picks: Sequence[Pick]) -> Drawn:
     """`sample` without waiting for the device."""
-    mixed = logits if _plain(picks) else mix(logits, [pick.weights for pick in picks])
+    mixed = mix(logits, [pick.weights for pick in picks])
     # Zero times what is not finite is not zero.
     finite = (mixed * 0).sum(dim=1) == 0
     scores = filtered(_masked(_penalised(mixed, picks), picks), picks)
@@ -126,6 +126,8 @@ def _choice(id: int, logprob: float = 0.0, branch_logprob: float = 0.0) -> Choic
 def mix(logits: Tensor, weights: Sequence[tuple[float, ...]]) -> Tensor:
     """The weighted sum of each sequence's lines: [sum of lines, size] -> [sequences, size]."""
     logits = logits.float()
+    if all(line == (1.0,) for line in weights):
+        return logits
     count = len(weights[0])
     if any(len(line) != count for line in weights):
         return _mix_unequal(logits, weights)
@@ -240,14 +242,6 @@ def hashed_uniform(keys: Tensor, id_range: IdRange) -> Tensor:
     # Its last step changes none of the 23 bits that are kept.
     # 23 bits and a half are exact in fp32, so neither 0 nor 1 is ever reached.
     return _shift(x, 41).float().add_(0.5).mul_(2.0**-23)
-
-
-def _plain(picks: Sequence[Pick]) -> bool:
-    """Whether all want the best id of one line, for which its logits do as they are."""
-    return all(
-        pick.weights == (1.0,) and pick.sampling.temperature == 0 and not pick.logprob
-        for pick in picks
-    )
 
 
 def _penalised(scores: Tensor, picks: Sequence[Pick]) -> Tensor:
