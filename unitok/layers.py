@@ -33,8 +33,18 @@ class RMSNorm(nn.Module):
         super().__init__()
         self.weight = nn.Parameter(torch.ones(size))
         self.eps = eps
+        self._eps = torch.tensor(eps, device="cpu")
+        self._in_few = False
+
+    def prepare(self) -> None:
+        """On a CPU, torch's own is a dozen operators: run in half as many, rounded otherwise."""
+        self._in_few = self.weight.is_cpu
 
     def forward(self, x: Tensor) -> Tensor:
+        if self._in_few:
+            norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=torch.float32)
+            scale = torch.addcmul(self._eps, norm, norm, value=1 / x.shape[-1]).rsqrt_()
+            return (x * scale).to(x.dtype) * self.weight
         weight = self.weight
         if weight.dtype is not x.dtype:  # under autocast, where the fused kernel would be missed
             weight = weight.to(x.dtype)
@@ -115,11 +125,11 @@ class Attention(nn.Module):
         else:
             heads = self.qkv(x)
         heads = heads.view(*x.shape[:-1], -1, self.head_dim)
-        qk, v = heads.split((self.heads + self.kv_heads, self.kv_heads), dim=-2)
+        qk, v = heads.split_with_sizes((self.heads + self.kv_heads, self.kv_heads), dim=-2)
         if self.q_norm is not None:
-            q, k = qk.split((self.heads, self.kv_heads), dim=-2)
+            q, k = qk.split_with_sizes((self.heads, self.kv_heads), dim=-2)
             qk = torch.cat([self.q_norm(q), self.k_norm(k)], dim=-2)
-        q, k = rotate(qk, rotation).split((self.heads, self.kv_heads), dim=-2)
+        q, k = rotate(qk, rotation).split_with_sizes((self.heads, self.kv_heads), dim=-2)
         out = causal_attention(q, k, v) if cache is None else cache.attend(self.layer, q, k, v)
         return self.o(out.flatten(-2))
 

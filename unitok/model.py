@@ -77,7 +77,7 @@ class UnifiedModel(nn.Module):
         self.vision: Any = VisionEncoder(seen) if seen else None
         self.vision_aligner: Any = Projector(seen.hidden_size, size, size) if seen else None
         self.image_tokenizer: Any = make_image_tokenizer(config.image_tokenizer)
-        self._aligned_codes: Tensor | None = None
+        self._table: Tensor | None = None  # of all ids' embeddings
 
     def prepare(self) -> None:
         """Get ready for inference, if the weights are frozen: they are not to change any more.
@@ -86,24 +86,26 @@ class UnifiedModel(nn.Module):
         """
         if any(p.requires_grad for p in self.parameters()):
             return
-        if self.image_embedding is not None and self._aligned_codes is None:
-            codes = self.image_embedding.weight
-            if len(codes) * self.config.decoder.hidden_size <= SMALL_TABLE:
-                with torch.inference_mode():
-                    self._aligned_codes = self.image_aligner(codes)
+        size = self.vocabulary.size * self.config.decoder.hidden_size
+        if self.image_embedding is not None and self._table is None and size <= SMALL_TABLE:
+            with torch.inference_mode():
+                images = self.image_aligner(self.image_embedding.weight)
+                self._table = torch.cat([self.text_embedding.weight, images])
+        for module in self.modules():
+            if isinstance(module, RMSNorm):
+                module.prepare()
         pack(self)
 
     def embed(self, ids: Tensor) -> Tensor:
         """Ids [...] -> [..., d], text and image ids mixed; shapes do not depend on the ids."""
         if self.image_embedding is None:
             return self.text_embedding(ids)
+        if self._table is not None:
+            return F.embedding(ids, self._table)
         is_image = ids >= self.vocabulary.image_start
         text = self.text_embedding(ids.masked_fill(is_image, 0))
         codes = (ids - self.vocabulary.image_start).clamp_min(0)
-        if self._aligned_codes is None:
-            image = self.image_aligner(self.image_embedding(codes))
-        else:
-            image = F.embedding(codes, self._aligned_codes)
+        image = self.image_aligner(self.image_embedding(codes))
         return torch.where(is_image.unsqueeze(-1), image, text.to(image.dtype))
 
     def forward(self, hidden: Tensor, positions: Tensor, cache: Cache | None = None) -> Tensor:

@@ -55,6 +55,9 @@ class PackedLinear(nn.Module):
         out = pieces[0] if len(pieces) == 1 else torch.cat(pieces)
         return out.view(*x.shape[:-1], out.shape[1])
 
+    # Straight there: the way through hooks costs microseconds, dozens of times a step.
+    __call__ = forward
+
     def _filled_up(self, x: Tensor) -> Tensor:
         """x [up to the most rows, d], run with as many rows as a kernel is there for."""
         assert self._packed is not None

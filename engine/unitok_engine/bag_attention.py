@@ -42,7 +42,7 @@ class BagGroup:
         if not isinstance(index, BagIndex) or not index.is_of(blocks, widths):
             index = layout.bag_index = BagIndex(layout, blocks, widths)
         self._index = index
-        self._mask = _end_mask(lengths, max(widths), size)
+        self._mask = index.mask(lengths)
 
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """q [lines, heads, head_dim] -> [lines, heads, head_dim]; k and v are in the cache."""
@@ -72,6 +72,18 @@ class BagIndex:
         self._lines, self._width = len(widths), max(widths)
         self._owners = None if min(widths) == self._width else _owners(widths)
         self._heads = 0  # of queries; known at the first layer
+        self._lengths: list[int] = []
+        self._mask = torch.empty(0)
+
+    def mask(self, lengths: list[int]) -> Tensor:
+        """[lines, 1, width, block_size] fp32: -inf behind each line's end, else 0."""
+        if lengths == [length + 1 for length in self._lengths]:  # as from one decode to the next
+            ends = torch.tensor(self._lengths)[:, None]
+            self._mask.flatten(1).scatter_(1, ends, 0.0)
+        else:
+            self._mask = _end_mask(lengths, self._width, self._layout.block_size)
+        self._lengths = lengths
+        return self._mask
 
     def is_of(self, blocks: list[int], widths: list[int]) -> bool:
         return self._of == (blocks, widths)
@@ -150,7 +162,7 @@ def _starts(bags: int, size: int) -> Tensor:
 
 
 def _end_mask(lengths: Sequence[int], width: int, size: int) -> Tensor:
-    """[lines, 1, width, block_size] fp32: -inf behind each line's end, else 0."""
+    """See `BagIndex.mask`."""
     hidden = np.arange(width * size) >= np.asarray(lengths)[:, None]
     mask = np.where(hidden, np.float32(-np.inf), np.float32(0))
     return torch.from_numpy(mask).view(len(lengths), 1, width, size)
