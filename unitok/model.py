@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from unitok.config import DecoderConfig, ModelConfig
 from unitok.layers import Block, Cache, Projector, RMSNorm, RotaryTable
-from unitok.packed_linear import pack
+from unitok.packed_linear import missing_rows, pack
 from unitok.vision import VisionEncoder
 from unitok_engine import IdRange as HeadRange
 from unitok_engine import KVShape
@@ -39,15 +39,31 @@ class Decoder(nn.Module):
 
     def __init__(self, config: DecoderConfig) -> None:
         super().__init__()
+        self.fills_up = False  # rows, once for all its layers, to a number that these want
         self.rotary = RotaryTable(config.head_dim, config.max_positions, config.rope_theta)
         self.blocks = nn.ModuleList(Block(config, i) for i in range(config.layers))
         self.norm = RMSNorm(config.hidden_size, config.norm_eps)
 
     def forward(self, hidden: Tensor, positions: Tensor, cache: Cache | None) -> Tensor:
+        rows = len(hidden)
+        if self.fills_up and cache is not None and (missing := missing_rows(rows)):
+            hidden, positions = F.pad(hidden, (0, 0, 0, missing)), F.pad(positions, (0, missing))
+            cache = FilledUp(cache, rows, missing)
         rotation = self.rotary(positions, hidden.dtype)
         for block in self.blocks:
             hidden = block(hidden, rotation, cache)
-        return self.norm(hidden)
+        return self.norm(hidden[:rows])
+
+
+class FilledUp:
+    """A cache that leaves out rows that were only put behind a step's own for packed layers."""
+
+    def __init__(self, cache: Cache, rows: int, missing: int) -> None:
+        self._cache, self._rows, self._missing = cache, rows, missing
+
+    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        out = self._cache.attend(layer, q[: self._rows], k[: self._rows], v[: self._rows])
+        return F.pad(out, (0, 0, 0, 0, 0, self._missing))
 
 
 class SharedHead(nn.Linear):
@@ -94,6 +110,7 @@ class UnifiedModel(nn.Module):
         for module in self.modules():
             if isinstance(module, RMSNorm):
                 module.prepare()
+        self.decoder.fills_up |= pack(self.decoder) > 0
         pack(self)
 
     def embed(self, ids: Tensor) -> Tensor:

@@ -61,7 +61,7 @@ class PackedLinear(nn.Module):
     def _filled_up(self, x: Tensor) -> Tensor:
         """x [up to the most rows, d], run with as many rows as a kernel is there for."""
         assert self._packed is not None
-        missing = ROWS[bisect_left(ROWS, len(x))] - len(x)
+        missing = missing_rows(len(x))
         filled = pad(x, (0, 0, 0, missing)) if missing else x
         return _run(filled, self._packed, self._bias)[: len(x)]
 
@@ -86,6 +86,12 @@ class PackedLinear(nn.Module):
 
     def _apply(self, fn: Any, recurse: bool = True) -> Any:
         raise RuntimeError("the model is packed for inference on a CPU: it cannot be converted")
+
+
+def missing_rows(rows: int) -> int:
+    """How many more a kernel is there for; 0 also if there are too many for any."""
+    place = bisect_left(ROWS, rows)
+    return ROWS[place] - rows if place < len(ROWS) else 0
 
 
 def pack(model: nn.Module) -> int:

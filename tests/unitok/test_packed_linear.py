@@ -9,7 +9,9 @@ from tests.unitok.tiny import tiny_model
 from unitok import packed_linear
 from unitok.config import DecoderConfig
 from unitok.layers import Attention, SwiGLU
+from unitok.model import UnifiedModel
 from unitok.packed_linear import PackedLinear, pack
+from unitok_engine import Branch, Engine, EngineConfig, FreePlan, IdRange, Request, Sampling
 
 
 def frozen(layer: nn.Module) -> nn.Module:
@@ -171,3 +173,24 @@ def test_a_model_that_trains_is_not_prepared():
     model = tiny_model().requires_grad_(True)
     model.prepare()
     assert not any(isinstance(m, PackedLinear) for m in model.modules())
+
+
+def test_a_prepared_model_serves_any_number_of_rows_as_before():
+    def ids(model: UnifiedModel) -> list[tuple[int, ...]]:
+        text = IdRange(0, model.vocabulary.image_start)
+        requests = [
+            Request(
+                (Branch(tuple(range(20, 23 + 5 * i))),),
+                FreePlan(text, frozenset(), 4 + i),
+                Sampling(temperature=0),
+            )
+            for i in range(7)
+        ]
+        config = EngineConfig(num_blocks=40, max_context=64, max_batch_tokens=37)
+        outputs = sorted(Engine(model, config).run(requests), key=lambda out: out.request_id)
+        return [output.ids for output in outputs]
+
+    model = tiny_model()
+    before = ids(model)
+    model.prepare()
+    assert ids(model) == before
