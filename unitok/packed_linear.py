@@ -130,4 +130,4 @@ def _can_be_packed(layer: nn.Module | None, shared: Mapping[int, int]) -> bool:
 
 
 def _run(x: Tensor, packed: Tensor, bias: Tensor | None) -> Tensor:
-    return torch.ops.mkldnn._linear_pointwise(x, packed, bias, "none", [], "")
+    return torch.ops.mkldnn._linear_pointwise.default(x, packed, bias, "none", [], "")

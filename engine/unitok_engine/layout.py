@@ -135,13 +135,13 @@ class BagMajor:
 
     def places(self, slots: Tensor) -> Sequence[Tensor]:
         # numpy: on few numbers, torch's operators take several times as long.
-        blocks, offsets = np.divmod(slots.numpy(), self.block_size)
-        rows = blocks[:, None] * self.shape.kv_heads + self._heads
-        return torch.from_numpy(rows.ravel()), torch.from_numpy(offsets.repeat(len(self._heads)))
+        blocks, offsets = np.divmod(slots.numpy()[:, None], self.block_size)
+        rows = blocks * self.shape.kv_heads + self._heads
+        return torch.from_numpy(rows), torch.from_numpy(offsets)
 
     def write(self, layer: int, places: Sequence[Tensor], k: Tensor, v: Tensor) -> None:
         for rows, x in zip(self._rows[layer], (k, v), strict=True):
-            rows.index_put_((places[0], places[1]), x.flatten(0, 1))
+            rows.index_put_(tuple(places), x)
 
     def lines(self, layer: int, table: Tensor) -> tuple[Tensor, Tensor]:
         blocks = table.flatten()

@@ -131,11 +131,10 @@ def mix(logits: Tensor, weights: Sequence[tuple[float, ...]]) -> Tensor:
     count = len(weights[0])
     if any(len(line) != count for line in weights):
         return _mix_unequal(logits, weights)
-    table = constant(tuple(weights), torch.float32, logits.device)
-    lines = logits.unflatten(0, (-1, count))
-    mixed = lines[:, 0] * table[:, :1]
-    for branch in range(1, count):
-        mixed += lines[:, branch] * table[:, branch, None]
+    first, *others = logits.view(-1, count, logits.shape[1]).unbind(1)
+    mixed = first * _column([line[0] for line in weights], logits)
+    for branch, other in enumerate(others, 1):
+        mixed += other * _column([line[branch] for line in weights], logits)
     return mixed
 
 
@@ -186,7 +185,7 @@ def choose(scores: Tensor, id_range: IdRange, picks: Sequence[Pick]) -> Tensor:
     noise = gumbel(send(torch.tensor(keys), scores.device), id_range)
     if any(pick.sampling.temperature == 0 for pick in picks):
         noise *= _column([float(pick.sampling.temperature > 0) for pick in picks], scores)
-    return (noise + scores).argmax(dim=1) + id_range.start
+    return noise.add_(scores).argmax(dim=1) + id_range.start
 
 
 def cutoff(scores: Tensor, top_k: Sequence[int], top_p: Sequence[float]) -> Tensor:
