@@ -92,7 +92,7 @@ def measure(library: str, folder: Path, dtype: str) -> dict[str, float]:
         loaded = time.perf_counter() - start
         forward()
         seconds = time.perf_counter() - start
-    count = sum(t.numel() for t in {id(p): p for p in model.parameters()}.values())
+    count = sum(t.numel() for t in {t.data_ptr(): t for t in model.state_dict().values()}.values())
     size = count * getattr(torch, dtype).itemsize
     return {"seconds": seconds, "loaded": loaded, "peak": memory.peak, "weights": size}
 

@@ -95,10 +95,11 @@ class UnifiedModel(nn.Module):
         self.image_tokenizer: Any = make_image_tokenizer(config.image_tokenizer)
         self._table: Tensor | None = None  # of all ids' embeddings
 
-    def prepare(self) -> None:
+    def prepare(self, at_once: bool = False) -> None:
         """Get ready for inference, if the weights are frozen: they are not to change any more.
 
-        What follows from them alone is computed once, and on a CPU linear layers are packed.
+        What follows from them alone is computed once, and on a CPU linear layers are packed, those
+        of a large model after a while of use unless it is to be at_once.
         """
         if any(p.requires_grad for p in self.parameters()):
             return
@@ -110,8 +111,8 @@ class UnifiedModel(nn.Module):
         for module in self.modules():
             if isinstance(module, RMSNorm):
                 module.prepare()
-        self.decoder.fills_up |= pack(self.decoder) > 0
-        pack(self)
+        self.decoder.fills_up |= pack(self.decoder, at_once) > 0
+        pack(self, at_once)
 
     def embed(self, ids: Tensor) -> Tensor:
         """Ids [...] -> [..., d], text and image ids mixed; shapes do not depend on the ids."""

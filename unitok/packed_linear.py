@@ -6,6 +6,9 @@ packed before, a call takes about half as long, in fp32 and in bfloat16.
 
 Its kernels are compiled for one number of rows each, which costs milliseconds and half a megabyte,
 so rows are filled up to one of few numbers, and more than the last one go piece by piece.
+
+To pack a layer takes as long as tens of calls. So that a first answer is not late, those of a large
+model run as they are for a while, and are then packed one at a step.
 """
 
 from bisect import bisect_left
@@ -15,24 +18,27 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import pad
+from torch.nn.functional import linear, pad
 
 ROWS = (1, 2, 4, 8, 16, 32, 48, 64, 96, 128)
+SMALL = 64 * 2**20  # bytes of weights that are packed in no time
+PATIENCE = 16  # calls of a large model's layers before the first one is packed
 
 
 class PackedLinear(nn.Module):
     """Linear layers of one input, frozen, that run as one: their outputs stand side by side.
 
-    They are packed at the first call, when what they were made from is let go. `state_dict` has
-    them as before, under the names they had beside this module.
+    They are packed at a call, the first one `after` so many, and what they were made from is let
+    go. `state_dict` has them as before, under the names they had beside this module.
     """
 
-    def __init__(self, layers: Mapping[str, nn.Linear]) -> None:
+    def __init__(self, layers: Mapping[str, nn.Linear], after: int = 0) -> None:
         super().__init__()
         self.out_features = [layer.out_features for layer in layers.values()]
         self._names = list(layers)
         self._dense = [layer.weight.detach() for layer in layers.values()]
         self._packed: Tensor | None = None
+        self._calls_left = after
         self._dtype = self._dense[0].dtype
         biases = [layer.bias.detach() for layer in layers.values() if layer.bias is not None]
         self._bias = torch.cat(biases) if biases else None
@@ -47,7 +53,12 @@ class PackedLinear(nn.Module):
             raise RuntimeError(f"the input's dtype is {x.dtype}, the weight's {self._dtype}")
         if x.requires_grad and torch.is_grad_enabled():
             raise RuntimeError("the model is packed for inference and has no gradients")
-        packed = self._pack() if self._packed is None else self._packed
+        packed = self._packed
+        if packed is None:
+            if self._calls_left > 0:
+                self._calls_left -= 1
+                return self._as_they_are(x)
+            packed = self._pack()
         rows = x.numel() // x.shape[-1]
         if rows in ROWS:
             return _run(x, packed, self._bias)
@@ -57,6 +68,11 @@ class PackedLinear(nn.Module):
 
     # Straight there: the way through hooks costs microseconds, dozens of times a step.
     __call__ = forward
+
+    def _as_they_are(self, x: Tensor) -> Tensor:
+        out = [linear(x, weight) for weight in self._dense]
+        joined = out[0] if len(out) == 1 else torch.cat(out, dim=-1)
+        return joined if self._bias is None else joined + self._bias
 
     def _filled_up(self, x: Tensor) -> Tensor:
         """x [up to the most rows, d], run with as many rows as a kernel is there for."""
@@ -94,31 +110,36 @@ def missing_rows(rows: int) -> int:
     return ROWS[place] - rows if place < len(ROWS) else 0
 
 
-def pack(model: nn.Module) -> int:
+def pack(model: nn.Module, at_once: bool = False) -> int:
     """Pack a module's frozen linear layers where that can be done; how many.
 
     A module may say in `together`, {name: names of its linear layers}, which of them take the same
     input: these are replaced by one under that name.
+    at_once: at the first call, however large the model is.
     """
     shared = Counter(id(p) for module in model.modules() for p in module._parameters.values())
-    count = 0
-    for module in list(model.modules()):
+    groups: list[tuple[nn.Module, str, dict[str, nn.Linear]]] = []
+    for module in model.modules():
         together: Mapping[str, tuple[str, ...]] = getattr(module, "together", {})
+        found = {
+            name: layer
+            for name, layer in module._modules.items()
+            if isinstance(layer, nn.Linear) and _can_be_packed(layer, shared)
+        }
         for name, parts in together.items():
-            layers = {part: module._modules.get(part) for part in parts}
-            if all(_can_be_packed(layer, shared) for layer in layers.values()):
-                setattr(module, name, PackedLinear(layers))  # type: ignore[arg-type]
-                for part in parts:
-                    delattr(module, part)
-                count += len(parts)
-        for name, layer in list(module._modules.items()):
-            if _can_be_packed(layer, shared):
-                setattr(module, name, PackedLinear({name: layer}))  # type: ignore[dict-item]
-                count += 1
-    return count
+            if all(part in found for part in parts):
+                groups.append((module, name, {part: found.pop(part) for part in parts}))
+        groups += [(module, name, {name: layer}) for name, layer in found.items()]
+    size = sum(layer.weight.nbytes for *_, layers in groups for layer in layers.values())
+    waits = size > SMALL and not at_once
+    for place, (module, name, layers) in enumerate(groups):
+        for part in layers.keys() - {name}:
+            delattr(module, part)
+        setattr(module, name, PackedLinear(layers, PATIENCE + place if waits else 0))
+    return sum(len(layers) for *_, layers in groups)
 
 
-def _can_be_packed(layer: nn.Module | None, shared: Mapping[int, int]) -> bool:
+def _can_be_packed(layer: nn.Linear, shared: Mapping[int, int]) -> bool:
     if type(layer) is not nn.Linear or not hasattr(torch.ops.mkldnn, "_reorder_linear_weight"):
         return False
     weight = layer.weight

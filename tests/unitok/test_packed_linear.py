@@ -78,6 +78,23 @@ def test_used_weights_lie_in_memory_once():
     assert packed[0]._dense == [] and not list(packed.parameters())
 
 
+def test_layers_of_a_large_model_are_packed_one_at_a_call(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(packed_linear, "SMALL", 10)
+    plain = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 3)).requires_grad_(False)
+    model = deepcopy(plain)
+    assert pack(model) == 2
+    layers = [layer for layer in model if isinstance(layer, PackedLinear)]
+    x, counts = torch.randn(2, 4), []
+    for _ in range(packed_linear.PATIENCE + 3):
+        torch.testing.assert_close(model(x), plain(x), atol=1e-5, rtol=0)
+        counts.append(sum(layer._packed is not None for layer in layers))
+    assert counts == [0] * packed_linear.PATIENCE + [1, 2, 2]
+    model = deepcopy(plain)
+    pack(model, at_once=True)
+    model(x)
+    assert all(layer._packed is not None for layer in model if isinstance(layer, PackedLinear))
+
+
 class Shared(nn.Module):
     def __init__(self) -> None:
         super().__init__()

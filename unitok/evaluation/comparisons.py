@@ -45,7 +45,7 @@ class Setting:
     def big(self) -> UnifiedModel:
         """Random weights in Janus-Pro-1B's shape, bf16, ready for inference."""
         model = self._random()
-        model.prepare()
+        model.prepare(at_once=True)
         return model
 
     @cached_property
