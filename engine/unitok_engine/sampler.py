@@ -21,6 +21,9 @@ _MIX_1 = 0xBF58476D1CE4E5B9
 _MIX_2 = 0x94D049BB133111EB
 _MASK_64 = 2**64 - 1
 
+_FEW = 4096  # ids of a range
+_AHEAD = 16
+
 _GREEDY = Sampling(temperature=0)
 _TINY = torch.finfo(torch.float32).tiny
 
@@ -181,11 +184,27 @@ def choose(scores: Tensor, id_range: IdRange, picks: Sequence[Pick]) -> Tensor:
     """Ids [s] from filtered scores [s, size]: argmax, plus noise where the temperature is not 0."""
     if all(pick.sampling.temperature == 0 for pick in picks):
         return scores.argmax(dim=1) + id_range.start
-    keys = [noise_key(pick.sampling.seed, pick.sample, pick.index) for pick in picks]
-    noise = gumbel(send(torch.tensor(keys), scores.device), id_range)
+    noise = _noise(picks, id_range, scores.device)
     if any(pick.sampling.temperature == 0 for pick in picks):
-        noise *= _column([float(pick.sampling.temperature > 0) for pick in picks], scores)
-    return noise.add_(scores).argmax(dim=1) + id_range.start
+        noise = noise * _column([float(pick.sampling.temperature > 0) for pick in picks], scores)
+    return (noise + scores).argmax(dim=1) + id_range.start
+
+
+def _noise(picks: Sequence[Pick], id_range: IdRange, device: torch.device) -> Tensor:
+    """Gumbel noise [s, size], a row for each pick."""
+    if len(picks) == 1 and device.type == "cpu" and id_range.size <= _FEW:
+        pick = picks[0]
+        block, row = divmod(pick.index, _AHEAD)
+        return _noise_ahead(int(pick.sampling.seed), pick.sample, block, id_range)[row][None]
+    keys = [noise_key(pick.sampling.seed, pick.sample, pick.index) for pick in picks]
+    return gumbel(send(torch.tensor(keys), device), id_range)
+
+
+@lru_cache(maxsize=64)
+def _noise_ahead(seed: int, sample: int, block: int, id_range: IdRange) -> Tensor:
+    """[_AHEAD, size], of one sequence's next ids: few numbers cost a CPU as much as many."""
+    indices = range(block * _AHEAD, (block + 1) * _AHEAD)
+    return gumbel(torch.tensor([noise_key(seed, sample, i) for i in indices]), id_range)
 
 
 def cutoff(scores: Tensor, top_k: Sequence[int], top_p: Sequence[float]) -> Tensor:
