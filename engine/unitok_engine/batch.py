@@ -62,8 +62,63 @@ class Batch:
         return replace(self, ids=ids, positions=positions, slots=slots)
 
 
-def build_batch(chunks: Seq[Chunk], block_size: int) -> Batch:
-    """Lay the chunks out by length, so that attention takes equal runs as one slice."""
+@dataclass(frozen=True, eq=False)
+class DecodesAhead:
+    """The next step if every line goes on by one id, laid out before these ids are known.
+
+    positions, slots: [n] int64, as of a `Batch`. tables: the lines' blocks at that time.
+    """
+
+    chunks: tuple[Chunk, ...]
+    positions: Tensor
+    slots: Tensor
+    tables: tuple[Seq[int], ...]
+
+    def are(self, chunks: Seq[Chunk]) -> bool:
+        """Whether these chunks were foreseen, and no line was given other blocks since."""
+        return len(chunks) == len(self.chunks) and all(
+            chunk == foreseen and chunk.line.blocks is table
+            for chunk, foreseen, table in zip(chunks, self.chunks, self.tables, strict=True)
+        )
+
+    def batch(self) -> Batch:
+        """With the ids, which are there by now."""
+        chunks = self.chunks
+        return Batch(
+            ids=torch.tensor([chunk.sequence.emitted[-1] for chunk in chunks]),
+            positions=self.positions,
+            slots=self.slots,
+            query_lengths=(1,) * len(chunks),
+            context_lengths=tuple([chunk.stop for chunk in chunks]),
+            block_tables=self.tables,
+            features=(),
+            groups=_logits_groups(chunks, {chunk.line: row for row, chunk in enumerate(chunks)}),
+        )
+
+
+def lay_out_ahead(chunks: Seq[Chunk], block_size: int) -> DecodesAhead | None:
+    """What follows on chunks that were all decodes; None if a line needs another block first."""
+    following = tuple([Chunk(c.sequence, c.line, c.stop, c.stop + 1) for c in chunks])
+    if any(chunk.length != 1 for chunk in chunks) or any(
+        len(chunk.line.blocks) * block_size < chunk.stop for chunk in following
+    ):
+        return None
+    positions = [chunk.line.branch.first_position + chunk.start for chunk in following]
+    slots = [
+        chunk.line.blocks[chunk.start // block_size] * block_size + chunk.start % block_size
+        for chunk in following
+    ]
+    tables = tuple([chunk.line.blocks for chunk in following])
+    return DecodesAhead(following, torch.tensor(positions), torch.tensor(slots), tables)
+
+
+def build_batch(chunks: Seq[Chunk], block_size: int, ahead: DecodesAhead | None = None) -> Batch:
+    """Lay the chunks out by length, so that attention takes equal runs as one slice.
+
+    ahead: that of the step before, to be taken if it came to that.
+    """
+    if ahead is not None and ahead.are(chunks):
+        return ahead.batch()
     chunks = sorted(chunks, key=lambda chunk: chunk.stop - chunk.start)
     ids: list[int] = []
     positions: list[int] = []

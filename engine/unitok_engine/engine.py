@@ -9,7 +9,7 @@ from queue import Empty, SimpleQueue
 
 import torch
 
-from unitok_engine.batch import Batch, build_batch
+from unitok_engine.batch import Batch, DecodesAhead, build_batch, lay_out_ahead
 from unitok_engine.block_pool import BlockPool
 from unitok_engine.config import EngineConfig
 from unitok_engine.features import FeatureStore, compute_features
@@ -66,6 +66,8 @@ class Engine:
         self.config = config.resolve(model.kv_shape, model.dtype, model.device)
         self._device = model.device
         self._id_ranges = tuple(model.id_ranges)
+        self._looks_ahead = model.device.type == "cuda"  # else there is no wait to do it in
+        self._ahead: DecodesAhead | None = None
         self._pool = BlockPool(self.config.num_blocks)
         self._cache = KVCache(
             model.kv_shape,
@@ -214,8 +216,10 @@ class Engine:
             draw(rows, group.id_range, [s.pick(rows.device) for s in group.sequences])
             for group, rows in zip(batch.groups, logits, strict=True)
         ]
-        # On CUDA all this is only queued so far; `collect` is where the step waits.
+        # On CUDA all this is only queued so far: the host goes on until `collect`, which waits.
         self._scheduler.commit(chunks)
+        if self._looks_ahead:
+            self._ahead = lay_out_ahead(chunks, self.config.block_size)
         return self._postprocess(batch, collect(drawn))
 
     def _take_orders(self) -> list[Output]:
@@ -257,7 +261,8 @@ class Engine:
         failed = dict.fromkeys(c.sequence for c in schedule.chunks if c.sequence.finished)
         chunks = [chunk for chunk in schedule.chunks if not chunk.sequence.finished]
         self._deliver([self._end(sequence) for sequence in failed])
-        batch = build_batch(chunks, self.config.block_size) if chunks else None
+        ahead, self._ahead = self._ahead, None
+        batch = build_batch(chunks, self.config.block_size, ahead) if chunks else None
         return batch, chunks
 
     @cached_property

@@ -2,6 +2,7 @@ import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
+from typing import Any
 
 import pytest
 import torch
@@ -35,6 +36,7 @@ from unitok_engine import (
     Sampling,
     Stop,
 )
+from unitok_engine.batch import Batch, DecodesAhead, build_batch
 from unitok_engine.sampler import gumbel, noise_key
 
 GREEDY = Sampling(temperature=0)
@@ -573,3 +575,39 @@ def test_a_long_request_is_not_starved_by_short_ones_that_keep_coming():
                 assert output.finish_reason == "complete"
                 return
     pytest.fail("the long request never ended")
+
+
+@pytest.mark.parametrize(
+    ("options", "foreseen"),
+    [
+        ({}, True),
+        ({"prefix_caching": False, "max_batch_tokens": 5}, True),
+        ({"num_blocks": 24}, True),
+        ({"preempt_every_step": True}, False),
+    ],
+    ids=["plain", "small chunks", "small pool", "preempted at each step"],
+)
+def test_steps_laid_out_ahead_are_those_that_come(
+    options: dict[str, Any], foreseen: bool, monkeypatch: pytest.MonkeyPatch
+):
+    requests = [drawing(1), caption(2), drawing(3, length=9, n=2), caption(4, 40, stop_ids=())]
+    plain = finished_ids(engine(**options), requests)
+    machine, used = engine(**options), []
+    machine._looks_ahead = True
+    batch = DecodesAhead.batch
+
+    def compared(ahead: DecodesAhead) -> Batch:
+        one, other = batch(ahead), build_batch(ahead.chunks, machine.config.block_size)
+        for name in ("ids", "positions", "slots"):
+            assert torch.equal(getattr(one, name), getattr(other, name))
+        for name in ("query_lengths", "context_lengths", "block_tables", "features"):
+            assert getattr(one, name) == getattr(other, name)
+        for group, same in zip(one.groups, other.groups, strict=True):
+            assert (group.id_range, group.sequences) == (same.id_range, same.sequences)
+            assert torch.equal(group.rows, same.rows)
+        used.append(one)
+        return one
+
+    monkeypatch.setattr(DecodesAhead, "batch", compared)
+    assert finished_ids(machine, requests) == plain
+    assert bool(used) == foreseen
