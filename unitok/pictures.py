@@ -6,27 +6,31 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError, features
 from torch import Tensor
 
 PictureLike = str | Path | bytes | Image.Image | np.ndarray | Tensor
 
 MAX_PIXELS = 64_000_000
+# Only these are tried, whatever a file is called: others can start programs (EPS starts Ghostscript).
+FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", *(["AVIF"] if features.check("avif") else []))
 
 
 def open_picture(source: PictureLike) -> Image.Image:
     """Any picture -> RGB, upright. Transparency is laid on white; an animation is its first frame.
 
+    Files and bytes are of one of `FORMATS`, which is read from their content, not their name.
     Arrays and tensors are [H, W, 3], [3, H, W] or [H, W]: bytes in 0..255 or floats in 0..1.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: not a picture, cut off, or of more than 64 million pixels.
+        ValueError: not a picture of a known format, cut off, or of more than 64 million pixels.
         TypeError: an object of another type.
     """
     if isinstance(source, np.ndarray | Tensor):
         return from_array(source)
     if isinstance(source, Image.Image):
+        refuse_unread(source)
         return to_rgb(source, "the picture")
     if isinstance(source, bytes):
         return read_file(BytesIO(source), "the picture")
@@ -38,9 +42,18 @@ def open_picture(source: PictureLike) -> Image.Image:
     raise TypeError(f"a picture is a path, PIL image, array or tensor, not {type(source).__name__}")
 
 
+def refuse_unread(image: Image.Image) -> None:
+    """ValueError for an image whose file is still to be read, and in a format that we do not read."""
+    if getattr(image, "tile", None) and image.format not in FORMATS:
+        raise ValueError(
+            f"the picture is an unread {image.format} file, and only {', '.join(FORMATS)} are read; "
+            "call its load() first if you trust it"
+        )
+
+
 def read_file(file: Path | BytesIO, name: str) -> Image.Image:
     try:
-        with Image.open(file) as image:
+        with Image.open(file, formats=FORMATS) as image:
             return to_rgb(image, name)
     except UnidentifiedImageError:
         raise ValueError(f"{name} is not a picture") from None

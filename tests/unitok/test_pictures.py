@@ -1,6 +1,7 @@
 """Pictures in: every mode and layout becomes RGB; what is no picture is one clear error."""
 
 import io
+import os
 import struct
 import zlib
 from pathlib import Path
@@ -8,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import EpsImagePlugin, Image
 
 from unitok import pictures
-from unitok.pictures import digest, open_picture
+from unitok.pictures import FORMATS, digest, open_picture
 
 RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
 
@@ -164,6 +165,63 @@ def test_too_many_pixels_are_refused_in_an_image_and_in_an_array(monkeypatch: py
         with pytest.raises(ValueError, match="at most 100"):
             open_picture(source)
     assert open_picture(Image.new("RGB", (10, 10))).size == (10, 10)
+
+
+EPS = b"""%!PS-Adobe-3.0 EPSF-3.0
+%%BoundingBox: 0 0 8 8
+%%EndComments
+showpage
+%%EOF
+"""
+
+
+@pytest.fixture
+def ghostscript(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A program called `gs`, first on PATH; the file at this path is there once it has run."""
+    ran, program = tmp_path / "it ran", tmp_path / "bin" / "gs"
+    program.parent.mkdir()
+    program.write_text(f"#!/bin/sh\necho yes >> '{ran}'\necho 9.99\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{program.parent}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setattr(EpsImagePlugin, "gs_binary", None)  # it may be known not to be there
+    return ran
+
+
+def test_the_trap_works_where_pillow_guesses_the_format(tmp_path: Path, ghostscript: Path):
+    path = tmp_path / "scene.png"
+    path.write_bytes(EPS)
+    with Image.open(path) as image, pytest.raises(OSError):
+        image.load()
+    assert ghostscript.exists()
+
+
+@pytest.mark.parametrize("name", ["scene.png", "scene.eps", "scene"])
+def test_no_file_starts_a_program_whatever_it_is_called(
+    name: str, tmp_path: Path, ghostscript: Path
+):
+    path = tmp_path / name
+    path.write_bytes(EPS)
+    for source in (path, str(path), EPS):
+        with pytest.raises(ValueError, match="is not a picture"):
+            open_picture(source)
+    with Image.open(path) as unread, pytest.raises(ValueError, match="an unread EPS file"):
+        open_picture(unread)
+    assert not ghostscript.exists()
+
+
+def test_a_picture_whose_caller_read_it_may_have_been_of_any_format():
+    file = io.BytesIO(encoded(Image.fromarray(noise()), "PPM"))
+    with pytest.raises(ValueError, match="is not a picture"):
+        open_picture(file.getvalue())
+    with Image.open(file) as image:
+        image.load()
+        assert np.array_equal(np.array(open_picture(image)), noise())
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_every_format_that_is_named_is_read(format: str):
+    opened = open_picture(encoded(Image.new("RGB", (16, 16), RED), format))
+    assert abs(np.array(opened).astype(int) - RED).max() < 20
 
 
 @pytest.mark.parametrize("source", [None, 3, ["a.png"], {"image": "a.png"}])
