@@ -101,7 +101,7 @@ Loader = Callable[[Path, str], tuple[torch.nn.Module, Callable[[], Any]]]
 
 
 def prepare_unitok() -> Loader:
-    from unitok.api import load as open_model
+    from unitok.loading import load as open_model
 
     def load(folder: Path, dtype: str) -> tuple[torch.nn.Module, Callable[[], Any]]:
         model = open_model(folder, device="cpu", dtype=dtype).family.model

@@ -20,10 +20,11 @@ from PIL import Image
 from torch import Tensor
 
 import unitok
-from unitok.api import DEFAULT_FOLDER, Model
+from unitok.api import Model
 from unitok.checkpoint import parameters, write_tensors
 from unitok.config import JANUS_PRO_1B
 from unitok.families import Wish, janus
+from unitok.loading import DEFAULT_FOLDER
 from unitok.model import UnifiedModel
 from unitok.prompt import Message
 from unitok_engine import Branch, FixedPlan, FreePlan, IdRange, Request, Sampling

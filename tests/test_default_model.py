@@ -3,9 +3,9 @@
 import pytest
 
 import unitok
-from unitok.api import DEFAULT_FOLDER
 from unitok.emoji.scenes import KINDS, SceneSampler, render, to_pil
 from unitok.evaluation.emoji import rate, report
+from unitok.loading import DEFAULT_FOLDER
 
 
 @pytest.fixture(scope="module")

@@ -10,14 +10,43 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from unitok.api import Caption, Chat, Draw, DrawResult, Info, Model, TextResult, load
+    from unitok.api import Info, Model
+    from unitok.chat import Chat
+    from unitok.loading import load
+    from unitok.requests import Caption, Draw
+    from unitok.results import DrawResult, Event, Picture, Result, TextResult
 
 __version__ = "0.1.0"
-__all__ = ["Caption", "Chat", "Draw", "DrawResult", "Info", "Model", "TextResult", "load"]
+__all__ = [
+    "Caption",
+    "Chat",
+    "Draw",
+    "DrawResult",
+    "Event",
+    "Info",
+    "Model",
+    "Picture",
+    "Result",
+    "TextResult",
+    "load",
+]
+_PLACES = {
+    "Caption": "requests",
+    "Chat": "chat",
+    "Draw": "requests",
+    "DrawResult": "results",
+    "Event": "results",
+    "Info": "api",
+    "Model": "api",
+    "Picture": "results",
+    "Result": "results",
+    "TextResult": "results",
+    "load": "loading",
+}
 
 
 def __getattr__(name: str) -> Any:
     """Import torch only when something is used, so that `unitok --help` answers at once."""
-    if name not in __all__:
+    if name not in _PLACES:
         raise AttributeError(f"module 'unitok' has no attribute {name!r}")
-    return getattr(import_module("unitok.api"), name)
+    return getattr(import_module(f"unitok.{_PLACES[name]}"), name)

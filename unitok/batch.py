@@ -20,7 +20,9 @@ from typing import Any, Literal
 
 from PIL import Image
 
-from unitok.api import Caption, Draw, DrawResult, Model, TextResult
+from unitok.api import Model
+from unitok.requests import Caption, Draw
+from unitok.results import DrawResult, TextResult
 from unitok.terminal import one_line
 
 try:

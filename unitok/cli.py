@@ -24,8 +24,9 @@ from typer.core import TyperGroup
 from unitok.terminal import complain, warnings_in_one_line
 
 if TYPE_CHECKING:
-    from unitok.api import DrawResult, Model, Result
+    from unitok.api import Model
     from unitok.demo import Demo
+    from unitok.results import DrawResult, Result
 
 FAILED, WRONG, STOPPED = 1, 2, 130  # exit codes
 TABLE_WIDTH = 120  # columns, where stdout is no terminal
@@ -129,7 +130,8 @@ def caption(
     Example: unitok caption cat.png dog.png --question "what colour is the background?"
     """
     loaded = load_model(model, device, dtype, memory)
-    from unitok.api import Caption, TextResult
+    from unitok.requests import Caption
+    from unitok.results import TextResult
 
     failed = False
     for result in in_order(loaded.run(Caption(file, question) for file in files)):
@@ -263,9 +265,9 @@ def batch(
         raise FileNotFoundError(f"{source}: no such file")
     make_folder(output)
     loaded = load_model(model, device, dtype, memory)
-    from unitok.api import DEFAULT_FOLDER
     from unitok.batch import count_lines, model_identity, run_batch
     from unitok.files import find_folder
+    from unitok.loading import DEFAULT_FOLDER
 
     identity = model_identity(find_folder(model or DEFAULT_FOLDER))
     counts = {"new": 0, "kept": 0, "failed": 0}
@@ -326,7 +328,7 @@ def load_model(
     """The model the common options name; ValueError for a device that is not here."""
     import torch
 
-    from unitok.api import load
+    from unitok.loading import load
 
     if device is not None and device.startswith("cuda") and not torch.cuda.is_available():
         raise ValueError("there is no CUDA device here; leave --device out, or say cpu")

@@ -7,11 +7,13 @@ from dataclasses import dataclass
 
 from PIL import Image, ImageDraw, ImageFont
 
-from unitok.api import Caption, Draw, DrawResult, Model, TextResult
+from unitok.api import Model
 from unitok.emoji import captions
 from unitok.emoji.captions import Claim
 from unitok.emoji.checker import check
 from unitok.emoji.scenes import CANVAS, Scene, SceneSampler, render, to_pil
+from unitok.requests import Caption, Draw
+from unitok.results import DrawResult, TextResult
 
 SEED = 7  # of the scenes; all but single objects hold combinations kept from training
 PROMPT_KINDS = ("single", "colour", "two", "count", "position", "position")

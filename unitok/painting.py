@@ -9,7 +9,7 @@ import threading
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, field
 
@@ -37,6 +37,7 @@ class Order:
 class Painter:
     """Takes orders and paints them, oldest first, each with those that wait and are like it.
 
+    notify: called by the thread, if there is one, when pictures are there.
     background: whether one thread of its own paints, on CUDA on a stream of its own, while the
     engine steps on; else `work` does, between steps. None chooses.
 
@@ -45,6 +46,7 @@ class Painter:
     """
 
     def __init__(self, device: torch.device, background: bool | None = None) -> None:
+        self.notify: Callable[[], None] = nothing
         if background is None:
             background = device.type == "cuda" or has_idle_core()
         self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
@@ -71,17 +73,28 @@ class Painter:
         if self._worker is None:
             self._paint_batch()
         elif self._waiting:
-            self._worker.submit(self._paint_all)
+            try:
+                self._worker.submit(self._paint_all)
+            except RuntimeError:  # the interpreter ends, and its pools have: no thread is left
+                self._paint_batch()
 
-    def wait(self, pictures: Sequence[Future[Tensor]]) -> None:
-        """Wait until one of several pictures is there; without a thread, `work` brings them."""
+    @property
+    def has_work(self) -> bool:
+        """Whether `work` has to be called for pictures that wait; a thread sees to its own."""
+        return self._worker is None and bool(self._waiting)
+
+    def close(self) -> None:
+        """End the thread, if there is one, after what it paints just now."""
         if self._worker is not None:
-            wait(pictures, return_when=FIRST_COMPLETED)
+            self._worker.shutdown(wait=False)
 
     def _paint_all(self) -> None:
         while self._waiting:
-            with suppress(Warning):  # where warnings are errors: none may end the thread's work
-                self._paint_batch()
+            try:
+                with suppress(Warning):  # where warnings are errors: none may end the thread's work
+                    self._paint_batch()
+            finally:
+                self.notify()
 
     def _paint_batch(self) -> None:
         orders = self._take()
@@ -133,6 +146,10 @@ class Painter:
 
     def _own_stream(self) -> AbstractContextManager[object]:
         return nullcontext() if self._stream is None else torch.cuda.stream(self._stream)
+
+
+def nothing() -> None:
+    """Nobody is to be notified."""
 
 
 def settle(picture: Future[Tensor], result: Tensor | Exception) -> None:

@@ -12,8 +12,10 @@ from torch import Tensor
 PictureLike = str | Path | bytes | Image.Image | np.ndarray | Tensor
 
 MAX_PIXELS = 64_000_000
-# Only these are tried, whatever a file is called: others can start programs (EPS starts Ghostscript).
-FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", *(["AVIF"] if features.check("avif") else []))
+# Only these are tried, whatever a file is called: others may start programs, as EPS does.
+FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
+if features.check("avif"):
+    FORMATS = (*FORMATS, "AVIF")
 
 
 def open_picture(source: PictureLike) -> Image.Image:
@@ -43,10 +45,10 @@ def open_picture(source: PictureLike) -> Image.Image:
 
 
 def refuse_unread(image: Image.Image) -> None:
-    """ValueError for an image whose file is still to be read, and in a format that we do not read."""
+    """ValueError for an image that is still to be read from a file of another format."""
     if getattr(image, "tile", None) and image.format not in FORMATS:
         raise ValueError(
-            f"the picture is an unread {image.format} file, and only {', '.join(FORMATS)} are read; "
+            f"the picture is an unread {image.format} file, and {', '.join(FORMATS)} are read; "
             "call its load() first if you trust it"
         )
 

@@ -15,7 +15,7 @@ def complain(what: str | Exception) -> None:
     print(f"unitok: {one_line(what)}", file=sys.stderr, flush=True)
 
 
-def one_line(what: str | Exception) -> str:
+def one_line(what: str | BaseException) -> str:
     """A message or an exception in one line of bounded length."""
     if isinstance(what, OSError) and what.strerror and what.filename is not None:
         what = f"{what.filename}: {what.strerror}"

@@ -7,9 +7,9 @@ import torch
 from transformers import GenerationConfig, JanusForConditionalGeneration
 
 import unitok
-from unitok.api import DEFAULT_FOLDER
 from unitok.emoji.scenes import SceneSampler, render, to_pil
 from unitok.families import Wish
+from unitok.loading import DEFAULT_FOLDER
 from unitok.prompt import Message
 from unitok_engine import Branch, Request, Sampling
 

@@ -17,9 +17,9 @@ from transformers import (
     LlamaModel,
 )
 
-from unitok.api import DEFAULT_FOLDER
 from unitok.config import DecoderConfig
 from unitok.evaluation.bench import CAPTION_LENGTH, GUIDANCE, Shipped
+from unitok.loading import DEFAULT_FOLDER
 from unitok.model import UnifiedModel
 from unitok_engine import Request
 

@@ -11,10 +11,12 @@ from typing import Any
 
 from PIL import Image, ImageDraw
 
-from unitok.api import Caption, Draw, DrawResult, Model, TextResult
+from unitok.api import Model
 from unitok.emoji import captions
 from unitok.emoji.checker import check
 from unitok.emoji.scenes import KINDS, Scene, SceneSampler, render, to_pil
+from unitok.requests import Caption, Draw
+from unitok.results import DrawResult, TextResult
 from unitok_tokenizers.losses import psnr
 
 SEED = 20_000  # of the held-out scenes, unless asked otherwise; training uses others

@@ -1,0 +1,620 @@
+"""The driver: one thread owns the engine and steps it; callers hand in jobs and get handles.
+
+A caller never steps, and handing in a job never waits for a step. Signals land in the caller's
+thread, so Ctrl-C cannot break a step off. Whatever happens to one caller or to one step, every
+handle gets its result, and the other callers' go on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import logging
+import os
+import threading
+import weakref
+from collections import deque
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Callable,
+    Generator,
+    Hashable,
+    Iterable,
+    Iterator,
+    Sequence,
+)
+from concurrent.futures import Future
+from contextlib import suppress
+from dataclasses import replace
+from functools import partial
+from itertools import count
+from queue import Empty, SimpleQueue
+from typing import Any, Generic, Literal, Protocol, TypeVar
+
+from unitok.painting import Painter
+from unitok.terminal import one_line
+from unitok_engine import Engine, Output, Request
+
+logger = logging.getLogger(__name__)
+
+CLOSED = "the model is closed"
+MAX_OPEN = 10_000  # jobs that have no result yet
+MAX_FAILURES = 100  # turns in a row that raise and bring nothing
+PATIENCE = 30.0  # seconds that the interpreter's end waits for a step
+FORKED = (
+    "this model was loaded before a fork, and its threads did not come along: load it in the child "
+    "process, or start processes with multiprocessing's 'spawn'"
+)
+
+E = TypeVar("E")
+R = TypeVar("R")
+R_co = TypeVar("R_co", covariant=True)
+Waker = Callable[[], object]
+FailReason = Literal["error", "abort"]
+
+
+class Job(Protocol[E, R_co]):
+    """A request on its way. All but `request` is used by the driver's thread alone."""
+
+    @property
+    def request(self) -> Request: ...
+
+    @property
+    def pictures(self) -> Sequence[Future[Any]]:
+        """Pictures that were ordered of the painter."""
+        ...
+
+    @property
+    def ended(self) -> bool:
+        """Whether it wants nothing more of the engine."""
+        ...
+
+    @property
+    def result(self) -> R_co | None:
+        """What became of it; None while anything is to come."""
+        ...
+
+    def feed(self, output: Output) -> None:
+        """Take what the engine gave for one sample."""
+        ...
+
+    def news(self) -> list[E]:
+        """What is new since this was last asked, for a caller that streams."""
+        ...
+
+    def merge(self, last: E, new: E) -> E | None:
+        """One event for two that follow each other; None if both are needed."""
+        ...
+
+    def fail(self, reason: FailReason, error: str) -> None:
+        """End it now: from here on there is a result, with this finish reason and error."""
+        ...
+
+
+class TokenJob:
+    """The job of a bare engine request: its events are outputs, its result each sample's last."""
+
+    pictures: tuple[Future[Any], ...] = ()
+
+    def __init__(self, request: Request) -> None:
+        self.request = request
+        self.result: list[Output] | None = None
+        self._finished: dict[int, Output] = {}
+        self._news: list[Output] = []
+
+    @property
+    def ended(self) -> bool:
+        return self.result is not None
+
+    def feed(self, output: Output) -> None:
+        self._news.append(output)
+        if output.finished:
+            self._finished[output.sample] = output
+            if len(self._finished) == self.request.n:
+                self.result = [self._finished[sample] for sample in range(self.request.n)]
+
+    def news(self) -> list[Output]:
+        news, self._news = self._news, []
+        return news
+
+    def merge(self, last: Output, new: Output) -> Output | None:
+        same = last.sample == new.sample
+        return replace(new, new_ids=last.new_ids + new.new_ids) if same else None
+
+    def fail(self, reason: FailReason, error: str) -> None:
+        prompt = len(self.request.branches[0].ids)
+        for sample in set(range(self.request.n)) - self._finished.keys():
+            self.feed(Output(-1, sample, (), (), prompt, reason, error))
+
+
+class Flight(Generic[E, R]):
+    """A job between its submission and its result, shared by the driver and a handle."""
+
+    def __init__(self, job: Job[E, R], share: Hashable, streamed: bool) -> None:
+        self.job = job
+        self.share = share
+        self.streamed = streamed
+        self.request_id: int | None = None  # the engine's, once it has the request
+        self.done: Future[R] = Future()
+        self._events: deque[E] = deque()
+        self._wakers: list[Waker] = []
+        self._lock = threading.Lock()
+
+    def tell(self) -> None:
+        """Hand what is new to a caller that streams; what it has not read yet is merged."""
+        if not self.streamed:
+            return
+        with self._lock:
+            for event in self.job.news():
+                merged = self.job.merge(self._events[-1], event) if self._events else None
+                if merged is None:
+                    self._events.append(event)
+                else:
+                    self._events[-1] = merged
+        self._wake()
+
+    def finish(self) -> None:
+        """Hand the job's result over. Doing it twice does no harm."""
+        result = self.job.result
+        assert result is not None
+        if not self.done.done():
+            self.tell()
+            self.done.set_result(result)
+        self._wake()
+
+    def take(self, waker: Waker) -> E | None:
+        """The next event, if one is there. Else `waker` is called when there is one, or the end."""
+        with self._lock:
+            if self._events:
+                return self._events.popleft()
+            self._wakers.append(waker)
+        if self.done.done():
+            self._wake()
+        return None
+
+    @property
+    def read(self) -> bool:
+        """Whether the result is there and every event was taken."""
+        return self.done.done() and not self._events
+
+    def _wake(self) -> None:
+        with self._lock:
+            wakers, self._wakers = self._wakers, []
+        for waker in wakers:
+            waker()
+
+
+class Handle(Generic[E, R]):
+    """A caller's hold on a job: its events, its result, and the way to cancel it.
+
+    Whoever lets go of the handle lets go of the job: it is cancelled. Iterate over the handle, or
+    `async for`, if it was submitted with `stream=True`; `await` it for the result.
+    """
+
+    def __init__(self, driver: Driver, flight: Flight[E, R]) -> None:
+        self._driver = driver
+        self._flight = flight
+
+    def result(self, timeout: float | None = None) -> R:
+        """Wait for the result. A job that was cancelled has one too, which says so.
+
+        Raises:
+            TimeoutError: it did not come within `timeout` seconds.
+            RuntimeError: the process was forked meanwhile.
+        """
+        if not self.done:
+            self._driver.check_fork()
+        return self._flight.done.result(timeout)
+
+    @property
+    def done(self) -> bool:
+        """Whether the result is there."""
+        return self._flight.done.done()
+
+    def when_done(self, call: Callable[[], object]) -> None:
+        """Have a function called when the result is there: by the driver's thread, or at once."""
+        self._flight.done.add_done_callback(lambda _: call())
+
+    def cancel(self) -> None:
+        """End the job at the next step, if it has not ended. This does not wait."""
+        if not self.done:
+            self._driver.cancel(self._flight)
+
+    def __del__(self) -> None:
+        self.cancel()
+
+    def __iter__(self) -> Iterator[E]:
+        self._check_streamed()
+        try:
+            while not self._flight.read:
+                ready = threading.Event()
+                event = self._flight.take(ready.set)
+                if event is None:
+                    ready.wait()
+                else:
+                    yield event
+        finally:
+            self.cancel()
+
+    async def __aiter__(self) -> AsyncIterator[E]:
+        self._check_streamed()
+        try:
+            while not self._flight.read:
+                ready = asyncio.Event()
+                event = self._flight.take(_from_thread(ready.set))
+                if event is None:
+                    await ready.wait()
+                else:
+                    yield event
+        finally:
+            self.cancel()
+
+    def __await__(self) -> Generator[Any, None, R]:
+        return self._wait().__await__()
+
+    async def _wait(self) -> R:
+        ready = asyncio.Event()
+        self.when_done(_from_thread(ready.set))
+        try:
+            await ready.wait()
+        finally:
+            self.cancel()
+        return self.result()
+
+    def _check_streamed(self) -> None:
+        if not self._flight.streamed:
+            raise ValueError("submit the job with stream=True to get its events")
+
+
+def _from_thread(call: Callable[[], object]) -> Waker:
+    """A function that has another called in the running event loop; callable from any thread."""
+    loop = asyncio.get_running_loop()
+
+    def wake() -> None:
+        with suppress(RuntimeError):  # the loop was closed meanwhile
+            loop.call_soon_threadsafe(call)
+
+    return wake
+
+
+Order = tuple[Literal["submit", "cancel", "idle", "close", "look"], Any]
+
+
+class Driver:
+    """Owns an engine and the thread that steps it, which starts with the first job.
+
+    Everything public may be called from any thread. The engine belongs to the driver's thread:
+    elsewhere only its `check`, `config` and `stats` are used.
+    """
+
+    def __init__(self, engine: Engine, painter: Painter) -> None:
+        self.engine = engine
+        self.painter = painter
+        # Neither signals nor garbage collection can break off a SimpleQueue's `put`.
+        self._orders: SimpleQueue[Order] = SimpleQueue()
+        self._order: Order | None = None  # the one that is being carried out
+        self._flights: dict[int, Flight[Any, Any]] = {}  # by the engine's request id
+        self._painting: dict[int, Flight[Any, Any]] = {}  # those that wait for pictures alone
+        self._outputs: deque[Output] = deque()
+        self._delivering: Output | None = None
+        self._idlers: list[threading.Event] = []
+        self._failures = 0
+        self._doubtful = False  # something was broken off, and what it had to say may be lost
+        self._refusal: str | None = None  # why nothing can be submitted any more
+        self._closing = False
+        self._thread: threading.Thread | None = None
+        self._starting = threading.Lock()
+        painter.notify = _looker(self._orders)
+        _drivers.add(self)
+
+    def submit(
+        self, job: Job[E, R], *, share: Hashable | None = None, stream: bool = False
+    ) -> Handle[E, R]:
+        """Hand in a job; this never waits for a step.
+
+        share: jobs with the same one take turns as one among the others, see `Engine.add`. stream:
+        whether the handle gives events.
+
+        Raises:
+            ValueError: the engine could never run the job's request.
+            RuntimeError: the driver is closed, was forked, or has too many jobs already.
+        """
+        self.check_open()
+        self.engine.check(job.request)
+        if len(self._flights) + len(self._painting) + self._orders.qsize() >= MAX_OPEN:
+            raise RuntimeError(f"{MAX_OPEN:,} requests wait already: try again when some are done")
+        flight = Flight(job, share, stream)
+        handle = Handle(self, flight)
+        try:
+            self._start()
+            self._orders.put(("submit", flight))
+        except BaseException:  # Ctrl-C: whoever caught it may hold on to this frame's handle
+            handle.cancel()
+            raise
+        return handle
+
+    def run(self, jobs: Iterable[Job[E, R]], in_flight: int) -> Generator[R]:
+        """Results as they come. Jobs are taken lazily, a bounded number in flight.
+
+        A job that has a result already is not submitted.
+        """
+        source, share, numbers = iter(jobs), object(), count()
+        flying: dict[int, Handle[E, R]] = {}
+        ready: SimpleQueue[int] = SimpleQueue()
+        try:
+            while True:
+                while len(flying) < in_flight and (job := next(source, None)) is not None:
+                    if (result := job.result) is not None:
+                        yield result
+                        continue
+                    number = next(numbers)
+                    flying[number] = self.submit(job, share=share)
+                    flying[number].when_done(partial(ready.put, number))
+                if not flying:
+                    return
+                yield flying.pop(ready.get()).result()
+        finally:
+            for handle in flying.values():
+                handle.cancel()
+
+    async def arun(self, jobs: AsyncIterator[Job[E, R]], in_flight: int) -> AsyncGenerator[R]:
+        """`run`, for `async for`: results come while the next job is still awaited."""
+        share, numbers = object(), count()
+        flying: dict[int, Handle[E, R]] = {}
+        ready: asyncio.Queue[int] = asyncio.Queue()
+        getting = asyncio.ensure_future(ready.get())
+        taking = asyncio.ensure_future(anext(jobs, None))
+        more = True
+        try:
+            while more or flying:
+                may_take = more and len(flying) < in_flight
+                waits = {getting, taking} if may_take else {getting}
+                await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+                if getting.done():
+                    yield flying.pop(getting.result()).result()
+                    getting = asyncio.ensure_future(ready.get())
+                if not (may_take and taking.done()):
+                    continue
+                if (job := taking.result()) is None:
+                    more = False
+                    continue
+                taking = asyncio.ensure_future(anext(jobs, None))
+                if (result := job.result) is not None:
+                    yield result
+                    continue
+                number = next(numbers)
+                flying[number] = self.submit(job, share=share)
+                flying[number].when_done(_from_thread(partial(ready.put_nowait, number)))
+        finally:
+            getting.cancel()
+            taking.cancel()
+            for handle in flying.values():
+                handle.cancel()
+
+    def cancel(self, flight: Flight[Any, Any]) -> None:
+        """End a job at the next step; nothing if it has ended."""
+        self._orders.put(("cancel", flight))
+
+    def check_open(self) -> None:
+        """Raise RuntimeError if nothing can be submitted any more."""
+        if self._refusal is not None:
+            raise RuntimeError(self._refusal)
+
+    def check_fork(self) -> None:
+        """Raise RuntimeError in a process that was forked from the driver's."""
+        if self._refusal is FORKED:
+            raise RuntimeError(FORKED)
+
+    def wait_until_idle(self, timeout: float | None = None) -> bool:
+        """Wait until nothing is left to do; False if that takes longer than `timeout` seconds."""
+        if self._thread is None or not self._thread.is_alive():
+            return True
+        idle = threading.Event()
+        self._orders.put(("idle", idle))
+        return idle.wait(timeout)
+
+    def close(self, timeout: float | None = None) -> None:
+        """End what runs as aborted, then the thread. Closing again does nothing."""
+        self._refusal = self._refusal or CLOSED
+        with self._starting:
+            thread = self._thread
+        if thread is not None and thread is not threading.current_thread():
+            self._orders.put(("close", None))
+            thread.join(timeout)
+        self.painter.close()
+
+    def _start(self) -> None:
+        if self._thread is not None:
+            return
+        with self._starting:
+            if self._thread is None:
+                wake = _looker(self._orders)
+                thread = threading.Thread(
+                    target=_drive,
+                    args=(weakref.ref(self, lambda _: wake()), self._orders),
+                    name="unitok-driver",
+                    daemon=True,  # `_close_all` ends it; a step that hangs holds no program up
+                )
+                thread.start()
+                self._thread = thread
+
+    # -- what the driver's thread does
+
+    def turn(self) -> bool:
+        """Carry out orders, step once, hand out what came; whether there is more to do at once."""
+        while (order := self._next_order()) is not None:
+            self._carry_out(*order)
+            self._order = None
+        if self.engine.has_work or self._outputs or self._doubtful:
+            self._step()
+        self.painter.work()
+        for flight in list(self._painting.values()):
+            if flight.job.result is not None:
+                self._land(flight)
+        return self.engine.has_work or self.painter.has_work or not self._orders.empty()
+
+    def note_failure(self, error: BaseException) -> None:
+        """A turn was broken off: the next one goes on where it can.
+
+        The engine tries a failed step again with fewer rows, and ends what cannot run by itself. So
+        it is only when that brings nothing for long that all are given up.
+        """
+        logger.warning("a step failed, and is tried again: %s", one_line(error))
+        self._doubtful = True
+        self._failures += 1
+        output, self._delivering = self._delivering, None
+        if output is not None and (flight := self._flights.get(output.request_id)) is not None:
+            self._fail(flight, "error", one_line(error))
+        if self._failures > MAX_FAILURES:
+            self._failures = 0
+            self._fail_all("error", one_line(error))
+
+    def wake(self, order: Order) -> None:
+        """Begin the next turn with an order."""
+        self._order = order
+
+    def rest(self) -> bool:
+        """Note that there is nothing to do; whether the thread is to end."""
+        idlers, self._idlers = self._idlers, []
+        for idler in idlers:
+            idler.set()
+        return self._closing
+
+    def _next_order(self) -> Order | None:
+        """The order that was broken off, else the next."""
+        if self._order is None:
+            with suppress(Empty):
+                self._order = self._orders.get_nowait()
+        return self._order
+
+    def _carry_out(self, what: str, about: Any) -> None:
+        """Carry an order out; doing so twice does no harm."""
+        if what == "submit":
+            self._take_off(about)
+        elif what == "cancel" and not about.done.done():
+            self._fail(about, "abort", "it was cancelled")
+        elif what == "idle":
+            self._idlers.append(about)
+        elif what == "close":
+            self._closing = True
+            self._fail_all("abort", CLOSED)
+
+    def _take_off(self, flight: Flight[Any, Any]) -> None:
+        if flight.request_id is not None or flight.done.done():
+            return
+        if self._closing:
+            self._fail(flight, "abort", CLOSED)
+            return
+        try:
+            request_id = self.engine.add(flight.job.request, flight.share)
+        except Exception as error:  # a plan is its caller's code
+            self._fail(flight, "error", one_line(error))
+        else:
+            flight.request_id = request_id
+            self._flights[request_id] = flight
+
+    def _step(self) -> None:
+        self._outputs.extend(self.engine.step())
+        if self._outputs:
+            self._failures = 0
+        while self._outputs:
+            self._delivering = self._outputs.popleft()
+            self._deliver(self._delivering)
+            self._delivering = None
+        if self._doubtful:
+            self._doubtful = False
+            for request_id, flight in list(self._flights.items()):
+                if not self.engine.is_alive(request_id):
+                    self._fail(flight, "error", "it was lost in a step that broke off")
+
+    def _deliver(self, output: Output) -> None:
+        flight = self._flights.get(output.request_id)
+        if flight is None:
+            if not output.finished:  # nobody's: its order was broken off
+                self.engine.abort(output.request_id)
+            return
+        try:
+            flight.job.feed(output)
+            flight.tell()
+        except Exception as error:  # its own detokenizer: the others go on
+            self._fail(flight, "error", one_line(error))
+            return
+        if flight.job.ended:
+            self._leave_engine(flight)
+
+    def _leave_engine(self, flight: Flight[Any, Any]) -> None:
+        """A job wants nothing more of the engine: it has its result, or waits for its pictures."""
+        assert flight.request_id is not None
+        if self.engine.is_alive(flight.request_id):
+            self.engine.abort(flight.request_id)
+        if flight.job.result is None:
+            self._painting[flight.request_id] = flight
+            del self._flights[flight.request_id]
+        else:
+            self._land(flight)
+
+    def _fail(self, flight: Flight[Any, Any], reason: FailReason, error: str) -> None:
+        if flight.request_id is not None:
+            self.engine.abort(flight.request_id)
+        self.painter.cancel(flight.job.pictures)
+        flight.job.fail(reason, error)
+        self._land(flight)
+
+    def _fail_all(self, reason: FailReason, error: str) -> None:
+        for flight in [*self._flights.values(), *self._painting.values()]:
+            self._fail(flight, reason, error)
+
+    def _land(self, flight: Flight[Any, Any]) -> None:
+        if flight.request_id is not None:
+            self._flights.pop(flight.request_id, None)
+            self._painting.pop(flight.request_id, None)
+        flight.finish()
+
+    def forked(self) -> None:
+        """In a forked child there is no thread, and locks may be held for ever."""
+        self._refusal = FORKED
+        self._orders = SimpleQueue()
+        self._starting = threading.Lock()
+        self._thread = None
+
+
+def _drive(driver_ref: weakref.ref[Driver], orders: SimpleQueue[Order]) -> None:
+    """The driver's thread. At rest it holds no driver, so that one nobody has any more can go."""
+    while (driver := driver_ref()) is not None:
+        try:
+            busy = driver.turn()
+        except BaseException as error:
+            driver.note_failure(error)
+            busy = True
+        if busy:
+            continue
+        if driver.rest():
+            return
+        del driver
+        order = orders.get()
+        if (driver := driver_ref()) is not None:
+            driver.wake(order)
+
+
+def _looker(orders: SimpleQueue[Order]) -> Callable[[], None]:
+    """A function that has the driver's thread look for what there is to do."""
+    return lambda: orders.put(("look", None))
+
+
+_drivers: weakref.WeakSet[Driver] = weakref.WeakSet()
+
+
+@atexit.register
+def _close_all() -> None:
+    for driver in list(_drivers):
+        driver.close(PATIENCE)
+
+
+def _after_fork() -> None:
+    for driver in list(_drivers):
+        driver.forked()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

@@ -1,0 +1,284 @@
+"""What is asked of a model, and every option of it: its name, type, default, range and help.
+
+This is the one place where an option is declared. `Caption` and `Draw`, the keyword arguments of
+`Model.caption` and `Model.draw`, the flags of the command line and the keys of JSON lines all come
+from the fields here.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import MISSING, dataclass, fields
+from functools import cache, wraps
+from types import NoneType
+from typing import Annotated, Any, Literal, TypeVar, get_args, get_type_hints
+
+from unitok.pictures import PictureLike
+
+MAX_TOKENS = 256  # of an answer, unless asked otherwise
+MAX_SAMPLES = 1000  # of one drawing
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Option:
+    """What people should know of an option beside its name, type and default.
+
+    low, high: the least and the greatest value. above: a bound that is itself too low.
+    """
+
+    help: str
+    low: float | None = None
+    high: float | None = None
+    above: float | None = None
+    metavar: str | None = None
+
+
+Kind = Literal["whole number", "number", "text", "texts", "flag"]
+
+
+@dataclass(frozen=True)
+class OptionSpec:
+    """An option of a kind of request, as declared. `nullable`: None may be given."""
+
+    name: str
+    kind: Kind
+    nullable: bool
+    default: Any
+    option: Option
+
+    def check_type(self, value: Any) -> None:
+        """Raise TypeError for a wrong type, ValueError for a number that is not finite."""
+        if self.nullable and value is None:
+            return
+        if not self.fits(value):
+            raise TypeError(f"{self.name} must be {_IN_WORDS[self.kind]}, not {value!r}")
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ValueError(f"{self.name} must be finite, not {value}")
+
+    def fits(self, value: Any) -> bool:
+        """Whether a value is of the option's type; True and False are nothing but flags."""
+        if isinstance(value, bool):
+            return self.kind == "flag"
+        if self.kind == "texts" and not isinstance(value, str):
+            return isinstance(value, Sequence) and all(isinstance(text, str) for text in value)
+        return isinstance(value, _TYPES[self.kind])
+
+    def check_range(self, value: Any) -> None:
+        """Raise ValueError for a number outside the option's range."""
+        if value is not None and self.range and not self._in_range(value):
+            raise ValueError(f"{self.name} must be {self.range}, not {value}")
+
+    @property
+    def range(self) -> str:
+        """The values that are allowed, in words; "" if all are."""
+        low, high, above = self.option.low, self.option.high, self.option.above
+        if above is not None:
+            return f"above {above:g}" + ("" if high is None else f" and at most {high:g}")
+        if self.kind == "whole number":
+            bounds = [("at least", low), ("at most", high)]
+            return " and ".join(f"{word} {bound:g}" for word, bound in bounds if bound is not None)
+        if low is None:
+            return ""
+        return f"{low:g} or more" if high is None else f"from {low:g} to {high:g}"
+
+    def _in_range(self, value: float) -> bool:
+        low, high, above = self.option.low, self.option.high, self.option.above
+        return (
+            (low is None or value >= low)
+            and (high is None or value <= high)
+            and (above is None or value > above)
+        )
+
+
+_IN_WORDS: dict[Kind, str] = {
+    "whole number": "a whole number",
+    "number": "a number",
+    "text": "text",
+    "texts": "text or a list of texts",
+    "flag": "True or False",
+}
+_TYPES: dict[Kind, tuple[type, ...]] = {
+    "whole number": (int,),
+    "number": (int, float),
+    "text": (str,),
+    "texts": (str,),
+    "flag": (bool,),
+}
+
+
+def _says_which_option_is_unknown(made: type[T]) -> type[T]:
+    """Let a class of options name the nearest known one when an unknown one is given."""
+    initialise: Callable[..., None] = made.__init__
+
+    @wraps(initialise)
+    def checked(self: Any, *args: Any, **options: Any) -> None:
+        for name in options:
+            if name not in made.__dataclass_fields__:  # type: ignore[attr-defined]
+                raise TypeError(f"{made.__name__} has {unknown_option(name, known_names(made))}")
+        initialise(self, *args, **options)
+
+    made.__init__ = checked  # type: ignore[method-assign]
+    return made
+
+
+def known_names(made: type) -> list[str]:
+    """The names of all fields of a kind of request."""
+    return [field.name for field in fields(made)]
+
+
+def unknown_option(name: str, known: Iterable[str]) -> str:
+    """Words for an option that does not exist, with the nearest one that does."""
+    near = difflib.get_close_matches(name, known, n=1)
+    return f"no option {name!r}" + (f"; did you mean {near[0]!r}?" if near else "")
+
+
+@_says_which_option_is_unknown
+@dataclass(frozen=True, kw_only=True)
+class TextOptions:
+    """How text is sampled; greedy unless the temperature is above 0.
+
+    What the numbers do says `unitok_engine.Sampling`.
+    """
+
+    max_tokens: Annotated[int, Option("The most tokens of an answer.", low=1)] = MAX_TOKENS
+    temperature: Annotated[
+        float, Option("0: always the likeliest; higher is more varied.", low=0)
+    ] = 0.0
+    top_k: Annotated[int, Option("Only the k likeliest tokens; 0: all.", low=0)] = 0
+    top_p: Annotated[
+        float, Option("Only the likeliest tokens that make up this share.", above=0, high=1)
+    ] = 1.0
+    min_p: Annotated[
+        float,
+        Option("Only tokens at least this likely beside the likeliest; 0: all.", low=0, high=1),
+    ] = 0.0
+    repetition_penalty: Annotated[
+        float, Option("Above 1, what was said becomes less likely.", above=0)
+    ] = 1.0
+    stop: Annotated[
+        str | Sequence[str],
+        Option("Text that ends the answer; it is not part of it.", metavar="TEXT"),
+    ] = ()
+    seed: Annotated[
+        int | None, Option("The same seed gives the same answer. Left out, one is drawn and told.")
+    ] = None
+    logprobs: Annotated[bool, Option("Tell the log-probability of each token.")] = False
+    branch_logprobs: Annotated[
+        bool, Option("Tell the log-probability of each token before any filter.")
+    ] = False
+
+    def __post_init__(self) -> None:
+        check_types(self)
+
+
+@_says_which_option_is_unknown
+@dataclass(frozen=True)
+class Caption(TextOptions):
+    """Describe a picture, or answer a question about it."""
+
+    image: PictureLike
+    question: Annotated[
+        str | None, Option("Answer this, instead of describing.", metavar="TEXT")
+    ] = None
+    system: Annotated[str | None, Option("The system prompt.", metavar="TEXT")] = None
+
+
+@_says_which_option_is_unknown
+@dataclass(frozen=True)
+class Turn(TextOptions):
+    """Something said in a chat, and the pictures that are shown with it."""
+
+    text: str
+    images: PictureLike | Sequence[PictureLike] = ()
+
+
+@_says_which_option_is_unknown
+@dataclass(frozen=True)
+class Draw:
+    """Draw a prompt, n times. What is None follows the model's own defaults."""
+
+    prompt: str
+    seed: Annotated[
+        int | None, Option("The same seed draws the same picture. Left out, one is drawn and told.")
+    ] = None
+    guidance: Annotated[
+        float | None, Option("1: none; higher follows the prompt more closely.")
+    ] = None
+    n: Annotated[int, Option("How many pictures.", low=1, high=MAX_SAMPLES)] = 1
+    negative_prompt: Annotated[
+        str | None, Option("What guidance steers away from.", metavar="TEXT")
+    ] = None
+    temperature: Annotated[
+        float | None, Option("0: always the likeliest; higher is more varied.", low=0)
+    ] = None
+    top_k: Annotated[int | None, Option("Only the k likeliest codes; 0: all.", low=0)] = None
+    top_p: Annotated[
+        float | None, Option("Only the likeliest codes that make up this share.", above=0, high=1)
+    ] = None
+    width: Annotated[
+        int | None, Option("In pixels, if the model can choose; goes with height.", low=1)
+    ] = None
+    height: Annotated[
+        int | None, Option("In pixels, if the model can choose; goes with width.", low=1)
+    ] = None
+    min_p: Annotated[
+        float,
+        Option("Only codes at least this likely beside the likeliest; 0: all.", low=0, high=1),
+    ] = 0.0
+    logprobs: Annotated[bool, Option("Tell the log-probability of each token.")] = False
+    branch_logprobs: Annotated[
+        bool, Option("Tell the log-probability of each token without guidance and filters.")
+    ] = False
+
+    def __post_init__(self) -> None:
+        check_types(self)
+        if (self.width is None) != (self.height is None):
+            raise ValueError("give both width and height, or none of them")
+
+    @property
+    def size(self) -> tuple[int, int] | None:
+        """Width and height in pixels, if any were asked for."""
+        return None if self.width is None or self.height is None else (self.width, self.height)
+
+
+@cache
+def options_of(made: type) -> dict[str, OptionSpec]:
+    """The options of a kind of request by name, as its fields declare them."""
+    hints = get_type_hints(made, include_extras=True)
+    specs = {}
+    for field in fields(made):
+        hint = hints[field.name]
+        option = next((m for m in getattr(hint, "__metadata__", ()) if isinstance(m, Option)), None)
+        if option is not None:
+            kind, nullable = _kind(hint.__origin__)
+            default = None if field.default is MISSING else field.default
+            specs[field.name] = OptionSpec(field.name, kind, nullable, default, option)
+    return specs
+
+
+def _kind(hint: Any) -> tuple[Kind, bool]:
+    """What a type hint is called here, and whether None belongs to it."""
+    parts = set(get_args(hint) or (hint,))
+    nullable = NoneType in parts
+    parts -= {NoneType}
+    if len(parts) > 1:
+        return "texts", nullable
+    kinds: dict[type, Kind] = {int: "whole number", float: "number", str: "text", bool: "flag"}
+    return kinds[parts.pop()], nullable
+
+
+def check_types(asked: Any) -> None:
+    """Raise TypeError for an option of a wrong type; what a number means is checked later."""
+    for name, spec in options_of(type(asked)).items():
+        spec.check_type(getattr(asked, name))
+
+
+def check_ranges(asked: TextOptions | Draw) -> None:
+    """Raise ValueError for an option out of its range."""
+    for name, spec in options_of(type(asked)).items():
+        if spec.kind in ("whole number", "number"):
+            spec.check_range(getattr(asked, name))

@@ -1,0 +1,113 @@
+"""Methods that take the options of a kind of request as keyword arguments.
+
+A decorator here turns a method that takes requests into one that takes what they are made of. Its
+parameters are those of the request's class: editors complete them and type checkers check them, so
+no option is declared twice.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Awaitable, Callable
+from functools import wraps
+from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, get_type_hints, overload
+
+from unitok.requests import options_of
+
+P = ParamSpec("P")
+X = TypeVar("X")
+X_in = TypeVar("X_in", contravariant=True)
+R = TypeVar("R")
+R_out = TypeVar("R_out", covariant=True)
+
+
+class OneOrMany(Protocol[P, X, R]):
+    """For one thing one result; for a list of them a list of results, in its order."""
+
+    @overload
+    def __call__(self, thing: X, /, *args: P.args, **options: P.kwargs) -> R: ...
+    @overload
+    def __call__(
+        self, things: list[X] | tuple[X, ...], /, *args: P.args, **options: P.kwargs
+    ) -> list[R]: ...
+
+
+class OneOrManyAsync(Protocol[P, X, R]):
+    """As `OneOrMany`, to be awaited."""
+
+    @overload
+    def __call__(self, thing: X, /, *args: P.args, **options: P.kwargs) -> Awaitable[R]: ...
+    @overload
+    def __call__(
+        self, things: list[X] | tuple[X, ...], /, *args: P.args, **options: P.kwargs
+    ) -> Awaitable[list[R]]: ...
+
+
+class One(Protocol[P, X_in, R_out]):
+    """For one thing one result."""
+
+    def __call__(self, thing: X_in, /, *args: P.args, **options: P.kwargs) -> R_out: ...
+
+
+def one_or_many(
+    made: Callable[Concatenate[X, P], Any],
+) -> Callable[[Callable[..., list[R]]], OneOrMany[P, X, R]]:
+    """Decorate a method from a list of requests to their results; `made` makes a request."""
+
+    def decorate(method: Callable[..., list[R]]) -> Any:
+        @wraps(method)
+        def call(self: Any, things: Any, *args: Any, **options: Any) -> Any:
+            several = isinstance(things, list | tuple)
+            asked = [made(thing, *args, **options) for thing in (things if several else [things])]
+            results = method(self, asked)
+            return results if several else results[0]
+
+        return _with_parameters_of(made, call)
+
+    return decorate
+
+
+def one_or_many_async(
+    made: Callable[Concatenate[X, P], Any],
+) -> Callable[[Callable[..., Awaitable[list[R]]]], OneOrManyAsync[P, X, R]]:
+    """As `one_or_many`, for a coroutine."""
+
+    def decorate(method: Callable[..., Awaitable[list[R]]]) -> Any:
+        @wraps(method)
+        async def call(self: Any, things: Any, *args: Any, **options: Any) -> Any:
+            several = isinstance(things, list | tuple)
+            asked = [made(thing, *args, **options) for thing in (things if several else [things])]
+            results = await method(self, asked)
+            return results if several else results[0]
+
+        return _with_parameters_of(made, call)
+
+    return decorate
+
+
+def one(
+    made: Callable[Concatenate[X, P], Any],
+) -> Callable[[Callable[..., R]], One[P, X, R]]:
+    """Decorate a method from one request to its result; `made` makes the request."""
+
+    def decorate(method: Callable[..., R]) -> Any:
+        @wraps(method)
+        def call(self: Any, thing: Any, *args: Any, **options: Any) -> Any:
+            return method(self, made(thing, *args, **options))
+
+        return _with_parameters_of(made, call)
+
+    return decorate
+
+
+def _with_parameters_of(made: Any, call: Any) -> Any:
+    """Let `help` and completion see a request's parameters, and what its options mean."""
+    hints = get_type_hints(made)
+    parameters = [inspect.Parameter("self", inspect.Parameter.POSITIONAL_ONLY)]
+    for name, parameter in inspect.signature(made).parameters.items():
+        kind = parameter.POSITIONAL_ONLY if len(parameters) == 1 else parameter.kind
+        parameters.append(parameter.replace(kind=kind, annotation=hints[name]))
+    call.__signature__ = inspect.Signature(parameters)
+    options = [f"    {name}: {spec.option.help}" for name, spec in options_of(made).items()]
+    call.__doc__ = "\n".join([inspect.cleandoc(call.__doc__ or ""), "", "Options:", *options])
+    return call
