@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import (
     AsyncGenerator,
     AsyncIterable,
@@ -21,7 +20,7 @@ from typing import Any, TypeVar
 import torch
 
 from unitok.chat import Chat
-from unitok.driver import Driver, Handle
+from unitok.driver import Driver
 from unitok.families import Family
 from unitok.jobs import AnyJob, Preparer
 from unitok.painting import Painter
@@ -63,11 +62,13 @@ class Model:
     reference.
     """
 
-    def __init__(self, family: Family, config: EngineConfig | None = None) -> None:
+    def __init__(
+        self, family: Family, config: EngineConfig | None = None, painter: Painter | None = None
+    ) -> None:
         self.family = family
         self._parameters = sum(p.numel() for p in family.model.parameters())
         family.model.prepare()
-        painter = Painter(family.model.device)
+        painter = painter or Painter(family.model.device)
         config = config or EngineConfig(max_context=family.max_context)
         self.driver = Driver(Engine(family.model, config), painter)
         self.prepare = Preparer(family, painter)
@@ -224,19 +225,7 @@ class Model:
         """
         for job in jobs:
             self.driver.engine.check(job.request)
-        share = object()
-        flying: deque[Handle[Event, Any]] = deque()
-        results = []
-        try:
-            for job in jobs:
-                if len(flying) == AT_ONCE:
-                    results.append(flying[0].result())
-                    flying.popleft()
-                flying.append(self.driver.submit(job, share=share))
-            results += [handle.result() for handle in flying]
-        finally:
-            for handle in flying:
-                handle.cancel()
+        results = sorted(self.driver.run(jobs, AT_ONCE), key=lambda result: result.index)
         return [checked(result) for result in results]
 
     def events(self, job: AnyJob) -> Generator[Event]:

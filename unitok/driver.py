@@ -320,40 +320,54 @@ class Driver:
             ValueError: the engine could never run the job's request.
             RuntimeError: the driver is closed, was forked, or has too many jobs already.
         """
-        self.check_open()
         self.engine.check(job.request)
-        if len(self._flights) + len(self._painting) + self._orders.qsize() >= MAX_OPEN:
+        return self._submit([job], share, stream)[0]
+
+    def _submit(
+        self, jobs: Sequence[Job[E, R]], share: Hashable | None, stream: bool = False
+    ) -> list[Handle[E, R]]:
+        """Hand in checked jobs that are to begin in the same step."""
+        self.check_open()
+        waiting = len(self._flights) + len(self._painting) + self._orders.qsize()
+        if waiting + len(jobs) > MAX_OPEN:
             raise RuntimeError(f"{MAX_OPEN:,} requests wait already: try again when some are done")
-        flight = Flight(job, share, stream)
-        handle = Handle(self, flight)
+        flights = [Flight(job, share, stream) for job in jobs]
+        handles = [Handle(self, flight) for flight in flights]
         try:
             self._start()
-            self._orders.put(("submit", flight))
-        except BaseException:  # Ctrl-C: whoever caught it may hold on to this frame's handle
-            handle.cancel()
+            self._orders.put(("submit", flights))
+        except BaseException:  # Ctrl-C: whoever caught it may hold on to this frame's handles
+            for handle in handles:
+                handle.cancel()
             raise
-        return handle
+        return handles
 
     def run(self, jobs: Iterable[Job[E, R]], in_flight: int) -> Generator[R]:
         """Results as they come. Jobs are taken lazily, a bounded number in flight.
 
-        A job that has a result already is not submitted.
+        A job that has a result already is not submitted. One that could never run fails alone.
         """
         source, share, numbers = iter(jobs), object(), count()
         flying: dict[int, Handle[E, R]] = {}
         ready: SimpleQueue[int] = SimpleQueue()
         try:
             while True:
-                while len(flying) < in_flight and (job := next(source, None)) is not None:
-                    if (result := job.result) is not None:
+                new: list[Job[E, R]] = []
+                while len(flying) + len(new) < in_flight:
+                    if (job := next(source, None)) is None:
+                        break
+                    if (result := self._known_result(job)) is not None:
                         yield result
-                        continue
+                    else:
+                        new.append(job)
+                for handle in self._submit(new, share) if new else ():
                     number = next(numbers)
-                    flying[number] = self.submit(job, share=share)
-                    flying[number].when_done(partial(ready.put, number))
+                    flying[number] = handle
+                    handle.when_done(partial(ready.put, number))
                 if not flying:
                     return
-                yield flying.pop(ready.get()).result()
+                for number in _all_of(ready):
+                    yield flying.pop(number).result()
         finally:
             for handle in flying.values():
                 handle.cancel()
@@ -380,17 +394,27 @@ class Driver:
                     more = False
                     continue
                 taking = asyncio.ensure_future(anext(jobs, None))
-                if (result := job.result) is not None:
+                if (result := self._known_result(job)) is not None:
                     yield result
                     continue
                 number = next(numbers)
-                flying[number] = self.submit(job, share=share)
+                (flying[number],) = self._submit([job], share)
                 flying[number].when_done(_from_thread(partial(ready.put_nowait, number)))
         finally:
             getting.cancel()
             taking.cancel()
             for handle in flying.values():
                 handle.cancel()
+
+    def _known_result(self, job: Job[E, R]) -> R | None:
+        """The result of a job that has one before it begins, as it can never run."""
+        if job.result is None:
+            self.check_open()
+            try:
+                self.engine.check(job.request)
+            except Exception as error:  # a plan is its caller's code
+                job.fail("error", one_line(error))
+        return job.result
 
     def cancel(self, flight: Flight[Any, Any]) -> None:
         """End a job at the next step; nothing if it has ended."""
@@ -491,7 +515,8 @@ class Driver:
     def _carry_out(self, what: str, about: Any) -> None:
         """Carry an order out; doing so twice does no harm."""
         if what == "submit":
-            self._take_off(about)
+            for flight in about:
+                self._take_off(flight)
         elif what == "cancel" and not about.done.done():
             self._fail(about, "abort", "it was cancelled")
         elif what == "idle":
@@ -577,6 +602,14 @@ class Driver:
         self._orders = SimpleQueue()
         self._starting = threading.Lock()
         self._thread = None
+
+
+def _all_of(queue: SimpleQueue[int]) -> Iterator[int]:
+    """What is in a queue, and at least one."""
+    yield queue.get()
+    with suppress(Empty):
+        while True:
+            yield queue.get_nowait()
 
 
 def _drive(driver_ref: weakref.ref[Driver], orders: SimpleQueue[Order]) -> None:

@@ -2,6 +2,8 @@
 
 import dataclasses
 import io
+import os
+import signal
 import threading
 import warnings
 from collections.abc import Iterator
@@ -15,13 +17,16 @@ from PIL import Image
 import unitok
 from tests.unitok.tiny import PATCHES, same, save_tiny, tiny_model
 from unitok import Caption, Draw, api
-from unitok.api import Model, parse_memory, split_words
+from unitok.api import Model
 from unitok.families.janus import Janus
+from unitok.jobs import DrawJob, split_words
+from unitok.loading import parse_memory
 from unitok.painting import Painter
 from unitok.prompt import Message
-from unitok_engine import Plan, Request
+from unitok_engine import EngineConfig, Plan, Request
 
 EOS = 2
+PATIENCE = 60  # seconds, for what takes none
 
 
 @pytest.fixture(scope="module")
@@ -39,15 +44,16 @@ def shared(folder: Path) -> Model:
 def model(shared: Model) -> Iterator[Model]:
     """Whatever a test did, nothing of it is left in the engine."""
     yield shared
-    shared.engine.step()
     assert_idle(shared)
 
 
 def assert_idle(model: Model) -> None:
-    stats = model.engine.stats
+    assert model.driver.wait_until_idle(PATIENCE)
+    stats = model.stats()
     assert (stats.running, stats.waiting) == (0, 0)
-    assert stats.free_blocks == model.engine.config.num_blocks
-    assert not model.engine.has_work and not model._jobs and not model.painter._waiting
+    assert stats.free_blocks == model.driver.engine.config.num_blocks
+    assert not model.driver.engine.has_work and not model.driver.painter._waiting
+    assert not model.driver._flights and not model.driver._painting
 
 
 def picture(seed: int = 0) -> Image.Image:
@@ -62,13 +68,13 @@ def janus_of(model: Model) -> Janus:
 
 def spy_on_requests(model: Model, monkeypatch: pytest.MonkeyPatch) -> list[Request]:
     seen: list[Request] = []
-    add = model.engine.add
+    add = model.driver.engine.add
 
-    def noting(request: Request) -> int:
+    def noting(request: Request, share: object = None) -> int:
         seen.append(request)
-        return add(request)
+        return add(request, share)
 
-    monkeypatch.setattr(model.engine, "add", noting)
+    monkeypatch.setattr(model.driver.engine, "add", noting)
     return seen
 
 
@@ -139,7 +145,6 @@ def test_a_stop_string_cuts_the_text_and_ends_the_request(model: Model):
     assert cut.text == whole.text[: whole.text.find(stop)].strip()
     assert cut.finish_reason == "stop"
     assert cut.completion_tokens < 40, "it did not write on"
-    model.engine.step()
     assert_idle(model)
     first = whole.text[2:4]
     several = model.caption(picture(), max_tokens=60, stop=["never there", stop, first])
@@ -301,11 +306,17 @@ def test_a_saved_png_tells_prompt_seed_and_model(model: Model, tmp_path: Path):
 
 
 @pytest.fixture(params=[False, True], ids=["between steps", "in a thread"])
-def either(request: pytest.FixtureRequest, model: Model, monkeypatch: pytest.MonkeyPatch) -> Model:
-    """The model, which paints between its steps or in a thread beside them."""
-    painter = Painter(model.family.model.device, background=request.param)
-    monkeypatch.setattr(model, "painter", painter)
-    return model
+def either(request: pytest.FixtureRequest, shared: Model) -> Iterator[Model]:
+    """A model that paints between its steps, or in a thread beside them."""
+    with beside(shared, background=request.param) as model:
+        yield model
+        assert_idle(model)
+
+
+def beside(shared: Model, background: bool) -> Model:
+    """Another model with the same weights."""
+    config = EngineConfig(memory=2**24, max_context=shared.family.max_context)
+    return Model(shared.family, config, Painter(shared.device, background=background))
 
 
 def spy_on_paint(model: Model, monkeypatch: pytest.MonkeyPatch) -> list[int]:
@@ -344,7 +355,7 @@ def test_a_picture_that_cannot_be_painted_fails_alone(
     either: Model, monkeypatch: pytest.MonkeyPatch
 ):
     marked: list[tuple[int, ...]] = []
-    feed, paint = api.DrawJob.feed, janus_of(either).paint
+    feed, paint = DrawJob.feed, janus_of(either).paint
 
     def noting(job, output):
         if output.finished and job.asked.prompt == "a cat":
@@ -356,7 +367,7 @@ def test_a_picture_that_cannot_be_painted_fails_alone(
             raise OSError("no\npaint left")
         return paint(ids)
 
-    monkeypatch.setattr(api.DrawJob, "feed", noting)
+    monkeypatch.setattr(DrawJob, "feed", noting)
     monkeypatch.setattr(either.family, "paint", fragile)
     with pytest.raises(RuntimeError, match=r"^no paint left$"):
         either.draw(["a dog", "a cat"])
@@ -373,52 +384,40 @@ def test_a_caller_that_leaves_leaves_nothing_to_paint(
     either: Model, monkeypatch: pytest.MonkeyPatch
 ):
     calls = spy_on_paint(either, monkeypatch)
-    monkeypatch.setattr(either.painter, "work", lambda: None)  # the pictures wait for ever
+    painter = either.driver.painter
+    monkeypatch.setattr(painter, "work", lambda: None)  # the pictures wait for ever
     results = either.run([Draw("a dog"), Draw("a cat"), Caption(picture(), max_tokens=30)])
     assert next(results).index == 2
-    assert len(either.painter._waiting) == 2
+    assert len(painter._waiting) == 2
     results.close()
-    assert not either.painter._waiting and calls == []
+    assert_idle(either)
+    assert not painter._waiting and calls == []
 
 
+def press_ctrl_c() -> None:
+    os.kill(os.getpid(), signal.SIGINT)
+
+
+@pytest.mark.parametrize("background", [False, True], ids=["between steps", "in a thread"])
 def test_ctrl_c_while_it_is_painted_leaves_nothing_behind(
-    model: Model, monkeypatch: pytest.MonkeyPatch
+    background: bool, shared: Model, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(model, "painter", Painter(model.family.model.device, background=False))
-
-    def interrupted(ids):
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(model.family, "paint", interrupted)
-        with pytest.raises(KeyboardInterrupt):
-            model.draw(["a dog", "a cat"])
-    assert_idle(model)
-
-
-def test_ctrl_c_while_it_waits_for_a_picture_leaves_nothing_behind(
-    model: Model, monkeypatch: pytest.MonkeyPatch
-):
-    painter = Painter(model.family.model.device, background=True)
-    monkeypatch.setattr(model, "painter", painter)
     go_on = threading.Event()
-    paint = janus_of(model).paint
+    paint = janus_of(shared).paint
 
     def slow(ids):
-        go_on.wait(60)
+        press_ctrl_c()
+        go_on.wait(PATIENCE)
         return paint(ids)
 
-    def interrupted(pictures):
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(model.family, "paint", slow)
-        patch.setattr(painter, "wait", interrupted)
-        with pytest.raises(KeyboardInterrupt):
-            model.draw(["a dog", "a cat"])
-    assert_idle(model)
-    go_on.set()
-    assert model.draw("a dog").finish_reason == "complete", "the thread goes on"
+    with beside(shared, background) as model:
+        with monkeypatch.context() as patch:
+            patch.setattr(model.family, "paint", slow)
+            with pytest.raises(KeyboardInterrupt):
+                model.draw(["a dog", "a cat"])
+            go_on.set()
+            assert_idle(model)
+        assert model.draw("a dog").finish_reason == "complete", "the thread goes on"
 
 
 # --- words the model never saw -------------------------------------------------------------------
@@ -530,21 +529,20 @@ def test_other_wrong_options_are_refused(model: Model):
 
 
 def test_of_a_list_with_one_wrong_item_nothing_is_started(model: Model):
-    forwards = model.engine.stats.forwards
+    forwards = model.stats().forwards
     with pytest.raises(FileNotFoundError, match=r"none\.png"):
         model.caption([picture(), "none.png"])
     with pytest.raises(ValueError, match="empty"):
         model.draw(["a dog", ""])
-    assert model.engine.stats.forwards == forwards
+    assert model.stats().forwards == forwards
     assert_idle(model)
 
 
 def test_of_a_list_with_one_too_large_for_the_pool_nothing_is_started(folder: Path):
     small = unitok.load(folder, device="cpu", memory=4 * 32 * 2**9)  # four blocks of 32 ids
-    assert small.engine.config.num_blocks == 4
+    assert small.driver.engine.config.num_blocks == 4
     with pytest.raises(ValueError, match="give the engine more memory"):
         small.draw(["a dog", "a dog " * 40])
-    small.engine.step()
     assert_idle(small)
     assert small.draw("a dog").finish_reason == "complete"
 
@@ -680,7 +678,6 @@ def test_what_never_fits_the_pool_is_an_error_of_its_own(folder: Path):
     told = {i: r.error for i, r in results.items() if r.error}
     assert told.keys() == {0, 2}
     assert all("give the engine more memory" in str(error) for error in told.values())
-    small.engine.step()
     assert_idle(small)
 
 
@@ -748,11 +745,10 @@ def test_errors_of_the_iterable_itself_pass_through(model: Model):
 
 
 def test_a_run_left_early_frees_its_blocks(model: Model):
-    results = model.run([Caption(picture(), max_tokens=i + 2) for i in range(6)])
+    results = model.run([Caption(picture(), max_tokens=i * 30 + 2) for i in range(6)])
     assert next(results).index == 0
-    assert model.engine.stats.running > 0
+    assert model.stats().running > 0
     results.close()
-    model.engine.step()
     assert_idle(model)
 
 
@@ -790,19 +786,18 @@ def test_two_threads_may_call_at_once(either: Model):
 
 
 def test_an_interrupted_call_leaves_nothing_behind(model: Model, monkeypatch: pytest.MonkeyPatch):
-    steps, step = [], model.engine.step
+    steps, step = [], model.driver.engine.step
 
     def interrupted():
         steps.append(1)
         if len(steps) == 3:
-            raise KeyboardInterrupt
+            press_ctrl_c()
         return step()
 
     with monkeypatch.context() as patch:
-        patch.setattr(model.engine, "step", interrupted)
+        patch.setattr(model.driver.engine, "step", interrupted)
         with pytest.raises(KeyboardInterrupt):
-            model.draw(["a dog", "a cat"])
-    model.engine.step()
+            model.draw(["a dog", "a cat"], n=20)
     assert_idle(model)
 
 

@@ -376,7 +376,7 @@ def test_what_fails_underway_fails_its_lines_alone(
     assert {o.line for o in outcomes.values() if o.status == "failed"} == sick
     assert all(told in str(outcomes[line].error) for line in sick)
     assert {r["line"] for r in results(tmp_path / "out")} == outcomes.keys() - sick
-    assert model.engine.stats.free_blocks == model.engine.config.num_blocks
+    assert model.stats().free_blocks == model.driver.engine.config.num_blocks
 
 
 def test_what_never_fits_the_pool_is_told_by_line(untrained_folder, source, tmp_path):
@@ -387,7 +387,7 @@ def test_what_never_fits_the_pool_is_told_by_line(untrained_folder, source, tmp_
     outcomes = {o.line: o for o in run_batch(model, source, tmp_path / "out", identity)}
     assert {line: o.status for line, o in outcomes.items()} == {1: "new", 2: "failed", 3: "new"}
     assert "give the engine more memory" in str(outcomes[2].error)
-    assert model.engine.stats.free_blocks == 8
+    assert model.stats().free_blocks == 8
 
 
 def test_a_batch_that_is_left_gives_its_blocks_back(untrained_folder, source, tmp_path):
@@ -395,9 +395,9 @@ def test_a_batch_that_is_left_gives_its_blocks_back(untrained_folder, source, tm
     outcomes = run_batch(model, source, tmp_path / "out", model_identity(untrained_folder))
     next(outcomes)
     outcomes.close()  # type: ignore[attr-defined]
-    model.engine.step()
-    assert model.engine.stats.free_blocks == model.engine.config.num_blocks
-    assert not model.engine.has_work and not model.painter._waiting
+    assert model.driver.wait_until_idle(60)
+    assert model.stats().free_blocks == model.driver.engine.config.num_blocks
+    assert not model.driver.engine.has_work and not model.driver.painter._waiting
 
 
 def test_a_line_that_failed_is_tried_again(batch, source, tmp_path):

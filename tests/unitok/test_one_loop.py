@@ -12,7 +12,7 @@ from unitok import Caption, Draw
 from unitok.api import Model
 from unitok.families.family import Defaults
 from unitok.families.janus import Janus, Preprocessor
-from unitok_engine import Engine, EngineConfig, Output
+from unitok_engine import EngineConfig, Output
 
 CAPTIONS = DRAWINGS = 8
 MAX_TOKENS = [3 + 4 * i for i in range(CAPTIONS)]  # 3 to 31 ids: shorter and longer than a drawing
@@ -60,10 +60,8 @@ class Witness:
 def tiny_api(max_batch_tokens: int) -> Model:
     template = tiny_template()
     defaults = Defaults(1.0, 0, 1.0, 3.0, "what is this?", "")
-    model = Model(Janus("tiny", tiny_model(), template, Preprocessor(64), defaults))
     config = EngineConfig(max_context=256, max_batch_tokens=max_batch_tokens)
-    model.engine = Engine(model.family.model, config)
-    return model
+    return Model(Janus("tiny", tiny_model(), template, Preprocessor(64), defaults), config)
 
 
 def mixed_requests() -> list[Caption | Draw]:
@@ -81,18 +79,19 @@ def test_captions_and_guided_drawings_share_every_forward(
 ):
     model = tiny_api(max_batch_tokens)
     witness = Witness(model.family.model, monkeypatch)
-    requests = [model._request(asked, 0)[0] for asked in mixed_requests()]
-    lines = {model.engine.add(request): len(request.branches) for request in requests}
+    engine = model.driver.engine  # stepped by hand: there is no thread before the first job
+    requests = [model.prepare.job(asked).request for asked in mixed_requests()]
+    lines = {engine.add(request): len(request.branches) for request in requests}
     assert sum(lines.values()) == CAPTIONS + 2 * DRAWINGS
 
     started: set[int] = set()  # requests that decode: they have emitted and not finished
     finished: dict[int, Output] = {}
     decode_steps = prefill_steps = 0
-    while model.engine.has_work:
-        before = model.engine.stats.forwards
+    while engine.has_work:
+        before = engine.stats.forwards
         decoding = set(started)
-        outputs = {output.request_id: output for output in model.engine.step()}
-        assert model.engine.stats.forwards == before + 1, "a step is one forward"
+        outputs = {output.request_id: output for output in engine.step()}
+        assert engine.stats.forwards == before + 1, "a step is one forward"
         step = witness.steps[-1]
         decode_rows = sum(lines[request_id] for request_id in decoding)
         assert decoding <= outputs.keys(), "every running request got its id"
@@ -114,7 +113,7 @@ def test_captions_and_guided_drawings_share_every_forward(
     assert {o.finish_reason for o in finished.values()} <= {"complete", "length", "stop"}
     longest = max(len(output.ids) for output in finished.values())
     forwards = len(witness.steps)
-    assert forwards == model.engine.runner.forwards == decode_steps + prefill_steps
+    assert forwards == engine.stats.forwards == decode_steps + prefill_steps
     assert forwards <= longest + prefill_steps
     prompt_ids = sum(len(branch.ids) for r in requests for branch in r.branches)
     assert prefill_steps <= -(-prompt_ids // max_batch_tokens) + len(requests)
@@ -148,7 +147,7 @@ def test_text_and_picture_ids_stand_in_the_same_forward(monkeypatch: pytest.Monk
     witness = Witness(model.family.model, monkeypatch)
     results = {r.index: r for r in model.run(mixed_requests())}
     assert len(results) == CAPTIONS + DRAWINGS
-    assert model.engine.runner.forwards == max(MAX_TOKENS) == len(witness.steps)
+    assert model.stats().forwards == max(MAX_TOKENS) == len(witness.steps)
     both = [a and b for a, b in zip(witness.has_text, witness.has_image, strict=True)]
     assert both[1:PATCHES] == [True] * (PATCHES - 1), "until the drawings are done"
     # Every line of decode is a row of one id: captions that are left, and two lines per drawing.
