@@ -32,6 +32,8 @@ from itertools import count
 from queue import Empty, SimpleQueue
 from typing import Any, Generic, Literal, Protocol, TypeVar
 
+import torch
+
 from unitok.painting import Painter
 from unitok.terminal import one_line
 from unitok_engine import Engine, Output, Request
@@ -288,9 +290,9 @@ class Driver:
     elsewhere only its `check`, `config` and `stats` are used.
     """
 
-    def __init__(self, engine: Engine, painter: Painter) -> None:
+    def __init__(self, engine: Engine, painter: Painter | None = None) -> None:
         self.engine = engine
-        self.painter = painter
+        self.painter = painter or Painter(torch.device("cpu"), background=False)
         # Neither signals nor garbage collection can break off a SimpleQueue's `put`.
         self._orders: SimpleQueue[Order] = SimpleQueue()
         self._order: Order | None = None  # the one that is being carried out
@@ -305,7 +307,7 @@ class Driver:
         self._closing = False
         self._thread: threading.Thread | None = None
         self._starting = threading.Lock()
-        painter.notify = _looker(self._orders)
+        self.painter.notify = _looker(self._orders)
         _drivers.add(self)
 
     def submit(
@@ -371,6 +373,13 @@ class Driver:
         finally:
             for handle in flying.values():
                 handle.cancel()
+
+    def complete(self, requests: Iterable[Request], in_flight: int = 1024) -> list[Output]:
+        """The finished outputs of bare requests, in their order, sample by sample."""
+        jobs = [TokenJob(request) for request in requests]
+        for _ in self.run(jobs, in_flight):
+            pass
+        return [output for job in jobs for output in job.result or ()]
 
     async def arun(self, jobs: AsyncIterator[Job[E, R]], in_flight: int) -> AsyncGenerator[R]:
         """`run`, for `async for`: results come while the next job is still awaited."""

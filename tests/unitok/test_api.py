@@ -515,13 +515,13 @@ def test_options_of_text_out_of_range_are_refused(model: Model, options: dict, m
 
 def test_other_wrong_options_are_refused(model: Model):
     with pytest.raises(TypeError, match="logprobs must be True or False, not 5"):
-        model.caption(picture(), logprobs=5)
+        model.caption(picture(), logprobs=5)  # type: ignore[call-overload]
     with pytest.raises(TypeError, match="branch_logprobs must be True or False, not 'yes'"):
-        model.draw("a dog", branch_logprobs="yes")
+        model.draw("a dog", branch_logprobs="yes")  # type: ignore[call-overload]
     with pytest.raises(ValueError, match="max_tokens must be at least 1"):
         model.caption(picture(), max_tokens=0)
     with pytest.raises(TypeError, match="guidence"):
-        model.draw("a dog", guidence=2.0)
+        model.draw("a dog", guidence=2.0)  # type: ignore[call-overload]
     with pytest.raises(TypeError, match="is text, not int"):
         model.draw(7)  # type: ignore[call-overload]
     with pytest.raises(TypeError, match="not NoneType"):
@@ -887,7 +887,7 @@ def test_what_raises_is_no_part_of_the_history(model: Model):
     with pytest.raises(ValueError, match="shorten it"):
         chat.send("dog " * 300)
     with pytest.raises(TypeError, match="n_samples"):
-        chat.draw("a dog", n_samples=2)
+        chat.draw("a dog", n_samples=2)  # type: ignore[call-arg]
     assert chat.messages == before
     assert chat.send("is there a dog?", max_tokens=2).completion_tokens == 2
 

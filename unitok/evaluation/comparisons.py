@@ -17,6 +17,7 @@ import torch
 from unitok.baselines.transformers_peer import JanusBatches, LlamaLoop
 from unitok.baselines.vllm_peer import VllmSteps
 from unitok.config import JANUS_PRO_1B
+from unitok.driver import Driver
 from unitok.evaluation import bench
 from unitok.evaluation.bench_report import Result, Throughput
 from unitok.model import UnifiedModel
@@ -180,10 +181,11 @@ def ragged(setting: Setting) -> Found:
     count, size = setting.either(64, 8), setting.either(16, 4)
     lengths = bench.geometric_lengths(count)
     requests = [bench.text(model, 16, length, seed) for seed, length in enumerate(lengths)]
-    engine = Engine(model, EngineConfig(memory=0.3, max_running=size, prefix_caching=False))
+    config = EngineConfig(memory=0.3, max_running=size, prefix_caching=False)
+    driver = Driver(Engine(model, config))
     theirs = setting.llama
     contenders = {
-        "ours": lambda: list(engine.run(requests)),
+        "ours": lambda: driver.complete(requests),
         "theirs": lambda: theirs.text_batches(requests, size),
     }
     seconds = bench.paired(contenders, setting.rounds(2), warm_up=0)
