@@ -86,10 +86,7 @@ class Engine:
         self._boxes: dict[int, deque[Output]] = {}  # request id -> outputs a caller waits for
         self._unclaimed: list[Output] = []
 
-    def is_alive(self, request_id):
-        return request_id in self._alive
-
-    def add(self, request: Request, share=None) -> int:
+    def add(self, request: Request) -> int:
         """Queue a request; its id. ValueError for one that could never run here."""
         self.check(request)
         request_id = next(self._request_ids)
