@@ -4,8 +4,7 @@ from collections import deque
 from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import count
-from queue import Empty, SimpleQueue
+from itertools import chain, count
 
 import torch
 
@@ -79,10 +78,13 @@ class Engine:
         )
         self.runner = Runner(model, self._cache, self.config.cuda_graphs)
         self._scheduler = Scheduler(self.config, self._pool)
-        self._orders: SimpleQueue[_Added | _Aborted] = SimpleQueue()
+        self._orders: deque[_Added | _Aborted] = deque()
         self._request_ids = count()
         self._arrivals = count()
-        self._alive: dict[int, list[Sequence]] = {}  # request id -> its unfinished sequences
+        self._alive: dict[int, list[Sequence]] = {}  # request id -> its sequences not ended
+        self._unplanned: dict[Sequence, None] = {}  # those of them that do not yet wait or run
+        self._untold: list[Output] = []  # not handed over yet
+        self._broken = False  # a step began and did not end
         self._boxes: dict[int, deque[Output]] = {}  # request id -> outputs a caller waits for
         self._unclaimed: list[Output] = []
 
@@ -95,7 +97,7 @@ class Engine:
             Sequence(request_id, sample, next(self._arrivals), request, features, self._id_ranges)
             for sample in range(request.n)
         )
-        self._orders.put(_Added(request_id, tuple(sequences)))
+        self._orders.append(_Added(request_id, tuple(sequences)))
         return request_id
 
     def check(self, request: Request) -> None:
@@ -124,12 +126,28 @@ class Engine:
 
     def abort(self, request_id: int) -> None:
         """End a request at the next step, with outputs "abort"; nothing if it has ended."""
-        self._orders.put(_Aborted(request_id))
+        self._orders.append(_Aborted(request_id))
 
     @property
     def has_work(self) -> bool:
         """Whether a step would do or report anything."""
-        return bool(self._alive or self._unclaimed or not self._orders.empty())
+        waits = self._alive or self._orders or self._untold or self._unclaimed
+        return bool(waits or self._broken)
+
+    def is_alive(self, request_id: int) -> bool:
+        """Whether outputs of a request are still to come from `step`.
+
+        A request that is not alive, and whose last outputs did not come, was lost to an interrupt
+        at the very moment of handing them over.
+        """
+        return (
+            request_id in self._alive
+            or any(output.request_id == request_id for output in self._untold)
+            or any(
+                isinstance(order, _Added) and order.request_id == request_id
+                for order in tuple(self._orders)
+            )
+        )
 
     @property
     def stats(self) -> EngineStats:
@@ -139,7 +157,7 @@ class Engine:
             prompt_ids=self._scheduler.prompt_ids,
             cached_ids=self._scheduler.cached_ids,
             running=len(self._scheduler.running),
-            waiting=len(self._scheduler.waiting),
+            waiting=len(self._scheduler.waiting) + len(self._unplanned),
             memory=self.config.memory,
             num_blocks=self.config.num_blocks,
             free_blocks=self._pool.free_count,
@@ -151,8 +169,11 @@ class Engine:
 
         Returns what each sequence newly emitted and how it ended, but for the requests that
         `run` and `stream` wait for: those get their outputs there. What the model raises is raised
-        here; all that ran is then computed again by the next step, unless it is aborted.
+        here, and so is an interrupt; the next step goes on from what was emitted, and also returns
+        the outputs that this one could not.
         """
+        if not self._boxes and not self._unclaimed:
+            return self._whole_step()
         self._pump()
         outputs, self._unclaimed = self._unclaimed, []
         return outputs
@@ -207,10 +228,10 @@ class Engine:
                 self.abort(request_id)
 
     @torch.inference_mode()
-    def _step(self) -> list[Output]:
+    def _step(self) -> None:
         batch, chunks = self._schedule()
         if batch is None:
-            return []
+            return
         logits = self.runner.run(batch)
         drawn = [
             draw(rows, group.id_range, [s.pick(rows.device) for s in group.sequences])
@@ -220,37 +241,37 @@ class Engine:
         self._scheduler.commit(chunks)
         if self._looks_ahead:
             self._ahead = lay_out_ahead(chunks, self.config.block_size)
-        return self._postprocess(batch, collect(drawn))
+        self._postprocess(batch, collect(drawn))
 
-    def _take_orders(self) -> list[Output]:
-        """Carry out what was queued by `add` and `abort`, in order."""
-        outputs = []
-        while True:
-            try:
-                order = self._orders.get_nowait()
-            except Empty:
-                return outputs
+    def _carry_out_orders(self) -> None:
+        """What `add` and `abort` queued, in order.
+
+        An order leaves the queue only when it has been carried out: twice does no harm.
+        """
+        while self._orders:
+            order = self._orders[0]
             if isinstance(order, _Added):
-                outputs += self._enqueue(order)
+                self._alive[order.request_id] = list(order.sequences)
+                self._unplanned.update(dict.fromkeys(order.sequences))
             else:
-                outputs += self._abort(order)
+                self._abort(order.request_id)
+            self._orders.popleft()
 
-    def _enqueue(self, order: _Added) -> list[Output]:
-        self._alive[order.request_id] = list(order.sequences)
-        outputs = []
-        for sequence in order.sequences:
-            self._scheduler.add(sequence)
-            self._advance(sequence)
+    def _abort(self, request_id: int) -> None:
+        for sequence in list(self._alive.get(request_id, ())):
+            sequence.finish_reason = sequence.finish_reason or "abort"
+            self._end(sequence)
+
+    def _plan(self) -> None:
+        """Ask the plans of new sequences what comes first, and let them wait for their turn."""
+        for sequence in list(self._unplanned):
+            if not sequence.finished:
+                self._advance(sequence)
             if sequence.finished:
-                outputs.append(self._end(sequence))
-        return outputs
-
-    def _abort(self, order: _Aborted) -> list[Output]:
-        outputs = []
-        for sequence in list(self._alive.get(order.request_id, ())):
-            sequence.finish_reason = "abort"
-            outputs.append(self._end(sequence))
-        return outputs
+                self._end(sequence)
+            else:
+                self._scheduler.add(sequence)
+                del self._unplanned[sequence]
 
     def _schedule(self) -> tuple[Batch | None, list[Chunk]]:
         """The next step's batch and its chunks, without sequences whose features failed."""
@@ -260,7 +281,8 @@ class Engine:
         compute_features(schedule.chunks, self._width)
         failed = dict.fromkeys(c.sequence for c in schedule.chunks if c.sequence.finished)
         chunks = [chunk for chunk in schedule.chunks if not chunk.sequence.finished]
-        self._deliver([self._end(sequence) for sequence in failed])
+        for sequence in failed:
+            self._end(sequence)
         ahead, self._ahead = self._ahead, None
         batch = build_batch(chunks, self.config.block_size, ahead) if chunks else None
         return batch, chunks
@@ -271,9 +293,8 @@ class Engine:
         id = torch.tensor([self._id_ranges[0].start], device=self._device)
         return self.runner.model.embed(id).shape[1]
 
-    def _postprocess(self, batch: Batch, choices: list[Choice]) -> list[Output]:
+    def _postprocess(self, batch: Batch, choices: list[Choice]) -> None:
         """Emit what was sampled, end what is done."""
-        outputs = []
         sequences = [sequence for group in batch.groups for sequence in group.sequences]
         for sequence, choice in zip(sequences, choices, strict=True):
             if choice.id is None:
@@ -281,8 +302,10 @@ class Engine:
             else:
                 sequence.emit(choice)
                 self._advance(sequence)
-            outputs.append(self._end(sequence) if sequence.finished else sequence.report())
-        return outputs
+            if sequence.finished:
+                self._end(sequence)
+            else:
+                self._tell(sequence)
 
     def _advance(self, sequence: Sequence) -> None:
         try:
@@ -290,13 +313,40 @@ class Engine:
         except Exception as error:  # a plan is its caller's code: only its own request fails
             sequence.fail(error)
 
-    def _end(self, sequence: Sequence) -> Output:
+    def _end(self, sequence: Sequence) -> None:
+        self._tell(sequence)  # first: what broke off after it is known to have ended
         self._scheduler.remove(sequence)
+        self._unplanned.pop(sequence, None)
         alive = self._alive[sequence.request_id]
         alive.remove(sequence)
         if not alive:
             del self._alive[sequence.request_id]
-        return sequence.report()
+
+    def _tell(self, sequence: Sequence) -> None:
+        output = sequence.report()
+        self._untold.append(output)
+        sequence.reported = len(output.ids)
+
+    def _rebuild(self) -> None:
+        """Begin anew, as a step may have broken off anywhere, from what is certain all the same.
+
+        That is what the sequences alive emitted, the queue of orders, and the outputs not handed
+        over. If this breaks off too, it is done again.
+        """
+        self._ahead = None
+        self._cache.reset()
+        self._scheduler.reset()
+        last = {(output.request_id, output.sample): output for output in self._untold}
+        alive: dict[int, list[Sequence]] = {}
+        for sequence in chain.from_iterable(self._alive.values()):
+            told = last.get((sequence.request_id, sequence.sample))
+            sequence.reported = len(told.ids) if told else sequence.reported
+            sequence.restart()
+            if told is None or not told.finished:
+                alive.setdefault(sequence.request_id, []).append(sequence)
+        self._alive = alive
+        self._unplanned = dict.fromkeys(chain.from_iterable(alive.values()))
+        self._broken = False
 
     def _subscribe(self, request: Request, box: deque[Output]) -> int:
         request_id = self.add(request)
@@ -310,12 +360,27 @@ class Engine:
             yield Output(request_id, index, (), (), prompt, "error", one_line(error))
 
     def _pump(self) -> None:
-        """One step; outputs go to those who wait for them, also if the model raises."""
-        self._deliver(self._take_orders())
+        """One step; outputs go to those who wait for them."""
+        self._deliver(self._whole_step())
+
+    def _whole_step(self) -> list[Output]:
+        """Orders, plans and the model; the outputs that are not handed over yet."""
+        if self._broken:
+            self._rebuild()
+        outputs: list[Output] = []
         try:
-            self._deliver(self._step())
+            self._broken = True
+            self._carry_out_orders()
+            self._plan()
+            self._step()
+            outputs, self._untold = self._untold, []
+            self._broken = False
+            return outputs
         except BaseException:
-            self._scheduler.preempt_all()
+            self._broken = True
+            if self._untold is not outputs:
+                self._untold[:0] = outputs
+            self._rebuild()
             raise
 
     def _deliver(self, outputs: list[Output]) -> None:

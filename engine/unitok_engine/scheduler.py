@@ -56,26 +56,31 @@ class Scheduler:
     def __init__(self, config: ResolvedConfig, pool: BlockPool) -> None:
         self.config = config
         self.pool = pool
-        self.waiting: list[Sequence] = []  # by arrival
-        self.running: list[Sequence] = []  # by arrival
         self.preemptions = 0
         self.prompt_ids = 0  # of all admissions; recomputed ones count again
         self.cached_ids = 0  # those among them that were found computed
+        self.reset()
+
+    def reset(self) -> None:
+        """Know no sequence and no computed block: a step that broke off may have left anything."""
+        self.waiting: list[Sequence] = []  # by arrival
+        self.running: list[Sequence] = []  # by arrival
         self._lines = 0  # running ones
         self._samples: dict[int, list[Sequence]] = {}  # request id -> its running sequences
         self._computing: dict[bytes, Sequence] = {}  # key -> the running one that will compute it
         self._copies: dict[int, int] = {}  # target block -> source block
         self._fresh: list[int] = []
+        self.pool.reset()
 
     def add(self, sequence: Sequence) -> None:
         insort(self.waiting, sequence, key=_arrival)
 
     def remove(self, sequence: Sequence) -> None:
-        """Take a finished or failed sequence out and free its blocks."""
+        """Take a finished or failed sequence out, if it was added, and free its blocks."""
         if sequence.running:
             # What failed may have left K/V that would make others fail.
             self._retire(sequence, forget=sequence.finish_reason == "error")
-        else:
+        elif sequence in self.waiting:
             self.waiting.remove(sequence)
 
     def schedule(self) -> Schedule:
@@ -88,12 +93,6 @@ class Scheduler:
         fresh = tuple(self._fresh)
         self._copies, self._fresh = {}, []
         return Schedule(copies, fresh, tuple(chunks))
-
-    def preempt_all(self) -> None:
-        """Compute all that runs again: a step that broke off may have left anything in its K/V."""
-        for sequence in list(self.running):
-            self._preempt(sequence, forget=True)
-        self._copies, self._fresh = {}, []
 
     def commit(self, chunks: Seq[Chunk]) -> None:
         """Note that chunks have run: their ids are cached, and blocks now full can be found."""
@@ -290,8 +289,8 @@ class Scheduler:
             line.blocks += blocks
             self._fresh += blocks
 
-    def _preempt(self, sequence: Sequence, forget: bool = False) -> None:
-        self._retire(sequence, forget)
+    def _preempt(self, sequence: Sequence) -> None:
+        self._retire(sequence)
         sequence.forget()
         self.preemptions += 1
         self.add(sequence)

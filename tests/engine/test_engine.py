@@ -143,9 +143,9 @@ def test_a_preempted_request_emits_before_it_is_preempted_again(num_blocks: int,
     lengths: dict[object, list[int]] = {}
     preempt = machine._scheduler._preempt
 
-    def watched(sequence, forget=False):
+    def watched(sequence):
         lengths.setdefault(sequence, []).append(len(sequence.emitted))
-        preempt(sequence, forget)
+        preempt(sequence)
 
     machine._scheduler._preempt = watched
     finish(machine, [caption(seed, max_tokens=40, stop_ids=()) for seed in range(6)])

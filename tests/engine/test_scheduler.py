@@ -156,8 +156,11 @@ class SchedulerMachine(RuleBasedStateMachine):
         for chunk in schedule.chunks:
             for index in range(chunk.start, chunk.stop):
                 self.memory[chunk.line.blocks[index // BLOCK]][index % BLOCK] = None
-        self.scheduler.preempt_all()
+        self.scheduler.reset()
         assert self.pool.free_count == self.pool.num_blocks
+        for sequence in self.alive:
+            sequence.restart()
+            self.scheduler.add(sequence)
 
     def move(self, schedule: Schedule) -> None:
         """Copies first, all from blocks as the last step left them, then clearing."""
