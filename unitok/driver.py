@@ -541,7 +541,7 @@ class Driver:
             self._fail(flight, "abort", CLOSED)
             return
         try:
-            request_id = self.engine.add(flight.job.request, flight.share)
+            request_id = self.engine.add(flight.job.request)
         except Exception as error:  # a plan is its caller's code
             self._fail(flight, "error", one_line(error))
         else:
