@@ -626,17 +626,24 @@ def _drive(driver_ref: weakref.ref[Driver], orders: SimpleQueue[Order]) -> None:
     while (driver := driver_ref()) is not None:
         try:
             busy = driver.turn()
+            if not busy and driver.rest():
+                return
         except BaseException as error:
-            driver.note_failure(error)
-            busy = True
-        if busy:
+            _note(driver, error)
             continue
-        if driver.rest():
-            return
-        del driver
-        order = orders.get()
-        if (driver := driver_ref()) is not None:
-            driver.wake(order)
+        if not busy:
+            del driver
+            order = orders.get()
+            if (driver := driver_ref()) is not None:
+                driver.wake(order)
+
+
+def _note(driver: Driver, error: BaseException) -> None:
+    """Let nothing end the thread, on which all callers wait."""
+    try:
+        driver.note_failure(error)
+    except BaseException:
+        logger.exception("what a failed step left could not be put in order")
 
 
 def _looker(orders: SimpleQueue[Order]) -> Callable[[], None]:
