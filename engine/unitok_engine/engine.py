@@ -10,6 +10,7 @@ import torch
 
 from unitok_engine.batch import Batch, DecodesAhead, build_batch, lay_out_ahead
 from unitok_engine.block_pool import BlockPool
+from unitok_engine.caution import Caution, rows_of
 from unitok_engine.config import EngineConfig
 from unitok_engine.features import FeatureStore, compute_features
 from unitok_engine.kv_cache import KVCache
@@ -85,6 +86,9 @@ class Engine:
         self._unplanned: dict[Sequence, None] = {}  # those of them that do not yet wait or run
         self._untold: list[Output] = []  # not handed over yet
         self._broken = False  # a step began and did not end
+        self._chunks: tuple[Chunk, ...] = ()  # what this step runs
+        self._caution = Caution(self.config.max_batch_tokens + self.config.max_running)
+        self._out_of_memory = False  # the last step that raised was
         self._boxes: dict[int, deque[Output]] = {}  # request id -> outputs a caller waits for
         self._unclaimed: list[Output] = []
 
@@ -275,7 +279,8 @@ class Engine:
 
     def _schedule(self) -> tuple[Batch | None, list[Chunk]]:
         """The next step's batch and its chunks, without sequences whose features failed."""
-        schedule = self._scheduler.schedule()
+        schedule = self._scheduler.schedule(self._caution.limit, self._caution.suspects)
+        self._chunks = schedule.chunks
         self._cache.copy(schedule.copies)
         self._cache.clear(schedule.fresh)
         compute_features(schedule.chunks, self._width)
@@ -306,6 +311,7 @@ class Engine:
                 self._end(sequence)
             else:
                 self._tell(sequence)
+        self._caution.passed(sequences)
 
     def _advance(self, sequence: Sequence) -> None:
         try:
@@ -348,6 +354,25 @@ class Engine:
         self._unplanned = dict.fromkeys(chain.from_iterable(alive.values()))
         self._broken = False
 
+    def _be_cautious(self, error: Exception) -> None:
+        """After a step that raised: run less in the next ones, and end whose fault it must be."""
+        self._out_of_memory = isinstance(error, MemoryError | torch.OutOfMemoryError)
+        culprit = self._caution.failed(self._chunks)
+        if culprit is None:
+            return
+        kind = "out of memory" if self._out_of_memory else type(error).__name__
+        reason = f"{kind} in a step of {rows_of(self._chunks)} rows: {error}"
+        for sequence in self._alive.get(culprit.request_id, ()):
+            # Samples that have emitted the same would run the same ids.
+            if sequence.emitted == culprit.emitted and not sequence.finished:
+                sequence.fail(reason)
+
+    def _free_memory(self) -> None:
+        """Give back what a step that ran out of memory left unused, now that its error is gone."""
+        if self._out_of_memory and self._device.type == "cuda":
+            torch.cuda.empty_cache()
+        self._out_of_memory = False
+
     def _subscribe(self, request: Request, box: deque[Output]) -> int:
         request_id = self.add(request)
         self._boxes[request_id] = box
@@ -370,17 +395,21 @@ class Engine:
         outputs: list[Output] = []
         try:
             self._broken = True
+            self._chunks = ()
+            self._free_memory()
             self._carry_out_orders()
             self._plan()
             self._step()
             outputs, self._untold = self._untold, []
             self._broken = False
             return outputs
-        except BaseException:
+        except BaseException as error:
             self._broken = True
             if self._untold is not outputs:
                 self._untold[:0] = outputs
             self._rebuild()
+            if isinstance(error, Exception):
+                self._be_cautious(error)
             raise
 
     def _deliver(self, outputs: list[Output]) -> None:

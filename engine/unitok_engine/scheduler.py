@@ -1,6 +1,7 @@
 """Which ids run in the next step: decode rows first, then prefill, under a token budget."""
 
 from bisect import insort
+from collections.abc import Iterable
 from collections.abc import Sequence as Seq
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -83,12 +84,22 @@ class Scheduler:
         elif sequence in self.waiting:
             self.waiting.remove(sequence)
 
-    def schedule(self) -> Schedule:
-        """The next step: a run of every decoding line, then prefill."""
+    def schedule(self, limit: int | None = None, suspects: Seq[Sequence] = ()) -> Schedule:
+        """The next step: a run of every decoding line, then prefill.
+
+        limit: to so many ids in all, after steps that raised; `suspects`, the sequences to try
+        again, come first then.
+        """
         if self.config.preempt_every_step:
             for sequence in [s for s in self.running if s.decoding]:
                 self._preempt(sequence)
-        chunks = self._decode() + self._prefill()
+        decoding = self._grown()
+        prefilling = [sequence for sequence in self.running if not sequence.decoding]
+        if limit is None:
+            chunks = [chunk for sequence in decoding for chunk in _all_pending(sequence)]
+            chunks += self._fill(prefilling, self.config.max_batch_tokens)
+        else:
+            chunks = self._fill(dict.fromkeys([*suspects, *decoding, *prefilling]), limit)
         copies = tuple((source, target) for target, source in self._copies.items())
         fresh = tuple(self._fresh)
         self._copies, self._fresh = {}, []
@@ -109,28 +120,28 @@ class Scheduler:
             if self._computing.get(key) is sequence:
                 del self._computing[key]
 
-    def _decode(self) -> list[Chunk]:
-        chunks = []
-        for sequence in list(self.running):
-            # An older sequence's growth may have preempted it: then it no longer decodes.
-            if sequence.decoding and self._grow(sequence):
-                chunks += _all_pending(sequence)
-        return chunks
+    def _grown(self) -> list[Sequence]:
+        """The sequences that decode, each with room for its pending ids."""
+        # An older sequence's growth may have preempted one: then it no longer decodes.
+        return [s for s in list(self.running) if s.decoding and self._grow(s)]
 
-    def _prefill(self) -> list[Chunk]:
+    def _fill(self, sequences: Iterable[Sequence], budget: int) -> list[Chunk]:
+        """Chunks of these sequences, then of others that are admitted, as the budget allows."""
         chunks: list[Chunk] = []
-        budget = self.config.max_batch_tokens
-        for sequence in [s for s in self.running if not s.decoding]:
-            part = self._prefill_chunks(sequence, budget, first=not chunks)
-            budget -= sum(chunk.length for chunk in part)
-            chunks += part
+        for sequence in sequences:
+            if budget <= 0:
+                return chunks
+            if sequence.running or self._begins(sequence):
+                part = self._chunks(sequence, budget, first=not chunks)
+                budget -= sum(chunk.length for chunk in part)
+                chunks += part
         while budget > 0 and (sequence := self._admit()):
-            part = self._prefill_chunks(sequence, budget, first=not chunks)
+            part = self._chunks(sequence, budget, first=not chunks)
             budget -= sum(chunk.length for chunk in part)
             chunks += part
         return chunks
 
-    def _prefill_chunks(self, sequence: Sequence, budget: int, first: bool) -> list[Chunk]:
+    def _chunks(self, sequence: Sequence, budget: int, first: bool) -> list[Chunk]:
         """Chunks within the budget, such that the last ones of all lines land in one step.
 
         The first sequence in a step may always take one id per line, whatever the budget.
@@ -149,18 +160,23 @@ class Scheduler:
 
     def _admit(self) -> Sequence | None:
         """Move the oldest waiting sequence that need not wait to the running ones, if it fits."""
-        for place, sequence in enumerate(self.waiting):
+        for sequence in self.waiting:
             if self._lines + len(sequence.lines) > self.config.max_running:
                 return None
-            if self._would_repeat(sequence):
-                continue
-            prefixes = [self._prefix(sequence, i) for i in range(len(sequence.lines))]
-            if not self._fits(sequence, prefixes):
-                return None
-            del self.waiting[place]
-            self._begin(sequence, prefixes)
-            return sequence
+            if not self._would_repeat(sequence):
+                return sequence if self._begins(sequence) else None
         return None
+
+    def _begins(self, sequence: Sequence) -> bool:
+        """Move a waiting sequence to the running ones, if it fits."""
+        if self._lines + len(sequence.lines) > self.config.max_running:
+            return False
+        prefixes = [self._prefix(sequence, i) for i in range(len(sequence.lines))]
+        if not self._fits(sequence, prefixes):
+            return False
+        self.waiting.remove(sequence)
+        self._begin(sequence, prefixes)
+        return True
 
     def _begin(self, sequence: Sequence, prefixes: Seq[_Prefix]) -> None:
         # All that is found is taken before anything is allocated, which could evict it.
