@@ -27,7 +27,9 @@ class OneOrMany(Protocol[P, X_in, R]):
     @overload
     def __call__(self, thing: X_in, /, *args: P.args, **options: P.kwargs) -> R: ...
     @overload
-    def __call__(self, things: Sequence[X_in], /, *args: P.args, **options: P.kwargs) -> list[R]: ...
+    def __call__(
+        self, things: Sequence[X_in], /, *args: P.args, **options: P.kwargs
+    ) -> list[R]: ...
 
 
 class OneOrManyAsync(Protocol[P, X_in, R]):
