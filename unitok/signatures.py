@@ -8,7 +8,7 @@ no option is declared twice.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from functools import wraps
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, get_type_hints, overload
 
@@ -17,29 +17,40 @@ from unitok.requests import options_of
 P = ParamSpec("P")
 X = TypeVar("X")
 X_in = TypeVar("X_in", contravariant=True)
+X_out = TypeVar("X_out", covariant=True)
 R = TypeVar("R")
 R_out = TypeVar("R_out", covariant=True)
 
 
-class OneOrMany(Protocol[P, X, R]):
+class ListOf(Protocol[X_out]):
+    """A list, to be read: unlike `list[X]` for type checkers, of any one kind of X as well.
+
+    Texts, tuples and arrays have no such `sort`.
+    """
+
+    def __iter__(self) -> Iterator[X_out]: ...
+    def sort(self, *, key: Callable[[Any], Any], reverse: bool = False) -> None: ...
+
+
+class OneOrMany(Protocol[P, X_in, R]):
     """For one thing one result; for a list of them a list of results, in its order."""
 
     @overload
-    def __call__(self, thing: X, /, *args: P.args, **options: P.kwargs) -> R: ...
+    def __call__(self, thing: X_in, /, *args: P.args, **options: P.kwargs) -> R: ...
     @overload
     def __call__(
-        self, things: list[X] | tuple[X, ...], /, *args: P.args, **options: P.kwargs
+        self, things: ListOf[X_in] | tuple[X_in, ...], /, *args: P.args, **options: P.kwargs
     ) -> list[R]: ...
 
 
-class OneOrManyAsync(Protocol[P, X, R]):
+class OneOrManyAsync(Protocol[P, X_in, R]):
     """As `OneOrMany`, to be awaited."""
 
     @overload
-    def __call__(self, thing: X, /, *args: P.args, **options: P.kwargs) -> Awaitable[R]: ...
+    def __call__(self, thing: X_in, /, *args: P.args, **options: P.kwargs) -> Awaitable[R]: ...
     @overload
     def __call__(
-        self, things: list[X] | tuple[X, ...], /, *args: P.args, **options: P.kwargs
+        self, things: ListOf[X_in] | tuple[X_in, ...], /, *args: P.args, **options: P.kwargs
     ) -> Awaitable[list[R]]: ...
 
 
