@@ -3,6 +3,8 @@
 It knows ids, plans and a model given by argument; it knows no text and no picture.
 """
 
+from logging import NullHandler, getLogger
+
 from unitok_engine.config import EngineConfig, KVShape
 from unitok_engine.engine import Engine, EngineStats
 from unitok_engine.kv_cache import CacheView, KVCache
@@ -21,6 +23,8 @@ from unitok_engine.request import (
     Stop,
 )
 from unitok_engine.runner import Model
+
+getLogger(__name__).addHandler(NullHandler())
 
 __all__ = [
     "Allow",
