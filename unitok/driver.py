@@ -82,11 +82,11 @@ class Job(Protocol[E, R_co]):
         ...
 
     def news(self) -> list[E]:
-        """What is new since this was last asked, for a caller that streams."""
+        """What is new since this was last asked; it is asked after each `feed`, or never."""
         ...
 
-    def merge(self, last: E, new: E) -> E | None:
-        """One event for two that follow each other; None if both are needed."""
+    def merge(self, unread: E, new: E) -> E | None:
+        """One event in place of one that is not read yet and a new one; None if both are needed."""
         ...
 
     def fail(self, reason: FailReason, error: str) -> None:
@@ -101,28 +101,29 @@ class TokenJob:
 
     def __init__(self, request: Request) -> None:
         self.request = request
-        self.result: list[Output] | None = None
         self._finished: dict[int, Output] = {}
-        self._news: list[Output] = []
+        self._news: dict[int, Output] = {}
 
     @property
     def ended(self) -> bool:
-        return self.result is not None
+        return len(self._finished) == self.request.n
+
+    @property
+    def result(self) -> list[Output] | None:
+        return [self._finished[i] for i in range(self.request.n)] if self.ended else None
 
     def feed(self, output: Output) -> None:
-        self._news.append(output)
+        self._news[output.sample] = output
         if output.finished:
             self._finished[output.sample] = output
-            if len(self._finished) == self.request.n:
-                self.result = [self._finished[sample] for sample in range(self.request.n)]
 
     def news(self) -> list[Output]:
-        news, self._news = self._news, []
-        return news
+        news, self._news = self._news, {}
+        return list(news.values())
 
-    def merge(self, last: Output, new: Output) -> Output | None:
-        same = last.sample == new.sample
-        return replace(new, new_ids=last.new_ids + new.new_ids) if same else None
+    def merge(self, unread: Output, new: Output) -> Output | None:
+        same = unread.sample == new.sample
+        return replace(new, new_ids=unread.new_ids + new.new_ids) if same else None
 
     def fail(self, reason: FailReason, error: str) -> None:
         prompt = len(self.request.branches[0].ids)
@@ -149,12 +150,16 @@ class Flight(Generic[E, R]):
             return
         with self._lock:
             for event in self.job.news():
-                merged = self.job.merge(self._events[-1], event) if self._events else None
-                if merged is None:
-                    self._events.append(event)
-                else:
-                    self._events[-1] = merged
+                self._add(event)
         self._wake()
+
+    def _add(self, event: E) -> None:
+        for place in range(len(self._events) - 1, -1, -1):
+            merged = self.job.merge(self._events[place], event)
+            if merged is not None:
+                self._events[place] = merged
+                return
+        self._events.append(event)
 
     def finish(self) -> None:
         """Hand the job's result over. Doing it twice does no harm."""

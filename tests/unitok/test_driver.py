@@ -160,6 +160,14 @@ def test_what_nobody_reads_is_merged_and_nothing_is_missed(driver: Driver):
     assert list(handle) == [], "it was read"
 
 
+def test_of_several_samples_the_unread_events_are_one_each(driver: Driver):
+    handle = driver.submit(TokenJob(drawing(3, length=40, n=5)), stream=True)
+    outputs = handle.result(PATIENCE)
+    assert len(handle._flight._events) == 5
+    events = list(handle)
+    assert [pieces(events, sample) for sample in range(5)] == ids(outputs)
+
+
 def test_a_job_without_a_stream_has_no_events(driver: Driver):
     handle = driver.submit(TokenJob(caption(1)))
     with pytest.raises(ValueError, match="stream=True"):
