@@ -1,7 +1,7 @@
 """The engine: add, step, run, stream, abort."""
 
 from collections import deque
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Hashable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain, count
@@ -92,15 +92,20 @@ class Engine:
         self._boxes: dict[int, deque[Output]] = {}  # request id -> outputs a caller waits for
         self._unclaimed: list[Output] = []
 
-    def add(self, request: Request) -> int:
-        """Queue a request; its id. ValueError for one that could never run here."""
+    def add(self, request: Request, share: Hashable | None = None) -> int:
+        """Queue a request; its id. ValueError for one that could never run here.
+
+        Requests of one share together get as much of the engine as those of any other share; None
+        is a share of the request's own.
+        """
         self.check(request)
+        hash(share)  # TypeError here, for what has no hash
         request_id = next(self._request_ids)
-        features = FeatureStore()
-        sequences = (
-            Sequence(request_id, sample, next(self._arrivals), request, features, self._id_ranges)
+        common = (request, FeatureStore(), self._id_ranges, share)
+        sequences = [
+            Sequence(request_id, sample, next(self._arrivals), *common)
             for sample in range(request.n)
-        )
+        ]
         self._orders.append(_Added(request_id, tuple(sequences)))
         return request_id
 

@@ -1,6 +1,6 @@
 """One sample of a request in flight: its lines, what it emitted, and how it ended."""
 
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable
 from dataclasses import dataclass, field
 from operator import index
 
@@ -50,10 +50,13 @@ class Sequence:
         request: Request,
         features: FeatureStore,
         id_ranges: Iterable[IdRange],
+        share: Hashable = None,
     ) -> None:
         self.request_id = request_id
         self.sample = sample
         self.arrival = arrival
+        # What no caller can give: a share of the request's own.
+        self.share = (Sequence, request_id) if share is None else share
         self.request = request
         self.features = features
         self.id_ranges = id_ranges  # of the model's heads: all that may be emitted

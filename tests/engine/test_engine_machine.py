@@ -118,9 +118,9 @@ class EngineMachine(RuleBasedStateMachine):
         self.outputs: list[Output] = []
         self.raised = 0  # steps
 
-    @rule(request=REQUESTS)
-    def add(self, request: Request) -> None:
-        self.requests[self.engine.add(request)] = request
+    @rule(request=REQUESTS, share=st.sampled_from([None, None, "a", "b"]))
+    def add(self, request: Request, share: str | None) -> None:
+        self.requests[self.engine.add(request, share)] = request
 
     @rule(request=BAD_REQUESTS)
     def add_bad(self, request: Request) -> None:

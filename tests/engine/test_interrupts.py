@@ -16,9 +16,11 @@ from tests.engine.tiny import TinyModel, caption, drawing, engine, finished_ids
 from unitok_engine import Engine, Features, Output, Request, Sampling
 
 MODEL = TinyModel()
-TRACED = ("engine", "scheduler", "sequence", "block_pool", "batch", "features", "sampler")
+TRACED = (
+    *("engine", "scheduler", "waiting", "caution", "sequence"),
+    *("block_pool", "batch", "features", "sampler"),
+)
 FILES = {str(Path(unitok_engine.__file__).with_name(f"{name}.py")) for name in TRACED}
-PLACES = 500
 
 
 def broken(seed: int) -> Request:
@@ -39,6 +41,7 @@ REQUESTS = [
     drawing(3, length=6),  # aborted
 ]
 BROKEN, DROPPED = 3, len(REQUESTS) - 1
+CROWD = (0, 1, 4)  # of one share
 ALONE = [finished_ids(engine(MODEL), [request]) for request in REQUESTS]
 
 
@@ -60,7 +63,8 @@ class Caller:
         raise AssertionError("interrupted again and again")
 
     def add(self, place: int) -> None:
-        self.ids[self.call(lambda: self.machine.add(REQUESTS[place]))] = place
+        share = "crowd" if place in CROWD else None
+        self.ids[self.call(lambda: self.machine.add(REQUESTS[place], share))] = place
 
     def step(self) -> None:
         self.outputs += self.call(self.machine.step)
@@ -115,9 +119,8 @@ def check_final(place: int, output: Output, ids: tuple[int, ...]) -> None:
         assert (logprobs is None) != wanted and (logprobs is None or len(logprobs) == len(ids))
 
 
-def small() -> Engine:
-    """So few blocks that text is preempted as it grows."""
-    return engine(MODEL, num_blocks=10, max_batch_tokens=40)
+LEFT_OUT = 4  # every so many lines; they were all tried, but it takes long
+Line = tuple[str, int]  # its function and number
 
 
 class Tracer:
@@ -141,15 +144,15 @@ class Tracer:
         return self._line
 
 
-def lines_of(work: Callable[[], None]) -> list[tuple[str, int]]:
-    """Each line run, in order: its function and number."""
-    lines: list[tuple[str, int]] = []
+def lines_of(work: Callable[[], object]) -> list[Line]:
+    """Each line run, in order."""
+    lines: list[Line] = []
     with Tracer(lambda frame: lines.append((frame.f_code.co_qualname, frame.f_lineno))):
         work()
     return lines
 
 
-def interrupted(work: Callable[[], None], place: int) -> None:
+def interrupted(work: Callable[[], object], place: int) -> None:
     """Run with a KeyboardInterrupt before the line at `place`; once raised, nothing is traced."""
     left = place
 
@@ -163,31 +166,55 @@ def interrupted(work: Callable[[], None], place: int) -> None:
         work()
 
 
-def places_of(lines: Sequence[tuple[str, int]]) -> list[int]:
-    """Some occurrence of every line, and as many more as make PLACES."""
-    occurrences: dict[tuple[str, int], list[int]] = {}
+def small() -> Engine:
+    """So few blocks that text is preempted as it grows."""
+    return engine(MODEL, num_blocks=10, max_batch_tokens=40)
+
+
+def swapping() -> Engine:
+    """So few blocks that a sequence of the crowd makes room for another request."""
+    return engine(MODEL, num_blocks=11, max_batch_tokens=40)
+
+
+def cautious() -> Engine:
+    """As after a step that raised."""
+    machine = swapping()
+    machine._caution.limit = 9
+    return machine
+
+
+def chosen_places(lines: Sequence[Line], known: set[Line]) -> list[int]:
+    """Some occurrence of most lines that are not known, now early, now late."""
+    occurrences: dict[Line, list[int]] = {}
     for place, line in enumerate(lines):
-        occurrences.setdefault(line, []).append(place)
-    chosen = {places[hash(line[1]) % len(places)] for line, places in occurrences.items()}
-    more = max(PLACES - len(chosen), 1)
-    return sorted(chosen | set(range(0, len(lines), len(lines) // (2 * more))))
+        if line not in known:
+            occurrences.setdefault(line, []).append(place)
+    return [
+        places[line[1] % len(places)]
+        for index, (line, places) in enumerate(occurrences.items())
+        if index % LEFT_OUT
+    ]
 
 
 def test_an_interrupt_at_any_line_loses_nothing():
-    for _ in range(2):  # what is made once is made by the first
-        undisturbed = Caller(small())
-        lines = lines_of(undisturbed.work)
-        undisturbed.check()
-        assert undisturbed.machine.stats.preemptions > 0
-    places = places_of(lines)
-    assert len(places) >= PLACES
-    interrupts = 0
-    for place in places:
-        caller = Caller(small())
-        interrupted(caller.work, place)
-        caller.check()
-        interrupts += caller.interrupts
-    assert interrupts == len(places)
+    known: set[Line] = set()
+    count = 0
+    for make in (small, swapping, cautious):
+        for _ in range(2):  # what is made once is made by the first
+            undisturbed = Caller(make())
+            lines = lines_of(undisturbed.work)
+            undisturbed.check()
+            assert undisturbed.machine.stats.preemptions > 0 or make is cautious
+        for place in chosen_places(lines, known):
+            caller = Caller(make())
+            interrupted(caller.work, place)
+            caller.check()
+            assert caller.interrupts == 1
+            count += 1
+        known |= set(lines)
+    assert count >= 500
+    names = {name.removeprefix("Scheduler.") for name, _ in known}
+    assert {"_displace", "_make_room", "_victim_of_growth"} <= names
 
 
 def half_done() -> Caller:
