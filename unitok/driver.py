@@ -546,7 +546,7 @@ class Driver:
             self._fail(flight, "abort", CLOSED)
             return
         try:
-            request_id = self.engine.add(flight.job.request)
+            request_id = self.engine.add(flight.job.request, flight.share)
         except Exception as error:  # a plan is its caller's code
             self._fail(flight, "error", one_line(error))
         else:
@@ -605,10 +605,10 @@ class Driver:
             self._fail(flight, reason, error)
 
     def _land(self, flight: Flight[Any, Any]) -> None:
+        flight.finish()  # first: what is broken off here is found again
         if flight.request_id is not None:
             self._flights.pop(flight.request_id, None)
             self._painting.pop(flight.request_id, None)
-        flight.finish()
 
     def forked(self) -> None:
         """In a forked child there is no thread, and locks may be held for ever."""

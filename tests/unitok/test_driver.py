@@ -19,7 +19,7 @@ from unitok import driver as driver_module
 from unitok.driver import Driver, Handle, TokenJob
 from unitok_engine import Allow, CacheView, Output, Request
 
-PATIENCE = 60  # seconds, for what takes none
+PATIENCE = 20  # seconds, for what takes none
 MIXED = [caption(1), drawing(2, n=2), caption(3, max_tokens=20), drawing(4)]
 
 

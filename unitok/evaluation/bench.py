@@ -172,25 +172,22 @@ class DecodeSteps:
         waiting = {self.engine.add(request) for request in requests}
         while waiting:
             waiting -= {output.request_id for output in self.engine.step()}
-        shortened.skips = False
+        shortened.whole()
 
     def __call__(self) -> list[Output]:
         return self.engine.step()
 
 
 class _Shortened:
-    """A model that fills contexts with a constant as long as it `skips` its work."""
+    """A model that fills contexts with a constant, until it is `whole`."""
 
     def __init__(self, model: UnifiedModel) -> None:
-        self.model = model
+        self._model = model
         self.kv_shape, self.dtype, self.device = model.kv_shape, model.dtype, model.device
         self.id_ranges = model.id_ranges
         self.embed = model.embed
-        self.skips = True
 
     def forward(self, hidden: Tensor, positions: Tensor, cache: CacheView) -> Tensor:
-        if not self.skips:
-            return self.model.forward(hidden, positions, cache)
         shape = self.kv_shape
         constant = hidden.new_full((len(hidden), shape.kv_heads, shape.head_dim), 0.01)
         for layer in range(shape.layers):
@@ -198,9 +195,11 @@ class _Shortened:
         return hidden
 
     def logits(self, hidden: Tensor, id_range: IdRange) -> Tensor:
-        if self.skips:
-            return hidden.new_zeros(1, 1).expand(len(hidden), id_range.size)
-        return self.model.logits(hidden, id_range)
+        return hidden.new_zeros(1, 1).expand(len(hidden), id_range.size)
+
+    def whole(self) -> None:
+        """From here on it is the model itself."""
+        self.forward, self.logits = self._model.forward, self._model.logits
 
 
 class Shipped:
