@@ -6,6 +6,7 @@ It knows ids, plans and a model given by argument; it knows no text and no pictu
 from unitok_engine.config import EngineConfig, KVShape
 from unitok_engine.engine import Engine, EngineStats
 from unitok_engine.kv_cache import CacheView, KVCache
+from unitok_engine.observer import Observer, StepRecord
 from unitok_engine.request import (
     Allow,
     Branch,
@@ -37,9 +38,11 @@ __all__ = [
     "KVCache",
     "KVShape",
     "Model",
+    "Observer",
     "Output",
     "Plan",
     "Request",
     "Sampling",
+    "StepRecord",
     "Stop",
 ]
