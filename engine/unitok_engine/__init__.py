@@ -8,6 +8,7 @@ from logging import NullHandler, getLogger
 from unitok_engine.config import EngineConfig, KVShape
 from unitok_engine.engine import Engine, EngineStats
 from unitok_engine.kv_cache import CacheView, KVCache
+from unitok_engine.observer import Observer, StepRecord
 from unitok_engine.request import (
     Allow,
     Branch,
@@ -41,9 +42,11 @@ __all__ = [
     "KVCache",
     "KVShape",
     "Model",
+    "Observer",
     "Output",
     "Plan",
     "Request",
     "Sampling",
+    "StepRecord",
     "Stop",
 ]

@@ -1,7 +1,8 @@
-"""The engine: add, step, run, stream, abort."""
+"""The engine: add, step, abort."""
 
 from collections import deque
-from collections.abc import Generator, Hashable, Iterable, Iterator
+from collections.abc import Hashable
+from collections.abc import Sequence as Seq
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain, count
@@ -14,11 +15,12 @@ from unitok_engine.caution import Caution, rows_of
 from unitok_engine.config import EngineConfig
 from unitok_engine.features import FeatureStore, compute_features
 from unitok_engine.kv_cache import KVCache
+from unitok_engine.observer import Observer, StepRecord
 from unitok_engine.request import Output, Request
 from unitok_engine.runner import Model, Runner
 from unitok_engine.sampler import Choice, collect, draw
-from unitok_engine.scheduler import Chunk, Scheduler
-from unitok_engine.sequence import Sequence, one_line
+from unitok_engine.scheduler import Chunk, Schedule, Scheduler
+from unitok_engine.sequence import Sequence
 
 
 @dataclass(frozen=True)
@@ -61,9 +63,12 @@ class Engine:
     `add` and `abort` may be called from any thread; all else belongs to the one that steps.
     """
 
-    def __init__(self, model: Model, config: EngineConfig | None = None) -> None:
+    def __init__(
+        self, model: Model, config: EngineConfig | None = None, observer: Observer | None = None
+    ) -> None:
         config = config or EngineConfig()
         self.config = config.resolve(model.kv_shape, model.dtype, model.device)
+        self._observer = observer
         self._device = model.device
         self._id_ranges = tuple(model.id_ranges)
         self._looks_ahead = model.device.type == "cuda"  # else there is no wait to do it in
@@ -86,11 +91,9 @@ class Engine:
         self._unplanned: dict[Sequence, None] = {}  # those of them that do not yet wait or run
         self._untold: list[Output] = []  # not handed over yet
         self._broken = False  # a step began and did not end
-        self._chunks: tuple[Chunk, ...] = ()  # what this step runs
+        self._scheduled: Schedule | None = None  # while it runs
         self._caution = Caution(self.config.max_batch_tokens + self.config.max_running)
         self._out_of_memory = False  # the last step that raised was
-        self._boxes: dict[int, deque[Output]] = {}  # request id -> outputs a caller waits for
-        self._unclaimed: list[Output] = []
 
     def add(self, request: Request, share: Hashable | None = None) -> int:
         """Queue a request; its id. ValueError for one that could never run here.
@@ -140,8 +143,7 @@ class Engine:
     @property
     def has_work(self) -> bool:
         """Whether a step would do or report anything."""
-        waits = self._alive or self._orders or self._untold or self._unclaimed
-        return bool(waits or self._broken)
+        return bool(self._alive or self._orders or self._untold or self._broken)
 
     def is_alive(self, request_id: int) -> bool:
         """Whether outputs of a request are still to come from `step`.
@@ -176,65 +178,31 @@ class Engine:
     def step(self) -> list[Output]:
         """Run the model once over everything that is ready.
 
-        Returns what each sequence newly emitted and how it ended, but for the requests that
-        `run` and `stream` wait for: those get their outputs there. What the model raises is raised
+        Returns what each sequence newly emitted and how it ended. What the model raises is raised
         here, and so is an interrupt; the next step goes on from what was emitted, and also returns
-        the outputs that this one could not.
+        the outputs that this one could not. After an error of the model's the next steps are
+        smaller, and who makes its smallest step raise twice is ended with an error.
         """
-        if not self._boxes and not self._unclaimed:
-            return self._whole_step()
-        self._pump()
-        outputs, self._unclaimed = self._unclaimed, []
-        return outputs
-
-    def run(self, requests: Iterable[Request]) -> Generator[Output]:
-        """Finished outputs as they finish, n per request.
-
-        Requests are taken lazily, so that about as many are in flight as may run at once; their
-        ids count up in the order taken. One that `check` refuses comes back as an error.
-        """
-        source = iter(requests)
-        box: deque[Output] = deque()
-        left: dict[int, int] = {}  # request id -> its samples in flight
+        if self._broken:
+            self._rebuild()
+        outputs: list[Output] = []
         try:
-            while True:
-                while sum(left.values()) < self.config.max_running:
-                    if (request := next(source, None)) is None:
-                        break
-                    try:
-                        left[self._subscribe(request, box)] = request.n
-                    except Exception as error:  # a plan is its caller's code
-                        yield from self._refused(request, error)
-                if not left:
-                    return
-                self._pump()
-                while box:
-                    output = box.popleft()
-                    if output.finished:
-                        _settle(output, left)
-                        yield output
-        finally:
-            for request_id in left:
-                self.abort(request_id)
-
-    def stream(self, request: Request) -> Generator[Output]:
-        """Every output of one request, step by step.
-
-        Closing the iterator aborts the request at the next step.
-        """
-        box: deque[Output] = deque()
-        left = {self._subscribe(request, box): request.n}
-        try:
-            while left:
-                self._pump()
-                while box:
-                    output = box.popleft()
-                    if output.finished:
-                        _settle(output, left)
-                    yield output
-        finally:
-            for request_id in left:
-                self.abort(request_id)
+            self._broken, self._scheduled = True, None
+            self._free_memory()
+            self._carry_out_orders()
+            self._plan()
+            self._step()
+            outputs, self._untold = self._untold, []
+            self._broken = False
+            return outputs
+        except BaseException as error:
+            self._broken = True
+            if self._untold is not outputs:
+                self._untold[:0] = outputs
+            self._rebuild()
+            if isinstance(error, Exception):
+                self._be_cautious(error)
+            raise
 
     @torch.inference_mode()
     def _step(self) -> None:
@@ -250,7 +218,22 @@ class Engine:
         self._scheduler.commit(chunks)
         if self._looks_ahead:
             self._ahead = lay_out_ahead(chunks, self.config.block_size)
+        record = self._record(batch, chunks) if self._observer else None
         self._postprocess(batch, collect(drawn))
+        self._scheduled = None  # it is done: what an observer raises is nobody's fault here
+        if self._observer and record:
+            self._observer.stepped(record)
+
+    def _record(self, batch: Batch, chunks: Seq[Chunk]) -> StepRecord:
+        assert self._scheduled is not None
+        return StepRecord(
+            query_lengths=batch.query_lengths,
+            context_lengths=batch.context_lengths,
+            sequences=len({chunk.sequence for chunk in chunks}),
+            prefill_ids=rows_of(chunk for chunk in chunks if not chunk.sequence.decoding),
+            emitted=sum(len(group.sequences) for group in batch.groups),
+            copied_blocks=len(self._scheduled.copies),
+        )
 
     def _carry_out_orders(self) -> None:
         """What `add` and `abort` queued, in order.
@@ -285,7 +268,7 @@ class Engine:
     def _schedule(self) -> tuple[Batch | None, list[Chunk]]:
         """The next step's batch and its chunks, without sequences whose features failed."""
         schedule = self._scheduler.schedule(self._caution.limit, self._caution.suspects)
-        self._chunks = schedule.chunks
+        self._scheduled = schedule
         self._cache.copy(schedule.copies)
         self._cache.clear(schedule.fresh)
         compute_features(schedule.chunks, self._width)
@@ -362,11 +345,13 @@ class Engine:
     def _be_cautious(self, error: Exception) -> None:
         """After a step that raised: run less in the next ones, and end whose fault it must be."""
         self._out_of_memory = isinstance(error, MemoryError | torch.OutOfMemoryError)
-        culprit = self._caution.failed(self._chunks)
+        chunks = self._scheduled.chunks if self._scheduled else ()
+        self._scheduled = None
+        culprit = self._caution.failed(chunks)
         if culprit is None:
             return
         kind = "out of memory" if self._out_of_memory else type(error).__name__
-        reason = f"{kind} in a step of {rows_of(self._chunks)} rows: {error}"
+        reason = f"{kind} in a step of {rows_of(chunks)} rows: {error}"
         for sequence in self._alive.get(culprit.request_id, ()):
             # Samples that have emitted the same would run the same ids.
             if sequence.emitted == culprit.emitted and not sequence.finished:
@@ -377,56 +362,3 @@ class Engine:
         if self._out_of_memory and self._device.type == "cuda":
             torch.cuda.empty_cache()
         self._out_of_memory = False
-
-    def _subscribe(self, request: Request, box: deque[Output]) -> int:
-        request_id = self.add(request)
-        self._boxes[request_id] = box
-        return request_id
-
-    def _refused(self, request: Request, error: Exception) -> Iterator[Output]:
-        """The outputs of a request that could not be added."""
-        request_id, prompt = next(self._request_ids), len(request.branches[0].ids)
-        for index in range(request.n):
-            yield Output(request_id, index, (), (), prompt, "error", one_line(error))
-
-    def _pump(self) -> None:
-        """One step; outputs go to those who wait for them."""
-        self._deliver(self._whole_step())
-
-    def _whole_step(self) -> list[Output]:
-        """Orders, plans and the model; the outputs that are not handed over yet."""
-        if self._broken:
-            self._rebuild()
-        outputs: list[Output] = []
-        try:
-            self._broken = True
-            self._chunks = ()
-            self._free_memory()
-            self._carry_out_orders()
-            self._plan()
-            self._step()
-            outputs, self._untold = self._untold, []
-            self._broken = False
-            return outputs
-        except BaseException as error:
-            self._broken = True
-            if self._untold is not outputs:
-                self._untold[:0] = outputs
-            self._rebuild()
-            if isinstance(error, Exception):
-                self._be_cautious(error)
-            raise
-
-    def _deliver(self, outputs: list[Output]) -> None:
-        for output in outputs:
-            self._boxes.get(output.request_id, self._unclaimed).append(output)
-        # An iterator that was closed left its box behind, to swallow the outputs of its abort.
-        for request_id in {output.request_id for output in outputs} - self._alive.keys():
-            self._boxes.pop(request_id, None)
-
-
-def _settle(output: Output, left: dict[int, int]) -> None:
-    """Count one sample of a request as ended."""
-    left[output.request_id] -= 1
-    if left[output.request_id] == 0:
-        del left[output.request_id]

@@ -75,7 +75,7 @@ class Scheduler:
         """Know no sequence and no computed block: a step that broke off may have left anything."""
         self.waiting = Waiting()
         self.running: list[Sequence] = []  # by arrival
-        self._decoding: list[Sequence] = []  # in this step
+        self._decoding: list[Sequence] = []  # while a step is scheduled; they may make room
         self._lines = 0  # running ones
         self._samples: dict[int, list[Sequence]] = {}  # request id -> its running sequences
         self._computing: dict[bytes, Sequence] = {}  # key -> the running one that will compute it
@@ -111,6 +111,7 @@ class Scheduler:
             prefill = self._fill(prefilling, self.config.max_batch_tokens)
             chunks = [chunk for sequence in self._decoding for chunk in _all_pending(sequence)]
             chunks += prefill
+            self._decoding = []
         else:
             decoding, self._decoding = self._decoding, []  # none of them makes room now
             chunks = self._fill(dict.fromkeys([*suspects, *decoding, *prefilling]), limit)

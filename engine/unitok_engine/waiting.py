@@ -50,6 +50,8 @@ class Waiting:
         self._count -= 1
         if not queue:
             del self._queues[sequence.share]
+            if not self._queues:
+                self._order.clear()
         elif place == 0:
             self._enter(sequence.share)
 

@@ -119,7 +119,7 @@ def check_final(place: int, output: Output, ids: tuple[int, ...]) -> None:
         assert (logprobs is None) != wanted and (logprobs is None or len(logprobs) == len(ids))
 
 
-LEFT_OUT = 4  # every so many lines; they were all tried, but it takes long
+LEFT_OUT = 4  # every so many lines, as all take long
 Line = tuple[str, int]  # its function and number
 
 
