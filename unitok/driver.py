@@ -540,18 +540,17 @@ class Driver:
             self._fail_all("abort", CLOSED)
 
     def _take_off(self, flight: Flight[Any, Any]) -> None:
-        if flight.request_id is not None or flight.done.done():
+        if flight.done.done():  # its caller was interrupted, or this is done again
             return
         if self._closing:
             self._fail(flight, "abort", CLOSED)
             return
         try:
-            request_id = self.engine.add(flight.job.request, flight.share)
+            if flight.request_id is None:
+                flight.request_id = self.engine.add(flight.job.request, flight.share)
+            self._flights[flight.request_id] = flight
         except Exception as error:  # a plan is its caller's code
             self._fail(flight, "error", one_line(error))
-        else:
-            flight.request_id = request_id
-            self._flights[request_id] = flight
 
     def _step(self) -> None:
         self._outputs.extend(self.engine.step())

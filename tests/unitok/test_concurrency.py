@@ -236,7 +236,8 @@ class Trap:
     """Raises KeyboardInterrupt at one of the lines that the driver's thread runs."""
 
     FILES = ("driver.py", "engine.py", "scheduler.py", "sequence.py", "block_pool.py")
-    SPARED = ("_drive", "_note")  # which hold the thread itself
+    # Those hold the thread itself, or a lock while an event is handed over.
+    SPARED = ("_drive", "_note", "tell", "_wake", "take")
 
     def __init__(self, place: int | None) -> None:
         self.place, self.lines, self.raised = place, 0, False
@@ -250,6 +251,7 @@ class Trap:
             self.lines += 1
             if self.lines == self.place:
                 self.raised = True
+                self.where = f"{code.co_filename}:{frame.f_lineno} {code.co_name}"
                 raise KeyboardInterrupt(f"at {code.co_filename}:{frame.f_lineno}")
         return self
 
