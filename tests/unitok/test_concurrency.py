@@ -141,6 +141,40 @@ def test_a_stream_that_fails_raises_as_the_call_would(model: Model, monkeypatch)
     assert_idle(model.driver)
 
 
+def test_a_stream_nobody_began_asked_for_nothing(model: Model):
+    before = model.stats().forwards
+    model.stream(Draw("a dog"))
+    gc.collect()
+    assert_idle(model.driver)
+    assert model.stats().forwards == before
+
+
+@pytest.mark.parametrize("crowd", ["samples", "prompts"])
+def test_a_caption_hardly_waits_beside_another_callers_crowd(model: Model, crowd: str):
+    """One that comes when the crowd fills every step has its first token within 3 steps."""
+    results: list[Any] = []
+
+    def draw() -> None:
+        if crowd == "prompts":
+            results.extend(model.draw(["a dog"] * 600))
+        else:
+            results.append(model.draw("a dog", n=600))
+
+    caller = threading.Thread(target=draw)
+    start = model.stats().forwards
+    caller.start()
+    while model.stats().forwards < start + 3:
+        time.sleep(0.001)
+    before = model.stats().forwards
+    stream = model.stream(Caption(picture(0), max_tokens=6))
+    next(stream)
+    assert model.stats().forwards - before <= 3 + 1, "and the step that ran just then"
+    list(stream)
+    caller.join(PATIENCE)
+    assert not caller.is_alive()
+    assert sum(len(result.images) for result in results) == 600
+
+
 # --- callers that go away ------------------------------------------------------------------------
 
 
@@ -259,8 +293,8 @@ class Trap:
 WORK = [caption(1, max_tokens=4), drawing(2, length=4, n=2), caption(3, max_tokens=5)]
 
 
-def work(trap: Trap) -> None:
-    """Jobs that end, one that is streamed, one that is cancelled, and one after all that."""
+def work(trap: Trap) -> int:
+    """How many lines it took: jobs that end, one that is streamed, one that is cancelled, and one after all that."""
     driver = Driver(engine(num_blocks=24))
     threading.settrace(trap)
     try:
@@ -275,16 +309,16 @@ def work(trap: Trap) -> None:
         for output, expected in zip(handle.result(PATIENCE), stepped(request), strict=True):
             assert output.error or output.ids == expected.ids
     cancelled.result(PATIENCE)
-    trap.place = None
+    lines, trap.place = trap.lines, None
     assert ids(driver.complete(WORK)) == ids(stepped(*WORK))
     assert_idle(driver)
     driver.close()
+    return lines
 
 
 def test_an_interrupt_at_any_line_of_the_drivers_thread_hangs_nobody():
-    counter = Trap(None)
-    work(counter)
-    places = random.Random(0).sample(range(1, counter.lines + 1), 160)
+    lines = work(Trap(None))
+    places = random.Random(0).sample(range(1, lines + 1), 160)
     raised = 0
     for place in places:
         trap = Trap(place)

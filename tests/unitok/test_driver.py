@@ -311,6 +311,22 @@ class Slow(TinyModel):
         return super().forward(hidden, positions, cache)
 
 
+@pytest.mark.parametrize("way", ["closed", "dropped", "thrown into"])
+def test_a_run_whose_reader_goes_away_leaves_nothing_behind(way: str, driver: Driver):
+    kept = driver.submit(TokenJob(drawing(5)))
+    requests = [caption(2, max_tokens=1), drawing(1, length=200, n=2), drawing(3, length=200)]
+    results = driver.run(map(TokenJob, requests), 4)
+    next(results)
+    if way == "closed":
+        results.close()
+    elif way == "thrown into":
+        with pytest.raises(KeyboardInterrupt):
+            results.throw(KeyboardInterrupt())
+    del results
+    gc.collect()
+    assert ids(kept.result(PATIENCE)) == ids(stepped(drawing(5)))
+
+
 def test_a_source_that_raises_cancels_what_was_taken_from_it(driver: Driver):
     def source() -> Iterator[TokenJob]:
         yield TokenJob(drawing(1))
