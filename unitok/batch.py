@@ -12,17 +12,18 @@ import hashlib
 import json
 import os
 from collections import Counter, deque
-from collections.abc import Iterator
-from contextlib import suppress
-from dataclasses import dataclass, fields, replace
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal
 
 from PIL import Image
 
 from unitok.api import Model
-from unitok.requests import Caption, Draw
+from unitok.requests import Caption, Draw, OptionSpec, options_of
 from unitok.results import DrawResult, TextResult
+from unitok.saving import UNFINISHED, save_whole
 from unitok.terminal import one_line
 
 try:
@@ -30,29 +31,7 @@ try:
 except ImportError:  # not a Unix: two runs into one folder are then not told apart
     fcntl = None
 
-MAX_SAMPLES = 1000  # pictures of one line
 KINDS: dict[str, type[Caption] | type[Draw]] = {"caption": Caption, "draw": Draw}
-WHOLE, NUMBER, TEXT, TEXTS = "a whole number", "a number", "text", "text or a list of texts"
-FLAG = "true or false"
-OPTIONS = {
-    "question": TEXT,
-    "system": TEXT,
-    "negative_prompt": TEXT,
-    "stop": TEXTS,
-    "max_tokens": WHOLE,
-    "top_k": WHOLE,
-    "n": WHOLE,
-    "width": WHOLE,
-    "height": WHOLE,
-    "seed": WHOLE,
-    "temperature": NUMBER,
-    "top_p": NUMBER,
-    "min_p": NUMBER,
-    "repetition_penalty": NUMBER,
-    "guidance": NUMBER,
-    "logprobs": FLAG,
-    "branch_logprobs": FLAG,
-}
 
 
 @dataclass(frozen=True)
@@ -210,23 +189,27 @@ def check_option(kind: str, name: str, value: object) -> None:
 
     null stands for leaving an option out.
     """
-    known = [field.name for field in fields(KINDS[kind]) if field.name in OPTIONS]
-    if name not in known:
-        raise ValueError(f'unknown key "{name}"; with "{kind}" go id, {", ".join(known)}')
-    if value is not None and not fits(value, OPTIONS[name]):
-        raise ValueError(f'"{name}" is {OPTIONS[name]}, not {json.dumps(value)}')
-    if name == "n" and isinstance(value, int) and value > MAX_SAMPLES:
-        raise ValueError(f'"n" is at most {MAX_SAMPLES}, not {value}')
+    options = options_of(KINDS[kind])
+    if name not in options:
+        raise ValueError(f'unknown key "{name}"; {what_is_known(kind, name, options)}')
+    spec = options[name]
+    if value is not None and not spec.fits(value):
+        raise ValueError(f'"{name}" is {json_type(spec)}, not {json.dumps(value)}')
+    high = spec.option.high
+    if spec.kind == "whole number" and isinstance(value, int) and high is not None and value > high:
+        raise ValueError(f'"{name}" is at most {high:g}, not {value}')
 
 
-def fits(value: object, wanted: str) -> bool:
-    """Whether a JSON value is of a type; true and false are nothing else."""
-    if isinstance(value, bool) or wanted == FLAG:
-        return isinstance(value, bool) and wanted == FLAG
-    if wanted == TEXTS and isinstance(value, list):
-        return all(isinstance(text, str) for text in value)
-    types = {WHOLE: int, NUMBER: int | float, TEXT: str, TEXTS: str}
-    return isinstance(value, types[wanted])
+def what_is_known(kind: str, name: str, options: Iterable[str]) -> str:
+    """The key that may have been meant; else all that go with a kind."""
+    known = ["id", *options]
+    near = get_close_matches(name, known, n=1)
+    return f'did you mean "{near[0]}"?' if near else f'with "{kind}" go {", ".join(known)}'
+
+
+def json_type(spec: OptionSpec) -> str:
+    """The type of an option, in words."""
+    return "true or false" if spec.kind == "flag" else spec.in_words
 
 
 # --- keys ----------------------------------------------------------------------------------------
@@ -271,6 +254,7 @@ class Journal:
         self._file = (folder / "results.jsonl").open("a+b")
         try:
             self._lock()
+            self._sweep()
             self.done = self._recover()
         except BaseException:
             self._file.close()
@@ -289,6 +273,11 @@ class Journal:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise ValueError(f"another run is writing to {self.folder}; wait for its end") from None
+
+    def _sweep(self) -> None:
+        """Remove what a killed run was writing; the lock says that no other run does."""
+        for unfinished in (self.folder / "pictures").glob(f"*{UNFINISHED}"):
+            unfinished.unlink()
 
     def _recover(self) -> set[str]:
         """Keys of the results that are there; a half-written last line is cut off."""
@@ -327,18 +316,3 @@ class Journal:
         for name, image in zip(names, images, strict=True):
             save_whole(image, self.folder / name)
         return names
-
-
-def save_whole(image: Image.Image, path: Path) -> None:
-    """Save a PNG under another name, then give it its own."""
-    temporary = path.with_suffix(".part")
-    try:
-        with temporary.open("wb") as file:
-            image.save(file, "PNG")
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except BaseException:
-        with suppress(OSError):
-            temporary.unlink()
-        raise

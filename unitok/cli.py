@@ -10,26 +10,39 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import signal
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from contextlib import closing
+from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 from typer.core import TyperGroup
 
-from unitok.terminal import complain, warnings_in_one_line
+from unitok.flags import Common, flag_name, names_of_options, with_flags
+from unitok.requests import Caption, Draw, TextOptions, check_ranges
+from unitok.screen import (
+    after,
+    counted,
+    in_one_line,
+    printable,
+    stdout_console,
+    watched,
+    write_live,
+)
+from unitok.terminal import STOPPED, complain, hears_ctrl_c, uninterrupted
 
 if TYPE_CHECKING:
     from unitok.api import Model
-    from unitok.demo import Demo
-    from unitok.results import DrawResult, Result
+    from unitok.results import Event, Result
 
-FAILED, WRONG, STOPPED = 1, 2, 130  # exit codes
-TABLE_WIDTH = 120  # columns, where stdout is no terminal
+FAILED, WRONG = 1, 2  # exit codes, beside STOPPED
+WRONG_USE = (ValueError, OSError, TypeError, RuntimeError)
+FACTS = ("seed", "finish_reason", "prompt_tokens", "completion_tokens", "seconds")
+LOGPROBS = ("logprobs", "branch_logprobs")
 
 
 class Commands(TyperGroup):
@@ -37,14 +50,12 @@ class Commands(TyperGroup):
 
     def invoke(self, ctx: Any) -> Any:
         try:
-            with warnings_in_one_line():
-                return super().invoke(ctx)
+            return super().invoke(ctx)
         except KeyboardInterrupt:
-            complain("stopped")
-            raise typer.Exit(STOPPED) from None
+            raise stopped() from None
         except (typer.Exit, typer.Abort, BrokenPipeError):
             raise
-        except (ValueError, OSError, TypeError, RuntimeError) as error:
+        except WRONG_USE as error:
             complain(error)
             raise typer.Exit(WRONG) from None
 
@@ -58,30 +69,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-ModelFolder = Annotated[
-    Path | None,
-    typer.Option(
-        "--model",
-        metavar="FOLDER",
-        help="A checkpoint's folder, or a hub id such as deepseek-community/Janus-Pro-1B.",
-        show_default="embedded",
-    ),
-]
-Device = Annotated[
-    str | None, typer.Option(help="cpu, cuda or cuda:1.", show_default="cuda if there is one")
-]
-Dtype = Annotated[
-    str | None,
-    typer.Option(
-        help="float32, bfloat16 or float16.", show_default="float32 on cpu, bfloat16 on cuda"
-    ),
-]
-Memory = Annotated[
-    str | None,
-    typer.Option(
-        metavar="SIZE", help="Of the K/V pool: bytes, 512MB, 2GB, or 50% of what is free."
-    ),
-]
+Json = Annotated[bool, typer.Option("--json", help="JSON instead, with more in it.")]
 
 
 @app.callback()
@@ -90,14 +78,12 @@ def unitok() -> None:
 
 
 @app.command()
+@with_flags()
 def demo(
+    common: Common,
     out: Annotated[Path, typer.Option(metavar="DIR", help="Where unitok-demo.png goes.")] = Path(
         "."
     ),
-    model: ModelFolder = None,
-    device: Device = None,
-    dtype: Dtype = None,
-    memory: Memory = None,
 ) -> None:
     """Draw a few prompts, read them back, read scenes never seen; one picture shows it all.
 
@@ -105,59 +91,43 @@ def demo(
     """
     target = out / "unitok-demo.png"
     make_folder(out)
-    from unitok.demo import demo_picture, run_demo
+    model = common.load()
+    from unitok.demo import demo_picture, print_demo, run_demo
+    from unitok.saving import save_whole
 
-    shown = run_demo(load_model(model, device, dtype, memory))
+    shown = run_demo(model)
     print_demo(shown)
-    demo_picture(shown).save(target)
+    save_whole(demo_picture(shown), target)
     print(f"All of it in one picture: {target.resolve()}")
 
 
 @app.command()
+@with_flags(Caption)
 def caption(
+    common: Common,
     files: Annotated[list[Path], typer.Argument(metavar="FILES...", show_default=False)],
-    question: Annotated[
-        str | None, typer.Option(metavar="TEXT", help="Answer this, instead of describing.")
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="A JSON object per line.")] = False,
-    model: ModelFolder = None,
-    device: Device = None,
-    dtype: Dtype = None,
-    memory: Memory = None,
+    as_json: Json = False,
+    **options: Any,
 ) -> None:
     """Describe pictures, or answer a question about each: one line per file.
 
     Example: unitok caption cat.png dog.png --question "what colour is the background?"
     """
-    loaded = load_model(model, device, dtype, memory)
-    from unitok.requests import Caption
-    from unitok.results import TextResult
-
-    failed = False
-    for result in in_order(loaded.run(Caption(file, question) for file in files)):
-        assert isinstance(result, TextResult)
-        file = files[result.index]
-        if result.error is not None:
-            failed = True
-            complain(result.error)
-        elif as_json:
-            names = (
-                "text",
-                "seed",
-                "finish_reason",
-                "prompt_tokens",
-                "completion_tokens",
-                "seconds",
-            )
-            print_json({"file": str(file)} | {name: getattr(result, name) for name in names})
-        else:
-            print(f"{file}: {' '.join(result.text.split())}", flush=True)
-    if failed:
+    asked = [Caption(file, **options) for file in files]
+    check(asked[0], as_json)
+    model = common.load()
+    if len(files) == 1 and not as_json and sys.stdout.isatty():
+        all_told = tell_live(model, asked[0])
+    else:
+        all_told = tell_all(model, asked, as_json)
+    if not all_told:
         raise typer.Exit(FAILED)
 
 
 @app.command()
+@with_flags(Draw, but=("width", "height"))
 def draw(
+    common: Common,
     prompt: Annotated[str, typer.Argument(show_default=False)],
     output: Annotated[
         Path,
@@ -165,30 +135,12 @@ def draw(
             "--output", "-o", metavar="FILE", help="Several get -0, -1, ... before the suffix."
         ),
     ],
-    seed: Annotated[int | None, typer.Option(help="The same seed draws the same picture.")] = None,
-    guidance: Annotated[
-        float | None, typer.Option(help="1: none; higher follows the prompt more closely.")
-    ] = None,
-    n: Annotated[int, typer.Option("-n", min=1, max=1000, help="How many pictures.")] = 1,
-    negative_prompt: Annotated[
-        str | None, typer.Option(metavar="TEXT", help="What guidance steers away from.")
-    ] = None,
-    temperature: Annotated[float | None, typer.Option(help="0: always the likeliest.")] = None,
-    top_k: Annotated[int | None, typer.Option(help="Only the k likeliest codes; 0: all.")] = None,
-    top_p: Annotated[
-        float | None, typer.Option(help="Only the likeliest codes that make up this share.")
-    ] = None,
-    min_p: Annotated[
-        float, typer.Option(help="Only codes at least this likely beside the likeliest; 0: all.")
-    ] = 0.0,
     size: Annotated[
         str | None,
         typer.Option(metavar="WxH", help="In pixels, such as 768x512, if the model can choose."),
     ] = None,
-    model: ModelFolder = None,
-    device: Device = None,
-    dtype: Dtype = None,
-    memory: Memory = None,
+    as_json: Json = False,
+    **options: Any,
 ) -> None:
     """Draw a prompt; what is left out follows the model's own defaults.
 
@@ -196,89 +148,92 @@ def draw(
     """
     check_picture_name(output)
     width, height = parse_size(size)
+    asked = Draw(prompt, width=width, height=height, **options)
+    check(asked, as_json)
     make_folder(output.parent)
-    result = load_model(model, device, dtype, memory).draw(
-        prompt,
-        seed=seed,
-        guidance=guidance,
-        n=n,
-        negative_prompt=negative_prompt,
-        temperature=temperature,
-        top_k=top_k,
-        top_p=top_p,
-        min_p=min_p,
-        width=width,
-        height=height,
-    )
-    for path in save_all(result, output):
-        print(f"{path}: seed {result.seed}")
+    paths = numbered(output, asked.n)
+    saved: dict[int, str] = {}  # number of a picture -> its seed
+    try:
+        events = watched(common.load().stream(asked), asked.n, common.bars)
+        result = save_as_painted(events, paths, saved)
+    except KeyboardInterrupt:
+        raise stopped(f"{len(saved)} of {asked.n} pictures are saved" if saved else "") from None
+    finally:
+        for number in () if as_json else sorted(saved):
+            print(f"{paths[number]}: seed {saved[number]}")
+    if as_json:
+        print_json({"prompt": prompt, "files": [str(path) for path in paths]} | facts(result))
 
 
 @app.command()
+@with_flags()
 def chat(
+    common: Common,
     out: Annotated[Path, typer.Option(metavar="DIR", help="Where drawings go.")] = Path("."),
     no_preview: Annotated[
         bool, typer.Option("--no-preview", help="Do not show drawings in the terminal.")
     ] = False,
-    model: ModelFolder = None,
-    device: Device = None,
-    dtype: Dtype = None,
-    memory: Memory = None,
 ) -> None:
     """Talk with the model: show it a picture, ask, have one drawn, ask about that.
+
+    Ctrl-C stops an answer or a drawing, and at the prompt ends the chat.
 
     Example: unitok chat, then /draw a cat left of a house, then: what is left of the house?
     """
     make_folder(out)
-    loaded = load_model(model, device, dtype, memory)
+    model = common.load()
     from unitok.conversation import Conversation, typed_lines
 
-    if sys.stdin.isatty():
-        print(f"{loaded.family.name}: /draw PROMPT, /show FILE [QUESTION], /help, /quit")
+    live, typed = sys.stdout.isatty(), sys.stdin.isatty()
+    if typed:
+        print(f"{model.family.name}: /draw PROMPT, /show FILE [QUESTION], /help, /quit")
+    conversation = Conversation(model, out, live and not no_preview, live, common.bars)
     try:
-        Conversation(loaded, out, sys.stdout.isatty() and not no_preview).talk(typed_lines())
+        conversation.talk(typed_lines(), patient=typed)
     except KeyboardInterrupt:
         print()
 
 
-@app.command()
+@app.command(
+    epilog=f'With "caption" go {names_of_options(Caption)}; '
+    f'with "draw" go {names_of_options(Draw)}. Any line may have an "id".'
+)
+@with_flags()
 def batch(
+    common: Common,
     source: Annotated[Path, typer.Argument(metavar="IN.jsonl", show_default=False)],
     output: Annotated[
         Path, typer.Option("--output", "-o", metavar="DIR", help="For results.jsonl and pictures/.")
     ],
-    model: ModelFolder = None,
-    device: Device = None,
-    dtype: Dtype = None,
-    memory: Memory = None,
 ) -> None:
     """Work off JSON lines of captions and drawings; after a kill, go on where it stopped.
 
     A line is {"caption": "cat.png", "question": "how many cats are there?"}, where the path starts
-    from the folder of IN.jsonl, or {"draw": "a cat", "seed": 7, "n": 2}. Further keys: id, system,
-    max_tokens, stop, temperature, top_k, top_p, min_p, repetition_penalty, guidance,
-    negative_prompt, width, height, logprobs, branch_logprobs.
+    from the folder of IN.jsonl, or {"draw": "a cat", "seed": 7, "n": 2}. Further keys stand below.
 
     Example: unitok batch work.jsonl -o results
     """
     if not source.is_file():
         raise FileNotFoundError(f"{source}: no such file")
     make_folder(output)
-    loaded = load_model(model, device, dtype, memory)
+    model = common.load()
     from unitok.batch import count_lines, model_identity, run_batch
     from unitok.files import find_folder
     from unitok.loading import DEFAULT_FOLDER
 
-    identity = model_identity(find_folder(model or DEFAULT_FOLDER))
     counts = {"new": 0, "kept": 0, "failed": 0}
     try:
-        for outcome in progress(run_batch(loaded, source, output, identity), count_lines(source)):
-            counts[outcome.status] += 1
-            if outcome.error is not None:
-                complain(f"line {outcome.line}: {outcome.error}")
+        identity = model_identity(find_folder(common.model or DEFAULT_FOLDER))
+        outcomes = run_batch(model, source, output, identity)
+        with closing(counted(outcomes, count_lines(source), "batch", common.bars)) as shown:
+            for outcome in shown:
+                counts[outcome.status] += 1
+                if outcome.error is not None:
+                    complain(f"line {outcome.line}: {outcome.error}")
     except KeyboardInterrupt:
-        complain(f"stopped; {output} keeps what finished, and the same command goes on from there")
-        raise typer.Exit(STOPPED) from None
+        raise stopped(
+            f"{output} keeps what finished, and the same command goes on from there"
+        ) from None
     told = ", ".join(f"{count} {status}" for status, count in counts.items())
     print(f"{output / 'results.jsonl'}: {told}")
     if counts["failed"]:
@@ -286,18 +241,13 @@ def batch(
 
 
 @app.command()
-def info(
-    as_json: Annotated[bool, typer.Option("--json", help="A JSON object.")] = False,
-    model: ModelFolder = None,
-    device: Device = None,
-    dtype: Dtype = None,
-    memory: Memory = None,
-) -> None:
+@with_flags()
+def info(common: Common, as_json: Json = False) -> None:
     """Sizes of the model and its K/V pool, and how it draws unless told otherwise.
 
     Example: unitok info --memory 64MB
     """
-    facts = load_model(model, device, dtype, memory).info()
+    facts = common.load().info()
     width, height = facts.picture_size
     if as_json:
         print_json(dataclasses.asdict(facts))
@@ -320,21 +270,15 @@ def info(
     stdout_console().print(table)
 
 
-# --- what the commands share ---------------------------------------------------------------------
+# --- what is asked -------------------------------------------------------------------------------
 
 
-def load_model(
-    folder: Path | None, device: str | None, dtype: str | None, memory: str | None
-) -> Model:
-    """The model the common options name; ValueError for a device that is not here."""
-    import torch
-
-    from unitok.loading import load
-
-    if device is not None and device.startswith("cuda") and not torch.cuda.is_available():
-        raise ValueError("there is no CUDA device here; leave --device out, or say cpu")
-    plain = memory is not None and memory.isdecimal()
-    return load(folder, device, dtype, int(memory) if plain and memory else memory)
+def check(asked: TextOptions | Draw, as_json: bool) -> None:
+    """ValueError, before a model is loaded, for what no model can do."""
+    check_ranges(asked)
+    for name in LOGPROBS:
+        if getattr(asked, name) and not as_json:
+            raise ValueError(f"{flag_name(name)} are told in JSON only: add --json")
 
 
 def parse_size(size: str | None) -> tuple[int | None, int | None]:
@@ -358,30 +302,57 @@ def make_folder(folder: Path) -> None:
 
 def check_picture_name(path: Path) -> None:
     """ValueError for a name whose suffix is no picture format's."""
-    from PIL import Image
+    from unitok.saving import picture_format
 
-    kind = Image.registered_extensions().get(path.suffix.lower())
-    if kind not in Image.SAVE:
+    if picture_format(path) is None:
         raise ValueError(f"{path}: name a picture, such as {path.stem or 'picture'}.png")
     if path.is_dir():
         raise IsADirectoryError(f"{path} is a folder; name a file")
 
 
-def save_all(result: DrawResult, output: Path) -> list[Path]:
-    """Save the pictures of a result, numbered before the suffix if there are several."""
-    paths = [output]
-    if len(result.images) > 1:
-        paths = [
-            output.with_stem(f"{output.stem}-{number}") for number in range(len(result.images))
-        ]
-    for path, image in zip(paths, result.images, strict=True):
-        image.save(path)
-    return paths
+# --- what is told --------------------------------------------------------------------------------
 
 
-def in_order(results: Iterable[Result]) -> Iterator[Result]:
-    """Results by index, each as soon as those before it are there."""
+def tell_live(model: Model, asked: Caption) -> bool:
+    """Write a caption as it comes, in one line; whether there was one."""
+    try:
+        pieces = in_one_line(event.text for event in model.stream(asked))
+        write_live(after(f"{asked.image}: ", pieces))
+    except WRONG_USE as error:  # of the picture alone, as among several
+        complain(error)
+        return False
+    return True
+
+
+def tell_all(model: Model, asked: Sequence[Caption], as_json: bool) -> bool:
+    """Print all captions, each as soon as those before it are there; whether none failed."""
     early: dict[int, Result] = {}
+    told: list[bool] = []
+    try:
+        for result in in_order(model.run(asked), early):
+            with uninterrupted():
+                told.append(tell(asked[result.index], result, as_json))
+    except KeyboardInterrupt:
+        told += [tell(asked[index], early[index], as_json) for index in sorted(early)]
+        raise stopped(f"{len(told)} of {len(asked)} files are done" if told else "") from None
+    return all(told)
+
+
+def tell(asked: Caption, result: Any, as_json: bool) -> bool:
+    """Print one caption in one line, or say why there is none; whether there is."""
+    if result.error is not None:
+        complain(result.error)
+    elif as_json:
+        print_json({"file": str(asked.image), "text": result.text} | facts(result))
+    else:
+        line = f"{asked.image}: {' '.join(result.text.split())}"
+        print(printable(line) if sys.stdout.isatty() else line, flush=True)
+    return result.error is None
+
+
+def in_order(results: Iterable[Result], early: dict[int, Result] | None = None) -> Iterator[Result]:
+    """Results by index, each as soon as those before it are there; `early` holds it until then."""
+    early = {} if early is None else early
     following = 0
     for result in results:
         early[result.index] = result
@@ -390,67 +361,55 @@ def in_order(results: Iterable[Result]) -> Iterator[Result]:
             following += 1
 
 
-def progress(items: Iterable[Any], total: int) -> Iterator[Any]:
-    """Pass items on, with a bar on stderr if that is a terminal."""
-    from rich.progress import MofNCompleteColumn, Progress
+def save_as_painted(
+    events: Generator[Event], paths: Sequence[Path], saved: dict[int, str]
+) -> Result | None:
+    """Save pictures as they come, and note the seed of each; returns the result of all."""
+    from unitok.saving import save_whole
 
-    console = Console(stderr=True)
-    columns = (*Progress.get_default_columns(), MofNCompleteColumn())
-    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
-        yield from bar.track(items, total=total, description="batch")
+    result = None
+    with closing(events):
+        for event in events:
+            if event.image is not None:
+                with uninterrupted():
+                    save_whole(event.image, paths[event.sample])
+                    saved[event.sample] = event.image.info["seed"]
+            result = event.result
+    return result
+
+
+def numbered(output: Path, n: int) -> list[Path]:
+    """Names of n pictures, numbered before the suffix if there are several."""
+    if n == 1:
+        return [output]
+    return [output.with_stem(f"{output.stem}-{number}") for number in range(n)]
+
+
+def facts(result: Result | None) -> dict[str, Any]:
+    """What JSON tells of any result."""
+    told = {name: getattr(result, name) for name in (*FACTS, *LOGPROBS)}
+    return {name: value for name, value in told.items() if value is not None}
 
 
 def print_json(data: dict[str, Any]) -> None:
     print(json.dumps(data, ensure_ascii=False), flush=True)
 
 
-def stdout_console() -> Console:
-    return Console() if sys.stdout.isatty() else Console(width=TABLE_WIDTH)
-
-
-def print_demo(shown: Demo) -> None:
-    """Two tables, and how many agreed."""
-    console = stdout_console()
-    drawn = Table(
-        "prompt", "drawn", "read back", "agrees", "draw s", "read s", title="Drawn from words"
-    )
-    for d in shown.drawings:
-        verdict = mark(d.ok) if d.ok else f"{mark(d.ok)}: {d.reason}"
-        seconds = (f"{d.draw_seconds:.2f}", f"{d.caption_seconds:.2f}")
-        drawn.add_row(d.prompt, verdict, brief(d.caption), mark(d.agrees), *seconds)
-    read = Table("caption", "true", "read s", title="Read: scenes of combinations never seen")
-    for r in shown.readings:
-        verdict = mark(r.ok) if r.ok else f"{mark(r.ok)}: it shows {r.truth}"
-        read.add_row(brief(r.caption), verdict, f"{r.seconds:.2f}")
-    console.print(drawn)
-    console.print(read)
-    print(
-        f"Drawn as asked: {tally(d.ok for d in shown.drawings)}. "
-        f"Read back as asked: {tally(d.agrees for d in shown.drawings)}. "
-        f"New scenes read right: {tally(r.ok for r in shown.readings)}. "
-        f"{shown.seconds:.1f} s in all; each time includes waiting, as all run together."
-    )
-
-
-def brief(text: str, most: int = 80) -> str:
-    """A text that fits a table, with none of rich's markup in it."""
-    text = " ".join(text.split())
-    return escape(text if len(text) <= most else text[: most - 3] + "...")
-
-
-def mark(ok: bool) -> str:
-    return "yes" if ok else "no"
-
-
-def tally(marks: Iterable[bool]) -> str:
-    """ "5 of 6"."""
-    counted = list(marks)
-    return f"{sum(counted)} of {len(counted)}"
+def stopped(what: str = "") -> typer.Exit:
+    """Say that Ctrl-C was heard, and what is not lost; the end that is to be raised."""
+    complain(f"stopped; {what}" if what else "stopped")
+    return typer.Exit(STOPPED)
 
 
 def main() -> None:
     """The entry point of `unitok`."""
-    app(prog_name="unitok")
+    if isinstance(sys.stdout, TextIOWrapper):  # a file's name may hold what is no Unicode
+        sys.stdout.reconfigure(errors="backslashreplace")
+    try:
+        app(prog_name="unitok")
+    finally:  # all is said and saved: who cannot wait for a step to end need not see a traceback
+        if hears_ctrl_c():
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 if __name__ == "__main__":

@@ -3,14 +3,18 @@
 import re
 import shutil
 import sys
-from collections.abc import Iterable, Iterator
-from contextlib import suppress
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from contextlib import closing, suppress
+from itertools import count
 from pathlib import Path
 
 from PIL import Image
 
 from unitok.api import Model
-from unitok.terminal import complain, half_blocks
+from unitok.results import DrawResult, Event
+from unitok.saving import save_whole
+from unitok.screen import watched, write_live
+from unitok.terminal import complain, half_blocks, uninterrupted
 
 HELP = """\
 Anything that does not begin with a slash is said to the model.
@@ -27,10 +31,22 @@ _FILE = re.compile(
 
 
 class Conversation:
-    """What the user types goes in line by line; answers go to stdout, errors to stderr."""
+    """What the user types goes in line by line; answers go to stdout, errors to stderr.
 
-    def __init__(self, model: Model, out: Path, preview: bool = False) -> None:
-        self.model, self.out, self.preview = model, out, preview
+    preview: show drawings in the terminal. live: write answers as they come. bars: show how far a
+    drawing is.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        out: Path,
+        preview: bool = False,
+        live: bool = False,
+        bars: bool = False,
+    ) -> None:
+        self.model, self.out = model, out
+        self.preview, self.live, self.bars = preview, live, bars
         self.chat = model.chat()
         self._commands = {
             "/show": self.show,
@@ -39,13 +55,20 @@ class Conversation:
             "/help": lambda _: print(HELP),
         }
 
-    def talk(self, lines: Iterable[str]) -> None:
-        """Answer line after line, until /quit or the last. What fails is told and passed over."""
+    def talk(self, lines: Iterable[str], patient: bool = False) -> None:
+        """Answer line after line, until /quit or the last. What fails is told and passed over.
+
+        patient: Ctrl-C stops only what is being answered. At the prompt it always ends the talk.
+        """
         for line in map(str.strip, lines):
             if line in ("/quit", "/exit"):
                 return
             try:
                 self.answer(line)
+            except KeyboardInterrupt:
+                if not patient:
+                    raise
+                complain("stopped; the chat goes on")
             except (ValueError, OSError, TypeError, RuntimeError) as error:
                 complain(error)
 
@@ -54,12 +77,19 @@ class Conversation:
         if not line:
             return
         if not line.startswith("/"):
-            print(self.chat.send(line).text, flush=True)
+            self.say(line)
             return
         name, _, rest = line.partition(" ")
         if name not in self._commands:
             raise ValueError(f"there is no {name} here; /help lists what there is")
         self._commands[name](rest.strip())
+
+    def say(self, text: str, images: Sequence[Path] = ()) -> None:
+        """Tell the model something, and print what it answers."""
+        if self.live:
+            write_live(event.text for event in self.chat.stream(text, images=images))
+        else:
+            print(self.chat.send(text, images=images).text, flush=True)
 
     def show(self, rest: str) -> None:
         """FILE [QUESTION]"""
@@ -68,36 +98,46 @@ class Conversation:
             raise ValueError("/show needs a file: /show FILE [QUESTION]")
         bare = re.sub(r"\\(.)", r"\1", found["bare"]) if found["bare"] else None
         file = Path(found["double"] or found["single"] or bare or "").expanduser()
-        question = found["rest"] or self.model.family.defaults.question
-        print(self.chat.send(question, images=[file]).text, flush=True)
+        self.say(found["rest"] or self.model.family.defaults.question, [file])
 
     def draw(self, prompt: str) -> None:
-        result = self.chat.draw(prompt)
-        path = save_new(result.image, self.out)
-        if self.preview:
-            print(half_blocks(result.image, shutil.get_terminal_size().columns))
-        print(f"{path} (seed {result.seed})", flush=True)
+        result = last(watched(self.chat.stream_drawing(prompt), 1, self.bars))
+        with uninterrupted():  # the model knows of it by now, so people are to see it
+            path = save_new(result.image, self.out)
+            if self.preview:
+                print(half_blocks(result.image, shutil.get_terminal_size().columns))
+            print(f"{path} (seed {result.seed})", flush=True)
 
     def new(self, _: str) -> None:
         self.chat = self.model.chat()
 
 
+def last(events: Generator[Event]) -> DrawResult:
+    """The result of a drawing, when all its events have come."""
+    result = None
+    with closing(events):
+        for event in events:
+            result = event.result
+    assert isinstance(result, DrawResult)
+    return result
+
+
 def save_new(image: Image.Image, folder: Path) -> Path:
     """Save as chat-1.png, or the first number that is free; no file is ever overwritten."""
     folder.mkdir(parents=True, exist_ok=True)
-    number = 1
-    while True:
-        path = folder / f"chat-{number}.png"
-        try:
-            with path.open("xb") as file:
-                image.save(file, "PNG")
+    free = (path for n in count(1) if not (path := folder / f"chat-{n}.png").exists())
+    for path in free:
+        with suppress(FileExistsError):  # of another chat, meanwhile
+            save_whole(image, path, new=True)
             return path
-        except FileExistsError:
-            number += 1
+    raise AssertionError("numbers do not end")
 
 
 def typed_lines() -> Iterator[str]:
-    """Lines from stdin, with a prompt and line editing if a person types them."""
+    """Lines from stdin, with a prompt and line editing if a person types them.
+
+    Ctrl-C drops a line that is half typed, as shells do; on an empty one it is KeyboardInterrupt.
+    """
     prompt = "> " if sys.stdin.isatty() and sys.stdout.isatty() else ""
     if prompt:
         with suppress(ImportError):  # its import gives input() history and editing
@@ -107,3 +147,13 @@ def typed_lines() -> Iterator[str]:
             yield input(prompt)
         except EOFError:
             return
+        except KeyboardInterrupt:
+            if not half_typed_line():
+                raise
+            print()
+
+
+def half_typed_line() -> str:
+    """What was typed when Ctrl-C came, if lines are edited here."""
+    readline = sys.modules.get("readline")
+    return readline.get_line_buffer() if readline else ""

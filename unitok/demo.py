@@ -1,11 +1,14 @@
-"""`unitok demo`: draw, read back, read pictures never seen, and show it all in one picture."""
+"""`unitok demo`: draw, read back, read pictures never seen; show it all in a picture and tables."""
 
+import logging
 import random
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from PIL import Image, ImageDraw, ImageFont
+from rich.markup import escape
+from rich.table import Table
 
 from unitok.api import Model
 from unitok.emoji import captions
@@ -14,6 +17,9 @@ from unitok.emoji.checker import check
 from unitok.emoji.scenes import CANVAS, Scene, SceneSampler, render, to_pil
 from unitok.requests import Caption, Draw
 from unitok.results import DrawResult, TextResult
+from unitok.screen import stdout_console
+
+logger = logging.getLogger(__name__)
 
 SEED = 7  # of the scenes; all but single objects hold combinations kept from training
 PROMPT_KINDS = ("single", "colour", "two", "count", "position", "position")
@@ -61,6 +67,7 @@ class Demo:
 
 def run_demo(model: Model) -> Demo:
     """Drawings and readings together in one run of the engine; then the drawings are read back."""
+    logger.info("drawing %d prompts, reading %d scenes", len(PROMPT_KINDS), len(SCENE_KINDS))
     start = time.monotonic()
     rng = random.Random(SEED)
     sampler = SceneSampler(SEED, "heldout")
@@ -212,3 +219,46 @@ def wrap(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> list[
                 lines.append("")
             lines[-1] += letter
     return [line for line in lines if line]
+
+
+# --- two tables of it all ------------------------------------------------------------------------
+
+
+def print_demo(shown: Demo) -> None:
+    """Two tables, and how many agreed."""
+    console = stdout_console()
+    drawn = Table(
+        "prompt", "drawn", "read back", "agrees", "draw s", "read s", title="Drawn from words"
+    )
+    for d in shown.drawings:
+        verdict = mark(d.ok) if d.ok else f"{mark(d.ok)}: {d.reason}"
+        seconds = (f"{d.draw_seconds:.2f}", f"{d.caption_seconds:.2f}")
+        drawn.add_row(d.prompt, verdict, brief(d.caption), mark(d.agrees), *seconds)
+    read = Table("caption", "true", "read s", title="Read: scenes of combinations never seen")
+    for r in shown.readings:
+        verdict = mark(r.ok) if r.ok else f"{mark(r.ok)}: it shows {r.truth}"
+        read.add_row(brief(r.caption), verdict, f"{r.seconds:.2f}")
+    console.print(drawn)
+    console.print(read)
+    print(
+        f"Drawn as asked: {tally(d.ok for d in shown.drawings)}. "
+        f"Read back as asked: {tally(d.agrees for d in shown.drawings)}. "
+        f"New scenes read right: {tally(r.ok for r in shown.readings)}. "
+        f"{shown.seconds:.1f} s in all; each time includes waiting, as all run together."
+    )
+
+
+def brief(text: str, most: int = 80) -> str:
+    """A text that fits a table, with none of rich's markup in it."""
+    text = " ".join(text.split())
+    return escape(text if len(text) <= most else text[: most - 3] + "...")
+
+
+def mark(ok: bool) -> str:
+    return "yes" if ok else "no"
+
+
+def tally(marks: Iterable[bool]) -> str:
+    """ "5 of 6"."""
+    counted = list(marks)
+    return f"{sum(counted)} of {len(counted)}"

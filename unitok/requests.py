@@ -13,9 +13,10 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import MISSING, dataclass, fields
 from functools import cache, wraps
 from types import NoneType
-from typing import Annotated, Any, Literal, TypeVar, get_args, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, get_args, get_type_hints
 
-from unitok.pictures import PictureLike
+if TYPE_CHECKING:  # it needs torch, and the command line's help is to come quickly
+    from unitok.pictures import PictureLike
 
 MAX_TOKENS = 256  # of an answer, unless asked otherwise
 MAX_SAMPLES = 1000  # of one drawing
@@ -27,7 +28,8 @@ T = TypeVar("T")
 class Option:
     """What people should know of an option beside its name, type and default.
 
-    low, high: the least and the greatest value. above: a bound that is itself too low.
+    low, high: the least and the greatest value. above: a bound that is itself too low. unset: what
+    None stands for, in words; "" if the help says so, or it is nothing.
     """
 
     help: str
@@ -35,6 +37,7 @@ class Option:
     high: float | None = None
     above: float | None = None
     metavar: str | None = None
+    unset: str = "the model's own"
 
 
 Kind = Literal["whole number", "number", "text", "texts", "flag"]
@@ -55,7 +58,7 @@ class OptionSpec:
         if self.nullable and value is None:
             return
         if not self.fits(value):
-            raise TypeError(f"{self.name} must be {_IN_WORDS[self.kind]}, not {value!r}")
+            raise TypeError(f"{self.name} must be {self.in_words}, not {value!r}")
         if isinstance(value, float) and not math.isfinite(value):
             raise ValueError(f"{self.name} must be finite, not {value}")
 
@@ -71,6 +74,11 @@ class OptionSpec:
         """Raise ValueError for a number outside the option's range."""
         if value is not None and self.range and not self._in_range(value):
             raise ValueError(f"{self.name} must be {self.range}, not {value}")
+
+    @property
+    def in_words(self) -> str:
+        """The type, in words."""
+        return _IN_WORDS[self.kind]
 
     @property
     def range(self) -> str:
@@ -164,7 +172,8 @@ class TextOptions:
         Option("Text that ends the answer; it is not part of it.", metavar="TEXT"),
     ] = ()
     seed: Annotated[
-        int | None, Option("The same seed gives the same answer. Left out, one is drawn and told.")
+        int | None,
+        Option("The same seed gives the same answer. Left out, one is drawn and told.", unset=""),
     ] = None
     logprobs: Annotated[bool, Option("Tell the log-probability of each token.")] = False
     branch_logprobs: Annotated[
@@ -203,14 +212,15 @@ class Draw:
 
     prompt: str
     seed: Annotated[
-        int | None, Option("The same seed draws the same picture. Left out, one is drawn and told.")
+        int | None,
+        Option("The same seed draws the same picture. Left out, one is drawn and told.", unset=""),
     ] = None
     guidance: Annotated[
         float | None, Option("1: none; higher follows the prompt more closely.")
     ] = None
     n: Annotated[int, Option("How many pictures.", low=1, high=MAX_SAMPLES)] = 1
     negative_prompt: Annotated[
-        str | None, Option("What guidance steers away from.", metavar="TEXT")
+        str | None, Option("What guidance steers away from.", metavar="TEXT", unset="")
     ] = None
     temperature: Annotated[
         float | None, Option("0: always the likeliest; higher is more varied.", low=0)
@@ -248,7 +258,7 @@ class Draw:
 @cache
 def options_of(made: type) -> dict[str, OptionSpec]:
     """The options of a kind of request by name, as its fields declare them."""
-    hints = get_type_hints(made, include_extras=True)
+    hints = get_type_hints(made, localns={"PictureLike": object}, include_extras=True)
     specs = {}
     for field in fields(made):
         hint = hints[field.name]

@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from functools import wraps
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, get_type_hints, overload
 
+from unitok.pictures import PictureLike
 from unitok.requests import options_of
 
 P = ParamSpec("P")
@@ -102,7 +103,7 @@ def one(
 
 def _with_parameters_of(made: Any, call: Any) -> Any:
     """Let `help` and completion see a request's parameters, and what its options mean."""
-    hints = get_type_hints(made)
+    hints = get_type_hints(made, localns={"PictureLike": PictureLike})
     parameters = [inspect.Parameter("self", inspect.Parameter.POSITIONAL_ONLY)]
     for name, parameter in inspect.signature(made).parameters.items():
         kind = parameter.POSITIONAL_ONLY if len(parameters) == 1 else parameter.kind

@@ -233,6 +233,13 @@ def test_pictures_without_a_result_are_written_again_under_the_same_names(
     assert len(results(tmp_path / "out")) == 1
 
 
+def test_what_a_killed_run_was_writing_is_removed(batch, source, tmp_path):
+    (tmp_path / "out/pictures").mkdir(parents=True)
+    (tmp_path / "out/pictures/.unitok-1.part").write_text("half a picture")
+    assert batch(source).exit_code == 0
+    assert not list((tmp_path / "out/pictures").glob("*.part"))
+
+
 def test_lines_may_be_moved_and_added_between_runs(batch, source, tmp_path):
     batch(source)
     write(source, [{"draw": "a key"}, *WORK[::-1], WORK[1]])
@@ -316,6 +323,8 @@ def test_every_file_of_a_model_tells_it_from_another(tmp_path: Path):
         ('{"prompt": "a cat"}', 'either "caption"'),
         ('{"draw": "a cat", "caption": "scene.png"}', 'either "caption"'),
         ('{"draw": "a cat", "sede": 7}', 'unknown key "sede"'),
+        ('{"draw": "a cat", "sede": 7}', 'did you mean "seed"?'),
+        ('{"draw": "a cat", "question": "what?"}', 'with "draw" go id, seed, guidance, n, '),
         ('{"draw": "a cat", "question": "what?"}', 'unknown key "question"'),
         ('{"caption": "scene.png", "image": "x"}', 'unknown key "image"'),
         ('{"draw": 7}', '"draw" is text, not 7'),

@@ -1,7 +1,9 @@
 """Every command of `unitok`, and what it says when it is used wrongly."""
 
+import io
 import json
 import os
+import signal
 import struct
 import subprocess
 import sys
@@ -13,7 +15,9 @@ from PIL import Image
 from typer.testing import CliRunner
 
 import unitok
-from unitok.cli import app, in_order
+from unitok.cli import app, in_order, main
+from unitok.flags import flag_name
+from unitok.requests import Caption, Draw, options_of
 
 
 @pytest.fixture
@@ -68,6 +72,24 @@ def test_help_teaches_with_an_example(command, run):
         assert option in result.stdout
 
 
+@pytest.mark.parametrize(("command", "made"), [("caption", Caption), ("draw", Draw)])
+def test_every_option_is_a_flag(command, made, run):
+    flags = {flag_name(name) for name in options_of(made)} - {"--width", "--height"}
+    told = run(command, "--help", model=None).stdout
+    assert [flag for flag in flags if flag not in told] == []
+
+
+def test_the_keys_of_json_lines_are_in_the_help(run):
+    told = run("batch", "--help", model=None).stdout
+    assert [key for key in {**options_of(Caption), **options_of(Draw)} if key not in told] == []
+
+
+def test_help_comes_without_torch():
+    code = "import sys, unitok.cli; sys.exit('torch' in sys.modules)"
+    env = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    subprocess.run([sys.executable, "-c", code], env=env, check=True)
+
+
 def test_without_a_command_comes_the_help(run):
     assert "Commands" in run(model=None).output
 
@@ -98,6 +120,48 @@ def test_caption_as_json_says_what_the_api_says(run, scene, untrained_folder):
     assert said["file"] == str(scene)
     assert said["text"] == wanted.text
     assert said["completion_tokens"] == wanted.completion_tokens
+
+
+def test_caption_takes_what_the_api_takes(run, scene, untrained_folder):
+    options = {
+        "question": "is there a cat?",
+        "system": "a dog",
+        "max_tokens": 9,
+        "temperature": 0.9,
+        "top_k": 50,
+        "top_p": 0.9,
+        "min_p": 0.01,
+        "repetition_penalty": 1.1,
+        "seed": 5,
+    }
+    words = [word for name, value in options.items() for word in (flag_name(name), str(value))]
+    flags = ["--logprobs", "--branch-logprobs", "--json", "--stop", "zebra", "--stop", "e"]
+    said = json.loads(one_line(run("caption", str(scene), *words, *flags).stdout))
+    more = {"stop": ["zebra", "e"], "logprobs": True, "branch_logprobs": True}
+    wanted = unitok.load(untrained_folder).caption(scene, **options, **more)
+    assert said["text"] == wanted.text
+    assert said["seed"] == 5
+    assert said["finish_reason"] == wanted.finish_reason
+    assert said["logprobs"] == list(wanted.logprobs)
+    assert said["branch_logprobs"] == list(wanted.branch_logprobs)
+
+
+def test_a_wrong_option_is_told_once_and_before_a_model_is_looked_for(run, scene):
+    for flag, value, told in (
+        ("--temperature", "-1", "temperature must be 0 or more, not -1.0"),
+        ("--top-p", "nan", "top_p must be finite, not nan"),
+        ("--max-tokens", "0", "max_tokens must be at least 1, not 0"),
+    ):
+        result = run("caption", str(scene), str(scene), flag, value, model=Path("nowhere"))
+        assert (result.exit_code, one_line(result.stderr)) == (2, f"unitok: {told}")
+
+
+@pytest.mark.parametrize("flag", ["--logprobs", "--branch-logprobs"])
+def test_logprobs_need_json(flag, run, scene):
+    for words in (["caption", str(scene)], ["draw", "a cat", "-o", "cat.png"]):
+        result = run(*words, flag, model=Path("nowhere"))
+        told = f"unitok: {flag} are told in JSON only: add --json"
+        assert (result.exit_code, one_line(result.stderr)) == (2, told)
 
 
 def test_a_file_that_cannot_be_read_does_not_stop_the_others(run, scene):
@@ -155,6 +219,35 @@ def test_several_drawings_are_numbered(run, untrained_folder):
     for name, image in zip(names, images, strict=True):
         with Image.open(name) as saved:
             assert saved.tobytes() == image.tobytes()
+
+
+def test_draw_as_json_says_what_the_api_says(run, untrained_folder):
+    words = ["-n", "2", "--seed", "4", "--json", "--logprobs"]
+    said = json.loads(one_line(run("draw", "a cat", "-o", "cat.png", *words).stdout))
+    wanted = unitok.load(untrained_folder).draw("a cat", n=2, seed=4, logprobs=True)
+    assert said.pop("seconds") > 0
+    assert said == {
+        "prompt": "a cat",
+        "files": ["cat-0.png", "cat-1.png"],
+        "seed": 4,
+        "finish_reason": "complete",
+        "prompt_tokens": wanted.prompt_tokens,
+        "completion_tokens": wanted.completion_tokens,
+        "logprobs": [list(each) for each in wanted.logprobs or ()],
+    }
+    assert all(Path(name).exists() for name in said["files"])
+
+
+def test_what_cannot_be_painted_is_told_and_leaves_the_file_that_was_there(run, monkeypatch):
+    Path("cat.png").write_text("mine")
+
+    def broken(*_, **__):
+        raise OSError("the disk is full")
+
+    monkeypatch.setattr("unitok.results.Picture.save", broken)
+    result = run("draw", "a cat", "-o", "cat.png")
+    assert (result.exit_code, one_line(result.stderr)) == (2, "unitok: the disk is full")
+    assert [path.read_text() for path in Path.cwd().iterdir()] == ["mine"]
 
 
 def test_a_drawing_may_be_of_another_format(run):
@@ -228,6 +321,32 @@ def test_unknown_options_and_values_are_usage_errors(arguments, run):
     assert "Traceback" not in result.stderr
 
 
+@pytest.mark.parametrize(
+    ("words", "meant"),
+    [
+        (["draw", "a cat", "-o", "cat.png", "--sede", "7"], "--seed"),
+        (["caption", "scene.png", "--temprature", "1"], "--temperature"),
+        (["info", "--devise", "cpu"], "--device"),
+        (["drw", "a cat"], "draw"),
+    ],
+)
+def test_a_slip_is_told_with_what_may_have_been_meant(words, meant, run):
+    result = run(*words, model=None)
+    assert result.exit_code == 2
+    assert "No such" in result.stderr and meant in result.stderr
+
+
+def test_verbose_says_what_is_done_and_quiet_says_nothing(run, scene):
+    question = ["--question", "is there a zebra?"]
+    lines = run("caption", str(scene), "-v", *question).stderr.splitlines()
+    assert lines[0].startswith("info: loading ")
+    assert lines[1].startswith("info: untrained is on cpu after ")
+    assert lines[2] == "warning: this model never saw the word 'zebra'"
+    assert run("caption", str(scene), "--quiet", *question).stderr == ""
+    both = run("info", "-q", "-vv")
+    assert (both.exit_code, both.stderr) == (2, "unitok: --verbose or --quiet, but not both\n")
+
+
 def test_a_word_the_model_never_saw_is_one_warning(run, scene):
     result = run("caption", str(scene), str(scene), "--question", "is there a zebra?")
     assert result.exit_code == 0
@@ -250,7 +369,7 @@ def test_ctrl_c_ends_with_one_line_and_code_130(run, monkeypatch):
     def interrupted(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(unitok.Model, "draw", interrupted)
+    monkeypatch.setattr(unitok.Model, "stream", interrupted)
     result = run("draw", "a cat", "-o", "cat.png")
     assert result.exit_code == 130
     assert one_line(result.stderr) == "unitok: stopped"
@@ -282,6 +401,23 @@ def test_info_as_json_holds_every_fact(run):
 
 
 # --- the program itself --------------------------------------------------------------------------
+
+
+def test_a_file_may_have_a_name_that_is_no_unicode(scene, untrained_folder, monkeypatch):
+    odd = os.fsdecode(os.fsencode(scene.parent) + b"/\xff.png")
+    os.link(scene, odd)
+    words = ["unitok", "caption", odd, "--max-tokens", "2", "--model", str(untrained_folder)]
+    stdout = io.TextIOWrapper(io.BytesIO(), encoding="utf-8")
+    monkeypatch.setattr(sys, "argv", words)
+    monkeypatch.setattr(sys, "stdout", stdout)
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        with pytest.raises(SystemExit) as end:
+            main()
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert end.value.code == 0
+    assert stdout.buffer.getvalue().startswith(os.fsencode(scene.parent) + rb"/\udcff.png: ")
 
 
 def test_the_program_runs_from_another_folder(tmp_path, untrained_folder):

@@ -5,7 +5,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 import unitok
-from unitok.cli import app, print_demo
+from unitok.cli import app
 from unitok.demo import (
     PROMPT_KINDS,
     SCENE_KINDS,
@@ -15,6 +15,7 @@ from unitok.demo import (
     demo_picture,
     judge_drawing,
     judge_reading,
+    print_demo,
     run_demo,
 )
 from unitok.emoji import captions

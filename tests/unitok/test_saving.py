@@ -1,0 +1,80 @@
+"""Pictures are saved whole or not at all."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from unitok.saving import picture_format, save_whole
+
+RED, BLUE = (Image.new("RGB", (8, 8), colour) for colour in ("red", "blue"))
+
+
+class Broken(Image.Image):
+    """A picture whose writing breaks off."""
+
+    def save(self, fp: Any, format: str | None = None, **params: Any) -> None:
+        fp.write(b"half")
+        raise KeyboardInterrupt
+
+
+def colour_of(path: Path) -> object:
+    with Image.open(path) as picture:
+        return picture.convert("RGB").getpixel((0, 0))
+
+
+def test_the_suffix_names_the_format(tmp_path):
+    for name, kind in (("a.png", "PNG"), ("b.JPG", "JPEG"), ("c.tiff", "TIFF"), ("d.webp", "WEBP")):
+        save_whole(RED, tmp_path / name)
+        with Image.open(tmp_path / name) as picture:
+            assert picture.format == kind == picture_format(tmp_path / name)
+    assert picture_format(tmp_path / "e.xyz") is None
+
+
+@pytest.mark.parametrize("new", [True, False])
+def test_what_breaks_off_leaves_nothing(new, tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        save_whole(Broken(), tmp_path / "a.png", new)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_is_replaced_only_by_a_whole_one(tmp_path):
+    path = tmp_path / "a.png"
+    save_whole(RED, path)
+    with pytest.raises(KeyboardInterrupt):
+        save_whole(Broken(), path)
+    assert colour_of(path) == (255, 0, 0)
+    save_whole(BLUE, path)
+    assert colour_of(path) == (0, 0, 255)
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_link_stays_one(tmp_path):
+    (tmp_path / "there").mkdir()
+    link, path = tmp_path / "link.png", tmp_path / "there/a.png"
+    link.symlink_to(path)
+    save_whole(RED, link)
+    assert link.is_symlink() and colour_of(path) == (255, 0, 0)
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_a_new_file_never_replaces_another(links, tmp_path, monkeypatch):
+    def refused(*_):
+        raise PermissionError("no hard links here")
+
+    if not links:
+        monkeypatch.setattr(os, "link", refused)
+    path = tmp_path / "a.png"
+    save_whole(RED, path, new=True)
+    with pytest.raises(FileExistsError):
+        save_whole(BLUE, path, new=True)
+    assert colour_of(path) == (255, 0, 0)
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_picture_may_be_read_by_whom_other_files_may(tmp_path):
+    (tmp_path / "plain").touch()
+    save_whole(RED, tmp_path / "a.png")
+    assert (tmp_path / "a.png").stat().st_mode == (tmp_path / "plain").stat().st_mode

@@ -1,0 +1,100 @@
+"""What is shown to a person who watches: text as it comes, bars while something is made, tables."""
+
+from __future__ import annotations
+
+import sys
+import unicodedata
+from collections.abc import Generator, Iterable, Iterator
+from typing import TYPE_CHECKING, TypeVar
+
+from rich.console import Console
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+    from unitok.results import Event
+
+TABLE_WIDTH = 120  # columns, where stdout is no terminal
+
+T = TypeVar("T")
+
+
+# --- text ----------------------------------------------------------------------------------------
+
+
+def write_live(pieces: Iterable[str]) -> None:
+    """Write text to stdout as it comes, and end its line, whatever ends the text."""
+    begun = False
+    try:
+        for piece in pieces:
+            begun = True
+            print(printable(piece), end="", flush=True)
+    finally:
+        if begun:
+            print(flush=True)
+
+
+def printable(text: str) -> str:
+    """Text without control characters, which could do anything to a terminal."""
+    return "".join(c for c in text if c in "\n\t" or unicodedata.category(c) != "Cc")
+
+
+def in_one_line(pieces: Iterable[str]) -> Iterator[str]:
+    """Text that comes in pieces, with one blank for each run of blanks and line ends."""
+    begun = blank = False
+    for piece in pieces:
+        words = " ".join(piece.split())
+        blank = blank or piece[:1].isspace()
+        yield " " + words if words and begun and blank else words
+        if words:
+            begun, blank = True, piece[-1:].isspace()
+
+
+def after(start: str, pieces: Iterable[str]) -> Iterator[str]:
+    """Pieces of text with a start before the first, once that is there."""
+    for piece in pieces:
+        yield start + piece
+        start = ""
+
+
+# --- bars ----------------------------------------------------------------------------------------
+
+
+def bar(shown: bool, transient: bool) -> Progress:
+    """A bar on stderr. transient: it vanishes at its end."""
+    from rich.progress import MofNCompleteColumn, Progress
+
+    return Progress(
+        *Progress.get_default_columns(),
+        MofNCompleteColumn(),
+        console=Console(stderr=True),
+        disable=not shown,
+        transient=transient,
+        redirect_stdout=False,  # else what goes to a file or pipe would land beside the bar
+    )
+
+
+def counted(items: Iterable[T], total: int, what: str, shown: bool) -> Generator[T]:
+    """Pass items on, and show how many of all there were."""
+    with bar(shown, transient=False) as progress:
+        yield from progress.track(items, total=total, description=what)
+
+
+def watched(events: Iterable[Event], n: int, shown: bool) -> Generator[Event]:
+    """Pass the events of a drawing on, and show how far its tokens and n pictures are."""
+    painted = 0
+    with bar(shown, transient=True) as progress:
+        task = progress.add_task("drawing", total=None)
+        for event in events:
+            painted += event.kind == "image"
+            what = "drawing" if n == 1 else f"{painted} of {n} pictures"
+            progress.update(task, description=what, completed=event.done, total=event.total)
+            yield event
+
+
+# --- tables --------------------------------------------------------------------------------------
+
+
+def stdout_console() -> Console:
+    """Where tables are printed."""
+    return Console() if sys.stdout.isatty() else Console(width=TABLE_WIDTH)
