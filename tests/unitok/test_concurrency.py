@@ -294,7 +294,7 @@ WORK = [caption(1, max_tokens=4), drawing(2, length=4, n=2), caption(3, max_toke
 
 
 def work(trap: Trap) -> int:
-    """How many lines it took: jobs that end, one that is streamed, one that is cancelled, and one after all that."""
+    """Jobs that end, one that is streamed and one that is cancelled; how many lines that took."""
     driver = Driver(engine(num_blocks=24))
     threading.settrace(trap)
     try:
