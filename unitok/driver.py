@@ -460,7 +460,8 @@ class Driver:
         if thread is not None and thread is not threading.current_thread():
             self._orders.put(("close", None))
             thread.join(timeout)
-        self.painter.close()
+        if self._refusal is not FORKED:  # in a child, the painter's thread is not there either
+            self.painter.close()
 
     def _start(self) -> None:
         if self._thread is not None:

@@ -179,8 +179,8 @@ class Engine:
         """Run the model once over everything that is ready.
 
         Returns what each sequence newly emitted and how it ended. What the model raises is raised
-        here, and so is an interrupt; the next step goes on from what was emitted, and also returns
-        the outputs that this one could not. After an error of the model's the next steps are
+        here, and so is an interrupt; the next step goes on from what was emitted, and returns the
+        outputs that this one could not, if there are any, before it runs more. After an error of the model's the next steps are
         smaller, and who makes its smallest step raise twice is ended with an error.
         """
         if self._broken:
@@ -189,9 +189,11 @@ class Engine:
         try:
             self._broken, self._scheduled = True, None
             self._free_memory()
+            late = bool(self._untold)  # outputs of a step that broke off: this one might, too
             self._carry_out_orders()
             self._plan()
-            self._step()
+            if not late:
+                self._step()
             outputs, self._untold = self._untold, []
             self._broken = False
             return outputs
