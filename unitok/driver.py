@@ -477,6 +477,7 @@ class Driver:
                 )
                 thread.start()
                 self._thread = thread
+                _threads.add(thread)
 
     # -- what the driver's thread does
 
@@ -657,12 +658,16 @@ def _looker(orders: SimpleQueue[Order]) -> Callable[[], None]:
 
 
 _drivers: weakref.WeakSet[Driver] = weakref.WeakSet()
+_threads: weakref.WeakSet[threading.Thread] = weakref.WeakSet()
 
 
 @atexit.register
 def _close_all() -> None:
+    """A thread that still steps, or frees a model that nobody has, must not outlive Python."""
     for driver in list(_drivers):
         driver.close(PATIENCE)
+    for thread in list(_threads):
+        thread.join(PATIENCE)
 
 
 def _after_fork() -> None:

@@ -484,8 +484,9 @@ def python(code: str) -> subprocess.CompletedProcess[str]:
         "handles = [driver.submit(TokenJob(drawing(i, n=50))) for i in range(50)]",
         "driver.submit(TokenJob(drawing(1, n=50))); raise SystemExit(0)",
         "stream = iter(driver.submit(TokenJob(drawing(1)), stream=True)); next(stream)",
+        "driver.submit(TokenJob(drawing(1, n=50))); del driver",
     ],
-    ids=["idle", "busy", "exit", "streaming"],
+    ids=["idle", "busy", "exit", "streaming", "dropped"],
 )
 def test_python_ends_whatever_the_driver_is_doing(code: str):
     done = python(code)
