@@ -74,4 +74,4 @@ def test_the_rehearsal_writes_the_document_and_the_plot(tmp_path: Path):
     explained = re.findall(r"^- \*\*(\w+)\*\*: \w", document, re.MULTILINE)
     assert explained == [name for name in COMPARISONS if name != "vllm"]
     bars = re.findall(r"^\| .* \| [≥≤] [\d.]+ \| (?:yes|no) \|", document, re.MULTILINE)
-    assert len(bars) == 9
+    assert len(bars) == 15
