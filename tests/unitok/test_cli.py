@@ -7,6 +7,7 @@ import signal
 import struct
 import subprocess
 import sys
+import threading
 import zlib
 from pathlib import Path
 
@@ -401,6 +402,12 @@ def test_info_as_json_holds_every_fact(run):
 
 
 # --- the program itself --------------------------------------------------------------------------
+
+
+def test_no_step_is_made_when_a_command_has_ended(run, scene):
+    assert run("caption", str(scene), str(scene)).exit_code == 0
+    assert run("draw", "a cat", "-o", "cat.png").exit_code == 0
+    assert "unitok-driver" not in [thread.name for thread in threading.enumerate()]
 
 
 def test_a_file_may_have_a_name_that_is_no_unicode(scene, untrained_folder, monkeypatch):
