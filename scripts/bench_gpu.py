@@ -30,6 +30,7 @@ from transformers import DynamicCache, StaticCache
 import unitok
 from unitok.baselines.transformers_peer import LlamaLoop
 from unitok.config import DEFAULT, JANUS_PRO_1B, DecoderConfig
+from unitok.driver import Driver, TokenJob
 from unitok.evaluation import bench
 from unitok.evaluation.bench_report import Result, table
 from unitok.model import UnifiedModel
@@ -274,10 +275,10 @@ def pictures(here: Bench, name: str, model: UnifiedModel, count: int) -> Result:
     if here.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
     requests = [bench.guided(model, sizes.prompt, sizes.ids, seed) for seed in range(count)]
-    machine = engine(model, requests)
-    list(machine.run([bench.guided(model, sizes.prompt, 4, seed) for seed in range(count)]))
+    driver = Driver(engine(model, requests))
+    driver.complete([bench.guided(model, sizes.prompt, 4, seed) for seed in range(count)])
     began = time.perf_counter()
-    list(machine.run(requests))
+    driver.complete(requests)
     seconds = time.perf_counter() - began
     detail = f"{seconds:.2f} s for {sizes.ids} ids each, without pixels"
     if here.device.type == "cuda":
@@ -294,17 +295,18 @@ def first_id(here: Bench, name: str, model: UnifiedModel) -> Iterator[Result]:
         ("an answer about a picture", bench.text, sizes.question),
     ):
         requests = [make(model, length, 2, seed) for seed in range(5)]
-        machine = engine(model, requests)
+        driver = Driver(engine(model, requests))
         run = requests.__iter__()
-        seconds = here.median({what: lambda m=machine, r=run: first_of(m, next(r))}, rounds=2)
+        seconds = here.median({what: lambda d=driver, r=run: first_of(d, next(r))}, rounds=2)
         detail = f"a prompt of {length} ids"
         yield Result(f"{name}, first id of {what}", 1e3 * seconds[what], "ms", detail=detail)
 
 
-def first_of(machine: Engine, request: Request) -> None:
-    stream = machine.stream(request)
-    next(stream)
-    stream.close()
+def first_of(driver: Driver, request: Request) -> None:
+    handle = driver.submit(TokenJob(request), stream=True)
+    next(iter(handle))
+    handle.cancel()
+    driver.wait_until_idle()
 
 
 # --- the parts alone -----------------------------------------------------------------------------

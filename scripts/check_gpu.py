@@ -22,6 +22,7 @@ import torch
 from PIL import Image
 
 import unitok
+from unitok.driver import Driver
 from unitok.emoji import captions
 from unitok.evaluation import bench
 from unitok.evaluation.emoji import draw_held_out, held_out_scenes, rate
@@ -126,8 +127,8 @@ def graphs_agree(device: str, drawings: int) -> bool:
     requests = [bench.guided(model, 20 + 9 * seed, 64, seed) for seed in range(drawings)]
     ids: list[list[int]] = []
     for cuda_graphs in (True, False):
-        engine = Engine(model, EngineConfig(max_context=1024, cuda_graphs=cuda_graphs))
-        outputs = sorted(engine.run(requests), key=lambda output: output.request_id)
+        config = EngineConfig(max_context=1024, cuda_graphs=cuda_graphs)
+        outputs = Driver(Engine(model, config)).complete(requests)
         ids.append([id for output in outputs for id in output.ids])
     same = sum(a == b for a, b in zip(*ids, strict=True)) / len(ids[0])
     padded = drawings == 3

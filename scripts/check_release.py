@@ -169,7 +169,7 @@ def first_codes(model: Model, family: Janus, prompt: str, count: int) -> list[in
     branches = Branch(line.ids, 5.0), Branch(t.unconditional(line).ids, -4.0)
     image = vocabulary.image_range
     plan = FixedPlan(IdRange(image.start, image.stop), count)
-    output = next(iter(model.engine.run([Request(branches, plan, Sampling(temperature=0))])))
+    (output,) = model.driver.complete([Request(branches, plan, Sampling(temperature=0))])
     return vocabulary.id_to_code(torch.tensor(output.ids)).tolist()
 
 
@@ -191,7 +191,7 @@ def words_on(model: Model, family: Janus, picture: Image.Image, count: int) -> s
     text = family.model.vocabulary.text_range
     plan = FreePlan(IdRange(text.start, text.stop), frozenset([t.tokenizer.id(t.eos)]), count)
     branch = Branch(line.ids, 1.0, line.features)
-    output = next(iter(model.engine.run([Request((branch,), plan, Sampling(temperature=0))])))
+    (output,) = model.driver.complete([Request((branch,), plan, Sampling(temperature=0))])
     return t.tokenizer.decode(output.ids)
 
 

@@ -134,8 +134,7 @@ def ask_unitok(folder: Path, text_ids: int, picture_ids: int) -> tuple[Asked, Go
 
 def emitted(model: unitok.Model, *requests: Request) -> list[list[int]]:
     """The ids of requests that share the engine's steps."""
-    outputs = {output.request_id: list(output.ids) for output in model.engine.run(requests)}
-    return [outputs[i] for i in sorted(outputs)]
+    return [list(output.ids) for output in model.driver.complete(requests)]
 
 
 def forced_logits(net: Any, line: Any, features: Tensor, answer: list[int]) -> Tensor:

@@ -27,22 +27,28 @@ from unitok.families import Wish, janus
 from unitok.loading import DEFAULT_FOLDER
 from unitok.model import UnifiedModel
 from unitok.prompt import Message
-from unitok_engine import Branch, FixedPlan, FreePlan, IdRange, Request, Sampling
-from unitok_engine.batch import Batch
-from unitok_engine.runner import Runner
+from unitok_engine import (
+    Branch,
+    Engine,
+    EngineConfig,
+    FixedPlan,
+    FreePlan,
+    IdRange,
+    Request,
+    Sampling,
+    StepRecord,
+)
 from unitok_tokenizers.text import TextTokenizer
 
 
-class WatchedRunner(Runner):
-    """A runner that notes the ids in each row of each forward."""
+class Watch:
+    """Notes what each forward ran."""
 
-    def __init__(self, runner: Runner) -> None:
-        super().__init__(runner.model, runner.cache)
-        self.rows: list[tuple[int, ...]] = []
+    def __init__(self) -> None:
+        self.steps: list[StepRecord] = []
 
-    def run(self, batch: Batch) -> list[Tensor]:
-        self.rows.append(batch.query_lengths)
-        return super().run(batch)
+    def stepped(self, record: StepRecord, /) -> None:
+        self.steps.append(record)
 
 
 def main() -> None:
@@ -123,8 +129,9 @@ def requests(model: Model, ids: int) -> tuple[Request, Request]:
 
 
 def run(model: Model, ids: int) -> None:
-    engine = model.engine
-    runner = engine.runner = WatchedRunner(engine.runner)
+    watch = Watch()
+    config = EngineConfig(max_context=model.info().context)
+    engine = Engine(model.family.model, config, watch)
     for request, name in zip(requests(model, ids), ("caption", "drawing"), strict=True):
         lengths = [len(branch.ids) for branch in request.branches]
         print(f"request {engine.add(request)}: {name}, prompts of {lengths} ids, {ids} to come")
@@ -134,12 +141,12 @@ def run(model: Model, ids: int) -> None:
         outputs = engine.step()
         new = {output.request_id: list(output.new_ids) for output in outputs}
         seconds = time.monotonic() - began
-        rows = list(runner.rows[-1])
-        print(f"forward {runner.forwards}: rows of {rows} ids, new {new}, {seconds:.2f} s")
+        rows = list(watch.steps[-1].query_lengths)
+        print(f"forward {len(watch.steps)}: rows of {rows} ids, new {new}, {seconds:.2f} s")
         for output in outputs:
             if output.finished:
                 print(f"request {output.request_id} ended: {output.finish_reason}")
-    print(f"{runner.forwards} forwards in {time.monotonic() - start:.1f} s")
+    print(f"{len(watch.steps)} forwards in {time.monotonic() - start:.1f} s")
 
 
 if __name__ == "__main__":

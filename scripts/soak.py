@@ -1,4 +1,4 @@
-"""Many short requests through one engine: does memory stay flat, does every block come back?
+"""Many short requests through one driver: does memory stay flat, does every block come back?
 
     python scripts/soak.py
     python scripts/soak.py --requests 2000 --threads 1
@@ -16,23 +16,28 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
+from queue import SimpleQueue
 
 import numpy as np
 import torch
 from PIL import Image
 
 import unitok
+from unitok.driver import Driver, Handle, TokenJob
 from unitok.families import Wish
 from unitok.prompt import Message
 from unitok_engine import (
     Branch,
     Engine,
     EngineConfig,
+    EngineStats,
     Features,
     FixedPlan,
     FreePlan,
     IdRange,
+    Output,
     Request,
     Sampling,
 )
@@ -103,47 +108,44 @@ def main() -> None:
     if args.threads:
         torch.set_num_threads(args.threads)
     source = Requests(seed=0)
-    engine = Engine(source.family.model, EngineConfig(memory=args.memory_mb * 2**20))
+    driver = Driver(Engine(source.family.model, EngineConfig(memory=args.memory_mb * 2**20)))
     start, reasons, held = time.monotonic(), Counter(), []
-    for done in run(engine, source, args, reasons):
+    for done in run(driver, source, args, reasons):
         if done % max(args.requests // 20, 1) == 0:
             held.append(resident_memory())
             print(
                 f"{done} requests, {time.monotonic() - start:.0f} s, "
-                f"memory {held[-1] / 2**20:.0f} MiB, {engine.stats}",
+                f"memory {held[-1] / 2**20:.0f} MiB, {driver.engine.stats}",
                 flush=True,
             )
+    driver.wait_until_idle()
     print(dict(reasons))
-    sys.exit("\n".join(wrong(engine, held)) or None)
+    sys.exit("\n".join(wrong(driver.engine.stats, held)) or None)
 
 
 def run(
-    engine: Engine, source: Requests, args: argparse.Namespace, reasons: Counter[str]
+    driver: Driver, source: Requests, args: argparse.Namespace, reasons: Counter[str]
 ) -> Iterator[int]:
     """Keep requests in flight; after each that ends, how many have."""
-    left: dict[int, int] = {}
+    flying: dict[int, Handle[Output, list[Output]]] = {}
+    ready: SimpleQueue[int] = SimpleQueue()
     added = done = 0
-    while added < args.requests or left:
-        while added < args.requests and len(left) < args.in_flight:
-            request = source.make(added)
-            request_id = engine.add(request)
-            left[request_id] = request.n
-            added += 1
+    while added < args.requests or flying:
+        while added < args.requests and len(flying) < args.in_flight:
+            handle = flying[added] = driver.submit(TokenJob(source.make(added)))
+            handle.when_done(partial(ready.put, added))
             if source.random.random() < 0.02:
-                engine.abort(request_id)
-        for output in engine.step():
-            if output.finished:
-                reasons[str(output.finish_reason)] += 1
-                left[output.request_id] -= 1
-                if left[output.request_id] == 0:
-                    del left[output.request_id]
-                    done += 1
-                    yield done
+                handle.cancel()
+            added += 1
+        for output in flying.pop(ready.get()).result():
+            reasons[str(output.finish_reason)] += 1
+        done += 1
+        yield done
 
 
-def wrong(engine: Engine, held: list[int]) -> list[str]:
+def wrong(stats: EngineStats, held: list[int]) -> list[str]:
     """What does not hold, a line each."""
-    stats, faults = engine.stats, []
+    faults = []
     if stats.free_blocks != stats.num_blocks or stats.running or stats.waiting:
         faults.append(f"soak: not all came back: {stats}")
     warm = held[len(held) // 4]

@@ -7,6 +7,7 @@ model.draw("two apples on a blue background", seed=7).image.save("apples.png")
 """
 
 from importlib import import_module
+from logging import NullHandler, getLogger
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     from unitok.loading import load
     from unitok.requests import Caption, Draw
     from unitok.results import DrawResult, Event, Picture, Result, TextResult
+
+getLogger(__name__).addHandler(NullHandler())  # what is logged is shown to who asks for it
 
 __version__ = "0.1.0"
 __all__ = [

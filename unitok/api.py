@@ -24,6 +24,7 @@ from unitok.driver import Driver
 from unitok.families import Family
 from unitok.jobs import AnyJob, Preparer
 from unitok.painting import Painter
+from unitok.precision import name_of
 from unitok.requests import Caption, Draw
 from unitok.results import DrawResult, Event, Result, TextResult
 from unitok.signatures import one_or_many, one_or_many_async
@@ -38,12 +39,16 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Info:
-    """What `unitok info` prints. Bytes and counts."""
+    """What `unitok info` prints. Bytes and counts.
+
+    precision: the dtype, and in words why it is this one.
+    """
 
     name: str
     parameters: int
     device: str
     dtype: str
+    precision: str
     context: int
     picture_size: tuple[int, int]  # width and height
     picture_tokens: int
@@ -63,9 +68,15 @@ class Model:
     """
 
     def __init__(
-        self, family: Family, config: EngineConfig | None = None, painter: Painter | None = None
+        self,
+        family: Family,
+        config: EngineConfig | None = None,
+        painter: Painter | None = None,
+        precision: str | None = None,
     ) -> None:
+        """precision: what `info` says of it."""
         self.family = family
+        self._precision = precision or f"{name_of(family.model.dtype)}, as the model was made"
         self._parameters = sum(p.numel() for p in family.model.parameters())
         family.model.prepare()
         painter = painter or Painter(family.model.device)
@@ -74,7 +85,11 @@ class Model:
         self.prepare = Preparer(family, painter)
 
     def __repr__(self) -> str:
-        return f"<unitok.Model {self.name!r} on {self.device}>"
+        dtype = name_of(self.dtype)
+        return (
+            f"<unitok.Model {self.name!r}: {self._parameters:,} parameters, {dtype} on "
+            f"{self.device}>"
+        )
 
     # -- what it is
 
@@ -106,7 +121,8 @@ class Model:
             name=self.name,
             parameters=self._parameters,
             device=str(model.device),
-            dtype=str(model.dtype).removeprefix("torch."),
+            dtype=name_of(model.dtype),
+            precision=self._precision,
             context=self.family.max_context,
             picture_size=self.family.picture_size,
             picture_tokens=self.family.picture_tokens,

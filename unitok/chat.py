@@ -9,12 +9,15 @@ from typing import Any, Protocol
 from unitok.jobs import DrawJob, Preparer, TextJob, check_text
 from unitok.prompt import Message
 from unitok.requests import Draw, Turn
-from unitok.results import DrawResult, Event, TextResult
+from unitok.results import DrawResult, Event, TextResult, counted
 from unitok.signatures import one
 
 
 class Talker(Protocol):
     """What a chat needs of a model."""
+
+    @property
+    def name(self) -> str: ...
 
     @property
     def prepare(self) -> Preparer: ...
@@ -38,6 +41,12 @@ class Chat:
     def __init__(self, model: Talker, system: str | None = None) -> None:
         self.model, self.system = model, system
         self.messages: list[Message] = []
+
+    def __repr__(self) -> str:
+        turns = sum(message.role == "user" for message in self.messages)
+        pictures = sum(len(message.pictures) for message in self.messages)
+        told = f"{counted(turns, 'turn')}, {counted(pictures, 'picture')}"
+        return f"<unitok.Chat with {self.model.name!r}: {told}>"
 
     @one(Turn)
     def send(self, turn: Turn) -> TextResult:

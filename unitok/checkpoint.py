@@ -9,6 +9,7 @@ import json
 import pickle
 import re
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -28,6 +29,9 @@ from unitok.model import UnifiedModel
 BIG = 2**30  # bytes of weights from which on loading is worth a progress bar
 READERS = 4  # threads
 SHARD = "5GB"  # of what is written, as transformers splits it
+
+# In which type to load: this one, or what a function says of the one that is stored.
+Dtype = torch.dtype | Callable[[torch.dtype], torch.dtype]
 
 
 class Tensors(Protocol):
@@ -208,7 +212,7 @@ def fill(
     model: nn.Module,
     tensors: Tensors,
     layout: Layout,
-    dtype: torch.dtype,
+    dtype: Dtype,
     device: str,
     dropped: Sequence[str] = (),
     exact: str | None = None,
@@ -225,14 +229,15 @@ def fill(
     check_names({s.name for s, _ in wanted.values()}, tensors, dropped)
     check_shapes(wanted, tensors)
     check_types(wanted, tensors)
+    target = dtype if isinstance(dtype, torch.dtype) else dtype(decoder_type(wanted, tensors))
 
     def read(key: str) -> Tensor:
         stored = wanted[key][0]
         value = stored.take(tensors.tensor(stored.name))
-        kind = torch.float32 if exact and key.startswith(exact) else dtype
+        kind = torch.float32 if exact and key.startswith(exact) else target
         return value.to(device, kind if value.is_floating_point() else value.dtype)
 
-    size = sum(value.numel() for _, value in wanted.values()) * dtype.itemsize
+    size = sum(value.numel() for _, value in wanted.values()) * target.itemsize
     console = Console(stderr=True)
     quiet = size < BIG or not console.is_terminal
     with ThreadPoolExecutor(READERS) as pool:  # to convert takes long; torch lets go of the lock
@@ -277,7 +282,16 @@ def check_shapes(wanted: Mapping[str, tuple[Stored, Tensor]], tensors: Tensors) 
 
 
 # Types whose values are the weights themselves, as safetensors and torch call them.
-FLOATS = frozenset("F64 F32 F16 BF16 float64 float32 float16 bfloat16".split())
+FLOATS = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "float64": torch.float64,
+    "float32": torch.float32,
+    "float16": torch.float16,
+    "bfloat16": torch.bfloat16,
+}
 
 
 def check_types(wanted: Mapping[str, tuple[Stored, Tensor]], tensors: Tensors) -> None:
@@ -291,6 +305,15 @@ def check_types(wanted: Mapping[str, tuple[Stored, Tensor]], tensors: Tensors) -
             f"{tensors.source}: {len(wrong)} tensors of a wrong type, such as {few}; load an "
             "unquantised checkpoint instead"
         )
+
+
+def decoder_type(wanted: Mapping[str, tuple[Stored, Tensor]], tensors: Tensors) -> torch.dtype:
+    """The type in which most of the decoder's numbers are stored; its weights are not read."""
+    sizes: Counter[str] = Counter()
+    for key, (stored, value) in wanted.items():
+        if key.startswith("decoder."):
+            sizes[tensors.dtype(stored.name)] += value.numel()
+    return FLOATS[sizes.most_common(1)[0][0]]
 
 
 def place(model: nn.Module, key: str, value: Tensor) -> None:

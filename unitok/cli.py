@@ -241,6 +241,7 @@ def info(common: Common, as_json: Json = False) -> None:
         "model": facts.name,
         "parameters": f"{facts.parameters:,}",
         "device": f"{facts.device}, {facts.dtype}",
+        "precision": facts.precision,
         "context": f"{facts.context:,} tokens",
         "picture": f"{width} x {height} pixels, {facts.picture_tokens} tokens",
         "K/V pool": f"{facts.kv_memory:,} bytes, {facts.kv_tokens:,} tokens",

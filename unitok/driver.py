@@ -32,6 +32,8 @@ from itertools import count
 from queue import Empty, SimpleQueue
 from typing import Any, Generic, Literal, Protocol, TypeVar
 
+import torch
+
 from unitok.painting import Painter
 from unitok.terminal import one_line
 from unitok_engine import Engine, Output, Request
@@ -80,11 +82,11 @@ class Job(Protocol[E, R_co]):
         ...
 
     def news(self) -> list[E]:
-        """What is new since this was last asked, for a caller that streams."""
+        """What is new since this was last asked; it is asked after each `feed`, or never."""
         ...
 
-    def merge(self, last: E, new: E) -> E | None:
-        """One event for two that follow each other; None if both are needed."""
+    def merge(self, unread: E, new: E) -> E | None:
+        """One event in place of one that is not read yet and a new one; None if both are needed."""
         ...
 
     def fail(self, reason: FailReason, error: str) -> None:
@@ -99,28 +101,29 @@ class TokenJob:
 
     def __init__(self, request: Request) -> None:
         self.request = request
-        self.result: list[Output] | None = None
         self._finished: dict[int, Output] = {}
-        self._news: list[Output] = []
+        self._news: dict[int, Output] = {}
 
     @property
     def ended(self) -> bool:
-        return self.result is not None
+        return len(self._finished) == self.request.n
+
+    @property
+    def result(self) -> list[Output] | None:
+        return [self._finished[i] for i in range(self.request.n)] if self.ended else None
 
     def feed(self, output: Output) -> None:
-        self._news.append(output)
+        self._news[output.sample] = output
         if output.finished:
             self._finished[output.sample] = output
-            if len(self._finished) == self.request.n:
-                self.result = [self._finished[sample] for sample in range(self.request.n)]
 
     def news(self) -> list[Output]:
-        news, self._news = self._news, []
-        return news
+        news, self._news = self._news, {}
+        return list(news.values())
 
-    def merge(self, last: Output, new: Output) -> Output | None:
-        same = last.sample == new.sample
-        return replace(new, new_ids=last.new_ids + new.new_ids) if same else None
+    def merge(self, unread: Output, new: Output) -> Output | None:
+        same = unread.sample == new.sample
+        return replace(new, new_ids=unread.new_ids + new.new_ids) if same else None
 
     def fail(self, reason: FailReason, error: str) -> None:
         prompt = len(self.request.branches[0].ids)
@@ -147,12 +150,16 @@ class Flight(Generic[E, R]):
             return
         with self._lock:
             for event in self.job.news():
-                merged = self.job.merge(self._events[-1], event) if self._events else None
-                if merged is None:
-                    self._events.append(event)
-                else:
-                    self._events[-1] = merged
+                self._add(event)
         self._wake()
+
+    def _add(self, event: E) -> None:
+        for place in range(len(self._events) - 1, -1, -1):
+            merged = self.job.merge(self._events[place], event)
+            if merged is not None:
+                self._events[place] = merged
+                return
+        self._events.append(event)
 
     def finish(self) -> None:
         """Hand the job's result over. Doing it twice does no harm."""
@@ -288,9 +295,9 @@ class Driver:
     elsewhere only its `check`, `config` and `stats` are used.
     """
 
-    def __init__(self, engine: Engine, painter: Painter) -> None:
+    def __init__(self, engine: Engine, painter: Painter | None = None) -> None:
         self.engine = engine
-        self.painter = painter
+        self.painter = painter or Painter(torch.device("cpu"), background=False)
         # Neither signals nor garbage collection can break off a SimpleQueue's `put`.
         self._orders: SimpleQueue[Order] = SimpleQueue()
         self._order: Order | None = None  # the one that is being carried out
@@ -305,7 +312,7 @@ class Driver:
         self._closing = False
         self._thread: threading.Thread | None = None
         self._starting = threading.Lock()
-        painter.notify = _looker(self._orders)
+        self.painter.notify = _looker(self._orders)
         _drivers.add(self)
 
     def submit(
@@ -371,6 +378,13 @@ class Driver:
         finally:
             for handle in flying.values():
                 handle.cancel()
+
+    def complete(self, requests: Iterable[Request], in_flight: int = 1024) -> list[Output]:
+        """The finished outputs of bare requests, in their order, sample by sample."""
+        jobs = [TokenJob(request) for request in requests]
+        for _ in self.run(jobs, in_flight):
+            pass
+        return [output for job in jobs for output in job.result or ()]
 
     async def arun(self, jobs: AsyncIterator[Job[E, R]], in_flight: int) -> AsyncGenerator[R]:
         """`run`, for `async for`: results come while the next job is still awaited."""
@@ -526,18 +540,17 @@ class Driver:
             self._fail_all("abort", CLOSED)
 
     def _take_off(self, flight: Flight[Any, Any]) -> None:
-        if flight.request_id is not None or flight.done.done():
+        if flight.done.done():  # its caller was interrupted, or this is done again
             return
         if self._closing:
             self._fail(flight, "abort", CLOSED)
             return
         try:
-            request_id = self.engine.add(flight.job.request, flight.share)
+            if flight.request_id is None:
+                flight.request_id = self.engine.add(flight.job.request, flight.share)
+            self._flights[flight.request_id] = flight
         except Exception as error:  # a plan is its caller's code
             self._fail(flight, "error", one_line(error))
-        else:
-            flight.request_id = request_id
-            self._flights[request_id] = flight
 
     def _step(self) -> None:
         self._outputs.extend(self.engine.step())
@@ -591,10 +604,10 @@ class Driver:
             self._fail(flight, reason, error)
 
     def _land(self, flight: Flight[Any, Any]) -> None:
+        flight.finish()  # first: what is broken off here is found again
         if flight.request_id is not None:
             self._flights.pop(flight.request_id, None)
             self._painting.pop(flight.request_id, None)
-        flight.finish()
 
     def forked(self) -> None:
         """In a forked child there is no thread, and locks may be held for ever."""
@@ -617,17 +630,24 @@ def _drive(driver_ref: weakref.ref[Driver], orders: SimpleQueue[Order]) -> None:
     while (driver := driver_ref()) is not None:
         try:
             busy = driver.turn()
+            if not busy and driver.rest():
+                return
         except BaseException as error:
-            driver.note_failure(error)
-            busy = True
-        if busy:
+            _note(driver, error)
             continue
-        if driver.rest():
-            return
-        del driver
-        order = orders.get()
-        if (driver := driver_ref()) is not None:
-            driver.wake(order)
+        if not busy:
+            del driver
+            order = orders.get()
+            if (driver := driver_ref()) is not None:
+                driver.wake(order)
+
+
+def _note(driver: Driver, error: BaseException) -> None:
+    """Let nothing end the thread, on which all callers wait."""
+    try:
+        driver.note_failure(error)
+    except BaseException:
+        logger.exception("what a failed step left could not be put in order")
 
 
 def _looker(orders: SimpleQueue[Order]) -> Callable[[], None]:

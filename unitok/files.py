@@ -1,12 +1,15 @@
 """Folders of checkpoints: on this disk, or fetched from the Hugging Face hub; their JSON files."""
 
 import json
+import logging
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from huggingface_hub import model_info, snapshot_download
+
+logger = logging.getLogger(__name__)
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 PATTERNS = ("*.json", "*.yaml", "*.model", "*.tiktoken", "*.txt", "*.jinja", "*.ckpt")
@@ -37,20 +40,26 @@ def download(repository: str) -> Path:
     except Exception as error:  # each version of the library has another HTTP client's errors
         return earlier_download(repository, error)
     kind = next((w for w in WEIGHTS if any(Path(f).match(w) for f in files)), WEIGHTS[0])
+    logger.info("%s: fetching from the hub what is not here yet", repository)
     try:
-        return Path(snapshot_download(repository, allow_patterns=[*PATTERNS, kind]))
+        folder = Path(snapshot_download(repository, allow_patterns=[*PATTERNS, kind]))
     except Exception as error:  # as above: the reason is told, whatever its class
         raise OSError(f"{repository}: the download broke off: {first_line(error)}") from None
+    logger.info("%s: lies in %s", repository, folder)
+    return folder
 
 
 def earlier_download(repository: str, why: Exception) -> Path:
     """What is in the hub's cache, when the hub itself cannot be asked."""
     try:
-        return Path(snapshot_download(repository, local_files_only=True))
+        folder = Path(snapshot_download(repository, local_files_only=True))
     except Exception:  # there is none; why the hub could not be asked says more than that
         raise FileNotFoundError(
             f"{repository}: no such folder here, and the hub did not give it: {first_line(why)}"
         ) from None
+    reason = first_line(why)
+    logger.info("%s: %s lies here; the hub could not be asked: %s", repository, folder, reason)
+    return folder
 
 
 def first_line(error: Exception) -> str:

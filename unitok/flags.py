@@ -49,7 +49,8 @@ class Common:
     dtype: Annotated[
         str | None,
         _common(
-            help="float32, bfloat16 or float16.", show_default="float32 on cpu, bfloat16 on cuda"
+            help="auto, float32 (fp32), bfloat16 (bf16), float16 (fp16) or float64.",
+            show_default="auto: the checkpoint's, where the device computes well in it",
         ),
     ] = None
     memory: Annotated[

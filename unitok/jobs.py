@@ -191,10 +191,10 @@ class TextJob:
             events.append(Event("result", done=self._tokens, total=total, result=self.result))
         return events
 
-    def merge(self, last: Event, new: Event) -> Event | None:
-        if (last.kind, new.kind) != ("text", "text"):
+    def merge(self, unread: Event, new: Event) -> Event | None:
+        if (unread.kind, new.kind) != ("text", "text"):
             return None
-        return Event("text", text=last.text + new.text, done=new.done, total=new.total)
+        return Event("text", text=unread.text + new.text, done=new.done, total=new.total)
 
     def _finish(self, reason: str, error: str | None) -> None:
         last = self._last
@@ -313,8 +313,8 @@ class DrawJob:
             events.append(Event("result", done=done, total=total, result=self.result))
         return events
 
-    def merge(self, last: Event, new: Event) -> Event | None:
-        return new if (last.kind, new.kind) == ("tokens", "tokens") else None
+    def merge(self, unread: Event, new: Event) -> Event | None:
+        return new if (unread.kind, new.kind) == ("tokens", "tokens") else None
 
     @property
     def result(self) -> DrawResult | None:
@@ -384,7 +384,7 @@ class FailedJob:
     def news(self) -> list[Event]:
         return [Event("result", result=self.result)]
 
-    def merge(self, last: Event, new: Event) -> Event | None:
+    def merge(self, unread: Event, new: Event) -> Event | None:
         return None
 
 

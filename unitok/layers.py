@@ -37,8 +37,11 @@ class RMSNorm(nn.Module):
         self._in_few = False
 
     def prepare(self) -> None:
-        """On a CPU, torch's own is a dozen operators: run in half as many, rounded otherwise."""
-        self._in_few = self.weight.is_cpu
+        """On a CPU, torch's own is a dozen operators: run in half as many, rounded otherwise.
+
+        These take the norm in float32, which torch refuses to do of float64.
+        """
+        self._in_few = self.weight.is_cpu and self.weight.dtype is not torch.float64
 
     def forward(self, x: Tensor) -> Tensor:
         if self._in_few:

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import logging
+import time
 from pathlib import Path
 
 import torch
 
 from unitok.api import Model
 from unitok.families import open_folder
-from unitok.files import find_folder
+from unitok.files import find_folder, read_json
+from unitok.precision import Choice, parse_dtype, read_cpu_dtype
 from unitok_engine import EngineConfig
+
+logger = logging.getLogger(__name__)
 
 DEFAULT_FOLDER = Path(__file__).parent / "assets" / "default"
 
 
 def load(
     path: str | Path | None = None,
-    device: str | None = None,
-    dtype: torch.dtype | str | None = None,
+    device: str | torch.device | None = None,
+    dtype: torch.dtype | str | None = "auto",
     memory: int | float | str | None = None,
 ) -> Model:
     """Load a model: the embedded one, a checkpoint's folder, or a Hugging Face hub id.
@@ -25,37 +30,61 @@ def load(
     docs/checkpoints.md lists the families. A hub id such as "deepseek-community/Janus-Pro-1B" is
     downloaded once.
 
-    device: "cuda" if there is a GPU, else "cpu". dtype: float32 on a CPU, bfloat16 on CUDA.
+    device: "cuda" if there is a GPU, else "cpu".
+    dtype: "auto" is what the model itself asks for on a CPU, else the type in which its weights are
+    stored if the device computes well in it, else float32. Or "float32" or "fp32", "bfloat16" or
+    "bf16", "float16" or "fp16", "float64" or "fp64", or torch's own. `Model.info` says which, and
+    why.
     memory: of the K/V pool: bytes, "512MB" or "2GB"; or a share of what is free, 0.5 or "50%".
 
     Raises:
         FileNotFoundError: no such folder, or a file in it is missing.
         ValueError: a file that cannot be read or does not fit; an unknown device, dtype or memory.
     """
-    device = check_device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    chosen = parse_dtype(dtype or ("float32" if device == "cpu" else "bfloat16"))
-    size = parse_memory(memory)
+    began = time.perf_counter()
+    where = check_device(str(device or ("cuda" if torch.cuda.is_available() else "cpu")))
+    asked, size = parse_dtype(dtype), parse_memory(memory)
     folder = DEFAULT_FOLDER if path is None else find_folder(path)
-    family = open_folder(folder, device, chosen)
-    return Model(family, EngineConfig(memory=size, max_context=family.max_context))
+    logger.info("opening %s on %s", folder, where)
+    choice = Choice(asked, torch.device(where), own_cpu_dtype(folder))
+    family = open_folder(folder, where, choice)
+    config = EngineConfig(memory=size, max_context=family.max_context)
+    model = Model(family, config, precision=str(choice.made))
+    tell(model, time.perf_counter() - began)
+    return model
+
+
+def own_cpu_dtype(folder: Path) -> torch.dtype | None:
+    """What the folder's unitok.json names as the type for a CPU, if there is one."""
+    file = folder / "unitok.json"
+    return read_cpu_dtype(read_json(file, optional=True), str(file))
+
+
+def tell(model: Model, seconds: float) -> None:
+    """Log what was loaded."""
+    info = model.info()
+    logger.info(
+        "loaded %s in %.2f s: %s parameters on %s in %s; K/V pool of %s bytes for %s tokens",
+        info.name,
+        seconds,
+        f"{info.parameters:,}",
+        info.device,
+        info.precision,
+        f"{info.kv_memory:,}",
+        f"{info.kv_tokens:,}",
+    )
 
 
 def check_device(device: str) -> str:
+    """The device, if there is such a one that can hold a model; ValueError if not."""
+    if device.startswith("meta"):
+        raise ValueError("device 'meta' cannot be used: it holds no numbers, so nothing runs there")
     try:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:  # torch raises either
         reason = str(error).splitlines()[0]
         raise ValueError(f"device {device!r} cannot be used here: {reason}") from None
     return device
-
-
-def parse_dtype(dtype: torch.dtype | str) -> torch.dtype:
-    if isinstance(dtype, torch.dtype):
-        return dtype
-    names = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
-    if dtype not in names:
-        raise ValueError(f"dtype must be one of {', '.join(names)}, not {dtype!r}")
-    return names[dtype]
 
 
 def parse_memory(memory: int | float | str | None) -> int | float | None:

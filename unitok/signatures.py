@@ -8,7 +8,7 @@ no option is declared twice.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from functools import wraps
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, get_type_hints, overload
 
@@ -22,25 +22,25 @@ R = TypeVar("R")
 R_out = TypeVar("R_out", covariant=True)
 
 
-class OneOrMany(Protocol[P, X, R]):
-    """For one thing one result; for a list of them a list of results, in its order."""
+class OneOrMany(Protocol[P, X_in, R]):
+    """For one thing one result; for a list or tuple of them a list of results, in its order."""
 
     @overload
-    def __call__(self, thing: X, /, *args: P.args, **options: P.kwargs) -> R: ...
+    def __call__(self, thing: X_in, /, *args: P.args, **options: P.kwargs) -> R: ...
     @overload
     def __call__(
-        self, things: list[X] | tuple[X, ...], /, *args: P.args, **options: P.kwargs
+        self, things: Sequence[X_in], /, *args: P.args, **options: P.kwargs
     ) -> list[R]: ...
 
 
-class OneOrManyAsync(Protocol[P, X, R]):
+class OneOrManyAsync(Protocol[P, X_in, R]):
     """As `OneOrMany`, to be awaited."""
 
     @overload
-    def __call__(self, thing: X, /, *args: P.args, **options: P.kwargs) -> Awaitable[R]: ...
+    def __call__(self, thing: X_in, /, *args: P.args, **options: P.kwargs) -> Awaitable[R]: ...
     @overload
     def __call__(
-        self, things: list[X] | tuple[X, ...], /, *args: P.args, **options: P.kwargs
+        self, things: Sequence[X_in], /, *args: P.args, **options: P.kwargs
     ) -> Awaitable[list[R]]: ...
 
 

@@ -3,9 +3,12 @@
 It knows ids, plans and a model given by argument; it knows no text and no picture.
 """
 
+from logging import NullHandler, getLogger
+
 from unitok_engine.config import EngineConfig, KVShape
 from unitok_engine.engine import Engine, EngineStats
 from unitok_engine.kv_cache import CacheView, KVCache
+from unitok_engine.observer import Observer, StepRecord
 from unitok_engine.request import (
     Allow,
     Branch,
@@ -22,6 +25,8 @@ from unitok_engine.request import (
 )
 from unitok_engine.runner import Model
 
+getLogger(__name__).addHandler(NullHandler())
+
 __all__ = [
     "Allow",
     "Branch",
@@ -37,9 +42,11 @@ __all__ = [
     "KVCache",
     "KVShape",
     "Model",
+    "Observer",
     "Output",
     "Plan",
     "Request",
     "Sampling",
+    "StepRecord",
     "Stop",
 ]

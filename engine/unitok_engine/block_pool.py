@@ -32,6 +32,11 @@ class BlockPool:
 
     def __init__(self, num_blocks: int) -> None:
         self.num_blocks = num_blocks
+        self.reset()
+
+    def reset(self) -> None:
+        """All blocks are free, and none is found by what it holds."""
+        num_blocks = self.num_blocks
         self._blank = list(range(num_blocks - 1, -1, -1))  # the last one goes first, still warm
         self._idle: OrderedDict[int, None] = OrderedDict()  # free, with a key; oldest first
         self._references = [0] * num_blocks

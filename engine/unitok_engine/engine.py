@@ -1,24 +1,26 @@
-"""The engine: add, step, run, stream, abort."""
+"""The engine: add, step, abort."""
 
 from collections import deque
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Hashable
+from collections.abc import Sequence as Seq
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import count
-from queue import Empty, SimpleQueue
+from itertools import chain, count
 
 import torch
 
 from unitok_engine.batch import Batch, DecodesAhead, build_batch, lay_out_ahead
 from unitok_engine.block_pool import BlockPool
+from unitok_engine.caution import Caution, rows_of
 from unitok_engine.config import EngineConfig
 from unitok_engine.features import FeatureStore, compute_features
 from unitok_engine.kv_cache import KVCache
+from unitok_engine.observer import Observer, StepRecord
 from unitok_engine.request import Output, Request
 from unitok_engine.runner import Model, Runner
 from unitok_engine.sampler import Choice, collect, draw
-from unitok_engine.scheduler import Chunk, Scheduler
-from unitok_engine.sequence import Sequence, one_line
+from unitok_engine.scheduler import Chunk, Schedule, Scheduler
+from unitok_engine.sequence import Sequence
 
 
 @dataclass(frozen=True)
@@ -61,9 +63,12 @@ class Engine:
     `add` and `abort` may be called from any thread; all else belongs to the one that steps.
     """
 
-    def __init__(self, model: Model, config: EngineConfig | None = None) -> None:
+    def __init__(
+        self, model: Model, config: EngineConfig | None = None, observer: Observer | None = None
+    ) -> None:
         config = config or EngineConfig()
         self.config = config.resolve(model.kv_shape, model.dtype, model.device)
+        self._observer = observer
         self._device = model.device
         self._id_ranges = tuple(model.id_ranges)
         self._looks_ahead = model.device.type == "cuda"  # else there is no wait to do it in
@@ -79,26 +84,32 @@ class Engine:
         )
         self.runner = Runner(model, self._cache, self.config.cuda_graphs)
         self._scheduler = Scheduler(self.config, self._pool)
-        self._orders: SimpleQueue[_Added | _Aborted] = SimpleQueue()
+        self._orders: deque[_Added | _Aborted] = deque()
         self._request_ids = count()
         self._arrivals = count()
-        self._alive: dict[int, list[Sequence]] = {}  # request id -> its unfinished sequences
-        self._boxes: dict[int, deque[Output]] = {}  # request id -> outputs a caller waits for
-        self._unclaimed: list[Output] = []
+        self._alive: dict[int, list[Sequence]] = {}  # request id -> its sequences not ended
+        self._unplanned: dict[Sequence, None] = {}  # those of them that do not yet wait or run
+        self._untold: list[Output] = []  # not handed over yet
+        self._broken = False  # a step began and did not end
+        self._scheduled: Schedule | None = None  # while it runs
+        self._caution = Caution(self.config.max_batch_tokens + self.config.max_running)
+        self._out_of_memory = False  # the last step that raised was
 
-    def is_alive(self, request_id):
-        return request_id in self._alive
+    def add(self, request: Request, share: Hashable | None = None) -> int:
+        """Queue a request; its id. ValueError for one that could never run here.
 
-    def add(self, request: Request, share=None) -> int:
-        """Queue a request; its id. ValueError for one that could never run here."""
+        Requests of one share together get as much of the engine as those of any other share; None
+        is a share of the request's own.
+        """
         self.check(request)
+        hash(share)  # TypeError here, for what has no hash
         request_id = next(self._request_ids)
-        features = FeatureStore()
-        sequences = (
-            Sequence(request_id, sample, next(self._arrivals), request, features, self._id_ranges)
+        common = (request, FeatureStore(), self._id_ranges, share)
+        sequences = [
+            Sequence(request_id, sample, next(self._arrivals), *common)
             for sample in range(request.n)
-        )
-        self._orders.put(_Added(request_id, tuple(sequences)))
+        ]
+        self._orders.append(_Added(request_id, tuple(sequences)))
         return request_id
 
     def check(self, request: Request) -> None:
@@ -127,12 +138,27 @@ class Engine:
 
     def abort(self, request_id: int) -> None:
         """End a request at the next step, with outputs "abort"; nothing if it has ended."""
-        self._orders.put(_Aborted(request_id))
+        self._orders.append(_Aborted(request_id))
 
     @property
     def has_work(self) -> bool:
         """Whether a step would do or report anything."""
-        return bool(self._alive or self._unclaimed or not self._orders.empty())
+        return bool(self._alive or self._orders or self._untold or self._broken)
+
+    def is_alive(self, request_id: int) -> bool:
+        """Whether outputs of a request are still to come from `step`.
+
+        A request that is not alive, and whose last outputs did not come, was lost to an interrupt
+        at the very moment of handing them over.
+        """
+        return (
+            request_id in self._alive
+            or any(output.request_id == request_id for output in self._untold)
+            or any(
+                isinstance(order, _Added) and order.request_id == request_id
+                for order in tuple(self._orders)
+            )
+        )
 
     @property
     def stats(self) -> EngineStats:
@@ -142,7 +168,7 @@ class Engine:
             prompt_ids=self._scheduler.prompt_ids,
             cached_ids=self._scheduler.cached_ids,
             running=len(self._scheduler.running),
-            waiting=len(self._scheduler.waiting),
+            waiting=len(self._scheduler.waiting) + len(self._unplanned),
             memory=self.config.memory,
             num_blocks=self.config.num_blocks,
             free_blocks=self._pool.free_count,
@@ -152,68 +178,37 @@ class Engine:
     def step(self) -> list[Output]:
         """Run the model once over everything that is ready.
 
-        Returns what each sequence newly emitted and how it ended, but for the requests that
-        `run` and `stream` wait for: those get their outputs there. What the model raises is raised
-        here; all that ran is then computed again by the next step, unless it is aborted.
+        Returns what each sequence newly emitted and how it ended. What the model raises is raised
+        here, and so is an interrupt; the next step goes on from what was emitted, and also returns
+        the outputs that this one could not. After an error of the model's the next steps are
+        smaller, and who makes its smallest step raise twice is ended with an error.
         """
-        self._pump()
-        outputs, self._unclaimed = self._unclaimed, []
-        return outputs
-
-    def run(self, requests: Iterable[Request]) -> Generator[Output]:
-        """Finished outputs as they finish, n per request.
-
-        Requests are taken lazily, so that about as many are in flight as may run at once; their
-        ids count up in the order taken. One that `check` refuses comes back as an error.
-        """
-        source = iter(requests)
-        box: deque[Output] = deque()
-        left: dict[int, int] = {}  # request id -> its samples in flight
+        if self._broken:
+            self._rebuild()
+        outputs: list[Output] = []
         try:
-            while True:
-                while sum(left.values()) < self.config.max_running:
-                    if (request := next(source, None)) is None:
-                        break
-                    try:
-                        left[self._subscribe(request, box)] = request.n
-                    except Exception as error:  # a plan is its caller's code
-                        yield from self._refused(request, error)
-                if not left:
-                    return
-                self._pump()
-                while box:
-                    output = box.popleft()
-                    if output.finished:
-                        _settle(output, left)
-                        yield output
-        finally:
-            for request_id in left:
-                self.abort(request_id)
-
-    def stream(self, request: Request) -> Generator[Output]:
-        """Every output of one request, step by step.
-
-        Closing the iterator aborts the request at the next step.
-        """
-        box: deque[Output] = deque()
-        left = {self._subscribe(request, box): request.n}
-        try:
-            while left:
-                self._pump()
-                while box:
-                    output = box.popleft()
-                    if output.finished:
-                        _settle(output, left)
-                    yield output
-        finally:
-            for request_id in left:
-                self.abort(request_id)
+            self._broken, self._scheduled = True, None
+            self._free_memory()
+            self._carry_out_orders()
+            self._plan()
+            self._step()
+            outputs, self._untold = self._untold, []
+            self._broken = False
+            return outputs
+        except BaseException as error:
+            self._broken = True
+            if self._untold is not outputs:
+                self._untold[:0] = outputs
+            self._rebuild()
+            if isinstance(error, Exception):
+                self._be_cautious(error)
+            raise
 
     @torch.inference_mode()
-    def _step(self) -> list[Output]:
+    def _step(self) -> None:
         batch, chunks = self._schedule()
         if batch is None:
-            return []
+            return
         logits = self.runner.run(batch)
         drawn = [
             draw(rows, group.id_range, [s.pick(rows.device) for s in group.sequences])
@@ -223,47 +218,64 @@ class Engine:
         self._scheduler.commit(chunks)
         if self._looks_ahead:
             self._ahead = lay_out_ahead(chunks, self.config.block_size)
-        return self._postprocess(batch, collect(drawn))
+        record = self._record(batch, chunks) if self._observer else None
+        self._postprocess(batch, collect(drawn))
+        self._scheduled = None  # it is done: what an observer raises is nobody's fault here
+        if self._observer and record:
+            self._observer.stepped(record)
 
-    def _take_orders(self) -> list[Output]:
-        """Carry out what was queued by `add` and `abort`, in order."""
-        outputs = []
-        while True:
-            try:
-                order = self._orders.get_nowait()
-            except Empty:
-                return outputs
+    def _record(self, batch: Batch, chunks: Seq[Chunk]) -> StepRecord:
+        assert self._scheduled is not None
+        return StepRecord(
+            query_lengths=batch.query_lengths,
+            context_lengths=batch.context_lengths,
+            sequences=len({chunk.sequence for chunk in chunks}),
+            prefill_ids=rows_of(chunk for chunk in chunks if not chunk.sequence.decoding),
+            emitted=sum(len(group.sequences) for group in batch.groups),
+            copied_blocks=len(self._scheduled.copies),
+        )
+
+    def _carry_out_orders(self) -> None:
+        """What `add` and `abort` queued, in order.
+
+        An order leaves the queue only when it has been carried out: twice does no harm.
+        """
+        while self._orders:
+            order = self._orders[0]
             if isinstance(order, _Added):
-                outputs += self._enqueue(order)
+                self._alive[order.request_id] = list(order.sequences)
+                self._unplanned.update(dict.fromkeys(order.sequences))
             else:
-                outputs += self._abort(order)
+                self._abort(order.request_id)
+            self._orders.popleft()
 
-    def _enqueue(self, order: _Added) -> list[Output]:
-        self._alive[order.request_id] = list(order.sequences)
-        outputs = []
-        for sequence in order.sequences:
-            self._scheduler.add(sequence)
-            self._advance(sequence)
+    def _abort(self, request_id: int) -> None:
+        for sequence in list(self._alive.get(request_id, ())):
+            sequence.finish_reason = sequence.finish_reason or "abort"
+            self._end(sequence)
+
+    def _plan(self) -> None:
+        """Ask the plans of new sequences what comes first, and let them wait for their turn."""
+        for sequence in list(self._unplanned):
+            if not sequence.finished:
+                self._advance(sequence)
             if sequence.finished:
-                outputs.append(self._end(sequence))
-        return outputs
-
-    def _abort(self, order: _Aborted) -> list[Output]:
-        outputs = []
-        for sequence in list(self._alive.get(order.request_id, ())):
-            sequence.finish_reason = "abort"
-            outputs.append(self._end(sequence))
-        return outputs
+                self._end(sequence)
+            else:
+                self._scheduler.add(sequence)
+                del self._unplanned[sequence]
 
     def _schedule(self) -> tuple[Batch | None, list[Chunk]]:
         """The next step's batch and its chunks, without sequences whose features failed."""
-        schedule = self._scheduler.schedule()
+        schedule = self._scheduler.schedule(self._caution.limit, self._caution.suspects)
+        self._scheduled = schedule
         self._cache.copy(schedule.copies)
         self._cache.clear(schedule.fresh)
         compute_features(schedule.chunks, self._width)
         failed = dict.fromkeys(c.sequence for c in schedule.chunks if c.sequence.finished)
         chunks = [chunk for chunk in schedule.chunks if not chunk.sequence.finished]
-        self._deliver([self._end(sequence) for sequence in failed])
+        for sequence in failed:
+            self._end(sequence)
         ahead, self._ahead = self._ahead, None
         batch = build_batch(chunks, self.config.block_size, ahead) if chunks else None
         return batch, chunks
@@ -274,9 +286,8 @@ class Engine:
         id = torch.tensor([self._id_ranges[0].start], device=self._device)
         return self.runner.model.embed(id).shape[1]
 
-    def _postprocess(self, batch: Batch, choices: list[Choice]) -> list[Output]:
+    def _postprocess(self, batch: Batch, choices: list[Choice]) -> None:
         """Emit what was sampled, end what is done."""
-        outputs = []
         sequences = [sequence for group in batch.groups for sequence in group.sequences]
         for sequence, choice in zip(sequences, choices, strict=True):
             if choice.id is None:
@@ -284,8 +295,11 @@ class Engine:
             else:
                 sequence.emit(choice)
                 self._advance(sequence)
-            outputs.append(self._end(sequence) if sequence.finished else sequence.report())
-        return outputs
+            if sequence.finished:
+                self._end(sequence)
+            else:
+                self._tell(sequence)
+        self._caution.passed(sequences)
 
     def _advance(self, sequence: Sequence) -> None:
         try:
@@ -293,44 +307,58 @@ class Engine:
         except Exception as error:  # a plan is its caller's code: only its own request fails
             sequence.fail(error)
 
-    def _end(self, sequence: Sequence) -> Output:
+    def _end(self, sequence: Sequence) -> None:
+        self._tell(sequence)  # first: what broke off after it is known to have ended
         self._scheduler.remove(sequence)
+        self._unplanned.pop(sequence, None)
         alive = self._alive[sequence.request_id]
         alive.remove(sequence)
         if not alive:
             del self._alive[sequence.request_id]
-        return sequence.report()
 
-    def _subscribe(self, request: Request, box: deque[Output]) -> int:
-        request_id = self.add(request)
-        self._boxes[request_id] = box
-        return request_id
+    def _tell(self, sequence: Sequence) -> None:
+        output = sequence.report()
+        self._untold.append(output)
+        sequence.reported = len(output.ids)
 
-    def _refused(self, request: Request, error: Exception) -> Iterator[Output]:
-        """The outputs of a request that could not be added."""
-        request_id, prompt = next(self._request_ids), len(request.branches[0].ids)
-        for index in range(request.n):
-            yield Output(request_id, index, (), (), prompt, "error", one_line(error))
+    def _rebuild(self) -> None:
+        """Begin anew, as a step may have broken off anywhere, from what is certain all the same.
 
-    def _pump(self) -> None:
-        """One step; outputs go to those who wait for them, also if the model raises."""
-        self._deliver(self._take_orders())
-        try:
-            self._deliver(self._step())
-        except BaseException:
-            self._scheduler.preempt_all()
-            raise
+        That is what the sequences alive emitted, the queue of orders, and the outputs not handed
+        over. If this breaks off too, it is done again.
+        """
+        self._ahead = None
+        self._cache.reset()
+        self._scheduler.reset()
+        last = {(output.request_id, output.sample): output for output in self._untold}
+        alive: dict[int, list[Sequence]] = {}
+        for sequence in chain.from_iterable(self._alive.values()):
+            told = last.get((sequence.request_id, sequence.sample))
+            sequence.reported = len(told.ids) if told else sequence.reported
+            sequence.restart()
+            if told is None or not told.finished:
+                alive.setdefault(sequence.request_id, []).append(sequence)
+        self._alive = alive
+        self._unplanned = dict.fromkeys(chain.from_iterable(alive.values()))
+        self._broken = False
 
-    def _deliver(self, outputs: list[Output]) -> None:
-        for output in outputs:
-            self._boxes.get(output.request_id, self._unclaimed).append(output)
-        # An iterator that was closed left its box behind, to swallow the outputs of its abort.
-        for request_id in {output.request_id for output in outputs} - self._alive.keys():
-            self._boxes.pop(request_id, None)
+    def _be_cautious(self, error: Exception) -> None:
+        """After a step that raised: run less in the next ones, and end whose fault it must be."""
+        self._out_of_memory = isinstance(error, MemoryError | torch.OutOfMemoryError)
+        chunks = self._scheduled.chunks if self._scheduled else ()
+        self._scheduled = None
+        culprit = self._caution.failed(chunks)
+        if culprit is None:
+            return
+        kind = "out of memory" if self._out_of_memory else type(error).__name__
+        reason = f"{kind} in a step of {rows_of(chunks)} rows: {error}"
+        for sequence in self._alive.get(culprit.request_id, ()):
+            # Samples that have emitted the same would run the same ids.
+            if sequence.emitted == culprit.emitted and not sequence.finished:
+                sequence.fail(reason)
 
-
-def _settle(output: Output, left: dict[int, int]) -> None:
-    """Count one sample of a request as ended."""
-    left[output.request_id] -= 1
-    if left[output.request_id] == 0:
-        del left[output.request_id]
+    def _free_memory(self) -> None:
+        """Give back what a step that ran out of memory left unused, now that its error is gone."""
+        if self._out_of_memory and self._device.type == "cuda":
+            torch.cuda.empty_cache()
+        self._out_of_memory = False

@@ -67,6 +67,11 @@ class KVCache:
         blocks = num_blocks + (1 if self.static else 0)
         self.layout: Layout = make_layout(shape, blocks, block_size, dtype, device)
 
+    def reset(self) -> None:
+        """Drop what is kept from one step for the next, which a step that broke off may spoil."""
+        if isinstance(self.layout, BagMajor):
+            self.layout.bag_index = None
+
     def clear(self, blocks: Sequence[int]) -> None:
         """Zero blocks that are about to be used."""
         layout.clear(self.layout, blocks)

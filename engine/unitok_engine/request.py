@@ -72,7 +72,8 @@ class Stop:
 class Plan(Protocol):
     """What a request may emit: a deterministic function of the ids emitted so far.
 
-    The engine calls `next` once per emitted id, with the whole list, which it must not change.
+    The engine calls `next` once per emitted id, with the whole list, which it must not change;
+    after a step that broke off it asks again.
     """
 
     @property

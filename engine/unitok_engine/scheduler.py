@@ -1,13 +1,19 @@
 """Which ids run in the next step: decode rows first, then prefill, under a token budget."""
 
 from bisect import insort
+from collections import Counter
+from collections.abc import Hashable, Iterable
 from collections.abc import Sequence as Seq
 from dataclasses import dataclass
+from itertools import chain
 from typing import NamedTuple
 
 from unitok_engine.block_pool import BlockPool
 from unitok_engine.config import ResolvedConfig
 from unitok_engine.sequence import Line, Sequence
+from unitok_engine.waiting import Waiting
+
+_LOOK_AHEAD = 64  # sequences that wait for a prefix: an admission looks past no more of them
 
 
 class Chunk(NamedTuple):
@@ -46,9 +52,13 @@ class _Prefix:
 
 
 class Scheduler:
-    """First come, first served; a sequence's lines are admitted, preempted and freed together.
+    """Shares get equally many running lines, each share's sequences in the order of their arrival.
 
-    Every sequence added must fit the pool alone (the engine checks), so the oldest always ends.
+    Next to be admitted is the oldest of the share that runs fewest lines (see `Waiting`). If it
+    does not fit, sequences of shares that run so many more that it evens them out make room for it;
+    else no other is admitted before it, so that nobody starves. A sequence's lines are admitted,
+    preempted and freed together. Every sequence added must fit the pool alone (the engine checks),
+    and a preempted one emits an id before its next preemption, so all end.
     One that would begin as an older running one does, and finds that prefix still being computed,
     waits for it; others may go ahead. It waits for no younger one: those never end coming.
     """
@@ -56,44 +66,59 @@ class Scheduler:
     def __init__(self, config: ResolvedConfig, pool: BlockPool) -> None:
         self.config = config
         self.pool = pool
-        self.waiting: list[Sequence] = []  # by arrival
-        self.running: list[Sequence] = []  # by arrival
         self.preemptions = 0
         self.prompt_ids = 0  # of all admissions; recomputed ones count again
         self.cached_ids = 0  # those among them that were found computed
+        self.reset()
+
+    def reset(self) -> None:
+        """Know no sequence and no computed block: a step that broke off may have left anything."""
+        self.waiting = Waiting()
+        self.running: list[Sequence] = []  # by arrival
+        self._decoding: list[Sequence] = []  # while a step is scheduled; they may make room
         self._lines = 0  # running ones
         self._samples: dict[int, list[Sequence]] = {}  # request id -> its running sequences
         self._computing: dict[bytes, Sequence] = {}  # key -> the running one that will compute it
         self._copies: dict[int, int] = {}  # target block -> source block
         self._fresh: list[int] = []
+        self.pool.reset()
 
     def add(self, sequence: Sequence) -> None:
-        insort(self.waiting, sequence, key=_arrival)
+        self.waiting.add(sequence)
 
     def remove(self, sequence: Sequence) -> None:
-        """Take a finished or failed sequence out and free its blocks."""
+        """Take a finished or failed sequence out, if it was added, and free its blocks."""
         if sequence.running:
             # What failed may have left K/V that would make others fail.
             self._retire(sequence, forget=sequence.finish_reason == "error")
         else:
-            self.waiting.remove(sequence)
+            self.waiting.discard(sequence)
 
-    def schedule(self) -> Schedule:
-        """The next step: a run of every decoding line, then prefill."""
+    def schedule(self, limit: int | None = None, suspects: Seq[Sequence] = ()) -> Schedule:
+        """The next step: a run of every decoding line, then prefill.
+
+        limit: to so many ids in all, after steps that raised; `suspects`, the sequences to try
+        again, come first then.
+        """
         if self.config.preempt_every_step:
             for sequence in [s for s in self.running if s.decoding]:
                 self._preempt(sequence)
-        chunks = self._decode() + self._prefill()
+        self._grow_all()
+        prefilling: list[Sequence] = []
+        if len(self._decoding) < len(self.running):
+            prefilling = [sequence for sequence in self.running if not sequence.decoding]
+        if limit is None:
+            prefill = self._fill(prefilling, self.config.max_batch_tokens)
+            chunks = [chunk for sequence in self._decoding for chunk in _all_pending(sequence)]
+            chunks += prefill
+            self._decoding = []
+        else:
+            decoding, self._decoding = self._decoding, []  # none of them makes room now
+            chunks = self._fill(dict.fromkeys([*suspects, *decoding, *prefilling]), limit)
         copies = tuple((source, target) for target, source in self._copies.items())
         fresh = tuple(self._fresh)
         self._copies, self._fresh = {}, []
         return Schedule(copies, fresh, tuple(chunks))
-
-    def preempt_all(self) -> None:
-        """Compute all that runs again: a step that broke off may have left anything in its K/V."""
-        for sequence in list(self.running):
-            self._preempt(sequence, forget=True)
-        self._copies, self._fresh = {}, []
 
     def commit(self, chunks: Seq[Chunk]) -> None:
         """Note that chunks have run: their ids are cached, and blocks now full can be found."""
@@ -110,28 +135,32 @@ class Scheduler:
             if self._computing.get(key) is sequence:
                 del self._computing[key]
 
-    def _decode(self) -> list[Chunk]:
-        chunks = []
+    def _grow_all(self) -> None:
+        """Note the sequences that decode, once each has room for its pending ids."""
+        self._decoding = []
         for sequence in list(self.running):
-            # An older sequence's growth may have preempted it: then it no longer decodes.
+            # The growth of another may have preempted it: then it no longer decodes.
             if sequence.decoding and self._grow(sequence):
-                chunks += _all_pending(sequence)
-        return chunks
+                self._decoding.append(sequence)
 
-    def _prefill(self) -> list[Chunk]:
+    def _fill(self, sequences: Iterable[Sequence], budget: int) -> list[Chunk]:
+        """Chunks of these sequences, then of others that are admitted, as the budget allows."""
         chunks: list[Chunk] = []
-        budget = self.config.max_batch_tokens
-        for sequence in [s for s in self.running if not s.decoding]:
-            part = self._prefill_chunks(sequence, budget, first=not chunks)
-            budget -= sum(chunk.length for chunk in part)
-            chunks += part
+        for sequence in sequences:
+            if budget <= 0:
+                return chunks
+            if sequence.running or self._begins(sequence):
+                part = self._chunks(sequence, budget, first=not chunks)
+                budget -= sum(chunk.length for chunk in part)
+                chunks += part
         while budget > 0 and (sequence := self._admit()):
-            part = self._prefill_chunks(sequence, budget, first=not chunks)
+            part = self._chunks(sequence, budget, first=not chunks)
             budget -= sum(chunk.length for chunk in part)
             chunks += part
+        self.waiting.restore()
         return chunks
 
-    def _prefill_chunks(self, sequence: Sequence, budget: int, first: bool) -> list[Chunk]:
+    def _chunks(self, sequence: Sequence, budget: int, first: bool) -> list[Chunk]:
         """Chunks within the budget, such that the last ones of all lines land in one step.
 
         The first sequence in a step may always take one id per line, whatever the budget.
@@ -149,19 +178,79 @@ class Scheduler:
         return chunks
 
     def _admit(self) -> Sequence | None:
-        """Move the oldest waiting sequence that need not wait to the running ones, if it fits."""
-        for place, sequence in enumerate(self.waiting):
-            if self._lines + len(sequence.lines) > self.config.max_running:
-                return None
-            if self._would_repeat(sequence):
-                continue
-            prefixes = [self._prefix(sequence, i) for i in range(len(sequence.lines))]
-            if not self._fits(sequence, prefixes):
-                return None
-            del self.waiting[place]
-            self._begin(sequence, prefixes)
-            return sequence
+        """Let the first waiting sequence that need not wait for a prefix begin, if it can."""
+        looked = 0
+        while looked < _LOOK_AHEAD and (queue := self.waiting.first()):
+            for sequence in queue[: _LOOK_AHEAD - looked]:
+                if self._excess_lines(sequence) > 0 and not self._may_displace(sequence):
+                    return None
+                if not self._would_repeat(sequence):
+                    return sequence if self._begins(sequence) else None
+                looked += 1
+            self.waiting.set_aside(queue[0].share)
         return None
+
+    def _begins(self, sequence: Sequence) -> bool:
+        """Move a waiting sequence to the running ones, if it fits or others make room for it."""
+        lines = self._excess_lines(sequence)
+        if lines > 0 and not self._may_displace(sequence):
+            return False
+        prefixes = [self._prefix(sequence, i) for i in range(len(sequence.lines))]
+        blocks = self._missing_blocks_of(sequence, prefixes)
+        if (lines > 0 or blocks > 0) and not self._make_room(sequence, prefixes, lines, blocks):
+            return False
+        self.waiting.discard(sequence)
+        self._begin(sequence, prefixes)
+        return True
+
+    def _excess_lines(self, sequence: Sequence) -> int:
+        """How many lines too many would run with it."""
+        return self._lines + len(sequence.lines) - self.config.max_running
+
+    def _may_displace(self, sequence: Sequence) -> bool:
+        """Whether any share runs so many lines that it is to make room for the sequence."""
+        fair = self.waiting.lines(sequence.share) + len(sequence.lines)
+        return bool(self._decoding) and self.waiting.most_lines() > fair
+
+    def _make_room(
+        self, sequence: Sequence, prefixes: Seq[_Prefix], lines: int, blocks: int
+    ) -> bool:
+        """Preempt what frees so many lines and blocks; if that cannot be fair, do nothing.
+
+        A share that makes room runs no fewer lines afterwards than that of the sequence. Of the
+        one that runs most, the sequence that loses least goes first.
+        """
+        kept = {block for prefix in prefixes for block in prefix.blocks}
+        freed: Counter[int] = Counter()  # references to blocks
+        victims: dict[Sequence, None] = {}
+        while lines > 0 or blocks > 0:
+            victim = self._victim(sequence, victims)
+            if victim is None:
+                return False
+            victims[victim] = None
+            lines -= len(victim.lines)
+            for block in chain.from_iterable(line.blocks for line in victim.lines):
+                freed[block] += 1
+                blocks -= block not in kept and freed[block] == self.pool.references(block)
+        for victim in victims:
+            self._displace(victim)
+        return True
+
+    def _victim(self, sequence: Sequence, victims: Iterable[Sequence]) -> Sequence | None:
+        """The next one to make room for a sequence, beside others that will."""
+        if not self._may_displace(sequence):
+            return None
+        lines = self.waiting.lines
+        fair = lines(sequence.share) + len(sequence.lines)
+        gone: Counter[Hashable] = Counter()
+        for victim in victims:
+            gone[victim.share] += len(victim.lines)
+        left = [
+            (lines(s.share) - gone[s.share], -len(s.emitted), s.arrival, s)
+            for s in self._decoding
+            if s not in victims and lines(s.share) - gone[s.share] - len(s.lines) >= fair
+        ]
+        return max(left)[-1] if left else None
 
     def _begin(self, sequence: Sequence, prefixes: Seq[_Prefix]) -> None:
         # All that is found is taken before anything is allocated, which could evict it.
@@ -179,12 +268,13 @@ class Scheduler:
             self.cached_ids += line.cached
         insort(self.running, sequence, key=_arrival)
         self._lines += len(sequence.lines)
+        self.waiting.count(sequence.share, len(sequence.lines))
         self._samples.setdefault(sequence.request_id, []).append(sequence)
         sequence.begin()
         self._claim(sequence)
 
-    def _fits(self, sequence: Sequence, prefixes: Seq[_Prefix]) -> bool:
-        """Whether the free blocks are enough, those that would be found in use again included."""
+    def _missing_blocks_of(self, sequence: Sequence, prefixes: Seq[_Prefix]) -> int:
+        """How many free blocks are too few, those that would be found in use again included."""
         needed = 0
         found: set[int] = set()
         for line, prefix in zip(sequence.lines, prefixes, strict=True):
@@ -192,7 +282,7 @@ class Scheduler:
             needed += blocks - len(prefix.blocks)
             found.update(filter(self.pool.is_idle, prefix.blocks))
         headroom = 0 if sequence.exact or not self.running else 1
-        return needed + len(found) + headroom <= self.pool.free_count
+        return needed + len(found) + headroom - self.pool.free_count
 
     def _reserved(self, sequence: Sequence, line: Line) -> int:
         """Ids to have room for from the start: all there will be, if the plan knows."""
@@ -266,14 +356,19 @@ class Scheduler:
         if sequence.exact:  # it has all it will ever need
             return True
         while (missing := self._missing_blocks(sequence)) > self.pool.free_count:
-            victim = next(s for s in reversed(self.running) if s.preemptible)
-            self._preempt(victim)
+            victim = self._victim_of_growth()
+            self._displace(victim)
             if victim is sequence:
                 return False
         if missing:
             for line in sequence.lines:
                 self._extend(line, sequence.length(line))
         return True
+
+    def _victim_of_growth(self) -> Sequence:
+        """The newest of the share that still runs most lines without it; the oldest of all last."""
+        free = [s for s in self.running[1:] if s.preemptible] or self.running[:1]
+        return max(free, key=lambda s: (self.waiting.lines(s.share) - len(s.lines), s.arrival))
 
     def _missing_blocks(self, sequence: Sequence) -> int:
         size, missing = self.config.block_size, 0
@@ -290,8 +385,16 @@ class Scheduler:
             line.blocks += blocks
             self._fresh += blocks
 
-    def _preempt(self, sequence: Sequence, forget: bool = False) -> None:
-        self._retire(sequence, forget)
+    def _displace(self, sequence: Sequence) -> None:
+        """Preempt a sequence, and take back what this step gave it."""
+        held = set(chain.from_iterable(line.blocks for line in sequence.lines))
+        self._fresh = [block for block in self._fresh if block not in held]
+        if sequence in self._decoding:
+            self._decoding.remove(sequence)
+        self._preempt(sequence)
+
+    def _preempt(self, sequence: Sequence) -> None:
+        self._retire(sequence)
         sequence.forget()
         self.preemptions += 1
         self.add(sequence)
@@ -300,6 +403,7 @@ class Scheduler:
         """Take a sequence out of the running ones and free its blocks, the line's end first."""
         self.running.remove(sequence)
         self._lines -= len(sequence.lines)
+        self.waiting.count(sequence.share, -len(sequence.lines))
         samples = self._samples[sequence.request_id]
         samples.remove(sequence)
         if not samples:

@@ -1,6 +1,6 @@
 """One sample of a request in flight: its lines, what it emitted, and how it ended."""
 
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable
 from dataclasses import dataclass, field
 from operator import index
 
@@ -50,10 +50,13 @@ class Sequence:
         request: Request,
         features: FeatureStore,
         id_ranges: Iterable[IdRange],
+        share: Hashable = None,
     ) -> None:
         self.request_id = request_id
         self.sample = sample
         self.arrival = arrival
+        # What no caller can give: a share of the request's own.
+        self.share = (Sequence, request_id) if share is None else share
         self.request = request
         self.features = features
         self.id_ranges = id_ranges  # of the model's heads: all that may be emitted
@@ -70,8 +73,8 @@ class Sequence:
         self.running = False
         self.preempted = False
         self._emitted_at_admission = 0
+        self.reported = 0  # ids that outputs have told
         self._dropped = 0
-        self._reported = 0
         self._mask: tuple[Tensor, Tensor] | None = None  # a plan's, and the same on the device
         self._seen: tuple[IdRange, Tensor] | None = None
         self._seen_emitted = 0
@@ -138,6 +141,20 @@ class Sequence:
             line.cached = 0
         self.preempted = True
         self._emitted_at_admission = len(self.emitted)
+
+    def restart(self) -> None:
+        """Begin anew after a step that broke off anywhere, from the ids that were emitted whole."""
+        columns = (self.emitted, self.logprobs, self.branch_logprobs)
+        whole = min(map(len, columns))
+        for column in columns:
+            del column[whole:]
+        for line in self.lines:
+            line.blocks, line.cached, line.keys = [], 0, []
+        self.running = self.preempted = False
+        self._emitted_at_admission = whole
+        self._seen = None
+        if not self.finished:
+            self.error, self._dropped = None, 0
 
     def emit(self, choice: Choice) -> None:
         assert choice.id is not None
@@ -211,16 +228,14 @@ class Sequence:
         self.finish_reason = "error"
 
     def report(self) -> Output:
-        """What was emitted; each id is new in one report only."""
+        """What was emitted; new is what lies behind `reported`."""
         kept = len(self.emitted) - self._dropped
         ids = tuple(self.emitted[:kept])
-        new_ids = ids[self._reported :]
-        self._reported = kept
         return Output(
             request_id=self.request_id,
             sample=self.sample,
             ids=ids,
-            new_ids=new_ids,
+            new_ids=ids[self.reported :],
             prompt_tokens=len(self.lines[0].branch.ids),
             finish_reason=self.finish_reason,
             error=self.error,

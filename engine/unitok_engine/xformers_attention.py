@@ -123,8 +123,8 @@ class StaticView:
         for i in changed:
             self._tables[i, : len(tables[i])] = torch.tensor(tables[i], dtype=torch.int32)
         if changed:
-            self._filled = tables
             fill(self._paged.tables, self._tables)
+            self._filled = tables  # after it, so that a step that breaks off here fills again
 
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         self._layout.write(layer, (self._slots,), k, v)

@@ -143,9 +143,9 @@ def test_a_preempted_request_emits_before_it_is_preempted_again(num_blocks: int,
     lengths: dict[object, list[int]] = {}
     preempt = machine._scheduler._preempt
 
-    def watched(sequence, forget=False):
+    def watched(sequence):
         lengths.setdefault(sequence, []).append(len(sequence.emitted))
-        preempt(sequence, forget)
+        preempt(sequence)
 
     machine._scheduler._preempt = watched
     finish(machine, [caption(seed, max_tokens=40, stop_ids=()) for seed in range(6)])
@@ -467,41 +467,6 @@ def test_no_more_lines_run_than_allowed():
         machine.step()
         most = max(most, machine.stats.running)
     assert most == 2
-
-
-def test_streams_may_be_read_side_by_side():
-    machine = engine()
-    other = machine.add(caption(7))
-    streams = [machine.stream(drawing(seed)) for seed in (1, 2)]
-    outputs = [list(pair) for pair in zip(*streams, strict=True)]
-    for i in (0, 1):
-        assert sum((pair[i].new_ids for pair in outputs), ()) == outputs[-1][i].ids
-        assert outputs[-1][i].ids == finished_ids(engine(), [drawing(i + 1)])[0]
-    assert [o.request_id for o in machine.step() if o.finished] == [other]
-
-
-def test_a_closed_stream_aborts_its_request():
-    machine = engine()
-    stream = machine.stream(drawing(1))
-    next(stream)
-    assert machine.stats.free_blocks < 400
-    stream.close()
-    assert machine.step() == []
-    assert machine.stats.free_blocks == 400 and not machine.has_work
-
-
-def test_run_takes_requests_lazily_and_yields_as_they_finish():
-    taken = []
-
-    def source():
-        for seed in range(20):
-            taken.append(seed)
-            yield caption(seed, max_tokens=3 if seed == 2 else 9, stop_ids=())
-
-    run = engine(max_running=4).run(source())
-    assert next(run).request_id == 2
-    assert len(taken) <= 5
-    assert len(list(run)) == 19
 
 
 def test_add_and_abort_may_come_from_other_threads():

@@ -1,8 +1,7 @@
 """One request's fault is its own: it is told for that request, others go on, blocks come back."""
 
-import gc
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -58,7 +57,11 @@ def everything_is_back(machine: Engine) -> None:
     assert (machine.stats.running, machine.stats.waiting) == (0, 0)
     assert not machine.has_work
     scheduler = machine._scheduler
-    for left in (machine._alive, machine._boxes, scheduler._samples, scheduler._computing):
+    for left in (machine._alive, machine._untold, machine._unplanned, machine._orders):
+        assert not left
+    for left in (scheduler.waiting._queues, scheduler.waiting._lines, scheduler.waiting._order):
+        assert not left
+    for left in (scheduler._samples, scheduler._computing, scheduler._copies, scheduler._decoding):
         assert not left
 
 
@@ -368,17 +371,21 @@ def test_what_a_model_that_never_works_holds_can_be_aborted():
     assert finished_ids(machine, GOOD) == finished_ids(engine(), GOOD)
 
 
-def test_outputs_of_a_step_that_raises_reach_those_who_wait_for_them():
+def test_outputs_of_a_step_that_raises_are_told_by_the_next():
     model = Flaky()
     machine = engine(model)
-    patient, hasty = machine.stream(drawing(1)), machine.stream(caption(2))
-    assert [next(stream).finished for stream in (patient, hasty)] == [False, False]
-    machine.abort(0)
+    dropped, kept = machine.add(drawing(1)), machine.add(caption(2))
+    machine.step()
+    machine.abort(dropped)
     model.broken = "forward"
     with pytest.raises(MemoryError):
-        list(hasty)
-    assert [output.finish_reason for output in patient] == [None, "abort"]
-    assert machine.step() == []
+        machine.step()
+    assert machine.has_work and machine.is_alive(dropped)
+    first, *_ = machine.step()
+    assert (first.request_id, first.finish_reason) == (dropped, "abort")
+    assert machine.is_alive(kept) and not machine.is_alive(dropped)
+    while machine.has_work:
+        machine.step()
     everything_is_back(machine)
 
 
@@ -435,54 +442,6 @@ def test_one_range_with_a_nan_does_not_spoil_another():
     outputs = finish(engine(HalfPoisoned()), [caption(1), drawing(2), caption(3)])
     assert [o.finish_reason == "error" for o in outputs] == [False, True, False]
     assert [outputs[0].ids, outputs[2].ids] == finished_ids(engine(), [caption(1), caption(3)])
-
-
-# --- consumers that disappear --------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("way", ["closed", "dropped", "thrown into"])
-@pytest.mark.parametrize("kind", ["stream", "run"])
-def test_a_consumer_that_disappears_aborts_what_it_asked_for(way: str, kind: str):
-    machine = engine()
-    kept = machine.add(drawing(5))
-    requests = [drawing(1, n=2), caption(2, max_tokens=1), drawing(3)]
-    consumer = machine.run(requests) if kind == "run" else machine.stream(requests[0])
-    next(consumer)
-    if way == "closed":
-        consumer.close()
-    elif way == "thrown into":
-        with pytest.raises(KeyboardInterrupt):
-            consumer.throw(KeyboardInterrupt())
-    del consumer
-    gc.collect()
-    outputs = machine.step()
-    assert machine.stats.running == 1
-    while machine.has_work:
-        outputs += machine.step()
-    assert {output.request_id for output in outputs} == {kept}
-    assert outputs[-1].ids == finished_ids(engine(), [drawing(5)])[0]
-    everything_is_back(machine)
-
-
-def test_a_stream_nobody_began_asked_for_nothing():
-    machine = engine()
-    del_me = machine.stream(drawing(1))
-    del del_me
-    gc.collect()
-    everything_is_back(machine)
-
-
-def test_a_source_that_raises_aborts_what_was_taken_from_it():
-    def source() -> Iterator[Request]:
-        yield drawing(1)
-        yield drawing(2)
-        raise OSError("the file ends here")
-
-    machine = engine(max_running=4)
-    with pytest.raises(OSError, match="ends here"):
-        list(machine.run(source()))
-    assert machine.step() == []
-    everything_is_back(machine)
 
 
 # --- aborts --------------------------------------------------------------------------------------

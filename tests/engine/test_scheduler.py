@@ -1,5 +1,7 @@
 """The scheduler and the pool under random use, against a memory that remembers every write."""
 
+from collections import Counter
+from collections.abc import Hashable
 from dataclasses import dataclass
 from random import Random
 
@@ -101,12 +103,12 @@ class SchedulerMachine(RuleBasedStateMachine):
         self.arrivals = self.requests = 0
 
     @precondition(lambda self: len(self.alive) < 12)
-    @rule(request=REQUESTS)
-    def add(self, request: Request) -> None:
-        store = FeatureStore()
+    @rule(request=REQUESTS, share=st.sampled_from([None, None, "a", "b"]))
+    def add(self, request: Request, share: str | None) -> None:
+        common = (request, FeatureStore(), (TEXT, IMAGE), share)
         self.requests += 1
         for sample in range(request.n):
-            sequence = Sequence(self.requests, sample, self.arrivals, request, store, (TEXT, IMAGE))
+            sequence = Sequence(self.requests, sample, self.arrivals, *common)
             self.arrivals += 1
             self.scheduler.add(sequence)
             sequence.advance()
@@ -137,11 +139,16 @@ class SchedulerMachine(RuleBasedStateMachine):
                     self.end(sequence, sequence.finish_reason)
 
     def scheduler_step(self) -> Schedule:
-        """The next step; the oldest takes part, or nothing is admitted before it."""
+        """The next step; the oldest's share takes part, or nothing is admitted before the oldest.
+
+        Once one of its sequences runs, those of other shares may be admitted before the next.
+        """
         before = list(self.scheduler.running)
         schedule = self.scheduler.schedule()
         oldest = min(self.alive, key=lambda sequence: sequence.arrival, default=None)
-        if oldest is not None and all(chunk.sequence is not oldest for chunk in schedule.chunks):
+        if oldest is not None and all(
+            chunk.sequence.share != oldest.share for chunk in schedule.chunks
+        ):
             assert oldest in self.scheduler.waiting
             assert all(sequence in before for sequence in self.scheduler.running)
             assert schedule.chunks
@@ -156,8 +163,11 @@ class SchedulerMachine(RuleBasedStateMachine):
         for chunk in schedule.chunks:
             for index in range(chunk.start, chunk.stop):
                 self.memory[chunk.line.blocks[index // BLOCK]][index % BLOCK] = None
-        self.scheduler.preempt_all()
+        self.scheduler.reset()
         assert self.pool.free_count == self.pool.num_blocks
+        for sequence in self.alive:
+            sequence.restart()
+            self.scheduler.add(sequence)
 
     def move(self, schedule: Schedule) -> None:
         """Copies first, all from blocks as the last step left them, then clearing."""
@@ -196,6 +206,18 @@ class SchedulerMachine(RuleBasedStateMachine):
     def lines_that_run_are_no_more_than_allowed(self) -> None:
         lines = sum(len(sequence.lines) for sequence in self.scheduler.running)
         assert lines <= self.scheduler.config.max_running
+
+    @invariant()
+    def next_is_the_oldest_of_the_share_that_runs_fewest_lines(self) -> None:
+        lines: Counter[Hashable] = Counter()
+        for sequence in self.scheduler.running:
+            lines[sequence.share] += len(sequence.lines)
+        waiting = self.scheduler.waiting
+        queue = waiting.first()
+        wanted = min(waiting, key=lambda s: (lines[s.share], s.arrival), default=None)
+        assert (queue[0] if queue else None) is wanted
+        assert len(waiting) == len(list(waiting)) == len(self.alive) - len(self.scheduler.running)
+        assert waiting.most_lines() == max(lines.values(), default=0)
 
     def teardown(self) -> None:
         if not hasattr(self, "pool"):

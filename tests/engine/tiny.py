@@ -1,6 +1,7 @@
 """A tiny random decoder over two id ranges, and what it gives without a paged cache."""
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor
@@ -20,6 +21,7 @@ from unitok_engine import (
     Request,
     Sampling,
 )
+from unitok_engine.sequence import one_line
 
 TEXT = IdRange(0, 40)
 IMAGE = IdRange(40, 72)
@@ -142,9 +144,37 @@ def engine(
     return Engine(model or TinyModel(), config)
 
 
-def finish(engine: Engine, requests: Sequence[Request]) -> list[Output]:
-    """The final outputs of all requests, by request and sample."""
-    return sorted(engine.run(requests), key=lambda output: (output.request_id, output.sample))
+def finish(engine: Engine, requests: Iterable[Request]) -> list[Output]:
+    """The final outputs of all requests, in their order, sample by sample.
+
+    Requests are added as there is room for them; one that the engine refuses gives errors.
+    """
+    source = enumerate(requests)
+    finals: dict[tuple[int, int], Output] = {}
+    places: dict[int, int] = {}  # of requests, by their id
+    left: Counter[int] = Counter()  # their samples in flight
+    while True:
+        while left.total() < engine.config.max_running and (taken := next(source, None)):
+            place, request = taken
+            try:
+                request_id = engine.add(request)
+                places[request_id], left[request_id] = place, request.n
+            except Exception as error:  # a plan is its caller's code
+                finals |= {(place, output.sample): output for output in refused(request, error)}
+        if not left.total():
+            return [finals[key] for key in sorted(finals)]
+        for output in engine.step():
+            if output.finished and output.request_id in places:
+                finals[places[output.request_id], output.sample] = output
+                left[output.request_id] -= 1
+
+
+def refused(request: Request, error: Exception) -> list[Output]:
+    """An output for each sample of a request that was not added."""
+    prompt = len(request.branches[0].ids)
+    return [
+        Output(-1, sample, (), (), prompt, "error", one_line(error)) for sample in range(request.n)
+    ]
 
 
 def finished_ids(engine: Engine, requests: Sequence[Request]) -> list[tuple[int, ...]]:

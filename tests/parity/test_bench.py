@@ -49,7 +49,7 @@ def test_the_loop_around_transformers_llama_computes_our_model(kv_heads: int):
 def test_both_sides_write_the_same_captions_and_as_many_picture_ids():
     ours = bench.Shipped()
     theirs = JanusBatches(ours)
-    captions = sorted(ours.run(0, 3), key=lambda output: output.request_id)
+    captions = ours.run(0, 3)
     reference = theirs.captions(3).tolist()
     for output, row in zip(captions, reference, strict=True):
         assert row[: len(output.ids)] == list(output.ids)

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-import yaml
 from PIL import Image
 from torch import Tensor
 from transformers import (
@@ -38,6 +37,7 @@ from tests.unitok.tiny_chameleon import (
     noise,
     opened,
     randomise,
+    save_meta,
     save_vqgan,
     tiny_model,
     tokenizer_json,
@@ -290,40 +290,19 @@ def test_image_ids_of_a_picture_are_those_of_transformers(pair: Pair):
 # --- Meta's own folder ---------------------------------------------------------------------------
 
 
-def save_meta(pair: Pair, root: Path) -> Path:
+def save_original(pair: Pair, root: Path) -> Path:
     """The layout of Meta's download, by a converter that goes the other way."""
-    kind, state, model = pair.kind, pair.reference.state_dict(), root / "models" / "7b"
+    kind, state = pair.kind, pair.reference.state_dict()
     params = {"dim": 96, "n_layers": 2, "n_heads": kind.heads, "multiple_of": 64}
     params |= {"vocab_size": VOCAB_SIZE, "norm_eps": 1e-5, "rope_theta": 10000.0}
     params |= {"n_kv_heads": kind.kv_heads, "swin_norm": kind.swin_norm, "qk_normalization": True}
-    write(model / "params.json", {"model": params, "seed": 1})
-    write(model / "consolidate_params.json", {"model_parallel_size": kind.shards})
     files = meta_tensors(state, kind.heads, kind.kv_heads, kind.shards)
-    for i, tensors in enumerate(files):
-        name = "consolidated.pth" if len(files) == 1 else f"consolidated.{i:02}.pth"
-        torch.save(tensors, model / name)
-    write(root / "tokenizer" / "text_tokenizer.json", tokenizer_json(vocabulary(kind.order)))
-    save_vqgan(whole_vqgan(pair.reference), root / "tokenizer" / "vqgan.ckpt")
-    settings = {
-        "ch": 32,
-        "ch_mult": [1, 1, 2],
-        "num_res_blocks": 1,
-        "z_channels": 8,
-        "resolution": 16,
-        "attn_resolutions": [],
-        "double_z": False,
-        "in_channels": 3,
-        "out_ch": 3,
-        "dropout": 0.0,
-    }
-    vq = {"embed_dim": 4, "n_embed": CODES, "ddconfig": settings, "lossconfig": {"target": "x"}}
-    text = yaml.safe_dump({"model": {"target": "vqgan.VQModel", "params": vq}})
-    (root / "tokenizer" / "vqgan.yaml").write_text(text)
-    return model
+    vqgan = whole_vqgan(pair.reference)
+    return save_meta(root, files, params, vocabulary(kind.order), vqgan)
 
 
 def test_metas_folder_is_the_same_model(pair: Pair, tmp_path: Path):
-    model = save_meta(pair, tmp_path)
+    model = save_original(pair, tmp_path)
     ours = pair.family.model.state_dict()
     for folder in (model, tmp_path):
         family = opened(folder)

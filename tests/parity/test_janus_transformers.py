@@ -95,7 +95,7 @@ def test_greedy_answers_about_a_picture_have_the_same_ids(pair, question: str):
     family = ours.family
     line, pixels = asked(family, question, picture(45, 70))
     request = Request((Branch(line.ids, 1.0, line.features),), family.text_plan(24), GREEDY)
-    output = next(iter(ours.engine.run([request])))
+    (output,) = ours.driver.complete([request])
     ids = torch.tensor([line.ids])
     reply = theirs.generate(
         input_ids=ids,
@@ -130,8 +130,7 @@ def drawn_by_us(ours: Any, prompts: list[str]) -> tuple[Tensor, list[tuple[int, 
         Request(tuple(Branch(line.ids, weight) for line, weight in d.lines), d.plan, GREEDY)
         for d in drawings
     ]
-    outputs = {o.request_id: o.ids for o in ours.engine.run(requests)}
-    ids = torch.tensor([outputs[i] for i in sorted(outputs)])
+    ids = torch.tensor([output.ids for output in ours.driver.complete(requests)])
     return family.model.vocabulary.id_to_code(ids), [d.lines[0][0].ids for d in drawings]
 
 

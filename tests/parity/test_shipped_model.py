@@ -42,7 +42,7 @@ def test_a_guided_greedy_drawing_has_the_same_ids_and_pixels(ours, theirs, promp
         drawing.plan,
         Sampling(temperature=0),
     )
-    output = next(iter(ours.engine.run([request])))
+    (output,) = ours.driver.complete([request])
     codes = family.model.vocabulary.id_to_code(torch.tensor([output.ids]))
 
     ids = torch.tensor([lines[0][0].ids])
@@ -77,7 +77,7 @@ def test_captions_have_the_same_ids(ours, theirs):
             family.text_plan(32),
             Sampling(temperature=0),
         )
-        output = next(iter(ours.engine.run([request])))
+        (output,) = ours.driver.complete([request])
         assert family.tokenizer.decode(output.ids).strip() == ours.caption(image).text
         ids = torch.tensor([line.ids])
         reference = theirs.generate(

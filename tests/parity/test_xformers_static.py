@@ -14,6 +14,7 @@ from unittest.mock import patch
 import torch
 from torch import Tensor
 
+from unitok.driver import Driver
 from unitok_engine import (
     Branch,
     CacheView,
@@ -76,7 +77,7 @@ def outputs(cuda_graphs: bool) -> list[tuple[Any, ...]]:
     config = EngineConfig(
         attention="xformers", cuda_graphs=cuda_graphs, num_blocks=8, max_batch_tokens=16
     )
-    finished = list(Engine(RowModel(), config).run(requests()))
+    finished = Driver(Engine(RowModel(), config)).complete(requests())
     return sorted((output.request_id, output.ids, output.logprobs) for output in finished)
 
 

@@ -57,11 +57,11 @@ def test_decode_steps_begin_with_every_line_at_its_context():
     model = bench.random_model(TINY, 16, torch.float32)
     requests = [bench.guided(model, 40, 10, seed) for seed in range(3)]
     steps = bench.DecodeSteps(model, requests, 60)
-    forwards = steps.engine.runner.forwards
+    forwards = steps.engine.stats.forwards
     outputs = steps()
     assert sorted(output.request_id for output in outputs) == [0, 1, 2]
     assert all(len(output.new_ids) == 1 for output in outputs)
-    assert steps.engine.runner.forwards == forwards + 1
+    assert steps.engine.stats.forwards == forwards + 1
 
 
 def test_the_floor_counts_layers_the_head_in_use_and_live_keys_and_values():
@@ -76,7 +76,8 @@ def test_the_floor_counts_layers_the_head_in_use_and_live_keys_and_values():
 
 def test_all_arrivals_end_and_take_time():
     engine = bench.Engine(bench.Costless(), bench.EngineConfig(num_blocks=8, block_size=8))
+    driver = bench.Driver(engine)
     plan = bench.FixedPlan(bench.IdRange(0, 4), 3)
     requests = [bench.Request((bench.Branch((1, 2)),), plan) for _ in range(4)]
-    latencies = list(bench.arrivals(engine, requests, [0.0, 0.0, 0.01, 0.02]))
+    latencies = list(bench.arrivals(driver, requests, [0.0, 0.0, 0.01, 0.02]))
     assert len(latencies) == 4 and min(latencies) > 0

@@ -614,7 +614,7 @@ def test_an_odd_picture_is_read_as_what_it_shows(whole: Path, name: str):
     model: Any = unitok.load(whole, device="cpu")
     file, shown = odd_pictures()[name]
     expected = model.family.read(shown).segments[1]
-    read = model._read(file).segments[1]
+    read = model.prepare.read(file).segments[1]
     assert read.digest == expected.digest and read.length == PATCHES
     assert torch.equal(read.compute(), expected.compute())
     assert model.caption(file, max_tokens=2).completion_tokens == 2

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from tests.unitok.tiny import PATCHES, TINY, tiny_model
 from unitok.config import DecoderConfig, JanusConfig
+from unitok.driver import Driver
 from unitok.layers import RotaryTable, causal_attention, rotate
 from unitok.model import UnifiedModel
 from unitok_engine import (
@@ -81,8 +82,8 @@ def test_the_paged_engine_gives_the_logits_of_the_training_forward(kv_heads: int
     for branch, plan, id_range in requests:
         recorded.given.clear()
         config = EngineConfig(num_blocks=40, block_size=4, max_batch_tokens=chunk, max_context=256)
-        engine = Engine(recorded, config)
-        [output] = engine.run([Request((branch,), plan, Sampling(seed=3))])
+        driver = Driver(Engine(recorded, config))
+        [output] = driver.complete([Request((branch,), plan, Sampling(seed=3))])
         paged = torch.cat(recorded.given)
         emitted = list(output.ids)
         with torch.no_grad():
@@ -180,7 +181,7 @@ def test_features_replace_the_placeholders_in_the_engine(model: UnifiedModel):
         features = Features(2, PATCHES, f"p{seed}", lambda: picture(model, seed))
         engine = Engine(recorded, EngineConfig(num_blocks=20, block_size=4, max_context=256))
         plan = FreePlan(TEXT, frozenset([2]), 1)
-        list(engine.run([Request((Branch(ids, features=(features,)),), plan)]))
+        Driver(engine).complete([Request((Branch(ids, features=(features,)),), plan)])
         return recorded.given[0]
 
     assert torch.equal(logits(0, 5), logits(0, 77))

@@ -8,6 +8,7 @@ from torch.nn.functional import linear
 from tests.unitok.tiny import tiny_model
 from unitok import packed_linear
 from unitok.config import DecoderConfig
+from unitok.driver import Driver
 from unitok.layers import Attention, SwiGLU
 from unitok.model import UnifiedModel
 from unitok.packed_linear import PackedLinear, pack
@@ -204,7 +205,7 @@ def test_a_prepared_model_serves_any_number_of_rows_as_before():
             for i in range(7)
         ]
         config = EngineConfig(num_blocks=40, max_context=64, max_batch_tokens=37)
-        outputs = sorted(Engine(model, config).run(requests), key=lambda out: out.request_id)
+        outputs = Driver(Engine(model, config)).complete(requests)
         return [output.ids for output in outputs]
 
     model = tiny_model()

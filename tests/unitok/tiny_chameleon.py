@@ -7,11 +7,12 @@ from typing import Any
 
 import numpy as np
 import torch
+import yaml
 from PIL import Image
 from tokenizers.pre_tokenizers import ByteLevel
 from torch import Tensor
 
-from unitok.checkpoint import renaming, stored_tensors, write_tensors
+from unitok.checkpoint import Layout, renaming, stored_tensors, write_tensors
 from unitok.config import DecoderConfig, ModelConfig
 from unitok.families import chameleon, open_folder, unitoken
 from unitok.families.chameleon import Chameleon, ImageIds, read_autoencoder
@@ -151,38 +152,48 @@ def save_vqgan(tensors: Mapping[str, Tensor], path: Path) -> None:
     torch.save({"state_dict": {**tensors, **extra}}, path)
 
 
+def transformers_layout(model: UnifiedModel) -> Layout:
+    ids = ImageIds(model.config.image_start, tuple(range(CODES)))
+    names, vqgan = chameleon.TRANSFORMERS, chameleon.TRANSFORMERS_VQGAN
+    return chameleon.make_layout(model.config, ids, names, vqgan)
+
+
 def save_tiny(folder: Path, model: UnifiedModel | None = None, **changes: Any) -> Path:
     """A folder in transformers' format: without the decoder, as theirs."""
     model = model or tiny_model()
     config = model.config
-    ids = ImageIds(config.image_start, tuple(range(CODES)))
-    layout = chameleon.make_layout(
-        config, ids, chameleon.TRANSFORMERS, chameleon.TRANSFORMERS_VQGAN
-    )
-    tensors = stored_tensors(model, layout, torch.float32)
+    tensors = stored_tensors(model, transformers_layout(model), torch.float32)
     write_tensors({k: v for k, v in tensors.items() if "vqmodel.decoder" not in k}, folder)
     write(folder / "config.json", config_json(config.decoder, **changes))
     write(folder / "tokenizer.json", tokenizer_json(vocabulary()))
     return folder
 
 
-# --- UniToken, with the published ids ------------------------------------------------------------
-
-REAL_SIZE = 16864
-REAL_SPECIAL = {"<pad>": 0, "<s>": 1, "</s>": 2, "<unk>": 3, "<eoss>": 8196, "<racm3:break>": 8197}
+# --- Meta's format -------------------------------------------------------------------------------
 
 
-def real_vocabulary() -> dict[str, int]:
-    """Special tokens and image tokens at their published ids; bytes from 16600 on."""
-    images = {image_name(code): 4 + code for code in range(8192)}
-    reserved = {f"<reserved{id - 4:05d}>": id for id in range(8199, 16600)}
-    letters = {letter: 16600 + i for i, letter in enumerate(sorted(ByteLevel.alphabet()))}
-    rest = {f"<rest{id}>": id for id in range(16856, REAL_SIZE)}
-    return REAL_SPECIAL | images | {"<sentinel:0>": 8198} | reserved | letters | rest
+def save_meta(
+    root: Path,
+    files: Sequence[Mapping[str, Tensor]],
+    params: Mapping[str, Any],
+    names: Mapping[str, int],
+    vqgan: Mapping[str, Tensor],
+) -> Path:
+    """Lay a model out as Meta's download has it, and return the model's own folder in it.
 
-
-def real_words(text: str) -> list[int]:
-    return [id - TEXT_START + 16600 for id in words(text)]
+    files: the weights, one mapping for each file of a model-parallel checkpoint. names: the text
+    tokenizer's vocabulary.
+    """
+    model, tokenizer = root / "models" / "7b", root / "tokenizer"
+    write(model / "params.json", {"model": dict(params), "seed": 1})
+    write(model / "consolidate_params.json", {"model_parallel_size": len(files)})
+    for i, tensors in enumerate(files):
+        name = "consolidated.pth" if len(files) == 1 else f"consolidated.{i:02}.pth"
+        torch.save(dict(tensors), model / name)
+    write(tokenizer / "text_tokenizer.json", tokenizer_json(names))
+    save_vqgan(vqgan, tokenizer / "vqgan.ckpt")
+    (tokenizer / "vqgan.yaml").write_text(vqgan_yaml())
+    return model
 
 
 def meta_tensors(
@@ -227,6 +238,65 @@ def meta_tensors(
         put(f"{new}feed_forward.w3.weight", state[f"{old}mlp.up_proj.weight"], 0)
         put(f"{new}feed_forward.w2.weight", state[f"{old}mlp.down_proj.weight"], 1)
     return files
+
+
+def vqgan_yaml() -> str:
+    """Write `VQ_CONFIG` in Meta's words."""
+    settings = {
+        "ch": VQ_CONFIG["base_channels"],
+        "ch_mult": VQ_CONFIG["channel_multiplier"],
+        "num_res_blocks": VQ_CONFIG["num_res_blocks"],
+        "z_channels": VQ_CONFIG["latent_channels"],
+        "resolution": VQ_CONFIG["resolution"],
+        "attn_resolutions": [],
+        "double_z": False,
+        "in_channels": 3,
+        "out_ch": 3,
+        "dropout": 0.0,
+    }
+    vq = {"embed_dim": VQ_CONFIG["embed_dim"], "n_embed": CODES, "ddconfig": settings}
+    params = vq | {"lossconfig": {"target": "x"}}
+    return yaml.safe_dump({"model": {"target": "vqgan.VQModel", "params": params}})
+
+
+def save_tiny_meta(root: Path) -> Path:
+    """A whole download in Meta's format, its weights in two files; it paints."""
+    model, shards = tiny_model(), 2
+    randomise(model, seed=1)  # other weights than those of `save_tiny`
+    share_norms(model, shards)
+    state = stored_tensors(model, transformers_layout(model), torch.float32)
+    files = meta_tensors(state, DECODER.heads, DECODER.kv_heads, shards)
+    # Meta's rule for the MLP: half of 2 * 4 * 64 / 3 is 85, and up to a multiple of 32 it is 96.
+    params = {"dim": 64, "n_layers": 2, "n_heads": 4, "n_kv_heads": 2, "vocab_size": VOCAB_SIZE}
+    params |= {"ffn_dim_multiplier": 0.5, "multiple_of": 32, "qk_normalization": True}
+    return save_meta(root, files, params, vocabulary(), vqgan_tensors(model))
+
+
+def share_norms(model: UnifiedModel, shards: int) -> None:
+    """Give the heads of each of Meta's files one norm, as its format has it."""
+    for name, parameter in model.named_parameters():
+        if "q_norm" in name or "k_norm" in name:
+            rows = parameter.chunk(shards)
+            parameter.copy_(torch.cat([part[:1].expand_as(part) for part in rows]))
+
+
+# --- UniToken, with the published ids ------------------------------------------------------------
+
+REAL_SIZE = 16864
+REAL_SPECIAL = {"<pad>": 0, "<s>": 1, "</s>": 2, "<unk>": 3, "<eoss>": 8196, "<racm3:break>": 8197}
+
+
+def real_vocabulary() -> dict[str, int]:
+    """Special tokens and image tokens at their published ids; bytes from 16600 on."""
+    images = {image_name(code): 4 + code for code in range(8192)}
+    reserved = {f"<reserved{id - 4:05d}>": id for id in range(8199, 16600)}
+    letters = {letter: 16600 + i for i, letter in enumerate(sorted(ByteLevel.alphabet()))}
+    rest = {f"<rest{id}>": id for id in range(16856, REAL_SIZE)}
+    return REAL_SPECIAL | images | {"<sentinel:0>": 8198} | reserved | letters | rest
+
+
+def real_words(text: str) -> list[int]:
+    return [id - TEXT_START + 16600 for id in words(text)]
 
 
 REAL_VQ = VQ_CONFIG | {"num_embeddings": 8192}

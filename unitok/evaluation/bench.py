@@ -8,12 +8,14 @@ what is compared in `comparisons.py`.
 import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from queue import SimpleQueue
 
 import torch
 from torch import Tensor
 
 import unitok
 from unitok.config import DEFAULT, DecoderConfig, ModelConfig
+from unitok.driver import Driver, TokenJob
 from unitok.emoji.scenes import SceneSampler, render, to_pil
 from unitok.families import Wish
 from unitok.families.janus import Janus
@@ -157,7 +159,7 @@ def geometric_lengths(count: int, low: int = 8, high: int = 128, seed: int = 0) 
 class DecodeSteps:
     """An engine in the middle of decoding: each call is one step over all its rows.
 
-    Contexts are not computed: the pool is filled with a constant, which is read at the same cost.
+    Contexts are not computed: their K/V is a constant, which is read at the same cost.
     """
 
     def __init__(self, model: UnifiedModel, requests: Sequence[Request], max_context: int) -> None:
@@ -165,31 +167,39 @@ class DecodeSteps:
         config = EngineConfig(
             memory=0.6, max_running=lines, max_context=max_context, prefix_caching=False
         )
-        self.engine = Engine(model, config)
-        runner = self.engine.runner
-        runner.model = _Skipping(model)
-        for request in requests:
-            self.engine.add(request)
-        while any(not sequence.decoding for sequence in self._step_and_list()):
-            pass
-        runner.model = model
-        runner.cache.layout.keys.fill_(0.01)
-        runner.cache.layout.values.fill_(0.01)
-
-    def _step_and_list(self) -> list:
-        self.engine.step()
-        scheduler = self.engine._scheduler
-        return [*scheduler.running, *scheduler.waiting]
+        shortened = _Shortened(model)
+        self.engine = Engine(shortened, config)
+        waiting = {self.engine.add(request) for request in requests}
+        while waiting:
+            waiting -= {output.request_id for output in self.engine.step()}
+        shortened.whole()
 
     def __call__(self) -> list[Output]:
         return self.engine.step()
 
 
-class _Skipping(Costless):
-    """Stands in for a model while contexts are filled."""
+class _Shortened:
+    """A model that fills contexts with a constant, until it is `whole`."""
 
     def __init__(self, model: UnifiedModel) -> None:
-        self.kv_shape, self.dtype = model.kv_shape, model.dtype
+        self._model = model
+        self.kv_shape, self.dtype, self.device = model.kv_shape, model.dtype, model.device
+        self.id_ranges = model.id_ranges
+        self.embed = model.embed
+
+    def forward(self, hidden: Tensor, positions: Tensor, cache: CacheView) -> Tensor:
+        shape = self.kv_shape
+        constant = hidden.new_full((len(hidden), shape.kv_heads, shape.head_dim), 0.01)
+        for layer in range(shape.layers):
+            cache.attend(layer, constant, constant, constant)
+        return hidden
+
+    def logits(self, hidden: Tensor, id_range: IdRange) -> Tensor:
+        return hidden.new_zeros(1, 1).expand(len(hidden), id_range.size)
+
+    def whole(self) -> None:
+        """From here on it is the model itself."""
+        self.forward, self.logits = self._model.forward, self._model.logits
 
 
 class Shipped:
@@ -199,7 +209,7 @@ class Shipped:
         family = unitok.load(device="cpu").family
         assert isinstance(family, Janus)
         self.family, self.model = family, family.model
-        self.engine = Engine(family.model, EngineConfig(max_context=family.max_context))
+        self.driver = Driver(Engine(family.model, EngineConfig(max_context=family.max_context)))
         scenes = [to_pil(pixels) for pixels in render(SceneSampler(0, "heldout").batch(16))]
         self.pixels = torch.stack([family.preprocess(scene) for scene in scenes])
         self.features = family.features(self.pixels)
@@ -225,7 +235,7 @@ class Shipped:
     def run(self, drawings: int, captions: int) -> list[Output]:
         requests = [self.drawing(seed) for seed in range(drawings)]
         requests += [self.caption(seed) for seed in range(captions)]
-        return list(self.engine.run(requests))
+        return self.driver.complete(requests)
 
     def latencies(self, drawings: Sequence[bool], at: Sequence[float]) -> Iterator[float]:
         """Seconds that requests take which arrive at given seconds from now; all but drawings
@@ -234,7 +244,7 @@ class Shipped:
             self.drawing(seed) if is_drawing else self.caption(seed)
             for seed, is_drawing in enumerate(drawings)
         ]
-        return arrivals(self.engine, requests, at)
+        return arrivals(self.driver, requests, at)
 
 
 def decode_floor(model: UnifiedModel, rows: int, context: int, image: bool) -> int:
@@ -265,17 +275,13 @@ def bookkeeping(branches: int, guided: bool = True, steps: int = 60) -> float:
     return statistics.median(seconds) / branches
 
 
-def arrivals(engine: Engine, requests: Sequence[Request], at: Sequence[float]) -> Iterator[float]:
-    """Latencies of requests that arrive at given seconds from now, as they end."""
-    start, added, left = time.perf_counter(), 0, {}
-    while added < len(requests) or left:
-        now = time.perf_counter() - start
-        while added < len(requests) and at[added] <= now:
-            left[engine.add(requests[added])] = at[added]
-            added += 1
-        if not left:
-            time.sleep(max(at[added] - now, 0))
-            continue
-        for output in engine.step():
-            if output.finished:
-                yield time.perf_counter() - start - left.pop(output.request_id)
+def arrivals(driver: Driver, requests: Sequence[Request], at: Sequence[float]) -> Iterator[float]:
+    """Latencies of requests that arrive at given seconds from now, once all have ended."""
+    start, latencies = time.perf_counter(), SimpleQueue()
+    handles = []
+    for request, due in zip(requests, at, strict=True):
+        time.sleep(max(due - (time.perf_counter() - start), 0))
+        handles.append(driver.submit(TokenJob(request)))
+        handles[-1].when_done(lambda d=due: latencies.put(time.perf_counter() - start - d))
+    for _ in requests:
+        yield latencies.get()

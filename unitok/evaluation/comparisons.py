@@ -13,13 +13,19 @@ from functools import cached_property
 from pathlib import Path
 
 import torch
+from PIL import Image
 
+import unitok
+from unitok.api import Model
 from unitok.baselines.transformers_peer import JanusBatches, LlamaLoop
 from unitok.baselines.vllm_peer import VllmSteps
 from unitok.config import JANUS_PRO_1B
-from unitok.evaluation import bench
+from unitok.driver import Driver
+from unitok.emoji.scenes import SceneSampler, render, to_pil
+from unitok.evaluation import bench, bench_driver
 from unitok.evaluation.bench_report import Result, Throughput
 from unitok.model import UnifiedModel
+from unitok.requests import Caption
 from unitok_engine import Engine, EngineConfig
 
 CODEBOOK = 16384  # Janus-Pro's
@@ -61,6 +67,15 @@ class Setting:
                 vocab_size=1000,
             )  # fmt: skip
         return bench.random_model(decoder, self.either(CODEBOOK, 64), torch.bfloat16)
+
+    @cached_property
+    def embedded(self) -> Model:
+        return unitok.load(device="cpu", dtype="float32")
+
+    @cached_property
+    def scene(self) -> Image.Image:
+        """A picture of the embedded model's world that it never saw."""
+        return to_pil(render(SceneSampler(1, "heldout").batch(1))[0])
 
     @cached_property
     def shipped(self) -> bench.Shipped:
@@ -180,10 +195,11 @@ def ragged(setting: Setting) -> Found:
     count, size = setting.either(64, 8), setting.either(16, 4)
     lengths = bench.geometric_lengths(count)
     requests = [bench.text(model, 16, length, seed) for seed, length in enumerate(lengths)]
-    engine = Engine(model, EngineConfig(memory=0.3, max_running=size, prefix_caching=False))
+    config = EngineConfig(memory=0.3, max_running=size, prefix_caching=False)
+    driver = Driver(Engine(model, config))
     theirs = setting.llama
     contenders = {
-        "ours": lambda: list(engine.run(requests)),
+        "ours": lambda: driver.complete(requests),
         "theirs": lambda: theirs.text_batches(requests, size),
     }
     seconds = bench.paired(contenders, setting.rounds(2), warm_up=0)
@@ -324,6 +340,47 @@ def bookkeeping(setting: Setting) -> Found:
         )  # fmt: skip
 
 
+def driver(setting: Setting) -> Found:
+    """What the thread that steps costs its callers, and what one caller feels of another. One
+    drawing of the embedded model beside one whose caller steps an engine of its own (pairs). Time
+    to submit a request while 8 guided drawings run at Janus-Pro-1B's shape. A caption that comes
+    when 600 drawings of another caller (one prompt, n = 600) fill every step, beside one that was
+    admitted first; and what the crowd's time becomes by it (the same seeds; medians)."""
+    model, count = setting.embedded, setting.either(600, 8)
+    seconds = bench_driver.overhead(model, setting.rounds(31))
+    yield Result(
+        "one drawing: time over that of stepping in place",
+        bench.median_ratio(seconds, "driver", "in place"), "x", 1.03, False,
+        ", ".join(f"{name} {1000 * statistics.median(x):.1f} ms" for name, x in seconds.items()),
+    )  # fmt: skip
+    submits = sorted(bench_driver.submitting(setting.big, setting.either(200, 5)))
+    detail = f"median of {len(submits)}; the longest {1000 * submits[-1]:.2f} ms"
+    median, late = submits[len(submits) // 2], submits[int(0.99 * len(submits))]
+    yield Result("submitting amid 1B steps", 1000 * median, "ms", 1.0, False, detail)
+    yield Result("submitting amid 1B steps, 99 of 100", 1000 * late, "ms", 10.0, False)
+    scene = Caption(setting.scene)
+    kinds = {"alone": [], "first": [], "beside": []}
+    for seed in range(setting.rounds(5)):
+        kinds["alone"].append(bench_driver.crowd_alone(model, count, seed))
+        kinds["first"].append(bench_driver.caption_first(model, count, seed, scene))
+        kinds["beside"].append(bench_driver.caption_beside(model, count, seed, scene))
+    alone, first, beside = (bench_driver.medians(runs) for runs in kinds.values())
+    yield Result(
+        f"a caption beside {count} drawings: steps to its first token", beside.steps, "", 3, False,
+        "the most of all runs",
+    )  # fmt: skip
+    yield Result(
+        f"a caption beside {count} drawings: time over that of one admitted first",
+        beside.caption / first.caption, "x", 1.5, False,
+        f"{beside.caption:.2f} s, admitted first {first.caption:.2f} s",
+    )  # fmt: skip
+    yield Result(
+        f"{count} drawings with that caption beside them: time over that of the drawings alone",
+        beside.crowd / alone.crowd, "x", 1.05, False,
+        f"{beside.crowd:.1f} s, alone {alone.crowd:.1f} s",
+    )  # fmt: skip
+
+
 COMPARISONS: dict[str, Callable[[Setting], Found]] = {
     "one": one,
     "eight": eight,
@@ -334,4 +391,5 @@ COMPARISONS: dict[str, Callable[[Setting], Found]] = {
     "stream": stream,
     "pixels": pixels,
     "bookkeeping": bookkeeping,
+    "driver": driver,
 }

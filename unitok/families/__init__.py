@@ -4,14 +4,15 @@ import pkgutil
 from importlib import import_module
 from pathlib import Path
 
-import torch
-
+from unitok.checkpoint import Dtype
 from unitok.families.family import Defaults, Drawing, Family, Wish
 from unitok.files import read_json
 
 
-def open_folder(folder: Path, device: str, dtype: torch.dtype) -> Family:
+def open_folder(folder: Path, device: str, dtype: Dtype) -> Family:
     """Load the checkpoint in a folder.
+
+    dtype: of the weights, or a function from the type they are stored in to it.
 
     Raises:
         FileNotFoundError: no such folder, or a file in it is missing.
@@ -30,7 +31,7 @@ def open_folder(folder: Path, device: str, dtype: torch.dtype) -> Family:
         raise ValueError(f"{folder}: a setting has a wrong type or value ({reason})") from error
 
 
-def load_family(folder: Path, device: str, dtype: torch.dtype) -> Family:
+def load_family(folder: Path, device: str, dtype: Dtype) -> Family:
     """As `open_folder`, but messages may lack the folder's name."""
     config = read_json(folder / "config.json", optional=True)
     names = frozenset(path.name for path in folder.iterdir())

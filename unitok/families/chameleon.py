@@ -21,6 +21,7 @@ from PIL import Image
 from torch import Tensor
 
 from unitok.checkpoint import (
+    Dtype,
     Layout,
     Shards,
     Stored,
@@ -299,7 +300,7 @@ def build(
     tensors: Tensors,
     layout: Layout,
     dropped: Sequence[str],
-    dtype: torch.dtype,
+    dtype: Dtype,
     device: str,
 ) -> UnifiedModel:
     """Build the model and fill it, strictly; errors as in `unitok.checkpoint.fill`.
@@ -507,7 +508,7 @@ def is_unitoken(config: Mapping[str, Any]) -> bool:
     return bool(re.fullmatch(r"Chameleon(XLLMX|Gen)\w+(Base|AnyRes)", architecture(config)))
 
 
-def load(folder: Path, device: str, dtype: torch.dtype) -> Chameleon:
+def load(folder: Path, device: str, dtype: Dtype) -> Chameleon:
     """Open a folder of transformers' format or of Meta's: the whole download, or one model of it.
 
     Raises:
@@ -518,7 +519,7 @@ def load(folder: Path, device: str, dtype: torch.dtype) -> Chameleon:
     return (load_transformers if has_config else load_original)(folder, device, dtype)
 
 
-def load_transformers(folder: Path, device: str, dtype: torch.dtype) -> Chameleon:
+def load_transformers(folder: Path, device: str, dtype: Dtype) -> Chameleon:
     data = read_json(folder / "config.json")
     if architecture(data) != ARCHITECTURE:
         raise ValueError(
@@ -558,7 +559,7 @@ def fill_transformers(
     tokenizer: TextTokenizer,
     vqgan: Path | None,
     device: str,
-    dtype: torch.dtype,
+    dtype: Dtype,
     added: Additions,
 ) -> UnifiedModel:
     """The model of a folder in transformers' format, whose config.json is `data`.
@@ -584,7 +585,7 @@ def fill_transformers(
     return build(config, tensors, layout, dropped, dtype, device)
 
 
-def load_original(folder: Path, device: str, dtype: torch.dtype) -> Chameleon:
+def load_original(folder: Path, device: str, dtype: Dtype) -> Chameleon:
     """Meta's format: params.json and consolidated*.pth; text_tokenizer.json, vqgan.yaml and
     vqgan.ckpt beside them, in tokenizer/, or in ../../tokenizer, where Meta's download has it."""
     name, folder = folder.name, find_model(folder)

@@ -24,7 +24,17 @@ from PIL import Image
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 from torch import Tensor
 
-from unitok.checkpoint import Layout, Shards, Stored, Tensors, fill, open_tensors, ready, renaming
+from unitok.checkpoint import (
+    Dtype,
+    Layout,
+    Shards,
+    Stored,
+    Tensors,
+    fill,
+    open_tensors,
+    ready,
+    renaming,
+)
 from unitok.config import DecoderConfig, ModelConfig
 from unitok.families.family import Defaults, Drawing, Wish, check_ids, with_sampling
 from unitok.families.llama import llama_names, read_decoder
@@ -613,7 +623,7 @@ def recognises(config: Mapping[str, Any], names: frozenset[str]) -> bool:
     return config.get("model_type") in ("emu3", "Emu3")
 
 
-def load(folder: Path, device: str, dtype: torch.dtype) -> Emu3:
+def load(folder: Path, device: str, dtype: Dtype) -> Emu3:
     """Open a folder of either format.
 
     Raises:

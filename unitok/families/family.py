@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
+import torch
 from PIL import Image
 from torch import Tensor
 
@@ -27,6 +28,7 @@ class Defaults:
 
     temperature, top_k, top_p, guidance: for pictures (text is greedy unless asked otherwise).
     question: what `caption` asks. known_words: all words the model ever saw, if it saw few.
+    cpu_dtype: in which it is to be loaded on a CPU; None leaves that open.
     """
 
     temperature: float
@@ -36,6 +38,7 @@ class Defaults:
     question: str
     system: str
     known_words: frozenset[str] | None = None
+    cpu_dtype: torch.dtype | None = None
 
 
 def with_sampling(defaults: Defaults, generation: Mapping[str, Any]) -> Defaults:

@@ -18,6 +18,7 @@ from PIL import Image
 from torch import Tensor
 
 from unitok.checkpoint import (
+    Dtype,
     Layout,
     Stored,
     fill,
@@ -55,6 +56,7 @@ from unitok.families.settings import (
 from unitok.files import read_json
 from unitok.model import UnifiedModel
 from unitok.pictures import digest
+from unitok.precision import name_of, read_cpu_dtype
 from unitok.prompt import Line, LineBuilder, Message, Reader, ReadPicture, Role, Vectors
 from unitok_engine import FixedPlan, FreePlan, IdRange, Plan
 from unitok_tokenizers import taming
@@ -414,7 +416,7 @@ HEAD = "text_head.weight"
 def load_weights(
     folder: Path,
     config: JanusConfig,
-    dtype: torch.dtype,
+    dtype: Dtype,
     device: str,
     format: Format = FORMATS["transformers"],
     tied: bool = False,
@@ -455,7 +457,7 @@ def is_tied(model: UnifiedModel) -> bool:
 
 def save_config(config: JanusConfig, folder: Path, image_token_id: int, dtype: torch.dtype) -> None:
     """Write `config.json` for transformers."""
-    data = config_to_json(config, image_token_id, str(dtype).removeprefix("torch."))
+    data = config_to_json(config, image_token_id, name_of(dtype))
     write_json(folder / "config.json", data)
 
 
@@ -599,7 +601,7 @@ class Janus:
         if self.source is None:
             raise ValueError("this model came from no folder: there is no tokenizer to go with it")
         dtype, original = dtype or self.model.dtype, layout == "original"
-        config, tied, name = self.model.config, is_tied(self.model), str(dtype)[len("torch.") :]
+        config, tied, name = self.model.config, is_tied(self.model), name_of(dtype)
         place = self.tokenizer.id(self.template.placeholder)
         files = {
             "config.json": janus_original.config_to_json(config, name, tied)
@@ -626,7 +628,7 @@ def recognises(config: Mapping[str, Any], names: frozenset[str]) -> bool:
     return config.get("model_type") in MODEL_TYPES
 
 
-def load(folder: Path, device: str, dtype: torch.dtype) -> Janus:
+def load(folder: Path, device: str, dtype: Dtype) -> Janus:
     """Open a folder in transformers' Janus format, or one of DeepSeek's own.
 
     Raises:
@@ -735,6 +737,7 @@ def defaults_from_json(generation: Mapping[str, Any], extra: Mapping[str, Any]) 
         question=extra.get("question", QUESTION),
         system=extra.get("system", SYSTEM),
         known_words=frozenset(extra["known_words"]) if "known_words" in extra else None,
+        cpu_dtype=read_cpu_dtype(extra),
     )
     return with_sampling(own, generation)
 
@@ -757,11 +760,13 @@ def generation_to_json(template: Template, defaults: Defaults) -> dict[str, Any]
 
 def extra_to_json(defaults: Defaults) -> dict[str, Any]:
     """unitok.json: what differs from any Janus's ways and has no place in the other files."""
-    extra = {}
+    extra: dict[str, Any] = {}
     if defaults.question != QUESTION:
         extra["question"] = defaults.question
     if defaults.system != SYSTEM:
         extra["system"] = defaults.system
+    if defaults.cpu_dtype is not None:
+        extra["cpu_dtype"] = name_of(defaults.cpu_dtype)
     if defaults.known_words is not None:
         extra["known_words"] = sorted(defaults.known_words)
     return extra

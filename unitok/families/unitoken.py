@@ -15,6 +15,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from unitok.checkpoint import Dtype
 from unitok.config import VisionConfig
 from unitok.families.chameleon import (
     LANCZOS,
@@ -361,7 +362,7 @@ def recognises(config: Mapping[str, Any], names: frozenset[str]) -> bool:
     return config.get("model_type") == "chameleon" and is_unitoken(config)
 
 
-def load(folder: Path, device: str, dtype: torch.dtype) -> UniToken:
+def load(folder: Path, device: str, dtype: Dtype) -> UniToken:
     """Open a folder as the reference saves it; AnyRes if `architectures` of config.json says so.
 
     Raises:

@@ -36,6 +36,7 @@ def save_folder(
         question=captions.DESCRIBE_QUESTIONS[0],
         system="",
         known_words=frozenset(captions.vocabulary_words()),
+        cpu_dtype=torch.float32,  # so that a seed means the same on every machine
     )
     preprocess = janus.Preprocessor(model.config.vision.image_size)
     family = janus.Janus("default", model, template, preprocess, defaults, source=text_tokenizer)

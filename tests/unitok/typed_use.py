@@ -1,0 +1,147 @@
+"""What users write, with the types they may count on. It is not run: the type checker reads it.
+
+Where a line is wrong on purpose, an unnecessary "type: ignore" would be an error itself.
+"""
+
+# pyright: reportUnnecessaryTypeIgnoreComment=true
+
+from collections.abc import AsyncGenerator, Generator
+from typing import assert_type
+
+import numpy as np
+import torch
+from PIL import Image
+
+import unitok
+
+
+def load() -> unitok.Model:
+    unitok.load()
+    unitok.load("folder", device="cuda:1", dtype="bf16", memory="50%")
+    unitok.load(device=torch.device("cpu"), dtype=torch.float32, memory=2**30)
+    unitok.load(dtype=None, memory=0.5)
+    unitok.load(dtyp="bf16")  # type: ignore
+    return assert_type(unitok.load("someone/something"), unitok.Model)
+
+
+def facts(model: unitok.Model) -> None:
+    assert_type(model.name, str)
+    assert_type(model.device, torch.device)
+    assert_type(model.dtype, torch.dtype)
+    assert_type(model.info(), unitok.Info)
+    assert_type(model.info().precision, str)
+    assert_type(model.stats().free_blocks, int)
+    assert_type(model.tokenizer.encode_plain("a dog"), list[int])
+    _ = model.info().precison  # type: ignore
+
+
+def captions(model: unitok.Model, array: np.ndarray) -> None:
+    result = assert_type(model.caption("a.png"), unitok.TextResult)
+    assert_type(result.text, str)
+    assert_type(result.error, str | None)
+    assert_type(result.logprobs, tuple[float, ...] | None)
+    assert_type(model.caption(["a.png", "b.png"]), list[unitok.TextResult])
+    pictures = [Image.open("a.png"), Image.open("b.png").convert("RGB")]
+    assert_type(model.caption(pictures), list[unitok.TextResult])
+    assert_type(model.caption(tuple(pictures)), list[unitok.TextResult])
+    assert_type(model.caption(["a.png", array]), list[unitok.TextResult])
+    assert_type(
+        model.caption(
+            array,
+            "how many?",
+            system="be brief",
+            max_tokens=5,
+            temperature=0.7,
+            top_k=10,
+            top_p=0.9,
+            min_p=0.1,
+            repetition_penalty=1.1,
+            stop=["\n"],
+            seed=3,
+            logprobs=True,
+            branch_logprobs=True,
+        ),
+        unitok.TextResult,
+    )
+    model.caption("a.png", max_token=5)  # type: ignore
+    model.caption("a.png", seed="three")  # type: ignore
+    model.caption(5)  # type: ignore
+    model.caption([5])  # type: ignore
+    model.caption({"a.png"})  # type: ignore
+
+
+def drawings(model: unitok.Model) -> None:
+    result = assert_type(model.draw("a dog"), unitok.DrawResult)
+    assert_type(result.image, Image.Image)
+    assert_type(result.images, tuple[Image.Image, ...])
+    assert_type(model.draw(["a dog", "a cat"], seed=1, n=2), list[unitok.DrawResult])
+    assert_type(
+        model.draw(
+            "a dog",
+            seed=1,
+            guidance=2.0,
+            n=3,
+            negative_prompt="a cat",
+            temperature=None,
+            top_k=5,
+            top_p=0.5,
+            width=64,
+            height=64,
+            min_p=0.1,
+            logprobs=True,
+            branch_logprobs=False,
+        ),
+        unitok.DrawResult,
+    )
+    model.draw("a dog", sead=1)  # type: ignore
+    model.draw("a dog", guidance="high")  # type: ignore
+    _ = result.text  # type: ignore
+
+
+async def awaited(model: unitok.Model) -> None:
+    assert_type(await model.acaption("a.png", max_tokens=5), unitok.TextResult)
+    assert_type(await model.acaption(["a.png"]), list[unitok.TextResult])
+    assert_type(await model.adraw("a dog", seed=3), unitok.DrawResult)
+    assert_type(await model.adraw(["a dog"]), list[unitok.DrawResult])
+    async for event in assert_type(
+        model.astream(unitok.Draw("a dog")), AsyncGenerator[unitok.Event, None]
+    ):
+        assert_type(event.image, Image.Image | None)
+    async for result in model.arun([unitok.Draw("a dog")]):
+        assert_type(result, unitok.Result)
+    await model.adraw("a dog", sead=3)  # type: ignore
+
+
+def streams(model: unitok.Model) -> None:
+    events = model.stream(unitok.Caption("a.png", "what is this?", max_tokens=5))
+    assert_type(events, Generator[unitok.Event, None, None])
+    for event in events:
+        assert_type(event.text, str)
+        assert_type(event.result, unitok.Result | None)
+    model.stream("a dog")  # type: ignore
+
+
+def runs(model: unitok.Model) -> list[unitok.Result]:
+    results = model.run(unitok.Draw("a dog", seed=i) for i in range(3))
+    for result in results:
+        assert_type(result, unitok.Result)
+        if isinstance(result, unitok.DrawResult):
+            assert_type(result.request, unitok.Draw | None)
+        else:
+            assert_type(result, unitok.TextResult)
+    return list(model.run([unitok.Caption("a.png"), unitok.Draw("a dog")]))
+
+
+def chats(model: unitok.Model) -> None:
+    chat = assert_type(model.chat("be brief"), unitok.Chat)
+    assert_type(chat.send("hello"), unitok.TextResult)
+    assert_type(chat.send("and this?", images=["a.png"], temperature=0.5), unitok.TextResult)
+    assert_type(chat.draw("a dog", seed=3, n=2), unitok.DrawResult)
+    assert_type(chat.stream("hello", "a.png"), Generator[unitok.Event, None, None])
+    assert_type(chat.stream_drawing("a dog"), Generator[unitok.Event, None, None])
+    chat.send("hello", image="a.png")  # type: ignore
+    chat.send(["hello"])  # type: ignore
+
+
+def kinds(result: unitok.Result) -> str:
+    return result.text if isinstance(result, unitok.TextResult) else result.prompt

@@ -1,0 +1,132 @@
+"""In which precision a model computes: what was asked for, else what suits model and device."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+DTYPES = {
+    "float32": torch.float32,
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+    "float64": torch.float64,
+}
+SHORT = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16", "fp64": "float64"}
+
+
+@dataclass(frozen=True)
+class Precision:
+    """A type of numbers, and why it was taken, in words that go on from its name."""
+
+    dtype: torch.dtype
+    why: str
+
+    def __str__(self) -> str:
+        return f"{name_of(self.dtype)}, {self.why}"
+
+
+def name_of(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+# --- what was asked for --------------------------------------------------------------------------
+
+
+def parse_dtype(dtype: torch.dtype | str | None) -> torch.dtype | None:
+    """The type that a caller names; None for "auto".
+
+    Raises:
+        ValueError: another name or type.
+    """
+    if dtype is None or dtype == "auto":
+        return None
+    if isinstance(dtype, str):
+        dtype = DTYPES.get(SHORT.get(dtype, dtype), dtype)
+    if isinstance(dtype, torch.dtype) and dtype in DTYPES.values():
+        return dtype
+    raise ValueError(
+        f"dtype must be one of auto, {', '.join(DTYPES)} (or {', '.join(SHORT)}), not {dtype!r}"
+    )
+
+
+def read_cpu_dtype(extra: Mapping[str, Any], where: str = "unitok.json") -> torch.dtype | None:
+    """What unitok.json names as the type for a CPU, if anything; ValueError for no such type."""
+    name = extra.get("cpu_dtype")
+    if name is None:
+        return None
+    if not isinstance(name, str) or name not in DTYPES:
+        raise ValueError(f"{where}: cpu_dtype must be one of {', '.join(DTYPES)}, not {name!r}")
+    return DTYPES[name]
+
+
+# --- what suits ----------------------------------------------------------------------------------
+
+
+@dataclass
+class Choice:
+    """Chooses a type once it is known in which one the weights are stored, and remembers why.
+
+    asked: by the caller; None chooses. own: what the model wants on a CPU.
+    """
+
+    asked: torch.dtype | None
+    device: torch.device
+    own: torch.dtype | None = None
+    made: Precision | None = None
+
+    def __call__(self, stored: torch.dtype) -> torch.dtype:
+        kind, has_bf16 = self.device.type, computes_bf16(self.device)
+        self.made = choose(kind, has_bf16, stored, self.own, self.asked)
+        return self.made.dtype
+
+
+def choose(
+    device: str,
+    has_bf16: bool,
+    stored: torch.dtype,
+    own: torch.dtype | None = None,
+    asked: torch.dtype | None = None,
+) -> Precision:
+    """The type that is asked for; else, on a CPU, the model's own; else the one of the checkpoint
+    where the device computes well in it; else float32.
+
+    device: "cpu", "cuda" or another kind. has_bf16: whether it computes well in bfloat16.
+    """
+    if asked is not None:
+        return Precision(asked, "as asked")
+    if own is not None and device == "cpu":
+        return Precision(own, "as the model's unitok.json asks for on a CPU")
+    if reason := reason_against(stored, device, has_bf16):
+        return Precision(torch.float32, reason)
+    return Precision(stored, "as the checkpoint is stored")
+
+
+def reason_against(stored: torch.dtype, device: str, has_bf16: bool) -> str | None:
+    """Why a type is left for float32, if it is."""
+    if stored is torch.float32 or (stored is torch.float16 and device == "cuda"):
+        return None
+    if stored is torch.bfloat16 and device in ("cpu", "cuda"):
+        lack = {"cpu": "CPU has no AVX512-BF16 or AMX", "cuda": "GPU does not compute in bfloat16"}
+        return None if has_bf16 else f"as this {lack[device]}"
+    return f"as {name_of(stored)} on {device} is used only when asked for"
+
+
+def computes_bf16(device: torch.device) -> bool:
+    """Whether a device has instructions for bfloat16; to emulate them is slow."""
+    if device.type == "cuda":
+        with torch.cuda.device(device):
+            return torch.cuda.is_bf16_supported(including_emulation=False)
+    return device.type == "cpu" and cpu_computes_bf16()
+
+
+def cpu_computes_bf16() -> bool:
+    """Whether the CPU has AVX512-BF16 or AMX; False where torch cannot tell."""
+    if tell := getattr(torch.cpu, "get_capabilities", None):
+        found = tell()
+        return any(found.get(flag, False) for flag in ("avx512_bf16", "amx_bf16"))
+    # Older versions of torch say so under names of their own.
+    names = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    return any(getattr(torch.cpu, name, lambda: False)() for name in names)
