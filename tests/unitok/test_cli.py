@@ -341,8 +341,8 @@ def test_verbose_says_what_is_done_and_quiet_says_nothing(run, scene):
     question = ["--question", "is there a zebra?"]
     lines = run("caption", str(scene), "-v", *question).stderr.splitlines()
     assert lines[0].startswith("info: loading ")
-    assert lines[1].startswith("info: untrained is on cpu after ")
-    assert lines[2] == "warning: this model never saw the word 'zebra'"
+    assert any(line.startswith("info: loaded untrained in ") for line in lines)
+    assert lines[-1] == "warning: this model never saw the word 'zebra'"
     assert run("caption", str(scene), "--quiet", *question).stderr == ""
     both = run("info", "-q", "-vv")
     assert (both.exit_code, both.stderr) == (2, "unitok: --verbose or --quiet, but not both\n")
