@@ -91,11 +91,11 @@ def demo(
     """
     target = out / "unitok-demo.png"
     make_folder(out)
-    model = common.load()
-    from unitok.demo import demo_picture, print_demo, run_demo
-    from unitok.saving import save_whole
+    with common.load() as model:
+        from unitok.demo import demo_picture, print_demo, run_demo
+        from unitok.saving import save_whole
 
-    shown = run_demo(model)
+        shown = run_demo(model)
     print_demo(shown)
     save_whole(demo_picture(shown), target)
     print(f"All of it in one picture: {target.resolve()}")
@@ -115,11 +115,9 @@ def caption(
     """
     asked = [Caption(file, **options) for file in files]
     check(asked[0], as_json)
-    model = common.load()
-    if len(files) == 1 and not as_json and sys.stdout.isatty():
-        all_told = tell_live(model, asked[0])
-    else:
-        all_told = tell_all(model, asked, as_json)
+    live = len(files) == 1 and not as_json and sys.stdout.isatty()
+    with common.load() as model:
+        all_told = tell_live(model, asked[0]) if live else tell_all(model, asked, as_json)
     if not all_told:
         raise typer.Exit(FAILED)
 
@@ -154,8 +152,9 @@ def draw(
     paths = numbered(output, asked.n)
     saved: dict[int, str] = {}  # number of a picture -> its seed
     try:
-        events = watched(common.load().stream(asked), asked.n, common.bars)
-        result = save_as_painted(events, paths, saved)
+        with common.load() as model:
+            events = watched(model.stream(asked), asked.n, common.bars)
+            result = save_as_painted(events, paths, saved)
     except KeyboardInterrupt:
         raise stopped(f"{len(saved)} of {asked.n} pictures are saved" if saved else "") from None
     finally:
@@ -181,17 +180,17 @@ def chat(
     Example: unitok chat, then /draw a cat left of a house, then: what is left of the house?
     """
     make_folder(out)
-    model = common.load()
-    from unitok.conversation import Conversation, typed_lines
+    with common.load() as model:
+        from unitok.conversation import Conversation, typed_lines
 
-    live, typed = sys.stdout.isatty(), sys.stdin.isatty()
-    if typed:
-        print(f"{model.family.name}: /draw PROMPT, /show FILE [QUESTION], /help, /quit")
-    conversation = Conversation(model, out, live and not no_preview, live, common.bars)
-    try:
-        conversation.talk(typed_lines(), patient=typed)
-    except KeyboardInterrupt:
-        print()
+        live, typed = sys.stdout.isatty(), sys.stdin.isatty()
+        if typed:
+            print(f"{model.family.name}: /draw PROMPT, /show FILE [QUESTION], /help, /quit")
+        conversation = Conversation(model, out, live and not no_preview, live, common.bars)
+        try:
+            conversation.talk(typed_lines(), patient=typed)
+        except KeyboardInterrupt:
+            print()
 
 
 @app.command(
@@ -216,24 +215,8 @@ def batch(
     if not source.is_file():
         raise FileNotFoundError(f"{source}: no such file")
     make_folder(output)
-    model = common.load()
-    from unitok.batch import count_lines, model_identity, run_batch
-    from unitok.files import find_folder
-    from unitok.loading import DEFAULT_FOLDER
-
-    counts = {"new": 0, "kept": 0, "failed": 0}
-    try:
-        identity = model_identity(find_folder(common.model or DEFAULT_FOLDER))
-        outcomes = run_batch(model, source, output, identity)
-        with closing(counted(outcomes, count_lines(source), "batch", common.bars)) as shown:
-            for outcome in shown:
-                counts[outcome.status] += 1
-                if outcome.error is not None:
-                    complain(f"line {outcome.line}: {outcome.error}")
-    except KeyboardInterrupt:
-        raise stopped(
-            f"{output} keeps what finished, and the same command goes on from there"
-        ) from None
+    with common.load() as model:
+        counts = work_off(model, common, source, output)
     told = ", ".join(f"{count} {status}" for status, count in counts.items())
     print(f"{output / 'results.jsonl'}: {told}")
     if counts["failed"]:
@@ -247,7 +230,8 @@ def info(common: Common, as_json: Json = False) -> None:
 
     Example: unitok info --memory 64MB
     """
-    facts = common.load().info()
+    with common.load() as model:
+        facts = model.info()
     width, height = facts.picture_size
     if as_json:
         print_json(dataclasses.asdict(facts))
@@ -310,6 +294,48 @@ def check_picture_name(path: Path) -> None:
         raise IsADirectoryError(f"{path} is a folder; name a file")
 
 
+# --- work ----------------------------------------------------------------------------------------
+
+
+def work_off(model: Model, common: Common, source: Path, output: Path) -> dict[str, int]:
+    """Run a batch, telling what fails; how many lines became what."""
+    from unitok.batch import count_lines, model_identity, run_batch
+    from unitok.files import find_folder
+    from unitok.loading import DEFAULT_FOLDER
+
+    counts = {"new": 0, "kept": 0, "failed": 0}
+    try:
+        identity = model_identity(find_folder(common.model or DEFAULT_FOLDER))
+        outcomes = run_batch(model, source, output, identity)
+        with closing(counted(outcomes, count_lines(source), "batch", common.bars)) as shown:
+            for outcome in shown:
+                counts[outcome.status] += 1
+                if outcome.error is not None:
+                    complain(f"line {outcome.line}: {outcome.error}")
+    except KeyboardInterrupt:
+        raise stopped(
+            f"{output} keeps what finished, and the same command goes on from there"
+        ) from None
+    return counts
+
+
+def save_as_painted(
+    events: Generator[Event], paths: Sequence[Path], saved: dict[int, str]
+) -> Result | None:
+    """Save pictures as they come, and note the seed of each; returns the result of all."""
+    from unitok.saving import save_whole
+
+    result = None
+    with closing(events):
+        for event in events:
+            if event.image is not None:
+                with uninterrupted():
+                    save_whole(event.image, paths[event.sample])
+                    saved[event.sample] = event.image.info["seed"]
+            result = event.result
+    return result
+
+
 # --- what is told --------------------------------------------------------------------------------
 
 
@@ -359,23 +385,6 @@ def in_order(results: Iterable[Result], early: dict[int, Result] | None = None) 
         while following in early:
             yield early.pop(following)
             following += 1
-
-
-def save_as_painted(
-    events: Generator[Event], paths: Sequence[Path], saved: dict[int, str]
-) -> Result | None:
-    """Save pictures as they come, and note the seed of each; returns the result of all."""
-    from unitok.saving import save_whole
-
-    result = None
-    with closing(events):
-        for event in events:
-            if event.image is not None:
-                with uninterrupted():
-                    save_whole(event.image, paths[event.sample])
-                    saved[event.sample] = event.image.info["seed"]
-            result = event.result
-    return result
 
 
 def numbered(output: Path, n: int) -> list[Path]:

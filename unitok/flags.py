@@ -10,7 +10,6 @@ import inspect
 import logging
 import os
 import sys
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from functools import partial, wraps
@@ -47,12 +46,11 @@ class Common:
         str | None, _common(help="cpu, cuda or cuda:1.", show_default="cuda if there is one")
     ] = None
     dtype: Annotated[
-        str | None,
+        str,
         _common(
-            help="auto, float32 (fp32), bfloat16 (bf16), float16 (fp16) or float64.",
-            show_default="auto: the checkpoint's, where the device computes well in it",
+            help="float32, bfloat16, float16; or auto: as stored, where the device is good at it."
         ),
-    ] = None
+    ] = "auto"
     memory: Annotated[
         str | None,
         _common(metavar="SIZE", help="Of the K/V pool: bytes, 512MB, 2GB, or 50% of what is free."),
@@ -80,7 +78,6 @@ class Common:
     def load(self) -> Model:
         """The model; ValueError for a device that is not here."""
         logger.info("loading %s", self.model or "the embedded model")
-        start = time.monotonic()
         if self.quiet:  # before its import, which is when the hub's library looks
             os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
         with stopped_at_once():
@@ -93,10 +90,7 @@ class Common:
             raise ValueError("there is no CUDA device here; leave --device out, or say cpu")
         plain = self.memory is not None and self.memory.isdecimal()
         memory = int(self.memory) if plain and self.memory else self.memory
-        model = load(self.model, self.device, self.dtype, memory)
-        seconds = time.monotonic() - start
-        logger.info("%s is on %s after %.1f s", model.name, model.device, seconds)
-        return model
+        return load(self.model, self.device, self.dtype, memory)
 
 
 def with_flags(made: type | None = None, but: Sequence[str] = ()) -> Callable[[Command], Command]:

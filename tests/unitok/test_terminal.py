@@ -142,6 +142,7 @@ def test_a_chat_streams_its_answers_and_shows_how_far_a_drawing_is(
 )
 def test_logging_is_one_line_a_record(verbose, quiet, said, capsys):
     logger = logging.getLogger("unitok_engine.some.module")
+    before = [*logging.getLogger("unitok").handlers]
     with speech(verbose, quiet):
         logger.debug("detail")
         logger.info("done")
@@ -152,7 +153,7 @@ def test_logging_is_one_line_a_record(verbose, quiet, said, capsys):
             logger.exception("broken")
         warnings.warn("odd", UserWarning, stacklevel=1)
     assert capsys.readouterr().err.splitlines() == said
-    assert not logging.getLogger("unitok").handlers
+    assert logging.getLogger("unitok").handlers == before
 
 
 def test_twice_verbose_tells_details(capsys):
