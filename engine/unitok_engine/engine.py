@@ -180,8 +180,9 @@ class Engine:
 
         Returns what each sequence newly emitted and how it ended. What the model raises is raised
         here, and so is an interrupt; the next step goes on from what was emitted, and returns the
-        outputs that this one could not, if there are any, before it runs more. After an error of the model's the next steps are
-        smaller, and who makes its smallest step raise twice is ended with an error.
+        outputs that this one could not, if there are any, before it runs more. After an error of
+        the model's the next steps are smaller, and who makes its smallest step raise twice is ended
+        with an error.
         """
         if self._broken:
             self._rebuild()
