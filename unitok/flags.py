@@ -46,11 +46,12 @@ class Common:
         str | None, _common(help="cpu, cuda or cuda:1.", show_default="cuda if there is one")
     ] = None
     dtype: Annotated[
-        str,
+        str | None,
         _common(
-            help="float32, bfloat16, float16; or auto: as stored, where the device is good at it."
+            help="auto, float32 (fp32), bfloat16 (bf16), float16 (fp16) or float64.",
+            show_default="auto: the checkpoint's, where the device computes well in it",
         ),
-    ] = "auto"
+    ] = None
     memory: Annotated[
         str | None,
         _common(metavar="SIZE", help="Of the K/V pool: bytes, 512MB, 2GB, or 50% of what is free."),
