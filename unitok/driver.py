@@ -34,6 +34,7 @@ from typing import Any, Generic, Literal, Protocol, TypeVar
 
 import torch
 
+from unitok.openmp import give_up_team
 from unitok.painting import Painter
 from unitok.terminal import one_line
 from unitok_engine import Engine, Output, Request
@@ -338,6 +339,7 @@ class Driver:
         waiting = len(self._flights) + len(self._painting) + self._orders.qsize()
         if waiting + len(jobs) > MAX_OPEN:
             raise RuntimeError(f"{MAX_OPEN:,} requests wait already: try again when some are done")
+        give_up_team()  # of this thread, which is about to wait
         flights = [Flight(job, share, stream) for job in jobs]
         handles = [Handle(self, flight) for flight in flights]
         try:
@@ -516,6 +518,7 @@ class Driver:
 
     def rest(self) -> bool:
         """Note that there is nothing to do; whether the thread is to end."""
+        give_up_team()
         idlers, self._idlers = self._idlers, []
         for idler in idlers:
             idler.set()
