@@ -1,7 +1,7 @@
 """Torch's OpenMP threads, which are a team of each thread that computes.
 
 As soon as the teams together have more threads than there are cores, libgomp lets all of them sleep
-between one operator and the next instead of spinning, and small operators take half as long again. So
+between one operator and the next instead of spinning: small operators take half as long again. So
 a thread that will not compute for a while gives its team up; it gets a new one in some 50 µs.
 """
 

@@ -13,6 +13,7 @@ def threads():
 
 torch.set_num_threads(3)
 work = torch.ones(2_000_000)
+give_up_team()
 before = threads()
 work.sum()
 amid = threads()
