@@ -266,8 +266,8 @@ class DrawJob:
         self._drawing, self._painter, self._info = drawing, painter, info
         self._finished: dict[int, Output] = {}
         self._painted: dict[int, Future[Tensor]] = {}
-        self._lengths: dict[int, int] = {}  # tokens of each sample so far
-        self._told: set[int] = set()  # samples whose pictures events had
+        self._done = 0  # tokens of all samples so far
+        self._untold: dict[int, Future[Tensor]] = {}  # pictures that no event had yet
         self._told_done = 0
         self._told_all = False
         self._images: dict[int, Image.Image] = {}
@@ -283,7 +283,7 @@ class DrawJob:
         return tuple(self._painted.values())
 
     def feed(self, output: Output) -> None:
-        self._lengths[output.sample] = len(output.ids)
+        self._done += len(output.new_ids)
         if not output.finished:
             return
         self._finished[output.sample] = output
@@ -291,7 +291,7 @@ class DrawJob:
         if output.finish_reason == "complete":
             picture = self._painter.order(self._drawing.paint, output.ids)
             picture.add_done_callback(self._note_time)
-            self._painted[output.sample] = picture
+            self._painted[output.sample] = self._untold[output.sample] = picture
 
     def fail(self, reason: FailReason, error: str) -> None:
         if self._result is None:
@@ -299,13 +299,12 @@ class DrawJob:
 
     def news(self) -> list[Event]:
         events = []
-        done, total = sum(self._lengths.values()), self.request.n * self.request.plan.max_length
+        done, total = self._done, self.request.n * self.request.plan.max_length
         if done > self._told_done:
             self._told_done = done
             events.append(Event("tokens", done=done, total=total))
-        for sample, picture in self._painted.items():
-            if sample not in self._told and picture.done() and not failed(picture):
-                self._told.add(sample)
+        for sample in [s for s, picture in self._untold.items() if picture.done()]:
+            if not failed(self._untold.pop(sample)):
                 image = self._image(sample)
                 events.append(Event("image", done=done, total=total, sample=sample, image=image))
         if self.result is not None and not self._told_all:
