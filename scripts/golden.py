@@ -1,37 +1,29 @@
 r"""Record what fixed requests give, and check later that they still give the same.
 
-    python scripts/golden.py record FILE [--only families|embedded] [--every N] [--stride N]
+    python scripts/golden.py record FILE [--every N] [--stride N]
     python scripts/golden.py check FILE
 
 The requests go through the public API, each alone, on the CPU in float32: to tiny random models of
-all families and formats, and to the embedded model. A recording holds texts, ids, the margin of
-each choice, log-probabilities and pixels. --every takes every N-th case alone, --stride every N-th
+all families and formats. A recording holds texts, ids, the margin of each choice,
+log-probabilities and pixels. --every takes every N-th case alone, --stride every N-th
 row and column of pixels. `check` runs the requests of a recording again and compares:
 `tests/unitok/golden/comparison.py` says what "the same" means. It prints each difference and the
 counts; the exit code is 1 if anything differs.
 
 The recording that `tests/unitok/test_golden.py` checks is made by
 
-    python scripts/golden.py record tests/unitok/golden/families.json --only families --every 2 \
-        --stride 3
+    python scripts/golden.py record tests/unitok/golden/families.json --every 2 --stride 3
 """
 
 import argparse
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from tests.unitok.golden.comparison import Tally, compare
-from tests.unitok.golden.embedded import embedded_cases
 from tests.unitok.golden.recording import Recordings, load, save, stride_of
-from tests.unitok.golden.requests import Case, family_cases
+from tests.unitok.golden.requests import family_cases
 from tests.unitok.golden.runner import record
-
-PARTS: dict[str, Callable[[], list[Case]]] = {
-    "families": family_cases,
-    "embedded": embedded_cases,
-}
 
 
 def main() -> None:
@@ -40,7 +32,6 @@ def main() -> None:
     )
     parser.add_argument("what", choices=("record", "check"))
     parser.add_argument("file", type=Path)
-    parser.add_argument("--only", choices=tuple(PARTS), help="record this part alone")
     parser.add_argument("--every", type=int, default=1, help="record every N-th case")
     parser.add_argument("--stride", type=int, default=1, help="record every N-th pixel, both ways")
     args = parser.parse_args()
@@ -48,25 +39,17 @@ def main() -> None:
         tally = check(load(args.file))
         print(*tally.differences, tally, sep="\n")
         sys.exit(1 if tally.differences else 0)
-    recordings = run(cases(args.only)[:: args.every], args.stride)
+    with TemporaryDirectory() as root:
+        recordings = record(family_cases()[:: args.every], Path(root), args.stride)
     save(recordings, args.file)
     print(compare(recordings, recordings))
 
 
-def cases(only: str | None = None) -> list[Case]:
-    """The cases of one part, or of all."""
-    return [case for part, make in PARTS.items() if only in (None, part) for case in make()]
-
-
-def run(asked: list[Case], stride: int) -> Recordings:
-    with TemporaryDirectory() as root:
-        return record(asked, Path(root), stride)
-
-
 def check(before: Recordings) -> Tally:
     """Run the requests of a recording again, and compare."""
-    asked = [case for case in cases() if case.name in before]
-    return compare(before, run(asked, stride_of(before)))
+    asked = [case for case in family_cases() if case.name in before]
+    with TemporaryDirectory() as root:
+        return compare(before, record(asked, Path(root), stride_of(before)))
 
 
 if __name__ == "__main__":

@@ -16,7 +16,6 @@ import unitok
 from unitok import Caption, Draw, DrawResult, TextResult
 
 Result = TextResult | DrawResult
-EMBEDDED = "embedded"  # the name of the model that comes with the package
 
 
 class Shown(Protocol):

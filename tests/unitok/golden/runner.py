@@ -9,15 +9,14 @@ from typing import Any
 import unitok
 from tests.unitok.golden.folders import FOLDERS
 from tests.unitok.golden.recording import Pixels, Recorded, rounded
-from tests.unitok.golden.requests import EMBEDDED, Case, Result, perform
+from tests.unitok.golden.requests import Case, Result, perform
 from tests.unitok.golden.trace import Trace, traced
 from unitok import TextResult
 
 
 def open_model(name: str, root: Path) -> unitok.Model:
-    """The embedded model, or the tiny one of a family, whose folder is made under `root`."""
-    folder = None if name == EMBEDDED else FOLDERS[name](root / name)
-    return unitok.load(folder, device="cpu", dtype="float32")
+    """The tiny model of a family, whose folder is made under `root`."""
+    return unitok.load(FOLDERS[name](root / name), device="cpu", dtype="float32")
 
 
 def record(cases: Iterable[Case], root: Path, stride: int = 1) -> dict[str, list[Recorded]]:
