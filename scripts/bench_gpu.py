@@ -30,9 +30,10 @@ from transformers import DynamicCache, StaticCache
 import unitok
 from unitok.baselines.transformers_peer import LlamaLoop
 from unitok.config import DEFAULT, JANUS_PRO_1B, DecoderConfig
-from unitok.driver import Driver, TokenJob
+from unitok.driver import Driver
 from unitok.evaluation import bench
 from unitok.evaluation.bench_report import Result, table
+from unitok.handles import TokenJob
 from unitok.model import UnifiedModel
 from unitok_engine import Engine, EngineConfig, KVCache, KVShape, Request
 from unitok_engine.batch import Batch

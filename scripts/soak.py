@@ -25,8 +25,9 @@ import torch
 from PIL import Image
 
 import unitok
-from unitok.driver import Driver, Handle, TokenJob
+from unitok.driver import Driver
 from unitok.families import Wish
+from unitok.handles import Handle, TokenJob
 from unitok.prompt import Message
 from unitok_engine import (
     Branch,

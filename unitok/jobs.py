@@ -16,8 +16,8 @@ from typing import Any
 from PIL import Image
 from torch import Tensor
 
-from unitok.driver import FailReason, Job
 from unitok.families import Drawing, Family, Wish
+from unitok.handles import FailReason, Job
 from unitok.painting import Painter
 from unitok.pictures import PictureLike, open_picture
 from unitok.prompt import Line, Message, ReadPicture

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
@@ -16,7 +17,8 @@ from torch import Tensor
 
 from tests.engine.tiny import TinyModel, caption, drawing, engine
 from unitok import driver as driver_module
-from unitok.driver import Driver, Handle, TokenJob
+from unitok.driver import Driver
+from unitok.handles import Handle, TokenJob
 from unitok_engine import Allow, CacheView, Output, Request
 
 PATIENCE = 20  # seconds, for what takes none
@@ -350,6 +352,18 @@ def test_a_driver_nobody_has_any_more_is_gone_with_its_thread():
     assert threading.active_count() == before
 
 
+def test_a_job_that_is_done_is_let_go(driver: Driver):
+    for _ in range(3):  # the first starts the thread, the others wake it
+        job = TokenJob(caption(1))
+        watch = weakref.ref(job)
+        driver.submit(job).result(PATIENCE)
+        del job
+        deadline = time.monotonic() + PATIENCE
+        while watch() is not None and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert watch() is None
+
+
 # --- faults --------------------------------------------------------------------------------------
 
 
@@ -461,7 +475,8 @@ def test_a_handle_is_good_after_the_close():
 SETUP = """
 import os, sys
 from tests.engine.tiny import engine, caption, drawing
-from unitok.driver import Driver, TokenJob
+from unitok.driver import Driver
+from unitok.handles import TokenJob
 driver = Driver(engine())
 """
 

@@ -15,10 +15,11 @@ from torch import Tensor
 
 import unitok
 from unitok.config import DEFAULT, DecoderConfig, ModelConfig
-from unitok.driver import Driver, TokenJob
+from unitok.driver import Driver
 from unitok.emoji.scenes import SceneSampler, render, to_pil
 from unitok.families import Wish
 from unitok.families.janus import Janus
+from unitok.handles import TokenJob
 from unitok.model import UnifiedModel
 from unitok.prompt import Message
 from unitok_engine import (

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from unitok.api import Model
-from unitok.driver import Driver, TokenJob
+from unitok.driver import Driver
 from unitok.evaluation import bench
+from unitok.handles import TokenJob
 from unitok.jobs import Preparer
 from unitok.model import UnifiedModel
 from unitok.painting import Painter
