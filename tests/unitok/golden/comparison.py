@@ -132,8 +132,10 @@ def logprob_differences(was: Sample, now: Sample, name: str, slack: float = 1.0)
         return [] if old is new else [f"{name} are {new}, not {old}"]
     if was.certain == len(was.ids) and len(old) != len(new):
         return [f"{len(new)} {name}, not {len(old)}"]
-    pairs = zip(old[: was.certain], new[: was.certain], strict=False)
-    for i, (one, other) in enumerate(pairs):
+    old, new = old[: was.certain], new[: was.certain]
+    if len(old) != len(new):
+        return [f"only {len(new)} {name}, not {len(old)} or more"]
+    for i, (one, other) in enumerate(zip(old, new, strict=True)):
         if not math.isclose(one, other, abs_tol=CLOSE * slack, rel_tol=RELATIVE * slack):
             return [f"{name}: that of id {i} is {other}, not {one}"]
     return []
