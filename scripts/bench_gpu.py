@@ -29,12 +29,12 @@ from transformers import DynamicCache, StaticCache
 
 import unitok
 from unitok.baselines.transformers_peer import LlamaLoop
-from unitok.config import DEFAULT, JANUS_PRO_1B, DecoderConfig
 from unitok.driver import Driver
 from unitok.evaluation import bench
 from unitok.evaluation.bench_report import Result, table
 from unitok.handles import TokenJob
-from unitok.model import UnifiedModel
+from unitok.nn.config import DEFAULT, JANUS_PRO_1B, DecoderConfig
+from unitok.nn.model import UnifiedModel
 from unitok_engine import Engine, EngineConfig, KVCache, KVShape, Request
 from unitok_engine.batch import Batch
 from unitok_engine.config import Backend
@@ -109,7 +109,7 @@ class Bench:
     def bandwidth(self) -> float:
         """Bytes per second that the device reads, best of ten."""
         with self.device:
-            reader = bench.Reader(self.sizes.read)
+            reader = bench.ImageEncoderBatch(self.sizes.read)
         return reader.bandwidth(bench.paired({"read": self.finished(reader)}, 10)["read"])
 
     def model(self, decoder: DecoderConfig) -> UnifiedModel:
@@ -255,7 +255,7 @@ def engine(
     cuda_graphs: bool = True,
 ) -> Engine:
     """With room for these requests and no more: several engines are on the device at once."""
-    longest = max(len(r.branches[0].ids) + r.plan.max_length for r in requests)
+    longest = max(len(r.branches[0].token_ids) + r.plan.max_length for r in requests)
     lines = sum(len(request.branches) for request in requests)
     memory = lines * (longest + 64) * model.kv_shape.bytes_per_id(model.dtype)
     config = EngineConfig(

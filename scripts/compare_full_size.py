@@ -31,9 +31,9 @@ from torch import Tensor
 
 import unitok
 from scripts.run_full_size import write_folder
-from unitok.families import Wish
+from unitok.families import ImageOptions
 from unitok.prompt import Message
-from unitok_engine import Branch, FixedPlan, FreePlan, IdRange, Request, Sampling
+from unitok_engine import FixedPlan, FreePlan, IdRange, Request, Sampling
 
 PROMPTS = ("two apples on a blue background", "a cat")
 GREEDY = Sampling(temperature=0)
@@ -101,12 +101,14 @@ def ask_unitok(folder: Path, text_ids: int, picture_ids: int) -> tuple[Asked, Go
     make_louder(net.text_embedding, net.image_embedding)
     noise = np.random.default_rng(0).integers(0, 256, (300, 450, 3), dtype=np.uint8)
     image = Image.fromarray(noise)
-    question = [Message("user", "how many apples?", (family.read(image),))]
-    line = family.answer(question, None)
-    drawings = [family.draw([Message("user", prompt)], Wish(5.0)) for prompt in PROMPTS]
+    question = [Message("user", "how many apples?", (family.encode_image(image),))]
+    line = family.chat_prompt(question, None)
+    drawings = [
+        family.generation_spec([Message("user", prompt)], ImageOptions(5.0)) for prompt in PROMPTS
+    ]
     codes = torch.arange(0, 576 * 28, 28)[None]
-    prompts = tuple(drawing.lines[0][0].ids for drawing in drawings)
-    asked = Asked(family.preprocess(image)[None], line.ids, prompts, codes)
+    prompts = tuple(drawing.branches[0].token_ids for drawing in drawings)
+    asked = Asked(family.preprocess(image)[None], line.token_ids, prompts, codes)
     features = timed("features", lambda: net.read(asked.pixels))
     text, painted = net.vocabulary.text_range, net.vocabulary.image_range
     answer = timed(
@@ -114,7 +116,7 @@ def ask_unitok(folder: Path, text_ids: int, picture_ids: int) -> tuple[Asked, Go
         lambda: emitted(
             model,
             Request(
-                (Branch(line.ids, 1.0, line.features),),
+                (line,),
                 FreePlan(IdRange(text.start, text.stop), frozenset(), text_ids),
                 GREEDY,
             ),
@@ -122,10 +124,7 @@ def ask_unitok(folder: Path, text_ids: int, picture_ids: int) -> tuple[Asked, Go
     )[0]
     logits = timed("logits", lambda: forced_logits(net, line, features, answer))
     plan = FixedPlan(IdRange(painted.start, painted.stop), picture_ids)
-    requests = [
-        Request(tuple(Branch(ln.ids, weight) for ln, weight in d.lines), plan, GREEDY)
-        for d in drawings
-    ]
+    requests = [Request(d.branches, plan, GREEDY) for d in drawings]
     drawn = timed("drawings", lambda: emitted(model, *requests))
     drawn = [[id - painted.start for id in ids] for ids in drawn]
     pixels = timed("pixels", lambda: net.image_tokenizer.decode_raw(codes))

@@ -18,8 +18,8 @@ from pathlib import Path
 import torch
 from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from unitok.config import DEFAULT
 from unitok.families.janus import Template
+from unitok.nn.config import DEFAULT
 from unitok.training.export import save_folder
 from unitok.training.image_tokenizer import load_checkpoint
 from unitok.training.pretrain import Losses, Pretrainer, PretrainRun, merge

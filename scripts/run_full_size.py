@@ -21,14 +21,13 @@ from torch import Tensor
 
 import unitok
 from unitok.api import Model
-from unitok.checkpoint import parameters, write_tensors
-from unitok.config import JANUS_PRO_1B
-from unitok.families import Wish, janus
+from unitok.checkpoints.weights import parameters, write_tensors
+from unitok.families import ImageOptions, janus
 from unitok.loading import DEFAULT_FOLDER
-from unitok.model import UnifiedModel
+from unitok.nn.config import JANUS_PRO_1B
+from unitok.nn.model import UnifiedModel
 from unitok.prompt import Message
 from unitok_engine import (
-    Branch,
     Engine,
     EngineConfig,
     FixedPlan,
@@ -111,17 +110,19 @@ def requests(model: Model, ids: int) -> tuple[Request, Request]:
     """A caption of a grey picture and a guided drawing, both of `ids` ids."""
     family = model.family
     vocabulary = family.model.vocabulary
-    picture = family.read(Image.new("RGB", family.picture_size, "grey"))
-    asked = family.answer([Message("user", family.defaults.question, (picture,))], None)
+    picture = family.encode_image(Image.new("RGB", family.picture_size, "grey"))
+    asked = family.chat_prompt([Message("user", family.defaults.question, (picture,))], None)
     text, image = vocabulary.text_range, vocabulary.image_range
     caption = Request(
-        (Branch(asked.ids, features=asked.features),),
+        (asked,),
         FreePlan(IdRange(text.start, text.stop), frozenset(), ids),
         Sampling(temperature=0.0),
     )
-    drawn = family.draw([Message("user", "two apples on a blue background")], Wish(5.0))
+    drawn = family.generation_spec(
+        [Message("user", "two apples on a blue background")], ImageOptions(5.0)
+    )
     drawing = Request(
-        tuple(Branch(line.ids, weight) for line, weight in drawn.lines),
+        drawn.branches,
         FixedPlan(IdRange(image.start, image.stop), ids),
         Sampling(seed=0),
     )
@@ -133,7 +134,7 @@ def run(model: Model, ids: int) -> None:
     config = EngineConfig(max_context=model.info().context)
     engine = Engine(model.family.model, config, watch)
     for request, name in zip(requests(model, ids), ("caption", "drawing"), strict=True):
-        lengths = [len(branch.ids) for branch in request.branches]
+        lengths = [len(branch.token_ids) for branch in request.branches]
         print(f"request {engine.add(request)}: {name}, prompts of {lengths} ids, {ids} to come")
     start = time.monotonic()
     while engine.has_work:

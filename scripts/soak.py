@@ -26,15 +26,15 @@ from PIL import Image
 
 import unitok
 from unitok.driver import Driver
-from unitok.families import Wish
+from unitok.families import ImageOptions
 from unitok.handles import Handle, TokenJob
 from unitok.prompt import Message
 from unitok_engine import (
     Branch,
+    Embeddings,
     Engine,
     EngineConfig,
     EngineStats,
-    Features,
     FixedPlan,
     FreePlan,
     IdRange,
@@ -75,25 +75,26 @@ class Requests:
 
     def caption(self, index: int) -> Request:
         family = self.family
-        picture = family.read(self.random.choice(self.pictures))
-        line = family.answer([Message("user", family.defaults.question, (picture,))], None)
-        features = line.features
+        picture = family.encode_image(self.random.choice(self.pictures))
+        line = family.chat_prompt([Message("user", family.defaults.question, (picture,))], None)
+        features = line.embeddings
         if self.random.random() < 0.02:
             features = tuple(
-                Features(f.start, f.length, f"broken {index}", unreadable) for f in features
+                Embeddings(f.start, f.length, f"broken {index}", unreadable) for f in features
             )
         text = family.model.vocabulary.text_range
         plan = FreePlan(
             IdRange(text.start, text.stop), frozenset(), max_tokens=self.random.randint(1, 8)
         )
-        return Request((Branch(line.ids, features=features),), plan, self.sampling(index))
+        return Request((Branch(line.token_ids, embeddings=features),), plan, self.sampling(index))
 
     def drawing(self, index: int) -> Request:
         prompt = self.random.choice(SUBJECTS)
-        lines = self.family.draw([Message("user", prompt)], Wish(1.5)).lines
+        branches = self.family.generation_spec(
+            [Message("user", prompt)], ImageOptions(1.5)
+        ).branches
         image = self.family.model.vocabulary.image_range
         plan = FixedPlan(IdRange(image.start, image.stop), self.random.randint(1, 8))
-        branches = tuple(Branch(line.ids, weight) for line, weight in lines)
         return Request(branches, plan, self.sampling(index), n=self.random.choice((1, 1, 1, 2)))
 
     def sampling(self, index: int) -> Sampling:

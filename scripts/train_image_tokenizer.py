@@ -16,8 +16,8 @@ from pathlib import Path
 import torch
 from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from unitok.config import DEFAULT
 from unitok.emoji.scenes import SceneSampler, Style, render, to_pil
+from unitok.nn.config import DEFAULT
 from unitok.training.image_tokenizer import TokenizerRun, TokenizerTrainer, evaluate
 
 

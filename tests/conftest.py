@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from unitok.config import DEFAULT
 from unitok.families.janus import Template
-from unitok.model import UnifiedModel
+from unitok.nn.config import DEFAULT
+from unitok.nn.model import UnifiedModel
 from unitok.training.export import save_folder
 from unitok_tokenizers.text import TextTokenizer
 

@@ -22,8 +22,8 @@ import torch
 from unitok.chat import Chat
 from unitok.driver import Driver
 from unitok.families import Family
+from unitok.image_decoder import ImageDecoder
 from unitok.jobs import AnyJob, Preparer
-from unitok.painting import Painter
 from unitok.precision import name_of
 from unitok.requests import Caption, Draw
 from unitok.results import DrawResult, Event, Result, TextResult
@@ -71,7 +71,7 @@ class Model:
         self,
         family: Family,
         config: EngineConfig | None = None,
-        painter: Painter | None = None,
+        image_decoder: ImageDecoder | None = None,
         precision: str | None = None,
     ) -> None:
         """precision: what `info` says of it."""
@@ -79,10 +79,10 @@ class Model:
         self._precision = precision or f"{name_of(family.model.dtype)}, as the model was made"
         self._parameters = sum(p.numel() for p in family.model.parameters())
         family.model.prepare()
-        painter = painter or Painter(family.model.device)
+        image_decoder = image_decoder or ImageDecoder(family.model.device)
         config = config or EngineConfig(max_context=family.max_context)
-        self.driver = Driver(Engine(family.model, config), painter)
-        self.prepare = Preparer(family, painter)
+        self.driver = Driver(Engine(family.model, config), image_decoder)
+        self.prepare = Preparer(family, image_decoder)
 
     def __repr__(self) -> str:
         dtype = name_of(self.dtype)

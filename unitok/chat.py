@@ -85,7 +85,7 @@ class Chat:
         check_text(turn.text, "the message")
         several = isinstance(turn.images, list | tuple)
         images = turn.images if several else [turn.images]
-        shown = tuple(self.model.prepare.read(image) for image in images)  # type: ignore[arg-type]
+        shown = tuple(self.model.prepare.encode(image) for image in images)  # type: ignore[arg-type]
         messages = [*self.messages, Message("user", turn.text, shown)]
         return messages, self.model.prepare.answer(turn, messages, self.system)
 
@@ -99,6 +99,6 @@ class Chat:
         return result
 
     def _seen(self, messages: list[Message], result: DrawResult) -> DrawResult:
-        drawn = tuple(self.model.prepare.read(image) for image in result.images)
+        drawn = tuple(self.model.prepare.encode(image) for image in result.images)
         self.messages = [*messages, Message("assistant", "", drawn)]
         return result

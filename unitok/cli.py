@@ -300,7 +300,7 @@ def check_picture_name(path: Path) -> None:
 def work_off(model: Model, common: Common, source: Path, output: Path) -> dict[str, int]:
     """Run a batch, telling what fails; how many lines became what."""
     from unitok.batch import count_lines, model_identity, run_batch
-    from unitok.files import find_folder
+    from unitok.checkpoints.folders import find_folder
     from unitok.loading import DEFAULT_FOLDER
 
     counts = {"new": 0, "kept": 0, "failed": 0}

@@ -33,8 +33,8 @@ from typing import Any, Literal, TypeVar
 import torch
 
 from unitok.handles import FailReason, Flight, Handle, Job, TokenJob, from_thread
+from unitok.image_decoder import ImageDecoder
 from unitok.openmp import give_up_team
-from unitok.painting import Painter
 from unitok.terminal import one_line
 from unitok_engine import Engine, Output, Request
 
@@ -63,14 +63,16 @@ class Driver:
     elsewhere only its `check`, `config` and `stats` are used.
     """
 
-    def __init__(self, engine: Engine, painter: Painter | None = None) -> None:
+    def __init__(self, engine: Engine, image_decoder: ImageDecoder | None = None) -> None:
         self.engine = engine
-        self.painter = painter or Painter(torch.device("cpu"), background=False)
+        self.image_decoder = image_decoder or ImageDecoder(torch.device("cpu"), background=False)
         # Neither signals nor garbage collection can break off a SimpleQueue's `put`.
         self._orders: SimpleQueue[Order] = SimpleQueue()
         self._order: Order | None = None  # the one that is being carried out
         self._flights: dict[int, Flight[Any, Any]] = {}  # by the engine's request id
-        self._painting: dict[int, Flight[Any, Any]] = {}  # those that wait for pictures alone
+        self._decoding_images: dict[
+            int, Flight[Any, Any]
+        ] = {}  # those that wait for pictures alone
         self._outputs: deque[Output] = deque()
         self._delivering: Output | None = None
         self._idlers: list[threading.Event] = []
@@ -80,7 +82,7 @@ class Driver:
         self._closing = False
         self._thread: threading.Thread | None = None
         self._starting = threading.Lock()
-        self.painter.notify = _looker(self._orders)
+        self.image_decoder.notify = _looker(self._orders)
         _drivers.add(self)
 
     def submit(
@@ -103,7 +105,7 @@ class Driver:
     ) -> list[Handle[E, R]]:
         """Hand in checked jobs that are to begin in the same step."""
         self.check_open()
-        waiting = len(self._flights) + len(self._painting) + self._orders.qsize()
+        waiting = len(self._flights) + len(self._decoding_images) + self._orders.qsize()
         if waiting + len(jobs) > MAX_OPEN:
             raise RuntimeError(f"{MAX_OPEN:,} requests wait already: try again when some are done")
         give_up_team()  # of this thread, which is about to wait
@@ -229,8 +231,10 @@ class Driver:
         if thread is not None and thread is not threading.current_thread():
             self._orders.put(("close", None))
             thread.join(timeout)
-        if self._refusal is not FORKED:  # in a child, the painter's thread is not there either
-            self.painter.close()
+        if (
+            self._refusal is not FORKED
+        ):  # in a child, the image decoder's thread is not there either
+            self.image_decoder.close()
 
     def _start(self) -> None:
         if self._thread is not None:
@@ -257,11 +261,11 @@ class Driver:
             self._order = None
         if self.engine.has_work or self._outputs or self._doubtful:
             self._step()
-        self.painter.work()
-        for flight in list(self._painting.values()):
+        self.image_decoder.work()
+        for flight in list(self._decoding_images.values()):
             if flight.job.result is not None:
                 self._land(flight)
-        return self.engine.has_work or self.painter.has_work or not self._orders.empty()
+        return self.engine.has_work or self.image_decoder.has_work or not self._orders.empty()
 
     def note_failure(self, error: BaseException) -> None:
         """A turn was broken off: the next one goes on where it can.
@@ -359,7 +363,7 @@ class Driver:
         if self.engine.is_alive(flight.request_id):
             self.engine.abort(flight.request_id)
         if flight.job.result is None:
-            self._painting[flight.request_id] = flight
+            self._decoding_images[flight.request_id] = flight
             del self._flights[flight.request_id]
         else:
             self._land(flight)
@@ -367,19 +371,19 @@ class Driver:
     def _fail(self, flight: Flight[Any, Any], reason: FailReason, error: str) -> None:
         if flight.request_id is not None:
             self.engine.abort(flight.request_id)
-        self.painter.cancel(flight.job.pictures)
+        self.image_decoder.cancel(flight.job.pictures)
         flight.job.fail(reason, error)
         self._land(flight)
 
     def _fail_all(self, reason: FailReason, error: str) -> None:
-        for flight in [*self._flights.values(), *self._painting.values()]:
+        for flight in [*self._flights.values(), *self._decoding_images.values()]:
             self._fail(flight, reason, error)
 
     def _land(self, flight: Flight[Any, Any]) -> None:
         flight.finish()  # first: what is broken off here is found again
         if flight.request_id is not None:
             self._flights.pop(flight.request_id, None)
-            self._painting.pop(flight.request_id, None)
+            self._decoding_images.pop(flight.request_id, None)
 
     def forked(self) -> None:
         """In a forked child there is no thread, and locks may be held for ever."""

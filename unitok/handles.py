@@ -32,7 +32,7 @@ class Job(Protocol[E, R_co]):
 
     @property
     def pictures(self) -> Sequence[Future[Any]]:
-        """Pictures that were ordered of the painter."""
+        """Pictures that were handed to the image decoder."""
         ...
 
     @property
@@ -94,7 +94,7 @@ class TokenJob:
         return replace(new, new_ids=unread.new_ids + new.new_ids) if same else None
 
     def fail(self, reason: FailReason, error: str) -> None:
-        prompt = len(self.request.branches[0].ids)
+        prompt = len(self.request.branches[0].token_ids)
         for sample in set(range(self.request.n)) - self._finished.keys():
             self.feed(Output(-1, sample, (), (), prompt, reason, error))
 

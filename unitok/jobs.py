@@ -1,7 +1,7 @@
 """Requests of people become jobs of the driver: prepared for the engine, fed, and answered.
 
 A job collects what the engine gives for its request: text as it comes, or the ids of pictures,
-which it orders of the painter.
+which it hands to the image decoder.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from typing import Any
 from PIL import Image
 from torch import Tensor
 
-from unitok.families import Drawing, Family, Wish
+from unitok.families import Family, GenerationSpec, ImageOptions
 from unitok.handles import FailReason, Job
-from unitok.painting import Painter
+from unitok.image_decoder import ImageDecoder
 from unitok.pictures import PictureLike, open_picture
-from unitok.prompt import Line, Message, ReadPicture
+from unitok.prompt import EncodedImage, Message
 from unitok.requests import Caption, Draw, TextOptions, check_ranges
 from unitok.results import DrawResult, Event, Picture, Result, TextResult, failure
 from unitok.terminal import one_line
@@ -33,8 +33,8 @@ AnyJob = Job[Event, Any]
 class Preparer:
     """Makes jobs for one model."""
 
-    def __init__(self, family: Family, painter: Painter) -> None:
-        self.family, self.painter = family, painter
+    def __init__(self, family: Family, image_decoder: ImageDecoder) -> None:
+        self.family, self.image_decoder = family, image_decoder
 
     def job(self, asked: Caption | Draw, index: int = 0) -> TextJob | DrawJob:
         """The job of a request that stands alone.
@@ -45,7 +45,7 @@ class Preparer:
         if isinstance(asked, Caption):
             question = self.family.defaults.question if asked.question is None else asked.question
             check_text(question, "the question")
-            messages = [Message("user", question, (self.read(asked.image),))]
+            messages = [Message("user", question, (self.encode(asked.image),))]
             return self.answer(asked, messages, asked.system, index)
         if isinstance(asked, Draw):
             check_text(asked.prompt, "the prompt")
@@ -69,7 +69,7 @@ class Preparer:
         """The job of an answer to a conversation."""
         check_ranges(asked)
         self._warn_of_unknown_words(messages[-1].text)
-        line = self.family.answer(messages, system)
+        line = self.family.chat_prompt(messages, system)
         limit = min(asked.max_tokens, self._room(line))
         seed = pick_seed(asked.seed)
         sampling = Sampling(
@@ -81,7 +81,7 @@ class Preparer:
             repetition_penalty=asked.repetition_penalty,
         )
         request = Request(
-            branches=(Branch(line.ids, 1.0, line.features),),
+            branches=(line,),
             plan=self.family.text_plan(limit),
             sampling=sampling,
             logprobs=asked.logprobs,
@@ -97,9 +97,11 @@ class Preparer:
         guidance = d.guidance if asked.guidance is None else asked.guidance
         if guidance == 1 and asked.negative_prompt is not None:
             warnings.warn("negative_prompt does nothing at guidance 1", UserWarning, stacklevel=2)
-        drawing = self.family.draw(messages, Wish(guidance, asked.negative_prompt, asked.size))
-        for line, _ in drawing.lines:
-            self._room(line, drawing.plan.max_length)
+        drawing = self.family.generation_spec(
+            messages, ImageOptions(guidance, asked.negative_prompt, asked.size)
+        )
+        for branch in drawing.branches:
+            self._room(branch, drawing.plan.max_length)
         sampling = Sampling(
             temperature=d.temperature if asked.temperature is None else asked.temperature,
             top_k=d.top_k if asked.top_k is None else asked.top_k,
@@ -108,7 +110,7 @@ class Preparer:
             min_p=asked.min_p,
         )
         request = Request(
-            branches=tuple(Branch(line.ids, w, line.features) for line, w in drawing.lines),
+            branches=drawing.branches,
             plan=drawing.plan,
             sampling=sampling,
             n=asked.n,
@@ -116,18 +118,18 @@ class Preparer:
             branch_logprobs=asked.branch_logprobs,
         )
         info = {"prompt": asked.prompt, "seed": str(seed), "model": self.family.name}
-        return DrawJob(asked, request, drawing, self.painter, info, seed, index)
+        return DrawJob(asked, request, drawing, self.image_decoder, info, seed, index)
 
-    def read(self, image: PictureLike) -> ReadPicture:
+    def encode(self, image: PictureLike) -> EncodedImage:
         """A picture of any kind -> what it is in a prompt."""
-        return self.family.read(open_picture(image))
+        return self.family.encode_image(open_picture(image))
 
-    def _room(self, line: Line, needed: int = 1) -> int:
+    def _room(self, line: Branch, needed: int = 1) -> int:
         """Tokens that still fit behind a prompt."""
-        room = self.family.max_context - len(line.ids)
+        room = self.family.max_context - len(line.token_ids)
         if room < needed:
             raise ValueError(
-                f"the prompt takes {len(line.ids)} tokens and needs {needed} more; the context "
+                f"the prompt takes {len(line.token_ids)} tokens and needs {needed} more; the context "
                 f"holds {self.family.max_context}: shorten it, or take a smaller picture"
             )
         return room
@@ -202,7 +204,7 @@ class TextJob:
             text=self._text.whole,
             seed=self.seed,
             finish_reason=reason,
-            prompt_tokens=len(self.request.branches[0].ids),
+            prompt_tokens=len(self.request.branches[0].token_ids),
             completion_tokens=self._tokens,
             seconds=time.monotonic() - self._start,
             request=self.asked if isinstance(self.asked, Caption) else None,
@@ -256,16 +258,16 @@ class DrawJob:
         self,
         asked: Draw,
         request: Request,
-        drawing: Drawing,
-        painter: Painter,
+        drawing: GenerationSpec,
+        image_decoder: ImageDecoder,
         info: dict[str, str],
         seed: int,
         index: int,
     ) -> None:
         self.asked, self.request, self.seed, self.index = asked, request, seed, index
-        self._drawing, self._painter, self._info = drawing, painter, info
+        self._drawing, self._image_decoder, self._info = drawing, image_decoder, info
         self._finished: dict[int, Output] = {}
-        self._painted: dict[int, Future[Tensor]] = {}
+        self._decoded: dict[int, Future[Tensor]] = {}
         self._done = 0  # tokens of all samples so far
         self._untold: dict[int, Future[Tensor]] = {}  # pictures that no event had yet
         self._told_done = 0
@@ -280,7 +282,7 @@ class DrawJob:
 
     @property
     def pictures(self) -> tuple[Future[Tensor], ...]:
-        return tuple(self._painted.values())
+        return tuple(self._decoded.values())
 
     def feed(self, output: Output) -> None:
         self._done += len(output.new_ids)
@@ -289,9 +291,9 @@ class DrawJob:
         self._finished[output.sample] = output
         self._end = time.monotonic()
         if output.finish_reason == "complete":
-            picture = self._painter.order(self._drawing.paint, output.ids)
+            picture = self._image_decoder.submit(self._drawing.decode, output.ids)
             picture.add_done_callback(self._note_time)
-            self._painted[output.sample] = self._untold[output.sample] = picture
+            self._decoded[output.sample] = self._untold[output.sample] = picture
 
     def fail(self, reason: FailReason, error: str) -> None:
         if self._result is None:
@@ -343,7 +345,7 @@ class DrawJob:
             images=tuple(self._image(sample) for sample in samples),
             seed=self.seed,
             finish_reason=reason,
-            prompt_tokens=len(self.request.branches[0].ids),
+            prompt_tokens=len(self.request.branches[0].token_ids),
             completion_tokens=sum(len(o.ids) for o in outputs),
             seconds=self._end - self._start,
             request=self.asked,
@@ -356,7 +358,7 @@ class DrawJob:
     def _image(self, sample: int) -> Image.Image:
         """A painted sample as a picture, made once."""
         if sample not in self._images:
-            pixels = self._painted[sample].result()
+            pixels = self._decoded[sample].result()
             self._images[sample] = Picture.wrap(pixels, self._info | {"sample": str(sample)})
         return self._images[sample]
 

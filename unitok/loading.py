@@ -9,8 +9,8 @@ from pathlib import Path
 import torch
 
 from unitok.api import Model
+from unitok.checkpoints.folders import find_folder, read_json
 from unitok.families import open_folder
-from unitok.files import find_folder, read_json
 from unitok.precision import Choice, parse_dtype, read_cpu_dtype
 from unitok_engine import EngineConfig
 

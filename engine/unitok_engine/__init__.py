@@ -5,14 +5,14 @@ It knows ids, plans and a model given by argument; it knows no text and no pictu
 
 from logging import NullHandler, getLogger
 
+from unitok_engine.attention.kv_cache import CacheView, KVCache
 from unitok_engine.config import EngineConfig, KVShape
 from unitok_engine.engine import Engine, EngineStats
-from unitok_engine.kv_cache import CacheView, KVCache
 from unitok_engine.observer import Observer, StepRecord
 from unitok_engine.request import (
     Allow,
     Branch,
-    Features,
+    Embeddings,
     FixedPlan,
     Force,
     FreePlan,
@@ -31,10 +31,10 @@ __all__ = [
     "Allow",
     "Branch",
     "CacheView",
+    "Embeddings",
     "Engine",
     "EngineConfig",
     "EngineStats",
-    "Features",
     "FixedPlan",
     "Force",
     "FreePlan",

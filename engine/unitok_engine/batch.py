@@ -8,13 +8,13 @@ from torch import Tensor
 
 from unitok_engine.request import IdRange
 from unitok_engine.scheduler import Chunk
-from unitok_engine.sequence import Line, Sequence
+from unitok_engine.sequence import BranchState, Sequence
 from unitok_engine.transfer import send
 
 
 @dataclass(frozen=True, eq=False)
 class FeatureRows:
-    """Vectors [m, d] that replace the embeddings of the flat rows from `start` on."""
+    """Embeddings [m, d] that replace the embeddings of the flat rows from `start` on."""
 
     start: int
     vectors: Tensor
@@ -24,7 +24,7 @@ class FeatureRows:
 class LogitsGroup:
     """Sequences whose next id comes from one range.
 
-    rows: [m] int64, the flat row of each line's last id, sequence by sequence, line by line.
+    rows: [m] int64, the flat row of each branch's last id, sequence by sequence, branch by branch.
     """
 
     id_range: IdRange
@@ -64,9 +64,9 @@ class Batch:
 
 @dataclass(frozen=True, eq=False)
 class DecodesAhead:
-    """The next step if every line goes on by one id, laid out before these ids are known.
+    """The next step if every branch goes on by one id, laid out before these ids are known.
 
-    positions, slots: [n] int64, as of a `Batch`. tables: the lines' blocks at that time.
+    positions, slots: [n] int64, as of a `Batch`. tables: the branches' blocks at that time.
     """
 
     chunks: tuple[Chunk, ...]
@@ -75,9 +75,9 @@ class DecodesAhead:
     tables: tuple[Seq[int], ...]
 
     def are(self, chunks: Seq[Chunk]) -> bool:
-        """Whether these chunks were foreseen, and no line was given other blocks since."""
+        """Whether these chunks were foreseen, and no branch was given other blocks since."""
         return len(chunks) == len(self.chunks) and all(
-            chunk == foreseen and chunk.line.blocks is table
+            chunk == foreseen and chunk.branch.blocks is table
             for chunk, foreseen, table in zip(chunks, self.chunks, self.tables, strict=True)
         )
 
@@ -92,23 +92,23 @@ class DecodesAhead:
             context_lengths=tuple([chunk.stop for chunk in chunks]),
             block_tables=self.tables,
             features=(),
-            groups=_logits_groups(chunks, {chunk.line: row for row, chunk in enumerate(chunks)}),
+            groups=_logits_groups(chunks, {chunk.branch: row for row, chunk in enumerate(chunks)}),
         )
 
 
 def lay_out_ahead(chunks: Seq[Chunk], block_size: int) -> DecodesAhead | None:
-    """What follows on chunks that were all decodes; None if a line needs another block first."""
-    following = tuple([Chunk(c.sequence, c.line, c.stop, c.stop + 1) for c in chunks])
+    """What follows on chunks that were all decodes; None if a branch needs another block first."""
+    following = tuple([Chunk(c.sequence, c.branch, c.stop, c.stop + 1) for c in chunks])
     if any(chunk.length != 1 for chunk in chunks) or any(
-        len(chunk.line.blocks) * block_size < chunk.stop for chunk in following
+        len(chunk.branch.blocks) * block_size < chunk.stop for chunk in following
     ):
         return None
-    positions = [chunk.line.branch.first_position + chunk.start for chunk in following]
+    positions = [chunk.branch.prompt.first_position + chunk.start for chunk in following]
     slots = [
-        chunk.line.blocks[chunk.start // block_size] * block_size + chunk.start % block_size
+        chunk.branch.blocks[chunk.start // block_size] * block_size + chunk.start % block_size
         for chunk in following
     ]
-    tables = tuple([chunk.line.blocks for chunk in following])
+    tables = tuple([chunk.branch.blocks for chunk in following])
     return DecodesAhead(following, torch.tensor(positions), torch.tensor(slots), tables)
 
 
@@ -124,17 +124,17 @@ def build_batch(chunks: Seq[Chunk], block_size: int, ahead: DecodesAhead | None 
     positions: list[int] = []
     slots: list[int] = []
     features: list[FeatureRows] = []
-    last_rows: dict[Line, int] = {}  # the flat row of a line's last id
-    for sequence, line, start, stop in chunks:
-        if line.branch.features:
-            features += _feature_rows(sequence, line, start, stop, len(ids))
-        first, blocks = line.branch.first_position, line.blocks
-        ids += sequence.ids(line, start, stop)
+    last_rows: dict[BranchState, int] = {}  # the flat row of a branch's last id
+    for sequence, branch, start, stop in chunks:
+        if branch.prompt.embeddings:
+            features += _feature_rows(sequence, branch, start, stop, len(ids))
+        first, blocks = branch.prompt.first_position, branch.blocks
+        ids += sequence.ids(branch, start, stop)
         for index in range(start, stop):
             positions.append(first + index)
             slots.append(blocks[index // block_size] * block_size + index % block_size)
-        if stop == sequence.length(line):
-            last_rows[line] = len(ids) - 1
+        if stop == sequence.length(branch):
+            last_rows[branch] = len(ids) - 1
     flat = torch.tensor([ids, positions, slots], dtype=torch.int64)
     return Batch(
         ids=flat[0],
@@ -142,18 +142,18 @@ def build_batch(chunks: Seq[Chunk], block_size: int, ahead: DecodesAhead | None 
         slots=flat[2],
         query_lengths=tuple([chunk.length for chunk in chunks]),
         context_lengths=tuple([chunk.stop for chunk in chunks]),
-        block_tables=tuple([chunk.line.blocks for chunk in chunks]),
+        block_tables=tuple([chunk.branch.blocks for chunk in chunks]),
         features=tuple(features),
         groups=_logits_groups(chunks, last_rows),
     )
 
 
 def _feature_rows(
-    sequence: Sequence, line: Line, start: int, stop: int, row: int
+    sequence: Sequence, branch: BranchState, start: int, stop: int, row: int
 ) -> list[FeatureRows]:
-    """Those among the line's features that lie in [start, stop), which begins at a flat row."""
+    """Those among the branch's features that lie in [start, stop), which begins at a flat row."""
     rows = []
-    for features in line.branch.features:
+    for features in branch.prompt.embeddings:
         first, last = max(start, features.start), min(stop, features.stop)
         if first < last:
             vectors = sequence.features.get(features)[
@@ -163,12 +163,14 @@ def _feature_rows(
     return rows
 
 
-def _logits_groups(chunks: Seq[Chunk], last_rows: dict[Line, int]) -> tuple[LogitsGroup, ...]:
-    """Group the sequences all of whose lines are complete by the range of their next id."""
+def _logits_groups(
+    chunks: Seq[Chunk], last_rows: dict[BranchState, int]
+) -> tuple[LogitsGroup, ...]:
+    """Group the sequences all of whose branches are complete by the range of their next id."""
     ready: dict[IdRange, tuple[list[Sequence], list[int]]] = {}
     for sequence in dict.fromkeys(chunk.sequence for chunk in chunks):
-        rows = [last_rows[line] for line in sequence.lines if line in last_rows]
-        if sequence.allow and len(rows) == len(sequence.lines):
+        rows = [last_rows[branch] for branch in sequence.branches if branch in last_rows]
+        if sequence.allow and len(rows) == len(sequence.branches):
             group = ready.setdefault(sequence.allow.id_range, ([], []))
             group[0].append(sequence)
             group[1].extend(rows)

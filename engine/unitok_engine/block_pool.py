@@ -5,7 +5,7 @@ from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from hashlib import blake2b
 
-ROOT = b""  # the parent of a line's first block
+ROOT = b""  # the parent of a branch's first block
 
 
 def block_key(parent: bytes, ids: Sequence[int], marks: Sequence[str]) -> bytes:

@@ -38,7 +38,7 @@ class Caution:
         rows = rows_of(chunks)
         self.limit, self._passed = max(rows // 2, 1), 0
         first = next(iter(sequences))
-        alone = len(sequences) == 1 and rows <= len(first.lines)
+        alone = len(sequences) == 1 and rows <= len(first.branches)
         guilty = alone and self._suspects.get(first, False)
         earlier = {s: raised for s, raised in self._suspects.items() if not s.finished}
         tried = {s: earlier.pop(s, False) or alone for s in sequences}

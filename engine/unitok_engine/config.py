@@ -32,13 +32,13 @@ class EngineConfig:
 
     memory: for the K/V pool: bytes, or a float up to 1.0 as a share of what is free on the
     device; or give num_blocks. With neither: 512 MiB on a CPU, half of what is free on CUDA. Never
-    more is taken than max_running lines of max_context ids need.
+    more is taken than max_running branches of max_context ids need.
     block_size: ids per block; None means 64 on CUDA, elsewhere 64 in two bytes and 32 in four.
     max_batch_tokens: prefill ids per step, beside the decode rows.
-    max_running: lines (branches) that run at once.
-    max_context: ids in a line, counted from position 0, prompt and emitted ones together.
+    max_running: branches that run at once.
+    max_context: ids in a branch, counted from position 0, prompt and emitted ones together.
     prefix_caching: keep the K/V of full blocks when their requests end, until room is needed, and
-    share them with lines that begin alike.
+    share them with branches that begin alike.
     attention: the backend of `KVCache`; None picks what fits best.
     cuda_graphs: record decode steps on CUDA and replay them, where xformers attends.
     preempt_every_step: preempt whatever may be preempted before each step, to test recompute.

@@ -9,12 +9,12 @@ from itertools import chain, count
 
 import torch
 
+from unitok_engine.attention.kv_cache import KVCache
 from unitok_engine.batch import Batch, DecodesAhead, build_batch, lay_out_ahead
 from unitok_engine.block_pool import BlockPool
 from unitok_engine.caution import Caution, rows_of
 from unitok_engine.config import EngineConfig
-from unitok_engine.features import FeatureStore, compute_features
-from unitok_engine.kv_cache import KVCache
+from unitok_engine.embeddings import FeatureStore, compute_features
 from unitok_engine.observer import Observer, StepRecord
 from unitok_engine.request import Output, Request
 from unitok_engine.runner import Model, Runner
@@ -31,7 +31,7 @@ class EngineStats:
     computed again. prompt_ids: to be cached at admission, recomputed ones included; cached_ids:
     those of them that were found computed. running and waiting: sequences.
     memory: bytes of the K/V pool, in num_blocks blocks: free_blocks are nobody's, cached_blocks, in
-    use or free, can be found by lines that begin alike.
+    use or free, can be found by branches that begin alike.
     """
 
     forwards: int
@@ -58,7 +58,7 @@ class _Aborted:
 
 
 class Engine:
-    """Continues lines of ids with a model, many at once.
+    """Continues branches of ids with a model, many at once.
 
     `add` and `abort` may be called from any thread; all else belongs to the one that steps.
     """
@@ -119,16 +119,16 @@ class Engine:
             raise ValueError(f"{len(branches)} branches exceed max_running ({config.max_running})")
         emitted, ids_end = request.plan.max_length, max(r.stop for r in self._id_ranges)
         for branch in branches:
-            for id in (min(branch.ids), max(branch.ids)):
+            for id in (min(branch.token_ids), max(branch.token_ids)):
                 if not 0 <= id < ids_end:
                     raise ValueError(f"id {id} is none of the model's, 0 to {ids_end - 1}")
-            prompt = branch.first_position + len(branch.ids)
+            prompt = branch.first_position + len(branch.token_ids)
             if prompt + emitted > config.max_context:
                 raise ValueError(
                     f"a prompt of {prompt} ids and up to {emitted} new ones exceed "
                     f"max_context ({config.max_context})"
                 )
-        lengths = [len(branch.ids) + max(emitted, 1) - 1 for branch in branches]
+        lengths = [len(branch.token_ids) + max(emitted, 1) - 1 for branch in branches]
         blocks = sum(map(config.blocks_for, lengths))
         if blocks > config.num_blocks:
             raise ValueError(

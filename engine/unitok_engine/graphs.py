@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from unitok_engine.attention.kv_cache import KVCache, StaticView
 from unitok_engine.batch import Batch
-from unitok_engine.kv_cache import KVCache, StaticView
 from unitok_engine.transfer import fill
 
 Trunk = Callable[[Tensor, Tensor, StaticView], Tensor]  # ids, positions, cache -> hidden states
@@ -22,7 +22,7 @@ class StaticStep:
     """A model's trunk over `rows` decode rows whose contexts are at most `context` ids.
 
     A batch with fewer rows is padded. A padding row feeds id 0 at position 0, writes its K/V to the
-    cache's scratch block, and attends to that alone: nothing a line reads is touched.
+    cache's scratch block, and attends to that alone: nothing a branch reads is touched.
     """
 
     def __init__(self, trunk: Trunk, cache: KVCache, rows: int, context: int, pool: Any) -> None:

@@ -8,10 +8,10 @@ from typing import Protocol
 class StepRecord:
     """One forward of the model.
 
-    query_lengths, context_lengths: of its rows, which are runs of ids of one line; a context
+    query_lengths, context_lengths: of its rows, which are runs of ids of one branch; a context
     includes the run itself. sequences: how many they belong to. prefill_ids: those among the ids
     that belong to sequences which have not emitted any since they were admitted. emitted: sequences
-    that got their next id. copied_blocks: K/V blocks that were copied first, for lines that begin
+    that got their next id. copied_blocks: K/V blocks that were copied first, for branches that begin
     as others do.
     """
 

@@ -157,15 +157,22 @@ class FixedPlan:
 
 
 @dataclass(frozen=True)
-class Features:
-    """Vectors that stand in for the ids at [start, start + length) of a branch.
+class Embeddings:
+    """Vectors that stand in for the token ids at [start, start + length) of a branch.
 
-    `compute` gives [length, d]. It runs at most once per request, when a prefill chunk first
-    needs it. Equal digests mean equal vectors, so branches, and lines that begin alike, share the
-    work. The ids they stand in for are embedded and overwritten: any id the model can embed will
-    do.
-    `compute_many`, if there is one, gives the vectors of several payloads: features of one step
-    with the same function are computed in one call of it, and by `compute` if that raises.
+    They are computed lazily, at most once per request, when a prefill chunk first needs them. Equal
+    digests mean equal vectors, so branches that begin alike share the work and the cache.
+
+    Attributes:
+        start: The index of the first token id they stand in for.
+        length: How many token ids they stand in for.
+        digest: Names the content.
+        compute: Gives the vectors, [length, d].
+        payload: What `compute_many` takes for these vectors.
+        compute_many: Gives the vectors of several payloads. Embeddings of one step with the same
+            function are computed in one call of it, and one by one if that raises.
+        placeholder: The token id that prompts hold in their places. It is embedded and overwritten,
+            so any id that the model can embed will do.
     """
 
     start: int
@@ -174,41 +181,48 @@ class Features:
     compute: Callable[[], Tensor]
     payload: Any = None
     compute_many: Callable[[Sequence[Any]], Sequence[Tensor]] | None = None
+    placeholder: int = 0
 
     def __post_init__(self) -> None:
         if self.start < 0 or self.length < 1:
-            raise ValueError("features need start >= 0 and length >= 1")
-        hash(self.compute_many)  # features are grouped by it: TypeError for what has no hash
+            raise ValueError("embeddings need start >= 0 and length >= 1")
+        hash(self.compute_many)  # they are grouped by it: TypeError for what has no hash
 
     @property
     def stop(self) -> int:
+        """The index behind the last token id they stand in for."""
         return self.start + self.length
 
 
 @dataclass(frozen=True)
 class Branch:
-    """One line of ids to continue; its logits count by `weight`.
+    """A prompt to continue, whose logits count by `weight` among those of a request's branches.
 
-    The id at index i has position `first_position + i`.
+    Attributes:
+        token_ids: The prompt.
+        weight: Of its logits. The weights of a request's branches sum to one.
+        embeddings: What stands in for some of the token ids.
+        first_position: The position of the first token id; the one at index i has position
+            `first_position + i`.
     """
 
-    ids: tuple[int, ...]
+    token_ids: tuple[int, ...]
     weight: float = 1.0
-    features: tuple[Features, ...] = ()
+    embeddings: tuple[Embeddings, ...] = ()
     first_position: int = 0
 
     def __post_init__(self) -> None:
-        if not self.ids:
-            raise ValueError("a branch needs at least one id")
+        if not self.token_ids:
+            raise ValueError("a branch needs at least one token id")
         if self.first_position < 0:
             raise ValueError("first_position must not be negative")
         if not isfinite(self.weight):
             raise ValueError("a branch's weight must be finite")
         end = 0
-        for features in sorted(self.features, key=lambda features: features.start):
-            if features.start < end or features.stop > len(self.ids):
-                raise ValueError("features overlap or lie outside the branch's ids")
-            end = features.stop
+        for embeddings in sorted(self.embeddings, key=lambda embeddings: embeddings.start):
+            if embeddings.start < end or embeddings.stop > len(self.token_ids):
+                raise ValueError("embeddings overlap or lie outside the branch's token ids")
+            end = embeddings.stop
 
 
 @dataclass(frozen=True)

@@ -6,10 +6,10 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from unitok_engine.attention.kv_cache import CacheView, KVCache
 from unitok_engine.batch import Batch, FeatureRows
 from unitok_engine.config import KVShape
 from unitok_engine.graphs import Recorder
-from unitok_engine.kv_cache import CacheView, KVCache
 from unitok_engine.request import IdRange
 from unitok_engine.transfer import send
 

@@ -10,17 +10,17 @@ from typing import NamedTuple
 
 from unitok_engine.block_pool import BlockPool
 from unitok_engine.config import ResolvedConfig
-from unitok_engine.sequence import Line, Sequence
+from unitok_engine.sequence import BranchState, Sequence
 from unitok_engine.waiting import Waiting
 
 _LOOK_AHEAD = 64  # sequences that wait for a prefix: an admission looks past no more of them
 
 
 class Chunk(NamedTuple):
-    """The ids of one line at [start, stop) run in this step; those before are cached."""
+    """The ids of one branch at [start, stop) run in this step; those before are cached."""
 
     sequence: Sequence
-    line: Line
+    branch: BranchState
     start: int
     stop: int
 
@@ -34,7 +34,7 @@ class Schedule:
     """What to do in one step, in this order.
 
     copies: pairs of blocks, from source to target; all are read before any is written. fresh:
-    blocks to clear, as they may hold what another line left. chunks: what to run.
+    blocks to clear, as they may hold what another branch left. chunks: what to run.
     """
 
     copies: tuple[tuple[int, int], ...]
@@ -44,7 +44,7 @@ class Schedule:
 
 @dataclass(frozen=True)
 class _Prefix:
-    """What a line finds computed: full blocks to share, and one to copy if `cached` ends in it."""
+    """What a branch finds computed: full blocks to share, and one to copy if `cached` ends in it."""
 
     blocks: tuple[int, ...] = ()
     source: int | None = None
@@ -52,11 +52,11 @@ class _Prefix:
 
 
 class Scheduler:
-    """Shares get equally many running lines, each share's sequences in the order of their arrival.
+    """Shares get equally many running branches, each share's sequences in the order of their arrival.
 
-    Next to be admitted is the oldest of the share that runs fewest lines (see `Waiting`). If it
+    Next to be admitted is the oldest of the share that runs fewest branches (see `Waiting`). If it
     does not fit, sequences of shares that run so many more that it evens them out make room for it;
-    else no other is admitted before it, so that nobody starves. A sequence's lines are admitted,
+    else no other is admitted before it, so that nobody starves. A sequence's branches are admitted,
     preempted and freed together. Every sequence added must fit the pool alone (the engine checks),
     and a preempted one emits an id before its next preemption, so all end.
     One that would begin as an older running one does, and finds that prefix still being computed,
@@ -76,7 +76,7 @@ class Scheduler:
         self.waiting = Waiting()
         self.running: list[Sequence] = []  # by arrival
         self._decoding: list[Sequence] = []  # while a step is scheduled; they may make room
-        self._lines = 0  # running ones
+        self._branches = 0  # running ones
         self._samples: dict[int, list[Sequence]] = {}  # request id -> its running sequences
         self._computing: dict[bytes, Sequence] = {}  # key -> the running one that will compute it
         self._copies: dict[int, int] = {}  # target block -> source block
@@ -95,7 +95,7 @@ class Scheduler:
             self.waiting.discard(sequence)
 
     def schedule(self, limit: int | None = None, suspects: Seq[Sequence] = ()) -> Schedule:
-        """The next step: a run of every decoding line, then prefill.
+        """The next step: a run of every decoding branch, then prefill.
 
         limit: to so many ids in all, after steps that raised; `suspects`, the sequences to try
         again, come first then.
@@ -123,15 +123,15 @@ class Scheduler:
     def commit(self, chunks: Seq[Chunk]) -> None:
         """Note that chunks have run: their ids are cached, and blocks now full can be found."""
         size, caching = self.config.block_size, self.config.prefix_caching
-        for sequence, line, start, stop in chunks:
-            line.cached = stop
+        for sequence, branch, start, stop in chunks:
+            branch.cached = stop
             if caching and start // size != stop // size:
-                self._register(sequence, line, range(start // size, stop // size))
+                self._register(sequence, branch, range(start // size, stop // size))
 
-    def _register(self, sequence: Sequence, line: Line, full: range) -> None:
+    def _register(self, sequence: Sequence, branch: BranchState, full: range) -> None:
         for index in full:
-            key = sequence.key(line, index, self.config.block_size)
-            self.pool.register(line.blocks[index], key)
+            key = sequence.key(branch, index, self.config.block_size)
+            self.pool.register(branch.blocks[index], key)
             if self._computing.get(key) is sequence:
                 del self._computing[key]
 
@@ -161,19 +161,19 @@ class Scheduler:
         return chunks
 
     def _chunks(self, sequence: Sequence, budget: int, first: bool) -> list[Chunk]:
-        """Chunks within the budget, such that the last ones of all lines land in one step.
+        """Chunks within the budget, such that the last ones of all branches land in one step.
 
-        The first sequence in a step may always take one id per line, whatever the budget.
+        The first sequence in a step may always take one id per branch, whatever the budget.
         """
         if first:
-            budget = max(budget, len(sequence.lines))
-        if sum(map(sequence.pending, sequence.lines)) <= budget:
+            budget = max(budget, len(sequence.branches))
+        if sum(map(sequence.pending, sequence.branches)) <= budget:
             return _all_pending(sequence)
         chunks = []
-        for line in sequence.lines:
-            length = min(sequence.pending(line) - 1, budget)
+        for branch in sequence.branches:
+            length = min(sequence.pending(branch) - 1, budget)
             if length > 0:
-                chunks.append(Chunk(sequence, line, line.cached, line.cached + length))
+                chunks.append(Chunk(sequence, branch, branch.cached, branch.cached + length))
                 budget -= length
         return chunks
 
@@ -182,7 +182,7 @@ class Scheduler:
         looked = 0
         while looked < _LOOK_AHEAD and (queue := self.waiting.first()):
             for sequence in queue[: _LOOK_AHEAD - looked]:
-                if self._excess_lines(sequence) > 0 and not self._may_displace(sequence):
+                if self._excess_branches(sequence) > 0 and not self._may_displace(sequence):
                     return None
                 if not self._would_repeat(sequence):
                     return sequence if self._begins(sequence) else None
@@ -192,44 +192,46 @@ class Scheduler:
 
     def _begins(self, sequence: Sequence) -> bool:
         """Move a waiting sequence to the running ones, if it fits or others make room for it."""
-        lines = self._excess_lines(sequence)
-        if lines > 0 and not self._may_displace(sequence):
+        branches = self._excess_branches(sequence)
+        if branches > 0 and not self._may_displace(sequence):
             return False
-        prefixes = [self._prefix(sequence, i) for i in range(len(sequence.lines))]
+        prefixes = [self._prefix(sequence, i) for i in range(len(sequence.branches))]
         blocks = self._missing_blocks_of(sequence, prefixes)
-        if (lines > 0 or blocks > 0) and not self._make_room(sequence, prefixes, lines, blocks):
+        if (branches > 0 or blocks > 0) and not self._make_room(
+            sequence, prefixes, branches, blocks
+        ):
             return False
         self.waiting.discard(sequence)
         self._begin(sequence, prefixes)
         return True
 
-    def _excess_lines(self, sequence: Sequence) -> int:
-        """How many lines too many would run with it."""
-        return self._lines + len(sequence.lines) - self.config.max_running
+    def _excess_branches(self, sequence: Sequence) -> int:
+        """How many branches too many would run with it."""
+        return self._branches + len(sequence.branches) - self.config.max_running
 
     def _may_displace(self, sequence: Sequence) -> bool:
-        """Whether any share runs so many lines that it is to make room for the sequence."""
-        fair = self.waiting.lines(sequence.share) + len(sequence.lines)
-        return bool(self._decoding) and self.waiting.most_lines() > fair
+        """Whether any share runs so many branches that it is to make room for the sequence."""
+        fair = self.waiting.branches(sequence.share) + len(sequence.branches)
+        return bool(self._decoding) and self.waiting.most_branches() > fair
 
     def _make_room(
-        self, sequence: Sequence, prefixes: Seq[_Prefix], lines: int, blocks: int
+        self, sequence: Sequence, prefixes: Seq[_Prefix], branches: int, blocks: int
     ) -> bool:
-        """Preempt what frees so many lines and blocks; if that cannot be fair, do nothing.
+        """Preempt what frees so many branches and blocks; if that cannot be fair, do nothing.
 
-        A share that makes room runs no fewer lines afterwards than that of the sequence. Of the
+        A share that makes room runs no fewer branches afterwards than that of the sequence. Of the
         one that runs most, the sequence that loses least goes first.
         """
         kept = {block for prefix in prefixes for block in prefix.blocks}
         freed: Counter[int] = Counter()  # references to blocks
         victims: dict[Sequence, None] = {}
-        while lines > 0 or blocks > 0:
+        while branches > 0 or blocks > 0:
             victim = self._victim(sequence, victims)
             if victim is None:
                 return False
             victims[victim] = None
-            lines -= len(victim.lines)
-            for block in chain.from_iterable(line.blocks for line in victim.lines):
+            branches -= len(victim.branches)
+            for block in chain.from_iterable(branch.blocks for branch in victim.branches):
                 freed[block] += 1
                 blocks -= block not in kept and freed[block] == self.pool.references(block)
         for victim in victims:
@@ -240,35 +242,35 @@ class Scheduler:
         """The next one to make room for a sequence, beside others that will."""
         if not self._may_displace(sequence):
             return None
-        lines = self.waiting.lines
-        fair = lines(sequence.share) + len(sequence.lines)
+        branches = self.waiting.branches
+        fair = branches(sequence.share) + len(sequence.branches)
         gone: Counter[Hashable] = Counter()
         for victim in victims:
-            gone[victim.share] += len(victim.lines)
+            gone[victim.share] += len(victim.branches)
         left = [
-            (lines(s.share) - gone[s.share], -len(s.emitted), s.arrival, s)
+            (branches(s.share) - gone[s.share], -len(s.emitted), s.arrival, s)
             for s in self._decoding
-            if s not in victims and lines(s.share) - gone[s.share] - len(s.lines) >= fair
+            if s not in victims and branches(s.share) - gone[s.share] - len(s.branches) >= fair
         ]
         return max(left)[-1] if left else None
 
     def _begin(self, sequence: Sequence, prefixes: Seq[_Prefix]) -> None:
         # All that is found is taken before anything is allocated, which could evict it.
-        for line, prefix in zip(sequence.lines, prefixes, strict=True):
+        for branch, prefix in zip(sequence.branches, prefixes, strict=True):
             self.pool.share(prefix.blocks)
-            line.blocks = list(prefix.blocks)
-            line.cached = prefix.cached
-        for line, prefix in zip(sequence.lines, prefixes, strict=True):
-            length = self._reserved(sequence, line)
+            branch.blocks = list(prefix.blocks)
+            branch.cached = prefix.cached
+        for branch, prefix in zip(sequence.branches, prefixes, strict=True):
+            length = self._reserved(sequence, branch)
             if prefix.source is not None:
-                line.blocks += (target := self.pool.allocate(1))
+                branch.blocks += (target := self.pool.allocate(1))
                 self._copies[target[0]] = prefix.source
-            self._extend(line, length)
-            self.prompt_ids += sequence.length(line)
-            self.cached_ids += line.cached
+            self._extend(branch, length)
+            self.prompt_ids += sequence.length(branch)
+            self.cached_ids += branch.cached
         insort(self.running, sequence, key=_arrival)
-        self._lines += len(sequence.lines)
-        self.waiting.count(sequence.share, len(sequence.lines))
+        self._branches += len(sequence.branches)
+        self.waiting.count(sequence.share, len(sequence.branches))
         self._samples.setdefault(sequence.request_id, []).append(sequence)
         sequence.begin()
         self._claim(sequence)
@@ -277,31 +279,31 @@ class Scheduler:
         """How many free blocks are too few, those that would be found in use again included."""
         needed = 0
         found: set[int] = set()
-        for line, prefix in zip(sequence.lines, prefixes, strict=True):
-            blocks = self.config.blocks_for(self._reserved(sequence, line))
+        for branch, prefix in zip(sequence.branches, prefixes, strict=True):
+            blocks = self.config.blocks_for(self._reserved(sequence, branch))
             needed += blocks - len(prefix.blocks)
             found.update(filter(self.pool.is_idle, prefix.blocks))
         headroom = 0 if sequence.exact or not self.running else 1
         return needed + len(found) + headroom - self.pool.free_count
 
-    def _reserved(self, sequence: Sequence, line: Line) -> int:
+    def _reserved(self, sequence: Sequence, branch: BranchState) -> int:
         """Ids to have room for from the start: all there will be, if the plan knows."""
         exact = sequence.exact
-        return sequence.max_cached(line) if exact else sequence.length(line)
+        return sequence.max_cached(branch) if exact else sequence.length(branch)
 
     def _prefix(self, sequence: Sequence, index: int) -> _Prefix:
-        """The longest computed beginning of a line: of another sample, or of any line before.
+        """The longest computed beginning of a branch: of another sample, or of any branch before.
 
         At least one id is left to compute, as its logits are wanted.
         """
-        line, size = sequence.lines[index], self.config.block_size
-        most = sequence.length(line) - 1
-        blocks = self._found_blocks(sequence, line)
+        branch, size = sequence.branches[index], self.config.block_size
+        most = sequence.length(branch) - 1
+        blocks = self._found_blocks(sequence, branch)
         cached = min(len(blocks) * size, most)
         if (twin := self._prefilled_sample(sequence)) is not None:
-            shared = min(len(line.branch.ids), most)
+            shared = min(len(branch.prompt.token_ids), most)
             if shared > cached:
-                blocks, cached = twin.lines[index].blocks, shared
+                blocks, cached = twin.branches[index].blocks, shared
         whole, rest = divmod(cached, size)
         if not rest:
             return _Prefix(tuple(blocks[:whole]), None, cached)
@@ -309,12 +311,12 @@ class Scheduler:
         source = self._copies.get(blocks[whole], blocks[whole])
         return _Prefix(tuple(blocks[:whole]), source, cached)
 
-    def _found_blocks(self, sequence: Sequence, line: Line) -> list[int]:
+    def _found_blocks(self, sequence: Sequence, branch: BranchState) -> list[int]:
         blocks = []
         if self.config.prefix_caching:
             size = self.config.block_size
-            for index in range(sequence.length(line) // size):
-                block = self.pool.find(sequence.key(line, index, size))
+            for index in range(sequence.length(branch) // size):
+                block = self.pool.find(sequence.key(branch, index, size))
                 if block is None:
                     break
                 blocks.append(block)
@@ -323,22 +325,22 @@ class Scheduler:
     def _prefilled_sample(self, sequence: Sequence) -> Sequence | None:
         """Another running sample of the request whose prompt is computed."""
         for other in self._samples.get(sequence.request_id, ()):
-            if all(line.cached >= len(line.branch.ids) for line in other.lines):
+            if all(branch.cached >= len(branch.prompt.token_ids) for branch in other.branches):
                 return other
         return None
 
     def _would_repeat(self, sequence: Sequence) -> bool:
-        """Whether an older one is just computing what comes next in one of its lines."""
+        """Whether an older one is just computing what comes next in one of its branches."""
         samples = self._samples.get(sequence.request_id, ())
         if any(map(sequence.follows, samples)) and not self._prefilled_sample(sequence):
             return True
         if not self._computing:
             return False
         size = self.config.block_size
-        for line in sequence.lines:
-            index = len(self._found_blocks(sequence, line))
-            if index < sequence.length(line) // size:
-                other = self._computing.get(sequence.key(line, index, size))
+        for branch in sequence.branches:
+            index = len(self._found_blocks(sequence, branch))
+            if index < sequence.length(branch) // size:
+                other = self._computing.get(sequence.key(branch, index, size))
                 if other is not None and sequence.follows(other):
                     return True
         return False
@@ -347,12 +349,12 @@ class Scheduler:
         """Note which blocks the sequence's prefill will compute."""
         if self.config.prefix_caching:
             size = self.config.block_size
-            for line in sequence.lines:
-                for index in range(line.cached // size, sequence.length(line) // size):
-                    self._computing.setdefault(sequence.key(line, index, size), sequence)
+            for branch in sequence.branches:
+                for index in range(branch.cached // size, sequence.length(branch) // size):
+                    self._computing.setdefault(sequence.key(branch, index, size), sequence)
 
     def _grow(self, sequence: Sequence) -> bool:
-        """Give every line room for its pending ids; False if that preempted the sequence itself."""
+        """Give every branch room for its pending ids; False if that preempted the sequence itself."""
         if sequence.exact:  # it has all it will ever need
             return True
         while (missing := self._missing_blocks(sequence)) > self.pool.free_count:
@@ -361,33 +363,35 @@ class Scheduler:
             if victim is sequence:
                 return False
         if missing:
-            for line in sequence.lines:
-                self._extend(line, sequence.length(line))
+            for branch in sequence.branches:
+                self._extend(branch, sequence.length(branch))
         return True
 
     def _victim_of_growth(self) -> Sequence:
-        """The newest of the share that still runs most lines without it; the oldest of all last."""
+        """The newest of the share that still runs most branches without it; the oldest of all last."""
         free = [s for s in self.running[1:] if s.preemptible] or self.running[:1]
-        return max(free, key=lambda s: (self.waiting.lines(s.share) - len(s.lines), s.arrival))
+        return max(
+            free, key=lambda s: (self.waiting.branches(s.share) - len(s.branches), s.arrival)
+        )
 
     def _missing_blocks(self, sequence: Sequence) -> int:
         size, missing = self.config.block_size, 0
-        for line in sequence.lines:
-            length = sequence.length(line)
-            if length > len(line.blocks) * size:
-                missing += self.config.blocks_for(length) - len(line.blocks)
+        for branch in sequence.branches:
+            length = sequence.length(branch)
+            if length > len(branch.blocks) * size:
+                missing += self.config.blocks_for(length) - len(branch.blocks)
         return missing
 
-    def _extend(self, line: Line, length: int) -> None:
-        missing = self.config.blocks_for(length) - len(line.blocks)
+    def _extend(self, branch: BranchState, length: int) -> None:
+        missing = self.config.blocks_for(length) - len(branch.blocks)
         if missing > 0:
             blocks = self.pool.allocate(missing)
-            line.blocks += blocks
+            branch.blocks += blocks
             self._fresh += blocks
 
     def _displace(self, sequence: Sequence) -> None:
         """Preempt a sequence, and take back what this step gave it."""
-        held = set(chain.from_iterable(line.blocks for line in sequence.lines))
+        held = set(chain.from_iterable(branch.blocks for branch in sequence.branches))
         self._fresh = [block for block in self._fresh if block not in held]
         if sequence in self._decoding:
             self._decoding.remove(sequence)
@@ -400,27 +404,30 @@ class Scheduler:
         self.add(sequence)
 
     def _retire(self, sequence: Sequence, forget: bool = False) -> None:
-        """Take a sequence out of the running ones and free its blocks, the line's end first."""
+        """Take a sequence out of the running ones and free its blocks, the branch's end first."""
         self.running.remove(sequence)
-        self._lines -= len(sequence.lines)
-        self.waiting.count(sequence.share, -len(sequence.lines))
+        self._branches -= len(sequence.branches)
+        self.waiting.count(sequence.share, -len(sequence.branches))
         samples = self._samples[sequence.request_id]
         samples.remove(sequence)
         if not samples:
             del self._samples[sequence.request_id]
-        for line in sequence.lines:
-            for key in line.keys[line.cached // self.config.block_size :]:
+        for branch in sequence.branches:
+            for key in branch.keys[branch.cached // self.config.block_size :]:
                 if self._computing.get(key) is sequence:
                     del self._computing[key]
             if forget:
-                self.pool.forget(line.blocks)
-            self.pool.deallocate(reversed(line.blocks))
-            line.blocks = []
+                self.pool.forget(branch.blocks)
+            self.pool.deallocate(reversed(branch.blocks))
+            branch.blocks = []
         sequence.running = False
 
 
 def _all_pending(sequence: Sequence) -> list[Chunk]:
-    return [Chunk(sequence, line, line.cached, sequence.length(line)) for line in sequence.lines]
+    return [
+        Chunk(sequence, branch, branch.cached, sequence.length(branch))
+        for branch in sequence.branches
+    ]
 
 
 def _arrival(sequence: Sequence) -> int:

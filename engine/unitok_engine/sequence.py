@@ -1,4 +1,4 @@
-"""One sample of a request in flight: its lines, what it emitted, and how it ended."""
+"""One sample of a request in flight: its branches, what it emitted, and how it ended."""
 
 from collections.abc import Hashable, Iterable
 from dataclasses import dataclass, field
@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from unitok_engine.block_pool import ROOT, block_key
-from unitok_engine.features import FeatureStore
+from unitok_engine.embeddings import FeatureStore
 from unitok_engine.request import (
     Allow,
     Branch,
@@ -23,20 +23,25 @@ from unitok_engine.transfer import send
 
 
 @dataclass(eq=False)
-class Line:
-    """A branch of a sequence and its K/V: `cached` ids lie in `blocks`.
+class BranchState:
+    """A branch of a sequence in flight.
 
-    keys: of its full blocks, as far as they were asked for.
+    Attributes:
+        prompt: The branch of the request.
+        blocks: The blocks of its K/V, in order.
+        cached: How many of its tokens have their K/V in the blocks.
+        keys: Of its full blocks, as far as they were asked for.
+        prompt_length: Tokens of the prompt.
     """
 
-    branch: Branch
+    prompt: Branch
     blocks: list[int] = field(default_factory=list)
     cached: int = 0
     keys: list[bytes] = field(default_factory=list)
-    prompt: int = field(init=False)  # ids
+    prompt_length: int = field(init=False)
 
     def __post_init__(self) -> None:
-        self.prompt = len(self.branch.ids)
+        self.prompt_length = len(self.prompt.token_ids)
 
 
 class Sequence:
@@ -60,7 +65,7 @@ class Sequence:
         self.request = request
         self.features = features
         self.id_ranges = id_ranges  # of the model's heads: all that may be emitted
-        self.lines = [Line(branch) for branch in request.branches]
+        self.branches = [BranchState(branch) for branch in request.branches]
         self.emitted: list[int] = []
         self.logprobs: list[float] = []
         self.branch_logprobs: list[float] = []
@@ -97,38 +102,38 @@ class Sequence:
         """Whether it arrived after another."""
         return self.arrival > other.arrival
 
-    def length(self, line: Line) -> int:
-        return line.prompt + len(self.emitted)
+    def length(self, branch: BranchState) -> int:
+        return branch.prompt_length + len(self.emitted)
 
-    def max_cached(self, line: Line) -> int:
-        """Ids of the line that are ever cached: the last one emitted is never fed."""
-        return line.prompt + max(self.max_length, 1) - 1
+    def max_cached(self, branch: BranchState) -> int:
+        """Ids of the branch that are ever cached: the last one emitted is never fed."""
+        return branch.prompt_length + max(self.max_length, 1) - 1
 
-    def pending(self, line: Line) -> int:
-        return line.prompt + len(self.emitted) - line.cached
+    def pending(self, branch: BranchState) -> int:
+        return branch.prompt_length + len(self.emitted) - branch.cached
 
-    def ids(self, line: Line, start: int, stop: int) -> list[int]:
-        """The line's ids at [start, stop), prompt first, then what was emitted."""
-        prompt = line.prompt
+    def ids(self, branch: BranchState, start: int, stop: int) -> list[int]:
+        """The branch's ids at [start, stop), prompt first, then what was emitted."""
+        prompt = branch.prompt_length
         if start >= prompt:
             return self.emitted[start - prompt : stop - prompt]
-        return [*line.branch.ids[start:stop], *self.emitted[: max(stop - prompt, 0)]]
+        return [*branch.prompt.token_ids[start:stop], *self.emitted[: max(stop - prompt, 0)]]
 
-    def key(self, line: Line, index: int, block_size: int) -> bytes:
-        """The key of the line's full block `index`: of all ids, features and positions up to it."""
-        while len(line.keys) <= index:
-            start = len(line.keys) * block_size
+    def key(self, branch: BranchState, index: int, block_size: int) -> bytes:
+        """The key of the branch's full block `index`: of all ids, features and positions up to it."""
+        while len(branch.keys) <= index:
+            start = len(branch.keys) * block_size
             stop = start + block_size
             marks = [
                 f"{features.start} {features.digest}"
-                for features in line.branch.features
+                for features in branch.prompt.embeddings
                 if features.start < stop and start < features.stop
             ]
-            if start == 0 and line.branch.first_position:
-                marks.append(f"position {line.branch.first_position}")
-            parent = line.keys[-1] if line.keys else ROOT
-            line.keys.append(block_key(parent, self.ids(line, start, stop), marks))
-        return line.keys[index]
+            if start == 0 and branch.prompt.first_position:
+                marks.append(f"position {branch.prompt.first_position}")
+            parent = branch.keys[-1] if branch.keys else ROOT
+            branch.keys.append(block_key(parent, self.ids(branch, start, stop), marks))
+        return branch.keys[index]
 
     def begin(self) -> None:
         """Note an admission: from here on it prefills."""
@@ -137,8 +142,8 @@ class Sequence:
 
     def forget(self) -> None:
         """Note a preemption: nothing is cached any more; what was emitted stays."""
-        for line in self.lines:
-            line.cached = 0
+        for branch in self.branches:
+            branch.cached = 0
         self.preempted = True
         self._emitted_at_admission = len(self.emitted)
 
@@ -148,8 +153,8 @@ class Sequence:
         whole = min(map(len, columns))
         for column in columns:
             del column[whole:]
-        for line in self.lines:
-            line.blocks, line.cached, line.keys = [], 0, []
+        for branch in self.branches:
+            branch.blocks, branch.cached, branch.keys = [], 0, []
         self.running = self.preempted = False
         self._emitted_at_admission = whole
         self._seen = None
@@ -189,7 +194,7 @@ class Sequence:
         """bool [id_range.size]: the ids in the first branch's prompt or emitted."""
         if self._seen is None or self._seen[0] != id_range:
             self._seen = (id_range, torch.zeros(id_range.size, dtype=torch.bool, device=device))
-            new = [*self.request.branches[0].ids, *self.emitted]
+            new = [*self.request.branches[0].token_ids, *self.emitted]
         else:
             new = self.emitted[self._seen_emitted :]
         inside = [id - id_range.start for id in new if id in id_range]
@@ -236,7 +241,7 @@ class Sequence:
             sample=self.sample,
             ids=ids,
             new_ids=ids[self.reported :],
-            prompt_tokens=len(self.lines[0].branch.ids),
+            prompt_tokens=len(self.branches[0].prompt.token_ids),
             finish_reason=self.finish_reason,
             error=self.error,
             logprobs=tuple(self.logprobs[:kept]) if self.request.logprobs else None,

@@ -9,16 +9,16 @@ from unitok_engine.sequence import Sequence
 
 
 class Waiting:
-    """Those of the share with the fewest running lines come first; within a share, the oldest.
+    """Those of the share with the fewest running branches come first; within a share, the oldest.
 
-    Of shares that run equally many lines, the one whose oldest waiting sequence came first is
+    Of shares that run equally many branches, the one whose oldest waiting sequence came first is
     first. The order costs a logarithm of the shares that wait, and only while they wait.
     """
 
     def __init__(self) -> None:
         self._queues: dict[Hashable, list[Sequence]] = {}  # of each share, by arrival
-        self._lines: dict[Hashable, int] = {}  # running ones of each share
-        # A heap of (lines, oldest arrival, share). Entries go out of date; there is always one that
+        self._branches: dict[Hashable, int] = {}  # running ones of each share
+        # A heap of (branches, oldest arrival, share). Entries go out of date; there is always one that
         # is not for each share that waits and was not set aside.
         self._order: list[tuple[int, int, Hashable]] = []
         self._aside: set[Hashable] = set()
@@ -55,28 +55,28 @@ class Waiting:
         elif place == 0:
             self._enter(sequence.share)
 
-    def lines(self, share: Hashable) -> int:
-        """How many lines of the share run."""
-        return self._lines.get(share, 0)
+    def branches(self, share: Hashable) -> int:
+        """How many branches of the share run."""
+        return self._branches.get(share, 0)
 
-    def most_lines(self) -> int:
-        """How many lines run of the share that runs most."""
-        return max(self._lines.values(), default=0)
+    def most_branches(self) -> int:
+        """How many branches run of the share that runs most."""
+        return max(self._branches.values(), default=0)
 
-    def count(self, share: Hashable, lines: int) -> None:
-        """Note that so many more lines of the share run, or fewer."""
-        total = self._lines.pop(share, 0) + lines
+    def count(self, share: Hashable, branches: int) -> None:
+        """Note that so many more branches of the share run, or fewer."""
+        total = self._branches.pop(share, 0) + branches
         if total:
-            self._lines[share] = total
+            self._branches[share] = total
         if share in self._queues:
             self._enter(share)
 
     def first(self) -> list[Sequence] | None:
         """The waiting sequences of the first share, by arrival; not to be changed."""
         while self._order:
-            lines, arrival, share = self._order[0]
+            branches, arrival, share = self._order[0]
             queue = self._queues.get(share)
-            if queue and (lines, arrival) == self._key(share) and share not in self._aside:
+            if queue and (branches, arrival) == self._key(share) and share not in self._aside:
                 return queue
             heappop(self._order)
         return None
@@ -98,7 +98,7 @@ class Waiting:
             heapify(self._order)
 
     def _key(self, share: Hashable) -> tuple[int, int]:
-        return self.lines(share), self._queues[share][0].arrival
+        return self.branches(share), self._queues[share][0].arrival
 
     def _place(self, sequence: Sequence) -> int | None:
         queue = self._queues.get(sequence.share, ())

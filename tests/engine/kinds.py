@@ -10,7 +10,7 @@ from tests.engine.tiny import IMAGE, TEXT, vectors
 from unitok_engine import (
     Allow,
     Branch,
-    Features,
+    Embeddings,
     FixedPlan,
     Force,
     FreePlan,
@@ -65,9 +65,9 @@ class MixedPlan:
         return Stop("complete") if len(emitted) == start + 2 + self.picture else Allow(IMAGE)
 
 
-def picture(name: str, start: int, length: int) -> Features:
+def picture(name: str, start: int, length: int) -> Embeddings:
     seed = sum(name.encode()) + length
-    return Features(start, length, f"{name} {length}", lambda: vectors(seed, length))
+    return Embeddings(start, length, f"{name} {length}", lambda: vectors(seed, length))
 
 
 def _branch(length: int, last: int, pictures: Sequence[str], first_position: int) -> Branch:

@@ -68,13 +68,13 @@ def _expected(output: Output, request: Request, model: TinyModel) -> list[Expect
             continue
         assert not isinstance(step, Stop), "an id behind the plan's end"
         rows = [
-            model.logits(x[len(branch.ids) - 1 + index], step.id_range).double()
+            model.logits(x[len(branch.token_ids) - 1 + index], step.id_range).double()
             for x, branch in zip(hidden, request.branches, strict=True)
         ]
         mixed = torch.zeros(step.id_range.size, dtype=torch.float64)
         for row, branch in zip(rows, request.branches, strict=True):
             mixed += branch.weight * row
-        seen = {*request.branches[0].ids, *output.ids[:index]}
+        seen = {*request.branches[0].token_ids, *output.ids[:index]}
         kept = distribution(mixed, step.id_range, seen, step.mask, request.sampling)
         noise = torch.zeros(step.id_range.size, dtype=torch.float64)
         if request.sampling.temperature > 0:
@@ -89,9 +89,9 @@ def _expected(output: Output, request: Request, model: TinyModel) -> list[Expect
 
 def _whole_line(branch: Branch, emitted: tuple[int, ...], model: TinyModel) -> Tensor:
     """[length, d], from one pass over all ids."""
-    ids = torch.tensor([*branch.ids, *emitted])
+    ids = torch.tensor([*branch.token_ids, *emitted])
     hidden = model.embed(ids)
-    for features in branch.features:
+    for features in branch.embeddings:
         hidden[features.start : features.stop] = features.compute()
     return model.forward(hidden, torch.arange(len(ids)) + branch.first_position, WholeLine())
 

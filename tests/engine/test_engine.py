@@ -24,9 +24,9 @@ from tests.engine.tiny import (
 from unitok_engine import (
     Allow,
     Branch,
+    Embeddings,
     Engine,
     EngineConfig,
-    Features,
     FixedPlan,
     Force,
     FreePlan,
@@ -178,7 +178,7 @@ def test_captions_and_drawings_share_every_forward():
     def watched(batch):
         rows.append(batch.query_lengths)
         scheduled = machine._scheduler.running
-        running.append(sum(len(sequence.lines) for sequence in scheduled))
+        running.append(sum(len(sequence.branches) for sequence in scheduled))
         return run(batch)
 
     machine.runner.run = watched
@@ -322,7 +322,7 @@ def test_a_repetition_penalty_counts_prompt_and_emitted_ids(hard: bool):
     strict = Sampling(temperature=0, repetition_penalty=1e6)
     request = replace(caption(4, max_tokens=20, stop_ids=()), sampling=strict)
     (ids,) = finished_ids(engine(preempt_every_step=hard), [request])
-    model, seen = TinyModel(), set(request.branches[0].ids)
+    model, seen = TinyModel(), set(request.branches[0].token_ids)
     for step, id in enumerate(ids):
         logits = recomputed_logits(model, request.branches[0], ids[:step], TEXT)
         for other in seen:
@@ -338,7 +338,7 @@ def test_features_are_computed_once_for_all_branches_samples_and_preemptions():
         calls.append(1)
         return vectors(0, 3)
 
-    branch = Branch((2, 3, 4, 5), 0.5, (Features(1, 3, "a picture", compute),))
+    branch = Branch((2, 3, 4, 5), 0.5, (Embeddings(1, 3, "a picture", compute),))
     request = Request((branch, branch), FreePlan(TEXT, frozenset(), 6), n=3)
     finish(engine(preempt_every_step=True, max_batch_tokens=3), [request])
     assert len(calls) == 1
@@ -357,7 +357,7 @@ class Encoder:
         return [vectors(seed, 3) for seed in seeds]
 
     def request(self, seed: int) -> Request:
-        features = Features(1, 3, str(seed), lambda: self.many([seed])[0], seed, self.many)
+        features = Embeddings(1, 3, str(seed), lambda: self.many([seed])[0], seed, self.many)
         return Request((Branch((2, 3, 4, 5), 1, (features,)),), FreePlan(TEXT, frozenset(), 6))
 
 
@@ -400,7 +400,7 @@ def test_features_that_fail_only_together_fail_no_request_and_are_warned_of(
 
 def test_too_few_vectors_are_no_vectors_of_another_picture():
     features = [
-        Features(0, 2, str(i), lambda: vectors(0, 2), i, lambda payloads: payloads[1:])
+        Embeddings(0, 2, str(i), lambda: vectors(0, 2), i, lambda payloads: payloads[1:])
         for i in range(2)
     ]
     first = features[0].compute_many
@@ -414,8 +414,8 @@ def test_features_that_fail_end_their_request_alone():
     def cannot() -> Tensor:
         raise OSError("the picture\nis gone")
 
-    broken = Request((Branch((2, 3), 1, (Features(0, 2, "x", cannot),)),), FixedPlan(TEXT, 3))
-    wrong = Features(0, 2, "y", lambda: vectors(0, 5))
+    broken = Request((Branch((2, 3), 1, (Embeddings(0, 2, "x", cannot),)),), FixedPlan(TEXT, 3))
+    wrong = Embeddings(0, 2, "y", lambda: vectors(0, 5))
     misshapen = Request((Branch((2, 3), 1, (wrong,)),), FixedPlan(TEXT, 3))
     machine = engine()
     good = finished_ids(engine(), [drawing(1)])
@@ -427,7 +427,7 @@ def test_features_that_fail_end_their_request_alone():
 
 
 def test_a_row_of_nan_ends_its_request_and_spoils_no_other():
-    poison = Features(0, 12, "nan", lambda: torch.full((12, 32), torch.nan))
+    poison = Embeddings(0, 12, "nan", lambda: torch.full((12, 32), torch.nan))
     sick = Request((Branch((2,) * 12, 1, (poison,)),), FixedPlan(TEXT, 20))
     healthy = [caption(seed, max_tokens=30, stop_ids=()) for seed in range(4)]
     expected = finished_ids(engine(), healthy)

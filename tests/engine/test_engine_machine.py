@@ -19,7 +19,7 @@ from unitok_engine import (
     Allow,
     Branch,
     CacheView,
-    Features,
+    Embeddings,
     FixedPlan,
     Force,
     Output,
@@ -63,12 +63,12 @@ def gone() -> Tensor:
     raise OSError("the picture is gone")
 
 
-def poisoned(name: str) -> Features:
-    return Features(3, 2, name, lambda: torch.full((2, MODEL.table.shape[1]), torch.nan))
+def poisoned(name: str) -> Embeddings:
+    return Embeddings(3, 2, name, lambda: torch.full((2, MODEL.table.shape[1]), torch.nan))
 
 
-def with_features(request: Request, features: Features) -> Request:
-    branch = Branch(tuple(range(2, 14)), features=(features,))
+def with_features(request: Request, features: Embeddings) -> Request:
+    branch = Branch(tuple(range(2, 14)), embeddings=(features,))
     return replace(request, branches=(branch,))
 
 
@@ -80,7 +80,7 @@ BAD_REQUESTS = st.one_of(
     st.builds(
         lambda r, plan: replace(r, plan=plan), REQUESTS, st.one_of(FAILING_PLANS, NEVER_ENDING)
     ),
-    st.builds(lambda r: with_features(r, Features(2, 3, "gone", gone)), REQUESTS),
+    st.builds(lambda r: with_features(r, Embeddings(2, 3, "gone", gone)), REQUESTS),
     st.builds(lambda r, i: with_features(r, poisoned(f"nan {i}")), REQUESTS, st.integers(0, 2)),
 )
 REFUSED = [
@@ -155,7 +155,7 @@ class EngineMachine(RuleBasedStateMachine):
     @invariant()
     def references_are_those_of_the_lines_that_run(self) -> None:
         running = self.engine._scheduler.running
-        held = Counter(b for s in running for line in s.lines for b in line.blocks)
+        held = Counter(b for s in running for branch in s.branches for b in branch.blocks)
         pool = self.engine._pool
         assert [pool.references(b) for b in range(pool.num_blocks)] == [
             held[b] for b in range(pool.num_blocks)

@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.engine.tiny import TinyModel, caption, drawing, engine, finished_ids
-from unitok_engine import Features, Request
+from unitok_engine import Embeddings, Request
 
 MODEL = TinyModel()
 
@@ -12,8 +12,8 @@ MODEL = TinyModel()
 def failing(seed: int) -> Request:
     """A caption whose features cannot be computed."""
     request = caption(seed)
-    features = Features(2, 6, "gone", lambda: 1 / 0)  # type: ignore[arg-type,return-value]
-    return replace(request, branches=(replace(request.branches[0], features=(features,)),))
+    features = Embeddings(2, 6, "gone", lambda: 1 / 0)  # type: ignore[arg-type,return-value]
+    return replace(request, branches=(replace(request.branches[0], embeddings=(features,)),))
 
 
 REQUESTS = st.one_of(

@@ -26,8 +26,8 @@ from unitok_engine import (
     Allow,
     Branch,
     CacheView,
+    Embeddings,
     Engine,
-    Features,
     FixedPlan,
     Force,
     FreePlan,
@@ -59,7 +59,7 @@ def everything_is_back(machine: Engine) -> None:
     scheduler = machine._scheduler
     for left in (machine._alive, machine._untold, machine._unplanned, machine._orders):
         assert not left
-    for left in (scheduler.waiting._queues, scheduler.waiting._lines, scheduler.waiting._order):
+    for left in (scheduler.waiting._queues, scheduler.waiting._branches, scheduler.waiting._order):
         assert not left
     for left in (scheduler._samples, scheduler._computing, scheduler._copies, scheduler._decoding):
         assert not left
@@ -203,7 +203,7 @@ def test_what_can_never_fit_is_refused_and_the_rest_goes_on():
         lambda: Sampling(seed=0.5),  # type: ignore[arg-type]
         lambda: FixedPlan(IMAGE, 2.0),  # type: ignore[arg-type]
         lambda: FreePlan(TEXT, frozenset(), 2.0),  # type: ignore[arg-type]
-        lambda: Features(0, 1, "x", lambda: vectors(0, 1), 0, Unhashable()),
+        lambda: Embeddings(0, 1, "x", lambda: vectors(0, 1), 0, Unhashable()),
         lambda: Stop("tired"),  # type: ignore[arg-type]
     ],
 )
@@ -222,7 +222,7 @@ class Unhashable:
 
 
 def pictured(digest: str, compute: Callable[[], Any], many: Any = None) -> Request:
-    return text(features=(Features(1, 3, digest, compute, 0, many),))
+    return text(embeddings=(Embeddings(1, 3, digest, compute, 0, many),))
 
 
 def raising(*_: Any) -> Any:
@@ -479,7 +479,7 @@ def test_an_abort_frees_at_the_next_step_in_whatever_state_it_finds_a_request(
         machine.abort(dropped)
     outputs += machine.step()
     assert (machine.stats.running, machine.stats.waiting) == (1, 0)
-    held = sum(len(line.blocks) for s in machine._scheduler.running for line in s.lines)
+    held = sum(len(branch.blocks) for s in machine._scheduler.running for branch in s.branches)
     assert machine.stats.free_blocks == 17 - held
     machine.abort(dropped)
     while machine.has_work:

@@ -13,10 +13,11 @@ import torch
 from torch import Tensor
 
 from tests.engine.tiny import TinyModel, Waits, caption, drawing, finish, finished_ids
-from unitok_engine import Engine, EngineConfig, IdRange, Request, graphs, xformers_attention
+from unitok_engine import Engine, EngineConfig, IdRange, Request, graphs
+from unitok_engine.attention import xformers
+from unitok_engine.attention.xformers import PagedAttention, padded_context, padded_rows
 from unitok_engine.graphs import StaticStep
 from unitok_engine.sampler import collect
-from unitok_engine.xformers_attention import PagedAttention, padded_context, padded_rows
 
 # Prompts and lengths that differ, so that rows come and go and lines take new blocks.
 REQUESTS = [
@@ -43,7 +44,7 @@ def paged_attention(self: PagedAttention, layer: int, q: Tensor) -> Tensor:
 def paged(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Engine]:
     """Makes engines over the xformers backend, whose prompts too go through the stand-in."""
     monkeypatch.setattr(PagedAttention, "__call__", paged_attention)
-    monkeypatch.setattr(xformers_attention, "MAX_QUERIES", 10**9)
+    monkeypatch.setattr(xformers, "MAX_QUERIES", 10**9)
 
     def make(cuda_graphs: bool = True, **options) -> Engine:
         config = EngineConfig(
@@ -144,7 +145,7 @@ def test_padding_touches_nothing_that_a_line_reads(paged, steps):
     engine.step()
     assert len(steps) == 1
     changed = (layout.keys != before).flatten(2).any(dim=2).any(dim=0).nonzero().flatten().tolist()
-    own = {line.blocks[-1] for s in engine._scheduler.running for line in s.lines}
+    own = {branch.blocks[-1] for s in engine._scheduler.running for branch in s.branches}
     assert set(changed) == own | {cache.scratch_block}
     assert cache.scratch_block not in {cache.layout.zero_block, *range(engine.config.num_blocks)}
     assert not layout.keys[:, layout.zero_block].any()

@@ -13,7 +13,7 @@ import unitok_engine
 from tests.engine.kinds import MixedPlan, RowsPlan
 from tests.engine.test_faults import everything_is_back, raising
 from tests.engine.tiny import TinyModel, caption, drawing, engine, finished_ids
-from unitok_engine import Engine, Features, Output, Request, Sampling
+from unitok_engine import Embeddings, Engine, Output, Request, Sampling
 
 MODEL = TinyModel()
 TRACED = (
@@ -25,7 +25,7 @@ FILES = {str(Path(unitok_engine.__file__).with_name(f"{name}.py")) for name in T
 
 def broken(seed: int) -> Request:
     """A caption whose picture cannot be read."""
-    branch = replace(caption(seed).branches[0], features=(Features(2, 6, "gone", raising),))
+    branch = replace(caption(seed).branches[0], embeddings=(Embeddings(2, 6, "gone", raising),))
     return replace(caption(seed), branches=(branch,))
 
 

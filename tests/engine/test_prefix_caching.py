@@ -15,7 +15,15 @@ from tests.engine.tiny import (
     finished_ids,
     vectors,
 )
-from unitok_engine import Branch, Engine, Features, FixedPlan, FreePlan, Request, Sampling
+from unitok_engine import (
+    Branch,
+    Embeddings,
+    Engine,
+    FixedPlan,
+    FreePlan,
+    Request,
+    Sampling,
+)
 
 BLOCK = 4  # of `engine`
 PROMPT = tuple(range(2, 15))  # three full blocks and one id
@@ -25,8 +33,8 @@ def text(ids: tuple[int, ...] = PROMPT, max_tokens: int = 5, **branch) -> Reques
     return Request((Branch(ids, **branch),), FreePlan(TEXT, frozenset(), max_tokens))
 
 
-def picture(digest: str, seed: int, start: int = 1) -> Features:
-    return Features(start, 6, digest, lambda: vectors(seed, 6))
+def picture(digest: str, seed: int, start: int = 1) -> Embeddings:
+    return Embeddings(start, 6, digest, lambda: vectors(seed, 6))
 
 
 def watched(machine: Engine) -> list[tuple[int, ...]]:
@@ -79,9 +87,9 @@ def test_what_was_emitted_is_found_by_the_next_turn():
     [
         (text(), text((3, *PROMPT[1:]))),
         (text(), text(first_position=1)),
-        (text(features=(picture("cat", 1),)), text(features=(picture("dog", 2),))),
-        (text(features=(picture("cat", 1),)), text()),
-        (text(features=(picture("cat", 1),)), text(features=(picture("cat", 1, start=2),))),
+        (text(embeddings=(picture("cat", 1),)), text(embeddings=(picture("dog", 2),))),
+        (text(embeddings=(picture("cat", 1),)), text()),
+        (text(embeddings=(picture("cat", 1),)), text(embeddings=(picture("cat", 1, start=2),))),
     ],
     ids=["ids", "position", "picture", "no picture", "place"],
 )
@@ -100,7 +108,7 @@ def test_a_picture_that_was_read_is_not_read_again():
         calls.append(1)
         return vectors(3, 6)
 
-    request = text(features=(Features(1, 6, "cat", compute),))
+    request = text(embeddings=(Embeddings(1, 6, "cat", compute),))
     machine = engine()
     first = finished_ids(machine, [request])
     assert finished_ids(machine, [request]) == first
@@ -153,8 +161,8 @@ def test_samples_that_share_are_the_same_whether_preempted_or_short_of_blocks():
 
 
 def test_one_that_waits_for_a_prefix_goes_on_when_the_other_fails_or_ends():
-    broken = Features(8, 4, "gone", lambda: 1 / 0)  # type: ignore[arg-type,return-value]
-    first, second = text(features=(broken,)), text()
+    broken = Embeddings(8, 4, "gone", lambda: 1 / 0)  # type: ignore[arg-type,return-value]
+    first, second = text(embeddings=(broken,)), text()
     machine = engine(max_batch_tokens=4)  # the broken one computes two blocks before it fails
     outputs = finish(machine, [first, second])
     assert [o.finish_reason for o in outputs] == ["error", "length"]
@@ -197,10 +205,10 @@ def test_a_preempted_request_finds_its_own_blocks_again():
 
 
 def test_what_a_line_of_nan_left_is_not_found_again():
-    poison = Features(0, 12, "nan", lambda: torch.full((12, 32), torch.nan))
-    cured = Features(0, 12, "nan", lambda: vectors(0, 12))
+    poison = Embeddings(0, 12, "nan", lambda: torch.full((12, 32), torch.nan))
+    cured = Embeddings(0, 12, "nan", lambda: vectors(0, 12))
     machine = engine(TinyModel())
-    sick, well = (text((2,) * 13, features=(features,)) for features in (poison, cured))
+    sick, well = (text((2,) * 13, embeddings=(features,)) for features in (poison, cured))
     (output,) = finish(machine, [sick])
     assert output.finish_reason == "error"
     assert machine.stats.cached_blocks == 0

@@ -4,8 +4,8 @@ import torch
 from unitok_engine import (
     Allow,
     Branch,
+    Embeddings,
     EngineConfig,
-    Features,
     FixedPlan,
     FreePlan,
     IdRange,
@@ -18,8 +18,8 @@ from unitok_engine import (
 RANGE = IdRange(10, 20)
 
 
-def features(start: int, length: int) -> Features:
-    return Features(start, length, "x", lambda: torch.zeros(length, 4))
+def features(start: int, length: int) -> Embeddings:
+    return Embeddings(start, length, "x", lambda: torch.zeros(length, 4))
 
 
 @pytest.mark.parametrize(
@@ -39,8 +39,8 @@ def features(start: int, length: int) -> Features:
         (lambda: Sampling(seed=2**64), "64 bits"),
         (lambda: Branch(()), "at least one id"),
         (lambda: Branch((1,), first_position=-1), "first_position"),
-        (lambda: Branch((1, 2), features=(features(1, 2),)), "outside"),
-        (lambda: Branch((1, 2, 3), features=(features(1, 2), features(0, 2))), "overlap"),
+        (lambda: Branch((1, 2), embeddings=(features(1, 2),)), "outside"),
+        (lambda: Branch((1, 2, 3), embeddings=(features(1, 2), features(0, 2))), "overlap"),
         (lambda: Request((), FixedPlan(RANGE, 1)), "at least one branch"),
         (lambda: Request((Branch((1,), 0.5),), FixedPlan(RANGE, 1)), "sum to 1"),
         (lambda: Request((Branch((1,)),), FixedPlan(RANGE, 1), n=0), "n must"),

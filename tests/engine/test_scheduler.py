@@ -13,8 +13,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from tests.engine.tiny import IMAGE, TEXT, vectors
 from unitok_engine import (
     Branch,
+    Embeddings,
     EngineConfig,
-    Features,
     FixedPlan,
     FreePlan,
     KVShape,
@@ -24,13 +24,13 @@ from unitok_engine import (
 from unitok_engine.block_pool import BlockPool
 from unitok_engine.sampler import Choice
 from unitok_engine.scheduler import Schedule, Scheduler
-from unitok_engine.sequence import FeatureStore, Line, Sequence
+from unitok_engine.sequence import BranchState, FeatureStore, Sequence
 
 BLOCK = 4
 
 
-def picture(name: str) -> Features:
-    return Features(1, 6, name, lambda: vectors(0, 6))
+def picture(name: str) -> Embeddings:
+    return Embeddings(1, 6, name, lambda: vectors(0, 6))
 
 
 PROMPTS = st.builds(
@@ -52,7 +52,7 @@ def guided(prompt: Branch, second: int, plan, n: int) -> Request:
     branches = (prompt,)
     if second:
         ids = (0,) * second
-        branches = (Branch(prompt.ids, 2.0, prompt.features), Branch(ids, -1.0))
+        branches = (Branch(prompt.token_ids, 2.0, prompt.embeddings), Branch(ids, -1.0))
     return Request(branches, plan, Sampling(), n)
 
 
@@ -70,14 +70,14 @@ class Written:
     features: tuple[tuple[int, str], ...]
 
 
-def written(sequence: Sequence, line: Line, index: int) -> Written:
-    features = tuple((f.start, f.digest) for f in line.branch.features if f.start <= index)
-    ids = tuple(sequence.ids(line, 0, index + 1))
-    return Written(line.branch.first_position, ids, features)
+def written(sequence: Sequence, branch: BranchState, index: int) -> Written:
+    features = tuple((f.start, f.digest) for f in branch.prompt.embeddings if f.start <= index)
+    ids = tuple(sequence.ids(branch, 0, index + 1))
+    return Written(branch.prompt.first_position, ids, features)
 
 
 class SchedulerMachine(RuleBasedStateMachine):
-    """Adds, steps, fails and aborts at random; every id a line builds on must be its own."""
+    """Adds, steps, fails and aborts at random; every id a branch builds on must be its own."""
 
     @initialize(
         num_blocks=st.integers(13, 40),
@@ -130,7 +130,7 @@ class SchedulerMachine(RuleBasedStateMachine):
             self.end(sequence, "error")
         self.scheduler.commit(chunks)
         for sequence in dict.fromkeys(chunk.sequence for chunk in chunks):
-            if all(sequence.pending(line) == 0 for line in sequence.lines):
+            if all(sequence.pending(branch) == 0 for branch in sequence.branches):
                 assert sequence.allow is not None
                 id_range = sequence.allow.id_range
                 sequence.emit(Choice(ids.randrange(id_range.start, id_range.start + 4)))
@@ -162,7 +162,7 @@ class SchedulerMachine(RuleBasedStateMachine):
             self.move(schedule)
         for chunk in schedule.chunks:
             for index in range(chunk.start, chunk.stop):
-                self.memory[chunk.line.blocks[index // BLOCK]][index % BLOCK] = None
+                self.memory[chunk.branch.blocks[index // BLOCK]][index % BLOCK] = None
         self.scheduler.reset()
         assert self.pool.free_count == self.pool.num_blocks
         for sequence in self.alive:
@@ -180,16 +180,16 @@ class SchedulerMachine(RuleBasedStateMachine):
             self.memory[block] = [None] * BLOCK
 
     def run(self, chunks) -> None:
-        """Each id is written to a block of its line's alone; then each sees all before it."""
+        """Each id is written to a block of its branch's alone; then each sees all before it."""
         for chunk in chunks:
             for index in range(chunk.start, chunk.stop):
-                block = chunk.line.blocks[index // BLOCK]
+                block = chunk.branch.blocks[index // BLOCK]
                 assert self.pool.references(block) == 1
-                self.memory[block][index % BLOCK] = written(chunk.sequence, chunk.line, index)
+                self.memory[block][index % BLOCK] = written(chunk.sequence, chunk.branch, index)
         for chunk in chunks:
             for index in range(chunk.stop):
-                seen = self.memory[chunk.line.blocks[index // BLOCK]][index % BLOCK]
-                assert seen == written(chunk.sequence, chunk.line, index)
+                seen = self.memory[chunk.branch.blocks[index // BLOCK]][index % BLOCK]
+                assert seen == written(chunk.sequence, chunk.branch, index)
 
     def end(self, sequence: Sequence, reason) -> None:
         sequence.finish_reason = reason
@@ -198,26 +198,26 @@ class SchedulerMachine(RuleBasedStateMachine):
 
     @invariant()
     def references_are_those_of_the_lines(self) -> None:
-        tables = [line.blocks for sequence in self.alive for line in sequence.lines]
+        tables = [branch.blocks for sequence in self.alive for branch in sequence.branches]
         for block in range(self.pool.num_blocks):
             assert self.pool.references(block) == sum(table.count(block) for table in tables)
 
     @invariant()
     def lines_that_run_are_no_more_than_allowed(self) -> None:
-        lines = sum(len(sequence.lines) for sequence in self.scheduler.running)
-        assert lines <= self.scheduler.config.max_running
+        branches = sum(len(sequence.branches) for sequence in self.scheduler.running)
+        assert branches <= self.scheduler.config.max_running
 
     @invariant()
     def next_is_the_oldest_of_the_share_that_runs_fewest_lines(self) -> None:
-        lines: Counter[Hashable] = Counter()
+        branches: Counter[Hashable] = Counter()
         for sequence in self.scheduler.running:
-            lines[sequence.share] += len(sequence.lines)
+            branches[sequence.share] += len(sequence.branches)
         waiting = self.scheduler.waiting
         queue = waiting.first()
-        wanted = min(waiting, key=lambda s: (lines[s.share], s.arrival), default=None)
+        wanted = min(waiting, key=lambda s: (branches[s.share], s.arrival), default=None)
         assert (queue[0] if queue else None) is wanted
         assert len(waiting) == len(list(waiting)) == len(self.alive) - len(self.scheduler.running)
-        assert waiting.most_lines() == max(lines.values(), default=0)
+        assert waiting.most_branches() == max(branches.values(), default=0)
 
     def teardown(self) -> None:
         if not hasattr(self, "pool"):

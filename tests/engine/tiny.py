@@ -10,9 +10,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from unitok_engine import (
     Branch,
     CacheView,
+    Embeddings,
     Engine,
     EngineConfig,
-    Features,
     FixedPlan,
     FreePlan,
     IdRange,
@@ -95,9 +95,9 @@ def recomputed_logits(
     model: TinyModel, branch: Branch, emitted: Sequence[int], id_range: IdRange
 ) -> Tensor:
     """Logits [size] after branch and emitted ids, from one pass over the whole line."""
-    ids = torch.tensor([*branch.ids, *emitted])
+    ids = torch.tensor([*branch.token_ids, *emitted])
     hidden = model.embed(ids)
-    for features in branch.features:
+    for features in branch.embeddings:
         hidden[features.start : features.stop] = features.compute()
     positions = torch.arange(len(ids)) + branch.first_position
     return model.logits(model.forward(hidden, positions, WholeLine())[-1:], id_range)[0]
@@ -109,8 +109,8 @@ def vectors(seed: int, length: int) -> Tensor:
 
 def caption(seed: int, max_tokens: int = 12, stop_ids: Sequence[int] = (1,)) -> Request:
     """A short prompt with six features in it, then free text."""
-    features = Features(2, 6, f"picture {seed}", lambda: vectors(seed, 6))
-    prompt = Branch(tuple((seed + i) % 38 + 2 for i in range(9 + seed % 3)), features=(features,))
+    features = Embeddings(2, 6, f"picture {seed}", lambda: vectors(seed, 6))
+    prompt = Branch(tuple((seed + i) % 38 + 2 for i in range(9 + seed % 3)), embeddings=(features,))
     return Request((prompt,), FreePlan(TEXT, frozenset(stop_ids), max_tokens), Sampling(seed=seed))
 
 
@@ -171,7 +171,7 @@ def finish(engine: Engine, requests: Iterable[Request]) -> list[Output]:
 
 def refused(request: Request, error: Exception) -> list[Output]:
     """An output for each sample of a request that was not added."""
-    prompt = len(request.branches[0].ids)
+    prompt = len(request.branches[0].token_ids)
     return [
         Output(-1, sample, (), (), prompt, "error", one_line(error)) for sample in range(request.n)
     ]

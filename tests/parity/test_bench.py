@@ -12,9 +12,9 @@ from transformers import DynamicCache
 
 from unitok.baselines.transformers_peer import JanusBatches, LlamaLoop
 from unitok.baselines.vllm_peer import VllmSteps
-from unitok.config import DecoderConfig
 from unitok.evaluation import bench
 from unitok.evaluation.comparisons import COMPARISONS
+from unitok.nn.config import DecoderConfig
 
 ROOT = Path(__file__).resolve().parents[2]
 TINY = DecoderConfig(

@@ -46,9 +46,8 @@ from tests.unitok.tiny_chameleon import (
     words,
     write,
 )
-from unitok.checkpoint import check_names, check_shapes, parameters
-from unitok.config import ModelConfig
-from unitok.families import Wish
+from unitok.checkpoints.weights import check_names, check_shapes, parameters
+from unitok.families import ImageOptions
 from unitok.families.chameleon import (
     CHAMELEON,
     TRANSFORMERS,
@@ -58,7 +57,8 @@ from unitok.families.chameleon import (
     make_layout,
     read_image_ids,
 )
-from unitok.model import UnifiedModel
+from unitok.nn.config import ModelConfig
+from unitok.nn.model import UnifiedModel
 from unitok.prompt import Message
 from unitok_engine import Branch, Engine, EngineConfig, IdRange, Plan, Request, Sampling
 
@@ -255,10 +255,12 @@ def test_the_norm_of_heads_is_that_of_transformers_where_its_eps_matters(pair: P
 
 def test_greedy_answers_to_a_picture_are_those_of_transformers(pair: Pair):
     picture = noise(16, 16, seed=5)
-    line = pair.family.answer([Message("user", "What?", (pair.family.read(picture),))], None)
-    ours = run(pair.family, (Branch(line.ids),), pair.family.text_plan(24))
+    line = pair.family.chat_prompt(
+        [Message("user", "What?", (pair.family.encode_image(picture),))], None
+    )
+    ours = run(pair.family, (Branch(line.token_ids),), pair.family.text_plan(24))
     image = range(IMAGE_START, IMAGE_START + CODES)
-    ids = torch.tensor([[PLACEHOLDER if id in image else id for id in line.ids]])
+    ids = torch.tensor([[PLACEHOLDER if id in image else id for id in line.token_ids]])
     theirs = pair.reference.generate(
         input_ids=ids,
         pixel_values=to_reference(picture),
@@ -315,14 +317,14 @@ def test_metas_folder_is_the_same_model(pair: Pair, tmp_path: Path):
         theirs = pair.reference.lm_head(pair.reference.model(input_ids=ids)[0])
         assert (all_logits(family, ids) - theirs).abs().max() < 1e-4
     picture = noise(16, 16)
-    assert family.read(picture) == pair.family.read(picture)
+    assert family.encode_image(picture) == pair.family.encode_image(picture)
 
 
 # --- drawing -------------------------------------------------------------------------------------
 
 
 class Plain:
-    """Drawing with the reference's model, all anew for each id, by the formulas of the papers."""
+    """GenerationSpec with the reference's model, all anew for each id, by the formulas of the papers."""
 
     def __init__(self, reference: Any) -> None:
         self.reference = reference
@@ -345,11 +347,11 @@ class Plain:
 
 @pytest.mark.parametrize("shown", [0, 1, 2])
 def test_greedy_drawing_is_that_of_a_plain_loop(pair: Pair, shown: int):
-    reads = tuple(pair.family.read(noise(16, 16, seed)) for seed in range(shown))
+    reads = tuple(pair.family.encode_image(noise(16, 16, seed)) for seed in range(shown))
     talk = [Message("user", "see", reads), Message("assistant", "yes"), Message("user", "draw it")]
-    drawing = pair.family.draw(talk, Wish(3.0))
-    assert len(drawing.lines) == (3 if shown else 2)
-    branches = tuple(Branch(line.ids, weight) for line, weight in drawing.lines)
+    drawing = pair.family.generation_spec(talk, ImageOptions(3.0))
+    assert len(drawing.branches) == (3 if shown else 2)
+    branches = drawing.branches
     marked = [
         [BOI, *pair.family.image_ids(noise(16, 16, i)).flatten().tolist(), EOI]
         for i in range(shown)
@@ -370,4 +372,4 @@ def test_painted_pictures_come_from_the_codes_that_the_names_tell(pair: Pair):
     with torch.no_grad():
         latents = codec.post_quant_conv(vectors.reshape(1, 4, 4, -1).permute(0, 3, 1, 2))
         pixels = ((codec.decoder(latents) + 1) / 2).clamp(0, 1)
-    assert torch.allclose(family.paint([ids]), pixels, atol=1e-5)
+    assert torch.allclose(family.decode_images([ids]), pixels, atol=1e-5)

@@ -25,12 +25,12 @@ from transformers.models.emu3.image_processing_emu3 import smart_resize
 
 from tests.parity.test_emu3_tokenizer import reference
 from tests.unitok.test_emu3 import train_tokenizer
-from unitok.checkpoint import parameters
-from unitok.config import ModelConfig
-from unitok.families import Drawing, Wish, emu3, open_folder
+from unitok.checkpoints.weights import parameters
+from unitok.families import GenerationSpec, ImageOptions, emu3, open_folder
 from unitok.families.emu3 import NEGATIVE, Emu3, Emu3Plan, Preprocessor
-from unitok.model import UnifiedModel
-from unitok.prompt import Line, Message
+from unitok.nn.config import ModelConfig
+from unitok.nn.model import UnifiedModel
+from unitok.prompt import Message
 from unitok_engine import Branch, Engine, EngineConfig, IdRange, Plan, Request, Sampling
 from unitok_tokenizers.emu3 import Emu3TokenizerConfig
 
@@ -118,14 +118,11 @@ def make_model(shape: tuple[int, int, int, int, int], tokenizer: Any) -> Any:
     return model
 
 
-def run(family: Emu3, requests: Sequence[tuple[Sequence[tuple[Line, float]], Plan]]) -> list:
+def run(family: Emu3, requests: Sequence[tuple[Sequence[Branch], Plan]]) -> list:
     """What our engine emits, greedily, all requests at once: an output for each."""
     engine = Engine(family.model, EngineConfig(max_context=512, max_batch_tokens=64))
     greedy = Sampling(temperature=0.0)
-    ids = [
-        engine.add(Request(tuple(Branch(line.ids, w) for line, w in lines), plan, greedy))
-        for lines, plan in requests
-    ]
+    ids = [engine.add(Request(tuple(branches), plan, greedy)) for branches, plan in requests]
     done = {}
     while engine.has_work:
         done |= {output.request_id: output for output in engine.step() if output.finished}
@@ -216,8 +213,8 @@ def test_the_published_sizes_have_the_same_names_and_shapes():
 # --- drawing -------------------------------------------------------------------------------------
 
 
-def drawn(pair: Pair, prompt: str, size: tuple[int, int], guidance: float = 3.0) -> Drawing:
-    return pair.family.draw([Message("user", prompt)], Wish(guidance, size=size))
+def drawn(pair: Pair, prompt: str, size: tuple[int, int], guidance: float = 3.0) -> GenerationSpec:
+    return pair.family.generation_spec([Message("user", prompt)], ImageOptions(guidance, size=size))
 
 
 def processed(pair: Pair, text: str, size: tuple[int, int]) -> tuple[list[int], list[int]]:
@@ -235,10 +232,10 @@ def processed(pair: Pair, text: str, size: tuple[int, int]) -> tuple[list[int], 
 @pytest.mark.parametrize("size", SIZES, ids=str)
 def test_the_prompts_of_a_drawing_are_those_of_the_processor(pair: Pair, size: tuple[int, int]):
     for prompt in (PROMPTS[0], "", PROMPTS[2]):
-        (line, _), (against, _) = drawn(pair, prompt, size).lines
+        prompt_of_drawing, against = drawn(pair, prompt, size).branches
         ids, grid = processed(pair, prompt, size)
-        assert list(line.ids) == ids and pair.family.grid(size) == tuple(grid)
-        assert list(against.ids) == processed(pair, NEGATIVE, size)[0]
+        assert list(prompt_of_drawing.token_ids) == ids and pair.family.grid(size) == tuple(grid)
+        assert list(against.token_ids) == processed(pair, NEGATIVE, size)[0]
 
 
 def test_the_usual_size_is_that_of_the_processor(pair: Pair):
@@ -264,18 +261,18 @@ def grid_rule(pair: Pair, rows: int, columns: int) -> Callable[[list[int]], list
 
 def test_guided_drawings_of_several_sizes_are_the_same_ids_in_one_batch(pair: Pair):
     drawings = [drawn(pair, p, s) for p, s in zip(PROMPTS, SIZES, strict=True)]
-    outputs = run(pair.family, [(d.lines, d.plan) for d in drawings])
+    outputs = run(pair.family, [(d.branches, d.plan) for d in drawings])
     unguided = [drawn(pair, p, s, 1.0) for p, s in zip(PROMPTS, SIZES, strict=True)]
-    plain = run(pair.family, [(d.lines, d.plan) for d in unguided])
+    plain = run(pair.family, [(d.branches, d.plan) for d in unguided])
     for drawing, size, output, other in zip(drawings, SIZES, outputs, plain, strict=True):
         rows, columns = size[1] // 8, size[0] // 8
-        for weighed, lines in ((output, drawing.lines), (other, drawing.lines[:1])):
+        for weighed, lines in ((output, drawing.branches), (other, drawing.branches[:1])):
             options: dict[str, Any] = {"max_new_tokens": 100}
             if len(lines) == 2:
-                against = torch.tensor([lines[1][0].ids])
+                against = torch.tensor([lines[1].token_ids])
                 options |= {"guidance_scale": 3.0, "negative_prompt_ids": against}
             rule = grid_rule(pair, rows, columns)
-            expected = generate(pair.model, lines[0][0].ids, rule, **options)
+            expected = generate(pair.model, lines[0].token_ids, rule, **options)
             assert list(weighed.ids) == expected and weighed.finish_reason == "complete"
         assert len(output.ids) == rows * (columns + 1) + 3
         assert len(set(output.ids)) > 4 and output.ids != other.ids, "guidance must matter"
@@ -288,7 +285,7 @@ def test_painted_pictures_are_the_same(pair: Pair):
     ids = [random_drawing(drawing.plan, seed) for seed in (1, 2)]
     rows, columns = drawing.plan.height, drawing.plan.width
     raw = pair.model.decode_image_tokens(image_tokens=torch.tensor(ids), height=rows, width=columns)
-    painted = drawing.paint(ids)
+    painted = drawing.decode(ids)
     images = pair.processor.image_processor
     mean, std = (torch.tensor(v)[:, None, None] for v in (images.image_mean, images.image_std))
     assert painted.shape == (2, 3, 24, 40) and painted.std() > 0.05
@@ -332,30 +329,32 @@ def reference_ids(pair: Pair, text: str, images: list[Image.Image]) -> list[int]
 @pytest.mark.parametrize("size", [(40, 56), (200, 31), (9, 5)], ids=str)
 def test_a_picture_and_a_question_are_the_same_ids(pair: Pair, size: tuple[int, int]):
     shown, asked = picture(*size, seed=3), "Is this 1 cat, or 2?"
-    line = pair.family.answer([Message("user", asked, (pair.family.read(shown),))], None)
+    line = pair.family.chat_prompt(
+        [Message("user", asked, (pair.family.encode_image(shown),))], None
+    )
     text = f"You are a helpful assistant. USER: <image>{asked} ASSISTANT:"
     expected = reference_ids(pair, text, [shown])
-    assert list(line.ids) == expected and len(set(expected)) > 25
-    assert line.features == ()
+    assert list(line.token_ids) == expected and len(set(expected)) > 25
+    assert line.embeddings == ()
 
 
 def test_a_talk_about_two_pictures_is_the_same_ids(pair: Pair):
     shown = [picture(48, 48, seed) for seed in (1, 2)]
-    first, second = (pair.family.read(image) for image in shown)
+    first, second = (pair.family.encode_image(image) for image in shown)
     talk = [Message("user", "What is it?", (first,)), Message("assistant", "A cat.")]
     talk.append(Message("user", "And this?", (second,)))
     text = "USER: <image>What is it? ASSISTANT: A cat. USER: <image>And this? ASSISTANT:"
-    assert list(pair.family.answer(talk, "").ids) == reference_ids(pair, text, shown)
+    assert list(pair.family.chat_prompt(talk, "").token_ids) == reference_ids(pair, text, shown)
 
 
 @pytest.mark.parametrize("seed", range(3))
 def test_greedy_text_from_a_picture_is_the_same(pair: Pair, seed: int):
-    asked = Message("user", "Describe it.", (pair.family.read(picture(50, 40, seed)),))
-    line = pair.family.answer([asked], None)
-    [output] = run(pair.family, [(((line, 1.0),), pair.family.text_plan(30))])
+    asked = Message("user", "Describe it.", (pair.family.encode_image(picture(50, 40, seed)),))
+    line = pair.family.chat_prompt([asked], None)
+    [output] = run(pair.family, [((line,), pair.family.text_plan(30))])
     text = list(range(pair.family.model.vocabulary.image_start))
     end = pair.processor.tokenizer.eos_token_id
-    expected = generate(pair.model, line.ids, lambda _: text, max_new_tokens=30, eos_token_id=end)
+    expected = generate(pair.model, line.token_ids, lambda _: text, max_new_tokens=30, eos_token_id=end)
     stopped = expected[-1] == end
     assert list(output.ids) == (expected[:-1] if stopped else expected)
     assert output.finish_reason == ("stop" if stopped else "length")

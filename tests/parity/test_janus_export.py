@@ -9,10 +9,10 @@ import pytest
 import torch
 from transformers import GenerationConfig, JanusForConditionalGeneration
 
-from unitok.checkpoint import parameters
-from unitok.config import DEFAULT, JanusConfig
+from unitok.checkpoints.weights import parameters
 from unitok.families import janus
-from unitok.model import UnifiedModel
+from unitok.nn.config import DEFAULT, JanusConfig
+from unitok.nn.model import UnifiedModel
 from unitok_engine import IdRange
 
 PAD, BOS, BOI, EOI, PLACEHOLDER = 0, 1, 3, 4, 5

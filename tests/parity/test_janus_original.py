@@ -26,7 +26,7 @@ from tests.parity.janus_reference import (
     write_words,
 )
 from tests.parity.test_image_tokenizers import LLAMAGEN, Reference, scattered
-from unitok.checkpoint import parameters
+from unitok.checkpoints.weights import parameters
 
 WORDS = make_tokenizer()
 # transformers' name -> the original's, the first rule that fits.

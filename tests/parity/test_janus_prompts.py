@@ -31,7 +31,7 @@ from tests.parity.janus_reference import (
     write_words,
 )
 from unitok.families.janus import SYSTEM, Preprocessor, Template, read_roles
-from unitok.prompt import Message, ReadPicture, Vectors
+from unitok.prompt import Embeddings, EncodedImage, Message
 from unitok_tokenizers.text import TextTokenizer
 
 PATCHES = 9
@@ -106,8 +106,8 @@ class Words:
 
     def messages(self, turns: list[Said]) -> list[Message]:
         place, begin, end = (self.ours.id(t) for t in PICTURE)
-        vectors = Vectors(place, PATCHES, "same", lambda: torch.zeros(PATCHES, 1))
-        picture = ReadPicture(((begin,), vectors, (end,)))
+        vectors = Embeddings(place, PATCHES, "same", lambda: torch.zeros(PATCHES, 1))
+        picture = EncodedImage(((begin,), vectors, (end,)))
         roles = ("user", "assistant")
         return [
             Message(roles[i % 2], turn.text, (picture,) * turn.pictures)
@@ -135,12 +135,12 @@ def test_roles_follow_the_folder(words: Words, request):
 @pytest.mark.parametrize("system", [SYSTEM, "", "You are terse. "])
 def test_a_conversation_has_the_ids_of_deepseeks_processor(words: Words, turns, system: str):
     line = words.template.answer(words.messages(turns), system)
-    assert list(line.ids) == words.deepseek(rendered(turns, words.roles, system))
-    assert [f.length for f in line.features] == [PATCHES] * sum(t.pictures for t in turns)
+    assert list(line.token_ids) == words.deepseek(rendered(turns, words.roles, system))
+    assert [f.length for f in line.embeddings] == [PATCHES] * sum(t.pictures for t in turns)
     place = words.ours.id(PICTURE[0])
-    for feature in line.features:
+    for feature in line.embeddings:
         end = feature.start + feature.length
-        assert line.ids[feature.start : end] == (place,) * PATCHES
+        assert line.token_ids[feature.start : end] == (place,) * PATCHES
 
 
 @pytest.mark.parametrize("turns", CONVERSATIONS, ids=range(len(CONVERSATIONS)))
@@ -149,7 +149,7 @@ def test_a_conversation_has_the_ids_of_transformers_processor(words: Words, turn
     images = [Image.new("RGB", (20, 20))] * count or None
     text = rendered(turns, words.roles, "")
     expected = words.processor(system=True)(text=text, images=images)["input_ids"][0]
-    assert list(words.template.answer(words.messages(turns), SYSTEM).ids) == list(expected)
+    assert list(words.template.answer(words.messages(turns), SYSTEM).token_ids) == list(expected)
 
 
 @pytest.mark.parametrize(
@@ -158,13 +158,13 @@ def test_a_conversation_has_the_ids_of_transformers_processor(words: Words, turn
 def test_a_drawing_has_the_ids_of_both_processors(words: Words, prompt: str):
     text = rendered([Said(prompt)], words.roles, "")
     line = words.template.draw([Message("user", prompt)])
-    assert list(line.ids) == words.theirs.encode(text + PICTURE[1])
+    assert list(line.token_ids) == words.theirs.encode(text + PICTURE[1])
     theirs = words.processor(system=True)(text=text, generation_mode="image")["input_ids"][0]
-    assert list(line.ids) == list(theirs)
+    assert list(line.token_ids) == list(theirs)
     against = words.template.unconditional(line)
-    assert set(against.ids[1:-1]) == {words.theirs.convert_tokens_to_ids(PAD)}
-    assert (against.ids[0], against.ids[-1]) == (line.ids[0], line.ids[-1])
-    assert len(against.ids) == len(line.ids)
+    assert set(against.token_ids[1:-1]) == {words.theirs.convert_tokens_to_ids(PAD)}
+    assert (against.token_ids[0], against.token_ids[-1]) == (line.token_ids[0], line.token_ids[-1])
+    assert len(against.token_ids) == len(line.token_ids)
 
 
 def test_a_chat_template_tells_the_roles(tmp_path: Path):
@@ -197,7 +197,7 @@ def test_janus_processor_opens_a_saved_folder_and_makes_the_same_ids(tmp_path: P
     image = Image.new("RGB", (96, 48), "red")
     expected = processor(text=text, images=[image])
     family: Any = model.family
-    line = family.answer([Message("user", "How many?", (family.read(image),))], None)
+    line = family.chat_prompt([Message("user", "How many?", (family.encode_image(image),))], None)
     assert list(line.ids) == list(expected["input_ids"][0])
     pixels = torch.as_tensor(expected["pixel_values"][0])
     torch.testing.assert_close(family.preprocess(image), pixels, atol=1e-5, rtol=0)

@@ -19,7 +19,7 @@ from tests.parity.janus_reference import (
     reference,
     write_folder,
 )
-from unitok.families import Wish
+from unitok.families import ImageOptions
 from unitok.families.janus import config_from_json, preprocessor_from_json
 from unitok.prompt import Message
 from unitok_engine import Branch, IdRange, Request, Sampling
@@ -49,7 +49,7 @@ def picture(width: int, height: int, seed: int = 0) -> Image.Image:
 
 def asked(family: Any, question: str, image: Image.Image) -> tuple[Any, Tensor]:
     """The line of a question about a picture, and the picture's pixels."""
-    line = family.answer([Message("user", question, (family.read(image),))], None)
+    line = family.chat_prompt([Message("user", question, (family.encode_image(image),))], None)
     return line, family.preprocess(image)[None]
 
 
@@ -125,13 +125,12 @@ def drawn_by_transformers(theirs: Any, lines: list[tuple[int, ...]]) -> Tensor:
 def drawn_by_us(ours: Any, prompts: list[str]) -> tuple[Tensor, list[tuple[int, ...]]]:
     """Codes [B, patches] of drawings that share the engine's steps, and their prompts' ids."""
     family = ours.family
-    drawings = [family.draw([Message("user", prompt)], Wish(5.0)) for prompt in prompts]
-    requests = [
-        Request(tuple(Branch(line.ids, weight) for line, weight in d.lines), d.plan, GREEDY)
-        for d in drawings
+    drawings = [
+        family.generation_spec([Message("user", prompt)], ImageOptions(5.0)) for prompt in prompts
     ]
+    requests = [Request(d.branches, d.plan, GREEDY) for d in drawings]
     ids = torch.tensor([output.ids for output in ours.driver.complete(requests)])
-    return family.model.vocabulary.id_to_code(ids), [d.lines[0][0].ids for d in drawings]
+    return family.model.vocabulary.id_to_code(ids), [d.branches[0].token_ids for d in drawings]
 
 
 def test_one_guided_greedy_drawing_has_the_same_ids(pair):

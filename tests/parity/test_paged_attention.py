@@ -8,9 +8,9 @@ from xformers.ops.fmha.attn_bias import (
     PagedBlockDiagonalCausalWithOffsetPaddedKeysMask,
 )
 
+from unitok_engine.attention.kv_cache import Backend, KVCache
 from unitok_engine.batch import Batch
 from unitok_engine.config import KVShape
-from unitok_engine.kv_cache import Backend, KVCache
 
 CPU = torch.device("cpu")
 HEADS, HEAD_DIM, LAYER = 4, 16, 1

@@ -8,7 +8,7 @@ from transformers import GenerationConfig, JanusForConditionalGeneration
 
 import unitok
 from unitok.emoji.scenes import SceneSampler, render, to_pil
-from unitok.families import Wish
+from unitok.families import ImageOptions
 from unitok.loading import DEFAULT_FOLDER
 from unitok.prompt import Message
 from unitok_engine import Branch, Request, Sampling
@@ -35,17 +35,17 @@ def theirs():
 @pytest.mark.parametrize("prompt", PROMPTS)
 def test_a_guided_greedy_drawing_has_the_same_ids_and_pixels(ours, theirs, prompt):
     family = ours.family
-    drawing = family.draw([Message("user", prompt)], Wish(2.0))
-    lines = drawing.lines
+    drawing = family.generation_spec([Message("user", prompt)], ImageOptions(2.0))
+    lines = drawing.branches
     request = Request(
-        tuple(Branch(line.ids, weight) for line, weight in lines),
+        lines,
         drawing.plan,
         Sampling(temperature=0),
     )
     (output,) = ours.driver.complete([request])
     codes = family.model.vocabulary.id_to_code(torch.tensor([output.ids]))
 
-    ids = torch.tensor([lines[0][0].ids])
+    ids = torch.tensor([lines[0].token_ids])
     settings = theirs.generation_config
     config: Any = GenerationConfig(
         do_sample=False,
@@ -63,17 +63,17 @@ def test_a_guided_greedy_drawing_has_the_same_ids_and_pixels(ours, theirs, promp
     )
     assert torch.equal(codes, reference)
     pixels = (theirs.decode_image_tokens(reference).permute(0, 3, 1, 2) + 1) / 2
-    assert torch.allclose(drawing.paint([output.ids]), pixels.clamp(0, 1), atol=1e-4)
+    assert torch.allclose(drawing.decode([output.ids]), pixels.clamp(0, 1), atol=1e-4)
 
 
 def test_captions_have_the_same_ids(ours, theirs):
     family = ours.family
     for picture in render(SceneSampler(77, "heldout").batch(4)):
         image = to_pil(picture)
-        asked = Message("user", family.defaults.question, (family.read(image),))
-        line = family.answer([asked], None)
+        asked = Message("user", family.defaults.question, (family.encode_image(image),))
+        line = family.chat_prompt([asked], None)
         request = Request(
-            (Branch(line.ids, features=line.features),),
+            (Branch(line.ids, embeddings=line.features),),
             family.text_plan(32),
             Sampling(temperature=0),
         )

@@ -31,12 +31,12 @@ from tests.unitok.tiny_chameleon import (
     real_words,
     save_unitoken,
 )
-from unitok.checkpoint import renaming
-from unitok.families import Wish, open_folder
+from unitok.checkpoints.weights import renaming
+from unitok.families import ImageOptions, open_folder
 from unitok.families.chameleon import config_from_json
 from unitok.families.unitoken import RENAMES, SIGLIP, UniToken, read_vision
-from unitok.prompt import Line, Message
-from unitok.vision import VisionEncoder
+from unitok.nn.vision import VisionEncoder
+from unitok.prompt import Message
 from unitok_engine import Branch, Engine, EngineConfig, IdRange, Plan, Request, Sampling
 
 BOS, EOI, BOI, SEPARATOR, EOT, NEW_LINE, ANSWER = 1, 8196, 8197, 8198, 8710, 8803, 16853
@@ -106,9 +106,8 @@ def noise(width: int, height: int, seed: int = 0) -> Image.Image:
     return Image.fromarray(generator.integers(0, 256, (height, width, 3), dtype=np.uint8))
 
 
-def run(family: UniToken, lines: tuple[tuple[Line, float], ...], plan: Plan) -> list[int]:
+def run(family: UniToken, branches: tuple[Branch, ...], plan: Plan) -> list[int]:
     engine = Engine(family.model, EngineConfig(memory=2**24, max_context=family.max_context))
-    branches = tuple(Branch(line.ids, weight, line.features) for line, weight in lines)
     engine.add(Request(branches, plan, Sampling(temperature=0.0)))
     while not (outputs := engine.step()) or not outputs[-1].finished:
         pass
@@ -217,10 +216,12 @@ def answer_plainly(pair: Pair, picture: Image.Image, question: str, count: int) 
 
 def test_greedy_answers_to_a_picture_are_those_of_a_plain_loop(pair: Pair):
     picture = noise(40, 26)
-    line = pair.family.answer([Message("user", "What?", (pair.family.read(picture),))], None)
+    line = pair.family.chat_prompt(
+        [Message("user", "What?", (pair.family.encode_image(picture),))], None
+    )
     expected = answer_plainly(pair, picture, "What?", 12)
     assert EOT not in expected and 2 not in expected and len(set(expected)) > 4
-    assert run(pair.family, ((line, 1.0),), pair.family.text_plan(12)) == expected
+    assert run(pair.family, (line,), pair.family.text_plan(12)) == expected
     other = answer_plainly(pair, noise(40, 26, seed=1), "What?", 12)
     assert other != expected, "the picture matters"
 
@@ -255,6 +256,6 @@ def draw_plainly(pair: Pair, prompt: str, scale: float) -> list[int]:
 def test_greedy_drawing_is_that_of_a_plain_loop(pair: Pair):
     expected = draw_plainly(pair, "a cat", 3.0)
     assert len(set(expected)) > 6 and len(expected) == 21
-    drawing = pair.family.draw([Message("user", "a cat")], Wish(3.0))
-    assert run(pair.family, drawing.lines, drawing.plan) == expected
+    drawing = pair.family.generation_spec([Message("user", "a cat")], ImageOptions(3.0))
+    assert run(pair.family, drawing.branches, drawing.plan) == expected
     assert draw_plainly(pair, "a cat", 1.0) != expected, "guidance matters"

@@ -10,9 +10,9 @@ import sys
 
 import torch
 
+from unitok_engine.attention.kv_cache import Backend, KVCache
 from unitok_engine.batch import Batch
 from unitok_engine.config import KVShape
-from unitok_engine.kv_cache import Backend, KVCache
 
 CPU = torch.device("cpu")
 PAGE, HEADS, HEAD_DIM = 64, 4, 32

@@ -19,8 +19,8 @@ from tests.unitok.tiny import PATCHES, same, save_tiny
 from unitok import Caption, Draw, api
 from unitok.api import Model
 from unitok.families.janus import Janus
+from unitok.image_decoder import ImageDecoder
 from unitok.jobs import DrawJob, split_words
-from unitok.painting import Painter
 from unitok.prompt import Message
 from unitok_engine import EngineConfig, Plan, Request
 
@@ -51,8 +51,8 @@ def assert_idle(model: Model) -> None:
     stats = model.stats()
     assert (stats.running, stats.waiting) == (0, 0)
     assert stats.free_blocks == model.driver.engine.config.num_blocks
-    assert not model.driver.engine.has_work and not model.driver.painter._waiting
-    assert not model.driver._flights and not model.driver._painting
+    assert not model.driver.engine.has_work and not model.driver.image_decoder._waiting
+    assert not model.driver._flights and not model.driver._decoding_images
 
 
 def picture(seed: int = 0) -> Image.Image:
@@ -85,8 +85,10 @@ def test_a_caption_tells_how_it_came_about(model: Model):
     assert result.text and "\n" not in result.text.strip("\n")
     assert (result.finish_reason, result.completion_tokens, result.error) == ("length", 6, None)
     question = model.family.defaults.question
-    line = model.family.answer([Message("user", question, (model.family.read(picture()),))], None)
-    assert result.prompt_tokens == len(line.ids)
+    line = model.family.chat_prompt(
+        [Message("user", question, (model.family.encode_image(picture()),))], None
+    )
+    assert result.prompt_tokens == len(line.token_ids)
     assert result.seconds > 0
     assert result.request is not None and result.request.max_tokens == 6
 
@@ -275,7 +277,7 @@ def test_guidance_and_negative_prompts_change_the_drawing(
     options = [{}, {"guidance": 1.0}, {"guidance": 6.0}, {"negative_prompt": "a cat"}]
     images = [model.draw("a dog", seed=0, **o).image for o in options]
     assert not any(same(a, b) for i, a in enumerate(images) for b in images[:i])
-    words = model.family.tokenizer.decode(seen[-1].branches[1].ids)
+    words = model.family.tokenizer.decode(seen[-1].branches[1].token_ids)
     assert "a cat" in words and "a dog" not in words
 
 
@@ -315,19 +317,19 @@ def either(request: pytest.FixtureRequest, shared: Model) -> Iterator[Model]:
 def beside(shared: Model, background: bool) -> Model:
     """Another model with the same weights."""
     config = EngineConfig(memory=2**24, max_context=shared.family.max_context)
-    return Model(shared.family, config, Painter(shared.device, background=background))
+    return Model(shared.family, config, ImageDecoder(shared.device, background=background))
 
 
 def spy_on_paint(model: Model, monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How many pictures each call painted."""
     calls: list[int] = []
-    paint = janus_of(model).paint
+    paint = janus_of(model).decode_images
 
     def noting(ids):
         calls.append(len(ids))
         return paint(ids)
 
-    monkeypatch.setattr(model.family, "paint", noting)
+    monkeypatch.setattr(model.family, "decode_images", noting)
     return calls
 
 
@@ -354,7 +356,7 @@ def test_a_picture_that_cannot_be_painted_fails_alone(
     either: Model, monkeypatch: pytest.MonkeyPatch
 ):
     marked: list[tuple[int, ...]] = []
-    feed, paint = DrawJob.feed, janus_of(either).paint
+    feed, paint = DrawJob.feed, janus_of(either).decode_images
 
     def noting(job, output):
         if output.finished and job.asked.prompt == "a cat":
@@ -367,7 +369,7 @@ def test_a_picture_that_cannot_be_painted_fails_alone(
         return paint(ids)
 
     monkeypatch.setattr(DrawJob, "feed", noting)
-    monkeypatch.setattr(either.family, "paint", fragile)
+    monkeypatch.setattr(either.family, "decode_images", fragile)
     with pytest.raises(RuntimeError, match=r"^no paint left$"):
         either.draw(["a dog", "a cat"])
     asked = [Draw("a dog", seed=1), Draw("a cat", seed=1), Draw("a dog", n=2)]
@@ -383,7 +385,7 @@ def test_a_caller_that_leaves_leaves_nothing_to_paint(
     either: Model, monkeypatch: pytest.MonkeyPatch
 ):
     calls = spy_on_paint(either, monkeypatch)
-    painter = either.driver.painter
+    painter = either.driver.image_decoder
     monkeypatch.setattr(painter, "work", lambda: None)  # the pictures wait for ever
     results = either.run([Draw("a dog"), Draw("a cat"), Caption(picture(), max_tokens=30)])
     assert next(results).index == 2
@@ -402,7 +404,7 @@ def test_ctrl_c_while_it_is_painted_leaves_nothing_behind(
     background: bool, shared: Model, monkeypatch: pytest.MonkeyPatch
 ):
     go_on = threading.Event()
-    paint = janus_of(shared).paint
+    paint = janus_of(shared).decode_images
 
     def slow(ids):
         press_ctrl_c()
@@ -411,7 +413,7 @@ def test_ctrl_c_while_it_is_painted_leaves_nothing_behind(
 
     with beside(shared, background) as model:
         with monkeypatch.context() as patch:
-            patch.setattr(model.family, "paint", slow)
+            patch.setattr(model.family, "decode_images", slow)
             with pytest.raises(KeyboardInterrupt):
                 model.draw(["a dog", "a cat"])
             go_on.set()
@@ -809,13 +811,13 @@ def test_a_chat_remembers_words_and_pictures(model: Model, monkeypatch: pytest.M
     first = chat.send("what is this?", images=[picture(0)], max_tokens=4)
     chat.send("is there a dog?", max_tokens=4)
     chat.send("and a cat?", images=[picture(1), picture(2)], max_tokens=4)
-    ids = [request.branches[0].ids for request in seen]
+    ids = [request.branches[0].token_ids for request in seen]
     assert ids[1][: len(ids[0])] == ids[0] and ids[2][: len(ids[1])] == ids[1]
     said = model.family.tokenizer.decode(ids[2])
     assert "what is this?" in said and "and a cat?" in said
     assert model.family.tokenizer.decode(ids[1][len(ids[0]) :]).strip().startswith(first.text[:3])
-    assert [len(request.branches[0].features) for request in seen] == [1, 1, 3]
-    digests = [[f.digest for f in request.branches[0].features] for request in seen]
+    assert [len(request.branches[0].embeddings) for request in seen] == [1, 1, 3]
+    digests = [[f.digest for f in request.branches[0].embeddings] for request in seen]
     assert digests[2][:1] == digests[0] and len(set(digests[2])) == 3
     assert [len(m.pictures) for m in chat.messages] == [1, 0, 0, 0, 2, 0]
 
@@ -872,9 +874,9 @@ def test_a_drawing_in_a_chat_sees_the_talk_before_it(model: Model, monkeypatch: 
     chat.draw("a dog", seed=0, n=2)
     chat.draw("a cat", seed=0)
     asked, against = seen[1].branches
-    assert len(asked.features) == 1 and against.features == ()
-    assert len(asked.ids) > len(against.ids)
-    assert len(seen[2].branches[0].features) == 3
+    assert len(asked.embeddings) == 1 and against.embeddings == ()
+    assert len(asked.token_ids) > len(against.token_ids)
+    assert len(seen[2].branches[0].embeddings) == 3
 
 
 def test_what_raises_is_no_part_of_the_history(model: Model):
@@ -905,4 +907,4 @@ def test_a_system_prompt_holds_for_the_whole_chat(model: Model, monkeypatch: pyt
     chat.send("what is this?", max_tokens=2)
     chat.send("is there a cat?", max_tokens=2)
     for request in seen:
-        assert model.family.tokenizer.decode(request.branches[0].ids).startswith("a dog\n\n")
+        assert model.family.tokenizer.decode(request.branches[0].token_ids).startswith("a dog\n\n")

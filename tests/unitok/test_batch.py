@@ -369,7 +369,7 @@ def test_a_wrong_line_is_told_by_number_and_the_others_go_on(line, told, batch, 
     [
         ("features", lambda x: (x * 0)[:, :1], "features must be"),
         ("features", lambda x: x * torch.nan, "the model gave logits that are not finite"),
-        ("paint", lambda x: x[:0], "0 pictures were painted, not"),
+        ("paint", lambda x: x[:0], "0 pictures were decoded, not"),
     ],
 )
 def test_what_fails_underway_fails_its_lines_alone(
@@ -406,7 +406,7 @@ def test_a_batch_that_is_left_gives_its_blocks_back(untrained_folder, source, tm
     outcomes.close()  # type: ignore[attr-defined]
     assert model.driver.wait_until_idle(60)
     assert model.stats().free_blocks == model.driver.engine.config.num_blocks
-    assert not model.driver.engine.has_work and not model.driver.painter._waiting
+    assert not model.driver.engine.has_work and not model.driver.image_decoder._waiting
 
 
 def test_a_line_that_failed_is_tried_again(batch, source, tmp_path):

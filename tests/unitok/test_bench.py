@@ -2,9 +2,9 @@
 
 import torch
 
-from unitok.config import DecoderConfig
 from unitok.evaluation import bench
 from unitok.evaluation.bench_report import Result, Throughput, table, throughput_table
+from unitok.nn.config import DecoderConfig
 
 TINY = DecoderConfig(
     vocab_size=50,

@@ -36,8 +36,7 @@ from tests.unitok.tiny_chameleon import (
     words,
     write,
 )
-from unitok.config import DecoderConfig, ModelConfig
-from unitok.families import Wish, chameleon, open_folder
+from unitok.families import ImageOptions, chameleon, open_folder
 from unitok.families.chameleon import (
     Chameleon,
     ImageIds,
@@ -54,13 +53,14 @@ from unitok.families.chameleon_original import (
     open_original,
     read_params,
 )
-from unitok.layers import HeadNorm, RotaryTable, rotate
-from unitok.prompt import Message, ReadPicture
+from unitok.nn.config import DecoderConfig, ModelConfig
+from unitok.nn.layers import HeadNorm, RotaryTable, rotate
+from unitok.prompt import EncodedImage, Message
 from unitok_engine import Allow, Stop
 from unitok_tokenizers.autoencoder import AutoencoderConfig
 
 PICTURE = (BOI, *range(12, 12 + PATCHES), EOI)
-READ = ReadPicture((PICTURE,))
+READ = EncodedImage((PICTURE,))
 
 
 @pytest.fixture(scope="module")
@@ -128,89 +128,98 @@ def test_ids_follow_the_names_of_a_shuffled_vocabulary(family: Chameleon, folder
     ids = shuffled.image_ids(picture).flatten().tolist()
     assert [order[id - IMAGE_START] for id in ids] == codes
     assert len(set(codes)) > 4
-    assert torch.equal(shuffled.paint([ids]), family.paint([[c + IMAGE_START for c in codes]]))
+    assert torch.equal(
+        shuffled.decode_images([ids]), family.decode_images([[c + IMAGE_START for c in codes]])
+    )
 
 
 # --- lines ---------------------------------------------------------------------------------------
 
 
 def test_a_picture_is_its_ids_between_their_marks(family: Chameleon):
-    (ids,) = family.read(noise(20, 30)).segments
+    (ids,) = family.encode_image(noise(20, 30)).segments
     assert isinstance(ids, tuple)
     assert (ids[0], ids[-1], len(ids)) == (BOI, EOI, PATCHES + 2)
     assert all(IMAGE_START <= id < IMAGE_START + CODES for id in ids[1:-1])
 
 
 def test_a_question_is_laid_out_as_meta_and_transformers_do(family: Chameleon):
-    line = family.answer([Message("user", "What?", (READ,))], None)
-    assert line.ids == (BOS, *PICTURE, *words("What?"), EOT)
+    line = family.chat_prompt([Message("user", "What?", (READ,))], None)
+    assert line.token_ids == (BOS, *PICTURE, *words("What?"), EOT)
 
 
 def test_each_turn_ends_in_end_of_turn(family: Chameleon):
     talk = [Message("user", "Hi"), Message("assistant", "Ho", (READ,)), Message("user", "?")]
     expected = [BOS, *words("Hi"), EOT, *PICTURE, *words("Ho"), EOT, *words("?"), EOT]
-    assert list(family.answer(talk, "").ids) == expected
+    assert list(family.chat_prompt(talk, "").token_ids) == expected
 
 
 def test_what_looks_like_a_special_token_in_a_text_is_only_letters(family: Chameleon):
-    ids = family.answer([Message("user", "<racm3:break></s>")], None).ids[1:-1]
+    ids = family.chat_prompt([Message("user", "<racm3:break></s>")], None).token_ids[1:-1]
     assert not {BOI, EOS, EOT} & set(ids)
 
 
 def test_a_text_that_spells_an_image_token_is_refused(family: Chameleon):
     with pytest.raises(ValueError, match="IMGIMGBAZ, the name of an image token"):
-        family.answer([Message("user", "see IMGIMGBAZ")], None)
+        family.chat_prompt([Message("user", "see IMGIMGBAZ")], None)
 
 
 def test_there_is_no_system_prompt(family: Chameleon):
     with pytest.raises(ValueError, match="no system prompt"):
-        family.answer([Message("user", "Hi")], "Be brief.")
+        family.chat_prompt([Message("user", "Hi")], "Be brief.")
 
 
 # --- guidance and plans --------------------------------------------------------------------------
 
 
 def test_without_pictures_guidance_has_two_lines(family: Chameleon):
-    (full, weight), (against, other) = family.draw([Message("user", "a cat")], Wish(3.0)).lines
-    assert full.ids == (BOS, *words("a cat"), EOT, BOI) and weight == 3.0
-    assert against.ids == (BOS, BOI) and other == -2.0
+    full, against = family.generation_spec([Message("user", "a cat")], ImageOptions(3.0)).branches
+    assert full.token_ids == (BOS, *words("a cat"), EOT, BOI) and full.weight == 3.0
+    assert against.token_ids == (BOS, BOI) and against.weight == -2.0
 
 
 def test_with_pictures_guidance_has_three_lines(family: Chameleon):
-    lines = family.draw([Message("user", "like it", (READ,))], Wish(3.0)).lines
-    assert [line.ids for line, _ in lines] == [
+    branches = family.generation_spec(
+        [Message("user", "like it", (READ,))], ImageOptions(3.0)
+    ).branches
+    assert [branch.token_ids for branch in branches] == [
         (BOS, *PICTURE, *words("like it"), EOT, BOI),
         (BOS, *PICTURE, BOI),
         (BOS, BOI),
     ]
-    assert [weight for _, weight in lines] == pytest.approx([3.0, -1.8, -0.2])
+    assert [branch.weight for branch in branches] == pytest.approx([3.0, -1.8, -0.2])
 
 
 def test_guidance_of_one_is_none(family: Chameleon):
-    ((line, weight),) = family.draw([Message("user", "it", (READ,))], Wish(1.0)).lines
-    assert weight == 1.0 and len(line.ids) == 2 + len(PICTURE) + 2 + 1
+    (branch,) = family.generation_spec([Message("user", "it", (READ,))], ImageOptions(1.0)).branches
+    assert branch.weight == 1.0 and len(branch.token_ids) == 2 + len(PICTURE) + 2 + 1
 
 
 def test_negative_words_take_the_place_of_nothing(family: Chameleon):
-    lines = family.draw([Message("user", "it", (READ,))], Wish(3.0, "mud")).lines
-    assert lines[-1][0].ids == (BOS, *words("mud"), EOT, BOI)
-    lines = family.draw([Message("user", "it")], Wish(3.0, "mud")).lines
-    assert [line.ids[1:-2] for line, _ in lines] == [tuple(words("it")), tuple(words("mud"))]
+    branches = family.generation_spec(
+        [Message("user", "it", (READ,))], ImageOptions(3.0, "mud")
+    ).branches
+    assert branches[-1].token_ids == (BOS, *words("mud"), EOT, BOI)
+    branches = family.generation_spec([Message("user", "it")], ImageOptions(3.0, "mud")).branches
+    assert [branch.token_ids[1:-2] for branch in branches] == [
+        tuple(words("it")),
+        tuple(words("mud")),
+    ]
 
 
 def test_a_drawing_is_exactly_one_picture_of_image_ids(family: Chameleon):
-    drawing = family.draw([Message("user", "a cat")], Wish(3.0))
+    drawing = family.generation_spec([Message("user", "a cat")], ImageOptions(3.0))
     assert (drawing.plan.max_length, drawing.plan.exact) == (PATCHES, True)
     step = drawing.plan.next([])
     assert isinstance(step, Allow)
     assert (step.id_range.start, step.id_range.size) == (IMAGE_START, CODES)
-    pictures = drawing.paint([[IMAGE_START] * PATCHES, [IMAGE_START + 1] * PATCHES])
+    pictures = drawing.decode([[IMAGE_START] * PATCHES, [IMAGE_START + 1] * PATCHES])
     assert pictures.shape == (2, 3, 16, 16)
 
 
 def test_only_its_own_size_is_painted(family: Chameleon):
     with pytest.raises(ValueError, match="16 x 16 pixels only"):
-        family.draw([Message("user", "a cat")], Wish(3.0, size=(32, 32)))
+        family.generation_spec([Message("user", "a cat")], ImageOptions(3.0, size=(32, 32)))
 
 
 def test_text_has_no_image_ids_and_begins_no_picture(family: Chameleon):
@@ -265,15 +274,15 @@ def test_white_is_one_and_black_is_minus_one(family: Chameleon, monkeypatch: pyt
 def test_the_image_tokenizer_keeps_its_precision(whole: Path, family: Chameleon):
     rough = open_folder(whole, "cpu", torch.bfloat16)
     assert rough.model.text_head.weight.dtype == torch.bfloat16
-    assert rough.read(noise(64, 64)) == family.read(noise(64, 64))
+    assert rough.encode_image(noise(64, 64)) == family.encode_image(noise(64, 64))
 
 
 def test_the_folder_of_transformers_reads_but_does_not_paint(folder: Path):
     shutil.rmtree(folder / "tokenizer")
     family = opened(folder)
-    assert len(family.read(noise(16, 16)).segments) == 1
+    assert len(family.encode_image(noise(16, 16)).segments) == 1
     with pytest.raises(ValueError, match=r"no VQ decoder.*put Meta's vqgan\.ckpt"):
-        family.draw([Message("user", "a cat")], Wish(3.0))
+        family.generation_spec([Message("user", "a cat")], ImageOptions(3.0))
 
 
 def test_a_conversion_that_kept_the_decoder_paints(family: Chameleon, folder: Path):
@@ -283,7 +292,7 @@ def test_a_conversion_that_kept_the_decoder_paints(family: Chameleon, folder: Pa
     save_file(tensors, folder / "model.safetensors")
     shutil.rmtree(folder / "tokenizer")
     ids = [[IMAGE_START + i for i in range(PATCHES)]]
-    assert torch.equal(opened(folder).paint(ids), family.paint(ids))
+    assert torch.equal(opened(folder).decode_images(ids), family.decode_images(ids))
 
 
 def test_older_folders_hold_one_norm_for_all_heads(family: Chameleon, folder: Path):
@@ -552,7 +561,7 @@ def test_params_of_the_wrong_kind_are_named(changes: dict, message: str):
 
 
 def test_one_model_of_a_download_is_found_and_of_two_one_is_wanted(tmp_path: Path):
-    assert chameleon.recognises({}, frozenset({"models", "tokenizer", "README.md"}))
+    assert chameleon.matches({}, frozenset({"models", "tokenizer", "README.md"}))
     with pytest.raises(FileNotFoundError, match=r"no params\.json"):
         find_model(tmp_path)
     write(tmp_path / "models" / "7b" / "params.json", {})
@@ -566,7 +575,7 @@ def test_one_model_of_a_download_is_found_and_of_two_one_is_wanted(tmp_path: Pat
 def test_a_missing_file_of_tokenizers_says_where_it_belongs(tmp_path: Path):
     write(tmp_path / "params.json", {})
     torch.save({}, tmp_path / "consolidated.00.pth")
-    assert chameleon.recognises({}, frozenset({"params.json", "consolidated.00.pth"}))
+    assert chameleon.matches({}, frozenset({"params.json", "consolidated.00.pth"}))
     write(tmp_path / "tokenizer" / "text_tokenizer.json", tokenizer_json(vocabulary()))
     with pytest.raises(FileNotFoundError, match=r"no vqgan\.yaml; put Meta's file"):
         opened(tmp_path)

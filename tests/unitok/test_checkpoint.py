@@ -1,4 +1,4 @@
-"""Weights found, checked, streamed into place and written back; folders and their JSON files."""
+"""Weights found, checked, streamed into place and written back; folders and their JSON folders."""
 
 import json
 import pickle
@@ -10,8 +10,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from unitok import files
-from unitok.checkpoint import (
+from unitok.checkpoints import folders
+from unitok.checkpoints.folders import find_folder, read_json
+from unitok.checkpoints.weights import (
     Stored,
     TorchFile,
     fill,
@@ -21,7 +22,6 @@ from unitok.checkpoint import (
     stored_tensors,
     write_tensors,
 )
-from unitok.files import find_folder, read_json
 
 
 class Tiny(nn.Module):
@@ -322,8 +322,8 @@ def lost(*args: object, **options: object) -> None:
 
 
 def test_a_hub_id_that_cannot_be_had_is_one_line(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(files, "model_info", lost)
-    monkeypatch.setattr(files, "snapshot_download", lost)
+    monkeypatch.setattr(folders, "model_info", lost)
+    monkeypatch.setattr(folders, "snapshot_download", lost)
     with pytest.raises(FileNotFoundError) as caught:
         find_folder("deepseek-community/Janus-Pro-1B")
     assert str(caught.value) == (
@@ -333,8 +333,8 @@ def test_a_hub_id_that_cannot_be_had_is_one_line(monkeypatch: pytest.MonkeyPatch
 
 
 def test_a_download_that_breaks_off_is_told(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(files, "model_info", lambda *_, **__: SimpleNamespace(siblings=[]))
-    monkeypatch.setattr(files, "snapshot_download", lost)
+    monkeypatch.setattr(folders, "model_info", lambda *_, **__: SimpleNamespace(siblings=[]))
+    monkeypatch.setattr(folders, "snapshot_download", lost)
     with pytest.raises(OSError, match="a/b: the download broke off: cannot reach the hub"):
         find_folder("a/b")
 
@@ -346,8 +346,8 @@ def test_an_earlier_download_serves_when_the_hub_is_out_of_reach(
         assert local_files_only
         return str(tmp_path)
 
-    monkeypatch.setattr(files, "model_info", lost)
-    monkeypatch.setattr(files, "snapshot_download", cached)
+    monkeypatch.setattr(folders, "model_info", lost)
+    monkeypatch.setattr(folders, "snapshot_download", cached)
     assert find_folder("a/b") == tmp_path
 
 
@@ -369,10 +369,10 @@ def test_one_kind_of_weights_is_downloaded(
         return str(tmp_path)
 
     siblings = [SimpleNamespace(rfilename=name) for name in names]
-    monkeypatch.setattr(files, "model_info", lambda *_, **__: SimpleNamespace(siblings=siblings))
-    monkeypatch.setattr(files, "snapshot_download", download)
+    monkeypatch.setattr(folders, "model_info", lambda *_, **__: SimpleNamespace(siblings=siblings))
+    monkeypatch.setattr(folders, "snapshot_download", download)
     assert find_folder("a/b") == tmp_path
-    assert [p for p in asked if p in files.WEIGHTS] == [kind] and "*.json" in asked
+    assert [p for p in asked if p in folders.WEIGHTS] == [kind] and "*.json" in asked
 
 
 def test_json_that_is_no_object_is_refused(tmp_path: Path):

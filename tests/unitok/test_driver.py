@@ -62,8 +62,8 @@ def assert_idle(driver: Driver) -> None:
     stats = driver.engine.stats
     assert (stats.running, stats.waiting) == (0, 0)
     assert stats.free_blocks == stats.num_blocks
-    assert not driver.engine.has_work and not driver._flights and not driver._painting
-    assert not driver.painter._waiting
+    assert not driver.engine.has_work and not driver._flights and not driver._decoding_images
+    assert not driver.image_decoder._waiting
 
 
 def stepped(*requests: Request) -> list[Output]:

@@ -7,6 +7,7 @@ import re
 import shutil
 import unicodedata
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -17,12 +18,12 @@ from safetensors.torch import load_file, save_file
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 
 import unitok
-from unitok.checkpoint import parameters, stored_tensors, write_json, write_tensors
-from unitok.config import DecoderConfig, ModelConfig
-from unitok.families import Wish, emu3, open_folder
+from unitok.checkpoints.weights import parameters, stored_tensors, write_json, write_tensors
+from unitok.families import ImageOptions, emu3, open_folder
 from unitok.families.emu3 import NEGATIVE, VISUAL, Emu3, Emu3Plan, Preprocessor, Template
-from unitok.model import UnifiedModel
-from unitok.prompt import Message, ReadPicture
+from unitok.nn.config import DecoderConfig, ModelConfig
+from unitok.nn.model import UnifiedModel
+from unitok.prompt import EncodedImage, Message
 from unitok_engine import Allow, Force, IdRange, Plan, Stop
 from unitok_tokenizers.emu3 import Emu3TokenizerConfig
 
@@ -189,7 +190,7 @@ def test_the_image_tokenizer_keeps_its_precision(whole: Path, family: Emu3):
     rough = open_folder(whole, "cpu", torch.bfloat16)
     assert rough.model.text_head.weight.dtype == torch.bfloat16
     picture = Image.effect_noise((48, 32), 90).convert("RGB")
-    assert rough.read(picture) == family.read(picture)
+    assert rough.encode_image(picture) == family.encode_image(picture)
 
 
 @pytest.fixture(scope="module")
@@ -282,7 +283,7 @@ def test_unless_asked_a_drawing_has_the_area_of_the_config_or_of_the_release(fam
 )
 def test_a_size_between_two_codes_is_refused_with_the_nearest_one(family: Emu3, size, nearest):
     with pytest.raises(ValueError, match=f"multiples of 8 .* {nearest} is the nearest"):
-        family.draw([Message("user", "a cat")], Wish(3.0, size=size))
+        family.generation_spec([Message("user", "a cat")], ImageOptions(3.0, size=size))
 
 
 # --- prompts -------------------------------------------------------------------------------------
@@ -294,31 +295,36 @@ def told(family: Emu3, text: str) -> tuple[int, ...]:
 
 def test_a_drawing_is_steered_away_from_the_negative_prompt(family: Emu3):
     ask = [Message("user", "two cats"), Message("user", "a red cat")]
-    drawing = family.draw(ask, Wish(3.0, size=(40, 24)))
+    drawing = family.generation_spec(ask, ImageOptions(3.0, size=(40, 24)))
     end = "<|image start|>3*5<|image token|>"
-    (line, weight), (against, other) = drawing.lines
-    assert line.ids == told(family, f"<|extra_203|>a red cat{end}")
-    assert against.ids == told(family, f"<|extra_203|>{NEGATIVE}{end}")
-    assert (weight, other) == (3.0, -2.0)
-    assert family.draw(ask, Wish(1.0, size=(40, 24))).lines == ((line, 1.0),)
-    other_lines = family.draw(ask, Wish(3.0, "a dog", (40, 24))).lines
-    assert other_lines[1][0].ids == told(family, f"<|extra_203|>a dog{end}")
+    prompt, against = drawing.branches
+    assert prompt.token_ids == told(family, f"<|extra_203|>a red cat{end}")
+    assert against.token_ids == told(family, f"<|extra_203|>{NEGATIVE}{end}")
+    assert (prompt.weight, against.weight) == (3.0, -2.0)
+    plain = family.generation_spec(ask, ImageOptions(1.0, size=(40, 24)))
+    assert plain.branches == (replace(prompt, weight=1.0),)
+    others = family.generation_spec(ask, ImageOptions(3.0, "a dog", (40, 24))).branches
+    assert others[1].token_ids == told(family, f"<|extra_203|>a dog{end}")
 
 
 def test_drawings_of_one_size_are_painted_alike(family: Emu3):
     ask, sizes = [Message("user", "it")], [(40, 24), (40, 24), (24, 40)]
-    one, same, other = (family.draw(ask, Wish(1.0, size=size)).paint for size in sizes)
+    one, same, other = (
+        family.generation_spec(ask, ImageOptions(1.0, size=size)).decode for size in sizes
+    )
     assert one == same != other
 
 
 def test_an_answer_follows_the_format_of_its_folder(family: Emu3):
     stop = {"transformers": "", "original": "."}[family.name]
-    picture = ReadPicture(((7, 8),))
+    picture = EncodedImage(((7, 8),))
     talk = [Message("user", "a cat", (picture,)), Message("assistant", "yes"), Message("user", "b")]
     before = told(family, "<|extra_203|>You are a helpful assistant. USER: ")
     after = told(family, f"a cat{stop} ASSISTANT: yes USER: b{stop} ASSISTANT:")
-    assert family.answer(talk, None).ids == (*before, 7, 8, *after)
-    assert family.answer(talk[2:], "").ids == told(family, f"<|extra_203|>USER: b{stop} ASSISTANT:")
+    assert family.chat_prompt(talk, None).token_ids == (*before, 7, 8, *after)
+    assert family.chat_prompt(talk[2:], "").token_ids == told(
+        family, f"<|extra_203|>USER: b{stop} ASSISTANT:"
+    )
     question = family.defaults.question + stop
     assert question == "Please describe the image."
 
@@ -334,7 +340,7 @@ def test_a_picture_is_rows_of_ids_each_with_its_end(family: Emu3):
 
 def test_a_read_picture_holds_the_codes_of_its_pixels(family: Emu3):
     image = Image.effect_mandelbrot((48, 20), (-2, -1, 1, 1), 50).convert("RGB")
-    (ids,) = family.read(image).segments
+    (ids,) = family.encode_image(image).segments
     assert isinstance(ids, tuple)
     pixels = family.preprocess(image)
     codes = family.model.image_tokenizer.encode(pixels[None])[0]
@@ -346,7 +352,7 @@ def test_a_read_picture_holds_the_codes_of_its_pixels(family: Emu3):
 
 def image_ids(family: Emu3) -> IdRange:
     image = family.model.vocabulary.image_range
-    return IdRange(image.start, image.stop)
+    return image
 
 
 def test_plans_keep_text_and_pictures_apart(family: Emu3):
@@ -354,7 +360,7 @@ def test_plans_keep_text_and_pictures_apart(family: Emu3):
     asked = text.next([])
     assert isinstance(asked, Allow) and asked.id_range == IdRange(0, image_ids(family).start)
     assert text.next([9, family.tokenizer.id("<|extra_204|>")]) == Stop("stop", drop=1)
-    drawing = family.draw([Message("user", "a")], Wish(3.0))
+    drawing = family.generation_spec([Message("user", "a")], ImageOptions(3.0))
     assert isinstance(drawing.plan, Emu3Plan) and drawing.plan.image == image_ids(family)
     named = (drawing.plan.row_end, *drawing.plan.closing)
     names = ("<|extra_200|>", "<|extra_201|>", "<|image end|>", "<|extra_204|>")

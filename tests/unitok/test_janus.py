@@ -4,6 +4,7 @@ import io
 import json
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,9 @@ from safetensors.torch import load_file, save_file
 
 import unitok
 from tests.unitok.tiny import ASSETS, PATCHES, TINY, save_tiny, tiny_model, tiny_template
-from unitok.config import DEFAULT, JANUS_PRO_1B, JanusConfig
-from unitok.families import Wish, janus, janus_original, open_folder
+from unitok.families import ImageOptions, janus, janus_original, open_folder
 from unitok.families.janus import Preprocessor, Template, config_from_json, config_to_json
+from unitok.nn.config import DEFAULT, JANUS_PRO_1B, JanusConfig
 from unitok.prompt import Message
 from unitok_tokenizers.text import TextTokenizer
 
@@ -572,9 +573,9 @@ def test_a_role_that_is_no_token_is_text():
     tokenizer = TextTokenizer.load(ASSETS)
     plain = Template(tokenizer, PATCHES, user="cat", assistant="dog")
     line = plain.answer([Message("user", "two")])
-    assert list(line.ids[1:]) == tokenizer.encode_plain("cat: two\n\ndog:")
+    assert list(line.token_ids[1:]) == tokenizer.encode_plain("cat: two\n\ndog:")
     marked = Template(tokenizer, PATCHES).answer([Message("user", "two")])
-    assert marked.ids[1] == tokenizer.id("<|User|>")
+    assert marked.token_ids[1] == tokenizer.id("<|User|>")
 
 
 # --- odd pictures --------------------------------------------------------------------------------
@@ -613,8 +614,8 @@ def odd_pictures() -> dict[str, tuple[bytes, Image.Image]]:
 def test_an_odd_picture_is_read_as_what_it_shows(whole: Path, name: str):
     model: Any = unitok.load(whole, device="cpu")
     file, shown = odd_pictures()[name]
-    expected = model.family.read(shown).segments[1]
-    read = model.prepare.read(file).segments[1]
+    expected = model.family.encode_image(shown).segments[1]
+    read = model.prepare.encode(file).segments[1]
     assert read.digest == expected.digest and read.length == PATCHES
     assert torch.equal(read.compute(), expected.compute())
     assert model.caption(file, max_tokens=2).completion_tokens == 2
@@ -675,22 +676,30 @@ def test_a_picture_of_the_right_size_is_only_normalised():
 
 def test_guided_lines_weigh_one_in_all(whole: Path):
     family, ask = opened(whole), [Message("user", "a dog"), Message("user", "two cats")]
-    (line, weight), (against, other) = family.draw(ask, Wish(3.0)).lines
-    assert (weight, other) == (3.0, -2.0)
-    assert line == family.template.draw(ask)
+    prompt, against = family.generation_spec(ask, ImageOptions(3.0)).branches
+    assert (prompt.weight, against.weight) == (3.0, -2.0)
+    assert replace(prompt, weight=1.0) == family.template.draw(ask)
     alone = family.template.draw(ask[-1:])
-    assert against == family.template.unconditional(alone), "the last request, without the talk"
-    assert family.draw(ask, Wish(1.0, "a cat")).lines == ((line, 1.0),)
-    assert family.draw(ask, Wish(2.0, "a cat")).lines[1][0] == family.template.negative("a cat")
+    assert replace(against, weight=1.0) == family.template.unconditional(alone), (
+        "the last request, without the talk"
+    )
+    assert family.generation_spec(ask, ImageOptions(1.0, "a cat")).branches == (
+        family.template.draw(ask),
+    )
+    negative = family.generation_spec(ask, ImageOptions(2.0, "a cat")).branches[1]
+    assert replace(negative, weight=1.0) == family.template.negative("a cat")
 
 
 def test_plans_follow_the_vocabulary(whole: Path):
     family = opened(whole)
-    text, drawing = family.text_plan(9), family.draw([Message("user", "a dog")], Wish(2.0))
+    text, drawing = (
+        family.text_plan(9),
+        family.generation_spec([Message("user", "a dog")], ImageOptions(2.0)),
+    )
     painted = drawing.plan
     assert (text.max_length, text.exact) == (9, False)
     assert (painted.max_length, painted.exact) == (16, True)
     ids = [[640 + i for i in range(16)]]
-    assert drawing.paint(ids).shape == (1, 3, 64, 64)
+    assert drawing.decode(ids).shape == (1, 3, 64, 64)
     with pytest.raises(ValueError, match="not an image id"):
-        drawing.paint([[0] * 16])
+        drawing.decode([[0] * 16])

@@ -12,8 +12,9 @@ from safetensors.torch import load_file, save_file
 
 import unitok
 from tests.unitok.tiny import ASSETS, PATCHES, save_tiny, tiny_model, tiny_template
-from unitok import files, precision
+from unitok import precision
 from unitok.api import Model
+from unitok.checkpoints import folders
 from unitok.families import Defaults, janus
 from unitok.loading import parse_memory
 from unitok.precision import Choice, choose, computes_bf16, cpu_computes_bf16, parse_dtype
@@ -452,12 +453,12 @@ def test_a_download_is_logged(
         raise OSError("no route")
 
     caplog.set_level(logging.INFO, "unitok")
-    monkeypatch.setattr(files, "snapshot_download", lambda *_, **__: str(folder))
-    monkeypatch.setattr(files, "model_info", lambda *_, **__: Listing())
-    assert files.find_folder("someone/something") == folder
-    monkeypatch.setattr(files, "model_info", unreachable)
-    assert files.find_folder("someone/something") == folder
-    messages = [r.getMessage() for r in caplog.records if r.name == "unitok.files"]
+    monkeypatch.setattr(folders, "snapshot_download", lambda *_, **__: str(folder))
+    monkeypatch.setattr(folders, "model_info", lambda *_, **__: Listing())
+    assert folders.find_folder("someone/something") == folder
+    monkeypatch.setattr(folders, "model_info", unreachable)
+    assert folders.find_folder("someone/something") == folder
+    messages = [r.getMessage() for r in caplog.records if r.name == "unitok.checkpoints.folders"]
     assert messages == [
         "someone/something: fetching from the hub what is not here yet",
         f"someone/something: lies in {folder}",

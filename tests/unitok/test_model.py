@@ -7,15 +7,15 @@ import torch
 from torch import Tensor
 
 from tests.unitok.tiny import PATCHES, TINY, tiny_model
-from unitok.config import DecoderConfig, JanusConfig
 from unitok.driver import Driver
-from unitok.layers import RotaryTable, causal_attention, rotate
-from unitok.model import UnifiedModel
+from unitok.nn.config import DecoderConfig, JanusConfig
+from unitok.nn.layers import RotaryTable, causal_attention, rotate
+from unitok.nn.model import UnifiedModel
 from unitok_engine import (
     Branch,
+    Embeddings,
     Engine,
     EngineConfig,
-    Features,
     FixedPlan,
     FreePlan,
     IdRange,
@@ -47,12 +47,12 @@ class Recorded:
 
 def trained_logits(model: UnifiedModel, branch: Branch, emitted: list[int], r: IdRange) -> Tensor:
     """[len(emitted), r.size]: what the training path says before each emitted id."""
-    ids = torch.tensor([[*branch.ids, *emitted]])
+    ids = torch.tensor([[*branch.token_ids, *emitted]])
     hidden = model.embed(ids)
-    for features in branch.features:
+    for features in branch.embeddings:
         hidden[0, features.start : features.stop] = features.compute()
     positions = torch.arange(ids.shape[1])
-    hidden = model(hidden, positions)[0, len(branch.ids) - 1 : -1]
+    hidden = model(hidden, positions)[0, len(branch.token_ids) - 1 : -1]
     return model.logits(hidden, r)
 
 
@@ -72,9 +72,9 @@ def test_the_paged_engine_gives_the_logits_of_the_training_forward(kv_heads: int
     model = tiny_model(config=dataclasses.replace(TINY, decoder=decoder))
     recorded = Recorded(model)
     prompt = tuple(range(8, 60))
-    features = Features(5, PATCHES, "p", lambda: picture(model, 0))
+    features = Embeddings(5, PATCHES, "p", lambda: picture(model, 0))
     requests = [
-        (Branch(prompt, features=(features,)), FreePlan(TEXT, frozenset([2]), 14), TEXT),
+        (Branch(prompt, embeddings=(features,)), FreePlan(TEXT, frozenset([2]), 14), TEXT),
         (Branch(prompt[:9]), FixedPlan(IMAGE, PATCHES), IMAGE),
         # A line that goes on after text and image ids are mixed in its prompt.
         (Branch((1, 650, 687, 9, 640, 3)), FixedPlan(IMAGE, 5), IMAGE),
@@ -178,10 +178,10 @@ def test_features_replace_the_placeholders_in_the_engine(model: UnifiedModel):
     def logits(seed: int, placeholder: int) -> Tensor:
         recorded = Recorded(model)
         ids = (1, 6, *[placeholder] * PATCHES, 9, 10)
-        features = Features(2, PATCHES, f"p{seed}", lambda: picture(model, seed))
+        features = Embeddings(2, PATCHES, f"p{seed}", lambda: picture(model, seed))
         engine = Engine(recorded, EngineConfig(num_blocks=20, block_size=4, max_context=256))
         plan = FreePlan(TEXT, frozenset([2]), 1)
-        Driver(engine).complete([Request((Branch(ids, features=(features,)),), plan)])
+        Driver(engine).complete([Request((Branch(ids, embeddings=(features,)),), plan)])
         return recorded.given[0]
 
     assert torch.equal(logits(0, 5), logits(0, 77))

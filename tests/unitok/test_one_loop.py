@@ -10,7 +10,7 @@ import torch
 from tests.unitok.tiny import PATCHES, tiny_model, tiny_template
 from unitok import Caption, Draw
 from unitok.api import Model
-from unitok.families.family import Defaults
+from unitok.families.common.family import Defaults
 from unitok.families.janus import Janus, Preprocessor
 from unitok_engine import EngineConfig, Output
 
@@ -115,7 +115,7 @@ def test_captions_and_guided_drawings_share_every_forward(
     forwards = len(witness.steps)
     assert forwards == engine.stats.forwards == decode_steps + prefill_steps
     assert forwards <= longest + prefill_steps
-    prompt_ids = sum(len(branch.ids) for r in requests for branch in r.branches)
+    prompt_ids = sum(len(branch.token_ids) for r in requests for branch in r.branches)
     assert prefill_steps <= -(-prompt_ids // max_batch_tokens) + len(requests)
     if max_batch_tokens == 2048:
         assert prefill_steps == 1 and forwards == longest

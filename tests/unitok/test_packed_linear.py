@@ -6,12 +6,12 @@ from torch import Tensor, nn
 from torch.nn.functional import linear
 
 from tests.unitok.tiny import tiny_model
-from unitok import packed_linear
-from unitok.config import DecoderConfig
 from unitok.driver import Driver
-from unitok.layers import Attention, SwiGLU
-from unitok.model import UnifiedModel
-from unitok.packed_linear import PackedLinear, pack
+from unitok.nn import packed_linear
+from unitok.nn.config import DecoderConfig
+from unitok.nn.layers import Attention, SwiGLU
+from unitok.nn.model import UnifiedModel
+from unitok.nn.packed_linear import PackedLinear, pack
 from unitok_engine import Branch, Engine, EngineConfig, FreePlan, IdRange, Request, Sampling
 
 

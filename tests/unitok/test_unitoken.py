@@ -19,9 +19,9 @@ from tests.unitok.tiny_chameleon import (
     unitoken_json,
     write,
 )
-from unitok.families import Wish, open_folder
+from unitok.families import ImageOptions, open_folder
 from unitok.families.unitoken import SIGLIP, RowsPlan, Tiling, UniToken, read_vision
-from unitok.prompt import LineBuilder, Message, ReadPicture, Vectors
+from unitok.prompt import Embeddings, EncodedImage, Message, PromptBuilder
 from unitok_engine import Allow, Force, IdRange, Stop
 
 BOS, EOI, BOI, SEPARATOR, EOT, NEW_LINE, ANSWER = 1, 8196, 8197, 8198, 8710, 8803, 16853
@@ -57,9 +57,11 @@ def noise(width: int, height: int, seed: int = 0) -> Image.Image:
     return Image.fromarray(generator.integers(0, 256, (height, width, 3), dtype=np.uint8))
 
 
-def segments(read: ReadPicture) -> tuple[tuple[int, ...], Vectors, tuple[int, ...]]:
+def segments(read: EncodedImage) -> tuple[tuple[int, ...], Embeddings, tuple[int, ...]]:
     before, vectors, after = read.segments
-    assert isinstance(before, tuple) and isinstance(vectors, Vectors) and isinstance(after, tuple)
+    assert (
+        isinstance(before, tuple) and isinstance(vectors, Embeddings) and isinstance(after, tuple)
+    )
     return before, vectors, after
 
 
@@ -76,7 +78,7 @@ def test_a_picture_of_512_pixels_is_laid_out_as_published(
     family = opened(folder)
     codes = 4 + torch.arange(1024).view(32, 32)
     monkeypatch.setattr(family, "image_ids", lambda square: codes)
-    before, vectors, after = segments(family.read(noise(700, 600)))
+    before, vectors, after = segments(family.encode_image(noise(700, 600)))
     assert before[:3] == (8197, 8820, 8820) and before[-1] == 8198 and after == (8196,)
     assert len(before) + len(after) == 1060 + 1
     rows = torch.tensor(before[3:-1]).view(32, 33)
@@ -87,33 +89,33 @@ def test_a_picture_of_512_pixels_is_laid_out_as_published(
 
 def test_a_question_stands_behind_its_picture(families: dict[str, UniToken]):
     family = families["Base"]
-    read = family.read(noise(40, 20))
+    read = family.encode_image(noise(40, 20))
     before, _, _ = segments(read)
-    line = family.answer([Message("user", "What?", (read,))], None)
+    line = family.chat_prompt([Message("user", "What?", (read,))], None)
     picture = [*before, *[SEPARATOR] * 16, EOI]
-    assert list(line.ids) == [BOS, *picture, *real_words("What?"), EOT]
-    (features,) = line.features
+    assert list(line.token_ids) == [BOS, *picture, *real_words("What?"), EOT]
+    (features,) = line.embeddings
     assert (features.start, features.length) == (1 + 3 + 4 * 5 + 1, 16)
 
 
 def test_a_wish_ends_where_the_reference_begins_to_draw(families: dict[str, UniToken]):
     ask = [Message("user", "hi"), Message("assistant", "ho"), Message("user", "a {cat}")]
-    (line, weight), (against, other) = families["Base"].draw(ask, Wish(3.0)).lines
+    prompt, against = families["Base"].generation_spec(ask, ImageOptions(3.0)).branches
     talk = [*real_words("hi"), EOT, *real_words("ho"), EOT]
-    assert list(line.ids) == [
+    assert list(prompt.token_ids) == [
         BOS, *talk, *real_words(REQUEST + "a {cat}"), EOT, ANSWER, BOI, SIZE, SIZE
     ]  # fmt: skip
-    assert against.ids == (BOI, SIZE, SIZE), "no prompt, and positions of its own"
-    assert (weight, other) == (3.0, -2.0)
+    assert against.token_ids == (BOI, SIZE, SIZE), "no prompt, and positions of its own"
+    assert (prompt.weight, against.weight) == (3.0, -2.0)
 
 
 def test_guidance_of_one_is_none_and_negative_words_are_a_wish(families: dict[str, UniToken]):
     ask = [Message("user", "it")]
-    ((_, weight),) = families["Base"].draw(ask, Wish(1.0)).lines
-    assert weight == 1.0
-    against = families["Base"].draw(ask, Wish(2.0, "mud")).lines[1][0]
+    (prompt,) = families["Base"].generation_spec(ask, ImageOptions(1.0)).branches
+    assert prompt.weight == 1.0
+    against = families["Base"].generation_spec(ask, ImageOptions(2.0, "mud")).branches[1]
     opening = (EOT, ANSWER, BOI, SIZE, SIZE)
-    assert against.ids == (BOS, *real_words(REQUEST + "mud"), *opening)
+    assert against.token_ids == (BOS, *real_words(REQUEST + "mud"), *opening)
 
 
 # --- plans ---------------------------------------------------------------------------------------
@@ -143,7 +145,7 @@ def test_what_a_plan_emits_is_painted_without_its_marks(families: dict[str, UniT
     codes = [[4 + 4 * row + column for column in range(4)] for row in range(4)]
     ids = [id for row in codes for id in (*row, NEW_LINE)] + [EOI]
     flat = torch.tensor([[id - 4 for row in codes for id in row]])
-    assert torch.equal(family.paint([ids]), family.model.image_tokenizer.decode(flat))
+    assert torch.equal(family.decode_images([ids]), family.model.image_tokenizer.decode(flat))
 
 
 # --- the square for the ids ----------------------------------------------------------------------
@@ -231,7 +233,7 @@ def test_features_of_tiles_are_joined_row_by_row():
 
 def test_anyres_reads_the_whole_then_closed_rows_of_tiles(families: dict[str, UniToken]):
     family, picture = families["AnyRes"], noise(40, 26)
-    before, vectors, after = segments(family.read(picture))
+    before, vectors, after = segments(family.encode_image(picture))
     assert before[:3] == (BOI, SIZE, SIZE) and before[-1] == SEPARATOR and after == (EOI,)
     # 2 x 1 tiles are 8 x 4 patches; int(40 * 4 / 26) = 6: a border of 1 on each side
     found = vectors.compute()
@@ -253,7 +255,7 @@ def test_anyres_reads_the_whole_then_closed_rows_of_tiles(families: dict[str, Un
 def test_pictures_read_together_are_as_if_read_alone(families: dict[str, UniToken], variant: str):
     family = families[variant]
     sizes = [(40, 26), (40, 40), (26, 40), (90, 20), (40, 26), (20, 30), (30, 30)]
-    read = [segments(family.read(noise(*size, seed=i)))[1] for i, size in enumerate(sizes)]
+    read = [segments(family.encode_image(noise(*size, seed=i)))[1] for i, size in enumerate(sizes)]
     (together,) = {vectors.compute_many for vectors in read}
     assert together is not None
     found = together([vectors.payload for vectors in read])
@@ -264,7 +266,7 @@ def test_pictures_read_together_are_as_if_read_alone(families: dict[str, UniToke
 
 def test_pictures_of_other_sizes_or_pixels_have_other_digests(families: dict[str, UniToken]):
     def key(name: str, picture: Image.Image) -> str:
-        return segments(families[name].read(picture))[1].digest
+        return segments(families[name].encode_image(picture))[1].digest
 
     black = Image.new("RGB", (40, 40)), Image.new("RGB", (40, 35))
     assert key("AnyRes", black[0]) != key("AnyRes", black[1]), "the same tiles, fewer patches"
@@ -392,4 +394,6 @@ def test_vocabularies_have_the_published_ids(families: dict[str, UniToken]):
     assert [family.tokenizer.id(n) for n in [*names, "<reserved08799>"]] == ids
     assert (family.image_range.start, family.image_range.stop) == (4, 8196)
     assert family.model.vocabulary.text_range.stop == REAL_SIZE
-    assert LineBuilder(family.tokenizer).text("a\nb").line().ids == tuple(real_words("a\nb"))
+    assert PromptBuilder(family.tokenizer).text("a\nb").branch().token_ids == tuple(
+        real_words("a\nb")
+    )

@@ -6,9 +6,9 @@ import numpy as np
 import torch
 from PIL import Image
 
-from unitok.config import DecoderConfig, JanusConfig, VisionConfig
 from unitok.families.janus import Template
-from unitok.model import UnifiedModel
+from unitok.nn.config import DecoderConfig, JanusConfig, VisionConfig
+from unitok.nn.model import UnifiedModel
 from unitok.training.export import save_folder
 from unitok_tokenizers.autoencoder import AutoencoderConfig
 from unitok_tokenizers.text import TextTokenizer

@@ -12,11 +12,11 @@ from PIL import Image
 from tokenizers.pre_tokenizers import ByteLevel
 from torch import Tensor
 
-from unitok.checkpoint import Layout, renaming, stored_tensors, write_tensors
-from unitok.config import DecoderConfig, ModelConfig
+from unitok.checkpoints.weights import Layout, renaming, stored_tensors, write_tensors
 from unitok.families import chameleon, open_folder, unitoken
 from unitok.families.chameleon import Chameleon, ImageIds, read_autoencoder
-from unitok.model import UnifiedModel
+from unitok.nn.config import DecoderConfig, ModelConfig
+from unitok.nn.model import UnifiedModel
 from unitok_tokenizers.taming import taming_name
 
 CODES = 24

@@ -17,10 +17,10 @@ from transformers import (
     LlamaModel,
 )
 
-from unitok.config import DecoderConfig
 from unitok.evaluation.bench import CAPTION_LENGTH, GUIDANCE, Shipped
 from unitok.loading import DEFAULT_FOLDER
-from unitok.model import UnifiedModel
+from unitok.nn.config import DecoderConfig
+from unitok.nn.model import UnifiedModel
 from unitok_engine import Request
 
 
@@ -71,7 +71,7 @@ class LlamaLoop:
         """Texts with prompts of one length, in static batches."""
         for first in range(0, len(requests), size):
             batch = requests[first : first + size]
-            ids = torch.tensor([request.branches[0].ids for request in batch])
+            ids = torch.tensor([request.branches[0].token_ids for request in batch])
             cache = DynamicCache(config=self.llama.config)
             for _ in range(max(request.plan.max_length for request in batch)):
                 logits = self.ours.text_head(self.hidden(ids, cache))
@@ -128,7 +128,7 @@ class JanusBatches:
 
     def drawings(self, count: int) -> Tensor:
         """A static batch of drawings; their codes [count, n]."""
-        ids = torch.tensor([self.ours.drawn.lines[0][0].ids]).repeat(count, 1)
+        ids = torch.tensor([self.ours.drawn.branches[0].token_ids]).repeat(count, 1)
         settings = self.model.generation_config
         config: Any = GenerationConfig(
             do_sample=True,
@@ -147,11 +147,11 @@ class JanusBatches:
 
     def captions(self, count: int) -> Tensor:
         """A static batch of captions of pictures whose vectors are there; ids [count, n]."""
-        ids = torch.tensor([self.ours.asked.ids]).repeat(count, 1)
+        ids = torch.tensor([self.ours.asked.token_ids]).repeat(count, 1)
         embedded = self.ours.model.embed(ids)
         vectors = self.ours.features
         for row in range(count):
-            for place in self.ours.asked.features:
+            for place in self.ours.asked.embeddings:
                 embedded[row, place.start : place.stop] = vectors[row % len(vectors)]
         return self.model.generate(
             inputs_embeds=embedded,

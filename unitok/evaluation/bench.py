@@ -14,20 +14,20 @@ import torch
 from torch import Tensor
 
 import unitok
-from unitok.config import DEFAULT, DecoderConfig, ModelConfig
 from unitok.driver import Driver
 from unitok.emoji.scenes import SceneSampler, render, to_pil
-from unitok.families import Wish
+from unitok.families import ImageOptions
 from unitok.families.janus import Janus
 from unitok.handles import TokenJob
-from unitok.model import UnifiedModel
+from unitok.nn.config import DEFAULT, DecoderConfig, ModelConfig
+from unitok.nn.model import UnifiedModel
 from unitok.prompt import Message
 from unitok_engine import (
     Branch,
     CacheView,
+    Embeddings,
     Engine,
     EngineConfig,
-    Features,
     FixedPlan,
     FreePlan,
     IdRange,
@@ -67,7 +67,7 @@ def median_ratio(seconds: Mapping[str, Sequence[float]], one: str, other: str) -
     return statistics.median(a / b for a, b in zip(seconds[one], seconds[other], strict=True))
 
 
-class Reader:
+class ImageEncoderBatch:
     """Reads memory from end to end, as fast as torch can: the best time tells the bandwidth."""
 
     def __init__(self, size: int = 2**30) -> None:
@@ -214,22 +214,28 @@ class Shipped:
         scenes = [to_pil(pixels) for pixels in render(SceneSampler(0, "heldout").batch(16))]
         self.pixels = torch.stack([family.preprocess(scene) for scene in scenes])
         self.features = family.features(self.pixels)
-        picture = family.read(scenes[0])  # any: for its places
-        self.asked = family.answer([Message("user", family.defaults.question, (picture,))], None)
-        self.drawn = family.draw([Message("user", "two apples on a table")], Wish(GUIDANCE))
+        picture = family.encode_image(scenes[0])  # any: for its places
+        self.asked = family.chat_prompt(
+            [Message("user", family.defaults.question, (picture,))], None
+        )
+        self.drawn = family.generation_spec(
+            [Message("user", "two apples on a table")], ImageOptions(GUIDANCE)
+        )
 
     def drawing(self, seed: int) -> Request:
-        branches = tuple(Branch(line.ids, weight) for line, weight in self.drawn.lines)
+        branches = self.drawn.branches
         return Request(branches, self.drawn.plan, Sampling(seed=seed))
 
     def caption(self, seed: int) -> Request:
         vectors = self.features[seed % len(self.features)]
         # A digest for each: an answer of the cache would be no work at all.
         slots = tuple(
-            Features(place.start, len(vectors), f"{time.perf_counter_ns()} {seed}", lambda: vectors)
-            for place in self.asked.features
+            Embeddings(
+                place.start, len(vectors), f"{time.perf_counter_ns()} {seed}", lambda: vectors
+            )
+            for place in self.asked.embeddings
         )
-        branch = Branch(self.asked.ids, features=slots)
+        branch = Branch(self.asked.token_ids, embeddings=slots)
         plan = self.family.text_plan(CAPTION_LENGTH)
         return Request((branch,), plan, Sampling(temperature=0))
 

@@ -19,12 +19,12 @@ import unitok
 from unitok.api import Model
 from unitok.baselines.transformers_peer import JanusBatches, LlamaLoop
 from unitok.baselines.vllm_peer import VllmSteps
-from unitok.config import JANUS_PRO_1B
 from unitok.driver import Driver
 from unitok.emoji.scenes import SceneSampler, render, to_pil
 from unitok.evaluation import bench, bench_driver
 from unitok.evaluation.bench_report import Result, Throughput
-from unitok.model import UnifiedModel
+from unitok.nn.config import JANUS_PRO_1B
+from unitok.nn.model import UnifiedModel
 from unitok.requests import Caption
 from unitok_engine import Engine, EngineConfig
 
@@ -117,7 +117,7 @@ def one(setting: Setting) -> Found:
     K/V, over the best bandwidth of 1 GiB reads in between. transformers is its Llama with the same
     weights in Janus's loop."""
     model, context = setting.big, setting.either(300, 64)
-    reader = bench.Reader(setting.either(2**30, 2**20))
+    reader = bench.ImageEncoderBatch(setting.either(2**30, 2**20))
     ours = bench.DecodeSteps(model, [bench.guided(model, context, 60, 0)], context + 80)
     theirs = setting.llama.guided_steps(1, context)
     contenders = {"ours": ours, "theirs": theirs, "read": reader}
@@ -235,7 +235,7 @@ def drawings(setting: Setting) -> Found:
 
 def together(setting: Setting) -> Found:
     """64 captions and 64 drawings of the embedded model arrive together: our total time over that
-    of transformers' static batches, whose size is the best of 16, 32 and 64 for each kind. Vectors
+    of transformers' static batches, whose size is the best of 16, 32 and 64 for each kind. Embeddings
     of the pictures are given on both sides; no caption finds another's K/V."""
     ours, theirs, count = setting.shipped, setting.best_batches, setting.crowd
     contenders = {
@@ -299,7 +299,7 @@ def pixels(setting: Setting) -> Found:
             "theirs": lambda: theirs.features(ours.pixels),
         },
         "decoding": {
-            "ours": lambda: ours.family.paint(outputs),
+            "ours": lambda: ours.family.decode_images(outputs),
             "theirs": lambda: theirs.paint(codes),
         },
     }

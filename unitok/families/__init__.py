@@ -4,9 +4,9 @@ import pkgutil
 from importlib import import_module
 from pathlib import Path
 
-from unitok.checkpoint import Dtype
-from unitok.families.family import Defaults, Drawing, Family, Wish
-from unitok.files import read_json
+from unitok.checkpoints.folders import read_json
+from unitok.checkpoints.weights import Dtype
+from unitok.families.common.family import Defaults, Family, GenerationSpec, ImageOptions
 
 
 def open_folder(folder: Path, device: str, dtype: Dtype) -> Family:
@@ -37,7 +37,7 @@ def load_family(folder: Path, device: str, dtype: Dtype) -> Family:
     names = frozenset(path.name for path in folder.iterdir())
     for module in pkgutil.iter_modules(__path__, f"{__name__}."):
         family = import_module(module.name)
-        if hasattr(family, "recognises") and family.recognises(config, names):
+        if hasattr(family, "matches") and family.matches(config, names):
             return family.load(folder, device, dtype)
     if not config:
         raise FileNotFoundError(f"{folder} has no config.json; is it a model's folder?")
@@ -47,4 +47,4 @@ def load_family(folder: Path, device: str, dtype: Dtype) -> Family:
     )
 
 
-__all__ = ["Defaults", "Drawing", "Family", "Wish", "open_folder"]
+__all__ = ["Defaults", "Family", "GenerationSpec", "ImageOptions", "open_folder"]

@@ -20,7 +20,20 @@ import yaml
 from PIL import Image
 from torch import Tensor
 
-from unitok.checkpoint import (
+from unitok.checkpoints.folders import read_json
+from unitok.checkpoints.settings import (
+    check_pixels,
+    check_settings,
+    flag,
+    read_colours,
+    read_pixels,
+    read_scale,
+    read_side,
+    section,
+    whole,
+    wholes,
+)
+from unitok.checkpoints.weights import (
     Dtype,
     Layout,
     Shards,
@@ -33,7 +46,6 @@ from unitok.checkpoint import (
     renaming,
     same,
 )
-from unitok.config import DecoderConfig, ModelConfig, VisionConfig
 from unitok.families.chameleon_original import (
     ORIGINAL,
     ORIGINAL_DROPPED,
@@ -43,31 +55,20 @@ from unitok.families.chameleon_original import (
     open_original,
     read_params,
 )
-from unitok.families.family import (
+from unitok.families.common.family import (
     Defaults,
-    Drawing,
-    Wish,
+    GenerationSpec,
+    ImageOptions,
     check_ids,
-    painted_size,
+    check_image_size,
     with_sampling,
 )
-from unitok.families.llama import llama_names, read_decoder
-from unitok.families.settings import (
-    check_pixels,
-    check_settings,
-    flag,
-    read_colours,
-    read_pixels,
-    read_scale,
-    read_side,
-    section,
-    whole,
-    wholes,
-)
-from unitok.files import read_json
-from unitok.model import UnifiedModel
-from unitok.prompt import Line, LineBuilder, Message, ReadPicture
-from unitok_engine import FixedPlan, FreePlan, IdRange, Plan
+from unitok.families.common.guidance import guided, weighted
+from unitok.families.common.llama import llama_names, read_decoder
+from unitok.nn.config import DecoderConfig, ModelConfig, VisionConfig
+from unitok.nn.model import UnifiedModel
+from unitok.prompt import EncodedImage, Message, PromptBuilder
+from unitok_engine import Branch, FixedPlan, FreePlan, Plan
 from unitok_tokenizers.autoencoder import AutoencoderConfig
 from unitok_tokenizers.taming import DROPPED as VQGAN_DROPPED
 from unitok_tokenizers.taming import taming_name
@@ -78,7 +79,9 @@ BEGIN_IMAGE, END_IMAGE, END_TURN = "<racm3:break>", "<eoss>", "<reserved08706>"
 MARKS = (BOS, EOS, BEGIN_IMAGE, END_IMAGE, END_TURN)
 IMAGE_NAME = re.compile("IMGIMG([A-J]+)Z")  # the letters are the digits of the code
 
-IMAGE_GUIDANCE = 1.2  # how far the pictures of the prompt steer; `Wish.guidance` is for its text
+IMAGE_GUIDANCE = (
+    1.2  # how far the pictures of the prompt steer; `ImageOptions.guidance` is for its text
+)
 DEFAULTS = Defaults(
     temperature=0.7, top_k=0, top_p=0.9, guidance=3.0, question="What do you see?", system=""
 )
@@ -303,7 +306,7 @@ def build(
     dtype: Dtype,
     device: str,
 ) -> UnifiedModel:
-    """Build the model and fill it, strictly; errors as in `unitok.checkpoint.fill`.
+    """Build the model and fill it, strictly; errors as in `unitok.checkpoints.weights.fill`.
 
     The image tokenizer stays in float32, as in Meta's code: in fewer bits it gives other ids.
     """
@@ -384,9 +387,9 @@ class Chameleon:
             tokenizer.id, MARKS
         )
         image, text = model.vocabulary.image_range, model.vocabulary.text_range
-        self.image_range = IdRange(image.start, image.stop)
-        self.text_range = IdRange(text.start, text.stop)
-        self.text_mask = torch.ones(len(text), dtype=torch.bool, device=model.device)
+        self.image_range = image
+        self.text_range = text
+        self.text_mask = torch.ones(text.size, dtype=torch.bool, device=model.device)
         self.text_mask[image.start : image.stop] = False
         self.text_mask[self.begin_image] = False
         self.max_context = model.config.decoder.max_positions
@@ -396,9 +399,9 @@ class Chameleon:
 
     # -- reading
 
-    def read(self, image: Image.Image) -> ReadPicture:
+    def encode_image(self, image: Image.Image) -> EncodedImage:
         ids = self.image_ids(self.fit(image)).flatten()
-        return ReadPicture(((self.begin_image, *ids.tolist(), self.end_image),))
+        return EncodedImage(((self.begin_image, *ids.tolist(), self.end_image),))
 
     def fit(self, image: Image.Image) -> Image.Image:
         """An RGB picture -> what the VQGAN sees (chameleon/inference/image_tokenizer.py)."""
@@ -411,14 +414,14 @@ class Chameleon:
 
     # -- lines
 
-    def answer(self, messages: Sequence[Message], system: str | None) -> Line:
+    def chat_prompt(self, messages: Sequence[Message], system: str | None) -> Branch:
         if system:
             raise ValueError(f"{self.name} has no system prompt; say it in the message")
-        return self.conversation(messages).line()
+        return self.conversation(messages).branch()
 
-    def conversation(self, messages: Sequence[Message]) -> LineBuilder:
+    def conversation(self, messages: Sequence[Message]) -> PromptBuilder:
         """BOS, then each turn: its pictures, its text, end of turn."""
-        builder = LineBuilder(self.tokenizer).id(self.bos)
+        builder = PromptBuilder(self.tokenizer).id(self.bos)
         for message in messages:
             check_text(message.text)
             for picture in message.pictures:
@@ -433,48 +436,50 @@ class Chameleon:
 
     # -- painting
 
-    def draw(self, messages: Sequence[Message], wish: Wish) -> Drawing:
-        painted_size(wish, self.picture_size)
+    def generation_spec(self, messages: Sequence[Message], options: ImageOptions) -> GenerationSpec:
+        check_image_size(options, self.picture_size)
         if not self.model.image_tokenizer.can_decode:
             raise ValueError(
                 f"{self.name} has no VQ decoder, so it cannot paint; put Meta's vqgan.ckpt into "
                 "its folder"
             )
-        return Drawing(self.guided(messages, wish), self.painting_plan(), self.paint)
+        return GenerationSpec(
+            self.guided(messages, options), self.painting_plan(), self.decode_images
+        )
 
-    def guided(self, messages: Sequence[Message], wish: Wish) -> tuple[tuple[Line, float], ...]:
+    def guided(self, messages: Sequence[Message], options: ImageOptions) -> tuple[Branch, ...]:
         """The lines and weights of guidance by text and by pictures.
 
         u + g_image (i - u) + g_text (f - i), of the full line f, its pictures alone i, and nothing
         u, or what to steer away from (InBatchInstructCFGLogitsProcessor of
         chameleon/inference/logits_processor.py; https://arxiv.org/abs/2211.09800).
         """
-        full = self.conversation(messages).id(self.begin_image).line()
-        if wish.guidance == 1.0:
-            return ((full, 1.0),)
-        nothing = Line((self.bos, self.begin_image))
-        against = nothing if wish.negative is None else self.negative(wish.negative)
+        full = self.conversation(messages).id(self.begin_image).branch()
+        if options.guidance == 1.0:
+            return (full,)
+        nothing = Branch((self.bos, self.begin_image))
+        against = nothing if options.negative is None else self.negative(options.negative)
         pictures = self.pictures_alone(full)
         if pictures == nothing:  # then i is u
-            return ((full, wish.guidance), (against, 1.0 - wish.guidance))
-        return (
-            (full, wish.guidance),
-            (pictures, IMAGE_GUIDANCE - wish.guidance),
+            return guided(full, against, options.guidance)
+        return weighted(
+            (full, options.guidance),
+            (pictures, IMAGE_GUIDANCE - options.guidance),
             (against, 1.0 - IMAGE_GUIDANCE),
         )
 
-    def negative(self, text: str) -> Line:
-        return self.conversation([Message("user", text)]).id(self.begin_image).line()
+    def negative(self, text: str) -> Branch:
+        return self.conversation([Message("user", text)]).id(self.begin_image).branch()
 
-    def pictures_alone(self, line: Line) -> Line:
+    def pictures_alone(self, line: Branch) -> Branch:
         """What is left of a line without its text."""
         kept = {self.bos, self.begin_image, self.end_image}
-        return Line(tuple(id for id in line.ids if id in self.image_range or id in kept))
+        return Branch(tuple(id for id in line.token_ids if id in self.image_range or id in kept))
 
     def painting_plan(self) -> Plan:
         return FixedPlan(self.image_range, self.model.image_tokenizer.config.grid**2)
 
-    def paint(self, ids: Sequence[Sequence[int]]) -> Tensor:
+    def decode_images(self, ids: Sequence[Sequence[int]]) -> Tensor:
         """Picture ids [B, grid * grid] -> pictures [B, 3, S, S] in [0, 1]."""
         codes = self.model.vocabulary.id_to_code(torch.tensor(ids))
         return self.model.image_tokenizer.decode(codes.to(self.model.device))
@@ -492,7 +497,7 @@ def check_text(text: str) -> None:
 # --- folders -------------------------------------------------------------------------------------
 
 
-def recognises(config: Mapping[str, Any], names: frozenset[str]) -> bool:
+def matches(config: Mapping[str, Any], names: frozenset[str]) -> bool:
     if config:
         return config.get("model_type") == "chameleon" and not is_unitoken(config)
     is_weights = any(ORIGINAL_WEIGHTS.fullmatch(name) for name in names)

@@ -12,10 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from unitok.checkpoint import Tensors, TorchFile
-from unitok.config import DecoderConfig
-from unitok.families.settings import check_settings, flag, real, section, whole
-from unitok.files import read_json
+from unitok.checkpoints.folders import read_json
+from unitok.checkpoints.settings import check_settings, flag, real, section, whole
+from unitok.checkpoints.weights import Tensors, TorchFile
+from unitok.nn.config import DecoderConfig
 
 ORIGINAL_WEIGHTS = re.compile(r"consolidated(\.\d\d)?\.pth")
 

@@ -24,21 +24,8 @@ from PIL import Image
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 from torch import Tensor
 
-from unitok.checkpoint import (
-    Dtype,
-    Layout,
-    Shards,
-    Stored,
-    Tensors,
-    fill,
-    open_tensors,
-    ready,
-    renaming,
-)
-from unitok.config import DecoderConfig, ModelConfig
-from unitok.families.family import Defaults, Drawing, Wish, check_ids, with_sampling
-from unitok.families.llama import llama_names, read_decoder
-from unitok.families.settings import (
+from unitok.checkpoints.folders import read_json
+from unitok.checkpoints.settings import (
     Colour,
     check_pixels,
     check_scale,
@@ -50,10 +37,30 @@ from unitok.families.settings import (
     whole,
     wholes,
 )
-from unitok.files import read_json
-from unitok.model import UnifiedModel
-from unitok.prompt import Line, LineBuilder, Message, ReadPicture
-from unitok_engine import Allow, Force, FreePlan, IdRange, Plan, Stop
+from unitok.checkpoints.weights import (
+    Dtype,
+    Layout,
+    Shards,
+    Stored,
+    Tensors,
+    fill,
+    open_tensors,
+    ready,
+    renaming,
+)
+from unitok.families.common.family import (
+    Defaults,
+    GenerationSpec,
+    ImageOptions,
+    check_ids,
+    with_sampling,
+)
+from unitok.families.common.guidance import guided
+from unitok.families.common.llama import llama_names, read_decoder
+from unitok.nn.config import DecoderConfig, ModelConfig
+from unitok.nn.model import UnifiedModel
+from unitok.prompt import EncodedImage, Message, PromptBuilder
+from unitok_engine import Allow, Branch, Force, FreePlan, IdRange, Plan, Stop
 from unitok_tokenizers import emu3 as codec
 from unitok_tokenizers.emu3 import Emu3TokenizerConfig
 from unitok_tokenizers.text import TextTokenizer
@@ -96,35 +103,35 @@ class Template:
         begin = self.bos, self.begin_of_image, self.begin_of_ids
         return *begin, self.end_of_line, self.end_of_frame, self.end_of_image, self.eos
 
-    def open_grid(self, builder: LineBuilder, height: int, width: int) -> LineBuilder:
+    def open_grid(self, builder: PromptBuilder, height: int, width: int) -> PromptBuilder:
         """Add what stands before a picture's ids: its rows and columns, in words."""
         builder.special(self.begin_of_image).text(f"{height}*{width}")
         return builder.special(self.begin_of_ids)
 
-    def picture(self, ids: Tensor) -> ReadPicture:
+    def picture(self, ids: Tensor) -> EncodedImage:
         """Image ids [h, w] -> how they enter a line."""
-        builder = self.open_grid(LineBuilder(self.tokenizer), *ids.shape)
+        builder = self.open_grid(PromptBuilder(self.tokenizer), *ids.shape)
         for row in ids.tolist():
-            builder.ids += row
+            builder.token_ids += row
             builder.special(self.end_of_line)
         builder.special(self.end_of_frame).special(self.end_of_image)
-        return ReadPicture((builder.line().ids,))
+        return EncodedImage((builder.branch().token_ids,))
 
-    def draw(self, text: str, height: int, width: int) -> Line:
+    def draw(self, text: str, height: int, width: int) -> Branch:
         """The line after which the model paints."""
-        builder = LineBuilder(self.tokenizer).special(self.bos).text(text)
-        return self.open_grid(builder, height, width).line()
+        builder = PromptBuilder(self.tokenizer).special(self.bos).text(text)
+        return self.open_grid(builder, height, width).branch()
 
-    def answer(self, messages: Sequence[Message], system: str) -> Line:
+    def answer(self, messages: Sequence[Message], system: str) -> Branch:
         """The line after which the model writes its next message."""
-        builder = LineBuilder(self.tokenizer).special(self.bos)
+        builder = PromptBuilder(self.tokenizer).special(self.bos)
         if system:
             builder.text(system + " ")
         for message in messages:
             self.turn(builder, message)
-        return builder.text("ASSISTANT:").line()
+        return builder.text("ASSISTANT:").branch()
 
-    def turn(self, builder: LineBuilder, message: Message) -> LineBuilder:
+    def turn(self, builder: PromptBuilder, message: Message) -> PromptBuilder:
         """Add a whole turn."""
         builder.text(message.role.upper() + ": ")
         for picture in message.pictures:
@@ -566,26 +573,26 @@ class Emu3:
         self.picture_size = (side, side)
         self.picture_tokens = self.plan(*self.grid(None)).max_length
 
-    def read(self, image: Image.Image) -> ReadPicture:
+    def encode_image(self, image: Image.Image) -> EncodedImage:
         """A picture is read as ids, so all of the work is done here."""
         with torch.inference_mode():
             codes = self.model.image_tokenizer.encode(self.preprocess(image)[None])[0]
         return self.template.picture(self.model.vocabulary.code_to_id(codes))
 
-    def answer(self, messages: Sequence[Message], system: str | None) -> Line:
+    def chat_prompt(self, messages: Sequence[Message], system: str | None) -> Branch:
         return self.template.answer(messages, self.defaults.system if system is None else system)
 
-    def draw(self, messages: Sequence[Message], wish: Wish) -> Drawing:
+    def generation_spec(self, messages: Sequence[Message], options: ImageOptions) -> GenerationSpec:
         """Only the last message counts: Emu3 paints from one text."""
-        grid = self.grid(wish.size)
+        grid = self.grid(options.size)
         plan = self.plan(*grid)
         line = self.template.draw(messages[-1].text, *grid)
-        paint = Painting(self.model, plan)
-        if wish.guidance == 1.0:
-            return Drawing(((line, 1.0),), plan, paint)
-        negative = NEGATIVE if wish.negative is None else wish.negative
+        decode = Painting(self.model, plan)
+        if options.guidance == 1.0:
+            return GenerationSpec((line,), plan, decode)
+        negative = NEGATIVE if options.negative is None else options.negative
         against = self.template.draw(negative, *grid)
-        return Drawing(((line, wish.guidance), (against, 1.0 - wish.guidance)), plan, paint)
+        return GenerationSpec(guided(line, against, options.guidance), plan, decode)
 
     def grid(self, size: tuple[int, int] | None) -> tuple[int, int]:
         """Rows and columns of a drawing of a width and height in pixels.
@@ -608,7 +615,7 @@ class Emu3:
         row_end, *closing = map(
             self.tokenizer.id, (t.end_of_line, t.end_of_frame, t.end_of_image, t.eos)
         )
-        return Emu3Plan(IdRange(image.start, image.stop), height, width, row_end, tuple(closing))
+        return Emu3Plan(image, height, width, row_end, tuple(closing))
 
     def text_plan(self, max_tokens: int) -> Plan:
         """Ids below those of codes: an answer holds no picture."""
@@ -619,7 +626,7 @@ class Emu3:
         raise ValueError("Emu3 checkpoints are read but not written; copy their folder instead")
 
 
-def recognises(config: Mapping[str, Any], names: frozenset[str]) -> bool:
+def matches(config: Mapping[str, Any], names: frozenset[str]) -> bool:
     return config.get("model_type") in ("emu3", "Emu3")
 
 

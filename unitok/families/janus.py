@@ -17,30 +17,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from unitok.checkpoint import (
-    Dtype,
-    Layout,
-    Stored,
-    fill,
-    open_tensors,
-    ready,
-    renaming,
-    stored_tensors,
-    write_json,
-    write_tensors,
-)
-from unitok.config import JanusConfig, VisionConfig
-from unitok.families import janus_original
-from unitok.families.family import (
-    Defaults,
-    Drawing,
-    Wish,
-    check_ids,
-    painted_size,
-    with_sampling,
-)
-from unitok.families.llama import LLAMA, llama_names, read_decoder
-from unitok.families.settings import (
+from unitok.checkpoints.folders import read_json
+from unitok.checkpoints.settings import (
     check_pixels,
     check_scale,
     check_settings,
@@ -53,12 +31,43 @@ from unitok.families.settings import (
     whole,
     wholes,
 )
-from unitok.files import read_json
-from unitok.model import UnifiedModel
+from unitok.checkpoints.weights import (
+    Dtype,
+    Layout,
+    Stored,
+    fill,
+    open_tensors,
+    ready,
+    renaming,
+    stored_tensors,
+    write_json,
+    write_tensors,
+)
+from unitok.families import janus_original
+from unitok.families.common.family import (
+    Defaults,
+    GenerationSpec,
+    ImageOptions,
+    check_ids,
+    check_image_size,
+    with_sampling,
+)
+from unitok.families.common.guidance import guided
+from unitok.families.common.llama import LLAMA, llama_names, read_decoder
+from unitok.nn.config import JanusConfig, VisionConfig
+from unitok.nn.model import UnifiedModel
 from unitok.pictures import digest
 from unitok.precision import name_of, read_cpu_dtype
-from unitok.prompt import Line, LineBuilder, Message, Reader, ReadPicture, Role, Vectors
-from unitok_engine import FixedPlan, FreePlan, IdRange, Plan
+from unitok.prompt import (
+    Branch,
+    Embeddings,
+    EncodedImage,
+    ImageEncoderBatch,
+    Message,
+    PromptBuilder,
+    Role,
+)
+from unitok_engine import FixedPlan, FreePlan, Plan
 from unitok_tokenizers import taming
 from unitok_tokenizers.autoencoder import AutoencoderConfig
 from unitok_tokenizers.taming import rename
@@ -125,11 +134,11 @@ class Template:
     user: str = "<|User|>"
     assistant: str = "<|Assistant|>"
 
-    def start(self, system: str = "") -> LineBuilder:
-        builder = LineBuilder(self.tokenizer).special(self.bos)
+    def start(self, system: str = "") -> PromptBuilder:
+        builder = PromptBuilder(self.tokenizer).special(self.bos)
         return builder.text(system.lstrip() + "\n\n") if system.strip() else builder
 
-    def turn(self, builder: LineBuilder, message: Message) -> LineBuilder:
+    def turn(self, builder: PromptBuilder, message: Message) -> PromptBuilder:
         """Add a whole turn."""
         self.open_turn(builder, message.role)
         if message.role == "user":
@@ -144,48 +153,56 @@ class Template:
             builder.text(" " + text)
         return builder.special(self.eos)
 
-    def open_turn(self, builder: LineBuilder, role: Role) -> LineBuilder:
+    def open_turn(self, builder: PromptBuilder, role: Role) -> PromptBuilder:
         """Add "ROLE:", after which the speaker goes on."""
         name = self.user if role == "user" else self.assistant
         named = builder.special(name) if is_special(self.tokenizer, name) else builder.text(name)
         return named.text(":")
 
-    def picture(self, pixels: Tensor, digest: str, read: Callable[[Tensor], Tensor]) -> ReadPicture:
+    def picture(
+        self, pixels: Tensor, digest: str, encode: Callable[[Tensor], Tensor]
+    ) -> EncodedImage:
         """Pixels [3, S, S], read [B, 3, S, S] -> [B, n, d] when needed, between their marks."""
         begin, place, end = map(
             self.tokenizer.id, (self.begin_of_image, self.placeholder, self.end_of_image)
         )
-        reader = Reader(read)
-        vectors = Vectors(
-            place, self.picture_length, digest, lambda: reader([pixels])[0], pixels, reader
+        encoder = ImageEncoderBatch(encode)
+        embeddings = Embeddings(
+            start=0,
+            length=self.picture_length,
+            digest=digest,
+            compute=lambda: encoder([pixels])[0],
+            payload=pixels,
+            compute_many=encoder,
+            placeholder=place,
         )
-        return ReadPicture(((begin,), vectors, (end,)))
+        return EncodedImage(((begin,), embeddings, (end,)))
 
-    def answer(self, messages: Sequence[Message], system: str = "") -> Line:
+    def answer(self, messages: Sequence[Message], system: str = "") -> Branch:
         """The line after which the model writes its next message."""
-        return self._open(messages, system).line()
+        return self._open(messages, system).branch()
 
-    def draw(self, messages: Sequence[Message], system: str = "") -> Line:
+    def draw(self, messages: Sequence[Message], system: str = "") -> Branch:
         """The line after which the model paints: it ends in begin-of-image."""
-        return self._open(messages, system).special(self.begin_of_image).line()
+        return self._open(messages, system).special(self.begin_of_image).branch()
 
-    def _open(self, messages: Sequence[Message], system: str) -> LineBuilder:
+    def _open(self, messages: Sequence[Message], system: str) -> PromptBuilder:
         builder = self.start(system)
         for message in messages:
             self.turn(builder, message)
         return self.open_turn(builder, "assistant")
 
-    def negative(self, text: str) -> Line:
+    def negative(self, text: str) -> Branch:
         """What guidance steers away from when the user says it in words."""
         return self.draw([Message("user", text)])
 
-    def unconditional(self, prompt: Line) -> Line:
+    def unconditional(self, prompt: Branch) -> Branch:
         """What guidance steers away from: the prompt with pads for all but its ends.
 
         The pads are attended to, as in the reference; so the line depends on its length alone.
         """
-        pads = [self.tokenizer.id(self.pad)] * (len(prompt.ids) - 2)
-        return Line((prompt.ids[0], *pads, prompt.ids[-1]))
+        pads = [self.tokenizer.id(self.pad)] * (len(prompt.token_ids) - 2)
+        return Branch((prompt.token_ids[0], *pads, prompt.token_ids[-1]))
 
     def check(self) -> None:
         """Raise ValueError if the tokenizer lacks a token that prompts need."""
@@ -545,7 +562,7 @@ class Janus:
         side = model.image_tokenizer.config.image_size
         self.picture_size, self.picture_tokens = (side, side), template.picture_length
 
-    def read(self, image: Image.Image) -> ReadPicture:
+    def encode_image(self, image: Image.Image) -> EncodedImage:
         pixels = self.preprocess(image)
         return self.template.picture(pixels, digest(pixels, self.name), self.features)
 
@@ -554,32 +571,33 @@ class Janus:
         with torch.inference_mode():
             return self.model.read(pixels)
 
-    def answer(self, messages: Sequence[Message], system: str | None) -> Line:
+    def chat_prompt(self, messages: Sequence[Message], system: str | None) -> Branch:
         system = self.defaults.system if system is None else system
         return self.template.answer(messages, system)
 
-    def draw(self, messages: Sequence[Message], wish: Wish) -> Drawing:
+    def generation_spec(self, messages: Sequence[Message], options: ImageOptions) -> GenerationSpec:
         """What guidance steers away from sees the last request alone."""
-        painted_size(wish, self.picture_size)
+        check_image_size(options, self.picture_size)
         image = self.model.vocabulary.image_range
-        plan = FixedPlan(IdRange(image.start, image.stop), self.picture_tokens)
+        plan = FixedPlan(image, self.picture_tokens)
         line = self.template.draw(messages)
-        if wish.guidance == 1.0:
-            return Drawing(((line, 1.0),), plan, self.paint)
+        if options.guidance == 1.0:
+            return GenerationSpec((line,), plan, self.decode_images)
         last = self.template.draw(messages[-1:])
         against = (
             self.template.unconditional(last)
-            if wish.negative is None
-            else self.template.negative(wish.negative)
+            if options.negative is None
+            else self.template.negative(options.negative)
         )
-        return Drawing(((line, wish.guidance), (against, 1.0 - wish.guidance)), plan, self.paint)
+        branches = guided(line, against, options.guidance)
+        return GenerationSpec(branches, plan, self.decode_images)
 
     def text_plan(self, max_tokens: int) -> Plan:
         text = self.model.vocabulary.text_range
         stop = frozenset([self.tokenizer.id(self.template.eos)])
-        return FreePlan(IdRange(text.start, text.stop), stop, max_tokens)
+        return FreePlan(text, stop, max_tokens)
 
-    def paint(self, ids: Sequence[Sequence[int]]) -> Tensor:
+    def decode_images(self, ids: Sequence[Sequence[int]]) -> Tensor:
         """Picture ids [B, patches] -> pictures [B, 3, S, S] in [0, 1]."""
         codes = self.model.vocabulary.id_to_code(torch.tensor(ids))
         return self.model.image_tokenizer.decode(codes.to(self.model.device))
@@ -624,7 +642,7 @@ class Janus:
 # --- the folder ----------------------------------------------------------------------------------
 
 
-def recognises(config: Mapping[str, Any], names: frozenset[str]) -> bool:
+def matches(config: Mapping[str, Any], names: frozenset[str]) -> bool:
     return config.get("model_type") in MODEL_TYPES
 
 

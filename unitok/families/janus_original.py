@@ -11,10 +11,10 @@ such a folder: `width`, `layers`, `heads`, `patch_size`, `mlp_ratio` of the visi
 from collections.abc import Mapping
 from typing import Any
 
-from unitok.checkpoint import Stored, renaming
-from unitok.config import JanusConfig, VisionConfig
-from unitok.families.llama import LLAMA, llama_names, read_decoder
-from unitok.families.settings import check_settings, real, section, whole, wholes
+from unitok.checkpoints.settings import check_settings, real, section, whole, wholes
+from unitok.checkpoints.weights import Stored, renaming
+from unitok.families.common.llama import LLAMA, llama_names, read_decoder
+from unitok.nn.config import JanusConfig, VisionConfig
 from unitok_tokenizers.autoencoder import AutoencoderConfig
 from unitok_tokenizers.llamagen import original_name
 

@@ -15,8 +15,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from unitok.checkpoint import Dtype
-from unitok.config import VisionConfig
+from unitok.checkpoints.folders import read_json
+from unitok.checkpoints.settings import check_settings, read_pixels, real, section, whole
+from unitok.checkpoints.weights import Dtype
 from unitok.families.chameleon import (
     LANCZOS,
     TRANSFORMERS,
@@ -33,12 +34,19 @@ from unitok.families.chameleon import (
     read_defaults,
     to_pixels,
 )
-from unitok.families.family import Defaults, Drawing, Wish
-from unitok.families.settings import check_settings, read_pixels, real, section, whole
-from unitok.files import read_json
-from unitok.model import UnifiedModel
+from unitok.families.common.family import Defaults, GenerationSpec, ImageOptions
+from unitok.families.common.guidance import guided
+from unitok.nn.config import VisionConfig
+from unitok.nn.model import UnifiedModel
 from unitok.pictures import digest
-from unitok.prompt import PICTURES_A_CALL, Line, Message, Reader, ReadPicture, Vectors
+from unitok.prompt import (
+    IMAGES_PER_CALL,
+    Branch,
+    Embeddings,
+    EncodedImage,
+    ImageEncoderBatch,
+    Message,
+)
 from unitok_engine import Allow, Force, IdRange, Plan, Stop
 from unitok_tokenizers.autoencoder import to_tensor_range
 from unitok_tokenizers.text import TextTokenizer
@@ -237,7 +245,7 @@ class UniToken(Chameleon):
 
     # -- reading
 
-    def read(self, image: Image.Image) -> ReadPicture:
+    def encode_image(self, image: Image.Image) -> EncodedImage:
         """Its size, rows of ids, the separator, its features; one square, cut from the middle.
 
         The reference cuts the square from a random place (unitoken/data/item_processor.py).
@@ -246,7 +254,7 @@ class UniToken(Chameleon):
         rows = torch.nn.functional.pad(ids, (0, 1), value=self.new_line).flatten().tolist()
         before = (self.begin_image, self.size_token, self.size_token, *rows, self.separator)
         vectors = self.tiles(image) if self.anyres else self.whole(image)
-        return ReadPicture((before, vectors, (self.end_image,)))
+        return EncodedImage((before, vectors, (self.end_image,)))
 
     def fit(self, image: Image.Image) -> Image.Image:
         side = self.picture_size[0]
@@ -255,18 +263,24 @@ class UniToken(Chameleon):
             image = image.resize(half, Image.Resampling.BOX)
         return centre_square(image, side, Image.Resampling.BICUBIC)
 
-    def whole(self, image: Image.Image) -> Vectors:
+    def whole(self, image: Image.Image) -> Embeddings:
         """The features of the base variant: of the whole picture, out of shape."""
         vision = self.model.config.vision
         square = image.resize((vision.image_size,) * 2, Image.Resampling.BICUBIC)
         pixels = to_tensor_range(to_pixels(square))
         key = digest(pixels, self.name)
-        reader = Reader(self.features)
-        return Vectors(
-            self.separator, vision.patches, key, lambda: reader([pixels])[0], pixels, reader
+        encoder = ImageEncoderBatch(self.features)
+        return Embeddings(
+            start=0,
+            length=vision.patches,
+            digest=key,
+            compute=lambda: encoder([pixels])[0],
+            payload=pixels,
+            compute_many=encoder,
+            placeholder=self.separator,
         )
 
-    def tiles(self, image: Image.Image) -> Vectors:
+    def tiles(self, image: Image.Image) -> Embeddings:
         """The features of AnyRes: the whole picture's, then the rows of the tiled picture's, each
         closed by the embedding of the new line."""
         vision = self.model.config.vision
@@ -278,25 +292,26 @@ class UniToken(Chameleon):
         # Pictures of one colour and of two sizes may have the same tiles.
         key = digest(pixels, f"{self.name} {image.size}")
         seen = TiledPicture(pixels, tiling)
-        return Vectors(
-            self.separator,
-            vision.patches + count,
-            key,
-            lambda: self.tiled_features([seen])[0],
-            seen,
-            self.tiled_features,
+        return Embeddings(
+            start=0,
+            length=vision.patches + count,
+            digest=key,
+            compute=lambda: self.tiled_features([seen])[0],
+            payload=seen,
+            compute_many=self.tiled_features,
+            placeholder=self.separator,
         )
 
     def tiled_features(self, pictures: Sequence[TiledPicture]) -> list[Tensor]:
-        """Vectors [n, d] of each picture; the tiles of all are read together."""
+        """Embeddings [n, d] of each picture; the tiles of all are read together."""
         tiles = torch.cat([picture.pixels for picture in pictures])
-        read = torch.cat([self.features(part) for part in tiles.split(PICTURES_A_CALL)])
+        read = torch.cat([self.features(part) for part in tiles.split(IMAGES_PER_CALL)])
         counts = [len(picture.pixels) for picture in pictures]
         split = zip(pictures, read.split(counts), strict=True)
         return [self.laid_out(picture.tiling, *features) for picture, features in split]
 
     def laid_out(self, tiling: Tiling, whole: Tensor, *parts: Tensor) -> Tensor:
-        """Features of the whole and of the tiles, [patches, d] each -> [n, d], as in `tiles`."""
+        """Embeddings of the whole and of the tiles, [patches, d] each -> [n, d], as in `tiles`."""
         vision = self.model.config.vision
         side = vision.image_size // vision.patch_size
         grid = self.join(torch.stack(parts), tiling.grid, side)[tiling.unpadded(side)]
@@ -305,7 +320,7 @@ class UniToken(Chameleon):
 
     @staticmethod
     def join(parts: Tensor, grid: tuple[int, int], side: int) -> Tensor:
-        """Features of tiles, row by row [tiles, side * side, d] -> of all [height, width, d]."""
+        """Embeddings of tiles, row by row [tiles, side * side, d] -> of all [height, width, d]."""
         columns, rows = grid
         parts = parts.reshape(rows, columns, side, side, -1).transpose(1, 2)
         return parts.reshape(rows * side, columns * side, -1)
@@ -317,48 +332,48 @@ class UniToken(Chameleon):
 
     # -- painting
 
-    def draw(self, messages: Sequence[Message], wish: Wish) -> Drawing:
+    def generation_spec(self, messages: Sequence[Message], options: ImageOptions) -> GenerationSpec:
         *before, last = messages
         asked = Message(last.role, REQUEST.format(last.text), last.pictures)
-        return super().draw([*before, asked], wish)
+        return super().generation_spec([*before, asked], options)
 
-    def guided(self, messages: Sequence[Message], wish: Wish) -> tuple[tuple[Line, float], ...]:
+    def guided(self, messages: Sequence[Message], options: ImageOptions) -> tuple[Branch, ...]:
         """Guidance away from a line of no prompt, which begins at the picture, at position 0."""
         line = self.opened(messages)
-        if wish.guidance == 1.0:
-            return ((line, 1.0),)
-        against = Line(self.opening)
-        if wish.negative is not None:
-            against = self.opened([Message("user", REQUEST.format(wish.negative))])
-        return ((line, wish.guidance), (against, 1.0 - wish.guidance))
+        if options.guidance == 1.0:
+            return (line,)
+        against = Branch(self.opening)
+        if options.negative is not None:
+            against = self.opened([Message("user", REQUEST.format(options.negative))])
+        return guided(line, against, options.guidance)
 
     @property
     def opening(self) -> tuple[int, ...]:
         """Begin of image, height, width."""
         return self.begin_image, self.size_token, self.size_token
 
-    def opened(self, messages: Sequence[Message]) -> Line:
+    def opened(self, messages: Sequence[Message]) -> Branch:
         """A conversation up to the size of the picture, which the reference forces."""
         builder = self.conversation(messages).id(ANSWER)
         for id in self.opening:
             builder.id(id)
-        return builder.line()
+        return builder.branch()
 
     def painting_plan(self) -> Plan:
         grid = self.model.image_tokenizer.config.grid
         return RowsPlan(self.image_range, grid, grid, self.new_line, self.end_image)
 
-    def paint(self, ids: Sequence[Sequence[int]]) -> Tensor:
+    def decode_images(self, ids: Sequence[Sequence[int]]) -> Tensor:
         """What the plan emitted, [B, rows * (columns + 1) + 1] -> pictures [B, 3, S, S]."""
         grid = self.model.image_tokenizer.config.grid
         rows = torch.tensor(ids)[:, :-1].unflatten(1, (grid, grid + 1))
-        return super().paint(rows[:, :, :-1].flatten(1).tolist())
+        return super().decode_images(rows[:, :, :-1].flatten(1).tolist())
 
 
 # --- folders -------------------------------------------------------------------------------------
 
 
-def recognises(config: Mapping[str, Any], names: frozenset[str]) -> bool:
+def matches(config: Mapping[str, Any], names: frozenset[str]) -> bool:
     return config.get("model_type") == "chameleon" and is_unitoken(config)
 
 

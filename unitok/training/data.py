@@ -10,7 +10,7 @@ from torch import Tensor
 from unitok.emoji import captions
 from unitok.emoji.scenes import Scene, SceneSampler
 from unitok.families.janus import Template
-from unitok.prompt import LineBuilder, Message
+from unitok.prompt import Message, PromptBuilder
 
 
 @dataclass
@@ -42,7 +42,7 @@ class SampleMaker:
         line = self.template.draw([Message("user", captions.prompt(scene, self.random))])
         if self.random.random() < self.drop:
             line = self.template.unconditional(line)
-        sample = Sample(list(line.ids), [False] * len(line.ids))
+        sample = Sample(list(line.token_ids), [False] * len(line.token_ids))
         self._paint(sample, scene)
         return sample
 
@@ -77,7 +77,7 @@ class SampleMaker:
             for turn in range(self.random.choice((1, 2, 2, 3))):
                 self._turn(builder, sample, scene, shown, first=turn == 0)
             builder.flush()
-            if len(builder.ids) + 160 > room:
+            if len(builder.token_ids) + 160 > room:
                 break
         if paint:
             self._ask_for(builder, scene := self.scenes.sample())
@@ -88,7 +88,7 @@ class SampleMaker:
         return sample
 
     def _turn(
-        self, builder: LineBuilder, sample: Sample, scene: Scene, shown: bool, first: bool
+        self, builder: PromptBuilder, sample: Sample, scene: Scene, shown: bool, first: bool
     ) -> None:
         """One exchange about a scene; the first one shows it, or has it drawn."""
         question, answer = captions.questions(scene, self.random)
@@ -99,23 +99,23 @@ class SampleMaker:
         self.template.turn(builder, Message("user", question, self.blank[: first and shown]))
         self._answer(builder, sample, answer)
 
-    def _ask_for(self, builder: LineBuilder, scene: Scene) -> None:
+    def _ask_for(self, builder: PromptBuilder, scene: Scene) -> None:
         self.template.turn(builder, Message("user", captions.prompt(scene, self.random)))
 
-    def _answer(self, builder: LineBuilder, sample: Sample, answer: str) -> Sample:
+    def _answer(self, builder: PromptBuilder, sample: Sample, answer: str) -> Sample:
         """The assistant's turn, whose text and end are targets."""
         self.template.open_turn(builder, "assistant").flush()
-        start = len(builder.ids)
+        start = len(builder.token_ids)
         builder.text(" " + answer).special(self.template.eos)
         sample.target += [False] * (start - len(sample.target))
-        sample.target += [True] * (len(builder.ids) - start)
+        sample.target += [True] * (len(builder.token_ids) - start)
         return sample
 
-    def _finish(self, sample: Sample, builder: LineBuilder, scenes: list[Scene]) -> Sample:
-        line = builder.line()
-        sample.ids = list(line.ids)
-        sample.target += [False] * (len(line.ids) - len(sample.target))
-        sample.reads = [(f.start, s) for f, s in zip(line.features, scenes, strict=True)]
+    def _finish(self, sample: Sample, builder: PromptBuilder, scenes: list[Scene]) -> Sample:
+        line = builder.branch()
+        sample.ids = list(line.token_ids)
+        sample.target += [False] * (len(line.token_ids) - len(sample.target))
+        sample.reads = [(f.start, s) for f, s in zip(line.embeddings, scenes, strict=True)]
         return sample
 
     def _paint(self, sample: Sample, scene: Scene) -> None:

@@ -7,10 +7,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from unitok.config import ModelConfig
 from unitok.emoji.scenes import STYLE, render
 from unitok.families.janus import Template
-from unitok.model import UnifiedModel
+from unitok.nn.config import ModelConfig
+from unitok.nn.model import UnifiedModel
 from unitok.training.data import PackedLines, SampleMaker, pack
 from unitok.training.image_tokenizer import random_backing
 from unitok.training.optimisers import MixedOptimiser, matrices_in, others

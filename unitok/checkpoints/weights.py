@@ -23,8 +23,8 @@ from rich.progress import track
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from unitok.files import read_json
-from unitok.model import UnifiedModel
+from unitok.checkpoints.folders import read_json
+from unitok.nn.model import UnifiedModel
 
 BIG = 2**30  # bytes of weights from which on loading is worth a progress bar
 READERS = 4  # threads

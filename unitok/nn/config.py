@@ -54,7 +54,7 @@ class VisionConfig:
 
     @property
     def patches(self) -> int:
-        """Features per picture."""
+        """Embeddings per picture."""
         return (self.image_size // self.patch_size) ** 2
 
 

@@ -9,23 +9,7 @@ from typing import overload
 
 import torch
 
-
-@dataclass(frozen=True)
-class Range:
-    """The contiguous ids start, ..., stop - 1."""
-
-    start: int
-    stop: int
-
-    def __post_init__(self):
-        if not 0 <= self.start <= self.stop:
-            raise ValueError(f"a range of ids needs 0 <= start <= stop, not {self}")
-
-    def __len__(self) -> int:
-        return self.stop - self.start
-
-    def __contains__(self, token: int) -> bool:
-        return self.start <= token < self.stop
+from unitok_engine import IdRange
 
 
 @dataclass(frozen=True)
@@ -55,13 +39,13 @@ class Vocabulary:
         return max(self.text_size, self.image_start + self.image_size)
 
     @property
-    def text_range(self) -> Range:
+    def text_range(self) -> IdRange:
         """Ids of the text tokenizer; where image ids lie inside it, they are among these."""
-        return Range(0, self.text_size)
+        return IdRange(0, self.text_size)
 
     @property
-    def image_range(self) -> Range:
-        return Range(self.image_start, self.image_start + self.image_size)
+    def image_range(self) -> IdRange:
+        return IdRange(self.image_start, self.image_start + self.image_size)
 
     @overload
     def code_to_id(self, code: int) -> int: ...

@@ -5,8 +5,8 @@ SigLIP, https://arxiv.org/abs/2303.15343, without its pooling head, as Janus use
 
 from torch import Tensor, nn
 
-from unitok.config import VisionConfig
-from unitok.layers import Projector, full_attention
+from unitok.nn.config import VisionConfig
+from unitok.nn.layers import Projector, full_attention
 
 
 class VisionAttention(nn.Module):

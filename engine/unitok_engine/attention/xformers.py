@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from unitok_engine.attention.layout import TokenMajor, block_table
 from unitok_engine.batch import Batch
-from unitok_engine.layout import TokenMajor, block_table
 from unitok_engine.transfer import fill
 
 MAX_QUERIES = 16  # what the paged split-K kernel takes under a causal bias

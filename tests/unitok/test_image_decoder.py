@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from unitok.painting import IDS_A_CALL, PICTURES_A_CALL, Painter
+from unitok.image_decoder import IMAGES_PER_CALL, TOKENS_PER_CALL, ImageDecoder
 
 CPU = torch.device("cpu")
 PATIENCE = 60  # seconds, for what takes none
@@ -36,20 +36,20 @@ class Brush:
 
 
 @pytest.fixture(params=[False, True], ids=["between steps", "in a thread"])
-def painter(request: pytest.FixtureRequest) -> Painter:
-    return Painter(CPU, background=request.param)
+def painter(request: pytest.FixtureRequest) -> ImageDecoder:
+    return ImageDecoder(CPU, background=request.param)
 
 
-def paint_all(painter: Painter, pictures: Sequence[Future[Tensor]]) -> None:
+def paint_all(painter: ImageDecoder, pictures: Sequence[Future[Tensor]]) -> None:
     for _ in range(len(pictures) + 1):
         painter.work()
     assert not wait(pictures, timeout=PATIENCE).not_done
 
 
-def test_what_waits_together_and_is_alike_is_painted_in_one_call(painter: Painter):
+def test_what_waits_together_and_is_alike_is_painted_in_one_call(painter: ImageDecoder):
     brush, other = Brush(), Brush()
     orders = [(brush, (1, 2)), (brush, (3, 4)), (other, (5, 6)), (brush, (7,)), (brush, (8, 9))]
-    pictures = [painter.order(b.paint, ids) for b, ids in orders]
+    pictures = [painter.submit(b.paint, ids) for b, ids in orders]
     paint_all(painter, pictures)
     assert brush.calls == [[1, 3, 8], [7]] and other.calls == [[5]]
     for (_, ids), picture in zip(orders, pictures, strict=True):
@@ -59,27 +59,27 @@ def test_what_waits_together_and_is_alike_is_painted_in_one_call(painter: Painte
     assert beside == {painter._worker is not None}
 
 
-def test_a_call_is_bounded_in_pictures_and_in_ids(painter: Painter):
+def test_a_call_is_bounded_in_pictures_and_in_ids(painter: ImageDecoder):
     brush, large = Brush(), Brush()
-    small = [painter.order(brush.paint, (i,)) for i in range(2 * PICTURES_A_CALL + 3)]
-    big = [painter.order(large.paint, (i,) * (IDS_A_CALL // 2)) for i in range(3)]
-    huge = [painter.order(large.paint, (i,) * (2 * IDS_A_CALL)) for i in range(2)]
+    small = [painter.submit(brush.paint, (i,)) for i in range(2 * IMAGES_PER_CALL + 3)]
+    big = [painter.submit(large.paint, (i,) * (TOKENS_PER_CALL // 2)) for i in range(3)]
+    huge = [painter.submit(large.paint, (i,) * (2 * TOKENS_PER_CALL)) for i in range(2)]
     paint_all(painter, [*small, *big, *huge])
-    assert list(map(len, brush.calls)) == [PICTURES_A_CALL, PICTURES_A_CALL, 3]
+    assert list(map(len, brush.calls)) == [IMAGES_PER_CALL, IMAGES_PER_CALL, 3]
     assert list(map(len, large.calls)) == [2, 1, 1, 1]
 
 
 def test_between_steps_one_batch_is_painted_at_a_time():
-    painter, brush = Painter(CPU, background=False), Brush()
-    for i in range(PICTURES_A_CALL + 1):
-        painter.order(brush.paint, (i,))
+    painter, brush = ImageDecoder(CPU, background=False), Brush()
+    for i in range(IMAGES_PER_CALL + 1):
+        painter.submit(brush.paint, (i,))
     painter.work()
-    assert list(map(len, brush.calls)) == [PICTURES_A_CALL]
+    assert list(map(len, brush.calls)) == [IMAGES_PER_CALL]
 
 
-def test_one_that_cannot_be_painted_fails_alone(painter: Painter):
+def test_one_that_cannot_be_painted_fails_alone(painter: ImageDecoder):
     brush = Brush()
-    pictures = [painter.order(brush.paint, (id,)) for id in (4, -1, 5)]
+    pictures = [painter.submit(brush.paint, (id,)) for id in (4, -1, 5)]
     paint_all(painter, pictures)
     assert isinstance(pictures[1].exception(), OSError)
     assert [pictures[i].result().tolist() for i in (0, 2)] == [[[[4] * 3]], [[[5] * 3]]]
@@ -87,43 +87,43 @@ def test_one_that_cannot_be_painted_fails_alone(painter: Painter):
 
 
 def test_a_batch_that_fails_though_each_alone_does_not_is_warned_of():
-    painter, brush = Painter(CPU, background=False), Brush(most=1)
-    pictures = [painter.order(brush.paint, (id,)) for id in (4, 5)]
-    with pytest.warns(UserWarning, match="2 pictures had to be painted one by one: out of memory"):
+    painter, brush = ImageDecoder(CPU, background=False), Brush(most=1)
+    pictures = [painter.submit(brush.paint, (id,)) for id in (4, 5)]
+    with pytest.warns(UserWarning, match="2 pictures had to be decoded one by one: out of memory"):
         painter.work()
     assert [int(p.result().max()) for p in pictures] == [4, 5]
 
 
-def test_too_few_pictures_are_an_error(painter: Painter):
-    picture = painter.order(lambda ids: torch.zeros(0, 3, 1, 1), (1,))
+def test_too_few_pictures_are_an_error(painter: ImageDecoder):
+    picture = painter.submit(lambda ids: torch.zeros(0, 3, 1, 1), (1,))
     paint_all(painter, [picture])
-    with pytest.raises(ValueError, match="0 pictures were painted, not 1"):
+    with pytest.raises(ValueError, match="0 pictures were decoded, not 1"):
         picture.result()
 
 
-def test_what_nobody_wants_is_not_painted(painter: Painter):
+def test_what_nobody_wants_is_not_painted(painter: ImageDecoder):
     brush = Brush()
-    kept, dropped = (painter.order(brush.paint, (i,)) for i in range(2))
+    kept, dropped = (painter.submit(brush.paint, (i,)) for i in range(2))
     painter.cancel([dropped])
     assert dropped.cancelled() and len(painter._waiting) == 1
     paint_all(painter, [kept])
     assert brush.calls == [[0]]
 
 
-def test_one_that_is_dropped_while_it_is_painted_harms_no_other(painter: Painter):
+def test_one_that_is_dropped_while_it_is_painted_harms_no_other(painter: ImageDecoder):
     brush = Brush()
 
     def paint(ids: Sequence[Sequence[int]]) -> Tensor:
         painter.cancel([dropped])
         return brush.paint(ids)
 
-    dropped, kept = (painter.order(paint, (i,)) for i in range(2))
+    dropped, kept = (painter.submit(paint, (i,)) for i in range(2))
     paint_all(painter, [kept])
     assert dropped.cancelled() and int(kept.result().max()) == 1
 
 
 def test_an_interrupted_batch_is_painted_later():
-    painter, brush, calls = Painter(CPU, background=False), Brush(), []
+    painter, brush, calls = ImageDecoder(CPU, background=False), Brush(), []
 
     def paint(ids: Sequence[Sequence[int]]) -> Tensor:
         calls.append(len(ids))
@@ -131,7 +131,7 @@ def test_an_interrupted_batch_is_painted_later():
             raise KeyboardInterrupt
         return brush.paint(ids)
 
-    pictures = [painter.order(paint, (i,)) for i in range(3)]
+    pictures = [painter.submit(paint, (i,)) for i in range(3)]
     with pytest.raises(KeyboardInterrupt):
         painter.work()
     paint_all(painter, pictures)
@@ -139,8 +139,8 @@ def test_an_interrupted_batch_is_painted_later():
 
 
 def test_a_painter_that_is_gone_leaves_no_thread():
-    painter = Painter(CPU, background=True)
-    paint_all(painter, [painter.order(Brush().paint, (1,))])
+    painter = ImageDecoder(CPU, background=True)
+    paint_all(painter, [painter.submit(Brush().paint, (1,))])
     assert painter._worker is not None
     (thread,) = painter._worker._threads
     del painter
@@ -151,10 +151,10 @@ def test_a_painter_that_is_gone_leaves_no_thread():
 
 LEAVE = """
 import torch
-from unitok.painting import Painter
-painter = Painter(torch.device("cpu"), background=True)
+from unitok.image_decoder import ImageDecoder
+painter = ImageDecoder(torch.device("cpu"), background=True)
 blank = lambda ids: torch.zeros(len(ids), 3, 8, 8)
-pictures = [painter.order(blank, (0,)) for _ in range(100)]
+pictures = [painter.submit(blank, (0,)) for _ in range(100)]
 painter.work()
 """
 
@@ -179,4 +179,4 @@ def test_a_thread_paints_where_torch_leaves_a_core(
 ):
     monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
     monkeypatch.setattr("os.cpu_count", lambda: cores)
-    assert (Painter(CPU)._worker is not None) == background
+    assert (ImageDecoder(CPU)._worker is not None) == background

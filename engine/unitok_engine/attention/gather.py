@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
+from unitok_engine.attention.layout import Layout, block_table
 from unitok_engine.batch import Batch
-from unitok_engine.layout import Layout, block_table
 
 
 class GatherGroup:

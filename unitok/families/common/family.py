@@ -1,6 +1,6 @@
 """What a checkpoint family has to say for itself, so that the API needs no `if`.
 
-A family is a module of this package with a function `recognises(config, names)`, which tells by
+A family is a module of this package with a function `matches(config, names)`, which tells by
 config.json (empty if there is none) and the file names of a folder whether it is of this family,
 and a function `load(folder, device, dtype)`, which opens it. `open_folder` finds the module.
 """
@@ -14,11 +14,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from unitok.config import DecoderConfig
-from unitok.families.settings import flag, is_real, is_whole
-from unitok.model import UnifiedModel
-from unitok.prompt import Line, Message, ReadPicture
-from unitok_engine import Plan, Sampling
+from unitok.checkpoints.settings import flag, is_real, is_whole
+from unitok.nn.config import DecoderConfig
+from unitok.nn.model import UnifiedModel
+from unitok.prompt import EncodedImage, Message
+from unitok_engine import Branch, Plan, Sampling
 from unitok_tokenizers.text import TextTokenizer
 
 
@@ -66,7 +66,7 @@ def with_sampling(defaults: Defaults, generation: Mapping[str, Any]) -> Defaults
 
 
 @dataclass(frozen=True)
-class Wish:
+class ImageOptions:
     """What a caller may ask of a drawing, beside its words; None follows the family.
 
     size: width and height in pixels. negative: words to steer away from.
@@ -78,17 +78,17 @@ class Wish:
 
 
 @dataclass(frozen=True)
-class Drawing:
+class GenerationSpec:
     """A picture to be painted.
 
-    lines: after which the model paints, with their weights, which sum to 1. plan: what it may emit.
-    paint: what the plan emitted for n pictures -> pictures [n, 3, H, W] in [0, 1]. Drawings with an
+    branches: after which the model paints. plan: what it may emit.
+    decode: what the plan emitted for n pictures -> pictures [n, 3, H, W] in [0, 1]. Drawings with an
     equal one and as many ids are painted together, perhaps in another thread.
     """
 
-    lines: tuple[tuple[Line, float], ...]
+    branches: tuple[Branch, ...]
     plan: Plan
-    paint: Callable[[Sequence[Sequence[int]]], Tensor]
+    decode: Callable[[Sequence[Sequence[int]]], Tensor]
 
 
 class Family(Protocol):
@@ -102,11 +102,11 @@ class Family(Protocol):
     picture_size: tuple[int, int]  # width and height of a drawing, in pixels, unless asked
     picture_tokens: int  # of such a drawing
 
-    def read(self, image: Image.Image) -> ReadPicture:
+    def encode_image(self, image: Image.Image) -> EncodedImage:
         """An RGB picture -> what it is in a line; the costly part waits until it is needed."""
         ...
 
-    def answer(self, messages: Sequence[Message], system: str | None) -> Line:
+    def chat_prompt(self, messages: Sequence[Message], system: str | None) -> Branch:
         """The line after which the model writes.
 
         Raises:
@@ -114,8 +114,8 @@ class Family(Protocol):
         """
         ...
 
-    def draw(self, messages: Sequence[Message], wish: Wish) -> Drawing:
-        """What it takes to paint the last message's wish.
+    def generation_spec(self, messages: Sequence[Message], options: ImageOptions) -> GenerationSpec:
+        """What it takes to paint the last message's options.
 
         Raises:
             ValueError: this checkpoint cannot paint, or not at this size.
@@ -133,12 +133,12 @@ class Family(Protocol):
         ...
 
 
-def painted_size(wish: Wish, size: tuple[int, int]) -> None:
-    """Raise ValueError if a wish asks for another size than the only one a family paints."""
-    if wish.size is not None and wish.size != size:
+def check_image_size(options: ImageOptions, size: tuple[int, int]) -> None:
+    """Raise ValueError if a options asks for another size than the only one a family paints."""
+    if options.size is not None and options.size != size:
         raise ValueError(
             f"this model paints {size[0]} x {size[1]} pixels only, "
-            f"not {wish.size[0]} x {wish.size[1]}"
+            f"not {options.size[0]} x {options.size[1]}"
         )
 
 

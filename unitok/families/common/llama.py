@@ -5,8 +5,8 @@ from dataclasses import replace
 from reprlib import repr as brief
 from typing import Any
 
-from unitok.config import DecoderConfig
-from unitok.families.settings import check_settings, real, section, whole
+from unitok.checkpoints.settings import check_settings, real, section, whole
+from unitok.nn.config import DecoderConfig
 
 LLAMA = DecoderConfig(  # what the Llama class of transformers takes for absent settings
     vocab_size=32000,
@@ -88,7 +88,7 @@ def read_rope_theta(config: Mapping[str, Any], where: str, absent: float) -> flo
 
 
 def llama_names(trunk: str, head: str) -> tuple[tuple[str, str], ...]:
-    """Our names of a decoder's parameters -> a checkpoint's, for `unitok.checkpoint.renaming`.
+    """Our names of a decoder's parameters -> a checkpoint's, for `unitok.checkpoints.weights.renaming`.
 
     trunk, head: what the decoder and its head are called there.
     """

@@ -10,7 +10,7 @@ from pathlib import Path
 from reprlib import repr as brief
 from typing import Any
 
-from unitok.files import read_json
+from unitok.checkpoints.folders import read_json
 
 # What transformers writes into any config and what is of use in training or in its own code alone.
 # A decoder reads its tie_word_embeddings itself; parts that hold no head have it as well.

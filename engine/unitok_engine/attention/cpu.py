@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from unitok_engine.attention.layout import BagMajor
 from unitok_engine.batch import Batch
-from unitok_engine.layout import BagMajor
 
 MAX_QUERIES = 4  # longer runs share what they read: gathering their context once is quicker
 

@@ -7,31 +7,21 @@ https://arxiv.org/abs/2405.09818, image ids lie in the text vocabulary and share
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from unitok.config import DecoderConfig, ModelConfig
-from unitok.layers import Block, Cache, Projector, RMSNorm, RotaryTable
-from unitok.packed_linear import missing_rows, pack
-from unitok.vision import VisionEncoder
-from unitok_engine import IdRange as HeadRange
-from unitok_engine import KVShape
+from unitok.nn.config import DecoderConfig, ModelConfig
+from unitok.nn.layers import Block, Cache, Projector, RMSNorm, RotaryTable
+from unitok.nn.packed_linear import missing_rows, pack
+from unitok.nn.vision import VisionEncoder
+from unitok.vocabulary import Vocabulary
+from unitok_engine import IdRange, KVShape
 from unitok_tokenizers.image import make_image_tokenizer
-from unitok_tokenizers.vocabulary import Vocabulary
 
 SMALL_TABLE = 2**22  # numbers that are quick to compute and to keep
-
-
-class IdRange(Protocol):
-    """Ids from start up to, not including, stop."""
-
-    @property
-    def start(self) -> int: ...
-    @property
-    def stop(self) -> int: ...
 
 
 class Decoder(nn.Module):
@@ -167,11 +157,10 @@ class UnifiedModel(nn.Module):
         return KVShape(layers=c.layers, kv_heads=c.kv_heads, head_dim=c.head_dim)
 
     @property
-    def id_ranges(self) -> tuple[HeadRange, ...]:
+    def id_ranges(self) -> tuple[IdRange, ...]:
         """The ids of each head."""
         text, image = self.vocabulary.text_range, self.vocabulary.image_range
-        ranges = [text] if self.image_head is None else [text, image]
-        return tuple(HeadRange(ids.start, ids.stop) for ids in ranges)
+        return (text,) if self.image_head is None else (text, image)
 
     @property
     def dtype(self) -> torch.dtype:

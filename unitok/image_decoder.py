@@ -16,26 +16,32 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-PICTURES_A_CALL = 16
-IDS_A_CALL = 2304  # 4 pictures of Janus; a VQ-16 decoder takes about 0.7 MB for each id
+IMAGES_PER_CALL = 16
+TOKENS_PER_CALL = 2304  # 4 pictures of Janus; a VQ-16 decoder takes about 0.7 MB for each id
 
-Paint = Callable[[Sequence[Sequence[int]]], Tensor]
+Decode = Callable[[Sequence[Sequence[int]]], Tensor]
 
 
 @dataclass(frozen=True, eq=False)
-class Order:
-    """Ids to be painted, and the picture to come."""
+class DecodeJob:
+    """The tokens of one drawing, and the picture that they become.
 
-    paint: Paint
+    Attributes:
+        decode: Turns the tokens of several drawings into pictures.
+        ids: What the plan emitted for this drawing.
+        picture: Holds the picture once it is decoded.
+    """
+
+    decode: Decode
     ids: Sequence[int]
     picture: Future[Tensor] = field(default_factory=Future)
 
-    def goes_with(self, other: "Order") -> bool:
-        return self.paint == other.paint and len(self.ids) == len(other.ids)
+    def goes_with(self, other: "DecodeJob") -> bool:
+        return self.decode == other.decode and len(self.ids) == len(other.ids)
 
 
-class Painter:
-    """Takes orders and paints them, oldest first, each with those that wait and are like it.
+class ImageDecoder:
+    """Takes jobs and paints them, oldest first, each with those that wait and are like it.
 
     notify: called by the thread, if there is one, when pictures are there.
     background: whether one thread of its own paints, on CUDA on a stream of its own, while the
@@ -50,16 +56,16 @@ class Painter:
         if background is None:
             background = device.type == "cuda" or has_idle_core()
         self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
-        self._waiting: deque[Order] = deque()
+        self._waiting: deque[DecodeJob] = deque()
         self._lock = threading.RLock()
-        self._worker = ThreadPoolExecutor(1, "unitok-painter") if background else None
+        self._worker = ThreadPoolExecutor(1, "unitok-image-decoder") if background else None
 
-    def order(self, paint: Paint, ids: Sequence[int]) -> Future[Tensor]:
+    def submit(self, decode: Decode, ids: Sequence[int]) -> Future[Tensor]:
         """A picture [H, W, 3] of bytes, to come once there was `work`."""
-        order = Order(paint, ids)
+        job = DecodeJob(decode, ids)
         with self._lock:
-            self._waiting.append(order)
-        return order.picture
+            self._waiting.append(job)
+        return job.picture
 
     def cancel(self, pictures: Iterable[Future[Tensor]]) -> None:
         """Nobody wants these any more: those not begun are never painted."""
@@ -69,14 +75,14 @@ class Painter:
             self._waiting = deque(o for o in self._waiting if not o.picture.cancelled())
 
     def work(self) -> None:
-        """See to it that orders are painted: wake the thread or, without one, paint a batch."""
+        """See to it that jobs are painted: wake the thread or, without one, paint a batch."""
         if self._worker is None:
-            self._paint_batch()
+            self._decode_batch()
         elif self._waiting:
             try:
-                self._worker.submit(self._paint_all)
+                self._worker.submit(self._decode_all)
             except RuntimeError:  # the interpreter ends, and its pools have: no thread is left
-                self._paint_batch()
+                self._decode_batch()
 
     @property
     def has_work(self) -> bool:
@@ -88,60 +94,60 @@ class Painter:
         if self._worker is not None:
             self._worker.shutdown(wait=False)
 
-    def _paint_all(self) -> None:
+    def _decode_all(self) -> None:
         while self._waiting:
             try:
                 with suppress(Warning):  # where warnings are errors: none may end the thread's work
-                    self._paint_batch()
+                    self._decode_batch()
             finally:
                 self.notify()
 
-    def _paint_batch(self) -> None:
-        orders = self._take()
+    def _decode_batch(self) -> None:
+        jobs = self._take()
         try:
-            self._fill(orders)
+            self._fill(jobs)
         except BaseException:  # Ctrl-C: what others may still wait for is not lost
             with self._lock:
-                self._waiting.extendleft(o for o in reversed(orders) if not o.picture.done())
+                self._waiting.extendleft(o for o in reversed(jobs) if not o.picture.done())
             raise
 
-    def _take(self) -> list[Order]:
-        """The oldest order and those like it, as many as one call takes."""
+    def _take(self) -> list[DecodeJob]:
+        """The oldest job and those like it, as many as one call takes."""
         with self._lock:
             if not self._waiting:
                 return []
             first = self._waiting[0]
-            most = min(PICTURES_A_CALL, max(1, IDS_A_CALL // len(first.ids)))
-            taken = [order for order in self._waiting if order.goes_with(first)][:most]
-            self._waiting = deque(order for order in self._waiting if order not in taken)
+            most = min(IMAGES_PER_CALL, max(1, TOKENS_PER_CALL // len(first.ids)))
+            taken = [job for job in self._waiting if job.goes_with(first)][:most]
+            self._waiting = deque(job for job in self._waiting if job not in taken)
             return taken
 
-    def _fill(self, orders: Sequence[Order]) -> None:
-        """Paint orders in one call; if that fails each alone, to see which one is to blame."""
-        if not orders:
+    def _fill(self, jobs: Sequence[DecodeJob]) -> None:
+        """Paint jobs in one call; if that fails each alone, to see which one is to blame."""
+        if not jobs:
             return
         try:
-            made = self._paint(orders)
+            made = self._decode(jobs)
         except Exception as error:  # the family's code: only the drawings that want it fail
-            if len(orders) == 1:
-                settle(orders[0].picture, error)
+            if len(jobs) == 1:
+                settle(jobs[0].picture, error)
                 return
-            for order in orders:
-                self._fill([order])
-            if not any(o.picture.cancelled() or o.picture.exception() for o in orders):
+            for job in jobs:
+                self._fill([job])
+            if not any(o.picture.cancelled() or o.picture.exception() for o in jobs):
                 warnings.warn(
-                    f"{len(orders)} pictures had to be painted one by one: {error}", stacklevel=2
+                    f"{len(jobs)} pictures had to be decoded one by one: {error}", stacklevel=2
                 )
             return
-        for order, picture in zip(orders, made, strict=True):
-            settle(order.picture, picture)
+        for job, picture in zip(jobs, made, strict=True):
+            settle(job.picture, picture)
 
-    def _paint(self, orders: Sequence[Order]) -> Tensor:
+    def _decode(self, jobs: Sequence[DecodeJob]) -> Tensor:
         """Pictures [n, H, W, 3] of bytes."""
         with torch.inference_mode(), self._own_stream():
-            pixels = orders[0].paint([order.ids for order in orders])  # [n, 3, H, W] in [0, 1]
-            if len(pixels) != len(orders):
-                raise ValueError(f"{len(pixels)} pictures were painted, not {len(orders)}")
+            pixels = jobs[0].decode([job.ids for job in jobs])  # [n, 3, H, W] in [0, 1]
+            if len(pixels) != len(jobs):
+                raise ValueError(f"{len(pixels)} pictures were decoded, not {len(jobs)}")
             return pixels.mul(255).round().byte().permute(0, 2, 3, 1).contiguous().cpu()
 
     def _own_stream(self) -> AbstractContextManager[object]:

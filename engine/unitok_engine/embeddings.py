@@ -1,4 +1,4 @@
-"""Features are computed when a prefill chunk first needs them, those of one step together."""
+"""Embeddings are computed when a prefill chunk first needs them, those of one step together."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from unitok_engine.request import Features
+from unitok_engine.request import Embeddings
 
 if TYPE_CHECKING:
     from unitok_engine.scheduler import Chunk
@@ -20,14 +20,14 @@ class FeatureStore:
     def __init__(self) -> None:
         self._vectors: dict[str, Tensor] = {}
 
-    def __contains__(self, features: Features) -> bool:
+    def __contains__(self, features: Embeddings) -> bool:
         return features.digest in self._vectors
 
-    def get(self, features: Features) -> Tensor:
+    def get(self, features: Embeddings) -> Tensor:
         """[length, d]; KeyError if they were not put here."""
         return self._vectors[features.digest]
 
-    def put(self, features: Features, vectors: Tensor, width: int) -> None:
+    def put(self, features: Embeddings, vectors: Tensor, width: int) -> None:
         """ValueError for vectors of another shape than [length, width]."""
         if vectors.shape != (features.length, width):
             wanted, shape = f"[{features.length}, d] with d = {width}", list(vectors.shape)
@@ -42,9 +42,9 @@ def compute_features(chunks: Iterable[Chunk], width: int) -> None:
     request cannot compute, or computes wrongly, the next one with that digest tries for itself.
     width: of a vector.
     """
-    wanted: dict[str, list[tuple[Chunk, Features]]] = {}
+    wanted: dict[str, list[tuple[Chunk, Embeddings]]] = {}
     for chunk in chunks:
-        for features in chunk.line.branch.features:
+        for features in chunk.branch.prompt.embeddings:
             needed = features.start < chunk.stop and chunk.start < features.stop
             if needed and features not in chunk.sequence.features:
                 wanted.setdefault(features.digest, []).append((chunk, features))
@@ -66,9 +66,9 @@ def compute_features(chunks: Iterable[Chunk], width: int) -> None:
                 vectors = None
 
 
-def _compute(wanted: Sequence[Features]) -> dict[str, Tensor | Exception]:
-    """Vectors by digest, or why there are none."""
-    groups: dict[Callable[[Sequence[Any]], Sequence[Tensor]], list[Features]] = {}
+def _compute(wanted: Sequence[Embeddings]) -> dict[str, Tensor | Exception]:
+    """Embeddings by digest, or why there are none."""
+    groups: dict[Callable[[Sequence[Any]], Sequence[Tensor]], list[Embeddings]] = {}
     made: dict[str, Tensor | Exception] = {}
     for features in wanted:
         if features.compute_many is None:
@@ -81,7 +81,7 @@ def _compute(wanted: Sequence[Features]) -> dict[str, Tensor | Exception]:
 
 
 def _compute_together(
-    compute_many: Callable[[Sequence[Any]], Sequence[Tensor]], group: Sequence[Features]
+    compute_many: Callable[[Sequence[Any]], Sequence[Tensor]], group: Sequence[Embeddings]
 ) -> dict[str, Tensor | Exception]:
     """As `_compute`. If the call fails each is computed alone, which shows the one to blame.
 
@@ -100,7 +100,7 @@ def _compute_together(
         return alone
 
 
-def _compute_alone(features: Features) -> Tensor | Exception:
+def _compute_alone(features: Embeddings) -> Tensor | Exception:
     try:
         return features.compute()
     except Exception as error:  # the caller's code: only the requests that want it fail

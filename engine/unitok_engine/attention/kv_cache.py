@@ -13,13 +13,13 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from unitok_engine import bag_attention, layout, xformers_attention
-from unitok_engine.bag_attention import BagGroup
+from unitok_engine.attention import cpu, layout, xformers
+from unitok_engine.attention.cpu import BagGroup
+from unitok_engine.attention.gather import GatherGroup
+from unitok_engine.attention.layout import BagMajor, Layout, TokenMajor
+from unitok_engine.attention.xformers import StaticView, padded_context, padded_rows
 from unitok_engine.batch import Batch
 from unitok_engine.config import Backend, KVShape
-from unitok_engine.gather_attention import GatherGroup
-from unitok_engine.layout import BagMajor, Layout, TokenMajor
-from unitok_engine.xformers_attention import StaticView, padded_context, padded_rows
 
 
 class CacheView(Protocol):
@@ -132,14 +132,14 @@ def _bag_groups(layout: Layout, batch: Batch) -> list[Group]:
 
 
 def _bag_or_gather(layout: BagMajor, batch: Batch, rows: slice, first: int, count: int) -> Group:
-    short = batch.query_lengths[first] <= bag_attention.MAX_QUERIES
+    short = batch.query_lengths[first] <= cpu.MAX_QUERIES
     return (BagGroup if short else GatherGroup)(layout, batch, rows, first, count)
 
 
 _BACKENDS: dict[Backend, tuple[Callable[..., Any], Callable[..., Any]]] = {
     "torch": (BagMajor, _bag_groups),
     "torch-gather": (TokenMajor, _gather_groups),
-    "xformers": (TokenMajor, xformers_attention.xformers_groups),
+    "xformers": (TokenMajor, xformers.xformers_groups),
 }
 
 
@@ -151,7 +151,7 @@ def _pick_backend(
     fits = (
         device.type == "cuda"
         and dtype in (torch.float16, torch.bfloat16)
-        and shape.head_dim in xformers_attention.HEAD_DIMS
-        and block_size % xformers_attention.PAGE == 0
+        and shape.head_dim in xformers.HEAD_DIMS
+        and block_size % xformers.PAGE == 0
     )
     return "xformers" if fits and find_spec("xformers") else "torch-gather"

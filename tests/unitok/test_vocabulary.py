@@ -3,7 +3,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from unitok_tokenizers.vocabulary import Range, Vocabulary
+from unitok.vocabulary import Vocabulary
+from unitok_engine import IdRange
 
 JANUS = Vocabulary(text_size=640, image_start=640, image_size=1024)
 CHAMELEON = Vocabulary(text_size=65536, image_start=4, image_size=8192)
@@ -11,13 +12,13 @@ CHAMELEON = Vocabulary(text_size=65536, image_start=4, image_size=8192)
 
 def test_image_ids_may_follow_the_text_ids():
     assert JANUS.size == 1664
-    assert JANUS.text_range == Range(0, 640)
-    assert JANUS.image_range == Range(640, 1664)
+    assert JANUS.text_range == IdRange(0, 640)
+    assert JANUS.image_range == IdRange(640, 1664)
 
 
 def test_image_ids_may_lie_inside_the_text_ids():
     assert CHAMELEON.size == 65536
-    assert CHAMELEON.image_range == Range(4, 8196)
+    assert CHAMELEON.image_range == IdRange(4, 8196)
     assert 8195 in CHAMELEON.image_range and 8196 not in CHAMELEON.image_range
 
 
@@ -57,6 +58,6 @@ def test_is_image_marks_image_ids_only():
 
 
 def test_a_range_counts_its_ids_and_does_not_run_backwards():
-    assert len(Range(3, 7)) == 4
+    assert IdRange(3, 7).size == 4
     with pytest.raises(ValueError):
-        Range(7, 3)
+        IdRange(7, 3)

@@ -1,0 +1,1 @@
+"""Attention over paged keys and values: what backends share, and one file for each."""

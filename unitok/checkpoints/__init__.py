@@ -1,0 +1,1 @@
+"""Folders of checkpoints: where they are, their settings, their weights."""
