@@ -54,7 +54,7 @@ from unitok.files import read_json
 from unitok.model import UnifiedModel
 from unitok.prompt import Line, LineBuilder, Message, ReadPicture
 from unitok_engine import Allow, Force, FreePlan, IdRange, Plan, Stop
-from unitok_tokenizers import emu3 as codec
+from unitok_tokenizers import emu3_names as codec
 from unitok_tokenizers.emu3 import Emu3TokenizerConfig
 from unitok_tokenizers.text import TextTokenizer
 
