@@ -96,7 +96,7 @@ def test_pictures_of_another_size_are_refused(shape: tuple[int, ...]):
 
 @QUANTIZERS
 @ENCODERS
-def test_a_tokenizer_without_a_decoder_encodes_alike_and_says_that_it_cannot_paint(
+def test_a_tokenizer_without_a_decoder_encodes_alike_and_says_that_it_cannot_decode(
     encoder: str, kind: str
 ):
     both, half = (
@@ -320,12 +320,12 @@ def test_a_euclidean_codebook_is_not_fitted():
 @QUANTIZERS
 @ENCODERS
 def test_a_tokenizer_built_without_storage_works_once_filled_and_refreshed(encoder: str, kind: str):
-    twin = tokenizer(encoder, quantizer=kind)
-    twin.quantizer.codebook.copy_(torch.randn(24, 6) * torch.linspace(0.2, 5, 24)[:, None])
-    twin.refresh()
+    source = tokenizer(encoder, quantizer=kind)
+    source.quantizer.codebook.copy_(torch.randn(24, 6) * torch.linspace(0.2, 5, 24)[:, None])
+    source.refresh()
     with torch.device("meta"):
-        made = make_image_tokenizer(twin.config)
-    for key, value in twin.state_dict().items():
+        made = make_image_tokenizer(source.config)
+    for key, value in source.state_dict().items():
         if not key.startswith("quantizer.vq."):
             owner, leaf = made.get_submodule(key.rpartition(".")[0]), key.rpartition(".")[2]
             is_parameter = leaf in owner._parameters
@@ -335,8 +335,8 @@ def test_a_tokenizer_built_without_storage_works_once_filled_and_refreshed(encod
     pictures = torch.rand(2, 3, 16, 16)
     codes = made.eval().encode(pictures)
     assert len(codes.unique()) > 1
-    assert torch.equal(codes, twin.encode(pictures))
-    assert torch.equal(made.decode(codes), twin.decode(codes))
+    assert torch.equal(codes, source.encode(pictures))
+    assert torch.equal(made.decode(codes), source.decode(codes))
 
 
 def training_pass(made: ImageTokenizer, pictures: Tensor) -> tuple[Tensor, Tensor, Tensor]:
