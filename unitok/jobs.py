@@ -25,7 +25,7 @@ from unitok.requests import Caption, Draw, TextOptions, check_ranges
 from unitok.results import DrawResult, Event, Picture, Result, TextResult, failure
 from unitok.terminal import one_line
 from unitok_engine import Branch, Output, Request, Sampling
-from unitok_tokenizers.text import Detokenizer
+from unitok_tokenizers.detokenizer import Detokenizer
 
 AnyJob = Job[Event, Any]
 
