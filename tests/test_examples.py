@@ -15,6 +15,7 @@ import pytest
 from PIL import Image
 
 import unitok
+from tests.test_arrows import ENGINE, TOKENIZERS, UNITOK, breaches
 
 ROOT = Path(__file__).resolve().parents[1]
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
@@ -244,3 +245,8 @@ def test_an_example_uses_what_is_public_alone(path):
             assert not node.attr.startswith("_"), node.attr
             if isinstance(node.value, ast.Name) and node.value.id == "unitok":
                 assert node.attr in unitok.__all__, node.attr
+
+
+@pytest.mark.parametrize("package", [ENGINE, TOKENIZERS, UNITOK], ids=lambda path: path.name)
+def test_no_package_imports_an_example(package):
+    assert breaches(package, {"examples"}) == []
