@@ -354,7 +354,9 @@ def test_greedy_text_from_a_picture_is_the_same(pair: Pair, seed: int):
     [output] = run(pair.family, [((line,), pair.family.text_plan(30))])
     text = list(range(pair.family.model.vocabulary.image_start))
     end = pair.processor.tokenizer.eos_token_id
-    expected = generate(pair.model, line.token_ids, lambda _: text, max_new_tokens=30, eos_token_id=end)
+    expected = generate(
+        pair.model, line.token_ids, lambda _: text, max_new_tokens=30, eos_token_id=end
+    )
     stopped = expected[-1] == end
     assert list(output.ids) == (expected[:-1] if stopped else expected)
     assert output.finish_reason == ("stop" if stopped else "length")
