@@ -257,7 +257,7 @@ def engine(
     """With room for these requests and no more: several engines are on the device at once."""
     longest = max(len(r.branches[0].token_ids) + r.plan.max_length for r in requests)
     lines = sum(len(request.branches) for request in requests)
-    memory = lines * (longest + 64) * model.kv_shape.bytes_per_id(model.dtype)
+    memory = lines * (longest + 64) * model.kv_shape.bytes_per_token(model.dtype)
     config = EngineConfig(
         memory=memory,
         max_running=lines,
