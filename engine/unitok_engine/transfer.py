@@ -24,5 +24,5 @@ def _ready(x: Tensor, device: torch.device) -> Tensor:
 
 @lru_cache(maxsize=256)
 def constant(values: tuple[Any, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
-    """A tensor of numbers that rarely change from step to step; it is sent once. Never write to it."""
+    """A tensor of numbers that rarely change from step to step, sent once. Never write to it."""
     return send(torch.tensor(values, dtype=dtype), device)

@@ -324,7 +324,7 @@ def test_metas_folder_is_the_same_model(pair: Pair, tmp_path: Path):
 
 
 class Plain:
-    """GenerationSpec with the reference's model, all anew for each id, by the formulas of the papers."""
+    """Draws with the reference's model, all anew for each id, by the formulas of the papers."""
 
     def __init__(self, reference: Any) -> None:
         self.reference = reference
