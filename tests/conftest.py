@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from unitok.config import DEFAULT
+from unitok.emoji.export import save_folder
 from unitok.families.janus import Template
 from unitok.model import UnifiedModel
-from unitok.training.export import save_folder
 from unitok_tokenizers.text import TextTokenizer
 
 TEXT_TOKENIZER = Path(__file__).parents[1] / "unitok" / "assets" / "default"

@@ -7,9 +7,9 @@ import torch
 from PIL import Image
 
 from unitok.config import DecoderConfig, JanusConfig, VisionConfig
+from unitok.emoji.export import save_folder
 from unitok.families.janus import Template
 from unitok.model import UnifiedModel
-from unitok.training.export import save_folder
 from unitok_tokenizers.autoencoder import AutoencoderConfig
 from unitok_tokenizers.text import TextTokenizer
 
