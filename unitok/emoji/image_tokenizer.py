@@ -8,7 +8,7 @@ seen together still consists of codes that were.
 
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -233,7 +233,7 @@ def train(run: TokenizerRun, encoder: str, options: LoopOptions) -> None:
         ValueError: The checkpoint is broken.
     """
     trainer = make_trainer(replace(DEFAULT.image_tokenizer, encoder=encoder), run)
-    model: Any = trainer.model
+    model = cast(ImageTokenizer, trainer.model)
 
     def score() -> dict[str, float]:
         report = evaluate(model, run.style)

@@ -3,7 +3,7 @@
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -211,11 +211,11 @@ def pretrain(run: PretrainRun, inputs: Inputs, options: LoopOptions, prompts: in
     config = dataclasses.replace(DEFAULT, image_tokenizer=tokenizer.config)
     template = Template(TextTokenizer.load(inputs.text_tokenizer), config.vision.patches)
     trainer = make_trainer(config, tokenizer, template, run)
-    folder = options.folder
+    folder, model = options.folder, cast(UnifiedModel, trainer.model)
 
     def evaluate() -> dict[str, float]:
         """Save the model and score it by the very API that users call."""
-        save_folder(trainer.model, template, inputs.text_tokenizer, folder / "model")
+        save_folder(model, template, inputs.text_tokenizer, folder / "model")
         result = report(unitok.load(folder / "model", device=run.device), prompts=prompts)
         result.grid.save(folder / "held_out.png")
         return result.scores

@@ -21,6 +21,8 @@ def load_checkpoint(path: Path, device: torch.device | str = "cpu") -> dict[str,
         FileNotFoundError: There is no such file.
         ValueError: The file is broken, or it is no checkpoint.
     """
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: there is no such checkpoint")
     try:
         state = torch.load(path, map_location=device, weights_only=True)
     except (RuntimeError, EOFError, pickle.UnpicklingError) as error:

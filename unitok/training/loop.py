@@ -103,7 +103,7 @@ class TrainingLoop:
         """Write the checkpoint first: an evaluation that fails should cost no training."""
         save_checkpoint(self.trainer.state_dict(), self.checkpoint)
         record = {"step": self.trainer.step_count, "minutes": minutes, **self.evaluate()}
-        progress.console.print(json.dumps(record))
+        progress.console.print(json.dumps(record), soft_wrap=True)
         self.log.append(record)
         try:
             plot(self.log, self.options.folder / "curves.png")

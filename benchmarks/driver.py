@@ -1,13 +1,14 @@
-"""What the driver costs, and what one caller feels of another: see `comparisons.driver`."""
+"""What the driver costs, and what one caller notices of another: see `comparisons.driver`."""
 
 import statistics
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from benchmarks import requests
+from benchmarks.measure import paired
 from unitok.api import Model
 from unitok.driver import Driver
-from unitok.evaluation import bench
 from unitok.handles import TokenJob
 from unitok.jobs import Preparer
 from unitok.model import UnifiedModel
@@ -27,6 +28,7 @@ class InPlace:
         self._prepare = Preparer(model.family, self._painter)
 
     def draw(self, prompt: str, seed: int) -> object:
+        """Draw one picture from beginning to end."""
         job = self._prepare.job(Draw(prompt, seed=seed))
         self._engine.add(job.request)
         while not job.ended:
@@ -41,7 +43,7 @@ def overhead(model: Model, rounds: int) -> dict[str, list[float]]:
     """Seconds of one drawing through the driver, and of one whose caller steps."""
     in_place = InPlace(model)
     seeds = iter(range(10**9))
-    return bench.paired(
+    return paired(
         {
             "driver": lambda: model.draw(PROMPT, seed=next(seeds)),
             "in place": lambda: in_place.draw(PROMPT, seed=next(seeds)),
@@ -56,12 +58,12 @@ def submitting(model: UnifiedModel, count: int) -> list[float]:
     config = EngineConfig(memory=0.3, max_running=64, max_context=1024)
     with_work = Driver(Engine(model, config))
     crowd = [
-        with_work.submit(TokenJob(bench.guided(model, 64, 576, seed)), share="crowd")
+        with_work.submit(TokenJob(requests.guided(model, 64, 576, seed)), share="crowd")
         for seed in range(8)
     ]
     seconds = []
     for seed in range(count):
-        job = TokenJob(bench.text(model, 16, 1, seed))
+        job = TokenJob(requests.text(model, 16, 1, seed))
         time.sleep(0.002 + 0.013 * (seed % 7))  # another moment of a step each time
         start = time.perf_counter()
         handle = with_work.submit(job)
@@ -74,7 +76,13 @@ def submitting(model: UnifiedModel, count: int) -> list[float]:
 
 @dataclass(frozen=True)
 class Crowded:
-    """Seconds of a crowd of drawings and of a caption; steps until the caption's first token."""
+    """A crowd of drawings, and a caption among them.
+
+    Attributes:
+        crowd: Seconds of all drawings.
+        caption: Seconds of the caption.
+        steps: Steps until the caption's first token.
+    """
 
     crowd: float
     caption: float = 0.0
@@ -100,7 +108,7 @@ def caption_first(model: Model, count: int, seed: int, scene: Caption) -> Crowde
 
 
 def caption_beside(model: Model, count: int, seed: int, scene: Caption) -> Crowded:
-    """A caption that comes when the crowd fills every step already."""
+    """A caption that arrives when the crowd fills every step already."""
     start, forwards = time.perf_counter(), model.stats().forwards
     crowd = model.driver.submit(model.prepare.job(Draw(PROMPT, n=count, seed=seed)))
     while model.stats().forwards < forwards + 3:
@@ -117,6 +125,7 @@ def caption_beside(model: Model, count: int, seed: int, scene: Caption) -> Crowd
 
 
 def medians(runs: Sequence[Crowded]) -> Crowded:
+    """The median seconds of several runs, and the most steps of any."""
     return Crowded(
         statistics.median(run.crowd for run in runs),
         statistics.median(run.caption for run in runs),
