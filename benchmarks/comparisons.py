@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 import torch
 
-from benchmarks import driver as with_driver
 from benchmarks import requests
+from benchmarks.driver import driver
 from benchmarks.engines import DecodeSteps
 from benchmarks.engines import bookkeeping as engine_work
 from benchmarks.measure import MemoryReader, decode_floor, median_ratio, medians, paired
@@ -21,7 +21,6 @@ from benchmarks.peers.vllm_peer import VllmSteps
 from benchmarks.report import Result, Throughput
 from benchmarks.setting import Setting
 from unitok.driver import Driver
-from unitok.requests import Caption
 from unitok_engine import Engine, EngineConfig
 
 Found = Iterator[Result | Throughput]
@@ -278,55 +277,6 @@ def share_of_a_step(setting: Setting, branches: int, cost: float) -> Result:
     return Result(
         f"bookkeeping of {branches} branches, share of a step at the 1B shape",
         100 * cost / step, "%", 5.0, False, f"{1000 * cost:.2f} of {1000 * step:.0f} ms",
-    )  # fmt: skip
-
-
-def driver(setting: Setting) -> Found:
-    """What the thread that steps costs its callers, and what one caller notices of another. One
-    drawing of the embedded model beside one whose caller steps an engine of its own (pairs). Time
-    to submit a request while 8 guided drawings run at Janus-Pro-1B's shape. A caption that arrives
-    when 600 drawings of another caller (one prompt, n = 600) fill every step, beside one that was
-    admitted first; and how the crowd's time changes by it (the same seeds; medians)."""
-    seconds = with_driver.overhead(setting.api, setting.rounds(31))
-    detail = ", ".join(f"{name} {1000 * time:.1f} ms" for name, time in medians(seconds).items())
-    ratio = median_ratio(seconds, "driver", "in place")
-    yield Result(
-        "one drawing: time over that of stepping in place", ratio, "x", 1.03, False, detail
-    )
-    submits = sorted(with_driver.submitting(setting.big, setting.either(200, 5)))
-    detail = f"median of {len(submits)}; the longest {1000 * submits[-1]:.2f} ms"
-    median, late = submits[len(submits) // 2], submits[int(0.99 * len(submits))]
-    yield Result("submitting amid 1B steps", 1000 * median, "ms", 1.0, False, detail)
-    yield Result("submitting amid 1B steps, 99 of 100", 1000 * late, "ms", 10.0, False)
-    yield from crowded(setting, setting.either(600, 8))
-
-
-def crowded(setting: Setting, count: int) -> Iterator[Result]:
-    """A caption beside a crowd of so many drawings, and the crowd beside the caption."""
-    model, scene = setting.api, Caption(setting.scene)
-    runs: dict[str, Callable[[int], with_driver.Crowded]] = {
-        "alone": lambda seed: with_driver.crowd_alone(model, count, seed),
-        "first": lambda seed: with_driver.caption_first(model, count, seed, scene),
-        "beside": lambda seed: with_driver.caption_beside(model, count, seed, scene),
-    }
-    kinds: dict[str, list[with_driver.Crowded]] = {kind: [] for kind in runs}
-    for seed in range(setting.rounds(4)):
-        for kind in sorted(runs, reverse=bool(seed % 2)):
-            kinds[kind].append(runs[kind](seed))
-    alone, first, beside = (with_driver.medians(found) for found in kinds.values())
-    yield Result(
-        f"a caption beside {count} drawings: steps to its first token", beside.steps, "", 3, False,
-        "the most of all runs",
-    )  # fmt: skip
-    yield Result(
-        f"a caption beside {count} drawings: time over that of one admitted first",
-        beside.caption / first.caption, "x", 1.5, False,
-        f"{beside.caption:.2f} s, admitted first {first.caption:.2f} s",
-    )  # fmt: skip
-    yield Result(
-        f"{count} drawings with that caption beside them: time over that of the drawings alone",
-        beside.crowd / alone.crowd, "x", 1.05, False,
-        f"{beside.crowd:.1f} s, alone {alone.crowd:.1f} s",
     )  # fmt: skip
 
 

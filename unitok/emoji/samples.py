@@ -36,10 +36,10 @@ class SampleMaker:
     def drawing(self) -> Sample[Scene]:
         """A prompt and its picture; some prompts are pads."""
         scene = self.scenes.sample()
-        line = self.template.draw([Message("user", captions.prompt(scene, self.random))])
+        branch = self.template.draw([Message("user", captions.prompt(scene, self.random))])
         if self.random.random() < self.drop:
-            line = self.template.unconditional(line)
-        sample: Sample[Scene] = Sample(list(line.ids), [False] * len(line.ids))
+            branch = self.template.unconditional(branch)
+        sample: Sample[Scene] = Sample(list(branch.ids), [False] * len(branch.ids))
         self._add_drawing(sample, scene)
         return sample
 
@@ -132,9 +132,9 @@ class SampleMaker:
         self, sample: Sample[Scene], builder: LineBuilder, scenes: list[Scene]
     ) -> Sample[Scene]:
         """Take over the ids that the builder has, and where its pictures stand."""
-        line = builder.line()
-        sample.ids = list(line.ids)
-        sample.target += [False] * (len(line.ids) - len(sample.target))
-        starts = [features.start for features in line.features]
+        branch = builder.line()
+        sample.ids = list(branch.ids)
+        sample.target += [False] * (len(branch.ids) - len(sample.target))
+        starts = [features.start for features in branch.features]
         sample.input_pictures = list(zip(starts, scenes, strict=True))
         return sample

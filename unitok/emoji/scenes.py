@@ -50,7 +50,7 @@ CARD_RADIUS = {LARGE: 7.0, SMALL: 5.0}  # pixels
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One object; size, row and column of its upper left corner in tiles."""
+    """One object: its size, and the row and column of its upper left corner, in tiles."""
 
     name: str
     size: int
@@ -68,6 +68,7 @@ class Scene:
 
     @property
     def counts(self) -> Counter[str]:
+        """How often each object occurs, by name."""
         return Counter(item.name for item in self.items)
 
     def relation(self) -> tuple[str, str, str] | None:
@@ -88,7 +89,11 @@ class Scene:
 
 
 def canonical(first: str, word: str, second: str) -> tuple[str, str, str]:
-    """The same relation said with "left of" or "above"."""
+    """The same relation, said with "left of" or "above".
+
+    Raises:
+        ValueError: There is no such relation.
+    """
     match word:
         case "left of" | "above":
             return first, word, second
@@ -123,6 +128,11 @@ class SceneSampler:
     """
 
     def __init__(self, seed: int, split: Split = "train") -> None:
+        """Start a stream of scenes.
+
+        Raises:
+            ValueError: There is no such split.
+        """
         if split not in ("train", "heldout", "any"):
             raise ValueError(f"no split {split!r}; splits are train, heldout, any")
         self.split = split
@@ -131,7 +141,11 @@ class SceneSampler:
         self._kinds, self._shares = list(KINDS), list(KINDS.values())
 
     def sample(self, kind: str | None = None) -> Scene:
-        """One scene, of `kind` or of a random kind. Raises ValueError for an unknown kind."""
+        """One scene, of `kind` or of a random kind.
+
+        Raises:
+            ValueError: There is no such kind.
+        """
         if kind is None:
             kind = self._random.choices(self._kinds, self._shares)[0]
         if kind not in KINDS:
@@ -144,14 +158,16 @@ class SceneSampler:
                 return scene
 
     def batch(self, n: int, kind: str | None = None) -> list[Scene]:
+        """n scenes, as `sample` gives them."""
         return [self.sample(kind) for _ in range(n)]
 
     def state_dict(self) -> dict[str, Any]:
-        """Where the random stream stands; plain lists and numbers."""
+        """Where the random stream stands, in plain lists and numbers."""
         version, words, gauss = self._random.getstate()
         return {"version": version, "words": list(words), "gauss": gauss}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from where `state_dict` was taken."""
         self._random.setstate((state["version"], tuple(state["words"]), state["gauss"]))
 
 
@@ -249,9 +265,12 @@ def render(
 ) -> Tensor:
     """Pictures of the scenes: float32 [B, 3, 64, 64] in [0, 1] on `device`.
 
-    style: what lies under each sprite: the background itself ("blended"), or a white card that
-    fills the item's tiles, with rounded ("card") or square ("square") corners.
-    backing: [B, 4, 3] in [0, 1], the colour of a square card under each item, instead of a style.
+    Args:
+        scenes: What the pictures show.
+        device: Where they are made.
+        style: What lies under each sprite: the background itself ("blended"), or a white card that
+            fills the item's tiles, with rounded ("card") or square ("square") corners.
+        backing: Colours [B, 4, 3] in [0, 1] of a square card under each item, instead of a style.
     """
     colours = torch.tensor([BACKGROUNDS[scene.background] for scene in scenes]).reshape(-1, 3) / 255
     canvas = colours.to(device)[:, :, None, None].repeat(1, 1, CANVAS, CANVAS)
@@ -285,7 +304,10 @@ def _paste(canvas: Tensor, placed: Tensor, size: int, style: Style, backing: Ten
 
 @cache
 def patches(size: int, style: Style, device: str) -> Tensor:
-    """Sprites with the card under them: [N, s, s, 4], premultiplied. Shared: do not write to it."""
+    """Sprites with the card under them, premultiplied by alpha, [N, s, s, 4].
+
+    The tensor is shared: do not write to it.
+    """
     sprite = sprites(size).permute(0, 2, 3, 1)
     if style != "blended":
         card = _card(size, CARD_RADIUS[size] if style == "card" else 0.0)  # white, premultiplied

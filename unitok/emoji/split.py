@@ -25,19 +25,22 @@ def heldout(combination: str) -> bool:
 
 
 def on_colour(name: str, colour: str) -> str:
+    """The combination of an object and a background colour."""
     return f"{name} on {colour}"
 
 
 def pair(first: str, second: str) -> str:
+    """The combination of two objects, in either order."""
     return " and ".join(sorted((first, second)))
 
 
 def counted(name: str, count: int) -> str:
+    """The combination of an object and how often it occurs."""
     return f"{count} {name}"
 
 
 def related(first: str, word: str, second: str) -> str:
-    """`word` is "left of" or "above"."""
+    """The combination of two objects and their relation; `word` is "left of" or "above"."""
     return f"{first} {word} {second}"
 
 

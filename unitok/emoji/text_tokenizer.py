@@ -111,7 +111,10 @@ def _check_words(tokenizer: Tokenizer) -> None:
             if len(tokens) > 1 + (tokens[-1] == "s"):
                 split.append(text)
     if split:
-        raise ValueError(f"these words are not one token each: {split}; raise the vocabulary size")
+        raise ValueError(
+            f"{len(split)} words are not one token each, {split[0]!r} among them; "
+            "raise the vocabulary size"
+        )
 
 
 def save(tokenizer: Tokenizer, out: Path) -> None:
