@@ -9,7 +9,8 @@ import unitok
 from benchmarks.engines import arrivals
 from benchmarks.requests import GUIDANCE
 from unitok.driver import Driver
-from unitok.emoji.scenes import SceneSampler, render, to_pil
+from unitok.emoji.rendering import render, to_pil
+from unitok.emoji.sampler import SceneSampler
 from unitok.families import Wish
 from unitok.families.janus import Janus
 from unitok.prompt import Message

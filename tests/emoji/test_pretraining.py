@@ -11,7 +11,7 @@ from tests.unitok.resuming import assert_resumes_exactly
 from tests.unitok.tiny import ASSETS, PATCHES, TINY, tiny_template
 from unitok.emoji import pretraining
 from unitok.emoji.pretraining import EmojiUpdates, Inputs, PretrainRun, make_trainer, pretrain
-from unitok.emoji.scenes import render
+from unitok.emoji.rendering import render
 from unitok.training.loop import LoopOptions
 from unitok.training.packing import Sample
 from unitok.training.trainer import Trainer

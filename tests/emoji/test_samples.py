@@ -5,8 +5,9 @@ import pytest
 from tests.unitok.resuming import through_a_file
 from tests.unitok.tiny import PATCHES, tiny_template
 from unitok.emoji import captions, split
+from unitok.emoji.sampler import SceneSampler
 from unitok.emoji.samples import SampleMaker
-from unitok.emoji.scenes import BACKGROUNDS, Scene, SceneSampler
+from unitok.emoji.scenes import BACKGROUNDS, Scene
 from unitok.training.packing import Sample, pack
 
 TEMPLATE = tiny_template()

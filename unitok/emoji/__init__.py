@@ -1,8 +1,10 @@
 """The small world of the default model: pictures composed of emoji, and what can be said of them.
 
 sprites.py          the forty objects as little pictures
-scenes.py           what a picture holds, how scenes are sampled and rendered
+scenes.py           what a picture holds
 split.py            which combinations are never seen in training
+sampler.py          random scenes of one split
+rendering.py        pictures of scenes
 captions.py         the grammar: captions, prompts, questions, and reading them back
 checker.py          what a finished picture shows
 evaluation.py       how well a model reads and draws held-out scenes

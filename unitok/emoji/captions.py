@@ -10,7 +10,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from unitok.emoji.scenes import BACKGROUNDS, RELATIONS, WHITE, Scene, SceneSampler, canonical
+from unitok.emoji.sampler import SceneSampler
+from unitok.emoji.scenes import BACKGROUNDS, RELATIONS, WHITE, Scene, canonical
 from unitok.emoji.sprites import NAMES
 
 NUMBERS = ("zero", "one", "two", "three", "four")

@@ -16,18 +16,8 @@ from PIL import Image
 from torch import Tensor
 
 from unitok.emoji.captions import Claim, claim
-from unitok.emoji.scenes import (
-    BACKGROUNDS,
-    CANVAS,
-    GRID,
-    STYLE,
-    Item,
-    Scene,
-    Style,
-    patches,
-    render,
-    stands,
-)
+from unitok.emoji.rendering import STYLE, Style, patches, render
+from unitok.emoji.scenes import BACKGROUNDS, CANVAS, GRID, Item, Scene, stands
 from unitok.emoji.sprites import NAMES, SIZES, TILE
 
 # Mean squared errors over pixels in [0, 1]. The two sprites most alike are 0.028 apart, noise of

@@ -14,7 +14,9 @@ from PIL import Image
 from unitok.api import Model
 from unitok.emoji import captions
 from unitok.emoji.checker import check
-from unitok.emoji.scenes import KINDS, Scene, SceneSampler, render, to_pil
+from unitok.emoji.rendering import render, to_pil
+from unitok.emoji.sampler import SceneSampler
+from unitok.emoji.scenes import KINDS, Scene
 from unitok.evaluation.grid import picture_grid
 from unitok.evaluation.metrics import answers, drawings, rate, reconstruction_psnr
 from unitok.requests import Caption, Draw

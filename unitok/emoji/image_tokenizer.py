@@ -15,7 +15,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from unitok.config import DEFAULT
-from unitok.emoji.scenes import BACKGROUNDS, SLOTS, Scene, SceneSampler, Style, render, to_pil
+from unitok.emoji.rendering import Style, render, to_pil
+from unitok.emoji.sampler import SceneSampler
+from unitok.emoji.scenes import BACKGROUNDS, SLOTS, Scene
 from unitok.training.checkpoints import load_checkpoint
 from unitok.training.loop import LoopOptions, TrainingLoop
 from unitok.training.losses import Loss

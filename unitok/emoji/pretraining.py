@@ -13,8 +13,9 @@ from unitok.config import DEFAULT, ModelConfig
 from unitok.emoji.evaluation import report
 from unitok.emoji.export import save_folder
 from unitok.emoji.image_tokenizer import load_tokenizer, random_backing
+from unitok.emoji.rendering import STYLE, render
 from unitok.emoji.samples import SampleMaker
-from unitok.emoji.scenes import CANVAS, STYLE, Scene, render
+from unitok.emoji.scenes import CANVAS, Scene
 from unitok.families.janus import Template
 from unitok.model import UnifiedModel
 from unitok.training.initialisation import initialise

@@ -6,7 +6,8 @@ from typing import Any
 import torch
 
 from unitok.emoji import captions
-from unitok.emoji.scenes import Scene, SceneSampler
+from unitok.emoji.sampler import SceneSampler
+from unitok.emoji.scenes import Scene
 from unitok.families.janus import Template
 from unitok.prompt import LineBuilder, Message
 from unitok.training.packing import Sample

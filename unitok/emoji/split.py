@@ -5,14 +5,10 @@ objects ("B right of A" is the same as "A left of B"). White is the absence of a
 held out.
 """
 
-from __future__ import annotations
-
 import hashlib
 from functools import cache
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:  # scenes.py samples by this split
-    from unitok.emoji.scenes import Scene
+from unitok.emoji.scenes import Scene
 
 ONE_IN = 10
 
