@@ -239,7 +239,7 @@ def pixels(setting: Setting) -> Found:
             "baseline": lambda: peer.encode(ours.pixels),
         },
         "decoding": {
-            "ours": lambda: ours.family.paint(outputs),
+            "ours": lambda: ours.family.decode_images(outputs),
             "baseline": lambda: peer.decode(codes),
         },
     }

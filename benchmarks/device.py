@@ -12,8 +12,8 @@ import torch
 from benchmarks.measure import MemoryReader, paired
 from benchmarks.models import TOY, random_model
 from benchmarks.report import Result
-from unitok.config import DecoderConfig
-from unitok.model import UnifiedModel
+from unitok.nn.config import DecoderConfig
+from unitok.nn.model import UnifiedModel
 
 
 @dataclasses.dataclass(frozen=True)

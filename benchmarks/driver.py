@@ -14,8 +14,8 @@ from unitok.api import Model
 from unitok.driver import Driver
 from unitok.handles import TokenJob
 from unitok.jobs import Preparer
-from unitok.model import UnifiedModel
-from unitok.painting import Painter
+from unitok.nn.model import UnifiedModel
+from unitok.image_decoder import ImageDecoder
 from unitok.requests import Caption, Draw
 from unitok_engine import Engine, EngineConfig
 
@@ -27,7 +27,7 @@ class InPlace:
 
     def __init__(self, model: Model) -> None:
         self._engine = Engine(model.family.model, EngineConfig(max_context=model.info().context))
-        self._painter = Painter(model.device, background=False)
+        self._painter = ImageDecoder(model.device, background=False)
         self._prepare = Preparer(model.family, self._painter)
 
     def draw(self, prompt: str, seed: int) -> object:

@@ -11,14 +11,14 @@ from benchmarks.requests import GUIDANCE
 from unitok.driver import Driver
 from unitok.emoji.rendering import render, to_pil
 from unitok.emoji.sampler import SceneSampler
-from unitok.families import Wish
+from unitok.families import ImageOptions
 from unitok.families.janus import Janus
 from unitok.prompt import Message
 from unitok_engine import (
     Branch,
     Engine,
     EngineConfig,
-    Features,
+    Embeddings,
     Output,
     Request,
     Sampling,
@@ -45,14 +45,14 @@ class EmbeddedModel:
         scenes = [to_pil(pixels) for pixels in render(SceneSampler(0, "heldout").batch(16))]
         self.pixels = torch.stack([family.preprocess(scene) for scene in scenes])
         self.embeddings = family.features(self.pixels)
-        picture = family.read(scenes[0])  # any of them: it only marks where embeddings go
+        picture = family.encode_image(scenes[0])  # any of them: it only marks where embeddings go
         message = Message("user", family.defaults.question, (picture,))
-        self.question = family.answer([message], None)
-        self.drawing_spec = family.draw([Message("user", "two apples on a table")], Wish(GUIDANCE))
+        self.question = family.chat_prompt([message], None)
+        self.drawing_spec = family.generation_spec([Message("user", "two apples on a table")], ImageOptions(GUIDANCE))
 
     def drawing(self, seed: int) -> Request:
         """A guided drawing of always the same prompt."""
-        branches = tuple(Branch(line.ids, weight) for line, weight in self.drawing_spec.lines)
+        branches = self.drawing_spec.branches
         return Request(branches, self.drawing_spec.plan, Sampling(seed=seed))
 
     def caption(self, seed: int) -> Request:
@@ -60,7 +60,7 @@ class EmbeddedModel:
         embedding = self.embeddings[seed % len(self.embeddings)]
         # Each has a digest of its own: an answer of the prefix cache would be no work at all.
         features = tuple(
-            Features(
+            Embeddings(
                 place.start,
                 len(embedding),
                 f"{time.perf_counter_ns()} {seed}",

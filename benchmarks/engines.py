@@ -11,7 +11,7 @@ from benchmarks.measure import paired
 from benchmarks.models import NullModel
 from unitok.driver import Driver
 from unitok.handles import TokenJob
-from unitok.model import UnifiedModel
+from unitok.nn.model import UnifiedModel
 from unitok_engine import (
     Branch,
     CacheView,

@@ -13,7 +13,7 @@ from benchmarks.device import DeviceBench
 from benchmarks.gpu_shapes import shape
 from benchmarks.models import TOY
 from benchmarks.report import Result
-from unitok.config import DEFAULT, JANUS_PRO_1B
+from unitok.nn.config import DEFAULT, JANUS_PRO_1B
 from unitok_engine import KVShape
 from unitok_engine.config import Backend
 from unitok_tokenizers.image import make_image_tokenizer

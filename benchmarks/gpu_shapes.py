@@ -12,10 +12,10 @@ from benchmarks.measure import decode_floor
 from benchmarks.peers.transformers_peer import LlamaLoop
 from benchmarks.report import Result
 from benchmarks.requests import guided, text
-from unitok.config import JANUS_PRO_1B
+from unitok.nn.config import JANUS_PRO_1B
 from unitok.driver import Driver
 from unitok.handles import TokenJob
-from unitok.model import UnifiedModel
+from unitok.nn.model import UnifiedModel
 from unitok_engine import Engine, EngineConfig, Request
 from unitok_engine.config import Backend
 
@@ -153,7 +153,7 @@ def engine(
     """An engine with room for these requests and no more: several are on the device at once."""
     longest = max(len(r.branches[0].ids) + r.plan.max_length for r in requests)
     branches = sum(len(request.branches) for request in requests)
-    memory = branches * (longest + 64) * model.kv_shape.bytes_per_id(model.dtype)
+    memory = branches * (longest + 64) * model.kv_shape.bytes_per_token(model.dtype)
     config = EngineConfig(
         memory=memory,
         max_running=branches,

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import torch
 
-from unitok.model import UnifiedModel
+from unitok.nn.model import UnifiedModel
 
 
 def paired(
@@ -78,4 +78,4 @@ def decode_floor(model: UnifiedModel, rows: int, context: int, image: bool) -> i
     """
     head = model.image_head if image else model.text_head
     weights = sum(p.nbytes for part in (model.decoder, head) for p in part.parameters())
-    return weights + rows * context * model.kv_shape.bytes_per_id(model.dtype)
+    return weights + rows * context * model.kv_shape.bytes_per_token(model.dtype)

@@ -5,8 +5,8 @@ import dataclasses
 import torch
 from torch import Tensor
 
-from unitok.config import DEFAULT, JANUS_PRO_1B, DecoderConfig, ModelConfig
-from unitok.model import UnifiedModel
+from unitok.nn.config import DEFAULT, JANUS_PRO_1B, DecoderConfig, ModelConfig
+from unitok.nn.model import UnifiedModel
 from unitok_engine import CacheView, IdRange, KVShape
 
 TOY = dataclasses.replace(

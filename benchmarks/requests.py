@@ -2,7 +2,7 @@
 
 import torch
 
-from unitok.model import UnifiedModel
+from unitok.nn.model import UnifiedModel
 from unitok_engine import Branch, FixedPlan, FreePlan, IdRange, Request, Sampling
 
 GUIDANCE = 5.0

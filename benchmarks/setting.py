@@ -13,10 +13,10 @@ from benchmarks.measure import paired
 from benchmarks.models import TOY, random_model
 from benchmarks.peers.transformers_peer import JanusBatches, LlamaLoop
 from unitok.api import Model
-from unitok.config import JANUS_PRO_1B
+from unitok.nn.config import JANUS_PRO_1B
 from unitok.emoji.rendering import render, to_pil
 from unitok.emoji.sampler import SceneSampler
-from unitok.model import UnifiedModel
+from unitok.nn.model import UnifiedModel
 
 CODEBOOK = 16384  # Janus-Pro's
 

@@ -29,10 +29,10 @@ from PIL import Image
 
 import unitok
 from unitok.api import Model
-from unitok.config import JANUS_PRO_1B, JanusConfig
+from unitok.nn.config import JANUS_PRO_1B, JanusConfig
 from unitok.families.janus import PRO_ROLES, SYSTEM, Janus
 from unitok.pictures import open_picture
-from unitok.prompt import Line, LineBuilder
+from unitok.prompt import Branch, PromptBuilder
 from unitok_engine import Branch, FixedPlan, FreePlan, IdRange, Request, Sampling
 
 PUBLISHED_IDS = {  # of the released vocabulary of 102,400
@@ -178,7 +178,7 @@ def draws_as_published(model: Model, family: Janus) -> Check:
 def first_codes(model: Model, family: Janus, prompt: str, count: int) -> list[int]:
     """Greedy codes at guidance 5 after the bare prompt, as in transformers' test."""
     t, vocabulary = family.template, family.model.vocabulary
-    line = LineBuilder(t.tokenizer).special(t.bos).text(prompt).special(t.begin_of_image).line()
+    line = PromptBuilder(t.tokenizer).special(t.bos).text(prompt).special(t.begin_of_image).branch()
     branches = Branch(line.ids, 5.0), Branch(t.unconditional(line).ids, -4.0)
     image = vocabulary.image_range
     plan = FixedPlan(IdRange(image.start, image.stop), count)
@@ -200,8 +200,8 @@ def says_as_published(model: Model, family: Janus, picture: Image.Image | None) 
 def words_on(model: Model, family: Janus, picture: Image.Image, count: int) -> str:
     """Greedy text after a question that is in no turn, as in transformers' test."""
     t = family.template
-    builder = LineBuilder(t.tokenizer).special(t.bos).text(SYSTEM + "\n\n")
-    line: Line = builder.picture(family.read(picture)).text(f"\n{QUESTION}").line()
+    builder = PromptBuilder(t.tokenizer).special(t.bos).text(SYSTEM + "\n\n")
+    line: Branch = builder.picture(family.encode_image(picture)).text(f"\n{QUESTION}").branch()
     text = family.model.vocabulary.text_range
     plan = FreePlan(IdRange(text.start, text.stop), frozenset([t.tokenizer.id(t.eos)]), count)
     branch = Branch(line.ids, 1.0, line.features)

@@ -31,7 +31,7 @@ from torch import Tensor
 
 import unitok
 from scripts.run_full_size import write_folder
-from unitok.families import Wish
+from unitok.families import ImageOptions
 from unitok.prompt import Message
 from unitok_engine import Branch, FixedPlan, FreePlan, IdRange, Request, Sampling
 
@@ -122,11 +122,11 @@ def ask_unitok(folder: Path, text_ids: int, picture_ids: int) -> tuple[Inputs, O
     scale_up(net.text_embedding, net.image_embedding)
     noise = np.random.default_rng(0).integers(0, 256, (300, 450, 3), dtype=np.uint8)
     image = Image.fromarray(noise)
-    question = [Message("user", "how many apples?", (family.read(image),))]
-    line = family.answer(question, None)
-    drawings = [family.draw([Message("user", prompt)], Wish(5.0)) for prompt in PROMPTS]
+    question = [Message("user", "how many apples?", (family.encode_image(image),))]
+    line = family.chat_prompt(question, None)
+    drawings = [family.generation_spec([Message("user", prompt)], ImageOptions(5.0)) for prompt in PROMPTS]
     codes = torch.arange(0, 576 * 28, 28)[None]
-    prompts = tuple(drawing.lines[0][0].ids for drawing in drawings)
+    prompts = tuple(drawing.branches[0].token_ids for drawing in drawings)
     asked = Inputs(family.preprocess(image)[None], line.ids, prompts, codes)
     features = timed("embeddings", lambda: net.read(asked.pixels))
     text, image = net.vocabulary.text_range, net.vocabulary.image_range
@@ -144,7 +144,7 @@ def ask_unitok(folder: Path, text_ids: int, picture_ids: int) -> tuple[Inputs, O
     logits = timed("logits", lambda: forced_logits(net, line, features, answer))
     plan = FixedPlan(IdRange(image.start, image.stop), picture_ids)
     requests = [
-        Request(tuple(Branch(ln.ids, weight) for ln, weight in d.lines), plan, GREEDY)
+        Request(d.branches, plan, GREEDY)
         for d in drawings
     ]
     drawn = timed("drawings", lambda: emitted(model, *requests))

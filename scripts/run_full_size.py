@@ -21,11 +21,11 @@ from torch import Tensor
 
 import unitok
 from unitok.api import Model
-from unitok.checkpoint import parameters, write_tensors
-from unitok.config import JANUS_PRO_1B
-from unitok.families import Wish, janus
+from unitok.checkpoints.weights import parameters, write_tensors
+from unitok.nn.config import JANUS_PRO_1B
+from unitok.families import ImageOptions, janus
 from unitok.loading import DEFAULT_FOLDER
-from unitok.model import UnifiedModel
+from unitok.nn.model import UnifiedModel
 from unitok.prompt import Message
 from unitok_engine import (
     Branch,
@@ -116,17 +116,17 @@ def requests(model: Model, ids: int) -> tuple[Request, Request]:
     """A caption of a grey picture and a guided drawing, both of `ids` tokens."""
     family = model.family
     vocabulary = family.model.vocabulary
-    picture = family.read(Image.new("RGB", family.picture_size, "grey"))
-    asked = family.answer([Message("user", family.defaults.question, (picture,))], None)
+    picture = family.encode_image(Image.new("RGB", family.picture_size, "grey"))
+    asked = family.chat_prompt([Message("user", family.defaults.question, (picture,))], None)
     text, image = vocabulary.text_range, vocabulary.image_range
     caption = Request(
         (Branch(asked.ids, features=asked.features),),
         FreePlan(IdRange(text.start, text.stop), frozenset(), ids),
         Sampling(temperature=0.0),
     )
-    drawn = family.draw([Message("user", "two apples on a blue background")], Wish(5.0))
+    drawn = family.generation_spec([Message("user", "two apples on a blue background")], ImageOptions(5.0))
     drawing = Request(
-        tuple(Branch(line.ids, weight) for line, weight in drawn.lines),
+        drawn.branches,
         FixedPlan(IdRange(image.start, image.stop), ids),
         Sampling(seed=0),
     )
@@ -145,7 +145,7 @@ def run(model: Model, ids: int) -> None:
     while engine.has_work:
         began = time.monotonic()
         outputs = engine.step()
-        new = {output.request_id: list(output.new_ids) for output in outputs}
+        new = {output.request_id: list(output.token_ids) for output in outputs}
         seconds = time.monotonic() - began
         rows = list(watch.steps[-1].query_lengths)
         print(f"forward {len(watch.steps)}: rows of {rows} tokens, new {new}, {seconds:.2f} s")

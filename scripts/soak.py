@@ -26,7 +26,7 @@ from PIL import Image
 
 import unitok
 from unitok.driver import Driver
-from unitok.families import Wish
+from unitok.families import ImageOptions
 from unitok.handles import Handle, TokenJob
 from unitok.prompt import Message
 from unitok_engine import (
@@ -34,7 +34,7 @@ from unitok_engine import (
     Engine,
     EngineConfig,
     EngineStats,
-    Features,
+    Embeddings,
     FixedPlan,
     FreePlan,
     IdRange,
@@ -78,12 +78,12 @@ class Requests:
     def caption(self, index: int) -> Request:
         """A caption of noise; one picture in fifty cannot be read."""
         family = self.family
-        picture = family.read(self.random.choice(self.pictures))
-        line = family.answer([Message("user", family.defaults.question, (picture,))], None)
+        picture = family.encode_image(self.random.choice(self.pictures))
+        line = family.chat_prompt([Message("user", family.defaults.question, (picture,))], None)
         features = line.features
         if self.random.random() < 0.02:
             features = tuple(
-                Features(f.start, f.length, f"broken {index}", unreadable) for f in features
+                Embeddings(f.start, f.length, f"broken {index}", unreadable) for f in features
             )
         text = family.model.vocabulary.text_range
         plan = FreePlan(
@@ -94,7 +94,7 @@ class Requests:
     def drawing(self, index: int) -> Request:
         """The first image tokens of a guided drawing, at times in two samples."""
         prompt = self.random.choice(SUBJECTS)
-        lines = self.family.draw([Message("user", prompt)], Wish(1.5)).lines
+        lines = self.family.generation_spec([Message("user", prompt)], ImageOptions(1.5)).lines
         image = self.family.model.vocabulary.image_range
         plan = FixedPlan(IdRange(image.start, image.stop), self.random.randint(1, 8))
         branches = tuple(Branch(line.ids, weight) for line, weight in lines)

@@ -12,7 +12,7 @@ from benchmarks.measure import decode_floor, median_ratio, medians, paired
 from benchmarks.models import NullModel, random_model
 from benchmarks.report import Result, Throughput, table, throughput_table
 from benchmarks.requests import geometric_lengths, guided
-from unitok.config import DecoderConfig
+from unitok.nn.config import DecoderConfig
 from unitok.driver import Driver
 from unitok_engine import Branch, Engine, EngineConfig, FixedPlan, IdRange, KVShape, Request
 
@@ -71,7 +71,7 @@ def test_decode_steps_begin_with_every_branch_at_its_context():
     forwards = steps.engine.stats.forwards
     outputs = steps()
     assert sorted(output.request_id for output in outputs) == [0, 1, 2]
-    assert all(len(output.new_ids) == 1 for output in outputs)
+    assert all(len(output.token_ids) == 1 for output in outputs)
     assert steps.engine.stats.forwards == forwards + 1
 
 

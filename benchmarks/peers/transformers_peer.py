@@ -19,9 +19,9 @@ from transformers import (
 
 from benchmarks.embedded import CAPTION_LENGTH, EmbeddedModel
 from benchmarks.requests import GUIDANCE
-from unitok.config import DecoderConfig
+from unitok.nn.config import DecoderConfig
 from unitok.loading import DEFAULT_FOLDER
-from unitok.model import UnifiedModel
+from unitok.nn.model import UnifiedModel
 from unitok_engine import Request
 
 
@@ -133,7 +133,7 @@ class JanusBatches:
 
     def drawings(self, count: int) -> Tensor:
         """A static batch of drawings: their codes [count, n]."""
-        prompt = self.embedded.drawing_spec.lines[0][0]
+        prompt = self.embedded.drawing_spec.branches[0]
         ids = torch.tensor([prompt.ids]).repeat(count, 1)
         settings = self.model.generation_config
         config: Any = GenerationConfig(

@@ -7,7 +7,7 @@ from tempfile import TemporaryDirectory
 from typing import Self
 
 from benchmarks.peers.transformers_peer import llama_config
-from unitok.config import DecoderConfig
+from unitok.nn.config import DecoderConfig
 
 CHILD = Path(__file__).with_name("vllm_child.py")
 

@@ -15,7 +15,7 @@ from benchmarks.embedded import EmbeddedModel
 from benchmarks.models import random_model
 from benchmarks.peers.transformers_peer import JanusBatches, LlamaLoop
 from benchmarks.peers.vllm_peer import VllmSteps
-from unitok.config import DecoderConfig
+from unitok.nn.config import DecoderConfig
 
 ROOT = Path(__file__).resolve().parents[2]
 TINY = DecoderConfig(

@@ -9,7 +9,7 @@ from transformers import GenerationConfig, JanusForConditionalGeneration
 import unitok
 from unitok.emoji.rendering import render, to_pil
 from unitok.emoji.sampler import SceneSampler
-from unitok.families import Wish
+from unitok.families import ImageOptions
 from unitok.loading import DEFAULT_FOLDER
 from unitok.prompt import Message
 from unitok_engine import Branch, Request, Sampling
@@ -36,7 +36,7 @@ def theirs():
 @pytest.mark.parametrize("prompt", PROMPTS)
 def test_a_guided_greedy_drawing_has_the_same_ids_and_pixels(ours, theirs, prompt):
     family = ours.family
-    drawing = family.draw([Message("user", prompt)], Wish(2.0))
+    drawing = family.generation_spec([Message("user", prompt)], ImageOptions(2.0))
     lines = drawing.lines
     request = Request(
         tuple(Branch(line.ids, weight) for line, weight in lines),
@@ -71,8 +71,8 @@ def test_captions_have_the_same_ids(ours, theirs):
     family = ours.family
     for picture in render(SceneSampler(77, "heldout").batch(4)):
         image = to_pil(picture)
-        asked = Message("user", family.defaults.question, (family.read(image),))
-        line = family.answer([asked], None)
+        asked = Message("user", family.defaults.question, (family.encode_image(image),))
+        line = family.chat_prompt([asked], None)
         request = Request(
             (Branch(line.ids, features=line.features),),
             family.text_plan(32),

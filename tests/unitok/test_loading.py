@@ -457,7 +457,7 @@ def test_a_download_is_logged(
     assert files.find_folder("someone/something") == folder
     monkeypatch.setattr(files, "model_info", unreachable)
     assert files.find_folder("someone/something") == folder
-    messages = [r.getMessage() for r in caplog.records if r.name == "unitok.files"]
+    messages = [r.getMessage() for r in caplog.records if r.name == "unitok.checkpoints.folders"]
     assert messages == [
         "someone/something: fetching from the hub what is not here yet",
         f"someone/something: lies in {folder}",

@@ -7,7 +7,7 @@ import torch
 
 from unitok.emoji import captions
 from unitok.families import Defaults, janus
-from unitok.model import UnifiedModel
+from unitok.nn.model import UnifiedModel
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from unitok.config import DEFAULT
+from unitok.nn.config import DEFAULT
 from unitok.emoji.rendering import Style, render, to_pil
 from unitok.emoji.sampler import SceneSampler
 from unitok.emoji.scenes import BACKGROUNDS, SLOTS, Scene

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 import unitok
-from unitok.config import DEFAULT, ModelConfig
+from unitok.nn.config import DEFAULT, ModelConfig
 from unitok.emoji.evaluation import report
 from unitok.emoji.export import save_folder
 from unitok.emoji.image_tokenizer import load_tokenizer, random_backing
@@ -17,7 +17,7 @@ from unitok.emoji.rendering import STYLE, render
 from unitok.emoji.samples import SampleMaker
 from unitok.emoji.scenes import CANVAS, Scene
 from unitok.families.janus import Template
-from unitok.model import UnifiedModel
+from unitok.nn.model import UnifiedModel
 from unitok.training.initialisation import initialise
 from unitok.training.loop import LoopOptions, TrainingLoop
 from unitok.training.optimisers import MixedOptimiser, matrices_in, others

@@ -9,7 +9,7 @@ from unitok.emoji import captions
 from unitok.emoji.sampler import SceneSampler
 from unitok.emoji.scenes import Scene
 from unitok.families.janus import Template
-from unitok.prompt import LineBuilder, Message
+from unitok.prompt import PromptBuilder, Message
 from unitok.training.packing import Sample
 
 DRAWING_RESERVE = 100  # ids kept free for a request to draw and its picture, at the end
@@ -77,7 +77,7 @@ class SampleMaker:
             for turn in range(self.random.choice((1, 2, 2, 3))):
                 self._add_exchange(builder, sample, scene, shown, first=turn == 0)
             builder.flush()
-            if len(builder.ids) + EXCHANGE_RESERVE > room:
+            if len(builder.token_ids) + EXCHANGE_RESERVE > room:
                 break
         if ends_in_drawing:
             self._add_request(builder, scene := self.scenes.sample())
@@ -100,7 +100,7 @@ class SampleMaker:
         self.random.setstate((r["version"], tuple(r["words"]), r["gauss"]))
 
     def _add_exchange(
-        self, builder: LineBuilder, sample: Sample[Scene], scene: Scene, shown: bool, first: bool
+        self, builder: PromptBuilder, sample: Sample[Scene], scene: Scene, shown: bool, first: bool
     ) -> None:
         """A question about a scene and its answer; the first one shows the scene or draws it."""
         question, answer = captions.questions(scene, self.random)
@@ -111,17 +111,17 @@ class SampleMaker:
         self.template.turn(builder, Message("user", question, self.blank[: first and shown]))
         self._add_answer(builder, sample, answer)
 
-    def _add_request(self, builder: LineBuilder, scene: Scene) -> None:
+    def _add_request(self, builder: PromptBuilder, scene: Scene) -> None:
         """The user's turn that asks for a drawing."""
         self.template.turn(builder, Message("user", captions.prompt(scene, self.random)))
 
-    def _add_answer(self, builder: LineBuilder, sample: Sample[Scene], answer: str) -> None:
+    def _add_answer(self, builder: PromptBuilder, sample: Sample[Scene], answer: str) -> None:
         """The assistant's turn, whose text and end are targets."""
         self.template.open_turn(builder, "assistant").flush()
-        start = len(builder.ids)
+        start = len(builder.token_ids)
         builder.text(" " + answer).special(self.template.eos)
         sample.target += [False] * (start - len(sample.target))
-        sample.target += [True] * (len(builder.ids) - start)
+        sample.target += [True] * (len(builder.token_ids) - start)
 
     def _add_drawing(self, sample: Sample[Scene], scene: Scene) -> None:
         """The picture at the end, all of it a target; the loss fills in its image tokens."""
@@ -130,10 +130,10 @@ class SampleMaker:
         sample.target += [True] * self.template.picture_length
 
     def _finish(
-        self, sample: Sample[Scene], builder: LineBuilder, scenes: list[Scene]
+        self, sample: Sample[Scene], builder: PromptBuilder, scenes: list[Scene]
     ) -> Sample[Scene]:
         """Take over the ids that the builder has, and where its pictures stand."""
-        branch = builder.line()
+        branch = builder.branch()
         sample.ids = list(branch.ids)
         sample.target += [False] * (len(branch.ids) - len(sample.target))
         starts = [features.start for features in branch.features]

@@ -4,7 +4,7 @@ import math
 
 from torch import nn
 
-from unitok.model import UnifiedModel
+from unitok.nn.model import UnifiedModel
 
 
 def initialise(model: UnifiedModel) -> None:

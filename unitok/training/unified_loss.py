@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from unitok.model import IdRange, UnifiedModel
+from unitok.nn.model import IdRange, UnifiedModel
 from unitok.training.losses import Loss
 from unitok.training.packing import PackedRows, fill
 
