@@ -7,7 +7,8 @@ import torch
 from transformers import GenerationConfig, JanusForConditionalGeneration
 
 import unitok
-from unitok.emoji.scenes import SceneSampler, render, to_pil
+from unitok.emoji.rendering import render, to_pil
+from unitok.emoji.sampler import SceneSampler
 from unitok.families import ImageOptions
 from unitok.loading import DEFAULT_FOLDER
 from unitok.prompt import Message
