@@ -35,9 +35,8 @@ from unitok.evaluation.bench_report import Result, table
 from unitok.handles import TokenJob
 from unitok.nn.config import DEFAULT, JANUS_PRO_1B, DecoderConfig
 from unitok.nn.model import UnifiedModel
-from unitok_engine import Engine, EngineConfig, KVCache, KVShape, Request
-from unitok_engine.batch import Batch
-from unitok_engine.config import Backend
+from unitok_engine import AttentionMetadata, Engine, EngineConfig, KVShape, Request, make_backend
+from unitok_engine.attention.backends import BackendName
 from unitok_tokenizers.image import make_image_tokenizer
 
 DECODERS = {
@@ -235,7 +234,7 @@ def drawings(
     here: Bench,
     model: UnifiedModel,
     count: int,
-    attention: Backend | None = None,
+    attention: BackendName | None = None,
     cuda_graphs: bool = True,
 ) -> Callable[[], object]:
     """The step of an engine in the middle of `count` drawings."""
@@ -251,7 +250,7 @@ def drawings(
 def engine(
     model: UnifiedModel,
     requests: Sequence[Request],
-    attention: Backend | None = None,
+    attention: BackendName | None = None,
     cuda_graphs: bool = True,
 ) -> Engine:
     """With room for these requests and no more: several engines are on the device at once."""
@@ -348,15 +347,15 @@ def attention(here: Bench) -> Iterator[Result]:
         )  # fmt: skip
 
 
-def attend(here: Bench, shape: KVShape, backend: Backend, rows: int, context: int, q, k, v):
+def attend(here: Bench, shape: KVShape, name: BackendName, rows: int, context: int, q, k, v):
     """All layers' attention of rows of one length, each in blocks of its own."""
     block = 64
     width = -(-context // block)
-    cache = KVCache(shape, rows * width, block, q.dtype, here.device, backend)
+    backend = make_backend(shape, rows * width, block, q.dtype, here.device, name)
     tables = [tuple(range(row * width, (row + 1) * width)) for row in range(rows)]
     slots = torch.tensor([table[-1] * block + (context - 1) % block for table in tables])
-    batch = Batch(slots, slots, slots, (1,) * rows, (context,) * rows, tuple(tables), (), ())
-    view = cache.view(batch.to(here.device))
+    metadata = AttentionMetadata(slots, (1,) * rows, (context,) * rows, tuple(tables))
+    view = backend.view(metadata.to(here.device))
 
     def run() -> None:
         for layer in range(shape.layers):

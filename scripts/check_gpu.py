@@ -26,8 +26,7 @@ from unitok.driver import Driver
 from unitok.emoji import captions
 from unitok.evaluation import bench
 from unitok.evaluation.emoji import draw_held_out, held_out_scenes, rate
-from unitok_engine import Engine, EngineConfig, KVCache, KVShape
-from unitok_engine.batch import Batch
+from unitok_engine import AttentionMetadata, Engine, EngineConfig, KVShape, make_backend
 
 ROOT = Path(__file__).parent.parent
 
@@ -65,7 +64,7 @@ def attention_agrees(device: str, heads: int, kv_heads: int, queries: int) -> bo
     contexts, block, size = [70, 128, 300, 65], 64, 64
     generator = torch.Generator(device).manual_seed(0)
     tables = [[9, 2], [4, 7], [1, 8, 3, 6, 5], [0, 10]]
-    batch = last_runs(tables, contexts, queries, block)
+    metadata = last_runs(tables, contexts, queries, block)
     rows = queries * len(tables)
     q = torch.randn(rows, heads, size, device=device, generator=generator).to(dtype)
     k, v = (
@@ -74,28 +73,29 @@ def attention_agrees(device: str, heads: int, kv_heads: int, queries: int) -> bo
     )
     history = torch.randn(2, 12 * block, kv_heads, size, device=device, generator=generator)
     outs = []
-    for backend in (None, "torch-gather"):
+    for name in (None, "torch-gather"):
         shape = KVShape(layers=1, kv_heads=kv_heads, head_dim=size)
-        cache = KVCache(shape, 11, block, dtype, torch.device(device), backend=backend)
-        places = cache.layout.places(torch.arange(11 * block, device=device))
-        cache.layout.write(0, places, *history[:, : 11 * block].to(dtype))
-        outs.append(cache.view(batch.to(torch.device(device))).attend(0, q, k, v).float())
+        backend = make_backend(shape, 11, block, dtype, torch.device(device), name)
+        index = backend.layout.slot_index(torch.arange(11 * block, device=device))
+        backend.layout.write(0, index, *history[:, : 11 * block].to(dtype))
+        outs.append(backend.view(metadata.to(torch.device(device))).attend(0, q, k, v).float())
     difference = float((outs[0] - outs[1]).abs().max())
     good = difference < 0.02
     print(f"attention {heads}/{kv_heads} heads, {queries} queries: max difference {difference:.4f}")
     return good
 
 
-def last_runs(tables: list[list[int]], contexts: list[int], queries: int, block: int) -> Batch:
-    """A batch of each line's last `queries` ids; only what attention looks at is real."""
+def last_runs(
+    tables: list[list[int]], contexts: list[int], queries: int, block: int
+) -> AttentionMetadata:
+    """Rows of each branch's last `queries` tokens."""
     slots = [
         table[i // block] * block + i % block
         for table, length in zip(tables, contexts, strict=True)
         for i in range(length - queries, length)
     ]
-    flat = torch.tensor(slots)
-    count = len(tables)
-    return Batch(flat, flat, flat, (queries,) * count, tuple(contexts), tuple(tables), (), ())
+    lengths = (queries,) * len(tables)
+    return AttentionMetadata(torch.tensor(slots), lengths, tuple(contexts), tuple(tables))
 
 
 def ids_agree(device: str) -> bool:

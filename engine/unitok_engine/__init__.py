@@ -5,9 +5,12 @@ It knows ids, plans and a model given by argument; it knows no text and no pictu
 
 from logging import NullHandler, getLogger
 
-from unitok_engine.attention.kv_cache import CacheView, KVCache
-from unitok_engine.config import EngineConfig, KVShape
+from unitok_engine.attention.backends import make_backend
+from unitok_engine.attention.base import AttentionBackend, AttentionMetadata, CacheView
+from unitok_engine.attention.kv_layout import KVShape
+from unitok_engine.config import EngineConfig
 from unitok_engine.engine import Engine, EngineStats
+from unitok_engine.model import Model
 from unitok_engine.observer import Observer, StepRecord
 from unitok_engine.request import (
     Allow,
@@ -23,12 +26,13 @@ from unitok_engine.request import (
     Sampling,
     Stop,
 )
-from unitok_engine.runner import Model
 
 getLogger(__name__).addHandler(NullHandler())
 
 __all__ = [
     "Allow",
+    "AttentionBackend",
+    "AttentionMetadata",
     "Branch",
     "CacheView",
     "Embeddings",
@@ -39,7 +43,6 @@ __all__ = [
     "Force",
     "FreePlan",
     "IdRange",
-    "KVCache",
     "KVShape",
     "Model",
     "Observer",
@@ -49,4 +52,5 @@ __all__ = [
     "Sampling",
     "StepRecord",
     "Stop",
+    "make_backend",
 ]

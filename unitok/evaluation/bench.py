@@ -88,6 +88,7 @@ class Costless:
     """A model that costs nothing: what is left is the engine's own work."""
 
     kv_shape = KVShape(layers=0, kv_heads=1, head_dim=1)
+    hidden_size = 1
     dtype = torch.float32
     device = torch.device("cpu")
     id_ranges = (IdRange(0, 2**31),)
@@ -185,7 +186,7 @@ class _Shortened:
     def __init__(self, model: UnifiedModel) -> None:
         self._model = model
         self.kv_shape, self.dtype, self.device = model.kv_shape, model.dtype, model.device
-        self.id_ranges = model.id_ranges
+        self.hidden_size, self.id_ranges = model.hidden_size, model.id_ranges
         self.embed = model.embed
 
     def forward(self, hidden: Tensor, positions: Tensor, cache: CacheView) -> Tensor:
