@@ -104,13 +104,12 @@ class PagedAttention:
     def __init__(
         self, layout: StandardKVLayout, queries: int, contexts: Sequence[int], tables: Tensor
     ) -> None:
-        from xformers.ops.fmha import memory_efficient_attention_forward, triton_splitk
-        from xformers.ops.fmha.attn_bias import PagedBlockDiagonalCausalWithOffsetPaddedKeysMask
+        from xformers.ops import fmha  # pyright: ignore[reportMissingTypeStubs]
 
         self._layout = layout
-        self._attention = memory_efficient_attention_forward
-        self._op = triton_splitk.FwOp
-        self._bias = PagedBlockDiagonalCausalWithOffsetPaddedKeysMask.from_seqlens(
+        self._attention = fmha.memory_efficient_attention_forward
+        self._op = fmha.triton_splitk.FwOp
+        self._bias = fmha.attn_bias.PagedBlockDiagonalCausalWithOffsetPaddedKeysMask.from_seqlens(
             [queries] * len(contexts),
             contexts,
             tables,
@@ -162,15 +161,14 @@ class PrefillAttention:
     """
 
     def __init__(self, layout: StandardKVLayout, group: RowGroup) -> None:
-        from xformers.ops.fmha import memory_efficient_attention_forward
-        from xformers.ops.fmha.attn_bias import BlockDiagonalCausalFromBottomRightMask
+        from xformers.ops import fmha  # pyright: ignore[reportMissingTypeStubs]
 
         self.tokens = group.tokens
         self._layout = layout
-        self._attention = memory_efficient_attention_forward
+        self._attention = fmha.memory_efficient_attention_forward
         rows = zip(group.block_tables, group.context_lengths, strict=True)
         self._slots = torch.cat([_slots(layout, table, length) for table, length in rows])
-        self._bias = BlockDiagonalCausalFromBottomRightMask.from_seqlens(
+        self._bias = fmha.attn_bias.BlockDiagonalCausalFromBottomRightMask.from_seqlens(
             list(group.query_lengths), list(group.context_lengths), device=layout.keys.device
         )
 
