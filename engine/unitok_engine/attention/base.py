@@ -125,7 +125,7 @@ class AttentionBackend(Protocol):
     def view(self, metadata: AttentionMetadata) -> CacheView:
         """Prepare one step's attention, once for all layers.
 
-        The view is valid until the next call of any method of this backend.
+        The view is valid until the next call of `view`, `copy`, `clear` or `reset`.
         """
         ...
 

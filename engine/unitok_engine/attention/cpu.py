@@ -64,10 +64,10 @@ class CpuBackend(PagedBackend[CpuKVLayout]):
         index = self._index
         if index is None or not index.is_of(blocks, widths):
             index = self._index = PagedIndex(self.layout, blocks, widths)
-        return PagedAttention(self.layout, group.tokens, index, index.mask(lengths))
+        return CpuPagedAttention(self.layout, group.tokens, index, index.mask(lengths))
 
 
-class PagedAttention:
+class CpuPagedAttention:
     """The `GroupAttention` of rows of one short query length.
 
     Args:
