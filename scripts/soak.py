@@ -97,7 +97,9 @@ class Requests:
         spec = self.family.generation_spec([Message("user", prompt)], ImageOptions(1.5))
         image = self.family.model.vocabulary.image_range
         plan = FixedPlan(IdRange(image.start, image.stop), self.random.randint(1, 8))
-        return Request(spec.branches, plan, self.sampling(index), n=self.random.choice((1, 1, 1, 2)))
+        return Request(
+            spec.branches, plan, self.sampling(index), n=self.random.choice((1, 1, 1, 2))
+        )
 
     def sampling(self, index: int) -> Sampling:
         """Greedy, or at temperature 1."""
