@@ -19,6 +19,7 @@ from tests.parity.janus_reference import (
     reference,
     write_folder,
 )
+from unitok.checkpoints.settings import Settings
 from unitok.families import ImageOptions
 from unitok.families.janus import config_from_json, preprocessor_from_json
 from unitok.prompt import Message
@@ -56,11 +57,14 @@ def asked(family: Any, question: str, image: Image.Image) -> tuple[Any, Tensor]:
 def test_all_that_transformers_writes_is_known(pair):
     """Every setting, not only those that differ from its own."""
     ours, theirs = pair
-    assert config_from_json(theirs.config.to_dict()) == ours.family.model.config
+    assert (
+        config_from_json(Settings(theirs.config.to_dict(), strict=True)) == ours.family.model.config
+    )
     image_size = theirs.config.vision_config.image_size
     square = {"height": image_size, "width": image_size}
     images = JanusImageProcessor(size=square, image_mean=[0.5] * 3, image_std=[0.5] * 3)
-    assert preprocessor_from_json(images.to_dict(), "here") == ours.family.preprocess
+    settings = Settings(images.to_dict(), strict=True)
+    assert preprocessor_from_json(settings) == ours.family.preprocess
 
 
 @torch.no_grad()
