@@ -133,7 +133,7 @@ def ask_unitok(folder: Path, text_ids: int, picture_ids: int) -> tuple[Asked, Go
 
 def emitted(model: unitok.Model, *requests: Request) -> list[list[int]]:
     """The ids of requests that share the engine's steps."""
-    return [list(output.ids) for output in model.driver.complete(requests)]
+    return [list(output.token_ids) for output in model.driver.complete(requests)]
 
 
 def forced_logits(net: Any, line: Any, features: Tensor, answer: list[int]) -> Tensor:

@@ -141,7 +141,7 @@ def run(model: Model, ids: int) -> None:
     while engine.has_work:
         began = time.monotonic()
         outputs = engine.step()
-        new = {output.request_id: list(output.new_ids) for output in outputs}
+        new = {output.request_id: list(output.token_ids) for output in outputs}
         seconds = time.monotonic() - began
         rows = list(watch.steps[-1].query_lengths)
         print(f"forward {len(watch.steps)}: rows of {rows} ids, new {new}, {seconds:.2f} s")

@@ -172,7 +172,7 @@ def run(family: Chameleon, branches: tuple[Branch, ...], plan: Plan) -> list[int
     while not (outputs := engine.step()) or not outputs[-1].finished:
         pass
     assert outputs[-1].error is None
-    return list(outputs[-1].ids)
+    return list(outputs[-1].token_ids)
 
 
 # --- names ---------------------------------------------------------------------------------------

@@ -27,13 +27,12 @@ from tests.parity.test_emu3_tokenizer import reference
 from tests.unitok.test_emu3 import train_tokenizer
 from unitok.checkpoints.weights import parameters
 from unitok.families import GenerationSpec, ImageOptions, emu3, open_folder
-from unitok.families.common.plans import GridPlan
 from unitok.families.emu3 import NEGATIVE, Emu3, Preprocessor
 from unitok.families.emu3.config import EMU3
 from unitok.nn.config import ModelConfig
 from unitok.nn.model import UnifiedModel
 from unitok.prompt import Message
-from unitok_engine import Branch, Engine, EngineConfig, IdRange, Plan, Request, Sampling
+from unitok_engine import Branch, Engine, EngineConfig, GridPlan, IdRange, Plan, Request, Sampling
 from unitok_tokenizers.emu3 import Emu3TokenizerConfig
 
 IMAGES = Emu3TokenizerConfig(codebook_size=300, base_channels=32, res_blocks=1)

@@ -114,7 +114,7 @@ def run(family: UniToken, branches: tuple[Branch, ...], plan: Plan) -> list[int]
     while not (outputs := engine.step()) or not outputs[-1].finished:
         pass
     assert outputs[-1].error is None
-    return list(outputs[-1].ids)
+    return list(outputs[-1].token_ids)
 
 
 def test_the_published_encoder_has_the_names_and_shapes_of_transformers():

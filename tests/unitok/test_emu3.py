@@ -21,12 +21,11 @@ import unitok
 from unitok.checkpoints.saving import stored_tensors, write_json, write_tensors
 from unitok.checkpoints.weights import parameters
 from unitok.families import ImageOptions, emu3, open_folder
-from unitok.families.common.plans import GridPlan
 from unitok.families.emu3 import NEGATIVE, VISUAL, Emu3, Preprocessor, Template
 from unitok.nn.config import DecoderConfig, ModelConfig
 from unitok.nn.model import UnifiedModel
 from unitok.prompt import EncodedImage, Message
-from unitok_engine import Allow, Force, IdRange, Plan, Stop
+from unitok_engine import Allow, Force, GridPlan, IdRange, Plan, Stop
 from unitok_tokenizers.emu3 import Emu3TokenizerConfig
 
 CODES = 48

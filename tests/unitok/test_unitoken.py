@@ -21,11 +21,10 @@ from tests.unitok.tiny_chameleon import (
 )
 from unitok.checkpoints.settings import Settings
 from unitok.families import ImageOptions, open_folder
-from unitok.families.common.plans import GridPlan
 from unitok.families.common.siglip import SIGLIP_SO400M
 from unitok.families.unitoken import Tiling, UniToken, read_vision
 from unitok.prompt import Embeddings, EncodedImage, Message, PromptBuilder
-from unitok_engine import Allow, Force, IdRange, Stop
+from unitok_engine import Allow, Force, GridPlan, IdRange, Stop
 
 BOS, EOI, BOI, SEPARATOR, EOT, NEW_LINE, ANSWER = 1, 8196, 8197, 8198, 8710, 8803, 16853
 SIZE = 8804 + 2  # of 4 codes a side, as published: 32 codes are 8804 + 16

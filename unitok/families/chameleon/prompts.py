@@ -8,9 +8,8 @@ from torch import Tensor
 from unitok.families.chameleon.image_ids import check_text
 from unitok.families.common.family import ImageOptions
 from unitok.families.common.guidance import guided, weighted
-from unitok.families.common.plans import GridPlan
 from unitok.prompt import Message, PromptBuilder
-from unitok_engine import Branch, IdRange
+from unitok_engine import Branch, GridPlan, IdRange
 from unitok_tokenizers.text import TextTokenizer
 
 IMAGE_GUIDANCE = 1.2  # of the pictures in a prompt; `ImageOptions.guidance` is for its text

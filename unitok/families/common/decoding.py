@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from unitok.families.common.plans import GridPlan
 from unitok.nn.model import UnifiedModel
+from unitok_engine import GridPlan
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from unitok.families.emu3.prompts import Template
 from unitok.families.emu3.tokenizer import read_tiktoken
 from unitok.families.emu3.weights import ORIGINAL, TRANSFORMERS_DROPPED, transformers_adapter
 from unitok.nn.config import DecoderConfig
-from unitok_tokenizers import emu3 as image_tokenizer
+from unitok_tokenizers import emu3_names as image_tokenizer
 from unitok_tokenizers.emu3 import Emu3TokenizerConfig
 from unitok_tokenizers.text import TextTokenizer
 

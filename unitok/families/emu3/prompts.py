@@ -5,9 +5,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from unitok.families.common.plans import GridPlan
 from unitok.prompt import EncodedImage, Message, PromptBuilder
-from unitok_engine import Branch, IdRange
+from unitok_engine import Branch, GridPlan, IdRange
 from unitok_tokenizers.text import TextTokenizer
 
 SYSTEM = "You are a helpful assistant."

@@ -4,7 +4,7 @@ from collections.abc import Callable, Collection
 
 from unitok.checkpoints.adapter import StateDictAdapter, Stored, renaming
 from unitok.families.common.llama import llama_names
-from unitok_tokenizers import emu3 as image_tokenizer
+from unitok_tokenizers import emu3_names as image_tokenizer
 
 
 def make_adapter(

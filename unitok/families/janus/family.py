@@ -21,7 +21,6 @@ from unitok.families.common.family import (
     check_image_size,
 )
 from unitok.families.common.guidance import guided
-from unitok.families.common.plans import GridPlan
 from unitok.families.common.preprocessing import read_pixels
 from unitok.families.janus import original
 from unitok.families.janus.config import config_to_json
@@ -46,7 +45,7 @@ from unitok.nn.model import UnifiedModel
 from unitok.pictures import digest
 from unitok.precision import name_of
 from unitok.prompt import EncodedImage, Message
-from unitok_engine import Branch, FreePlan, Plan
+from unitok_engine import Branch, FreePlan, GridPlan, Plan
 from unitok_tokenizers.text import TextTokenizer
 
 

@@ -9,9 +9,8 @@ from torch import Tensor
 from unitok.families.chameleon.prompts import Template as ChameleonTemplate
 from unitok.families.common.family import ImageOptions
 from unitok.families.common.guidance import guided
-from unitok.families.common.plans import GridPlan
 from unitok.prompt import Message
-from unitok_engine import Branch
+from unitok_engine import Branch, GridPlan
 
 SIZE_TOKEN = "<reserved{:05d}>"  # of 8800 + n: a side is n times 32 pixels
 FIRST_SIZE = 8800
