@@ -188,7 +188,7 @@ class GridPlan:
         if index(self.rows) < 1 or index(self.columns) < 1:
             raise ValueError(f"a grid needs rows and columns, not {self.rows} x {self.columns}")
 
-    @cached_property
+    @property
     def max_length(self) -> int:
         """See `Plan.max_length`."""
         return self._grid_length + len(self.closing)
