@@ -78,6 +78,40 @@ def test_reference_libraries_stay_in_the_baselines():
     assert breaches(UNITOK, REFERENCES, without="baselines") == []
 
 
+# Which families build on which; beside them, the recipe and the benchmarks of the embedded model,
+# which is a Janus, know one.
+FAMILIES = UNITOK / "families"
+BUILDS_ON = {"unitoken": {"chameleon"}, "janus4o": {"janus"}}
+KNOW_JANUS = {"training", "evaluation"}
+
+
+def imported_families(source: str) -> set[str]:
+    """Families whose packages, or modules of them, the source imports."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            names.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
+            names.update(f"{node.module}.{alias.name}" for alias in node.names)
+    known = {path.parent.name for path in FAMILIES.glob("*/family.py")} - {"common"}
+    parts = (name.split(".") for name in names if name.startswith("unitok.families."))
+    return {part[2] for part in parts} & known
+
+
+def test_a_family_is_known_to_the_registry_and_to_those_that_build_on_it_alone():
+    for path in files(UNITOK):
+        if path == FAMILIES / "__init__.py":
+            continue
+        first, second, *_ = (*path.relative_to(UNITOK).parts, "")
+        allowed = {"janus"} if first in KNOW_JANUS else set()
+        if first == "families":
+            allowed = {second, *BUILDS_ON.get(second, ())}
+        found = imported_families(path.read_text(encoding="utf-8"))
+        assert found <= allowed, f"{path.relative_to(ROOT)} imports {found - allowed}"
+    source = "import unitok.families.emu3.config\nfrom unitok.families import Family, janus"
+    assert imported_families(source) == {"emu3", "janus"}
+
+
 def test_the_decoder_is_run_from_one_place():
     paths = [*files(ENGINE), *files(UNITOK, without="training")]
     calls = {str(p.relative_to(ROOT)): forward_calls(p.read_text(encoding="utf-8")) for p in paths}

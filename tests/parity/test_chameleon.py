@@ -49,15 +49,10 @@ from tests.unitok.tiny_chameleon import (
 from unitok.checkpoints.settings import Settings
 from unitok.checkpoints.weights import check_names, check_shapes, parameters
 from unitok.families import ImageOptions
-from unitok.families.chameleon import (
-    CHAMELEON,
-    TRANSFORMERS,
-    TRANSFORMERS_VQGAN,
-    Chameleon,
-    config_from_json,
-    make_adapter,
-    read_image_ids,
-)
+from unitok.families.chameleon import Chameleon
+from unitok.families.chameleon.config import CHAMELEON, config_from_json
+from unitok.families.chameleon.image_ids import read_image_ids
+from unitok.families.chameleon.weights import TRANSFORMERS, TRANSFORMERS_VQGAN, make_adapter
 from unitok.nn.config import ModelConfig
 from unitok.nn.model import UnifiedModel
 from unitok.prompt import Message

@@ -26,9 +26,12 @@ from transformers.models.emu3.image_processing_emu3 import smart_resize
 from tests.parity.test_emu3_tokenizer import reference
 from tests.unitok.test_emu3 import train_tokenizer
 from unitok.checkpoints.weights import parameters
-from unitok.families import GenerationSpec, ImageOptions, emu3, open_folder
-from unitok.families.emu3 import NEGATIVE, Emu3, Preprocessor
+from unitok.families import GenerationSpec, ImageOptions, open_folder
+from unitok.families.emu3 import Emu3
 from unitok.families.emu3.config import EMU3
+from unitok.families.emu3.preprocessing import Preprocessor
+from unitok.families.emu3.prompts import NEGATIVE
+from unitok.families.emu3.weights import TRANSFORMERS_DROPPED, transformers_adapter
 from unitok.nn.config import ModelConfig
 from unitok.nn.model import UnifiedModel
 from unitok.prompt import Message
@@ -201,13 +204,13 @@ def test_the_published_sizes_have_the_same_names_and_shapes():
     assert text.rope_parameters["rope_theta"] == EMU3.rope_theta
     assert text.rms_norm_eps == EMU3.norm_eps
     assert text.max_position_embeddings == EMU3.max_positions
-    adapter, used = emu3.transformers_adapter(theirs), set()
+    adapter, used = transformers_adapter(theirs), set()
     for key, value in parameters(ours).items():
         stored = adapter(key)
         assert stored.take(theirs[stored.name]).shape == value.shape, key
         used.add(stored.name)
     rest = theirs.keys() - used
-    dropped = re.compile("|".join(emu3.TRANSFORMERS_DROPPED))
+    dropped = re.compile("|".join(TRANSFORMERS_DROPPED))
     assert rest and all(dropped.fullmatch(name) for name in rest)
 
 

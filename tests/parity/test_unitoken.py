@@ -34,9 +34,11 @@ from tests.unitok.tiny_chameleon import (
 from unitok.checkpoints.adapter import renaming
 from unitok.checkpoints.settings import Settings
 from unitok.families import ImageOptions, open_folder
-from unitok.families.chameleon import config_from_json
+from unitok.families.chameleon.config import config_from_json
 from unitok.families.common.siglip import SIGLIP_SO400M
-from unitok.families.unitoken import RENAMES, UniToken, read_vision
+from unitok.families.unitoken import UniToken
+from unitok.families.unitoken.config import read_vision
+from unitok.families.unitoken.weights import RENAMES
 from unitok.nn.vision import VisionEncoder
 from unitok.prompt import Message
 from unitok_engine import Branch, Engine, EngineConfig, IdRange, Plan, Request, Sampling

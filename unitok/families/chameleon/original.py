@@ -17,10 +17,10 @@ from unitok.checkpoints.settings import Settings
 from unitok.checkpoints.tensors import Tensors, TorchFile
 from unitok.nn.config import DecoderConfig
 
-ORIGINAL_WEIGHTS = re.compile(r"consolidated(\.\d\d)?\.pth")
+WEIGHT_FILES = re.compile(r"consolidated(\.\d\d)?\.pth")
 
 # Our names -> Meta's names.
-ORIGINAL = (
+NAMES = (
     (r"^text_embedding\.", "tok_embeddings."),
     (r"^text_head\.", "output."),
     (r"^decoder\.norm\.", "norm."),
@@ -32,7 +32,7 @@ ORIGINAL = (
     (r"\.mlp\.down\.", ".feed_forward.w2."),
     (r"\.mlp\.up\.", ".feed_forward.w3."),
 )
-ORIGINAL_DROPPED = (r"rope\.freqs",)
+DROPPED = (r"rope\.freqs",)
 
 READ = """dim n_layers n_heads n_kv_heads vocab_size ffn_dim_multiplier multiple_of norm_eps
     rope_theta qk_normalization swin_norm model_parallel_size""".split()
@@ -184,7 +184,7 @@ def open_original(folder: Path, parallel: int | None) -> Tensors:
     """
     if (folder / "consolidated.pth").is_file():
         return TorchFile(folder / "consolidated.pth")
-    files = sorted(p for p in folder.iterdir() if ORIGINAL_WEIGHTS.fullmatch(p.name))
+    files = sorted(p for p in folder.iterdir() if WEIGHT_FILES.fullmatch(p.name))
     count = parallel or max(len(files), 1)
     wanted = [folder / f"consolidated.{i:02}.pth" for i in range(count)]
     if missing := [path.name for path in wanted if path not in files]:
