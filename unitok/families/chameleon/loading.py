@@ -70,13 +70,13 @@ def load_transformers(
     # Conversions of Anole keep the decoder, though transformers' class has none.
     decoder_part = f"{names.TRANSFORMERS_VQGAN}decoder.conv_in.weight"
     decodes = vqgan is not None or decoder_part in tensors.names
-    whole = model_config(folder, decoder, added.vision, replace(codes, decoder=decodes), ids)
+    complete = model_config(folder, decoder, added.vision, replace(codes, decoder=decodes), ids)
     dropped, prefix = [*names.TRANSFORMERS_DROPPED, *added.dropped], names.TRANSFORMERS_VQGAN
     if vqgan is not None:
         tensors = Shards([tensors, TorchFile(vqgan, inside=("state_dict",))], str(folder))
         dropped, prefix = [*dropped, names.DOUBLE_VQGAN, *VQGAN_DROPPED], ""
-    weights = StoredWeights(tensors, make_adapter(whole, ids, added.renames, prefix), dropped)
-    return build_model(whole, weights, dtype, device, exact_codes=True)
+    weights = StoredWeights(tensors, make_adapter(complete, ids, added.renames, prefix), dropped)
+    return build_model(complete, weights, dtype, device, exact_codes=True)
 
 
 def load_original(
