@@ -129,8 +129,8 @@ class Preparer:
         room = self.family.max_context - len(line.token_ids)
         if room < needed:
             raise ValueError(
-                f"the prompt takes {len(line.token_ids)} tokens and needs {needed} more; the context "
-                f"holds {self.family.max_context}: shorten it, or take a smaller picture"
+                f"the prompt takes {len(line.token_ids)} tokens and needs {needed} more; the "
+                f"context holds {self.family.max_context}: shorten it, or take a smaller picture"
             )
         return room
 

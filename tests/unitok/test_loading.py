@@ -19,12 +19,12 @@ from unitok import precision
 from unitok.api import Model
 from unitok.checkpoints import folders
 from unitok.checkpoints.folders import read_json
+from unitok.emoji.export import save_folder
 from unitok.families import FAMILIES, Defaults, janus
 from unitok.families.janus import weights
 from unitok.families.janus.files import QUESTION, SYSTEM, extra_to_json
 from unitok.loading import parse_memory
 from unitok.precision import Choice, choose, computes_bf16, cpu_computes_bf16, parse_dtype
-from unitok.training.export import save_folder
 
 BF16, FP16, FP32, FP64 = torch.bfloat16, torch.float16, torch.float32, torch.float64
 
