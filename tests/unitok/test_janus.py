@@ -24,6 +24,7 @@ from unitok.families.janus.config import config_from_json, config_to_json, ratio
 from unitok.families.janus.files import defaults_from_json
 from unitok.nn.config import DEFAULT, JANUS_PRO_1B, JanusConfig
 from unitok.prompt import Message
+from unitok_engine import Allow, FixedPlan, IdRange, Stop
 from unitok_tokenizers.text import TextTokenizer
 
 
@@ -710,3 +711,16 @@ def test_plans_follow_the_vocabulary(whole: Path):
     assert drawing.decode(ids).shape == (1, 3, 64, 64)
     with pytest.raises(ValueError, match="not an image id"):
         drawing.decode([[0] * 16])
+
+
+def test_a_drawing_is_planned_as_so_many_image_ids(whole: Path):
+    plan = opened(whole).plan
+    fixed = FixedPlan(IdRange(640, 640 + 48), PATCHES)
+    assert (plan.max_length, plan.exact) == (fixed.max_length, fixed.exact)
+    for count in range(PATCHES):
+        asked, expected = (p.next([650] * count) for p in (plan, fixed))
+        assert isinstance(asked, Allow) and isinstance(expected, Allow)
+        assert (asked.id_range, asked.mask) == (expected.id_range, None)
+    emitted = list(range(640, 640 + PATCHES))
+    assert plan.next(emitted) == fixed.next(emitted) == Stop("complete")
+    assert plan.image_ids(emitted) == emitted

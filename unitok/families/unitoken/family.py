@@ -172,6 +172,6 @@ def load(folder: Path, device: str, dtype: Dtype, strict: bool = False) -> UniTo
     sizes = decoder, codes
     model = load_transformers(folder, config, sizes, tokenizer, vqgan, device, dtype, added)
     template = Template(tokenizer, model.vocabulary.image_range, grid=codes.grid)
-    _ = template.opening  # ValueError if there is no token for this size
+    template.check()
     defaults = read_defaults(folder, DEFAULTS)
     return UniToken(folder.name, model, template, defaults, anyres)

@@ -33,10 +33,19 @@ class Template(ChameleonTemplate):
     new_line: str = "<reserved08799>"
 
     @property
+    def size(self) -> str:
+        """The token of a picture's height, and of its width."""
+        return SIZE_TOKEN.format(FIRST_SIZE + self.grid // 2)
+
+    @property
     def opening(self) -> tuple[int, ...]:
         """What stands before a picture's ids: begin of image, height, width."""
-        size = self.tokenizer.id(SIZE_TOKEN.format(FIRST_SIZE + self.grid // 2))
-        return self.tokenizer.id(self.begin_of_image), size, size
+        return tuple(map(self.tokenizer.id, (self.begin_of_image, self.size, self.size)))
+
+    def check(self) -> None:
+        """Raise ValueError if the tokenizer lacks a token that Chameleon's has not."""
+        for token in (self.separator, self.new_line, self.size):
+            self.tokenizer.id(token)
 
     def image_plan(self, grid: int) -> GridPlan:
         """Rows of ids that each end in a new line, then the end of the image."""
