@@ -8,9 +8,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from unitok_engine import KVCache, KVShape
-from unitok_engine.batch import Batch
-from unitok_engine.config import Backend
+from unitok_engine import AttentionMetadata, KVShape, make_backend
+from unitok_engine.attention.backends import BackendName, pick_backend
 
 BLOCK = 64  # tokens of a K/V block
 
@@ -26,7 +25,7 @@ class PagedAttention:
         queries: int,
         dtype: torch.dtype,
         device: torch.device,
-        backend: Backend | None = None,
+        backend: BackendName | None = None,
     ) -> None:
         """Make a cache of zeros that has just the blocks of the tables.
 
@@ -41,19 +40,15 @@ class PagedAttention:
         """
         self.shape, self.device, self.dtype = shape, device, dtype
         self.blocks = 1 + max(block for table in tables for block in table)
-        self.cache = KVCache(shape, self.blocks, BLOCK, dtype, device, backend)
-        self.view = self.cache.view(last_tokens(tables, contexts, queries).to(device))
-
-    @property
-    def backend(self) -> str:
-        """The name of the attention backend in use."""
-        return self.cache.backend
+        self.backend = backend or pick_backend(shape, BLOCK, dtype, device)
+        self.attention = make_backend(shape, self.blocks, BLOCK, dtype, device, self.backend)
+        self.view = self.attention.view(last_tokens(tables, contexts, queries).to(device))
 
     def fill(self, layer: int, k: Tensor, v: Tensor) -> None:
         """Write keys and values [blocks * BLOCK, heads, head size] to all blocks of a layer."""
         slots = torch.arange(self.blocks * BLOCK, device=self.device)
-        places = self.cache.layout.places(slots)
-        self.cache.layout.write(layer, places, k.to(self.dtype), v.to(self.dtype))
+        index = self.attention.layout.slot_index(slots)
+        self.attention.layout.write(layer, index, k.to(self.dtype), v.to(self.dtype))
 
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Queries, keys and values [rows * queries, heads, head size] -> outputs, like queries."""
@@ -66,17 +61,16 @@ def tables_in_order(rows: int, context: int) -> list[tuple[int, ...]]:
     return [tuple(range(row * width, (row + 1) * width)) for row in range(rows)]
 
 
-def last_tokens(tables: Sequence[Sequence[int]], contexts: Sequence[int], queries: int) -> Batch:
-    """A batch of each sequence's last `queries` tokens.
-
-    Attention looks at slots, lengths and tables alone, so ids and positions are only fillers.
-    """
+def last_tokens(
+    tables: Sequence[Sequence[int]], contexts: Sequence[int], queries: int
+) -> AttentionMetadata:
+    """The rows of each sequence's last `queries` tokens."""
     slots = [
         table[i // BLOCK] * BLOCK + i % BLOCK
         for table, length in zip(tables, contexts, strict=True)
         for i in range(length - queries, length)
     ]
-    flat, rows = torch.tensor(slots), len(tables)
-    return Batch(
-        flat, flat, flat, (queries,) * rows, tuple(contexts), tuple(map(tuple, tables)), (), ()
+    lengths = (queries,) * len(tables)
+    return AttentionMetadata(
+        torch.tensor(slots), lengths, tuple(contexts), tuple(map(tuple, tables))
     )

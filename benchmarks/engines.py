@@ -61,7 +61,7 @@ class ContextFiller:
     def __init__(self, model: UnifiedModel) -> None:
         self._model = model
         self.kv_shape, self.dtype, self.device = model.kv_shape, model.dtype, model.device
-        self.id_ranges = model.id_ranges
+        self.id_ranges, self.hidden_size = model.id_ranges, model.hidden_size
         self.embed = model.embed
 
     def forward(self, hidden: Tensor, positions: Tensor, cache: CacheView) -> Tensor:

@@ -15,7 +15,7 @@ from benchmarks.models import TOY
 from benchmarks.report import Result
 from unitok.nn.config import DEFAULT, JANUS_PRO_1B
 from unitok_engine import KVShape
-from unitok_engine.config import Backend
+from unitok_engine.attention.backends import BackendName
 from unitok_tokenizers.image import make_image_tokenizer
 
 
@@ -43,7 +43,7 @@ def attention_of(here: DeviceBench, rows: int, bandwidth: float) -> Result:
     kv = KVShape(decoder.layers, decoder.kv_heads, decoder.head_dim)
     tables, contexts = tables_in_order(rows, context), [context] * rows
 
-    def paged(backend: Backend | None) -> PagedAttention:
+    def paged(backend: BackendName | None) -> PagedAttention:
         return PagedAttention(kv, tables, contexts, 1, q.dtype, here.device, backend)
 
     def over_layers(cache: PagedAttention) -> Callable[[], None]:

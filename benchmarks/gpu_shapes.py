@@ -17,7 +17,7 @@ from unitok.handles import TokenJob
 from unitok.nn.config import JANUS_PRO_1B
 from unitok.nn.model import UnifiedModel
 from unitok_engine import Engine, EngineConfig, Request
-from unitok_engine.config import Backend
+from unitok_engine.attention.backends import BackendName
 
 DECODERS = {
     "1B": JANUS_PRO_1B.decoder,
@@ -123,7 +123,7 @@ def drawings(
     here: DeviceBench,
     model: UnifiedModel,
     count: int,
-    attention: Backend | None = None,
+    attention: BackendName | None = None,
     cuda_graphs: bool = True,
 ) -> Callable[[], object]:
     """The step of an engine in the middle of `count` drawings.
@@ -147,7 +147,7 @@ def drawings(
 def engine(
     model: UnifiedModel,
     requests: Sequence[Request],
-    attention: Backend | None = None,
+    attention: BackendName | None = None,
     cuda_graphs: bool = True,
 ) -> Engine:
     """An engine with room for these requests and no more: several are on the device at once."""

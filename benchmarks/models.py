@@ -27,6 +27,7 @@ class NullModel:
     dtype = torch.float32
     device = torch.device("cpu")
     id_ranges = (IdRange(0, 2**31),)
+    hidden_size = 1
 
     def embed(self, ids: Tensor) -> Tensor:
         """Token ids [n] -> zeros [n, 1]."""

@@ -96,7 +96,7 @@ def test_all_arrivals_end_and_take_time():
 def test_a_batch_made_by_hand_holds_the_last_tokens_of_each_sequence():
     assert tables_in_order(2, BLOCK + 1) == [(0, 1), (2, 3)]
     batch = last_tokens([(3, 1), (0,)], [BLOCK + 1, 5], queries=2)
-    assert batch.slots.tolist() == [4 * BLOCK - 1, BLOCK, 3, 4]
+    assert batch.slot_mapping.tolist() == [4 * BLOCK - 1, BLOCK, 3, 4]
     assert batch.query_lengths == (2, 2) and batch.context_lengths == (BLOCK + 1, 5)
 
 

@@ -5,20 +5,24 @@ It knows token ids, plans and a model given by argument. It knows no text and no
 
 from logging import NullHandler, getLogger
 
-from unitok_engine.attention.kv_cache import CacheView, KVCache
-from unitok_engine.config import EngineConfig, KVShape
+from unitok_engine.attention.backends import make_backend
+from unitok_engine.attention.base import AttentionBackend, AttentionMetadata, CacheView
+from unitok_engine.attention.kv_layout import KVShape
+from unitok_engine.config import EngineConfig
 from unitok_engine.drafter import Drafter
 from unitok_engine.engine import Engine, EngineStats
 from unitok_engine.ids import IdRange
+from unitok_engine.model import Model
 from unitok_engine.observer import Observer, StepRecord
 from unitok_engine.plans import Allow, FixedPlan, Force, FreePlan, GridPlan, Plan, Stop
 from unitok_engine.request import Branch, Embeddings, Output, Request, Sampling, join_outputs
-from unitok_engine.runner import Model
 
 getLogger(__name__).addHandler(NullHandler())
 
 __all__ = [
     "Allow",
+    "AttentionBackend",
+    "AttentionMetadata",
     "Branch",
     "CacheView",
     "Drafter",
@@ -31,7 +35,6 @@ __all__ = [
     "FreePlan",
     "GridPlan",
     "IdRange",
-    "KVCache",
     "KVShape",
     "Model",
     "Observer",
@@ -42,4 +45,5 @@ __all__ = [
     "StepRecord",
     "Stop",
     "join_outputs",
+    "make_backend",
 ]

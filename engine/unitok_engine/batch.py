@@ -1,4 +1,4 @@
-"""One step's work as flat tensors: ids, positions, slots and block tables."""
+"""One step's work as flat tensors, and its rows as attention needs them."""
 
 from collections.abc import Sequence as Seq
 from dataclasses import dataclass, replace
@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from unitok_engine.attention.base import AttentionMetadata
 from unitok_engine.ids import IdRange
 from unitok_engine.scheduler import Chunk
 from unitok_engine.sequence import BranchState, Sequence, Target
@@ -44,49 +45,46 @@ class LogitsGroup:
 class Batch:
     """A step over r rows (runs of pending ids) of n ids in all, rows ordered by their length.
 
-    It is made on the host; `to` a device, the three flat tensors go.
-    ids, positions, slots: [n] int64; an id's K/V goes to its slot, block * block_size + offset.
-    query_lengths, context_lengths, block_tables: one per row; a context includes the run itself.
+    It is made on the host; `to` a device, the flat tensors go.
+    ids, positions: [n] int64. attention: the rows, and the slots of the n ids.
     """
 
     ids: Tensor
     positions: Tensor
-    slots: Tensor
-    query_lengths: tuple[int, ...]
-    context_lengths: tuple[int, ...]
-    block_tables: tuple[Seq[int], ...]
+    attention: AttentionMetadata
     embeddings: tuple[EmbeddingRows, ...]
     groups: tuple[LogitsGroup, ...]
 
     @property
     def decodes(self) -> bool:
-        """Whether every row is a single id, and none has embeddings."""
-        return self.query_lengths[-1] == 1 and not self.embeddings
+        """Whether every row is a single token, and none has embeddings."""
+        return self.attention.query_lengths[-1] == 1 and not self.embeddings
 
     def to(self, device: torch.device) -> "Batch":
         if self.ids.device == device:
             return self
-        ids, positions, slots = (send(x, device) for x in (self.ids, self.positions, self.slots))
-        return replace(self, ids=ids, positions=positions, slots=slots)
+        ids, positions = send(self.ids, device), send(self.positions, device)
+        return replace(self, ids=ids, positions=positions, attention=self.attention.to(device))
 
 
 @dataclass(frozen=True, eq=False)
 class DecodesAhead:
     """The next step if every branch goes on by one id, laid out before these ids are known.
 
-    positions, slots: [n] int64, as of a `Batch`. tables: the branches' blocks at that time.
+    positions, attention: as of a `Batch`, with the branches' blocks at that time.
     """
 
     chunks: tuple[Chunk, ...]
     positions: Tensor
-    slots: Tensor
-    tables: tuple[Seq[int], ...]
+    attention: AttentionMetadata
 
     def are(self, chunks: Seq[Chunk]) -> bool:
         """Whether these chunks were foreseen, and no branch was given other blocks since."""
         return len(chunks) == len(self.chunks) and all(
             chunk == foreseen and chunk.branch.blocks is table
-            for chunk, foreseen, table in zip(chunks, self.chunks, self.tables, strict=True)
+            for chunk, foreseen, table in zip(
+                chunks, self.chunks, self.attention.block_tables, strict=True
+            )
         )
 
     def batch(self) -> Batch:
@@ -95,10 +93,7 @@ class DecodesAhead:
         return Batch(
             ids=torch.tensor([chunk.sequence.emitted[-1] for chunk in chunks]),
             positions=self.positions,
-            slots=self.slots,
-            query_lengths=(1,) * len(chunks),
-            context_lengths=tuple([chunk.stop for chunk in chunks]),
-            block_tables=self.tables,
+            attention=self.attention,
             embeddings=(),
             groups=_logits_groups(chunks, {chunk.branch: row for row, chunk in enumerate(chunks)}),
         )
@@ -116,8 +111,8 @@ def lay_out_ahead(chunks: Seq[Chunk], block_size: int) -> DecodesAhead | None:
         chunk.branch.blocks[chunk.start // block_size] * block_size + chunk.start % block_size
         for chunk in following
     ]
-    tables = tuple([chunk.branch.blocks for chunk in following])
-    return DecodesAhead(following, torch.tensor(positions), torch.tensor(slots), tables)
+    metadata = _attention_metadata(following, torch.tensor(slots))
+    return DecodesAhead(following, torch.tensor(positions), metadata)
 
 
 def build_batch(chunks: Seq[Chunk], block_size: int, ahead: DecodesAhead | None = None) -> Batch:
@@ -147,12 +142,18 @@ def build_batch(chunks: Seq[Chunk], block_size: int, ahead: DecodesAhead | None 
     return Batch(
         ids=flat[0],
         positions=flat[1],
-        slots=flat[2],
+        attention=_attention_metadata(chunks, flat[2]),
+        embeddings=tuple(embeddings),
+        groups=_logits_groups(chunks, last_rows),
+    )
+
+
+def _attention_metadata(chunks: Seq[Chunk], slot_mapping: Tensor) -> AttentionMetadata:
+    return AttentionMetadata(
+        slot_mapping=slot_mapping,
         query_lengths=tuple([chunk.length for chunk in chunks]),
         context_lengths=tuple([chunk.stop for chunk in chunks]),
         block_tables=tuple([chunk.branch.blocks for chunk in chunks]),
-        embeddings=tuple(embeddings),
-        groups=_logits_groups(chunks, last_rows),
     )
 
 

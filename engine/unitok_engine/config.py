@@ -2,34 +2,13 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import torch
 
-Backend = Literal["torch", "torch-gather", "xformers"]  # see `KVCache`
+from unitok_engine.attention.backends import BACKENDS, BackendName, pick_backend
+from unitok_engine.attention.kv_layout import KVShape
 
 _CPU_MEMORY = 512 * 2**20  # bytes; pages are committed only when written
-_PAGED_BLOCK_SIZE = 64  # the paged kernel reads pages of 64
-_CPU_BLOCK_BYTES = 128  # of one dimension's keys: 32 ids in fp32, 64 in bf16, as measures best
-
-
-@dataclass(frozen=True)
-class KVShape:
-    """The shape of a model's keys and values.
-
-    Attributes:
-        layers: Attention layers.
-        kv_heads: Heads of keys and of values in a layer.
-        head_dim: Numbers in a head.
-    """
-
-    layers: int
-    kv_heads: int
-    head_dim: int
-
-    def bytes_per_token(self, dtype: torch.dtype) -> int:
-        """Bytes of the keys and values of one token, all layers together."""
-        return 2 * self.layers * self.kv_heads * self.head_dim * dtype.itemsize
 
 
 @dataclass(frozen=True)
@@ -61,7 +40,7 @@ class EngineConfig:
     max_running: int = 256
     max_context: int = 2048
     prefix_caching: bool = True
-    attention: Backend | None = None
+    attention: BackendName | None = None
     cuda_graphs: bool = True
     preempt_every_step: bool = False
 
@@ -91,9 +70,8 @@ class EngineConfig:
         Raises:
             ValueError: The memory does not hold a single block.
         """
-        paged = device.type == "cuda" or self.attention == "xformers"
-        natural = _PAGED_BLOCK_SIZE if paged else _CPU_BLOCK_BYTES // dtype.itemsize
-        block_size = self.block_size or natural
+        attention = self.attention or pick_backend(shape, self.block_size, dtype, device)
+        block_size = self.block_size or BACKENDS[attention].preferred_block_size(dtype, device)
         block_bytes = shape.bytes_per_token(dtype) * block_size
         blocks = self.num_blocks or self._blocks_in_memory(block_bytes, block_size, device)
         if blocks < 1:
@@ -106,7 +84,7 @@ class EngineConfig:
             max_running=self.max_running,
             max_context=self.max_context,
             prefix_caching=self.prefix_caching,
-            attention=self.attention,
+            attention=attention,
             cuda_graphs=self.cuda_graphs,
             preempt_every_step=self.preempt_every_step,
         )
@@ -153,7 +131,7 @@ class ResolvedConfig:
     max_running: int
     max_context: int
     prefix_caching: bool
-    attention: Backend | None
+    attention: BackendName
     cuda_graphs: bool
     preempt_every_step: bool
 

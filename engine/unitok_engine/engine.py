@@ -4,12 +4,11 @@ from collections import deque
 from collections.abc import Hashable
 from collections.abc import Sequence as Seq
 from dataclasses import dataclass
-from functools import cached_property
 from itertools import chain, count
 
 import torch
 
-from unitok_engine.attention.kv_cache import KVCache
+from unitok_engine.attention.backends import make_backend
 from unitok_engine.batch import Batch, DecodesAhead, build_batch, lay_out_ahead
 from unitok_engine.block_pool import BlockPool
 from unitok_engine.caution import Caution, rows_of
@@ -17,9 +16,10 @@ from unitok_engine.config import EngineConfig
 from unitok_engine.drafter import Drafter
 from unitok_engine.embedding_store import EmbeddingStore
 from unitok_engine.embeddings import compute_embeddings
+from unitok_engine.model import Model
 from unitok_engine.observer import Observer, StepRecord
 from unitok_engine.request import Output, Request
-from unitok_engine.runner import Model, Runner
+from unitok_engine.runner import Runner
 from unitok_engine.sampler import SampledToken, collect, sample
 from unitok_engine.scheduler import Chunk, Schedule, Scheduler
 from unitok_engine.sequence import Sequence, Target
@@ -90,10 +90,11 @@ class Engine:
         self._drafter = drafter
         self._device = model.device
         self._id_ranges = tuple(model.id_ranges)
+        self._hidden_size = model.hidden_size
         self._looks_ahead = model.device.type == "cuda"  # else there is no wait to do it in
         self._ahead: DecodesAhead | None = None
         self._pool = BlockPool(self.config.num_blocks)
-        self._cache = KVCache(
+        self._cache = make_backend(
             model.kv_shape,
             self.config.num_blocks,
             self.config.block_size,
@@ -265,8 +266,8 @@ class Engine:
     def _record(self, batch: Batch, chunks: Seq[Chunk]) -> StepRecord:
         assert self._scheduled is not None
         return StepRecord(
-            query_lengths=batch.query_lengths,
-            context_lengths=batch.context_lengths,
+            query_lengths=batch.attention.query_lengths,
+            context_lengths=batch.attention.context_lengths,
             sequences=len({chunk.sequence for chunk in chunks}),
             prefill_tokens=rows_of(chunk for chunk in chunks if not chunk.sequence.decoding),
             emitted=len({s for group in batch.groups for s, _ in group.targets}),
@@ -304,13 +305,13 @@ class Engine:
                 del self._unplanned[sequence]
 
     def _schedule(self) -> tuple[Batch | None, list[Chunk]]:
-        """The next step's batch and its chunks, without sequences whose features failed."""
+        """The next step's batch and its chunks, without sequences whose embeddings failed."""
         self._draft()
         schedule = self._scheduler.schedule(self._caution.limit, self._caution.suspects)
         self._scheduled = schedule
         self._cache.copy(schedule.copy_on_write)
         self._cache.clear(schedule.new_blocks)
-        compute_embeddings(schedule.chunks, self._width)
+        compute_embeddings(schedule.chunks, self._hidden_size)
         failed = dict.fromkeys(c.sequence for c in schedule.chunks if c.sequence.finished)
         chunks = [chunk for chunk in schedule.chunks if not chunk.sequence.finished]
         for sequence in failed:
@@ -330,12 +331,6 @@ class Engine:
             except Exception as error:  # a plan is its caller's code: only its own request fails
                 sequence.fail(error)
                 self._end(sequence)
-
-    @cached_property
-    def _width(self) -> int:
-        """Of the model's embeddings, and so of features."""
-        id = torch.tensor([self._id_ranges[0].start], device=self._device)
-        return self.runner.model.embed(id).shape[1]
 
     def _postprocess(self, batch: Batch, tokens: list[SampledToken]) -> None:
         """Emit what was sampled, end what is done."""

@@ -176,7 +176,7 @@ def test_captions_and_drawings_share_every_forward():
     run = machine.runner.run
 
     def watched(batch):
-        rows.append(batch.query_lengths)
+        rows.append(batch.attention.query_lengths)
         scheduled = machine._scheduler.running
         running.append(sum(len(sequence.branches) for sequence in scheduled))
         return run(batch)
@@ -565,10 +565,13 @@ def test_steps_laid_out_ahead_are_those_that_come(
 
     def compared(ahead: DecodesAhead) -> Batch:
         one, other = batch(ahead), build_batch(ahead.chunks, machine.config.block_size)
-        for name in ("ids", "positions", "slots"):
-            assert torch.equal(getattr(one, name), getattr(other, name))
-        for name in ("query_lengths", "context_lengths", "block_tables", "embeddings"):
-            assert getattr(one, name) == getattr(other, name)
+        rows, others = one.attention, other.attention
+        assert torch.equal(one.ids, other.ids)
+        assert torch.equal(one.positions, other.positions)
+        assert torch.equal(rows.slot_mapping, others.slot_mapping)
+        for name in ("query_lengths", "context_lengths", "block_tables"):
+            assert getattr(rows, name) == getattr(others, name)
+        assert one.embeddings == other.embeddings
         for group, same in zip(one.groups, other.groups, strict=True):
             assert (group.id_range, group.targets) == (same.id_range, same.targets)
             assert torch.equal(group.rows, same.rows)

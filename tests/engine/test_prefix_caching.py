@@ -44,7 +44,7 @@ def watched(machine: Engine) -> list[tuple[int, ...]]:
     run = machine.runner.run
 
     def spy(batch):
-        seen.append(batch.query_lengths)
+        seen.append(batch.attention.query_lengths)
         return run(batch)
 
     machine.runner.run = spy

@@ -37,6 +37,7 @@ class TinyModel:
     """
 
     kv_shape = KVShape(LAYERS, KV_HEADS, HEAD_DIM)
+    hidden_size = WIDTH
     dtype = torch.float32
     device = torch.device("cpu")
     id_ranges = (IdRange(0, IMAGE.stop),)

@@ -36,6 +36,7 @@ class RowModel:
     """One attention layer; each row is computed by itself, so that padding changes no bit."""
 
     kv_shape = KVShape(1, KV_HEADS, HEAD_DIM)
+    hidden_size = WIDTH
     dtype = torch.float16
     device = torch.device("cpu")
     id_ranges = (IdRange(0, IDS),)

@@ -37,7 +37,8 @@ class Recorded:
     def __init__(self, model: UnifiedModel) -> None:
         self.model = model
         self.kv_shape, self.dtype, self.device = model.kv_shape, model.dtype, model.device
-        self.id_ranges, self.embed, self.forward = model.id_ranges, model.embed, model.forward
+        self.hidden_size, self.id_ranges = model.hidden_size, model.id_ranges
+        self.embed, self.forward = model.embed, model.forward
         self.given: list[Tensor] = []
 
     def logits(self, hidden: Tensor, id_range: IdRange) -> Tensor:

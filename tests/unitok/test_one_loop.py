@@ -41,7 +41,7 @@ class Witness:
             return embed(ids)
 
         def noting_forward(hidden, positions, cache):
-            has_text, has_image = embedded[-1]  # an engine also embeds an id to learn the width
+            has_text, has_image = embedded[-1]
             self.has_text.append(has_text)
             self.has_image.append(has_image)
             # A row's ids have positions that count up; rows of a step follow one another.

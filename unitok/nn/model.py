@@ -157,6 +157,11 @@ class UnifiedModel(nn.Module):
         return KVShape(layers=c.layers, kv_heads=c.kv_heads, head_dim=c.head_dim)
 
     @property
+    def hidden_size(self) -> int:
+        """The width d of embeddings and hidden states."""
+        return self.config.decoder.hidden_size
+
+    @property
     def id_ranges(self) -> tuple[IdRange, ...]:
         """The ids of each head."""
         text, image = self.vocabulary.text_range, self.vocabulary.image_range
