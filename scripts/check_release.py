@@ -29,7 +29,9 @@ from PIL import Image
 
 import unitok
 from unitok.api import Model
-from unitok.families.janus import PRO_ROLES, SYSTEM, Janus
+from unitok.families.janus import Janus
+from unitok.families.janus.files import SYSTEM
+from unitok.families.janus.prompts import PRO_ROLES
 from unitok.nn.config import JANUS_PRO_1B, JanusConfig
 from unitok.pictures import open_picture
 from unitok.prompt import PromptBuilder

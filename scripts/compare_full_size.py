@@ -129,7 +129,7 @@ def ask_unitok(folder: Path, text_ids: int, picture_ids: int) -> tuple[Inputs, O
     ]
     codes = torch.arange(0, 576 * 28, 28)[None]
     prompts = tuple(drawing.branches[0].token_ids for drawing in drawings)
-    asked = Inputs(family.preprocess(image)[None], line.ids, prompts, codes)
+    asked = Inputs(family.preprocess(image)[None], line.token_ids, prompts, codes)
     features = timed("embeddings", lambda: net.read(asked.pixels))
     text, image = net.vocabulary.text_range, net.vocabulary.image_range
     answer = timed(
@@ -137,7 +137,7 @@ def ask_unitok(folder: Path, text_ids: int, picture_ids: int) -> tuple[Inputs, O
         lambda: emitted(
             model,
             Request(
-                (Branch(line.ids, 1.0, line.features),),
+                (Branch(line.token_ids, 1.0, line.embeddings),),
                 FreePlan(IdRange(text.start, text.stop), frozenset(), text_ids),
                 GREEDY,
             ),
@@ -159,9 +159,9 @@ def emitted(model: unitok.Model, *requests: Request) -> list[list[int]]:
 
 def forced_logits(net: Any, line: Any, features: Tensor, answer: list[int]) -> Tensor:
     """The logits of each token of an answer, by one forward without the engine."""
-    ids = torch.tensor([*line.ids, *answer[:-1]])
+    ids = torch.tensor([*line.token_ids, *answer[:-1]])
     hidden = net.embed(ids)
-    feature = line.features[0]
+    feature = line.embeddings[0]
     hidden[feature.start : feature.start + feature.length] = features[0]
     hidden = net(hidden, torch.arange(len(ids)))
     return net.logits(hidden[-len(answer) :], net.vocabulary.text_range)

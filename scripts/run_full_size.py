@@ -21,8 +21,10 @@ from torch import Tensor
 
 import unitok
 from unitok.api import Model
-from unitok.checkpoints.weights import parameters, write_tensors
+from unitok.checkpoints.saving import write_tensors
+from unitok.checkpoints.weights import parameters
 from unitok.families import ImageOptions, janus
+from unitok.families.janus.weights import adapter, save_config
 from unitok.loading import DEFAULT_FOLDER
 from unitok.nn.config import JANUS_PRO_1B
 from unitok.nn.model import UnifiedModel
@@ -90,7 +92,7 @@ def write_folder(folder: Path) -> None:
     """Write random weights of Janus-Pro-1B's sizes, with the default model's tokenizer."""
     folder.mkdir(parents=True, exist_ok=True)
     placeholder = TextTokenizer.load(DEFAULT_FOLDER).id(janus.Template.placeholder)
-    janus.save_config(JANUS_PRO_1B, folder, placeholder, torch.bfloat16)
+    save_config(JANUS_PRO_1B, folder, placeholder, torch.bfloat16)
     preprocessor = janus.Preprocessor(JANUS_PRO_1B.vision.image_size).to_json("transformers")
     (folder / "preprocessor_config.json").write_text(json.dumps(preprocessor, indent=2) + "\n")
     for name in ("tokenizer.json", "tokenizer_config.json"):
@@ -98,7 +100,7 @@ def write_folder(folder: Path) -> None:
     torch.manual_seed(0)
     with torch.device("meta"):
         shapes = parameters(UnifiedModel(JANUS_PRO_1B))
-    names = {janus.layout(key).name: value for key, value in shapes.items()}
+    names = {adapter(key).name: value for key, value in shapes.items()}
     write_tensors({name: random_weight(name, like) for name, like in names.items()}, folder)
 
 

@@ -114,6 +114,32 @@ def test_training_knows_no_data_set_and_models_know_no_training():
     assert importers("unitok.training") == {"emoji", "training"}
 
 
+# Which families build on which. Beside them the emoji recipe knows one: it trains a Janus.
+FAMILIES = UNITOK / "families"
+BUILDS_ON = {"unitoken": {"chameleon"}, "janus4o": {"janus"}}
+
+
+def families_in(source: str) -> set[str]:
+    """Families whose package, or a module of it, the source imports."""
+    known = {path.parent.name for path in FAMILIES.glob("*/family.py")} - {"common"}
+    parts = (name.split(".") for name in modules(source))
+    return {part[2] for part in parts if part[:2] == ["unitok", "families"] and part[2:]} & known
+
+
+def test_a_family_is_known_to_the_registry_and_to_those_that_build_on_it_alone():
+    for path in files(UNITOK):
+        if path == FAMILIES / "__init__.py":
+            continue
+        first, second, *_ = (*path.relative_to(UNITOK).parts, "")
+        allowed = {"janus"} if first == "emoji" else set()
+        if first == "families":
+            allowed = {second, *BUILDS_ON.get(second, ())}
+        found = families_in(path.read_text(encoding="utf-8"))
+        assert found <= allowed, f"{path.relative_to(ROOT)} imports {found - allowed}"
+    source = "import unitok.families.emu3.config\nfrom unitok.families import Family, janus"
+    assert families_in(source) == {"emu3", "janus"}
+
+
 def test_the_decoder_is_run_from_one_place():
     paths = [*files(ENGINE), *files(UNITOK, without="training")]
     calls = {str(p.relative_to(ROOT)): forward_calls(p.read_text(encoding="utf-8")) for p in paths}

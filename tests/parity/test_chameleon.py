@@ -46,18 +46,14 @@ from tests.unitok.tiny_chameleon import (
     words,
     write,
 )
+from unitok.checkpoints.settings import Settings
 from unitok.checkpoints.weights import check_names, check_shapes, parameters
 from unitok.driver import Driver
 from unitok.families import ImageOptions
-from unitok.families.chameleon import (
-    CHAMELEON,
-    TRANSFORMERS,
-    TRANSFORMERS_VQGAN,
-    Chameleon,
-    config_from_json,
-    make_layout,
-    read_image_ids,
-)
+from unitok.families.chameleon import Chameleon
+from unitok.families.chameleon.config import CHAMELEON, config_from_json
+from unitok.families.chameleon.image_ids import read_image_ids
+from unitok.families.chameleon.weights import TRANSFORMERS, TRANSFORMERS_VQGAN, make_adapter
 from unitok.nn.config import ModelConfig
 from unitok.nn.model import UnifiedModel
 from unitok.prompt import Message
@@ -200,10 +196,11 @@ def test_the_published_7b_model_has_the_names_and_shapes_of_transformers():
     settings = ChameleonConfig(vocabulary_map=names)
     with torch.device("meta"):
         theirs = Shapes(ChameleonForConditionalGeneration(settings).state_dict())
-        decoder, codec = config_from_json(settings.to_dict())
+        decoder, codec = config_from_json(Settings(settings.to_dict(), strict=True))
         ours = UnifiedModel(ModelConfig(decoder, None, codec, image_start=4))
-    layout = make_layout(ours.config, read_image_ids(names, ""), TRANSFORMERS, TRANSFORMERS_VQGAN)
-    wanted = {key: (layout(key), value) for key, value in parameters(ours).items()}
+    ids = read_image_ids(names, "")
+    adapter = make_adapter(ours.config, ids, TRANSFORMERS, TRANSFORMERS_VQGAN)
+    wanted = {key: (adapter(key), value) for key, value in parameters(ours).items()}
     check_names({stored.name for stored, _ in wanted.values()}, theirs, ())
     check_shapes(wanted, theirs)
     assert decoder == CHAMELEON and codec.grid == 32

@@ -37,22 +37,19 @@ from tests.unitok.tiny_chameleon import (
     write,
 )
 from unitok.families import ImageOptions, chameleon, open_folder
-from unitok.families.chameleon import (
-    Chameleon,
-    ImageIds,
-    centre_square,
-    code_of,
-    make_layout,
-    read_image_ids,
-)
-from unitok.families.chameleon_original import (
-    ORIGINAL,
+from unitok.families.chameleon import Chameleon
+from unitok.families.chameleon.config import CHAMELEON, read_vqgan_yaml
+from unitok.families.chameleon.image_ids import ImageIds, code_of, read_image_ids
+from unitok.families.chameleon.original import (
+    NAMES,
     ParallelFiles,
     config_from_params,
     find_model,
     open_original,
     read_params,
 )
+from unitok.families.chameleon.preprocessing import centre_square
+from unitok.families.chameleon.weights import make_adapter
 from unitok.nn.config import DecoderConfig, ModelConfig
 from unitok.nn.layers import HeadNorm, RotaryTable, rotate
 from unitok.prompt import EncodedImage, Message
@@ -353,12 +350,16 @@ def test_a_vqgan_that_was_cut_off_is_one_clear_error(folder: Path, keep: int):
     assert "\n" not in str(caught.value)
 
 
-def test_an_unknown_setting_is_refused(folder: Path):
+def test_an_unknown_setting_is_named_and_if_strict_refused(folder: Path):
     write(folder / "config.json", config_json(temporal_mixing=True))
     with pytest.raises(
         ValueError, match=r"config\.json has temporal_mixing, which unitok does not"
     ):
         opened(folder)
+    with pytest.warns(
+        UserWarning, match=r"config\.json has temporal_mixing, which unitok does not"
+    ):
+        open_folder(folder, "cpu", torch.float32)
 
 
 def test_what_converters_leave_in_a_config_does_not_matter(folder: Path):
@@ -480,8 +481,8 @@ def test_a_tokenizer_without_the_marks_is_refused(folder: Path):
 
 def test_the_sizes_of_the_published_7b_model():
     params = {"dim": 4096, "n_layers": 32, "n_heads": 32, "vocab_size": 65536, "norm_eps": 1e-5}
-    found = config_from_params(params | {"qk_normalization": True}, "here", chameleon.CHAMELEON)
-    assert found == chameleon.CHAMELEON
+    found = config_from_params(params | {"qk_normalization": True}, "here", CHAMELEON)
+    assert found == CHAMELEON
 
 
 def test_grouped_heads_and_a_wider_mlp_are_read():
@@ -497,7 +498,7 @@ def test_grouped_heads_and_a_wider_mlp_are_read():
 
 def test_the_norms_eps_and_the_base_of_rotations_are_read():
     params = {"dim": 64, "n_layers": 2, "n_heads": 4, "vocab_size": 320}
-    plain = config_from_params(params, "here", chameleon.CHAMELEON)
+    plain = config_from_params(params, "here", CHAMELEON)
     assert (plain.norm_eps, plain.rope_theta) == (1e-5, 10000.0)
     own = config_from_params(params | {"norm_eps": 1e-6, "rope_theta": 5e4}, "here", DECODER)
     assert (own.norm_eps, own.rope_theta) == (1e-6, 50000.0)
@@ -522,11 +523,11 @@ def test_params_that_would_change_the_maths_are_refused(
 ):
     write(tmp_path / "params.json", SIZES | changes)
     with pytest.raises(ValueError, match=rf"params\.json.*{message}"):
-        read_params(tmp_path)
+        read_params(tmp_path, strict=True)
     inside = {"model": SIZES | changes}
     write(tmp_path / "params.json", inside)
     with pytest.raises(ValueError, match=rf"params\.json.*{message}"):
-        config_from_params(read_params(tmp_path), str(tmp_path), DECODER)
+        config_from_params(read_params(tmp_path, strict=True), str(tmp_path), DECODER)
 
 
 def test_params_without_sizes_are_refused(tmp_path: Path):
@@ -586,7 +587,7 @@ def test_settings_of_no_vqgan_are_refused(tmp_path: Path, text: str):
     path = tmp_path / "vqgan.yaml"
     path.write_text(text)
     with pytest.raises(ValueError, match=r"vqgan\.yaml is no VQGAN's settings"):
-        chameleon.read_vqgan_yaml(path)
+        read_vqgan_yaml(path)
 
 
 def save_slices(folder: Path, *slices: dict[str, torch.Tensor]) -> None:
@@ -654,9 +655,9 @@ def test_metas_queries_and_keys_meet_as_in_its_own_maths(shards: int):
     config = ModelConfig(
         DecoderConfig(9, 12, 8, 1, heads, heads, size, 64, qk_norm=True), None, AutoencoderConfig()
     )
-    layout = make_layout(config, ImageIds(0, (0,)), ORIGINAL, paired=True)
+    adapter = make_adapter(config, ImageIds(0, (0,)), NAMES, paired=True)
     block = "decoder.blocks.0.attention."
-    take = {w: layout(f"{block}{w}.weight").load for w in ("q", "k", "q_norm")}
+    take = {w: adapter(f"{block}{w}.weight").load for w in ("q", "k", "q_norm")}
     norm = HeadNorm(heads, size)
     norm.load_state_dict({"weight": take["q_norm"](scale), "bias": take["q_norm"](shift)})
     table = RotaryTable(size, 64, theta)

@@ -18,13 +18,20 @@ from safetensors.torch import load_file, save_file
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 
 import unitok
-from unitok.checkpoints.weights import parameters, stored_tensors, write_json, write_tensors
-from unitok.families import ImageOptions, emu3, open_folder
-from unitok.families.emu3 import NEGATIVE, VISUAL, Emu3, Emu3Plan, Preprocessor, Template
+from unitok.checkpoints.saving import stored_tensors, write_json, write_tensors
+from unitok.checkpoints.weights import parameters
+from unitok.families import ImageOptions, open_folder
+from unitok.families.emu3 import Emu3
+from unitok.families.emu3.family import defaults_from_json
+from unitok.families.emu3.folders import ORIGINAL_IDS, VISUAL
+from unitok.families.emu3.preprocessing import Preprocessor
+from unitok.families.emu3.prompts import NEGATIVE, Template
+from unitok.families.emu3.tokenizer import RESERVED, read_tiktoken
+from unitok.families.emu3.weights import ORIGINAL, transformers_adapter
 from unitok.nn.config import DecoderConfig, ModelConfig
 from unitok.nn.model import UnifiedModel
 from unitok.prompt import EncodedImage, Message
-from unitok_engine import Allow, Force, IdRange, Plan, Stop
+from unitok_engine import Allow, Force, GridPlan, IdRange, Plan, Stop
 from unitok_tokenizers.emu3 import Emu3TokenizerConfig
 
 CODES = 48
@@ -100,8 +107,8 @@ def text_config(model: UnifiedModel) -> dict:
 def save_transformers(folder: Path) -> Path:
     tokenizer = train_tokenizer(CODES)
     model = tiny_model(tokenizer.get_vocab_size())
-    layout = emu3.transformers_layout(["model.vqmodel."])
-    write_tensors(stored_tensors(model, layout, torch.float32), folder)
+    adapter = transformers_adapter(["model.vqmodel."])
+    write_tensors(stored_tensors(model, adapter, torch.float32), folder)
     tokenizer.save(str(folder / "tokenizer.json"))
     vq = {
         "codebook_size": CODES,
@@ -122,13 +129,13 @@ def save_original(folder: Path) -> Path:
     ranks = random_ranks(random.Random(0), 40)
     names = ["<|image token|>", "<|image start|>", "<|image end|>"]
     names += [VISUAL.format(code) for code in range(CODES)]
-    ids = {name: len(ranks) + i for i, name in enumerate([*emu3.RESERVED, *names])}
+    ids = {name: len(ranks) + i for i, name in enumerate([*RESERVED, *names])}
     model = tiny_model(len(ranks) + len(ids))
-    tensors = stored_tensors(model, emu3.ORIGINAL, torch.float32)
+    tensors = stored_tensors(model, ORIGINAL, torch.float32)
     language = {k: v for k, v in tensors.items() if k.startswith(("model.", "lm_head."))}
     write_tensors(language, folder)
     write_tiktoken(folder, ranks, names)
-    given = {key: ids[getattr(Template, at)] for key, at in emu3.ORIGINAL_IDS.items()}
+    given = {key: ids[getattr(Template, at)] for key, at in ORIGINAL_IDS.items()}
     config = {"model_type": "Emu3", "image_area": 24 * 24, **text_config(model), **given}
     write_json(folder / "config.json", config)
 
@@ -204,7 +211,7 @@ def copied(folder: Path, place: Path) -> Path:
 
 
 def opened(folder: Path) -> Emu3:
-    family = open_folder(folder, "cpu", torch.float32)
+    family = open_folder(folder, "cpu", torch.float32, strict=True)
     assert isinstance(family, Emu3)
     return family
 
@@ -220,7 +227,7 @@ def edit(path: Path, change: Callable[[dict], object]) -> None:
 
 def test_a_plan_of_two_rows_and_three_columns_by_hand():
     image = IdRange(50, 60)
-    plan = Emu3Plan(image, height=2, width=3, row_end=4, closing=(5, 6, 7))
+    plan = GridPlan(image, rows=2, columns=3, row_end=4, closing=(5, 6, 7))
     free, end = Allow(image).id_range, Force(4)
     expected = [free, free, free, end, free, free, free, end, Force(5), Force(6), Force(7)]
     emitted: list[int] = []
@@ -230,11 +237,11 @@ def test_a_plan_of_two_rows_and_three_columns_by_hand():
         emitted.append(asked.id if isinstance(asked, Force) else 50 + len(emitted))
     assert plan.next(emitted) == Stop("complete")
     assert (plan.max_length, plan.exact, len(emitted)) == (11, True, 11)
-    assert plan.grid(emitted).tolist() == [[50, 51, 52], [54, 55, 56]]
+    assert plan.image_ids(emitted) == [50, 51, 52, 54, 55, 56]
 
 
 def test_the_published_size_takes_8193_ids():
-    assert Emu3Plan(IdRange(0, 9), 90, 90, 0, (1, 2, 3)).max_length == 8100 + 90 + 3
+    assert GridPlan(IdRange(0, 9), 90, 90, 0, (1, 2, 3)).max_length == 8100 + 90 + 3
 
 
 # --- sizes ---------------------------------------------------------------------------------------
@@ -361,7 +368,7 @@ def test_plans_keep_text_and_pictures_apart(family: Emu3):
     assert isinstance(asked, Allow) and asked.id_range == IdRange(0, image_ids(family).start)
     assert text.next([9, family.tokenizer.id("<|extra_204|>")]) == Stop("stop", drop=1)
     drawing = family.generation_spec([Message("user", "a")], ImageOptions(3.0))
-    assert isinstance(drawing.plan, Emu3Plan) and drawing.plan.image == image_ids(family)
+    assert isinstance(drawing.plan, GridPlan) and drawing.plan.id_range == image_ids(family)
     named = (drawing.plan.row_end, *drawing.plan.closing)
     names = ("<|extra_200|>", "<|extra_201|>", "<|image end|>", "<|extra_204|>")
     assert named == tuple(map(family.tokenizer.id, names))
@@ -385,7 +392,7 @@ def test_it_draws_answers_and_talks_of_what_it_drew(whole: Path):
 def test_sampling_follows_the_reference_unless_the_folder_has_its_own(family: Emu3):
     defaults = family.defaults
     assert (defaults.temperature, defaults.top_k, defaults.guidance) == (1.0, 2048, 3.0)
-    own = emu3.defaults_from_json({"top_k": 0, "guidance_scale": 5.0, "do_sample": False}, ".")
+    own = defaults_from_json({"top_k": 0, "guidance_scale": 5.0, "do_sample": False}, ".")
     assert (own.temperature, own.top_k, own.guidance) == (0.0, 0, 5.0)
 
 
@@ -437,7 +444,7 @@ def test_the_originals_names_are_those_of_its_own_code():
         "decoder.blocks.0.mlp.up.weight": "model.layers.0.mlp.up_proj.weight",
         "decoder.blocks.0.mlp.down.weight": "model.layers.0.mlp.down_proj.weight",
     }
-    assert {key: emu3.ORIGINAL(key).name for key in expected} == expected
+    assert {key: ORIGINAL(key).name for key in expected} == expected
     ours = {re.sub(r"\.\d+\.", ".0.", key) for key in parameters(tiny_model(400))}
     language = {key for key in ours if not key.startswith("image_tokenizer.")}
     assert language == {re.sub(r"\.\d+\.", ".0.", key) for key in expected}, "the whole table"
@@ -471,7 +478,7 @@ def test_a_tiktoken_file_gives_the_ids_of_its_ranks(seed: int, tmp_path: Path):
     rng = random.Random(seed)
     ranks = random_ranks(rng, 60)
     write_tiktoken(tmp_path, ranks, ["<|image start|>"])
-    tokenizer = emu3.read_tiktoken(tmp_path)
+    tokenizer = read_tiktoken(tmp_path)
     several = 0
     for _ in range(200):
         word = "".join(rng.choice("abcabcabcabcé") for _ in range(rng.randint(1, 12)))
@@ -498,13 +505,13 @@ def test_a_tiktoken_file_splits_words_as_the_original_does(text, words, tmp_path
     long = [w for w in dict.fromkeys(words) if len(w.encode()) > 1]
     ranks |= {word.encode(): 256 + i for i, word in enumerate(long)}
     write_tiktoken(tmp_path, ranks, [])
-    ids = emu3.read_tiktoken(tmp_path).encode_plain(text)
+    ids = read_tiktoken(tmp_path).encode_plain(text)
     assert ids == [ranks[word.encode()] for word in words]
 
 
 def test_special_strings_are_special_in_templates_alone(tmp_path: Path):
     write_tiktoken(tmp_path, random_ranks(random.Random(0), 20), ["<|image start|>"])
-    tokenizer = emu3.read_tiktoken(tmp_path)
+    tokenizer = read_tiktoken(tmp_path)
     assert tokenizer.id("<|endoftext|>") == 276 and tokenizer.id("<|extra_204|>") == 276 + 207
     assert tokenizer.id("<|image start|>") == 276 + 208 == tokenizer.size - 1
     assert tokenizer.encode("<|extra_204|>", add_special=True) == [276 + 207]
@@ -519,7 +526,7 @@ def test_a_broken_tiktoken_file_is_one_clear_error(content, message, tmp_path: P
     write_tiktoken(tmp_path, {}, [])
     (tmp_path / "emu3.tiktoken").write_text(content)
     with pytest.raises(ValueError, match=message) as caught:
-        emu3.read_tiktoken(tmp_path)
+        read_tiktoken(tmp_path)
     assert "\n" not in str(caught.value)
 
 

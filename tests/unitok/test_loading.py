@@ -2,6 +2,8 @@
 
 import json
 import logging
+import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -11,12 +13,16 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 import unitok
+from tests.unitok.golden.folders import FOLDERS
 from tests.unitok.tiny import ASSETS, PATCHES, save_tiny, tiny_model, tiny_template
 from unitok import precision
 from unitok.api import Model
 from unitok.checkpoints import folders
+from unitok.checkpoints.folders import read_json
 from unitok.emoji.export import save_folder
-from unitok.families import Defaults, janus
+from unitok.families import FAMILIES, Defaults, janus
+from unitok.families.janus import weights
+from unitok.families.janus.files import QUESTION, SYSTEM, extra_to_json
 from unitok.loading import parse_memory
 from unitok.precision import Choice, choose, computes_bf16, cpu_computes_bf16, parse_dtype
 
@@ -373,7 +379,7 @@ def test_the_embedded_model_is_the_same_on_every_cpu(tmp_path: Path):
 
 def test_weights_are_not_read_to_choose(folder: Path, monkeypatch: pytest.MonkeyPatch):
     read: list[str] = []
-    stored = janus.open_tensors(folder)
+    stored = weights.open_tensors(folder)
     tensor = stored.tensor
 
     def noting(name: str) -> torch.Tensor:
@@ -381,7 +387,7 @@ def test_weights_are_not_read_to_choose(folder: Path, monkeypatch: pytest.Monkey
         return tensor(name)
 
     monkeypatch.setattr(stored, "tensor", noting)
-    monkeypatch.setattr(janus, "open_tensors", lambda folder: stored)
+    monkeypatch.setattr(weights, "open_tensors", lambda folder: stored)
 
     def choosing(dtype: torch.dtype) -> torch.dtype:
         assert (dtype, read) == (FP32, [])
@@ -421,9 +427,9 @@ def test_a_choice_remembers_why():
 
 
 def test_defaults_leave_the_precision_open():
-    defaults = Defaults(1.0, 0, 1.0, 5.0, janus.QUESTION, janus.SYSTEM)
+    defaults = Defaults(1.0, 0, 1.0, 5.0, QUESTION, SYSTEM)
     assert defaults.cpu_dtype is None
-    assert janus.extra_to_json(defaults) == {}
+    assert extra_to_json(defaults) == {}
 
 
 # --- the log -------------------------------------------------------------------------------------
@@ -488,3 +494,53 @@ def test_type_checkers_may_trust_the_packages():
     for package in (unitok, unitok_engine, unitok_tokenizers):
         assert (Path(package.__path__[0]) / "py.typed").is_file()
     assert all(hasattr(unitok, name) for name in unitok.__all__)
+
+
+# --- settings that nobody knows ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["config.json", "preprocessor_config.json"])
+def test_an_unknown_setting_is_named_with_its_file_and_if_strict_refused(
+    folder: Path, tmp_path: Path, name: str
+):
+    odd = Path(shutil.copytree(folder, tmp_path / "odd"))
+    data = json.loads((odd / name).read_text())
+    (odd / name).write_text(json.dumps(data | {"mystery": 1, "riddle": 2}))
+    with pytest.warns(UserWarning, match=rf"odd.*{name} has mystery, riddle, which unitok") as told:
+        unitok.load(odd, "cpu", memory="1MB").close()
+    assert len(told) == 1, "once"
+    with pytest.raises(
+        ValueError, match=rf"odd.*{name} has mystery, riddle, which unitok does not"
+    ):
+        unitok.load(odd, "cpu", memory="1MB", strict=True)
+
+
+def test_exactly_one_family_claims_a_folder(tmp_path: Path):
+    for name, save in FOLDERS.items():
+        made = save(tmp_path / name)
+        config = read_json(made / "config.json", optional=True)
+        names = frozenset(path.name for path in made.iterdir())
+        assert sum(family.matches(config, names) for family in FAMILIES) == 1, name
+
+
+def test_every_family_of_the_registry_has_a_section_in_the_docs():
+    text = (Path(__file__).resolve().parents[2] / "docs" / "checkpoints.md").read_text("utf-8")
+    sections = {
+        word.lower() for line in re.findall(r"^## (.*)$", text, re.M) for word in line.split()
+    }
+    assert FAMILIES and {family.__name__.rpartition(".")[2] for family in FAMILIES} <= sections
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_folder_of_ours_has_no_unknown_setting(folder: Path):
+    unitok.load(folder, "cpu", memory="1MB", strict=True).close()
+    unitok.load(folder, "cpu", memory="1MB").close()
+
+
+def test_a_setting_that_changes_the_maths_is_always_refused(folder: Path, tmp_path: Path):
+    odd = Path(shutil.copytree(folder, tmp_path / "odd"))
+    data = json.loads((odd / "config.json").read_text())
+    (odd / "config.json").write_text(json.dumps(data | {"quantization_config": {"bits": 4}}))
+    for strict in (False, True):
+        with pytest.raises(ValueError, match="load the unquantised checkpoint instead"):
+            unitok.load(odd, "cpu", memory="1MB", strict=strict)
