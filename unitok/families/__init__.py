@@ -3,6 +3,7 @@
 import pkgutil
 from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 
 from unitok.checkpoints.folders import read_json
 from unitok.checkpoints.weights import Dtype
@@ -38,13 +39,19 @@ def load_family(folder: Path, device: str, dtype: Dtype) -> Family:
     for module in pkgutil.iter_modules(__path__, f"{__name__}."):
         family = import_module(module.name)
         if hasattr(family, "matches") and family.matches(config, names):
-            return family.load(folder, device, dtype)
+            return trained_on(family, folder).load(folder, device, dtype)
     if not config:
         raise FileNotFoundError(f"{folder} has no config.json; is it a model's folder?")
     raise ValueError(
         f"{folder}: config.json says model_type {config.get('model_type')!r}, "
         "which is no family that unitok reads (docs/checkpoints.md lists them)"
     )
+
+
+def trained_on(family: ModuleType, folder: Path) -> ModuleType:
+    """The family of what was trained on from one: its files are the same, its name is not."""
+    janus, janus4o = (import_module(f"{__name__}.{name}") for name in ("janus", "janus4o"))
+    return janus4o if family is janus and janus4o.is_janus_4o(folder) else family
 
 
 __all__ = ["Defaults", "Family", "GenerationSpec", "ImageOptions", "open_folder"]
