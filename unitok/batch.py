@@ -169,7 +169,7 @@ def to_request(asked: dict[str, Any], folder: Path) -> AnyRequest:
     kinds = [kind for kind in KINDS if kind in asked]
     if len(kinds) != 1:
         raise ValueError(
-            'a line has one of "caption" and "edit", a picture\'s path, and "draw", a prompt'
+            'a line has either "caption" or "edit", a picture\'s path, or "draw", a prompt'
         )
     kind = kinds[0]
     subject = asked[kind]
