@@ -107,9 +107,10 @@ class Preparer:
         check_ranges(asked)
         check_text(asked.prompt, "the prompt")
         editor = need_editor(self.family)
+        image = open_picture(asked.image)
         self._warn_of_unknown_words(asked.prompt)
         options = EditOptions(self._guidance(asked), asked.freedom)
-        spec = editor.edit_spec(open_picture(asked.image), asked.prompt, options)
+        spec = editor.edit_spec(image, asked.prompt, options)
         return self._pictures(asked, spec, index)
 
     def _guidance(self, asked: Draw | Edit) -> float:

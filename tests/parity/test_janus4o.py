@@ -42,7 +42,7 @@ def one_size(name: str, grid: int, *multiplier: int) -> Shape:
 
 EDITING = {
     "grouped heads": one_size("grouped heads", 4, 1, 2, 1),
-    "wide heads": one_size("wide heads", 7, 2, 1),
+    "wide heads": one_size("wide heads", 5, 2, 1, 1),
     "one key head": one_size("one key head", 5, 1, 1, 2),
 }
 
