@@ -53,7 +53,7 @@ class Preparer:
             return self.drawing(asked, [Message("user", asked.prompt)], index)
         if isinstance(asked, Edit):
             return self.edit(asked, index)
-        raise TypeError(f"a request is a Caption, a Draw or an Edit, not {type(asked).__name__}")
+        raise TypeError(f"a request is an Edit, a Caption or a Draw, not {type(asked).__name__}")
 
     def job_or_failure(self, asked: AnyRequest, index: int) -> AnyJob:
         """As `job`; one that cannot be made is a job that failed before it began."""
