@@ -129,7 +129,7 @@ def graphs_agree(device: str, drawings: int) -> bool:
     for cuda_graphs in (True, False):
         config = EngineConfig(max_context=1024, cuda_graphs=cuda_graphs)
         outputs = Driver(Engine(model, config)).complete(requests)
-        ids.append([id for output in outputs for id in output.ids])
+        ids.append([id for output in outputs for id in output.token_ids])
     same = sum(a == b for a, b in zip(*ids, strict=True)) / len(ids[0])
     padded = drawings == 3
     print(f"CUDA graphs, {2 * drawings} rows: {same:.3f} of ids as without")

@@ -170,7 +170,7 @@ def first_codes(model: Model, family: Janus, prompt: str, count: int) -> list[in
     image = vocabulary.image_range
     plan = FixedPlan(IdRange(image.start, image.stop), count)
     (output,) = model.driver.complete([Request(branches, plan, Sampling(temperature=0))])
-    return vocabulary.id_to_code(torch.tensor(output.ids)).tolist()
+    return vocabulary.id_to_code(torch.tensor(output.token_ids)).tolist()
 
 
 def says_as_published(model: Model, family: Janus, picture: Image.Image | None) -> Check:
@@ -192,7 +192,7 @@ def words_on(model: Model, family: Janus, picture: Image.Image, count: int) -> s
     plan = FreePlan(IdRange(text.start, text.stop), frozenset([t.tokenizer.id(t.eos)]), count)
     branch = Branch(line.token_ids, 1.0, line.embeddings)
     (output,) = model.driver.complete([Request((branch,), plan, Sampling(temperature=0))])
-    return t.tokenizer.decode(output.ids)
+    return t.tokenizer.decode(output.token_ids)
 
 
 def picture_comes_back(family: Janus, picture: Image.Image) -> Check:

@@ -133,14 +133,14 @@ def ask_unitok(folder: Path, text_ids: int, picture_ids: int) -> tuple[Asked, Go
 
 def emitted(model: unitok.Model, *requests: Request) -> list[list[int]]:
     """The ids of requests that share the engine's steps."""
-    return [list(output.ids) for output in model.driver.complete(requests)]
+    return [list(output.token_ids) for output in model.driver.complete(requests)]
 
 
 def forced_logits(net: Any, line: Any, features: Tensor, answer: list[int]) -> Tensor:
     """What the model thought of each id of its answer: one forward, without the engine."""
-    ids = torch.tensor([*line.ids, *answer[:-1]])
+    ids = torch.tensor([*line.token_ids, *answer[:-1]])
     hidden = net.embed(ids)
-    feature = line.features[0]
+    feature = line.embeddings[0]
     hidden[feature.start : feature.start + feature.length] = features[0]
     hidden = net(hidden, torch.arange(len(ids)))
     return net.logits(hidden[-len(answer) :], net.vocabulary.text_range)

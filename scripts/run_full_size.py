@@ -21,7 +21,8 @@ from torch import Tensor
 
 import unitok
 from unitok.api import Model
-from unitok.checkpoints.weights import parameters, write_tensors
+from unitok.checkpoints.saving import write_tensors
+from unitok.checkpoints.weights import parameters
 from unitok.families import ImageOptions, janus
 from unitok.loading import DEFAULT_FOLDER
 from unitok.nn.config import JANUS_PRO_1B
@@ -95,7 +96,7 @@ def write_folder(folder: Path) -> None:
     torch.manual_seed(0)
     with torch.device("meta"):
         shapes = parameters(UnifiedModel(JANUS_PRO_1B))
-    names = {janus.layout(key).name: value for key, value in shapes.items()}
+    names = {janus.adapter(key).name: value for key, value in shapes.items()}
     write_tensors({name: random_weight(name, like) for name, like in names.items()}, folder)
 
 
@@ -140,7 +141,7 @@ def run(model: Model, ids: int) -> None:
     while engine.has_work:
         began = time.monotonic()
         outputs = engine.step()
-        new = {output.request_id: list(output.new_ids) for output in outputs}
+        new = {output.request_id: list(output.token_ids) for output in outputs}
         seconds = time.monotonic() - began
         rows = list(watch.steps[-1].query_lengths)
         print(f"forward {len(watch.steps)}: rows of {rows} ids, new {new}, {seconds:.2f} s")

@@ -56,6 +56,9 @@ class Common:
         str | None,
         _common(metavar="SIZE", help="Of the K/V pool: bytes, 512MB, 2GB, or 50% of what is free."),
     ] = None
+    strict: Annotated[
+        bool, _common("--strict", help="Refuse a model with settings that unitok does not know.")
+    ] = False
     verbose: Annotated[
         int,
         _common(
@@ -91,7 +94,7 @@ class Common:
             raise ValueError("there is no CUDA device here; leave --device out, or say cpu")
         plain = self.memory is not None and self.memory.isdecimal()
         memory = int(self.memory) if plain and self.memory else self.memory
-        return load(self.model, self.device, self.dtype, memory)
+        return load(self.model, self.device, self.dtype, memory, self.strict)
 
 
 def with_flags(made: type | None = None, but: Sequence[str] = ()) -> Callable[[Command], Command]:

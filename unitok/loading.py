@@ -24,22 +24,28 @@ def load(
     device: str | torch.device | None = None,
     dtype: torch.dtype | str | None = "auto",
     memory: int | float | str | None = None,
+    strict: bool = False,
 ) -> Model:
     """Load a model: the embedded one, a checkpoint's folder, or a Hugging Face hub id.
 
     docs/checkpoints.md lists the families. A hub id such as "deepseek-community/Janus-Pro-1B" is
     downloaded once.
 
-    device: "cuda" if there is a GPU, else "cpu".
-    dtype: "auto" is what the model itself asks for on a CPU, else the type in which its weights are
-    stored if the device computes well in it, else float32. Or "float32" or "fp32", "bfloat16" or
-    "bf16", "float16" or "fp16", "float64" or "fp64", or torch's own. `Model.info` says which, and
-    why.
-    memory: of the K/V pool: bytes, "512MB" or "2GB"; or a share of what is free, 0.5 or "50%".
+    Args:
+        path: The folder or the hub id; None for the embedded model.
+        device: By default "cuda" if there is a GPU, else "cpu".
+        dtype: "auto" is what the model itself asks for on a CPU, else the type in which its weights
+            are stored if the device computes well in it, else float32. Or "float32" or "fp32",
+            "bfloat16" or "bf16", "float16" or "fp16", "float64" or "fp64", or torch's own.
+            `Model.info` says which, and why.
+        memory: Of the K/V pool: bytes, "512MB" or "2GB"; or a share of what is free, 0.5 or "50%".
+        strict: Whether settings in the folder's JSON files that unitok does not know are refused.
+            If not, a UserWarning names them. Those that are known to change the maths are always
+            refused.
 
     Raises:
-        FileNotFoundError: no such folder, or a file in it is missing.
-        ValueError: a file that cannot be read or does not fit; an unknown device, dtype or memory.
+        FileNotFoundError: There is no such folder, or a file in it is missing.
+        ValueError: A file cannot be read or does not fit; the device, dtype or memory is unknown.
     """
     began = time.perf_counter()
     where = check_device(str(device or ("cuda" if torch.cuda.is_available() else "cpu")))
@@ -47,7 +53,7 @@ def load(
     folder = DEFAULT_FOLDER if path is None else find_folder(path)
     logger.info("opening %s on %s", folder, where)
     choice = Choice(asked, torch.device(where), own_cpu_dtype(folder))
-    family = open_folder(folder, where, choice)
+    family = open_folder(folder, where, choice, strict)
     config = EngineConfig(memory=size, max_context=family.max_context)
     model = Model(family, config, precision=str(choice.made))
     tell(model, time.perf_counter() - began)

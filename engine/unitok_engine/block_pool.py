@@ -37,15 +37,15 @@ class BlockPool:
     def reset(self) -> None:
         """All blocks are free, and none is found by what it holds."""
         num_blocks = self.num_blocks
-        self._blank = list(range(num_blocks - 1, -1, -1))  # the last one goes first, still warm
-        self._idle: OrderedDict[int, None] = OrderedDict()  # free, with a key; oldest first
+        self._free = list(range(num_blocks - 1, -1, -1))  # the last one goes first, still warm
+        self._evictable: OrderedDict[int, None] = OrderedDict()  # free, with a key; oldest first
         self._references = [0] * num_blocks
         self._keys: list[bytes | None] = [None] * num_blocks
         self._found: dict[bytes, int] = {}
 
     @property
     def free_count(self) -> int:
-        return len(self._blank) + len(self._idle)
+        return len(self._free) + len(self._evictable)
 
     @property
     def cached_count(self) -> int:
@@ -56,7 +56,7 @@ class BlockPool:
         """Take `count` free blocks, each with one reference; RuntimeError if there are too few."""
         if count > self.free_count:
             raise RuntimeError(f"{count} blocks wanted, {self.free_count} free")
-        blocks = [self._blank.pop() if self._blank else self._evict() for _ in range(count)]
+        blocks = [self._free.pop() if self._free else self._evict() for _ in range(count)]
         for block in blocks:
             self._references[block] = 1
         return blocks
@@ -64,9 +64,9 @@ class BlockPool:
     def share(self, blocks: Iterable[int]) -> None:
         """Add a reference to blocks in use or found by key; ValueError for any other."""
         for block in blocks:
-            if not self.is_idle(block):
+            if not self.is_evictable(block):
                 self._check_in_use(block)
-            self._idle.pop(block, None)
+            self._evictable.pop(block, None)
             self._references[block] += 1
 
     def deallocate(self, blocks: Iterable[int]) -> None:
@@ -80,13 +80,18 @@ class BlockPool:
             if self._references[block]:
                 continue
             if self._keys[block] is None:
-                self._blank.append(block)
+                self._free.append(block)
             else:
-                self._idle[block] = None
+                self._evictable[block] = None
 
-    def is_idle(self, block: int) -> bool:
+    def truncate(self, blocks: list[int], count: int) -> None:
+        """Keep the first `count` of a branch's blocks, and drop a reference to the others."""
+        self.deallocate(reversed(blocks[count:]))
+        del blocks[count:]
+
+    def is_evictable(self, block: int) -> bool:
         """Whether the block is free and its content can still be found."""
-        return block in self._idle
+        return block in self._evictable
 
     def references(self, block: int) -> int:
         return self._references[block]
@@ -110,13 +115,13 @@ class BlockPool:
                 continue
             del self._found[key]
             self._keys[block] = None
-            if block in self._idle:
-                del self._idle[block]
-                self._blank.append(block)
+            if block in self._evictable:
+                del self._evictable[block]
+                self._free.append(block)
 
     def _evict(self) -> int:
         """The free block whose content was used least recently, forgotten."""
-        block, _ = self._idle.popitem(last=False)
+        block, _ = self._evictable.popitem(last=False)
         key = self._keys[block]
         assert key is not None
         del self._found[key]

@@ -7,10 +7,10 @@ import torch
 from torch import Tensor
 
 from unitok_engine.attention.kv_cache import CacheView, KVCache
-from unitok_engine.batch import Batch, FeatureRows
+from unitok_engine.batch import Batch, EmbeddingRows
 from unitok_engine.config import KVShape
 from unitok_engine.graphs import Recorder
-from unitok_engine.request import IdRange
+from unitok_engine.ids import IdRange
 from unitok_engine.transfer import send
 
 
@@ -67,13 +67,19 @@ class Runner:
             hidden = self._recorder.step(batch)(batch)
         else:
             batch = batch.to(self.cache.device)
-            hidden = self._trunk(batch.ids, batch.positions, self.cache.view(batch), batch.features)
+            hidden = self._trunk(
+                batch.ids, batch.positions, self.cache.view(batch), batch.embeddings
+            )
         return [
             self.model.logits(hidden[send(g.rows, hidden.device)], g.id_range) for g in batch.groups
         ]
 
     def _trunk(
-        self, ids: Tensor, positions: Tensor, view: CacheView, features: Sequence[FeatureRows] = ()
+        self,
+        ids: Tensor,
+        positions: Tensor,
+        view: CacheView,
+        features: Sequence[EmbeddingRows] = (),
     ) -> Tensor:
         hidden = self.model.embed(ids)
         for part in features:

@@ -83,7 +83,9 @@ class BlockPoolMachine(RuleBasedStateMachine):
         found.pop(None, None)
         assert found == self.keys
         assert self.pool.cached_count == len(self.keys)
-        assert [block for block in range(SIZE) if self.pool.is_idle(block)] == sorted(self.idle)
+        assert [block for block in range(SIZE) if self.pool.is_evictable(block)] == sorted(
+            self.idle
+        )
 
 
 TestBlockPool = BlockPoolMachine.TestCase

@@ -86,7 +86,7 @@ def test_log_probabilities_are_those_of_ordinary_steps(paged):
     for one, other in zip(
         finish(paged(), requests), finish(paged(cuda_graphs=False), requests), strict=True
     ):
-        assert one.ids == other.ids
+        assert one.token_ids == other.token_ids
         assert one.logprobs == pytest.approx(other.logprobs, abs=1e-4)
         assert one.branch_logprobs == pytest.approx(other.branch_logprobs, abs=1e-4)
 

@@ -22,9 +22,10 @@ from unitok_engine import (
     Sampling,
 )
 from unitok_engine.block_pool import BlockPool
-from unitok_engine.sampler import Choice
+from unitok_engine.embedding_store import EmbeddingStore
+from unitok_engine.sampler import SampledToken
 from unitok_engine.scheduler import Schedule, Scheduler
-from unitok_engine.sequence import BranchState, FeatureStore, Sequence
+from unitok_engine.sequence import BranchState, Sequence
 
 BLOCK = 4
 
@@ -105,7 +106,7 @@ class SchedulerMachine(RuleBasedStateMachine):
     @precondition(lambda self: len(self.alive) < 12)
     @rule(request=REQUESTS, share=st.sampled_from([None, None, "a", "b"]))
     def add(self, request: Request, share: str | None) -> None:
-        common = (request, FeatureStore(), (TEXT, IMAGE), share)
+        common = (request, EmbeddingStore(), (TEXT, IMAGE), share)
         self.requests += 1
         for sample in range(request.n):
             sequence = Sequence(self.requests, sample, self.arrivals, *common)
@@ -131,9 +132,8 @@ class SchedulerMachine(RuleBasedStateMachine):
         self.scheduler.commit(chunks)
         for sequence in dict.fromkeys(chunk.sequence for chunk in chunks):
             if all(sequence.pending(branch) == 0 for branch in sequence.branches):
-                assert sequence.allow is not None
-                id_range = sequence.allow.id_range
-                sequence.emit(Choice(ids.randrange(id_range.start, id_range.start + 4)))
+                id_range = sequence.targets[0].allow.id_range
+                sequence.emit(SampledToken(ids.randrange(id_range.start, id_range.start + 4)))
                 sequence.advance()
                 if sequence.finished:
                     self.end(sequence, sequence.finish_reason)
@@ -171,12 +171,12 @@ class SchedulerMachine(RuleBasedStateMachine):
 
     def move(self, schedule: Schedule) -> None:
         """Copies first, all from blocks as the last step left them, then clearing."""
-        targets = [target for _, target in schedule.copies]
-        assert len(set(targets)) == len(targets) and not set(targets) & set(schedule.fresh)
-        contents = [list(self.memory[source]) for source, _ in schedule.copies]
+        targets = [target for _, target in schedule.copy_on_write]
+        assert len(set(targets)) == len(targets) and not set(targets) & set(schedule.new_blocks)
+        contents = [list(self.memory[source]) for source, _ in schedule.copy_on_write]
         for target, content in zip(targets, contents, strict=True):
             self.memory[target] = content
-        for block in schedule.fresh:
+        for block in schedule.new_blocks:
             self.memory[block] = [None] * BLOCK
 
     def run(self, chunks) -> None:
@@ -228,7 +228,7 @@ class SchedulerMachine(RuleBasedStateMachine):
             self.step(Random(0), 0)
         assert not self.alive
         assert self.pool.free_count == self.pool.num_blocks
-        assert not self.scheduler._computing and not self.scheduler._samples
+        assert not self.scheduler._prefixes._computing and not self.scheduler._samples
 
 
 TestScheduler = SchedulerMachine.TestCase
@@ -243,7 +243,7 @@ def test_a_sample_that_was_preempted_waits_for_no_later_sample_of_its_request():
     scheduler = Scheduler(resolved, BlockPool(40))
     request = Request((Branch((2,) * 5),), FixedPlan(IMAGE, 3), n=2)
     first, second, other = (
-        Sequence(i // 2, i % 2, i, request, FeatureStore(), (TEXT, IMAGE)) for i in range(3)
+        Sequence(i // 2, i % 2, i, request, EmbeddingStore(), (TEXT, IMAGE)) for i in range(3)
     )
     for sequence in (first, second, other):
         sequence.advance()

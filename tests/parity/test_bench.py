@@ -52,9 +52,9 @@ def test_both_sides_write_the_same_captions_and_as_many_picture_ids():
     captions = ours.run(0, 3)
     reference = theirs.captions(3).tolist()
     for output, row in zip(captions, reference, strict=True):
-        assert row[: len(output.ids)] == list(output.ids)
+        assert row[: len(output.token_ids)] == list(output.token_ids)
     drawings = ours.run(2, 0)
-    assert [len(output.ids) for output in drawings] == [theirs.drawings(2).shape[1]] * 2
+    assert [len(output.token_ids) for output in drawings] == [theirs.drawings(2).shape[1]] * 2
 
 
 def test_a_vllm_that_does_not_start_says_why():

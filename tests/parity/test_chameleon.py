@@ -46,6 +46,7 @@ from tests.unitok.tiny_chameleon import (
     words,
     write,
 )
+from unitok.checkpoints.settings import Settings
 from unitok.checkpoints.weights import check_names, check_shapes, parameters
 from unitok.families import ImageOptions
 from unitok.families.chameleon import (
@@ -54,7 +55,7 @@ from unitok.families.chameleon import (
     TRANSFORMERS_VQGAN,
     Chameleon,
     config_from_json,
-    make_layout,
+    make_adapter,
     read_image_ids,
 )
 from unitok.nn.config import ModelConfig
@@ -171,7 +172,7 @@ def run(family: Chameleon, branches: tuple[Branch, ...], plan: Plan) -> list[int
     while not (outputs := engine.step()) or not outputs[-1].finished:
         pass
     assert outputs[-1].error is None
-    return list(outputs[-1].ids)
+    return list(outputs[-1].token_ids)
 
 
 # --- names ---------------------------------------------------------------------------------------
@@ -200,10 +201,11 @@ def test_the_published_7b_model_has_the_names_and_shapes_of_transformers():
     settings = ChameleonConfig(vocabulary_map=names)
     with torch.device("meta"):
         theirs = Shapes(ChameleonForConditionalGeneration(settings).state_dict())
-        decoder, codec = config_from_json(settings.to_dict())
+        decoder, codec = config_from_json(Settings(settings.to_dict(), strict=True))
         ours = UnifiedModel(ModelConfig(decoder, None, codec, image_start=4))
-    layout = make_layout(ours.config, read_image_ids(names, ""), TRANSFORMERS, TRANSFORMERS_VQGAN)
-    wanted = {key: (layout(key), value) for key, value in parameters(ours).items()}
+    ids = read_image_ids(names, "")
+    adapter = make_adapter(ours.config, ids, TRANSFORMERS, TRANSFORMERS_VQGAN)
+    wanted = {key: (adapter(key), value) for key, value in parameters(ours).items()}
     check_names({stored.name for stored, _ in wanted.values()}, theirs, ())
     check_shapes(wanted, theirs)
     assert decoder == CHAMELEON and codec.grid == 32
@@ -324,7 +326,7 @@ def test_metas_folder_is_the_same_model(pair: Pair, tmp_path: Path):
 
 
 class Plain:
-    """GenerationSpec with the reference's model, all anew for each id, by the formulas of the papers."""
+    """Drawing with the reference's model, all anew for each id, by the formulas of the papers."""
 
     def __init__(self, reference: Any) -> None:
         self.reference = reference

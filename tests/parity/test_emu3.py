@@ -27,11 +27,12 @@ from tests.parity.test_emu3_tokenizer import reference
 from tests.unitok.test_emu3 import train_tokenizer
 from unitok.checkpoints.weights import parameters
 from unitok.families import GenerationSpec, ImageOptions, emu3, open_folder
-from unitok.families.emu3 import NEGATIVE, Emu3, Emu3Plan, Preprocessor
+from unitok.families.emu3 import NEGATIVE, Emu3, Preprocessor
+from unitok.families.emu3.config import EMU3
 from unitok.nn.config import ModelConfig
 from unitok.nn.model import UnifiedModel
 from unitok.prompt import Message
-from unitok_engine import Branch, Engine, EngineConfig, IdRange, Plan, Request, Sampling
+from unitok_engine import Branch, Engine, EngineConfig, GridPlan, IdRange, Plan, Request, Sampling
 from unitok_tokenizers.emu3 import Emu3TokenizerConfig
 
 IMAGES = Emu3TokenizerConfig(codebook_size=300, base_channels=32, res_blocks=1)
@@ -183,7 +184,7 @@ def test_all_that_transformers_writes_is_known(pair: Pair, tmp_path: Path):
     (tmp_path / "processor_config.json").write_text(json.dumps({}))
     images.save_pretrained(tmp_path)
     (tmp_path / "config.json").write_text(json.dumps(pair.model.config.to_dict()))
-    again = open_folder(tmp_path, "cpu", torch.float32)
+    again = open_folder(tmp_path, "cpu", torch.float32, strict=True)
     assert isinstance(again, Emu3)
     assert again.model.config == pair.family.model.config
     assert again.preprocess == pair.family.preprocess
@@ -194,15 +195,15 @@ def test_the_published_sizes_have_the_same_names_and_shapes():
         config = Emu3Config(vocabulary_map={"<image>": 0, "<|extra_200|>": 1})
         theirs = Emu3ForConditionalGeneration(config).state_dict()
         ours = UnifiedModel(
-            ModelConfig(emu3.EMU3, None, Emu3TokenizerConfig(), image_start=184622 - 32768)
+            ModelConfig(EMU3, None, Emu3TokenizerConfig(), image_start=184622 - 32768)
         )
     text: Any = config.text_config
-    assert text.rope_parameters["rope_theta"] == emu3.EMU3.rope_theta
-    assert text.rms_norm_eps == emu3.EMU3.norm_eps
-    assert text.max_position_embeddings == emu3.EMU3.max_positions
-    layout, used = emu3.transformers_layout(theirs), set()
+    assert text.rope_parameters["rope_theta"] == EMU3.rope_theta
+    assert text.rms_norm_eps == EMU3.norm_eps
+    assert text.max_position_embeddings == EMU3.max_positions
+    adapter, used = emu3.transformers_adapter(theirs), set()
     for key, value in parameters(ours).items():
-        stored = layout(key)
+        stored = adapter(key)
         assert stored.take(theirs[stored.name]).shape == value.shape, key
         used.add(stored.name)
     rest = theirs.keys() - used
@@ -281,9 +282,9 @@ def test_guided_drawings_of_several_sizes_are_the_same_ids_in_one_batch(pair: Pa
 @torch.no_grad()
 def test_painted_pictures_are_the_same(pair: Pair):
     drawing = drawn(pair, PROMPTS[0], SIZES[0])
-    assert isinstance(drawing.plan, Emu3Plan)
+    assert isinstance(drawing.plan, GridPlan)
     ids = [random_drawing(drawing.plan, seed) for seed in (1, 2)]
-    rows, columns = drawing.plan.height, drawing.plan.width
+    rows, columns = drawing.plan.rows, drawing.plan.columns
     raw = pair.model.decode_image_tokens(image_tokens=torch.tensor(ids), height=rows, width=columns)
     painted = drawing.decode(ids)
     images = pair.processor.image_processor
@@ -292,11 +293,13 @@ def test_painted_pictures_are_the_same(pair: Pair):
     torch.testing.assert_close(painted, (raw * std + mean).clamp(0, 1), atol=1e-5, rtol=0)
 
 
-def random_drawing(plan: Emu3Plan, seed: int) -> list[int]:
+def random_drawing(plan: GridPlan, seed: int) -> list[int]:
     generator, ids = torch.Generator().manual_seed(seed), []
     for _ in range(plan.max_length):
         step = plan.next(ids)
-        choice = int(torch.randint(plan.image.size, (), generator=generator)) + plan.image.start
+        choice = (
+            int(torch.randint(plan.id_range.size, (), generator=generator)) + plan.id_range.start
+        )
         ids.append(getattr(step, "id", choice))
     return ids
 
@@ -354,7 +357,9 @@ def test_greedy_text_from_a_picture_is_the_same(pair: Pair, seed: int):
     [output] = run(pair.family, [((line,), pair.family.text_plan(30))])
     text = list(range(pair.family.model.vocabulary.image_start))
     end = pair.processor.tokenizer.eos_token_id
-    expected = generate(pair.model, line.token_ids, lambda _: text, max_new_tokens=30, eos_token_id=end)
+    expected = generate(
+        pair.model, line.token_ids, lambda _: text, max_new_tokens=30, eos_token_id=end
+    )
     stopped = expected[-1] == end
     assert list(output.ids) == (expected[:-1] if stopped else expected)
     assert output.finish_reason == ("stop" if stopped else "length")

@@ -149,7 +149,7 @@ def test_a_greedy_edit_has_the_same_ids(pair, prompt: str):
     edit = plain(pair, picture(1), prompt)
     expected = edit.greedy()
     (output,) = ours.driver.complete([request(ours, picture(1), prompt, temperature=0)])
-    assert codes_of(ours, output.ids) == expected
+    assert codes_of(ours, output.token_ids) == expected
     assert len(set(expected)) > 4, "ids must differ for the comparison to mean something"
     other = picture(2, 17, 30)
     assert plain(pair, other, prompt).greedy() != expected, "the picture matters"
@@ -166,7 +166,7 @@ def test_other_scales_have_the_same_ids(pair, options: dict[str, float]):
     asked = request(ours, picture(1), PROMPTS[0], temperature=0, **options)
     (output,) = ours.driver.complete([asked])
     edit = plain(pair, picture(1), PROMPTS[0])
-    assert codes_of(ours, output.ids) == edit.greedy(**options)
+    assert codes_of(ours, output.token_ids) == edit.greedy(**options)
     assert edit.greedy(**options) != edit.greedy(), "the scales matter"
 
 
@@ -181,7 +181,7 @@ def test_edits_beside_drawings_and_captions_have_the_same_ids(pair):
     ]
     first, _, *rest = ours.driver.complete([edits[0], others[0], *edits[1:], others[1]])
     for output, (image, prompt) in zip([first, *rest[:-1]], asked, strict=True):
-        assert codes_of(ours, output.ids) == plain(pair, image, prompt).greedy()
+        assert codes_of(ours, output.token_ids) == plain(pair, image, prompt).greedy()
 
 
 @torch.no_grad()
@@ -191,7 +191,7 @@ def test_a_sampled_edit_has_the_same_distributions(pair):
     asked = request(ours, picture(1), PROMPTS[0], temperature=0.8, seed=3, logprobs=True)
     assert asked.sampling == Sampling(temperature=0.8, seed=3)
     (output,) = ours.driver.complete([asked])
-    codes, edit = codes_of(ours, output.ids), plain(pair, picture(1), PROMPTS[0])
+    codes, edit = codes_of(ours, output.token_ids), plain(pair, picture(1), PROMPTS[0])
     expected = [
         float((edit.logits(codes[:i]) / 0.8).log_softmax(-1)[code]) for i, code in enumerate(codes)
     ]

@@ -9,6 +9,7 @@ import pytest
 import torch
 from transformers import GenerationConfig, JanusForConditionalGeneration
 
+from unitok.checkpoints.settings import Settings
 from unitok.checkpoints.weights import parameters
 from unitok.families import janus
 from unitok.nn.config import DEFAULT, JanusConfig
@@ -134,7 +135,7 @@ def test_greedy_guided_image_ids_and_their_pixels_agree(pair):
 
 def test_our_own_loader_gives_the_same_tensors_back(pair):
     model, _, _, folder, _ = pair
-    config = janus.config_from_json(json.loads((folder / "config.json").read_text()))
+    config = janus.config_from_json(Settings(json.loads((folder / "config.json").read_text())))
     assert config == model.config
     loaded = janus.load_weights(folder, config, torch.float32, "cpu")
     ours = parameters(model)

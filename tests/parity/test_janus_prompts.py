@@ -106,7 +106,8 @@ class Words:
 
     def messages(self, turns: list[Said]) -> list[Message]:
         place, begin, end = (self.ours.id(t) for t in PICTURE)
-        vectors = Embeddings(place, PATCHES, "same", lambda: torch.zeros(PATCHES, 1))
+        zeros = torch.zeros(PATCHES, 1)
+        vectors = Embeddings(0, PATCHES, "same", lambda: zeros, placeholder=place)
         picture = EncodedImage(((begin,), vectors, (end,)))
         roles = ("user", "assistant")
         return [
@@ -198,7 +199,7 @@ def test_janus_processor_opens_a_saved_folder_and_makes_the_same_ids(tmp_path: P
     expected = processor(text=text, images=[image])
     family: Any = model.family
     line = family.chat_prompt([Message("user", "How many?", (family.encode_image(image),))], None)
-    assert list(line.ids) == list(expected["input_ids"][0])
+    assert list(line.token_ids) == list(expected["input_ids"][0])
     pixels = torch.as_tensor(expected["pixel_values"][0])
     torch.testing.assert_close(family.preprocess(image), pixels, atol=1e-5, rtol=0)
 

@@ -19,6 +19,7 @@ from tests.parity.janus_reference import (
     reference,
     write_folder,
 )
+from unitok.checkpoints.settings import Settings
 from unitok.families import ImageOptions
 from unitok.families.janus import config_from_json, preprocessor_from_json
 from unitok.prompt import Message
@@ -56,11 +57,14 @@ def asked(family: Any, question: str, image: Image.Image) -> tuple[Any, Tensor]:
 def test_all_that_transformers_writes_is_known(pair):
     """Every setting, not only those that differ from its own."""
     ours, theirs = pair
-    assert config_from_json(theirs.config.to_dict()) == ours.family.model.config
+    assert (
+        config_from_json(Settings(theirs.config.to_dict(), strict=True)) == ours.family.model.config
+    )
     image_size = theirs.config.vision_config.image_size
     square = {"height": image_size, "width": image_size}
     images = JanusImageProcessor(size=square, image_mean=[0.5] * 3, image_std=[0.5] * 3)
-    assert preprocessor_from_json(images.to_dict(), "here") == ours.family.preprocess
+    settings = Settings(images.to_dict(), strict=True)
+    assert preprocessor_from_json(settings) == ours.family.preprocess
 
 
 @torch.no_grad()
@@ -78,9 +82,9 @@ def test_text_logits_behind_a_picture_agree(pair):
     ours, theirs = pair
     family, model = ours.family, ours.family.model
     line, pixels = asked(family, "How many cats?", picture(60, 31))
-    ids = torch.tensor(line.ids)
+    ids = torch.tensor(line.token_ids)
     hidden = model.embed(ids)
-    for feature in line.features:
+    for feature in line.embeddings:
         hidden[feature.start : feature.start + feature.length] = feature.compute()
     hidden = model(hidden, torch.arange(len(ids)))
     logits = model.logits(hidden, IdRange(0, theirs.config.text_config.vocab_size))
@@ -94,9 +98,9 @@ def test_greedy_answers_about_a_picture_have_the_same_ids(pair, question: str):
     ours, theirs = pair
     family = ours.family
     line, pixels = asked(family, question, picture(45, 70))
-    request = Request((Branch(line.ids, 1.0, line.features),), family.text_plan(24), GREEDY)
+    request = Request((Branch(line.token_ids, 1.0, line.embeddings),), family.text_plan(24), GREEDY)
     (output,) = ours.driver.complete([request])
-    ids = torch.tensor([line.ids])
+    ids = torch.tensor([line.token_ids])
     reply = theirs.generate(
         input_ids=ids,
         pixel_values=pixels,

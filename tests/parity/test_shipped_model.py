@@ -73,18 +73,18 @@ def test_captions_have_the_same_ids(ours, theirs):
         asked = Message("user", family.defaults.question, (family.encode_image(image),))
         line = family.chat_prompt([asked], None)
         request = Request(
-            (Branch(line.ids, embeddings=line.features),),
+            (Branch(line.token_ids, embeddings=line.embeddings),),
             family.text_plan(32),
             Sampling(temperature=0),
         )
         (output,) = ours.driver.complete([request])
         assert family.tokenizer.decode(output.ids).strip() == ours.caption(image).text
-        ids = torch.tensor([line.ids])
+        ids = torch.tensor([line.token_ids])
         reference = theirs.generate(
             input_ids=ids,
             pixel_values=family.preprocess(image)[None],
             attention_mask=torch.ones_like(ids),
             max_new_tokens=32,
             do_sample=False,
-        )[0, len(line.ids) :]
+        )[0, len(line.token_ids) :]
         assert reference.tolist() == [*output.ids, family.tokenizer.id(family.template.eos)]

@@ -31,10 +31,12 @@ from tests.unitok.tiny_chameleon import (
     real_words,
     save_unitoken,
 )
-from unitok.checkpoints.weights import renaming
+from unitok.checkpoints.adapter import renaming
+from unitok.checkpoints.settings import Settings
 from unitok.families import ImageOptions, open_folder
 from unitok.families.chameleon import config_from_json
-from unitok.families.unitoken import RENAMES, SIGLIP, UniToken, read_vision
+from unitok.families.common.siglip import SIGLIP_SO400M
+from unitok.families.unitoken import RENAMES, UniToken, read_vision
 from unitok.nn.vision import VisionEncoder
 from unitok.prompt import Message
 from unitok_engine import Branch, Engine, EngineConfig, IdRange, Plan, Request, Sampling
@@ -112,17 +114,17 @@ def run(family: UniToken, branches: tuple[Branch, ...], plan: Plan) -> list[int]
     while not (outputs := engine.step()) or not outputs[-1].finished:
         pass
     assert outputs[-1].error is None
-    return list(outputs[-1].ids)
+    return list(outputs[-1].token_ids)
 
 
 def test_the_published_encoder_has_the_names_and_shapes_of_transformers():
-    sizes = dataclasses.asdict(SIGLIP)
+    sizes = dataclasses.asdict(SIGLIP_SO400M)
     theirs = {"intermediate_size", "hidden_size", "image_size", "patch_size"}
     settings = {key: sizes[key] for key in theirs}
     settings |= {"num_hidden_layers": 27, "num_attention_heads": 16}
     with torch.device("meta"):
         reference: Any = SiglipVisionModel(SiglipVisionConfig(**settings))
-        ours = VisionEncoder(SIGLIP).state_dict()
+        ours = VisionEncoder(SIGLIP_SO400M).state_dict()
     names = renaming(RENAMES)
     found = {names(f"vision.{key}").name: value.shape for key, value in ours.items()}
     state = {f"vit.{key}": value.shape for key, value in reference.state_dict().items()}
@@ -134,12 +136,13 @@ def test_all_that_transformers_writes_is_known(pair: Pair):
     """Every setting, not only those that differ from its own, and those of UniToken's training."""
     whole = pair.chameleon.config.to_dict() | {"vision_config": pair.siglip.config.to_dict()}
     whole |= {"z_loss_weight": 1e-5, "mask_image_logits": False, "dropout": 0.05}
-    decoder, codec = config_from_json(whole)
+    settings = Settings(whole, strict=True)
+    decoder, codec = config_from_json(settings)
     config: Any = pair.family.model.config
     longest = config.decoder.max_positions
     assert dataclasses.replace(decoder, max_positions=longest) == config.decoder
     assert dataclasses.replace(codec, decoder=True) == config.image_tokenizer
-    assert read_vision(whole) == config.vision
+    assert read_vision(settings) == config.vision
 
 
 # --- reading -------------------------------------------------------------------------------------

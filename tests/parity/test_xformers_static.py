@@ -78,7 +78,7 @@ def outputs(cuda_graphs: bool) -> list[tuple[Any, ...]]:
         attention="xformers", cuda_graphs=cuda_graphs, num_blocks=8, max_batch_tokens=16
     )
     finished = Driver(Engine(RowModel(), config)).complete(requests())
-    return sorted((output.request_id, output.ids, output.logprobs) for output in finished)
+    return sorted((output.request_id, output.token_ids, output.logprobs) for output in finished)
 
 
 class Watched:

@@ -60,7 +60,7 @@ def test_decode_steps_begin_with_every_line_at_its_context():
     forwards = steps.engine.stats.forwards
     outputs = steps()
     assert sorted(output.request_id for output in outputs) == [0, 1, 2]
-    assert all(len(output.new_ids) == 1 for output in outputs)
+    assert all(len(output.token_ids) == 1 for output in outputs)
     assert steps.engine.stats.forwards == forwards + 1
 
 

@@ -40,12 +40,11 @@ from unitok.families import ImageOptions, chameleon, open_folder
 from unitok.families.chameleon import (
     Chameleon,
     ImageIds,
-    centre_square,
     code_of,
-    make_layout,
+    make_adapter,
     read_image_ids,
 )
-from unitok.families.chameleon_original import (
+from unitok.families.chameleon.original import (
     ORIGINAL,
     ParallelFiles,
     config_from_params,
@@ -53,6 +52,7 @@ from unitok.families.chameleon_original import (
     open_original,
     read_params,
 )
+from unitok.families.chameleon.preprocessing import centre_square
 from unitok.nn.config import DecoderConfig, ModelConfig
 from unitok.nn.layers import HeadNorm, RotaryTable, rotate
 from unitok.prompt import EncodedImage, Message
@@ -353,12 +353,16 @@ def test_a_vqgan_that_was_cut_off_is_one_clear_error(folder: Path, keep: int):
     assert "\n" not in str(caught.value)
 
 
-def test_an_unknown_setting_is_refused(folder: Path):
+def test_an_unknown_setting_is_named_and_if_strict_refused(folder: Path):
     write(folder / "config.json", config_json(temporal_mixing=True))
     with pytest.raises(
         ValueError, match=r"config\.json has temporal_mixing, which unitok does not"
     ):
         opened(folder)
+    with pytest.warns(
+        UserWarning, match=r"config\.json has temporal_mixing, which unitok does not"
+    ):
+        open_folder(folder, "cpu", torch.float32)
 
 
 def test_what_converters_leave_in_a_config_does_not_matter(folder: Path):
@@ -522,11 +526,11 @@ def test_params_that_would_change_the_maths_are_refused(
 ):
     write(tmp_path / "params.json", SIZES | changes)
     with pytest.raises(ValueError, match=rf"params\.json.*{message}"):
-        read_params(tmp_path)
+        read_params(tmp_path, strict=True)
     inside = {"model": SIZES | changes}
     write(tmp_path / "params.json", inside)
     with pytest.raises(ValueError, match=rf"params\.json.*{message}"):
-        config_from_params(read_params(tmp_path), str(tmp_path), DECODER)
+        config_from_params(read_params(tmp_path, strict=True), str(tmp_path), DECODER)
 
 
 def test_params_without_sizes_are_refused(tmp_path: Path):
@@ -561,7 +565,7 @@ def test_params_of_the_wrong_kind_are_named(changes: dict, message: str):
 
 
 def test_one_model_of_a_download_is_found_and_of_two_one_is_wanted(tmp_path: Path):
-    assert chameleon.matches({}, frozenset({"models", "tokenizer", "README.md"}))
+    assert chameleon.matches({}, frozenset({"models", "tokenizer", "README.md"}), Path())
     with pytest.raises(FileNotFoundError, match=r"no params\.json"):
         find_model(tmp_path)
     write(tmp_path / "models" / "7b" / "params.json", {})
@@ -575,7 +579,7 @@ def test_one_model_of_a_download_is_found_and_of_two_one_is_wanted(tmp_path: Pat
 def test_a_missing_file_of_tokenizers_says_where_it_belongs(tmp_path: Path):
     write(tmp_path / "params.json", {})
     torch.save({}, tmp_path / "consolidated.00.pth")
-    assert chameleon.matches({}, frozenset({"params.json", "consolidated.00.pth"}))
+    assert chameleon.matches({}, frozenset({"params.json", "consolidated.00.pth"}), Path())
     write(tmp_path / "tokenizer" / "text_tokenizer.json", tokenizer_json(vocabulary()))
     with pytest.raises(FileNotFoundError, match=r"no vqgan\.yaml; put Meta's file"):
         opened(tmp_path)
@@ -586,7 +590,7 @@ def test_settings_of_no_vqgan_are_refused(tmp_path: Path, text: str):
     path = tmp_path / "vqgan.yaml"
     path.write_text(text)
     with pytest.raises(ValueError, match=r"vqgan\.yaml is no VQGAN's settings"):
-        chameleon.read_vqgan_yaml(path)
+        chameleon.config.read_vqgan_yaml(path)
 
 
 def save_slices(folder: Path, *slices: dict[str, torch.Tensor]) -> None:
@@ -654,9 +658,9 @@ def test_metas_queries_and_keys_meet_as_in_its_own_maths(shards: int):
     config = ModelConfig(
         DecoderConfig(9, 12, 8, 1, heads, heads, size, 64, qk_norm=True), None, AutoencoderConfig()
     )
-    layout = make_layout(config, ImageIds(0, (0,)), ORIGINAL, paired=True)
+    adapter = make_adapter(config, ImageIds(0, (0,)), ORIGINAL, paired=True)
     block = "decoder.blocks.0.attention."
-    take = {w: layout(f"{block}{w}.weight").load for w in ("q", "k", "q_norm")}
+    take = {w: adapter(f"{block}{w}.weight").load for w in ("q", "k", "q_norm")}
     norm = HeadNorm(heads, size)
     norm.load_state_dict({"weight": take["q_norm"](scale), "bias": take["q_norm"](shift)})
     table = RotaryTable(size, 64, theta)

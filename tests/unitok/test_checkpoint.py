@@ -11,17 +11,11 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from unitok.checkpoints import folders
+from unitok.checkpoints.adapter import Stored, renaming
 from unitok.checkpoints.folders import find_folder, read_json
-from unitok.checkpoints.weights import (
-    Stored,
-    TorchFile,
-    fill,
-    open_tensors,
-    parameters,
-    renaming,
-    stored_tensors,
-    write_tensors,
-)
+from unitok.checkpoints.saving import stored_tensors, write_tensors
+from unitok.checkpoints.tensors import TorchFile, open_tensors
+from unitok.checkpoints.weights import fill, parameters
 
 
 class Tiny(nn.Module):
@@ -35,7 +29,7 @@ class Tiny(nn.Module):
         self.quantizer = nn.ModuleDict({"vq": nn.Linear(5, 5)})
 
 
-def layout(key: str) -> Stored:
+def adapter(key: str) -> Stored:
     part, _, leaf = key.partition(".")
     if part in ("q", "k"):
         return Stored(f"net.qk.{leaf}", "qk".index(part), 2)
@@ -57,7 +51,7 @@ def stored() -> dict[str, Tensor]:
 def filled(folder: Path, dtype: torch.dtype = torch.float32, dropped: tuple[str, ...] = ()) -> Tiny:
     with torch.device("meta"):
         model = Tiny()
-    fill(model, open_tensors(folder), layout, dtype, "cpu", dropped)
+    fill(model, open_tensors(folder), adapter, dtype, "cpu", dropped)
     return model
 
 
@@ -110,7 +104,7 @@ def test_what_must_be_exact_stays_in_float32(tmp_path: Path):
     write(tmp_path, stored(), "safetensors")
     with torch.device("meta"):
         model = Tiny()
-    fill(model, open_tensors(tmp_path), layout, torch.bfloat16, "cpu", exact="table.")
+    fill(model, open_tensors(tmp_path), adapter, torch.bfloat16, "cpu", exact="table.")
     assert (model.table.weight.dtype, model.q.weight.dtype) == (torch.float32, torch.bfloat16)
     assert torch.equal(model.table.weight, stored()["net.table"][0])
 
@@ -272,7 +266,7 @@ def test_a_name_in_two_shards_is_refused(tmp_path: Path):
 def test_what_is_written_is_what_was_read(tmp_path: Path, kind: str):
     write(tmp_path, stored(), kind)
     model, target = filled(tmp_path), tmp_path / "target"
-    write_tensors(stored_tensors(model, layout, torch.float32), target)
+    write_tensors(stored_tensors(model, adapter, torch.float32), target)
     written = load_file(target / "model.safetensors")
     assert written.keys() == stored().keys()
     assert all(torch.equal(written[name], tensor) for name, tensor in stored().items())
@@ -296,7 +290,7 @@ def test_a_model_is_written_over_the_file_that_it_maps(tmp_path: Path):
     write(tmp_path, stored(), "sharded safetensors")
     model = filled(tmp_path)
     before = {key: value.clone() for key, value in parameters(model).items()}
-    write_tensors(stored_tensors(model, layout, torch.bfloat16), tmp_path)
+    write_tensors(stored_tensors(model, adapter, torch.bfloat16), tmp_path)
     assert all(torch.equal(parameters(model)[key], value) for key, value in before.items())
     again = filled(tmp_path)  # the new file, not the old index
     assert torch.equal(again.table.weight, before["table.weight"].bfloat16().float())

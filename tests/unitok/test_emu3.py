@@ -18,13 +18,14 @@ from safetensors.torch import load_file, save_file
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 
 import unitok
-from unitok.checkpoints.weights import parameters, stored_tensors, write_json, write_tensors
+from unitok.checkpoints.saving import stored_tensors, write_json, write_tensors
+from unitok.checkpoints.weights import parameters
 from unitok.families import ImageOptions, emu3, open_folder
-from unitok.families.emu3 import NEGATIVE, VISUAL, Emu3, Emu3Plan, Preprocessor, Template
+from unitok.families.emu3 import NEGATIVE, VISUAL, Emu3, Preprocessor, Template
 from unitok.nn.config import DecoderConfig, ModelConfig
 from unitok.nn.model import UnifiedModel
 from unitok.prompt import EncodedImage, Message
-from unitok_engine import Allow, Force, IdRange, Plan, Stop
+from unitok_engine import Allow, Force, GridPlan, IdRange, Plan, Stop
 from unitok_tokenizers.emu3 import Emu3TokenizerConfig
 
 CODES = 48
@@ -100,8 +101,8 @@ def text_config(model: UnifiedModel) -> dict:
 def save_transformers(folder: Path) -> Path:
     tokenizer = train_tokenizer(CODES)
     model = tiny_model(tokenizer.get_vocab_size())
-    layout = emu3.transformers_layout(["model.vqmodel."])
-    write_tensors(stored_tensors(model, layout, torch.float32), folder)
+    adapter = emu3.transformers_adapter(["model.vqmodel."])
+    write_tensors(stored_tensors(model, adapter, torch.float32), folder)
     tokenizer.save(str(folder / "tokenizer.json"))
     vq = {
         "codebook_size": CODES,
@@ -204,7 +205,7 @@ def copied(folder: Path, place: Path) -> Path:
 
 
 def opened(folder: Path) -> Emu3:
-    family = open_folder(folder, "cpu", torch.float32)
+    family = open_folder(folder, "cpu", torch.float32, strict=True)
     assert isinstance(family, Emu3)
     return family
 
@@ -220,7 +221,7 @@ def edit(path: Path, change: Callable[[dict], object]) -> None:
 
 def test_a_plan_of_two_rows_and_three_columns_by_hand():
     image = IdRange(50, 60)
-    plan = Emu3Plan(image, height=2, width=3, row_end=4, closing=(5, 6, 7))
+    plan = GridPlan(image, rows=2, columns=3, row_end=4, closing=(5, 6, 7))
     free, end = Allow(image).id_range, Force(4)
     expected = [free, free, free, end, free, free, free, end, Force(5), Force(6), Force(7)]
     emitted: list[int] = []
@@ -230,11 +231,11 @@ def test_a_plan_of_two_rows_and_three_columns_by_hand():
         emitted.append(asked.id if isinstance(asked, Force) else 50 + len(emitted))
     assert plan.next(emitted) == Stop("complete")
     assert (plan.max_length, plan.exact, len(emitted)) == (11, True, 11)
-    assert plan.grid(emitted).tolist() == [[50, 51, 52], [54, 55, 56]]
+    assert plan.image_ids(emitted) == [50, 51, 52, 54, 55, 56]
 
 
 def test_the_published_size_takes_8193_ids():
-    assert Emu3Plan(IdRange(0, 9), 90, 90, 0, (1, 2, 3)).max_length == 8100 + 90 + 3
+    assert GridPlan(IdRange(0, 9), 90, 90, 0, (1, 2, 3)).max_length == 8100 + 90 + 3
 
 
 # --- sizes ---------------------------------------------------------------------------------------
@@ -361,7 +362,7 @@ def test_plans_keep_text_and_pictures_apart(family: Emu3):
     assert isinstance(asked, Allow) and asked.id_range == IdRange(0, image_ids(family).start)
     assert text.next([9, family.tokenizer.id("<|extra_204|>")]) == Stop("stop", drop=1)
     drawing = family.generation_spec([Message("user", "a")], ImageOptions(3.0))
-    assert isinstance(drawing.plan, Emu3Plan) and drawing.plan.image == image_ids(family)
+    assert isinstance(drawing.plan, GridPlan) and drawing.plan.id_range == image_ids(family)
     named = (drawing.plan.row_end, *drawing.plan.closing)
     names = ("<|extra_200|>", "<|extra_201|>", "<|image end|>", "<|extra_204|>")
     assert named == tuple(map(family.tokenizer.id, names))

@@ -16,8 +16,11 @@ from safetensors.torch import load_file, save_file
 
 import unitok
 from tests.unitok.tiny import ASSETS, PATCHES, TINY, save_tiny, tiny_model, tiny_template
-from unitok.families import ImageOptions, janus, janus_original, open_folder
+from unitok.checkpoints.settings import Settings
+from unitok.families import ImageOptions, janus, open_folder
 from unitok.families.janus import Preprocessor, Template, config_from_json, config_to_json
+from unitok.families.janus import original as janus_original
+from unitok.families.janus.config import ratio
 from unitok.nn.config import DEFAULT, JANUS_PRO_1B, JanusConfig
 from unitok.prompt import Message
 from unitok_tokenizers.text import TextTokenizer
@@ -35,7 +38,7 @@ def folder(whole: Path, tmp_path: Path) -> Path:
 
 
 def opened(folder: Path) -> janus.Janus:
-    family = open_folder(folder, "cpu", torch.float32)
+    family = open_folder(folder, "cpu", torch.float32, strict=True)
     assert isinstance(family, janus.Janus)
     return family
 
@@ -58,12 +61,12 @@ def edit_weights(folder: Path, change) -> None:
 @pytest.mark.parametrize("config", [TINY, DEFAULT, JANUS_PRO_1B], ids=["tiny", "default", "1B"])
 def test_a_config_makes_the_round_trip(config):
     data = config_to_json(config, 5, "float32")
-    assert config_from_json(json.loads(json.dumps(data))) == config
+    assert config_from_json(Settings(json.loads(json.dumps(data)))) == config
 
 
 def test_absent_sizes_are_those_of_transformers():
     data = {"model_type": "janus", "vision_config": {"image_size": 384}}
-    config = config_from_json(data)
+    config = config_from_json(Settings(data))
     assert (config.decoder.hidden_size, config.decoder.head_dim) == (4096, 128)
     assert config.image_tokenizer == JANUS_PRO_1B.image_tokenizer
     assert config.vision == JANUS_PRO_1B.vision
@@ -104,18 +107,20 @@ def test_absent_sizes_are_those_of_transformers():
 def test_what_would_change_the_maths_is_refused(changes: dict, message: str):
     data = config_to_json(TINY, 5, "float32") | changes
     with pytest.raises(ValueError, match=message):
-        config_from_json(data)
+        config_from_json(Settings(data))
 
 
 @pytest.mark.parametrize("place", [None, "text_config", "vision_config", "vq_config"])
-def test_a_setting_that_nobody_knows_is_refused(place: str | None):
+def test_a_setting_that_nobody_knows_is_named_and_if_strict_refused(place: str | None):
     data = config_to_json(TINY, 5, "float32")
     (data[place] if place else data)["mystery"] = None
     where = f"{place} of config.json" if place else "config.json"
     with pytest.raises(
         ValueError, match=rf"^{where} has mystery, which unitok does not know; take"
     ):
-        config_from_json(data)
+        config_from_json(Settings(data, strict=True))
+    with pytest.warns(UserWarning, match=f"^{where} has mystery, which unitok does not know, and"):
+        assert config_from_json(Settings(data)) == TINY
 
 
 @pytest.mark.parametrize(
@@ -171,13 +176,13 @@ def test_what_older_versions_of_transformers_write_does_not_matter():
     data["text_config"] |= {"rope_scaling": None, "pretraining_tp": 1}
     for place in ("text_config", "vision_config", "vq_config"):
         data[place] = older | data[place]
-    assert config_from_json(older | data) == TINY
+    assert config_from_json(Settings(older | data, strict=True)) == TINY
 
 
 @pytest.mark.parametrize("width", [33, 64, 1000, 1152])
 @pytest.mark.parametrize("size", [1, 77, 4304])
 def test_a_ratio_gives_the_size_again(width: int, size: int):
-    assert int(width * janus_original.ratio(size, width)) == size
+    assert int(width * ratio(size, width)) == size
 
 
 # --- DeepSeek's own config -----------------------------------------------------------------------
@@ -224,7 +229,8 @@ def published(hidden: int = 2048) -> dict[str, Any]:
 
 
 def read_original(data: dict[str, Any]) -> JanusConfig:
-    return janus_original.config_from_json(json.loads(json.dumps(data)))
+    settings = Settings(json.loads(json.dumps(data)), strict=True)
+    return janus_original.config_from_json(settings)
 
 
 @pytest.mark.filterwarnings("error")

@@ -21,7 +21,7 @@ from unitok.api import Model
 from unitok.cli import app
 from unitok.families import janus, open_folder
 from unitok.families.common.editing import EditOptions
-from unitok.families.janus4o import Janus4o, is_janus_4o
+from unitok.families.janus4o import Janus4o, matches
 from unitok.families.janus4o.prompts import edit_prompt
 from unitok.training.export import save_folder
 from unitok_tokenizers.text import TextTokenizer
@@ -87,9 +87,12 @@ def branches(family: Janus4o, guidance: float = 5.0, freedom: float | None = Non
 def test_its_own_file_or_its_name_tells_a_janus_4o(
     name: str, own: dict, told: bool, tmp_path: Path
 ):
-    (tmp_path / name).mkdir(parents=True)
-    (tmp_path / name / "unitok.json").write_text(json.dumps(own))
-    assert is_janus_4o(tmp_path / name) == told
+    folder = tmp_path / name
+    folder.mkdir(parents=True)
+    (folder / "unitok.json").write_text(json.dumps(own))
+    for model_type in ("janus", "multi_modality"):
+        assert matches({"model_type": model_type}, frozenset(), folder) == told
+    assert not matches({"model_type": "Emu3"}, frozenset(), folder)
 
 
 @pytest.mark.parametrize("stated", ["janus-5", 4, ["janus-4o"]])

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -373,7 +374,7 @@ def test_the_embedded_model_is_the_same_on_every_cpu(tmp_path: Path):
 
 def test_weights_are_not_read_to_choose(folder: Path, monkeypatch: pytest.MonkeyPatch):
     read: list[str] = []
-    stored = janus.open_tensors(folder)
+    stored = janus.weights.open_tensors(folder)
     tensor = stored.tensor
 
     def noting(name: str) -> torch.Tensor:
@@ -381,7 +382,7 @@ def test_weights_are_not_read_to_choose(folder: Path, monkeypatch: pytest.Monkey
         return tensor(name)
 
     monkeypatch.setattr(stored, "tensor", noting)
-    monkeypatch.setattr(janus, "open_tensors", lambda folder: stored)
+    monkeypatch.setattr(janus.weights, "open_tensors", lambda folder: stored)
 
     def choosing(dtype: torch.dtype) -> torch.dtype:
         assert (dtype, read) == (FP32, [])
@@ -488,3 +489,37 @@ def test_type_checkers_may_trust_the_packages():
     for package in (unitok, unitok_engine, unitok_tokenizers):
         assert (Path(package.__path__[0]) / "py.typed").is_file()
     assert all(hasattr(unitok, name) for name in unitok.__all__)
+
+
+# --- settings that nobody knows ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["config.json", "preprocessor_config.json"])
+def test_an_unknown_setting_is_named_with_its_file_and_if_strict_refused(
+    folder: Path, tmp_path: Path, name: str
+):
+    odd = Path(shutil.copytree(folder, tmp_path / "odd"))
+    data = json.loads((odd / name).read_text())
+    (odd / name).write_text(json.dumps(data | {"mystery": 1, "riddle": 2}))
+    with pytest.warns(UserWarning, match=rf"odd.*{name} has mystery, riddle, which unitok") as told:
+        unitok.load(odd, "cpu", memory="1MB").close()
+    assert len(told) == 1, "once"
+    with pytest.raises(
+        ValueError, match=rf"odd.*{name} has mystery, riddle, which unitok does not"
+    ):
+        unitok.load(odd, "cpu", memory="1MB", strict=True)
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_folder_of_ours_has_no_unknown_setting(folder: Path):
+    unitok.load(folder, "cpu", memory="1MB", strict=True).close()
+    unitok.load(folder, "cpu", memory="1MB").close()
+
+
+def test_a_setting_that_changes_the_maths_is_always_refused(folder: Path, tmp_path: Path):
+    odd = Path(shutil.copytree(folder, tmp_path / "odd"))
+    data = json.loads((odd / "config.json").read_text())
+    (odd / "config.json").write_text(json.dumps(data | {"quantization_config": {"bits": 4}}))
+    for strict in (False, True):
+        with pytest.raises(ValueError, match="load the unquantised checkpoint instead"):
+            unitok.load(odd, "cpu", memory="1MB", strict=strict)

@@ -85,7 +85,7 @@ def test_the_paged_engine_gives_the_logits_of_the_training_forward(kv_heads: int
         driver = Driver(Engine(recorded, config))
         [output] = driver.complete([Request((branch,), plan, Sampling(seed=3))])
         paged = torch.cat(recorded.given)
-        emitted = list(output.ids)
+        emitted = list(output.token_ids)
         with torch.no_grad():
             expected = trained_logits(model, branch, emitted, id_range)
         assert len(paged) >= len(expected) > 4

@@ -19,10 +19,12 @@ from tests.unitok.tiny_chameleon import (
     unitoken_json,
     write,
 )
+from unitok.checkpoints.settings import Settings
 from unitok.families import ImageOptions, open_folder
-from unitok.families.unitoken import SIGLIP, RowsPlan, Tiling, UniToken, read_vision
+from unitok.families.common.siglip import SIGLIP_SO400M
+from unitok.families.unitoken import Tiling, UniToken, read_vision
 from unitok.prompt import Embeddings, EncodedImage, Message, PromptBuilder
-from unitok_engine import Allow, Force, IdRange, Stop
+from unitok_engine import Allow, Force, GridPlan, IdRange, Stop
 
 BOS, EOI, BOI, SEPARATOR, EOT, NEW_LINE, ANSWER = 1, 8196, 8197, 8198, 8710, 8803, 16853
 SIZE = 8804 + 2  # of 4 codes a side, as published: 32 codes are 8804 + 16
@@ -47,7 +49,7 @@ def folder(folders: dict[str, Path], tmp_path: Path) -> Path:
 
 
 def opened(folder: Path) -> UniToken:
-    family = open_folder(folder, "cpu", torch.float32)
+    family = open_folder(folder, "cpu", torch.float32, strict=True)
     assert isinstance(family, UniToken)
     return family
 
@@ -121,7 +123,7 @@ def test_guidance_of_one_is_none_and_negative_words_are_a_wish(families: dict[st
 # --- plans ---------------------------------------------------------------------------------------
 
 
-def walk(plan: RowsPlan) -> list[int | str]:
+def walk(plan: GridPlan) -> list[int | str]:
     """What a plan asks for: forced ids, "?" for sampled ones, the reason of the end."""
     asked: list[int | str] = []
     emitted: list[int] = []
@@ -132,7 +134,7 @@ def walk(plan: RowsPlan) -> list[int | str]:
 
 
 def test_rows_are_closed_by_new_lines_and_the_picture_by_its_end():
-    plan = RowsPlan(IdRange(4, 9), rows=2, columns=3, new_line=90, end=91)
+    plan = GridPlan(IdRange(4, 9), rows=2, columns=3, row_end=90, closing=(91,))
     expected = ["?", "?", "?", 90, "?", "?", "?", 90, 91]
     assert walk(plan) == [*expected, "complete"]
     assert (plan.max_length, plan.exact) == (len(expected), True)
@@ -291,12 +293,12 @@ def test_the_variant_is_told_by_the_class_that_was_saved(folder: Path):
 
 
 def test_without_sizes_siglip_is_that_of_the_reference():
-    vision = read_vision({})
-    assert vision == SIGLIP and vision.patches == 729
-    tiny = read_vision({"vision_config": VISION_CONFIG})
+    vision = read_vision(Settings({}))
+    assert vision == SIGLIP_SO400M and vision.patches == 729
+    tiny = read_vision(Settings({"vision_config": VISION_CONFIG}))
     assert (tiny.patches, tiny.activation, tiny.norm_eps) == (16, "gelu_tanh", 1e-6)
     with pytest.raises(ValueError, match="hidden_act"):
-        read_vision({"vision_config": {"hidden_act": "gelu"}})
+        read_vision(Settings({"vision_config": {"hidden_act": "gelu"}}))
 
 
 def test_a_folder_without_the_vqgan_says_where_to_get_it(folder: Path):
@@ -364,9 +366,9 @@ def test_a_preprocessor_of_either_encoder_may_be_there(folder: Path):
 
 def test_an_encoder_of_another_class_is_refused():
     with pytest.raises(ValueError, match="model_type is 'clip_vision_model', not 'siglip_vision"):
-        read_vision({"vision_config": {"model_type": "clip_vision_model"}})
+        read_vision(Settings({"vision_config": {"model_type": "clip_vision_model"}}))
     with pytest.raises(ValueError, match="patch_size must be a whole number above 0, not 0"):
-        read_vision({"vision_config": {"patch_size": 0}})
+        read_vision(Settings({"vision_config": {"patch_size": 0}}))
 
 
 # --- through the API -----------------------------------------------------------------------------

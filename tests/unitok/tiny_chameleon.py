@@ -12,7 +12,9 @@ from PIL import Image
 from tokenizers.pre_tokenizers import ByteLevel
 from torch import Tensor
 
-from unitok.checkpoints.weights import Layout, renaming, stored_tensors, write_tensors
+from unitok.checkpoints.adapter import StateDictAdapter, renaming
+from unitok.checkpoints.saving import stored_tensors, write_tensors
+from unitok.checkpoints.settings import Settings
 from unitok.families import chameleon, open_folder, unitoken
 from unitok.families.chameleon import Chameleon, ImageIds, read_autoencoder
 from unitok.nn.config import DecoderConfig, ModelConfig
@@ -130,7 +132,7 @@ def randomise(model: torch.nn.Module, seed: int = 0) -> None:
 
 def tiny_model(decoder: DecoderConfig = DECODER, start: int = IMAGE_START) -> UnifiedModel:
     """With the VQGAN's decoder."""
-    codec = read_autoencoder(VQ_CONFIG, "the test")
+    codec = read_autoencoder(Settings(VQ_CONFIG))
     codec = type(codec)(**{**vars(codec), "decoder": True})
     model = UnifiedModel(ModelConfig(decoder, None, codec, image_start=start)).eval()
     model.requires_grad_(False)
@@ -152,17 +154,17 @@ def save_vqgan(tensors: Mapping[str, Tensor], path: Path) -> None:
     torch.save({"state_dict": {**tensors, **extra}}, path)
 
 
-def transformers_layout(model: UnifiedModel) -> Layout:
+def transformers_adapter(model: UnifiedModel) -> StateDictAdapter:
     ids = ImageIds(model.config.image_start, tuple(range(CODES)))
     names, vqgan = chameleon.TRANSFORMERS, chameleon.TRANSFORMERS_VQGAN
-    return chameleon.make_layout(model.config, ids, names, vqgan)
+    return chameleon.make_adapter(model.config, ids, names, vqgan)
 
 
 def save_tiny(folder: Path, model: UnifiedModel | None = None, **changes: Any) -> Path:
     """A folder in transformers' format: without the decoder, as theirs."""
     model = model or tiny_model()
     config = model.config
-    tensors = stored_tensors(model, transformers_layout(model), torch.float32)
+    tensors = stored_tensors(model, transformers_adapter(model), torch.float32)
     write_tensors({k: v for k, v in tensors.items() if "vqmodel.decoder" not in k}, folder)
     write(folder / "config.json", config_json(config.decoder, **changes))
     write(folder / "tokenizer.json", tokenizer_json(vocabulary()))
@@ -264,7 +266,7 @@ def save_tiny_meta(root: Path) -> Path:
     model, shards = tiny_model(), 2
     randomise(model, seed=1)  # other weights than those of `save_tiny`
     share_norms(model, shards)
-    state = stored_tensors(model, transformers_layout(model), torch.float32)
+    state = stored_tensors(model, transformers_adapter(model), torch.float32)
     files = meta_tensors(state, DECODER.heads, DECODER.kv_heads, shards)
     # Meta's rule for the MLP: half of 2 * 4 * 64 / 3 is 85, and up to a multiple of 32 it is 96.
     params = {"dim": 64, "n_layers": 2, "n_heads": 4, "n_kv_heads": 2, "vocab_size": VOCAB_SIZE}
@@ -339,9 +341,9 @@ def unitoken_json(variant: str = "Base", **changes: Any) -> dict[str, Any]:
 def save_unitoken(folder: Path, variant: str = "Base", **changes: Any) -> Path:
     """A folder as UniToken's training writes it, with Meta's VQGAN put beside it."""
     data = unitoken_json(variant, **changes)
-    codec = read_autoencoder(data["vq_config"], "the test")
+    codec = read_autoencoder(Settings(data["vq_config"]))
     codec = type(codec)(**{**vars(codec), "decoder": True})
-    vision = unitoken.read_vision(data)
+    vision = unitoken.read_vision(Settings(data))
     model = UnifiedModel(ModelConfig(REAL_DECODER, vision, codec, image_start=4)).eval()
     model.requires_grad_(False)
     randomise(model)
@@ -359,7 +361,7 @@ def save_unitoken(folder: Path, variant: str = "Base", **changes: Any) -> Path:
 
 
 def opened(folder: Path) -> Chameleon:
-    family = open_folder(folder, "cpu", torch.float32)
+    family = open_folder(folder, "cpu", torch.float32, strict=True)
     assert isinstance(family, Chameleon)
     return family
 

@@ -1,11 +1,13 @@
-"""Reading the JSON files of a checkpoint so that nothing in them is silently ignored.
+"""Settings of a checkpoint: JSON objects of which nothing is silently ignored.
 
-A setting is read, or must have the one value whose maths we do, or is known not to matter; any
-other is an error, since we cannot know what it changes. What is read must have the right type.
+A setting is read, or must have the one value whose maths we do, or is known not to matter. Of any
+other nobody can say what it changes, so it gives a warning, or an error where loading is strict.
 """
 
 import math
+import warnings
 from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from reprlib import repr as brief
 from typing import Any
@@ -14,7 +16,7 @@ from unitok.checkpoints.folders import read_json
 
 # What transformers writes into any config and what is of use in training or in its own code alone.
 # A decoder reads its tie_word_embeddings itself; parts that hold no head have it as well.
-HARMLESS = frozenset(
+IGNORED_KEYS = frozenset(
     """_name_or_path _attn_implementation _attn_implementation_autoset _attn_implementation_internal
     _commit_hash _from_model_config attn_implementation architectures attention_dropout auto_map
     bos_token_id cls dropout dtype eos_token_id initializer_factor initializer_range
@@ -29,10 +31,11 @@ HARMLESS = frozenset(
     max_length min_length no_repeat_ngram_size num_beam_groups num_beams
     num_return_sequences output_scores remove_invalid_values repetition_penalty
     return_dict_in_generate suppress_tokens temperature top_k top_p typical_p
-    attention_probs_dropout_prob hidden_dropout_prob layer_norm_type""".split()
+    attention_probs_dropout_prob hidden_dropout_prob layer_norm_type model_type""".split()
 )
 
-NEUTRAL: Mapping[str, tuple[Any, ...]] = {
+# Settings that change the maths, and the values that leave it as we do it.
+REQUIRED_VALUES: Mapping[str, tuple[Any, ...]] = {
     "quantization_config": (None,),
     "attention_bias": (None, False),
     "mlp_bias": (None, False),
@@ -53,184 +56,149 @@ NEUTRAL: Mapping[str, tuple[Any, ...]] = {
 }
 
 
-def check_settings(
-    config: Mapping[str, Any],
-    where: str,
-    read: Collection[str],
-    neutral: Mapping[str, tuple[Any, ...]] = NEUTRAL,
-    model_type: str | None = None,
-) -> None:
-    """Raise ValueError for a setting whose maths we do not do, or that we do not know.
+@dataclass(frozen=True)
+class Settings:
+    """A JSON object of a checkpoint, or a section of one.
 
-    where: the file, and the part of it, for messages. read: the settings that the caller reads
-    itself. model_type: what this setting must be if it is there.
+    Attributes:
+        data: What the object holds.
+        where: The file, and the section of it, for messages.
+        strict: Whether an unknown setting is an error.
+        folder: The checkpoint's, which warnings name.
     """
-    stated = config.get("model_type")
-    if stated not in (None, model_type):
-        raise ValueError(f"{where}: model_type is {brief(stated)}, not {model_type!r}")
-    for key, values in neutral.items():
-        if key in config and key not in read and config[key] not in values:
-            if key == "quantization_config":
-                raise ValueError(f"{where}: {key} is set; load the unquantised checkpoint instead")
+
+    data: Mapping[str, Any]
+    where: str = "config.json"
+    strict: bool = False
+    folder: str = ""
+
+    def check(
+        self,
+        read: Collection[str],
+        required: Mapping[str, tuple[Any, ...]] = REQUIRED_VALUES,
+        model_type: str | None = None,
+    ) -> None:
+        """Check that nothing is ignored that may matter.
+
+        Args:
+            read: The settings that the caller reads itself.
+            required: The values that further settings must have if they are there.
+            model_type: What this setting must be if it is there.
+
+        Raises:
+            ValueError: A setting asks for maths that we do not do, or is unknown and loading is
+                strict.
+        """
+        stated = self.data.get("model_type")
+        if stated not in (None, model_type):
+            raise ValueError(f"{self.where}: model_type is {brief(stated)}, not {model_type!r}")
+        for key, values in required.items():
+            if key in self.data and key not in read and self.data[key] not in values:
+                raise ValueError(self._refusal(key, values[-1]))
+        if unknown := sorted(self.data.keys() - {*read, *required, *IGNORED_KEYS}):
+            self._report_unknown(unknown)
+
+    def _refusal(self, key: str, value: object) -> str:
+        if key == "quantization_config":
+            return f"{self.where}: {key} is set; load the unquantised checkpoint instead"
+        stated = brief(self.data[key])
+        return f"{self.where}: {key} = {stated} is not supported; it must be {value!r}"
+
+    def _report_unknown(self, keys: list[str]) -> None:
+        names = ", ".join(keys[:5]) + (", ..." if keys[5:] else "")
+        message = f"{self.where} has {names}, which unitok does not know"
+        if self.strict:
+            raise ValueError(f"{message}; take it out if it does not matter")
+        place = f"{self.folder}: " if self.folder else ""
+        text = f"{place}{message}, and ignores; strict=True refuses such a checkpoint"
+        warnings.warn(text, UserWarning, stacklevel=3)
+
+    def section(self, key: str, where: str | None = None) -> "Settings":
+        """An object inside this one; empty if it is absent or null.
+
+        Raises:
+            ValueError: It is something else.
+        """
+        value = self.data.get(key)
+        if not isinstance(value, Mapping | None):
+            raise ValueError(f"{self.where}: {key} must be an object, not {brief(value)}")
+        return replace(self, data=value or {}, where=where or f"{key} of {self.where}")
+
+    def int_setting(self, key: str, default: int) -> int:
+        """A whole number above 0; ValueError if it is something else."""
+        value = self.data.get(key, default)
+        if not is_int(value, 1):
             raise ValueError(
-                f"{where}: {key} = {brief(config[key])} is not supported; it must be {values[-1]!r}"
+                f"{self.where}: {key} must be a whole number above 0, not {brief(value)}"
             )
-    known = {*read, *neutral, *HARMLESS, "model_type"}
-    if unknown := sorted(config.keys() - known):
-        names = ", ".join(unknown[:5]) + (", ..." if unknown[5:] else "")
-        raise ValueError(
-            f"{where} has {names}, which unitok does not know; take it out if it does not matter"
-        )
+        return value
+
+    def ints_setting(self, key: str, default: Collection[int], least: int = 1) -> tuple[int, ...]:
+        """A list of whole numbers of at least `least`; ValueError if it is something else."""
+        value = self.data.get(key, default)
+        if not isinstance(value, list | tuple) or not all(is_int(v, least) for v in value):
+            raise ValueError(
+                f"{self.where}: {key} must be a list of whole numbers, not {brief(value)}"
+            )
+        return tuple(value)
+
+    def float_setting(self, key: str, default: float) -> float:
+        """A number above 0; ValueError if it is something else."""
+        value = self.data.get(key, default)
+        if not is_float(value) or value <= 0:
+            raise ValueError(f"{self.where}: {key} must be a number above 0, not {brief(value)}")
+        return value
+
+    def bool_setting(self, key: str, default: bool) -> bool:
+        """True or false, and null for the default; ValueError if it is something else."""
+        value = self.data.get(key)
+        if not isinstance(value, bool | None):
+            raise ValueError(f"{self.where}: {key} must be true or false, not {brief(value)}")
+        return default if value is None else value
+
+    def fields(self, names: Mapping[str, str], defaults: object) -> dict[str, Any]:
+        """Several settings, as fields of a dataclass.
+
+        Args:
+            names: Which setting becomes which field.
+            defaults: An instance with what holds for absent settings. The type of its fields is
+                the type that the settings must have; text is left for the dataclass to check.
+
+        Raises:
+            ValueError: A setting has another type.
+        """
+        return {field: self._typed(key, getattr(defaults, field)) for key, field in names.items()}
+
+    def _typed(self, key: str, default: Any) -> Any:
+        match default:
+            case bool():
+                return self.bool_setting(key, default)
+            case int():
+                return self.int_setting(key, default)
+            case float():
+                return self.float_setting(key, default)
+            case tuple():
+                return self.ints_setting(key, default)
+            case _:
+                return self.data.get(key, default)
 
 
-# --- values --------------------------------------------------------------------------------------
+def read_config(folder: Path, strict: bool) -> Settings:
+    """The settings of a folder's config.json."""
+    return Settings(read_json(folder / "config.json"), strict=strict, folder=str(folder))
 
 
-def section(config: Mapping[str, Any], key: str, where: str) -> Mapping[str, Any]:
-    """An object inside an object; empty if it is absent or null.
-
-    Raises:
-        ValueError: it is something else.
-    """
-    value = config.get(key)
-    if not isinstance(value, Mapping | None):
-        raise ValueError(f"{where}: {key} must be an object, not {brief(value)}")
-    return value or {}
+def fields_to_json(names: Mapping[str, str], values: object) -> dict[str, Any]:
+    """The inverse of `Settings.fields`: fields of a dataclass under the names of settings."""
+    stated = {key: getattr(values, field) for key, field in names.items()}
+    return {key: list(v) if isinstance(v, tuple) else v for key, v in stated.items()}
 
 
-def whole(config: Mapping[str, Any], key: str, absent: int, where: str) -> int:
-    """A setting that is a whole number above 0; ValueError if it is not."""
-    value = config.get(key, absent)
-    if not is_whole(value, 1):
-        raise ValueError(f"{where}: {key} must be a whole number above 0, not {brief(value)}")
-    return value
-
-
-def wholes(
-    config: Mapping[str, Any], key: str, absent: Collection[int], where: str, least: int = 1
-) -> tuple[int, ...]:
-    """A setting that is a list of whole numbers of at least `least`; ValueError if it is not."""
-    value = config.get(key, absent)
-    if not isinstance(value, list | tuple) or not all(is_whole(v, least) for v in value):
-        raise ValueError(f"{where}: {key} must be a list of whole numbers, not {brief(value)}")
-    return tuple(value)
-
-
-def is_whole(value: object, least: int) -> bool:
+def is_int(value: object, least: int) -> bool:
+    """Whether a value is a whole number of at least `least`."""
     return isinstance(value, int) and not isinstance(value, bool) and value >= least
 
 
-def real(config: Mapping[str, Any], key: str, absent: float, where: str) -> float:
-    """A setting that is a number above 0; ValueError if it is not."""
-    value = config.get(key, absent)
-    if not is_real(value) or value <= 0:
-        raise ValueError(f"{where}: {key} must be a number above 0, not {brief(value)}")
-    return value
-
-
-def is_real(value: object) -> bool:
+def is_float(value: object) -> bool:
+    """Whether a value is a finite number."""
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def flag(config: Mapping[str, Any], key: str, absent: bool, where: str) -> bool:
-    """A setting that is true or false, null for the absent value; ValueError if it is not."""
-    value = config.get(key)
-    if not isinstance(value, bool | None):
-        raise ValueError(f"{where}: {key} must be true or false, not {brief(value)}")
-    return absent if value is None else value
-
-
-# --- preprocessor_config.json --------------------------------------------------------------------
-
-# What an image processor has for its own code, or what we do to any picture.
-PIXELS_HARMLESS = """image_processor_type feature_extractor_type background_color do_convert_rgb
-    data_format input_data_format device return_tensors disable_grouping default_to_square
-    image_seq_length num_image_tokens _valid_processor_keys""".split()
-PIXELS_NEUTRAL: Mapping[str, tuple[Any, ...]] = {
-    "do_resize": (None, True),
-    "do_rescale": (None, True),
-    "do_normalize": (None, True),
-    "do_center_crop": (None, False),
-    "crop_size": (None,),
-    "pad_size": (None,),
-}
-
-
-def read_pixels(folder: Path) -> tuple[Mapping[str, Any], str]:
-    """What a folder says of its image processor, and where: inside processor_config.json, as
-    transformers 5 writes it and prefers it, or in preprocessor_config.json; empty if in neither."""
-    outer, file = folder / "processor_config.json", folder / "preprocessor_config.json"
-    if inside := section(read_json(outer, optional=True), "image_processor", str(outer)):
-        return inside, f"{outer}: image_processor"
-    return read_json(file, optional=True), str(file)
-
-
-def need_pixels(folder: Path) -> tuple[Mapping[str, Any], str]:
-    """As `read_pixels`; FileNotFoundError if neither file is there: a guess would silently change
-    what the model sees."""
-    data, where = read_pixels(folder)
-    return data or read_json(folder / "preprocessor_config.json"), where
-
-
-def check_pixels(
-    data: Mapping[str, Any],
-    where: str,
-    read: Collection[str],
-    neutral: Mapping[str, tuple[Any, ...]],
-) -> None:
-    """As `check_settings`, of an image processor that resizes, scales and normalises."""
-    known = {"rescale_factor", "image_mean", "image_std", *read, *PIXELS_HARMLESS}
-    check_settings(data, where, known, {**PIXELS_NEUTRAL, **neutral})
-
-
-def read_scale(data: Mapping[str, Any], where: str) -> float:
-    """What bytes are multiplied with."""
-    return real(data, "rescale_factor", 1 / 255, where)
-
-
-def check_scale(data: Mapping[str, Any], where: str) -> None:
-    """Raise ValueError unless bytes come to lie in [0, 1]."""
-    if not math.isclose(scale := read_scale(data, where), 1 / 255, rel_tol=1e-6):
-        raise ValueError(f"{where}: rescale_factor must be 1/255, not {scale}")
-
-
-Colour = tuple[float, float, float]
-
-
-def read_colours(data: Mapping[str, Any], where: str) -> tuple[Colour, Colour]:
-    """Mean and standard deviation of each channel, which a file may give once for all.
-
-    Raises:
-        ValueError: they are missing (a guess would silently change what the model sees), no
-            numbers, or the deviation is not above 0.
-    """
-    keys = ("image_mean", "image_std")
-    if missing := [key for key in keys if data.get(key) is None]:
-        raise ValueError(f"{where} has no {' and no '.join(missing)}")
-    mean, std = (three(data, key, where) for key in keys)
-    if min(std) <= 0:
-        raise ValueError(f"{where}: image_std must be above 0, not {brief(data['image_std'])}")
-    return mean, std
-
-
-def three(data: Mapping[str, Any], key: str, where: str) -> Colour:
-    value = data[key]
-    values = [value] * 3 if is_real(value) else value
-    if not isinstance(values, list | tuple) or len(values) != 3 or not all(map(is_real, values)):
-        raise ValueError(f"{where}: {key} must be one number or three, not {brief(value)}")
-    return values[0], values[1], values[2]
-
-
-def read_side(size: object, where: str) -> int:
-    """The side of square pictures: a number, or an object with as much height as width.
-
-    Raises:
-        ValueError: neither.
-    """
-    sides = [size]
-    if isinstance(size, Mapping):
-        sides = [size.get("height"), size.get("width")]
-    side = sides[0]
-    if not isinstance(side, int) or not is_whole(side, 1) or sides[-1] != side:
-        raise ValueError(f"{where}: pictures must be square, of a size in pixels, not {size!r}")
-    return side

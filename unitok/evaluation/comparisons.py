@@ -291,7 +291,7 @@ def pixels(setting: Setting) -> Found:
     """What the figures of the embedded model leave out on both sides: 16 pictures at once from
     preprocessed pixels to vectors, and from codes to pixels."""
     ours, theirs = setting.shipped, setting.janus
-    outputs = [output.ids for output in ours.run(len(ours.pixels), 0)]
+    outputs = [output.token_ids for output in ours.run(len(ours.pixels), 0)]
     codes = ours.model.vocabulary.id_to_code(torch.tensor(outputs))
     paths: dict[str, dict[str, Callable[[], object]]] = {
         "encoding": {

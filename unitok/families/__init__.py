@@ -1,28 +1,54 @@
-"""Checkpoint families: one file each. `open_folder` finds the one that knows a folder."""
+"""Families of checkpoints: a package each, and the registry that tells them apart."""
 
-import pkgutil
-from importlib import import_module
+from collections.abc import Mapping
 from pathlib import Path
-from types import ModuleType
+from typing import Any, Protocol
 
 from unitok.checkpoints.folders import read_json
 from unitok.checkpoints.weights import Dtype
+from unitok.families import chameleon, emu3, janus, janus4o, unitoken
 from unitok.families.common.family import Defaults, Family, GenerationSpec, ImageOptions
 
 
-def open_folder(folder: Path, device: str, dtype: Dtype) -> Family:
+class FamilyPackage(Protocol):
+    """What the package of a family offers."""
+
+    def matches(self, config: Mapping[str, Any], names: frozenset[str], folder: Path) -> bool:
+        """Whether a folder is of this family.
+
+        Args:
+            config: Its config.json, empty if there is none.
+            names: The names of all its files and folders.
+            folder: Where it lies, for a family whose files are those of another.
+        """
+        ...
+
+    def load(self, folder: Path, device: str, dtype: Dtype, strict: bool = False) -> Family:
+        """Open a folder of this family, with the arguments and the errors of `open_folder`."""
+        ...
+
+
+# The first one that matches opens a folder; docs/checkpoints.md describes each.
+FAMILIES: tuple[FamilyPackage, ...] = (janus4o, janus, chameleon, unitoken, emu3)
+
+
+def open_folder(folder: Path, device: str, dtype: Dtype, strict: bool = False) -> Family:
     """Load the checkpoint in a folder.
 
-    dtype: of the weights, or a function from the type they are stored in to it.
+    Args:
+        folder: The checkpoint's.
+        device: Where its weights are put.
+        dtype: The type of the weights, or a function from the type they are stored in to it.
+        strict: Whether a setting that we do not know is an error; if not, it gives a warning.
 
     Raises:
-        FileNotFoundError: no such folder, or a file in it is missing.
-        ValueError: a family we do not know, or files that do not fit.
+        FileNotFoundError: There is no such folder, or a file in it is missing.
+        ValueError: It is of no family that we know, or its files do not fit.
     """
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder}: no such folder")
     try:
-        return load_family(folder, device, dtype)
+        return _load(folder, device, dtype, strict)
     except ValueError as error:
         if str(error).startswith(str(folder)):
             raise
@@ -32,14 +58,13 @@ def open_folder(folder: Path, device: str, dtype: Dtype) -> Family:
         raise ValueError(f"{folder}: a setting has a wrong type or value ({reason})") from error
 
 
-def load_family(folder: Path, device: str, dtype: Dtype) -> Family:
+def _load(folder: Path, device: str, dtype: Dtype, strict: bool) -> Family:
     """As `open_folder`, but messages may lack the folder's name."""
     config = read_json(folder / "config.json", optional=True)
     names = frozenset(path.name for path in folder.iterdir())
-    for module in pkgutil.iter_modules(__path__, f"{__name__}."):
-        family = import_module(module.name)
-        if hasattr(family, "matches") and family.matches(config, names):
-            return trained_on(family, folder).load(folder, device, dtype)
+    for family in FAMILIES:
+        if family.matches(config, names, folder):
+            return family.load(folder, device, dtype, strict)
     if not config:
         raise FileNotFoundError(f"{folder} has no config.json; is it a model's folder?")
     raise ValueError(
@@ -48,10 +73,12 @@ def load_family(folder: Path, device: str, dtype: Dtype) -> Family:
     )
 
 
-def trained_on(family: ModuleType, folder: Path) -> ModuleType:
-    """The family of what was trained on from one: its files are the same, its name is not."""
-    janus, janus4o = (import_module(f"{__name__}.{name}") for name in ("janus", "janus4o"))
-    return janus4o if family is janus and janus4o.is_janus_4o(folder) else family
-
-
-__all__ = ["Defaults", "Family", "GenerationSpec", "ImageOptions", "open_folder"]
+__all__ = [
+    "FAMILIES",
+    "Defaults",
+    "Family",
+    "FamilyPackage",
+    "GenerationSpec",
+    "ImageOptions",
+    "open_folder",
+]

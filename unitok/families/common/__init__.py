@@ -1,1 +1,1 @@
-"""What the families share."""
+"""What the families share: parts of configs, names and prompts, and the way to load a model."""

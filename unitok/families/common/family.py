@@ -1,9 +1,4 @@
-"""What a checkpoint family has to say for itself, so that the API needs no `if`.
-
-A family is a module of this package with a function `matches(config, names)`, which tells by
-config.json (empty if there is none) and the file names of a folder whether it is of this family,
-and a function `load(folder, device, dtype)`, which opens it. `open_folder` finds the module.
-"""
+"""What a family of checkpoints offers, so that the API needs no `if`."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -14,7 +9,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from unitok.checkpoints.settings import flag, is_real, is_whole
+from unitok.checkpoints.folders import read_json
+from unitok.checkpoints.settings import Settings, is_float, is_int
 from unitok.nn.config import DecoderConfig
 from unitok.nn.model import UnifiedModel
 from unitok.prompt import EncodedImage, Message
@@ -26,9 +22,15 @@ from unitok_tokenizers.text import TextTokenizer
 class Defaults:
     """A model's own way to sample and to be asked; part of the checkpoint, not of the code.
 
-    temperature, top_k, top_p, guidance: for pictures (text is greedy unless asked otherwise).
-    question: what `caption` asks. known_words: all words the model ever saw, if it saw few.
-    cpu_dtype: in which it is to be loaded on a CPU; None leaves that open.
+    Attributes:
+        temperature: For pictures, as all of the sampling; text is greedy unless asked otherwise.
+        top_k: How many of the likeliest ids are sampled from; 0 for all.
+        top_p: The probability that the ids sampled from have together.
+        guidance: The guidance scale.
+        question: What `caption` asks.
+        system: The system prompt.
+        known_words: All words the model ever saw, if it saw few.
+        cpu_dtype: The type in which it is to be loaded on a CPU; None leaves that open.
     """
 
     temperature: float
@@ -41,11 +43,16 @@ class Defaults:
     cpu_dtype: torch.dtype | None = None
 
 
+def read_defaults(folder: Path, defaults: Defaults) -> Defaults:
+    """The defaults of a family, with what the folder's generation_config.json says of sampling."""
+    return with_sampling(defaults, read_json(folder / "generation_config.json", optional=True))
+
+
 def with_sampling(defaults: Defaults, generation: Mapping[str, Any]) -> Defaults:
     """The defaults, but for what generation_config.json says of sampling; null says nothing.
 
     Raises:
-        ValueError: a value is no number, or out of range.
+        ValueError: A value is no number, or out of range.
     """
     where = "generation_config.json"
     keys = {key: key for key in ("temperature", "top_k", "top_p")} | {"guidance_scale": "guidance"}
@@ -53,9 +60,9 @@ def with_sampling(defaults: Defaults, generation: Mapping[str, Any]) -> Defaults
         ours: generation[key] for key, ours in keys.items() if generation.get(key) is not None
     }
     for key, value in stated.items():
-        if not (is_whole(value, 0) if key == "top_k" else is_real(value)):
+        if not (is_int(value, 0) if key == "top_k" else is_float(value)):
             raise ValueError(f"{where}: {key} must be a number, not {value!r}")
-    if not flag(generation, "do_sample", True, where):
+    if not Settings(generation, where).bool_setting("do_sample", True):
         stated["temperature"] = 0.0
     made = replace(defaults, **stated)
     try:
@@ -69,7 +76,10 @@ def with_sampling(defaults: Defaults, generation: Mapping[str, Any]) -> Defaults
 class ImageOptions:
     """What a caller may ask of a drawing, beside its words; None follows the family.
 
-    size: width and height in pixels. negative: words to steer away from.
+    Attributes:
+        guidance: The guidance scale.
+        negative: Words to steer away from.
+        size: Width and height in pixels.
     """
 
     guidance: float
@@ -79,11 +89,13 @@ class ImageOptions:
 
 @dataclass(frozen=True)
 class GenerationSpec:
-    """A picture to be painted.
+    """A picture to be generated.
 
-    branches: after which the model paints. plan: what it may emit.
-    decode: what the plan emitted for n pictures -> pictures [n, 3, H, W] in [0, 1]. Drawings with an
-    equal one and as many ids are painted together, perhaps in another thread.
+    Attributes:
+        branches: The prompts that it follows.
+        plan: What may be emitted.
+        decode: What the plan emitted for n pictures -> pictures [n, 3, H, W] in [0, 1]. Drawings
+            with an equal one and as many ids are decoded together, perhaps in another thread.
     """
 
     branches: tuple[Branch, ...]
@@ -92,49 +104,65 @@ class GenerationSpec:
 
 
 class Family(Protocol):
-    """A loaded checkpoint: model, words, pictures, prompts and plans."""
+    """A loaded checkpoint: model, text tokenizer, prompts and plans.
+
+    Attributes:
+        name: For people.
+        model: The weights.
+        tokenizer: Of text.
+        defaults: How the checkpoint samples and is asked.
+        max_context: How many ids a sequence may have.
+        picture_size: Width and height of a drawing in pixels, unless asked otherwise.
+        picture_tokens: How many ids such a drawing takes.
+    """
 
     name: str
     model: UnifiedModel
     tokenizer: TextTokenizer
     defaults: Defaults
     max_context: int
-    picture_size: tuple[int, int]  # width and height of a drawing, in pixels, unless asked
-    picture_tokens: int  # of such a drawing
+    picture_size: tuple[int, int]
+    picture_tokens: int
 
     def encode_image(self, image: Image.Image) -> EncodedImage:
-        """An RGB picture -> what it is in a line; the costly part waits until it is needed."""
+        """How an RGB picture enters a prompt; the costly part waits until it is needed."""
         ...
 
     def chat_prompt(self, messages: Sequence[Message], system: str | None) -> Branch:
-        """The line after which the model writes.
+        """The prompt that the model answers.
 
         Raises:
-            ValueError: the family cannot have such a conversation.
+            ValueError: The family cannot have such a conversation.
         """
         ...
 
     def generation_spec(self, messages: Sequence[Message], options: ImageOptions) -> GenerationSpec:
-        """What it takes to paint the last message's options.
+        """What it takes to generate the picture that the last message asks for.
 
         Raises:
-            ValueError: this checkpoint cannot paint, or not at this size.
+            ValueError: This checkpoint cannot generate pictures, or not of this size.
         """
         ...
 
-    def text_plan(self, max_tokens: int) -> Plan: ...
+    def text_plan(self, max_tokens: int) -> Plan:
+        """What an answer of at most so many ids may be."""
+        ...
 
     def save(self, folder: Path, layout: str | None) -> None:
-        """Write the checkpoint into a folder; layout: whose names, None for the usual ones.
+        """Write the checkpoint into a folder.
+
+        Args:
+            folder: Where it is written.
+            layout: Whose names and files it has, None for the usual ones.
 
         Raises:
-            ValueError: the family cannot be written, or knows no such layout.
+            ValueError: The family cannot be written, or knows no such layout.
         """
         ...
 
 
 def check_image_size(options: ImageOptions, size: tuple[int, int]) -> None:
-    """Raise ValueError if a options asks for another size than the only one a family paints."""
+    """Raise ValueError if another size is asked for than the only one a family generates."""
     if options.size is not None and options.size != size:
         raise ValueError(
             f"this model paints {size[0]} x {size[1]} pixels only, "

@@ -16,6 +16,9 @@ def guided(prompt: Branch, against: Branch, scale: float) -> tuple[Branch, ...]:
     Args:
         prompt: What is asked for.
         against: What to steer away from: the unconditional or the negative prompt.
-        scale: The guidance scale; the mixed logits are scale * prompt + (1 - scale) * against.
+        scale: The guidance scale; the mixed logits are scale * prompt + (1 - scale) * against. At
+            scale 1 the other prompt counts nothing, and is left out.
     """
+    if scale == 1.0:
+        return (prompt,)
     return weighted((prompt, scale), (against, 1.0 - scale))

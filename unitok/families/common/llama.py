@@ -1,11 +1,10 @@
-"""Decoders of the Llama type, as transformers stores them: their settings, the names of weights."""
+"""Decoders of the Llama type, as transformers stores them: settings and names of weights."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from dataclasses import replace
 from reprlib import repr as brief
-from typing import Any
 
-from unitok.checkpoints.settings import check_settings, real, section, whole
+from unitok.checkpoints.settings import Settings
 from unitok.nn.config import DecoderConfig
 
 LLAMA = DecoderConfig(  # what the Llama class of transformers takes for absent settings
@@ -18,79 +17,75 @@ LLAMA = DecoderConfig(  # what the Llama class of transformers takes for absent 
     head_dim=128,
     max_positions=2048,
 )
-
-READ = frozenset(
-    """vocab_size hidden_size intermediate_size num_hidden_layers num_attention_heads
-    num_key_value_heads head_dim max_position_embeddings rms_norm_eps rope_theta rope_parameters
-    rope_scaling tie_word_embeddings""".split()
-)
+LLAMA_FIELDS = {
+    "vocab_size": "vocab_size",
+    "hidden_size": "hidden_size",
+    "intermediate_size": "intermediate_size",
+    "num_hidden_layers": "layers",
+    "num_attention_heads": "heads",
+    "num_key_value_heads": "kv_heads",
+    "head_dim": "head_dim",
+    "max_position_embeddings": "max_positions",
+    "rms_norm_eps": "norm_eps",
+}
+ALSO_READ = ("rope_theta", "rope_parameters", "rope_scaling", "tie_word_embeddings")
 ROPE_READ = {"rope_type", "type", "rope_theta", "partial_rotary_factor"}
 
 
 def read_decoder(
-    config: Mapping[str, Any],
-    where: str,
-    absent: DecoderConfig,
-    model_type: str,
-    also: Collection[str] = (),
+    config: Settings, absent: DecoderConfig, model_type: str, also: Collection[str] = ()
 ) -> DecoderConfig:
-    """The settings of a Llama-type decoder.
+    """Read the settings of a Llama-type decoder.
 
-    absent: what holds for absent settings, as transformers' class of that family defines it.
-    model_type: of that class. also: further settings that the caller reads itself.
+    Args:
+        config: The settings.
+        absent: What holds for absent ones, as transformers' class of that family defines it.
+        model_type: The name of that class.
+        also: Further settings that the caller reads itself.
 
     Raises:
-        ValueError: rope scaling, quantisation, biases or another setting that we do not do or do
-            not know; a value of the wrong type.
+        ValueError: Rope scaling, quantisation, biases or other maths that we do not do; a value of
+            the wrong type.
     """
-    check_settings(config, where, {*READ, *also}, model_type=model_type)
-    stated = {key: value for key, value in config.items() if value is not None}
-
-    def size(key: str, default: int) -> int:
-        # Null is as good as absent where transformers works the number out of others.
-        is_derived = key in ("head_dim", "num_key_value_heads")
-        return whole(stated if is_derived else config, key, default, where)
-
-    hidden = size("hidden_size", absent.hidden_size)
-    heads = size("num_attention_heads", absent.heads)
-    head_dim = size("head_dim", hidden // heads)
-    if head_dim % 2:
-        raise ValueError(f"{where}: heads of {head_dim} numbers cannot be rotated in pairs")
-    return replace(
-        absent,
-        vocab_size=size("vocab_size", absent.vocab_size),
-        hidden_size=hidden,
-        intermediate_size=size("intermediate_size", absent.intermediate_size),
-        layers=size("num_hidden_layers", absent.layers),
-        heads=heads,
-        kv_heads=size(
-            "num_key_value_heads", heads if absent.heads == absent.kv_heads else absent.kv_heads
-        ),
-        head_dim=head_dim,
-        max_positions=size("max_position_embeddings", absent.max_positions),
-        rope_theta=read_rope_theta(config, where, absent.rope_theta),
-        norm_eps=real(config, "rms_norm_eps", absent.norm_eps, where),
-    )
+    config.check({*LLAMA_FIELDS, *ALSO_READ, *also}, model_type=model_type)
+    heads = config.int_setting("num_attention_heads", absent.heads)
+    derived = {
+        "head_dim": config.int_setting("hidden_size", absent.hidden_size) // heads,
+        "num_key_value_heads": heads if absent.heads == absent.kv_heads else absent.kv_heads,
+    }
+    # Null is as good as absent where transformers works the number out of others.
+    stated = {k: v for k, v in config.data.items() if v is not None or k not in derived}
+    sizes = replace(config, data=derived | stated).fields(LLAMA_FIELDS, absent)
+    decoder = replace(absent, **sizes, rope_theta=read_rope_theta(config, absent.rope_theta))
+    if decoder.head_dim % 2:
+        raise ValueError(
+            f"{config.where}: heads of {decoder.head_dim} numbers cannot be rotated in pairs"
+        )
+    return decoder
 
 
-def read_rope_theta(config: Mapping[str, Any], where: str, absent: float) -> float:
+def read_rope_theta(config: Settings, absent: float) -> float:
     """The base of the rotary frequencies; ValueError if they are scaled in any way."""
-    theta = real(config, "rope_theta", absent, where)
+    theta = config.float_setting("rope_theta", absent)
     for key in ("rope_scaling", "rope_parameters"):
-        rope = section(config, key, where)
-        is_plain = rope.get("rope_type", rope.get("type", "default")) == "default"
-        if not is_plain or rope.keys() - ROPE_READ:
-            raise ValueError(f"{where}: rope scaling {brief(dict(rope))} is not supported")
-        if rope.get("partial_rotary_factor", 1.0) != 1.0:
-            raise ValueError(f"{where}: a partial rotary embedding is not supported")
-        theta = real(rope, "rope_theta", theta, f"{key} of {where}")
+        rope = config.section(key)
+        is_plain = rope.data.get("rope_type", rope.data.get("type", "default")) == "default"
+        if not is_plain or rope.data.keys() - ROPE_READ:
+            raise ValueError(
+                f"{config.where}: rope scaling {brief(dict(rope.data))} is not supported"
+            )
+        if rope.data.get("partial_rotary_factor", 1.0) != 1.0:
+            raise ValueError(f"{config.where}: a partial rotary embedding is not supported")
+        theta = rope.float_setting("rope_theta", theta)
     return float(theta)
 
 
 def llama_names(trunk: str, head: str) -> tuple[tuple[str, str], ...]:
-    """Our names of a decoder's parameters -> a checkpoint's, for `unitok.checkpoints.weights.renaming`.
+    """Our names of a decoder's parameters -> a checkpoint's, for `renaming`.
 
-    trunk, head: what the decoder and its head are called there.
+    Args:
+        trunk: What the decoder is called there.
+        head: What its head is called there.
     """
     layer = rf"{trunk}.layers.\1."
     return (

@@ -4,14 +4,17 @@ Paper: https://arxiv.org/abs/2506.18095. Guidance as in FreedomIntelligence/Shar
 README.md. The files are those of Janus, so a folder's name or its unitok.json tells it apart.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from PIL import Image
 from torch import Tensor
 
 from unitok.checkpoints.folders import read_json
-from unitok.checkpoints.weights import Dtype, write_json
+from unitok.checkpoints.saving import write_json
+from unitok.checkpoints.weights import Dtype
 from unitok.families import janus
 from unitok.families.common.editing import EditOptions
 from unitok.families.common.family import GenerationSpec
@@ -19,7 +22,7 @@ from unitok.families.common.guidance import weighted
 from unitok.families.janus import Janus
 from unitok.families.janus4o.prompts import edit_prompt
 from unitok.pictures import digest
-from unitok_engine import Branch, FixedPlan
+from unitok_engine import Branch
 
 FREEDOM = 5.0  # cfg_weight2 there
 NAMES = ("janus", "janus-4o")  # what unitok.json may call the family
@@ -30,17 +33,16 @@ class Janus4o(Janus):
     """A Janus that edits pictures as well; see `unitok.families.common.editing.Editor`."""
 
     def edit_spec(self, image: Image.Image, prompt: str, options: EditOptions) -> GenerationSpec:
+        """A picture after a prompt that holds the one to change, as it is read and in VQ codes."""
         pixels = self.preprocess(image)
         read = self.template.picture(pixels, digest(pixels, self.name), self.features)
         ids = self.image_ids(pixels)
         pads = [self.tokenizer.id(self.template.pad)] * len(ids)
         full, part = (edit_prompt(self.template, read, details, prompt) for details in (ids, pads))
-        plan = FixedPlan(self.model.vocabulary.image_range, self.picture_tokens)
-        branches = self._guided(full, part, options)
-        return GenerationSpec(branches, plan, self.decode_images)
+        return GenerationSpec(self._guided(full, part, options), self.plan, self.decode_images)
 
     def image_ids(self, pixels: Tensor) -> list[int]:
-        """Pixels [3, S, S], normalised -> the image token ids of that picture, row by row."""
+        """Normalised pixels [3, S, S] -> the image token ids of the picture, row by row."""
         mean, std = (
             torch.tensor(v)[:, None, None] for v in (self.preprocess.mean, self.preprocess.std)
         )
@@ -71,15 +73,17 @@ class Janus4o(Janus):
         write_json(folder / OWN_FILE, {**own, "family": "janus-4o"})
 
 
-def is_janus_4o(folder: Path) -> bool:
-    """Whether a folder of Janus is one of Janus-4o.
+def matches(config: Mapping[str, Any], names: frozenset[str], folder: Path) -> bool:
+    """Whether a folder is of Janus, and of Janus-4o.
 
     Its unitok.json decides, by the key "family". Without it, the name does, of the folder or of the
     hub repository that it was fetched from.
 
     Raises:
-        ValueError: unitok.json names no family of Janus.
+        ValueError: The unitok.json of a Janus names no family of Janus.
     """
+    if not janus.matches(config, names, folder):
+        return False
     stated = read_json(folder / OWN_FILE, optional=True).get("family")
     if stated is None:
         return "janus-4o" in repository_name(folder.resolve()).lower()
@@ -93,14 +97,12 @@ def repository_name(folder: Path) -> str:
     return folder.parent.parent.name if folder.parent.name == "snapshots" else folder.name
 
 
-def load(folder: Path, device: str, dtype: Dtype) -> Janus4o:
-    """Open a folder of Janus-4o, in either format of Janus.
+def load(folder: Path, device: str, dtype: Dtype, strict: bool = False) -> Janus4o:
+    """Open a folder of Janus-4o, in either format of Janus; see `open_folder`.
 
-    Raises:
-        FileNotFoundError, ValueError: as `janus.load`; or pictures are read in another size than
-            they are generated in, so that they cannot be encoded both ways.
+    Pictures must be read in the size in which they are generated: both encoders see the same one.
     """
-    plain = janus.load(folder, device, dtype)
+    plain = janus.load(folder, device, dtype, strict)
     side, own = plain.preprocess.image_size, plain.picture_size[0]
     if side != own:
         raise ValueError(f"{folder}: Janus-4o reads and generates one size, not {side} and {own}")

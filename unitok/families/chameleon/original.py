@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from unitok.checkpoints.folders import read_json
-from unitok.checkpoints.settings import check_settings, flag, real, section, whole
-from unitok.checkpoints.weights import Tensors, TorchFile
+from unitok.checkpoints.settings import Settings
+from unitok.checkpoints.tensors import Tensors, TorchFile
 from unitok.nn.config import DecoderConfig
 
 ORIGINAL_WEIGHTS = re.compile(r"consolidated(\.\d\d)?\.pth")
@@ -37,7 +37,7 @@ ORIGINAL_DROPPED = (r"rope\.freqs",)
 READ = """dim n_layers n_heads n_kv_heads vocab_size ffn_dim_multiplier multiple_of norm_eps
     rope_theta qk_normalization swin_norm model_parallel_size""".split()
 # What other models of Meta's have in such files, and what Chameleon's code does always.
-NEUTRAL = {
+REQUIRED = {
     "activation": (None, "swiglu", "silu"),
     "alpha_depth": (None, "disabled"),
     "attention_bias": (None, False),
@@ -59,27 +59,28 @@ NEUTRAL = {
     "use_scaled_rope": (None, False),
     "weight_tying": (None, False),
 }
-TRAINING = """custom_bwd deterministic_attn efficient_attn init_device init_use_depth
+IGNORED = """custom_bwd deterministic_attn efficient_attn init_device init_use_depth
     init_use_gaussian layer_ckpt loss_parallel max_batch_size max_length max_seq_len max_seqlen
     recompute_attn recompute_fc1_out recompute_fc3_out residual_dropout seed sequence_parallel
     vocab_parallel""".split()
 
 
-def read_params(folder: Path) -> dict[str, Any]:
+def read_params(folder: Path, strict: bool = False) -> dict[str, Any]:
     """The settings of a model: those of params.json, and what merging its files changed.
 
     Raises:
-        ValueError: a setting that would change the maths; one that we do not know beside the
-            sizes. Around them a file may tell of the training run what it will.
+        ValueError: A setting would change the maths; or one beside the sizes is unknown and
+            loading is strict. Around them a file may tell of the training run what it will.
     """
-    where = f"{folder / 'params.json'}"
-    params = read_json(Path(where))
+    file = folder / "params.json"
+    params = Settings(read_json(file), str(file), strict)
     merged = read_json(folder / "consolidate_params.json", optional=True)
-    model = section(params, "model", where) or params
-    check_settings(model, where, [*READ, *TRAINING], NEUTRAL)
-    for around in (params, merged):
-        check_settings(around, where, around.keys() - NEUTRAL.keys(), NEUTRAL)
-    return {**params, **model, **merged}
+    inner = params.section("model", params.where)
+    model = inner if inner.data else params
+    model.check([*READ, *IGNORED], REQUIRED)
+    for around in (params, replace(params, data=merged)):
+        around.check(around.data.keys() - REQUIRED.keys(), REQUIRED)
+    return {**params.data, **model.data, **merged}
 
 
 def config_from_params(
@@ -87,31 +88,35 @@ def config_from_params(
 ) -> DecoderConfig:
     """The settings of Meta's params.json and consolidate_params.json.
 
-    absent: what holds of Meta's code and stands in no file: the context.
+    Args:
+        params: The settings.
+        where: Their folder, for messages.
+        absent: What holds of Meta's code and stands in no file: the context.
 
     Raises:
-        ValueError: one is missing, or of the wrong type.
+        ValueError: A setting is missing, or of the wrong type.
     """
-    file, stated = f"{where}: params.json", {k: v for k, v in params.items() if v is not None}
     needed = ("dim", "n_layers", "n_heads", "vocab_size")
     if missing := [key for key in needed if key not in params]:
-        raise ValueError(f"{file} has no {' and no '.join(missing)}")
-    dim, heads = (whole(params, key, 1, file) for key in ("dim", "n_heads"))
-    width = int(real(stated, "ffn_dim_multiplier", 1, file) * int(2 * 4 * dim / 3))
-    multiple = whole(params, "multiple_of", 256, file)
+        raise ValueError(f"{where}: params.json has no {' and no '.join(missing)}")
+    settings = Settings(params, f"{where}: params.json")
+    stated = replace(settings, data={k: v for k, v in params.items() if v is not None})
+    dim, heads = (settings.int_setting(key, 1) for key in ("dim", "n_heads"))
+    width = int(stated.float_setting("ffn_dim_multiplier", 1) * int(2 * 4 * dim / 3))
+    multiple = settings.int_setting("multiple_of", 256)
     return replace(
         absent,
-        vocab_size=whole(params, "vocab_size", 1, file),
+        vocab_size=settings.int_setting("vocab_size", 1),
         hidden_size=dim,
         intermediate_size=(width + multiple - 1) // multiple * multiple,
-        layers=whole(params, "n_layers", 1, file),
+        layers=settings.int_setting("n_layers", 1),
         heads=heads,
-        kv_heads=whole(stated, "n_kv_heads", heads, file),
+        kv_heads=stated.int_setting("n_kv_heads", heads),
         head_dim=dim // heads,
-        rope_theta=float(real(params, "rope_theta", 10000.0, file)),
-        norm_eps=real(params, "norm_eps", 1e-5, file),
-        qk_norm=flag(params, "qk_normalization", False, file),
-        post_norm=flag(params, "swin_norm", False, file),
+        rope_theta=float(settings.float_setting("rope_theta", 10000.0)),
+        norm_eps=settings.float_setting("norm_eps", 1e-5),
+        qk_norm=settings.bool_setting("qk_normalization", False),
+        post_norm=settings.bool_setting("swin_norm", False),
     )
 
 
@@ -119,6 +124,9 @@ class ParallelFiles:
     """The files of Meta's model-parallel checkpoints, each a slice of every tensor, as one.
 
     Norms are whole in every file; they are averaged, as transformers' converter does.
+
+    Raises:
+        ValueError: A tensor is not in all of the files.
     """
 
     ROWS = re.compile(
@@ -137,6 +145,7 @@ class ParallelFiles:
                 raise ValueError(f"{file.source}: {differ[0]} is not in all files of weights")
 
     def shape(self, name: str) -> tuple[int, ...]:
+        """The shape of the joined tensor; ValueError if its slices do not fit together."""
         parts = [torch.empty(file.shape(name), device="meta") for file in self._files]
         try:
             return tuple(self._join(parts, name).shape)
@@ -144,12 +153,14 @@ class ParallelFiles:
             raise ValueError(f"{self.source}: the slices of {name} do not fit together") from None
 
     def dtype(self, name: str) -> str:
+        """The type of a tensor; ValueError if its slices are of several."""
         kinds = {file.dtype(name) for file in self._files}
         if len(kinds) > 1:
             raise ValueError(f"{self.source}: the slices of {name} are of several types")
         return kinds.pop()
 
     def tensor(self, name: str) -> Tensor:
+        """The joined tensor."""
         return self._join([file.tensor(name) for file in self._files], name)
 
     def _join(self, parts: list[Tensor], name: str) -> Tensor:
@@ -163,8 +174,13 @@ class ParallelFiles:
 def open_original(folder: Path, parallel: int | None) -> Tensors:
     """The weights of Meta's format, of one file or of several.
 
+    Args:
+        folder: The model's own.
+        parallel: How many files params.json says that there are, if it does.
+
     Raises:
-        FileNotFoundError: there are none, or not as many as params.json says.
+        FileNotFoundError: There are none, or too few.
+        ValueError: There are too many.
     """
     if (folder / "consolidated.pth").is_file():
         return TorchFile(folder / "consolidated.pth")
@@ -180,7 +196,12 @@ def open_original(folder: Path, parallel: int | None) -> Tensors:
 
 
 def find_model(folder: Path) -> Path:
-    """The folder with params.json: this one, or the only model of Meta's whole download."""
+    """The folder with params.json: this one, or the only model of Meta's whole download.
+
+    Raises:
+        FileNotFoundError: There is none.
+        ValueError: There are several.
+    """
     if (folder / "params.json").is_file():
         return folder
     found = sorted(path.parent for path in (folder / "models").glob("*/params.json"))

@@ -1,0 +1,57 @@
+"""Writing a model's tensors and JSON files into a folder."""
+
+import json
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from huggingface_hub import save_torch_state_dict
+from torch import Tensor, nn
+
+from unitok.checkpoints.adapter import StateDictAdapter
+from unitok.checkpoints.weights import parameters
+
+SHARD = "5GB"  # the size of a file of weights, as transformers splits them
+
+
+def stored_tensors(
+    model: nn.Module, adapter: StateDictAdapter, dtype: torch.dtype
+) -> dict[str, Tensor]:
+    """The model's tensors under a checkpoint's names and shapes, on the CPU."""
+    parts: dict[str, list[tuple[int, Tensor]]] = {}
+    for key, value in parameters(model).items():
+        stored = adapter(key)
+        value = value.detach().to("cpu", dtype if value.is_floating_point() else value.dtype)
+        parts.setdefault(stored.name, []).append((stored.part, stored.store(value)))
+    return {name: join_parts(pieces) for name, pieces in parts.items()}
+
+
+def join_parts(pieces: list[tuple[int, Tensor]]) -> Tensor:
+    """Numbered parts of a fused tensor, joined along the first dimension."""
+    tensors = [tensor for _, tensor in sorted(pieces, key=lambda piece: piece[0])]
+    return (torch.cat(tensors) if len(tensors) > 1 else tensors[0]).contiguous()
+
+
+def write_tensors(tensors: dict[str, Tensor], folder: Path) -> None:
+    """Write `model.safetensors`, or shards of it and their index, into a folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors = {name: unshared(tensor) for name, tensor in tensors.items()}
+    # A model that was loaded from this folder may still map its files: replace, never write into.
+    with tempfile.TemporaryDirectory(dir=folder) as temporary:
+        save_torch_state_dict(tensors, temporary, max_shard_size=SHARD, metadata={"format": "pt"})
+        for old in folder.glob("model*.safetensors*"):
+            old.unlink()
+        for path in sorted(Path(temporary).iterdir()):
+            path.replace(folder / path.name)
+
+
+def unshared(tensor: Tensor) -> Tensor:
+    """The tensor with a storage of its own, as the writer wants: fused parts share theirs."""
+    shares = tensor.untyped_storage().nbytes() != tensor.nbytes
+    return tensor.clone() if shares else tensor
+
+
+def write_json(path: Path, data: Mapping[str, object]) -> None:
+    """Write a JSON object."""
+    path.write_text(json.dumps(data, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

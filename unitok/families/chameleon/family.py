@@ -1,0 +1,140 @@
+"""Chameleon behind the API: prompts, plans, pictures, and its folders opened."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from unitok.checkpoints.settings import read_config
+from unitok.checkpoints.weights import Dtype
+from unitok.families.chameleon.config import config_from_json
+from unitok.families.chameleon.files import (
+    ARCHITECTURE,
+    architecture,
+    find_file,
+    is_unitoken,
+    load_tokenizer,
+)
+from unitok.families.chameleon.loading import Additions, load_original, load_transformers
+from unitok.families.chameleon.original import ORIGINAL_WEIGHTS, find_model
+from unitok.families.chameleon.preprocessing import centre_square, check_preprocessor
+from unitok.families.chameleon.prompts import Template
+from unitok.families.common.decoding import GridDecoder
+from unitok.families.common.family import (
+    Defaults,
+    GenerationSpec,
+    ImageOptions,
+    check_image_size,
+    read_defaults,
+)
+from unitok.families.common.preprocessing import to_pixels
+from unitok.nn.model import UnifiedModel
+from unitok.prompt import EncodedImage, Message
+from unitok_engine import Branch, FreePlan, Plan
+
+DEFAULTS = Defaults(
+    temperature=0.7, top_k=0, top_p=0.9, guidance=3.0, question="What do you see?", system=""
+)
+
+
+class Chameleon:
+    """A loaded Chameleon; see `unitok.families.Family`.
+
+    Args:
+        name: For people.
+        model: The weights.
+        template: The prompts.
+        defaults: How the checkpoint samples and is asked.
+    """
+
+    def __init__(
+        self, name: str, model: UnifiedModel, template: Template, defaults: Defaults
+    ) -> None:
+        self.name, self.model, self.template, self.defaults = name, model, template, defaults
+        self.tokenizer = template.tokenizer
+        self.image_range = image = model.vocabulary.image_range
+        mask = torch.ones(model.vocabulary.text_range.size, dtype=torch.bool, device=model.device)
+        mask[image.start : image.stop] = False
+        mask[self.tokenizer.id(template.begin_of_image)] = False
+        self.text_mask = mask
+        self.max_context = model.config.decoder.max_positions
+        self.picture_size = (model.image_tokenizer.config.image_size,) * 2
+        self.plan = template.image_plan(model.image_tokenizer.config.grid)
+        self.picture_tokens = self.plan.max_length
+
+    def encode_image(self, image: Image.Image) -> EncodedImage:
+        """The ids of the picture's middle, between their marks."""
+        opened = self.template.opened_picture(self.image_ids(self.fit(image)))
+        return EncodedImage(((*opened, self.tokenizer.id(self.template.end_of_image)),))
+
+    def fit(self, image: Image.Image) -> Image.Image:
+        """An RGB picture -> what the VQGAN sees."""
+        return centre_square(image, self.picture_size[0], Image.Resampling.LANCZOS)
+
+    def image_ids(self, square: Image.Image) -> Tensor:
+        """A fitted picture -> its ids [grid, grid]."""
+        codes = self.model.image_tokenizer.encode(to_pixels(square)[None])[0]
+        return self.model.vocabulary.code_to_id(codes)
+
+    def chat_prompt(self, messages: Sequence[Message], system: str | None) -> Branch:
+        """The prompt that the model answers; ValueError for a system prompt."""
+        if system:
+            raise ValueError(f"{self.name} has no system prompt; say it in the message")
+        return self.template.conversation(messages).branch()
+
+    def text_plan(self, max_tokens: int) -> Plan:
+        """Text without image ids and without what would begin a picture."""
+        names = (self.template.eos, self.template.end_of_turn)
+        stops = frozenset(map(self.tokenizer.id, names))
+        return FreePlan(self.model.vocabulary.text_range, stops, max_tokens, self.text_mask)
+
+    def generation_spec(self, messages: Sequence[Message], options: ImageOptions) -> GenerationSpec:
+        """A picture after the whole conversation; ValueError without a VQ decoder."""
+        check_image_size(options, self.picture_size)
+        if not self.model.image_tokenizer.can_decode:
+            raise ValueError(
+                f"{self.name} has no VQ decoder, so it cannot paint; put Meta's vqgan.ckpt into "
+                "its folder"
+            )
+        branches = self.template.guided(messages, options)
+        return GenerationSpec(branches, self.plan, self.decode_images)
+
+    def decode_images(self, ids: Sequence[Sequence[int]]) -> Tensor:
+        """What the plan emitted for B pictures -> pictures [B, 3, S, S] in [0, 1]."""
+        return GridDecoder(self.model, self.plan)(ids)
+
+    def save(self, folder: Path, layout: str | None) -> None:
+        """Raise ValueError: the family is only read."""
+        raise ValueError(f"{self.name} cannot be written; unitok only reads this family")
+
+
+def matches(config: Mapping[str, Any], names: frozenset[str], folder: Path) -> bool:
+    """Whether a folder is transformers' Chameleon, one model of Meta's, or Meta's download."""
+    if config:
+        return config.get("model_type") == "chameleon" and not is_unitoken(config)
+    is_weights = any(ORIGINAL_WEIGHTS.fullmatch(name) for name in names)
+    return (is_weights and "params.json" in names) or {"models", "tokenizer"} <= names
+
+
+def load(folder: Path, device: str, dtype: Dtype, strict: bool = False) -> Chameleon:
+    """Open a folder of transformers' format or of Meta's; see `open_folder`."""
+    if (folder / "config.json").is_file():
+        config = read_config(folder, strict)
+        if architecture(config.data) != ARCHITECTURE:
+            raise ValueError(
+                f"{folder}: config.json is of {architecture(config.data)}, whose pictures are laid "
+                "out otherwise; unitok reads Chameleon, Anole and UniToken"
+            )
+        tokenizer, vqgan = load_tokenizer(folder), find_file(folder, "vqgan.ckpt")
+        sizes, added = config_from_json(config), Additions()
+        check_preprocessor(folder, sizes[1].image_size, strict)
+        defaults = read_defaults(folder, DEFAULTS)
+        model = load_transformers(folder, config, sizes, tokenizer, vqgan, device, dtype, added)
+    else:
+        defaults = DEFAULTS
+        model, tokenizer = load_original(find_model(folder), device, dtype, strict)
+    template = Template(tokenizer, model.vocabulary.image_range)
+    return Chameleon(folder.name, model, template, defaults)

@@ -1,0 +1,64 @@
+"""Building a model on the meta device and filling it from a checkpoint."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from unitok.checkpoints.adapter import StateDictAdapter
+from unitok.checkpoints.tensors import Tensors
+from unitok.checkpoints.weights import Dtype, fill
+from unitok.nn.config import ModelConfig
+from unitok.nn.model import UnifiedModel
+
+HEAD = "text_head.weight"
+
+
+@dataclass(frozen=True)
+class StoredWeights:
+    """The weights of a checkpoint.
+
+    Attributes:
+        tensors: Its tensors by name.
+        adapter: Says where each of our parameters is among them.
+        dropped: Regular expressions of whole names that we do not use.
+    """
+
+    tensors: Tensors
+    adapter: StateDictAdapter
+    dropped: Sequence[str] = ()
+
+
+def build_model(
+    config: ModelConfig,
+    weights: StoredWeights,
+    dtype: Dtype,
+    device: str,
+    exact_codes: bool = False,
+    tied: bool = False,
+) -> UnifiedModel:
+    """Build a model and fill it, strictly.
+
+    Args:
+        config: The sizes of the model.
+        weights: What it is filled with.
+        dtype: The type of the filled weights.
+        device: Where they are put.
+        exact_codes: Whether the image tokenizer stays in float32, whatever `dtype` is, because it
+            would give other codes in fewer bits.
+        tied: Whether the text embedding serves as the text head if the checkpoint has none.
+
+    Raises:
+        ValueError: A key is missing, unknown or misshapen.
+    """
+    with torch.device("meta"):
+        model = UnifiedModel(config)
+    tied = tied and weights.adapter(HEAD).name not in weights.tensors.names
+    if tied:
+        model.text_head.register_parameter("weight", None)
+    exact = "image_tokenizer." if exact_codes else None
+    fill(model, weights.tensors, weights.adapter, dtype, device, weights.dropped, exact)
+    if tied:
+        model.text_head.weight = model.text_embedding.weight
+    model.image_tokenizer.refresh()
+    return model.to(device).eval()

@@ -1,0 +1,99 @@
+"""The text tokenizer of BAAI's folders: tiktoken's ranks, read for the `tokenizers` library.
+
+Source: baaivision/Emu3, emu3/mllm/tokenization_emu3.py.
+"""
+
+import base64
+import math
+from collections.abc import Mapping
+from itertools import pairwise
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
+
+from unitok_tokenizers.text import TextTokenizer
+
+SPLIT = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*"
+    r"|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+RESERVED = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", *(f"<|extra_{i}|>" for i in range(205)))
+
+
+def read_tiktoken(folder: Path) -> TextTokenizer:
+    """emu3.tiktoken and emu3_vision_tokens.txt as a tokenizer of the `tokenizers` library.
+
+    Ids are those of tiktoken: it merges the pair of lowest rank first, as byte-level BPE does with
+    its merges in the order of ranks.
+
+    Raises:
+        FileNotFoundError: There are no such files.
+        ValueError: They cannot be read.
+    """
+    files = folder / "emu3.tiktoken", folder / "emu3_vision_tokens.txt"
+    for file in files:
+        if not file.is_file():
+            raise FileNotFoundError(f"{file} is missing; the folder is not complete")
+    ranks = read_ranks(files[0])
+    try:
+        visual = [line.strip() for line in files[1].read_text(encoding="utf-8").splitlines()]
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{files[1]} is not text in UTF-8: {error}") from None
+    tokenizer = Tokenizer(byte_bpe(ranks))
+    tokenizer.normalizer = normalizers.NFC()
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([
+        pre_tokenizers.Split(Regex(SPLIT), "isolated"),
+        pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+    ])  # fmt: skip
+    tokenizer.decoder = decoders.ByteLevel()
+    specials = [*RESERVED, *(name for name in visual if name)]
+    tokenizer.add_special_tokens([AddedToken(s, special=True, normalized=False) for s in specials])
+    with TemporaryDirectory() as temporary:
+        file = Path(temporary) / "tokenizer.json"
+        tokenizer.save(str(file), pretty=False)
+        return TextTokenizer.load(file)
+
+
+def read_ranks(file: Path) -> dict[bytes, int]:
+    """Tokens and their ranks, which are their ids; all bytes are among them."""
+    try:
+        pairs = [line.split() for line in file.read_bytes().splitlines() if line]
+        ranks = {base64.b64decode(token, validate=True): int(rank) for token, rank in pairs}
+    except ValueError as error:
+        raise ValueError(f"{file} is not a file of tiktoken: {error}") from None
+    complete = sorted(ranks.values()) == list(range(len(ranks)))
+    if not complete or not all(bytes([b]) in ranks for b in range(256)):
+        raise ValueError(f"{file} is cut off: ranks or single bytes are missing")
+    return ranks
+
+
+def byte_bpe(ranks: Mapping[bytes, int]) -> models.BPE:
+    """Ranks -> the vocabulary and merges that give the same tokens."""
+    letters = byte_letters()
+    spelt = {token: "".join(letters[byte] for byte in token) for token in ranks}
+    by_rank = sorted(ranks, key=ranks.__getitem__)
+    pairs = (pair for token in by_rank if (pair := split_token(token, ranks)))
+    merges = [(spelt[left], spelt[right]) for left, right in pairs]
+    # tiktoken takes a whole word that is a token as it is, however its parts would merge.
+    vocabulary = {spelt[token]: rank for token, rank in ranks.items()}
+    return models.BPE(vocab=vocabulary, merges=merges, ignore_merges=True)
+
+
+def split_token(token: bytes, ranks: Mapping[bytes, int]) -> tuple[bytes, bytes] | None:
+    """The two tokens that are merged into this one; None for a byte, or if none ever are."""
+    parts = [token[i : i + 1] for i in range(len(token))]
+    while len(parts) > 2:
+        joined = [ranks.get(left + right, math.inf) for left, right in pairwise(parts)]
+        at = joined.index(min(joined))
+        if joined[at] == math.inf:
+            return None
+        parts[at : at + 2] = [parts[at] + parts[at + 1]]
+    return (parts[0], parts[1]) if len(parts) == 2 else None
+
+
+def byte_letters() -> list[str]:
+    """What byte-level BPE writes for each byte: itself if it shows in Latin-1, else one above."""
+    shown = {*range(33, 127), *range(161, 173), *range(174, 256)}
+    hidden = [byte for byte in range(256) if byte not in shown]
+    return [chr(byte if byte in shown else 256 + hidden.index(byte)) for byte in range(256)]

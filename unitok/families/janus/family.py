@@ -1,0 +1,183 @@
+"""Janus behind the API: prompts, plans, pictures, and its folder opened and written."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from unitok.checkpoints.folders import read_json
+from unitok.checkpoints.saving import write_json
+from unitok.checkpoints.settings import read_config
+from unitok.checkpoints.weights import Dtype
+from unitok.families.common.decoding import GridDecoder
+from unitok.families.common.family import (
+    Defaults,
+    GenerationSpec,
+    ImageOptions,
+    check_ids,
+    check_image_size,
+)
+from unitok.families.common.guidance import guided
+from unitok.families.common.preprocessing import read_pixels
+from unitok.families.janus import original
+from unitok.families.janus.config import config_to_json
+from unitok.families.janus.files import (
+    copy_tokenizer,
+    defaults_from_json,
+    extra_to_json,
+    generation_to_json,
+    name_tokens,
+    processor_to_json,
+)
+from unitok.families.janus.preprocessing import Preprocessor, preprocessor_from_json
+from unitok.families.janus.prompts import Template, read_roles
+from unitok.families.janus.weights import (
+    FORMATS,
+    MODEL_TYPES,
+    is_tied,
+    load_weights,
+    save_weights,
+)
+from unitok.nn.model import UnifiedModel
+from unitok.pictures import digest
+from unitok.precision import name_of
+from unitok.prompt import EncodedImage, Message
+from unitok_engine import Branch, FreePlan, GridPlan, Plan
+from unitok_tokenizers.text import TextTokenizer
+
+
+class Janus:
+    """A loaded Janus; see `unitok.families.Family`.
+
+    Args:
+        name: For people.
+        model: The weights.
+        template: The prompts.
+        preprocess: What is done to pictures that are read.
+        defaults: How the checkpoint samples and is asked.
+        source: The folder of its tokenizer's files, which `save` copies.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        model: UnifiedModel,
+        template: Template,
+        preprocess: Preprocessor,
+        defaults: Defaults,
+        source: Path | None = None,
+    ) -> None:
+        self.name, self.model, self.template, self.source = name, model, template, source
+        self.tokenizer, self.preprocess, self.defaults = template.tokenizer, preprocess, defaults
+        self.max_context = model.config.decoder.max_positions
+        codes = model.image_tokenizer.config
+        self.plan = GridPlan(model.vocabulary.image_range, codes.grid, codes.grid)
+        self.picture_size = (codes.image_size, codes.image_size)
+        self.picture_tokens = self.plan.max_length
+
+    def encode_image(self, image: Image.Image) -> EncodedImage:
+        """Embeddings of the picture between their marks."""
+        pixels = self.preprocess(image)
+        return self.template.picture(pixels, digest(pixels, self.name), self.features)
+
+    def features(self, pixels: Tensor) -> Tensor:
+        """Pixels [B, 3, S, S] -> embeddings [B, patches, d]."""
+        with torch.inference_mode():
+            return self.model.read(pixels)
+
+    def chat_prompt(self, messages: Sequence[Message], system: str | None) -> Branch:
+        """The prompt that the model answers."""
+        system = self.defaults.system if system is None else system
+        return self.template.answer(messages, system)
+
+    def generation_spec(self, messages: Sequence[Message], options: ImageOptions) -> GenerationSpec:
+        """A picture after the whole conversation; guidance steers away from its last request."""
+        check_image_size(options, self.picture_size)
+        against = (
+            self.template.unconditional(self.template.draw(messages[-1:]))
+            if options.negative is None
+            else self.template.negative(options.negative)
+        )
+        branches = guided(self.template.draw(messages), against, options.guidance)
+        return GenerationSpec(branches, self.plan, self.decode_images)
+
+    def text_plan(self, max_tokens: int) -> Plan:
+        """Text up to the end of the sentence."""
+        stop = frozenset([self.tokenizer.id(self.template.eos)])
+        return FreePlan(self.model.vocabulary.text_range, stop, max_tokens)
+
+    def decode_images(self, ids: Sequence[Sequence[int]]) -> Tensor:
+        """What the plan emitted for B pictures -> pictures [B, 3, S, S] in [0, 1]."""
+        return GridDecoder(self.model, self.plan)(ids)
+
+    def save(
+        self, folder: Path, layout: str | None = None, dtype: torch.dtype | None = None
+    ) -> None:
+        """Write a folder.
+
+        Args:
+            folder: Where it is written.
+            layout: "transformers", the usual one, or "original", DeepSeek's.
+            dtype: Of the weights, by default the model's own.
+
+        Raises:
+            ValueError: There is no such layout, or it cannot hold this model; or the model came
+                from no folder, so that its tokenizer's files are not known.
+        """
+        layout = layout or "transformers"
+        if layout not in FORMATS:
+            raise ValueError(f"layout must be one of {', '.join(FORMATS)}, not {layout!r}")
+        if self.source is None:
+            raise ValueError("this model came from no folder: there is no tokenizer to go with it")
+        dtype = dtype or self.model.dtype
+        files = {
+            "config.json": self._config_to_json(layout, name_of(dtype)),
+            "preprocessor_config.json": self.preprocess.to_json(layout),
+            "processor_config.json": processor_to_json(self.template, self.defaults, layout),
+            "generation_config.json": generation_to_json(self.template, self.defaults),
+        }
+        if extra := extra_to_json(self.defaults):
+            files["unitok.json"] = extra
+        save_weights(self.model, folder, dtype, FORMATS[layout].adapter)
+        copy_tokenizer(self.source, folder)
+        if layout == "transformers":
+            name_tokens(folder / "tokenizer_config.json", self.template)
+        for file, data in files.items():
+            write_json(folder / file, data)
+
+    def _config_to_json(self, layout: str, dtype: str) -> dict[str, Any]:
+        config, tied = self.model.config, is_tied(self.model)
+        if layout == "original":
+            return original.config_to_json(config, dtype, tied)
+        return config_to_json(config, self.tokenizer.id(self.template.placeholder), dtype, tied)
+
+
+def matches(config: Mapping[str, Any], names: frozenset[str], folder: Path) -> bool:
+    """Whether config.json is of transformers' Janus or of DeepSeek's."""
+    return config.get("model_type") in MODEL_TYPES
+
+
+def load(folder: Path, device: str, dtype: Dtype, strict: bool = False) -> Janus:
+    """Open a folder in transformers' format, or one of DeepSeek's own; see `open_folder`."""
+    config = read_config(folder, strict)
+    format = MODEL_TYPES[config.data["model_type"]]
+    sizes = format.read(config)
+    preprocess = preprocessor_from_json(read_pixels(folder, strict))
+    if preprocess.image_size != sizes.vision.image_size:
+        raise ValueError(
+            f"{folder}: preprocessor_config.json and config.json differ in picture size"
+        )
+    tokenizer = TextTokenizer.load(folder)
+    check_ids(folder, tokenizer, sizes.decoder)
+    user, assistant = read_roles(folder, tokenizer)
+    template = Template(tokenizer, sizes.vision.patches, user=user, assistant=assistant)
+    template.check()
+    defaults = defaults_from_json(
+        read_json(folder / "generation_config.json", optional=True),
+        read_json(folder / "unitok.json", optional=True),
+    )
+    model = load_weights(folder, sizes, dtype, device, format, format.ties(config))
+    return Janus(folder.name, model, template, preprocess, defaults, source=folder)
