@@ -20,8 +20,8 @@ getLogger(__name__).addHandler(NullHandler())
 __all__ = [
     "Allow",
     "Branch",
-    "Drafter",
     "CacheView",
+    "Drafter",
     "Embeddings",
     "Engine",
     "EngineConfig",

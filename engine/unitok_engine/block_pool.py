@@ -11,8 +11,10 @@ ROOT = b""  # the parent of a branch's first block
 def block_key(parent: bytes, ids: Sequence[int], marks: Sequence[str]) -> bytes:
     """The key of a full block: a hash of everything its K/V depends on.
 
-    parent: the key of the block before it, or ROOT. ids: as many as a block holds. marks: whatever
-    else shapes K/V here, such as the digests of features that stand in for ids.
+    Args:
+        parent: The key of the block before it, or ROOT.
+        ids: As many token ids as a block holds.
+        marks: Whatever else shapes K/V here, such as the digests of embeddings.
     """
     digest = blake2b(parent, digest_size=16)
     digest.update(array("q", ids).tobytes())
@@ -23,11 +25,11 @@ def block_key(parent: bytes, ids: Sequence[int], marks: Sequence[str]) -> bytes:
 
 
 class BlockPool:
-    """Blocks 0..num_blocks-1 with reference counts; it never touches K/V itself.
+    """Blocks 0 to num_blocks - 1 with reference counts; it never touches K/V itself.
 
-    A block without references is free. A free block that was registered keeps its content, and may
-    be found by its key and shared again, until it is the least recently used one when blocks
-    without a key have run out.
+    A block without references is free. A free block that was registered keeps its content and is
+    evictable: it may be found by its key and shared again, until blocks without a key have run out
+    and it is the least recently used one.
     """
 
     def __init__(self, num_blocks: int) -> None:
@@ -45,6 +47,7 @@ class BlockPool:
 
     @property
     def free_count(self) -> int:
+        """Blocks without references, evictable ones included."""
         return len(self._free) + len(self._evictable)
 
     @property
@@ -53,7 +56,11 @@ class BlockPool:
         return len(self._found)
 
     def allocate(self, count: int) -> list[int]:
-        """Take `count` free blocks, each with one reference; RuntimeError if there are too few."""
+        """Take `count` free blocks, each with one reference.
+
+        Raises:
+            RuntimeError: There are too few.
+        """
         if count > self.free_count:
             raise RuntimeError(f"{count} blocks wanted, {self.free_count} free")
         blocks = [self._free.pop() if self._free else self._evict() for _ in range(count)]
@@ -62,7 +69,11 @@ class BlockPool:
         return blocks
 
     def share(self, blocks: Iterable[int]) -> None:
-        """Add a reference to blocks in use or found by key; ValueError for any other."""
+        """Add a reference to blocks in use or found by key.
+
+        Raises:
+            ValueError: A block is neither.
+        """
         for block in blocks:
             if not self.is_evictable(block):
                 self._check_in_use(block)
@@ -70,9 +81,12 @@ class BlockPool:
             self._references[block] += 1
 
     def deallocate(self, blocks: Iterable[int]) -> None:
-        """Drop a reference; a block without any is free. ValueError for a free one.
+        """Drop a reference; a block without any is free.
 
         Of blocks with a key, those given first are the first to go when room is needed.
+
+        Raises:
+            ValueError: A block is free already.
         """
         for block in blocks:
             self._check_in_use(block)
@@ -94,6 +108,7 @@ class BlockPool:
         return block in self._evictable
 
     def references(self, block: int) -> int:
+        """How many references a block has."""
         return self._references[block]
 
     def register(self, block: int, key: bytes) -> None:

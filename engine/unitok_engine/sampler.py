@@ -135,7 +135,7 @@ def _token(id: int, logprob: float = 0.0, branch_logprob: float = 0.0) -> Sample
 
 
 def mix(logits: Tensor, weights: Sequence[tuple[float, ...]]) -> Tensor:
-    """The weighted sum of each sequence's branches: [sum of branches, size] -> [sequences, size]."""
+    """The weighted sums of branches: [sum of branches, size] -> [sequences, size]."""
     logits = logits.float()
     if all(row == (1.0,) for row in weights):
         return logits

@@ -18,7 +18,7 @@ from unitok_engine import Embeddings, Engine, Output, Request, Sampling
 MODEL = TinyModel()
 TRACED = (
     *("engine", "scheduler", "waiting", "caution", "sequence"),
-    *("block_pool", "batch", "features", "sampler"),
+    *("block_pool", "batch", "embeddings", "sampler"),
 )
 FILES = {str(Path(unitok_engine.__file__).with_name(f"{name}.py")) for name in TRACED}
 

@@ -120,8 +120,16 @@ class SchedulerMachine(RuleBasedStateMachine):
         if self.alive:
             self.end(data.draw(st.sampled_from(self.alive)), "abort")
 
-    @rule(ids=st.randoms(use_true_random=False), failing=st.sampled_from([0, 0, 1]))
-    def step(self, ids, failing: int) -> None:
+    @rule(
+        ids=st.randoms(use_true_random=False),
+        failing=st.sampled_from([0, 0, 1]),
+        drafts=st.sampled_from([0, 0, 1, 6]),
+    )
+    def step(self, ids, failing: int, drafts: int = 0) -> None:
+        for sequence in self.scheduler.running:
+            if sequence.decoding:
+                start = sequence.targets[0].allow.id_range.start
+                sequence.draft([ids.randrange(start, start + 4) for _ in range(drafts)])
         schedule = self.scheduler_step()
         failed = {chunk.sequence for chunk in schedule.chunks[:failing]}
         self.move(schedule)
@@ -132,11 +140,29 @@ class SchedulerMachine(RuleBasedStateMachine):
         self.scheduler.commit(chunks)
         for sequence in dict.fromkeys(chunk.sequence for chunk in chunks):
             if all(sequence.pending(branch) == 0 for branch in sequence.branches):
-                id_range = sequence.targets[0].allow.id_range
-                sequence.emit(SampledToken(ids.randrange(id_range.start, id_range.start + 4)))
-                sequence.advance()
+                self.emit(sequence, ids)
                 if sequence.finished:
                     self.end(sequence, sequence.finish_reason)
+
+    def emit(self, sequence: Sequence, ids: Random) -> None:
+        """A token behind each draft that is right, as about half of them are."""
+        before, drafts = len(sequence.emitted), sequence.drafts
+        for target in sequence.targets:
+            if sequence.emitted[before:] != drafts[: target.offset]:
+                break
+            start = target.allow.id_range.start
+            guessed = drafts[target.offset] if target.offset < len(drafts) else start
+            id = guessed if ids.random() < 0.5 else ids.randrange(start, start + 4)
+            sequence.emit(SampledToken(id))
+            sequence.advance()
+            if sequence.finished:
+                return
+        if drafts:
+            self.scheduler.commit_drafts(sequence, sequence.right_drafts(before))
+        for branch in sequence.branches:
+            assert branch.cached == sequence.length(branch) - 1, "the last token is not fed yet"
+            if not sequence.exact:
+                assert len(branch.blocks) <= -(-sequence.length(branch) // BLOCK), "no room is left"
 
     def scheduler_step(self) -> Schedule:
         """The next step; the oldest's share takes part, or nothing is admitted before the oldest.

@@ -48,16 +48,12 @@ from tests.unitok.tiny_chameleon import (
 )
 from unitok.checkpoints.settings import Settings
 from unitok.checkpoints.weights import check_names, check_shapes, parameters
+from unitok.driver import Driver
 from unitok.families import ImageOptions
-from unitok.families.chameleon import (
-    CHAMELEON,
-    TRANSFORMERS,
-    TRANSFORMERS_VQGAN,
-    Chameleon,
-    config_from_json,
-    make_adapter,
-    read_image_ids,
-)
+from unitok.families.chameleon import Chameleon
+from unitok.families.chameleon.config import CHAMELEON, config_from_json
+from unitok.families.chameleon.image_ids import read_image_ids
+from unitok.families.chameleon.weights import TRANSFORMERS, TRANSFORMERS_VQGAN, make_adapter
 from unitok.nn.config import ModelConfig
 from unitok.nn.model import UnifiedModel
 from unitok.prompt import Message
@@ -168,11 +164,10 @@ def all_logits(family: Chameleon, ids: Tensor) -> Tensor:
 
 def run(family: Chameleon, branches: tuple[Branch, ...], plan: Plan) -> list[int]:
     engine = Engine(family.model, EngineConfig(memory=2**24, max_context=family.max_context))
-    engine.add(Request(branches, plan, Sampling(temperature=0.0)))
-    while not (outputs := engine.step()) or not outputs[-1].finished:
-        pass
-    assert outputs[-1].error is None
-    return list(outputs[-1].token_ids)
+    request = Request(branches, plan, Sampling(temperature=0.0))
+    (output,) = Driver(engine).complete([request])
+    assert output.error is None
+    return list(output.token_ids)
 
 
 # --- names ---------------------------------------------------------------------------------------
@@ -326,7 +321,7 @@ def test_metas_folder_is_the_same_model(pair: Pair, tmp_path: Path):
 
 
 class Plain:
-    """Drawing with the reference's model, all anew for each id, by the formulas of the papers."""
+    """Draws with the reference's model, all anew for each id, by the formulas of the papers."""
 
     def __init__(self, reference: Any) -> None:
         self.reference = reference

@@ -26,9 +26,13 @@ from transformers.models.emu3.image_processing_emu3 import smart_resize
 from tests.parity.test_emu3_tokenizer import reference
 from tests.unitok.test_emu3 import train_tokenizer
 from unitok.checkpoints.weights import parameters
-from unitok.families import GenerationSpec, ImageOptions, emu3, open_folder
-from unitok.families.emu3 import NEGATIVE, Emu3, Preprocessor
+from unitok.driver import Driver
+from unitok.families import GenerationSpec, ImageOptions, open_folder
+from unitok.families.emu3 import Emu3
 from unitok.families.emu3.config import EMU3
+from unitok.families.emu3.preprocessing import Preprocessor
+from unitok.families.emu3.prompts import NEGATIVE
+from unitok.families.emu3.weights import TRANSFORMERS_DROPPED, transformers_adapter
 from unitok.nn.config import ModelConfig
 from unitok.nn.model import UnifiedModel
 from unitok.prompt import Message
@@ -123,11 +127,8 @@ def run(family: Emu3, requests: Sequence[tuple[Sequence[Branch], Plan]]) -> list
     """What our engine emits, greedily, all requests at once: an output for each."""
     engine = Engine(family.model, EngineConfig(max_context=512, max_batch_tokens=64))
     greedy = Sampling(temperature=0.0)
-    ids = [engine.add(Request(tuple(branches), plan, greedy)) for branches, plan in requests]
-    done = {}
-    while engine.has_work:
-        done |= {output.request_id: output for output in engine.step() if output.finished}
-    return [done[i] for i in ids]
+    asked = [Request(tuple(branches), plan, greedy) for branches, plan in requests]
+    return Driver(engine).complete(asked)
 
 
 def generate(
@@ -201,13 +202,13 @@ def test_the_published_sizes_have_the_same_names_and_shapes():
     assert text.rope_parameters["rope_theta"] == EMU3.rope_theta
     assert text.rms_norm_eps == EMU3.norm_eps
     assert text.max_position_embeddings == EMU3.max_positions
-    adapter, used = emu3.transformers_adapter(theirs), set()
+    adapter, used = transformers_adapter(theirs), set()
     for key, value in parameters(ours).items():
         stored = adapter(key)
         assert stored.take(theirs[stored.name]).shape == value.shape, key
         used.add(stored.name)
     rest = theirs.keys() - used
-    dropped = re.compile("|".join(emu3.TRANSFORMERS_DROPPED))
+    dropped = re.compile("|".join(TRANSFORMERS_DROPPED))
     assert rest and all(dropped.fullmatch(name) for name in rest)
 
 
@@ -274,9 +275,11 @@ def test_guided_drawings_of_several_sizes_are_the_same_ids_in_one_batch(pair: Pa
                 options |= {"guidance_scale": 3.0, "negative_prompt_ids": against}
             rule = grid_rule(pair, rows, columns)
             expected = generate(pair.model, lines[0].token_ids, rule, **options)
-            assert list(weighed.ids) == expected and weighed.finish_reason == "complete"
-        assert len(output.ids) == rows * (columns + 1) + 3
-        assert len(set(output.ids)) > 4 and output.ids != other.ids, "guidance must matter"
+            assert list(weighed.token_ids) == expected and weighed.finish_reason == "complete"
+        assert len(output.token_ids) == rows * (columns + 1) + 3
+        assert len(set(output.token_ids)) > 4 and output.token_ids != other.token_ids, (
+            "guidance must matter"
+        )
 
 
 @torch.no_grad()
@@ -361,5 +364,5 @@ def test_greedy_text_from_a_picture_is_the_same(pair: Pair, seed: int):
         pair.model, line.token_ids, lambda _: text, max_new_tokens=30, eos_token_id=end
     )
     stopped = expected[-1] == end
-    assert list(output.ids) == (expected[:-1] if stopped else expected)
+    assert list(output.token_ids) == (expected[:-1] if stopped else expected)
     assert output.finish_reason == ("stop" if stopped else "length")

@@ -11,7 +11,8 @@ from transformers import GenerationConfig, JanusForConditionalGeneration
 
 from unitok.checkpoints.settings import Settings
 from unitok.checkpoints.weights import parameters
-from unitok.families import janus
+from unitok.families.janus.config import config_from_json
+from unitok.families.janus.weights import load_weights, save_config, save_weights
 from unitok.nn.config import DEFAULT, JanusConfig
 from unitok.nn.model import UnifiedModel
 from unitok_engine import IdRange
@@ -46,8 +47,8 @@ def pair(request, tmp_path_factory):
     config = DEFAULT if request.param == "patch" else CONV
     model = randomised(config)
     folder = tmp_path_factory.mktemp("janus")
-    janus.save_weights(model, folder, torch.float32)
-    janus.save_config(config, folder, PLACEHOLDER, torch.float32)
+    save_weights(model, folder, torch.float32)
+    save_config(config, folder, PLACEHOLDER, torch.float32)
     reference, report = open_with_transformers(folder)
     return model, reference.eval(), report, folder, request.param
 
@@ -135,9 +136,9 @@ def test_greedy_guided_image_ids_and_their_pixels_agree(pair):
 
 def test_our_own_loader_gives_the_same_tensors_back(pair):
     model, _, _, folder, _ = pair
-    config = janus.config_from_json(Settings(json.loads((folder / "config.json").read_text())))
+    config = config_from_json(Settings(json.loads((folder / "config.json").read_text())))
     assert config == model.config
-    loaded = janus.load_weights(folder, config, torch.float32, "cpu")
+    loaded = load_weights(folder, config, torch.float32, "cpu")
     ours = parameters(model)
     for name, tensor in parameters(loaded).items():
         assert torch.equal(tensor, ours[name]), name

@@ -30,7 +30,9 @@ from tests.parity.janus_reference import (
     write_folder,
     write_words,
 )
-from unitok.families.janus import SYSTEM, Preprocessor, Template, read_roles
+from unitok.families.janus import Preprocessor, Template
+from unitok.families.janus.files import SYSTEM
+from unitok.families.janus.prompts import read_roles
 from unitok.prompt import Embeddings, EncodedImage, Message
 from unitok_tokenizers.text import TextTokenizer
 

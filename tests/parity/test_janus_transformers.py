@@ -21,7 +21,8 @@ from tests.parity.janus_reference import (
 )
 from unitok.checkpoints.settings import Settings
 from unitok.families import ImageOptions
-from unitok.families.janus import config_from_json, preprocessor_from_json
+from unitok.families.janus.config import config_from_json
+from unitok.families.janus.preprocessing import preprocessor_from_json
 from unitok.prompt import Message
 from unitok_engine import Branch, IdRange, Request, Sampling
 

@@ -367,7 +367,7 @@ def test_a_wrong_line_is_told_by_number_and_the_others_go_on(line, told, batch, 
 @pytest.mark.parametrize(
     ("part", "fault", "told"),
     [
-        ("features", lambda x: (x * 0)[:, :1], "features must be"),
+        ("features", lambda x: (x * 0)[:, :1], "embeddings must be"),
         ("features", lambda x: x * torch.nan, "the model gave logits that are not finite"),
         ("decode_images", lambda x: x[:0], "0 pictures were decoded, not"),
     ],

@@ -37,15 +37,11 @@ from tests.unitok.tiny_chameleon import (
     write,
 )
 from unitok.families import ImageOptions, chameleon, open_folder
-from unitok.families.chameleon import (
-    Chameleon,
-    ImageIds,
-    code_of,
-    make_adapter,
-    read_image_ids,
-)
+from unitok.families.chameleon import Chameleon
+from unitok.families.chameleon.config import CHAMELEON, read_vqgan_yaml
+from unitok.families.chameleon.image_ids import ImageIds, code_of, read_image_ids
 from unitok.families.chameleon.original import (
-    ORIGINAL,
+    NAMES,
     ParallelFiles,
     config_from_params,
     find_model,
@@ -53,6 +49,7 @@ from unitok.families.chameleon.original import (
     read_params,
 )
 from unitok.families.chameleon.preprocessing import centre_square
+from unitok.families.chameleon.weights import make_adapter
 from unitok.nn.config import DecoderConfig, ModelConfig
 from unitok.nn.layers import HeadNorm, RotaryTable, rotate
 from unitok.prompt import EncodedImage, Message
@@ -484,8 +481,8 @@ def test_a_tokenizer_without_the_marks_is_refused(folder: Path):
 
 def test_the_sizes_of_the_published_7b_model():
     params = {"dim": 4096, "n_layers": 32, "n_heads": 32, "vocab_size": 65536, "norm_eps": 1e-5}
-    found = config_from_params(params | {"qk_normalization": True}, "here", chameleon.CHAMELEON)
-    assert found == chameleon.CHAMELEON
+    found = config_from_params(params | {"qk_normalization": True}, "here", CHAMELEON)
+    assert found == CHAMELEON
 
 
 def test_grouped_heads_and_a_wider_mlp_are_read():
@@ -501,7 +498,7 @@ def test_grouped_heads_and_a_wider_mlp_are_read():
 
 def test_the_norms_eps_and_the_base_of_rotations_are_read():
     params = {"dim": 64, "n_layers": 2, "n_heads": 4, "vocab_size": 320}
-    plain = config_from_params(params, "here", chameleon.CHAMELEON)
+    plain = config_from_params(params, "here", CHAMELEON)
     assert (plain.norm_eps, plain.rope_theta) == (1e-5, 10000.0)
     own = config_from_params(params | {"norm_eps": 1e-6, "rope_theta": 5e4}, "here", DECODER)
     assert (own.norm_eps, own.rope_theta) == (1e-6, 50000.0)
@@ -590,7 +587,7 @@ def test_settings_of_no_vqgan_are_refused(tmp_path: Path, text: str):
     path = tmp_path / "vqgan.yaml"
     path.write_text(text)
     with pytest.raises(ValueError, match=r"vqgan\.yaml is no VQGAN's settings"):
-        chameleon.config.read_vqgan_yaml(path)
+        read_vqgan_yaml(path)
 
 
 def save_slices(folder: Path, *slices: dict[str, torch.Tensor]) -> None:
@@ -658,7 +655,7 @@ def test_metas_queries_and_keys_meet_as_in_its_own_maths(shards: int):
     config = ModelConfig(
         DecoderConfig(9, 12, 8, 1, heads, heads, size, 64, qk_norm=True), None, AutoencoderConfig()
     )
-    adapter = make_adapter(config, ImageIds(0, (0,)), ORIGINAL, paired=True)
+    adapter = make_adapter(config, ImageIds(0, (0,)), NAMES, paired=True)
     block = "decoder.blocks.0.attention."
     take = {w: adapter(f"{block}{w}.weight").load for w in ("q", "k", "q_norm")}
     norm = HeadNorm(heads, size)

@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import shutil
 import signal
 import struct
 import subprocess
@@ -69,7 +70,7 @@ def test_help_teaches_with_an_example(command, run):
     result = run(command, "--help", model=None)
     assert result.exit_code == 0
     assert f"Example: unitok {command}" in result.stdout
-    for option in ("--model", "--device", "--dtype", "--memory"):
+    for option in ("--model", "--device", "--dtype", "--memory", "--strict"):
         assert option in result.stdout
 
 
@@ -349,6 +350,16 @@ def test_verbose_says_what_is_done_and_quiet_says_nothing(run, scene):
     assert run("caption", str(scene), "--quiet", *question).stderr == ""
     both = run("info", "-q", "-vv")
     assert (both.exit_code, both.stderr) == (2, "unitok: --verbose or --quiet, but not both\n")
+
+
+def test_an_unknown_setting_is_a_warning_and_with_strict_an_error(run, untrained_folder, tmp_path):
+    odd = Path(shutil.copytree(untrained_folder, tmp_path / "odd"))
+    config = json.loads((odd / "config.json").read_text())
+    (odd / "config.json").write_text(json.dumps(config | {"mystery": 1}))
+    known, told = "config.json has mystery, which unitok does not know", run("info", model=odd)
+    assert told.exit_code == 0 and one_line(told.stderr).startswith(f"warning: {odd}: {known}")
+    refused = run("info", "--strict", model=odd)
+    assert refused.exit_code == 2 and one_line(refused.stderr).startswith(f"unitok: {odd}: {known}")
 
 
 def test_a_word_the_model_never_saw_is_one_warning(run, scene):

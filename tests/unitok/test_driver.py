@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from torch import Tensor
 
-from tests.engine.tiny import TinyModel, caption, drawing, engine
+from tests.engine.tiny import TinyModel, caption, drawing, engine, finals
 from unitok import driver as driver_module
 from unitok.driver import Driver
 from unitok.handles import Handle, TokenJob
@@ -73,8 +73,8 @@ def stepped(*requests: Request) -> list[Output]:
         machine.add(request)
     outputs = []
     while machine.has_work:
-        outputs += [output for output in machine.step() if output.finished]
-    return sorted(outputs, key=lambda output: (output.request_id, output.sample))
+        outputs += machine.step()
+    return [output for _, output in sorted(finals(outputs).items())]
 
 
 def ids(outputs: Sequence[Output]) -> list[tuple[int, ...]]:
@@ -370,7 +370,7 @@ def test_a_job_that_is_done_is_let_go(driver: Driver):
 def test_a_job_that_cannot_be_fed_fails_alone(driver: Driver):
     class Choking(TokenJob):
         def feed(self, output: Output) -> None:
-            if output.error is None and len(output.token_ids) == 3:
+            if output.error is None and output.stop == 3:
                 raise ArithmeticError("a bone")
             super().feed(output)
 

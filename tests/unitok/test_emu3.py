@@ -20,8 +20,14 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, 
 import unitok
 from unitok.checkpoints.saving import stored_tensors, write_json, write_tensors
 from unitok.checkpoints.weights import parameters
-from unitok.families import ImageOptions, emu3, open_folder
-from unitok.families.emu3 import NEGATIVE, VISUAL, Emu3, Preprocessor, Template
+from unitok.families import ImageOptions, open_folder
+from unitok.families.emu3 import Emu3
+from unitok.families.emu3.family import defaults_from_json
+from unitok.families.emu3.folders import ORIGINAL_IDS, VISUAL
+from unitok.families.emu3.preprocessing import Preprocessor
+from unitok.families.emu3.prompts import NEGATIVE, Template
+from unitok.families.emu3.tokenizer import RESERVED, read_tiktoken
+from unitok.families.emu3.weights import ORIGINAL, transformers_adapter
 from unitok.nn.config import DecoderConfig, ModelConfig
 from unitok.nn.model import UnifiedModel
 from unitok.prompt import EncodedImage, Message
@@ -101,7 +107,7 @@ def text_config(model: UnifiedModel) -> dict:
 def save_transformers(folder: Path) -> Path:
     tokenizer = train_tokenizer(CODES)
     model = tiny_model(tokenizer.get_vocab_size())
-    adapter = emu3.transformers_adapter(["model.vqmodel."])
+    adapter = transformers_adapter(["model.vqmodel."])
     write_tensors(stored_tensors(model, adapter, torch.float32), folder)
     tokenizer.save(str(folder / "tokenizer.json"))
     vq = {
@@ -123,13 +129,13 @@ def save_original(folder: Path) -> Path:
     ranks = random_ranks(random.Random(0), 40)
     names = ["<|image token|>", "<|image start|>", "<|image end|>"]
     names += [VISUAL.format(code) for code in range(CODES)]
-    ids = {name: len(ranks) + i for i, name in enumerate([*emu3.RESERVED, *names])}
+    ids = {name: len(ranks) + i for i, name in enumerate([*RESERVED, *names])}
     model = tiny_model(len(ranks) + len(ids))
-    tensors = stored_tensors(model, emu3.ORIGINAL, torch.float32)
+    tensors = stored_tensors(model, ORIGINAL, torch.float32)
     language = {k: v for k, v in tensors.items() if k.startswith(("model.", "lm_head."))}
     write_tensors(language, folder)
     write_tiktoken(folder, ranks, names)
-    given = {key: ids[getattr(Template, at)] for key, at in emu3.ORIGINAL_IDS.items()}
+    given = {key: ids[getattr(Template, at)] for key, at in ORIGINAL_IDS.items()}
     config = {"model_type": "Emu3", "image_area": 24 * 24, **text_config(model), **given}
     write_json(folder / "config.json", config)
 
@@ -386,7 +392,7 @@ def test_it_draws_answers_and_talks_of_what_it_drew(whole: Path):
 def test_sampling_follows_the_reference_unless_the_folder_has_its_own(family: Emu3):
     defaults = family.defaults
     assert (defaults.temperature, defaults.top_k, defaults.guidance) == (1.0, 2048, 3.0)
-    own = emu3.defaults_from_json({"top_k": 0, "guidance_scale": 5.0, "do_sample": False}, ".")
+    own = defaults_from_json({"top_k": 0, "guidance_scale": 5.0, "do_sample": False}, ".")
     assert (own.temperature, own.top_k, own.guidance) == (0.0, 0, 5.0)
 
 
@@ -438,7 +444,7 @@ def test_the_originals_names_are_those_of_its_own_code():
         "decoder.blocks.0.mlp.up.weight": "model.layers.0.mlp.up_proj.weight",
         "decoder.blocks.0.mlp.down.weight": "model.layers.0.mlp.down_proj.weight",
     }
-    assert {key: emu3.ORIGINAL(key).name for key in expected} == expected
+    assert {key: ORIGINAL(key).name for key in expected} == expected
     ours = {re.sub(r"\.\d+\.", ".0.", key) for key in parameters(tiny_model(400))}
     language = {key for key in ours if not key.startswith("image_tokenizer.")}
     assert language == {re.sub(r"\.\d+\.", ".0.", key) for key in expected}, "the whole table"
@@ -472,7 +478,7 @@ def test_a_tiktoken_file_gives_the_ids_of_its_ranks(seed: int, tmp_path: Path):
     rng = random.Random(seed)
     ranks = random_ranks(rng, 60)
     write_tiktoken(tmp_path, ranks, ["<|image start|>"])
-    tokenizer = emu3.read_tiktoken(tmp_path)
+    tokenizer = read_tiktoken(tmp_path)
     several = 0
     for _ in range(200):
         word = "".join(rng.choice("abcabcabcabcé") for _ in range(rng.randint(1, 12)))
@@ -499,13 +505,13 @@ def test_a_tiktoken_file_splits_words_as_the_original_does(text, words, tmp_path
     long = [w for w in dict.fromkeys(words) if len(w.encode()) > 1]
     ranks |= {word.encode(): 256 + i for i, word in enumerate(long)}
     write_tiktoken(tmp_path, ranks, [])
-    ids = emu3.read_tiktoken(tmp_path).encode_plain(text)
+    ids = read_tiktoken(tmp_path).encode_plain(text)
     assert ids == [ranks[word.encode()] for word in words]
 
 
 def test_special_strings_are_special_in_templates_alone(tmp_path: Path):
     write_tiktoken(tmp_path, random_ranks(random.Random(0), 20), ["<|image start|>"])
-    tokenizer = emu3.read_tiktoken(tmp_path)
+    tokenizer = read_tiktoken(tmp_path)
     assert tokenizer.id("<|endoftext|>") == 276 and tokenizer.id("<|extra_204|>") == 276 + 207
     assert tokenizer.id("<|image start|>") == 276 + 208 == tokenizer.size - 1
     assert tokenizer.encode("<|extra_204|>", add_special=True) == [276 + 207]
@@ -520,7 +526,7 @@ def test_a_broken_tiktoken_file_is_one_clear_error(content, message, tmp_path: P
     write_tiktoken(tmp_path, {}, [])
     (tmp_path / "emu3.tiktoken").write_text(content)
     with pytest.raises(ValueError, match=message) as caught:
-        emu3.read_tiktoken(tmp_path)
+        read_tiktoken(tmp_path)
     assert "\n" not in str(caught.value)
 
 

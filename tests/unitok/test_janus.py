@@ -18,9 +18,10 @@ import unitok
 from tests.unitok.tiny import ASSETS, PATCHES, TINY, save_tiny, tiny_model, tiny_template
 from unitok.checkpoints.settings import Settings
 from unitok.families import ImageOptions, janus, open_folder
-from unitok.families.janus import Preprocessor, Template, config_from_json, config_to_json
+from unitok.families.janus import Preprocessor, Template
 from unitok.families.janus import original as janus_original
-from unitok.families.janus.config import ratio
+from unitok.families.janus.config import config_from_json, config_to_json, ratio
+from unitok.families.janus.files import defaults_from_json
 from unitok.nn.config import DEFAULT, JANUS_PRO_1B, JanusConfig
 from unitok.prompt import Message
 from unitok_tokenizers.text import TextTokenizer
@@ -556,7 +557,7 @@ def test_plain_roles_and_own_sampling_survive_a_save(folder: Path, tmp_path: Pat
 
 
 def test_a_model_from_no_folder_cannot_be_saved(tmp_path: Path):
-    defaults = janus.defaults_from_json({}, {})
+    defaults = defaults_from_json({}, {})
     made = janus.Janus("made", tiny_model(), tiny_template(), Preprocessor(64), defaults)
     with pytest.raises(ValueError, match="came from no folder"):
         made.save(tmp_path)

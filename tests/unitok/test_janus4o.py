@@ -19,11 +19,11 @@ from tests.unitok.tiny import ASSETS, PATCHES, TINY, same, save_tiny, tiny_model
 from unitok import Caption, Draw, DrawResult, Edit
 from unitok.api import Model
 from unitok.cli import app
+from unitok.emoji.export import save_folder
 from unitok.families import janus, open_folder
 from unitok.families.common.editing import EditOptions
 from unitok.families.janus4o import Janus4o, matches
 from unitok.families.janus4o.prompts import edit_prompt
-from unitok.training.export import save_folder
 from unitok_tokenizers.text import TextTokenizer
 
 CHANGE = "a cat on a blue background"

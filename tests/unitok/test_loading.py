@@ -2,6 +2,7 @@
 
 import json
 import logging
+import re
 import shutil
 from pathlib import Path
 
@@ -12,14 +13,18 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 import unitok
+from tests.unitok.golden.folders import FOLDERS
 from tests.unitok.tiny import ASSETS, PATCHES, save_tiny, tiny_model, tiny_template
 from unitok import precision
 from unitok.api import Model
 from unitok.checkpoints import folders
-from unitok.families import Defaults, janus
+from unitok.checkpoints.folders import read_json
+from unitok.emoji.export import save_folder
+from unitok.families import FAMILIES, Defaults, janus
+from unitok.families.janus import weights
+from unitok.families.janus.files import QUESTION, SYSTEM, extra_to_json
 from unitok.loading import parse_memory
 from unitok.precision import Choice, choose, computes_bf16, cpu_computes_bf16, parse_dtype
-from unitok.training.export import save_folder
 
 BF16, FP16, FP32, FP64 = torch.bfloat16, torch.float16, torch.float32, torch.float64
 
@@ -374,7 +379,7 @@ def test_the_embedded_model_is_the_same_on_every_cpu(tmp_path: Path):
 
 def test_weights_are_not_read_to_choose(folder: Path, monkeypatch: pytest.MonkeyPatch):
     read: list[str] = []
-    stored = janus.weights.open_tensors(folder)
+    stored = weights.open_tensors(folder)
     tensor = stored.tensor
 
     def noting(name: str) -> torch.Tensor:
@@ -382,7 +387,7 @@ def test_weights_are_not_read_to_choose(folder: Path, monkeypatch: pytest.Monkey
         return tensor(name)
 
     monkeypatch.setattr(stored, "tensor", noting)
-    monkeypatch.setattr(janus.weights, "open_tensors", lambda folder: stored)
+    monkeypatch.setattr(weights, "open_tensors", lambda folder: stored)
 
     def choosing(dtype: torch.dtype) -> torch.dtype:
         assert (dtype, read) == (FP32, [])
@@ -422,9 +427,9 @@ def test_a_choice_remembers_why():
 
 
 def test_defaults_leave_the_precision_open():
-    defaults = Defaults(1.0, 0, 1.0, 5.0, janus.QUESTION, janus.SYSTEM)
+    defaults = Defaults(1.0, 0, 1.0, 5.0, QUESTION, SYSTEM)
     assert defaults.cpu_dtype is None
-    assert janus.extra_to_json(defaults) == {}
+    assert extra_to_json(defaults) == {}
 
 
 # --- the log -------------------------------------------------------------------------------------
@@ -508,6 +513,24 @@ def test_an_unknown_setting_is_named_with_its_file_and_if_strict_refused(
         ValueError, match=rf"odd.*{name} has mystery, riddle, which unitok does not"
     ):
         unitok.load(odd, "cpu", memory="1MB", strict=True)
+
+
+def test_exactly_one_family_claims_a_folder(tmp_path: Path):
+    for name, save in FOLDERS.items():
+        made = save(tmp_path / name)
+        config = read_json(made / "config.json", optional=True)
+        names = frozenset(path.name for path in made.iterdir())
+        assert sum(family.matches(config, names, made) for family in FAMILIES) == 1, name
+
+
+def test_every_family_of_the_registry_has_a_section_in_the_docs():
+    text = (Path(__file__).resolve().parents[2] / "docs" / "checkpoints.md").read_text("utf-8")
+    sections = {
+        word.lower().replace("-", "")
+        for line in re.findall(r"^## (.*)$", text, re.M)
+        for word in line.split()
+    }
+    assert FAMILIES and {family.__name__.rpartition(".")[2] for family in FAMILIES} <= sections
 
 
 @pytest.mark.filterwarnings("error")

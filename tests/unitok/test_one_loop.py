@@ -111,7 +111,7 @@ def test_captions_and_guided_drawings_share_every_forward(
 
     assert len(finished) == CAPTIONS + DRAWINGS
     assert {o.finish_reason for o in finished.values()} <= {"complete", "length", "stop"}
-    longest = max(len(output.token_ids) for output in finished.values())
+    longest = max(output.stop for output in finished.values())
     forwards = len(witness.steps)
     assert forwards == engine.stats.forwards == decode_steps + prefill_steps
     assert forwards <= longest + prefill_steps
@@ -119,7 +119,7 @@ def test_captions_and_guided_drawings_share_every_forward(
     assert prefill_steps <= -(-prompt_ids // max_batch_tokens) + len(requests)
     if max_batch_tokens == 2048:
         assert prefill_steps == 1 and forwards == longest
-    one_by_one = sum(len(output.token_ids) for output in finished.values())
+    one_by_one = sum(output.stop for output in finished.values())
     assert one_by_one > 5 * forwards, "the sharing must matter"
 
 

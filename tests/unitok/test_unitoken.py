@@ -22,7 +22,9 @@ from tests.unitok.tiny_chameleon import (
 from unitok.checkpoints.settings import Settings
 from unitok.families import ImageOptions, open_folder
 from unitok.families.common.siglip import SIGLIP_SO400M
-from unitok.families.unitoken import Tiling, UniToken, read_vision
+from unitok.families.unitoken import UniToken
+from unitok.families.unitoken.config import read_vision
+from unitok.families.unitoken.tiling import Tiling
 from unitok.prompt import Embeddings, EncodedImage, Message, PromptBuilder
 from unitok_engine import Allow, Force, GridPlan, IdRange, Stop
 

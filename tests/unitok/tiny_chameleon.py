@@ -15,8 +15,13 @@ from torch import Tensor
 from unitok.checkpoints.adapter import StateDictAdapter, renaming
 from unitok.checkpoints.saving import stored_tensors, write_tensors
 from unitok.checkpoints.settings import Settings
-from unitok.families import chameleon, open_folder, unitoken
-from unitok.families.chameleon import Chameleon, ImageIds, read_autoencoder
+from unitok.families import open_folder
+from unitok.families.chameleon import Chameleon
+from unitok.families.chameleon.config import read_autoencoder
+from unitok.families.chameleon.image_ids import ImageIds
+from unitok.families.chameleon.weights import TRANSFORMERS, TRANSFORMERS_VQGAN, make_adapter
+from unitok.families.unitoken.config import read_vision
+from unitok.families.unitoken.weights import RENAMES
 from unitok.nn.config import DecoderConfig, ModelConfig
 from unitok.nn.model import UnifiedModel
 from unitok_tokenizers.taming import taming_name
@@ -156,8 +161,8 @@ def save_vqgan(tensors: Mapping[str, Tensor], path: Path) -> None:
 
 def transformers_adapter(model: UnifiedModel) -> StateDictAdapter:
     ids = ImageIds(model.config.image_start, tuple(range(CODES)))
-    names, vqgan = chameleon.TRANSFORMERS, chameleon.TRANSFORMERS_VQGAN
-    return chameleon.make_adapter(model.config, ids, names, vqgan)
+    names, vqgan = TRANSFORMERS, TRANSFORMERS_VQGAN
+    return make_adapter(model.config, ids, names, vqgan)
 
 
 def save_tiny(folder: Path, model: UnifiedModel | None = None, **changes: Any) -> Path:
@@ -343,13 +348,13 @@ def save_unitoken(folder: Path, variant: str = "Base", **changes: Any) -> Path:
     data = unitoken_json(variant, **changes)
     codec = read_autoencoder(Settings(data["vq_config"]))
     codec = type(codec)(**{**vars(codec), "decoder": True})
-    vision = unitoken.read_vision(Settings(data))
+    vision = read_vision(Settings(data))
     model = UnifiedModel(ModelConfig(REAL_DECODER, vision, codec, image_start=4)).eval()
     model.requires_grad_(False)
     randomise(model)
     model.text_embedding.weight.mul_(5)
     model.image_tokenizer.quantizer.codebook.normal_()
-    names = renaming(unitoken.RENAMES)
+    names = renaming(RENAMES)
     tensors = stored_tensors(model, names, torch.float32)
     tensors = {k: v for k, v in tensors.items() if not k.startswith("image_tokenizer.")}
     tensors |= {"vit.head.probe": torch.zeros(1, 1, 32)}

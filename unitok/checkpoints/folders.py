@@ -17,11 +17,14 @@ WEIGHTS = ("*.safetensors", "*.bin", "*.pth")  # the first kind that is there
 
 
 def find_folder(path: str | Path) -> Path:
-    """A folder of this disk; or, for a name such as "deepseek-community/Janus-Pro-1B", the files of
-    that hub repository, downloaded once.
+    """A folder of this disk, or the files of a hub repository, which are downloaded once.
+
+    Args:
+        path: The folder, or a name such as "deepseek-community/Janus-Pro-1B".
 
     Raises:
-        FileNotFoundError: there is no such folder, and no such repository can be had.
+        FileNotFoundError: There is no such folder, and no such repository can be had.
+        ValueError: It is a file.
     """
     folder = Path(path).expanduser()
     if folder.is_dir():
@@ -63,15 +66,20 @@ def earlier_download(repository: str, why: Exception) -> Path:
 
 
 def first_line(error: Exception) -> str:
+    """The first line of an error's message, or its class if it has none."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def read_json(path: Path, optional: bool = False) -> Mapping[str, Any]:
     """A JSON object of a checkpoint folder.
 
+    Args:
+        path: The file.
+        optional: Whether an empty object serves if there is no such file.
+
     Raises:
-        FileNotFoundError: it is missing and not optional.
-        ValueError: it cannot be parsed.
+        FileNotFoundError: It is missing and not optional.
+        ValueError: It cannot be parsed, or is no object.
     """
     if not path.is_file():
         if optional:

@@ -37,21 +37,12 @@ IGNORED_KEYS = frozenset(
 # Settings that change the maths, and the values that leave it as we do it.
 REQUIRED_VALUES: Mapping[str, tuple[Any, ...]] = {
     "quantization_config": (None,),
-    "attention_bias": (None, False),
-    "mlp_bias": (None, False),
     "hidden_act": ("silu",),
-    "sliding_window": (None,),
-    "use_sliding_window": (None, False),
-    "layer_types": (None,),
-    "partial_rotary_factor": (None, 1.0),
-    "rope_parameters": (None,),
-    "rope_scaling": (None,),
-    "attn_logit_softcapping": (None,),
-    "final_logit_softcapping": (None,),
-    "logit_scale": (None, 1.0),
-    "logits_scaling": (None, 1.0),
-    "residual_multiplier": (None, 1.0),
-    "embedding_multiplier": (None, 1.0),
+    **dict.fromkeys(("rope_scaling", "rope_parameters", "sliding_window", "layer_types"), (None,)),
+    **dict.fromkeys(("attn_logit_softcapping", "final_logit_softcapping"), (None,)),
+    **dict.fromkeys(("attention_bias", "mlp_bias", "use_sliding_window"), (None, False)),
+    **dict.fromkeys(("logit_scale", "logits_scaling", "partial_rotary_factor"), (None, 1.0)),
+    **dict.fromkeys(("residual_multiplier", "embedding_multiplier"), (None, 1.0)),
     "attention_multiplier": (None,),
 }
 

@@ -13,6 +13,8 @@ from unitok.families.common.family import Defaults, Family, GenerationSpec, Imag
 class FamilyPackage(Protocol):
     """What the package of a family offers."""
 
+    __name__: str
+
     def matches(self, config: Mapping[str, Any], names: frozenset[str], folder: Path) -> bool:
         """Whether a folder is of this family.
 

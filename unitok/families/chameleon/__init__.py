@@ -6,22 +6,6 @@ decoded by one VQGAN. transformers' folders hold its encoder alone; with Meta's 
 them they generate pictures too.
 """
 
-from unitok.families.chameleon.config import CHAMELEON, config_from_json, read_autoencoder
 from unitok.families.chameleon.family import Chameleon, load, matches
-from unitok.families.chameleon.image_ids import ImageIds, code_of, read_image_ids
-from unitok.families.chameleon.weights import TRANSFORMERS, TRANSFORMERS_VQGAN, make_adapter
 
-__all__ = [
-    "CHAMELEON",
-    "TRANSFORMERS",
-    "TRANSFORMERS_VQGAN",
-    "Chameleon",
-    "ImageIds",
-    "code_of",
-    "config_from_json",
-    "load",
-    "make_adapter",
-    "matches",
-    "read_autoencoder",
-    "read_image_ids",
-]
+__all__ = ["Chameleon", "load", "matches"]

@@ -10,16 +10,11 @@ from torch import Tensor
 
 from unitok.checkpoints.settings import read_config
 from unitok.checkpoints.weights import Dtype
+from unitok.families.chameleon import files
 from unitok.families.chameleon.config import config_from_json
-from unitok.families.chameleon.files import (
-    ARCHITECTURE,
-    architecture,
-    find_file,
-    is_unitoken,
-    load_tokenizer,
-)
+from unitok.families.chameleon.files import ARCHITECTURE, architecture, find_file, is_unitoken
 from unitok.families.chameleon.loading import Additions, load_original, load_transformers
-from unitok.families.chameleon.original import ORIGINAL_WEIGHTS, find_model
+from unitok.families.chameleon.original import WEIGHT_FILES, find_model
 from unitok.families.chameleon.preprocessing import centre_square, check_preprocessor
 from unitok.families.chameleon.prompts import Template
 from unitok.families.common.decoding import GridDecoder
@@ -115,7 +110,7 @@ def matches(config: Mapping[str, Any], names: frozenset[str], folder: Path) -> b
     """Whether a folder is transformers' Chameleon, one model of Meta's, or Meta's download."""
     if config:
         return config.get("model_type") == "chameleon" and not is_unitoken(config)
-    is_weights = any(ORIGINAL_WEIGHTS.fullmatch(name) for name in names)
+    is_weights = any(WEIGHT_FILES.fullmatch(name) for name in names)
     return (is_weights and "params.json" in names) or {"models", "tokenizer"} <= names
 
 
@@ -128,7 +123,7 @@ def load(folder: Path, device: str, dtype: Dtype, strict: bool = False) -> Chame
                 f"{folder}: config.json is of {architecture(config.data)}, whose pictures are laid "
                 "out otherwise; unitok reads Chameleon, Anole and UniToken"
             )
-        tokenizer, vqgan = load_tokenizer(folder), find_file(folder, "vqgan.ckpt")
+        tokenizer, vqgan = files.load_tokenizer(folder), find_file(folder, "vqgan.ckpt")
         sizes, added = config_from_json(config), Additions()
         check_preprocessor(folder, sizes[1].image_size, strict)
         defaults = read_defaults(folder, DEFAULTS)

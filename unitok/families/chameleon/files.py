@@ -6,10 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from unitok.families.chameleon.image_ids import IMAGE_NAME, ImageIds
-from unitok.families.chameleon.prompts import Template
+from unitok.families.chameleon.prompts import MARKS
 from unitok.families.common.family import check_ids
 from unitok.nn.config import DecoderConfig
-from unitok_engine import IdRange
 from unitok_tokenizers.text import TextTokenizer
 
 ARCHITECTURE = "ChameleonForConditionalGeneration"
@@ -59,10 +58,9 @@ def check_words(
 ) -> None:
     """Raise ValueError if the text tokenizer has too many ids, or marks among the image ids."""
     check_ids(folder, tokenizer, decoder)
-    image = IdRange(ids.start, ids.start + len(ids.codes))
-    for mark, id in Template(tokenizer, image).marks.items():
-        if id in image:
-            raise ValueError(f"{folder}: {mark} of the tokenizer is an image id of the model")
+    image = range(ids.start, ids.start + len(ids.codes))
+    if strays := [mark for mark in MARKS if tokenizer.id(mark) in image]:
+        raise ValueError(f"{folder}: {strays[0]} of the tokenizer is an image id of the model")
 
 
 def check_names(folder: Path, tokenizer: TextTokenizer, names: Mapping[str, Any]) -> None:
@@ -70,9 +68,8 @@ def check_names(folder: Path, tokenizer: TextTokenizer, names: Mapping[str, Any]
 
     Image tokens may be unknown to the tokenizer: no text holds them.
     """
-    marks = Template(tokenizer, IdRange(0, 1)).marks
     for name, id in names.items():
-        if name not in marks and not IMAGE_NAME.fullmatch(name):
+        if name not in MARKS and not IMAGE_NAME.fullmatch(name):
             continue
         if (found := find_id(tokenizer, name)) not in (None, id):
             raise ValueError(

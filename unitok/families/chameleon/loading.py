@@ -8,23 +8,12 @@ from unitok.checkpoints.folders import read_json
 from unitok.checkpoints.settings import Settings
 from unitok.checkpoints.tensors import Shards, Tensors, TorchFile, open_tensors
 from unitok.checkpoints.weights import Dtype
+from unitok.families.chameleon import original
+from unitok.families.chameleon import weights as names
 from unitok.families.chameleon.config import CHAMELEON, read_vqgan_yaml
 from unitok.families.chameleon.files import check_names, check_words, need_file
 from unitok.families.chameleon.image_ids import ImageIds, read_image_ids
-from unitok.families.chameleon.original import (
-    ORIGINAL,
-    ORIGINAL_DROPPED,
-    config_from_params,
-    open_original,
-    read_params,
-)
-from unitok.families.chameleon.weights import (
-    DOUBLE_VQGAN,
-    TRANSFORMERS,
-    TRANSFORMERS_DROPPED,
-    TRANSFORMERS_VQGAN,
-    make_adapter,
-)
+from unitok.families.chameleon.weights import TRANSFORMERS, make_adapter
 from unitok.families.common.loading import StoredWeights, build_model
 from unitok.nn.config import DecoderConfig, ModelConfig, VisionConfig
 from unitok.nn.model import UnifiedModel
@@ -73,20 +62,21 @@ def load_transformers(
         added: What the folder has beside Chameleon.
     """
     decoder, codes = sizes
-    names = config.section("vocabulary_map").data
-    ids = read_image_ids(names, f"{folder}: vocabulary_map of config.json")
+    vocabulary = config.section("vocabulary_map").data
+    ids = read_image_ids(vocabulary, f"{folder}: vocabulary_map of config.json")
     check_words(folder, tokenizer, decoder, ids)
-    check_names(folder, tokenizer, names)
+    check_names(folder, tokenizer, vocabulary)
     tensors: Tensors = open_tensors(folder)
     # Conversions of Anole keep the decoder, though transformers' class has none.
-    decodes = vqgan is not None or f"{TRANSFORMERS_VQGAN}decoder.conv_in.weight" in tensors.names
-    whole = model_config(folder, decoder, added.vision, replace(codes, decoder=decodes), ids)
-    dropped, prefix = [*TRANSFORMERS_DROPPED, *added.dropped], TRANSFORMERS_VQGAN
+    decoder_part = f"{names.TRANSFORMERS_VQGAN}decoder.conv_in.weight"
+    decodes = vqgan is not None or decoder_part in tensors.names
+    complete = model_config(folder, decoder, added.vision, replace(codes, decoder=decodes), ids)
+    dropped, prefix = [*names.TRANSFORMERS_DROPPED, *added.dropped], names.TRANSFORMERS_VQGAN
     if vqgan is not None:
         tensors = Shards([tensors, TorchFile(vqgan, inside=("state_dict",))], str(folder))
-        dropped, prefix = [*dropped, DOUBLE_VQGAN, *VQGAN_DROPPED], ""
-    weights = StoredWeights(tensors, make_adapter(whole, ids, added.renames, prefix), dropped)
-    return build_model(whole, weights, dtype, device, exact_codes=True)
+        dropped, prefix = [*dropped, names.DOUBLE_VQGAN, *VQGAN_DROPPED], ""
+    weights = StoredWeights(tensors, make_adapter(complete, ids, added.renames, prefix), dropped)
+    return build_model(complete, weights, dtype, device, exact_codes=True)
 
 
 def load_original(
@@ -100,18 +90,18 @@ def load_original(
     words, settings, vqgan = (
         need_file(folder, file) for file in ("text_tokenizer.json", "vqgan.yaml", "vqgan.ckpt")
     )
-    params = read_params(folder, strict)
+    params = original.read_params(folder, strict)
     vocabulary = Settings(read_json(words), str(words)).section("model").data.get("vocab")
     ids = read_image_ids(vocabulary, str(words))
     tokenizer = TextTokenizer.load(words)
-    decoder = config_from_params(params, str(folder), CHAMELEON)
+    decoder = original.config_from_params(params, str(folder), CHAMELEON)
     check_words(folder, tokenizer, decoder, ids)
     codes = replace(read_vqgan_yaml(settings, strict), decoder=True)
     sizes = model_config(folder, decoder, None, codes, ids)
-    stored = open_original(folder, params.get("model_parallel_size"))
+    stored = original.open_original(folder, params.get("model_parallel_size"))
     tensors = Shards([stored, TorchFile(vqgan, inside=("state_dict",))], str(folder))
-    adapter = make_adapter(sizes, ids, ORIGINAL, paired=True)
-    weights = StoredWeights(tensors, adapter, (*ORIGINAL_DROPPED, *VQGAN_DROPPED))
+    adapter = make_adapter(sizes, ids, original.NAMES, paired=True)
+    weights = StoredWeights(tensors, adapter, (*original.DROPPED, *VQGAN_DROPPED))
     return build_model(sizes, weights, dtype, device, exact_codes=True), tokenizer
 
 

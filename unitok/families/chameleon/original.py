@@ -17,10 +17,10 @@ from unitok.checkpoints.settings import Settings
 from unitok.checkpoints.tensors import Tensors, TorchFile
 from unitok.nn.config import DecoderConfig
 
-ORIGINAL_WEIGHTS = re.compile(r"consolidated(\.\d\d)?\.pth")
+WEIGHT_FILES = re.compile(r"consolidated(\.\d\d)?\.pth")
 
 # Our names -> Meta's names.
-ORIGINAL = (
+NAMES = (
     (r"^text_embedding\.", "tok_embeddings."),
     (r"^text_head\.", "output."),
     (r"^decoder\.norm\.", "norm."),
@@ -32,32 +32,23 @@ ORIGINAL = (
     (r"\.mlp\.down\.", ".feed_forward.w2."),
     (r"\.mlp\.up\.", ".feed_forward.w3."),
 )
-ORIGINAL_DROPPED = (r"rope\.freqs",)
+DROPPED = (r"rope\.freqs",)
 
 READ = """dim n_layers n_heads n_kv_heads vocab_size ffn_dim_multiplier multiple_of norm_eps
     rope_theta qk_normalization swin_norm model_parallel_size""".split()
 # What other models of Meta's have in such files, and what Chameleon's code does always.
-REQUIRED = {
+REQUIRED: Mapping[str, tuple[Any, ...]] = {
+    **dict.fromkeys(("attention_bias", "moe", "use_scaled_rope", "weight_tying"), (None, False)),
+    **dict.fromkeys(("norm_affine", "pre_norm", "use_rope"), (None, True)),
+    **dict.fromkeys(("lora_args", "moe_args", "quantization", "quantization_args"), (None,)),
+    **dict.fromkeys(("rope_scaling", "sliding_window"), (None,)),
     "activation": (None, "swiglu", "silu"),
     "alpha_depth": (None, "disabled"),
-    "attention_bias": (None, False),
     "attn_bias_type": (None, "causal"),
-    "lora_args": (None,),
-    "moe": (None, False),
-    "moe_args": (None,),
     "non_linearity": (None, "swiglu"),
-    "norm_affine": (None, True),
     "norm_type": (None, "rmsnorm"),
     "output_size": (None, -1),
-    "pre_norm": (None, True),
-    "quantization": (None,),
-    "quantization_args": (None,),
-    "rope_scaling": (None,),
     "rope_scaling_factor": (None, 1.0),
-    "sliding_window": (None,),
-    "use_rope": (None, True),
-    "use_scaled_rope": (None, False),
-    "weight_tying": (None, False),
 }
 IGNORED = """custom_bwd deterministic_attn efficient_attn init_device init_use_depth
     init_use_gaussian layer_ckpt loss_parallel max_batch_size max_length max_seq_len max_seqlen
@@ -184,7 +175,7 @@ def open_original(folder: Path, parallel: int | None) -> Tensors:
     """
     if (folder / "consolidated.pth").is_file():
         return TorchFile(folder / "consolidated.pth")
-    files = sorted(p for p in folder.iterdir() if ORIGINAL_WEIGHTS.fullmatch(p.name))
+    files = sorted(p for p in folder.iterdir() if WEIGHT_FILES.fullmatch(p.name))
     count = parallel or max(len(files), 1)
     wanted = [folder / f"consolidated.{i:02}.pth" for i in range(count)]
     if missing := [path.name for path in wanted if path not in files]:

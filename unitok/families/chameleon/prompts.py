@@ -33,13 +33,6 @@ class Template:
     end_of_image: str = "<eoss>"
     end_of_turn: str = "<reserved08706>"
 
-    @property
-    def marks(self) -> dict[str, int]:
-        """The special tokens and their ids."""
-        image = (self.begin_of_image, self.end_of_image)
-        names = (self.bos, self.eos, *image, self.end_of_turn)
-        return {name: self.tokenizer.id(name) for name in names}
-
     def image_plan(self, grid: int) -> GridPlan:
         """What a drawing of so many rows and columns may emit."""
         return GridPlan(self.image_range, grid, grid)
@@ -86,3 +79,8 @@ class Template:
         names = (self.bos, self.begin_of_image, self.end_of_image)
         kept = set(map(self.tokenizer.id, names))
         return Branch(tuple(id for id in prompt.token_ids if id in self.image_range or id in kept))
+
+
+# The special tokens that prompts need.
+IMAGE_MARKS = (Template.begin_of_image, Template.end_of_image)
+MARKS = (Template.bos, Template.eos, *IMAGE_MARKS, Template.end_of_turn)

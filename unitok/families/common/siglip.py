@@ -9,12 +9,7 @@ from unitok.prompt import ImageEncoderBatch
 from unitok_engine import Embeddings
 
 SIGLIP_LARGE = VisionConfig(  # large-patch16-384
-    image_size=384,
-    patch_size=16,
-    hidden_size=1024,
-    intermediate_size=4096,
-    layers=24,
-    heads=16,
+    image_size=384, patch_size=16, hidden_size=1024, intermediate_size=4096, layers=24, heads=16
 )
 SIGLIP_SO400M = VisionConfig(  # so400m-patch14-384
     image_size=384,

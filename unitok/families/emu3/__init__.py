@@ -9,26 +9,6 @@ tokenizer.json and processor_config.json or preprocessor_config.json. BAAI's
 emu3_vision_tokens.txt, and in `vision_tokenizer/` the files of BAAI/Emu3-VisionTokenizer.
 """
 
-from unitok.families.emu3.family import Emu3, defaults_from_json, load, matches
-from unitok.families.emu3.folders import ORIGINAL_IDS, VISUAL
-from unitok.families.emu3.preprocessing import Preprocessor
-from unitok.families.emu3.prompts import NEGATIVE, Template
-from unitok.families.emu3.tokenizer import RESERVED, read_tiktoken
-from unitok.families.emu3.weights import ORIGINAL, TRANSFORMERS_DROPPED, transformers_adapter
+from unitok.families.emu3.family import Emu3, load, matches
 
-__all__ = [
-    "NEGATIVE",
-    "ORIGINAL",
-    "ORIGINAL_IDS",
-    "RESERVED",
-    "TRANSFORMERS_DROPPED",
-    "VISUAL",
-    "Emu3",
-    "Preprocessor",
-    "Template",
-    "defaults_from_json",
-    "load",
-    "matches",
-    "read_tiktoken",
-    "transformers_adapter",
-]
+__all__ = ["Emu3", "load", "matches"]

@@ -7,30 +7,8 @@ preprocessor_config.json and perhaps generation_config.json. What differs in Dee
 is in `original`.
 """
 
-from unitok.families.janus.config import config_from_json, config_to_json
 from unitok.families.janus.family import Janus, load, matches
-from unitok.families.janus.files import QUESTION, SYSTEM, defaults_from_json, extra_to_json
-from unitok.families.janus.preprocessing import Preprocessor, preprocessor_from_json
-from unitok.families.janus.prompts import PRO_ROLES, Template, read_roles
-from unitok.families.janus.weights import adapter, load_weights, save_config, save_weights
+from unitok.families.janus.preprocessing import Preprocessor
+from unitok.families.janus.prompts import Template
 
-__all__ = [
-    "PRO_ROLES",
-    "QUESTION",
-    "SYSTEM",
-    "Janus",
-    "Preprocessor",
-    "Template",
-    "adapter",
-    "config_from_json",
-    "config_to_json",
-    "defaults_from_json",
-    "extra_to_json",
-    "load",
-    "load_weights",
-    "matches",
-    "preprocessor_from_json",
-    "read_roles",
-    "save_config",
-    "save_weights",
-]
+__all__ = ["Janus", "Preprocessor", "Template", "load", "matches"]

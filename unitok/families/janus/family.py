@@ -22,25 +22,11 @@ from unitok.families.common.family import (
 )
 from unitok.families.common.guidance import guided
 from unitok.families.common.preprocessing import read_pixels
-from unitok.families.janus import original
+from unitok.families.janus import files, original, weights
 from unitok.families.janus.config import config_to_json
-from unitok.families.janus.files import (
-    copy_tokenizer,
-    defaults_from_json,
-    extra_to_json,
-    generation_to_json,
-    name_tokens,
-    processor_to_json,
-)
 from unitok.families.janus.preprocessing import Preprocessor, preprocessor_from_json
 from unitok.families.janus.prompts import Template, read_roles
-from unitok.families.janus.weights import (
-    FORMATS,
-    MODEL_TYPES,
-    is_tied,
-    load_weights,
-    save_weights,
-)
+from unitok.families.janus.weights import FORMATS, MODEL_TYPES
 from unitok.nn.model import UnifiedModel
 from unitok.pictures import digest
 from unitok.precision import name_of
@@ -133,23 +119,23 @@ class Janus:
         if self.source is None:
             raise ValueError("this model came from no folder: there is no tokenizer to go with it")
         dtype = dtype or self.model.dtype
-        files = {
+        stated = {
             "config.json": self._config_to_json(layout, name_of(dtype)),
             "preprocessor_config.json": self.preprocess.to_json(layout),
-            "processor_config.json": processor_to_json(self.template, self.defaults, layout),
-            "generation_config.json": generation_to_json(self.template, self.defaults),
+            "processor_config.json": files.processor_to_json(self.template, self.defaults, layout),
+            "generation_config.json": files.generation_to_json(self.template, self.defaults),
         }
-        if extra := extra_to_json(self.defaults):
-            files["unitok.json"] = extra
-        save_weights(self.model, folder, dtype, FORMATS[layout].adapter)
-        copy_tokenizer(self.source, folder)
+        if extra := files.extra_to_json(self.defaults):
+            stated["unitok.json"] = extra
+        weights.save_weights(self.model, folder, dtype, FORMATS[layout].adapter)
+        files.copy_tokenizer(self.source, folder)
         if layout == "transformers":
-            name_tokens(folder / "tokenizer_config.json", self.template)
-        for file, data in files.items():
+            files.name_tokens(folder / "tokenizer_config.json", self.template)
+        for file, data in stated.items():
             write_json(folder / file, data)
 
     def _config_to_json(self, layout: str, dtype: str) -> dict[str, Any]:
-        config, tied = self.model.config, is_tied(self.model)
+        config, tied = self.model.config, weights.is_tied(self.model)
         if layout == "original":
             return original.config_to_json(config, dtype, tied)
         return config_to_json(config, self.tokenizer.id(self.template.placeholder), dtype, tied)
@@ -175,9 +161,9 @@ def load(folder: Path, device: str, dtype: Dtype, strict: bool = False) -> Janus
     user, assistant = read_roles(folder, tokenizer)
     template = Template(tokenizer, sizes.vision.patches, user=user, assistant=assistant)
     template.check()
-    defaults = defaults_from_json(
+    defaults = files.defaults_from_json(
         read_json(folder / "generation_config.json", optional=True),
         read_json(folder / "unitok.json", optional=True),
     )
-    model = load_weights(folder, sizes, dtype, device, format, format.ties(config))
+    model = weights.load_weights(folder, sizes, dtype, device, format, format.ties(config))
     return Janus(folder.name, model, template, preprocess, defaults, source=folder)

@@ -5,9 +5,6 @@ transformers' of Chameleon, with a SigLIP so400m (`vit`) and its aligner (`adapt
 Meta's vqgan.ckpt, which must be put beside it.
 """
 
-from unitok.families.unitoken.config import read_vision
 from unitok.families.unitoken.family import UniToken, load, matches
-from unitok.families.unitoken.tiling import Tiling
-from unitok.families.unitoken.weights import RENAMES
 
-__all__ = ["RENAMES", "Tiling", "UniToken", "load", "matches", "read_vision"]
+__all__ = ["UniToken", "load", "matches"]

@@ -13,12 +13,7 @@ from unitok.checkpoints.settings import read_config
 from unitok.checkpoints.weights import Dtype
 from unitok.families.chameleon.config import config_from_json
 from unitok.families.chameleon.family import Chameleon
-from unitok.families.chameleon.files import (
-    architecture,
-    is_unitoken,
-    load_tokenizer,
-    need_file,
-)
+from unitok.families.chameleon.files import architecture, is_unitoken, load_tokenizer, need_file
 from unitok.families.chameleon.loading import Additions, load_transformers
 from unitok.families.chameleon.preprocessing import centre_square, check_preprocessor
 from unitok.families.common.family import Defaults, read_defaults

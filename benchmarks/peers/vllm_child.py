@@ -1,10 +1,11 @@
 """vLLM in the middle of decoding, one step for each line on standard input.
 
-    .venv-vllm/bin/python unitok/baselines/vllm_child.py FOLDER ROWS CONTEXT STEPS
+    .venv-vllm/bin/python benchmarks/peers/vllm_child.py FOLDER ROWS CONTEXT STEPS
 
 This file runs in an environment of its own and imports nothing of ours. FOLDER holds a Llama's
-config.json; the weights are random. When ROWS lines of CONTEXT ids each decode, vLLM's version is
-printed, and "done" after each of up to STEPS steps. What vLLM itself prints goes to standard error.
+config.json; the weights are random. When ROWS sequences of CONTEXT tokens each decode, vLLM's
+version is printed, and then "done" after each of up to STEPS steps. What vLLM itself prints goes to
+standard error.
 """
 
 # pyright: reportMissingImports=false
@@ -14,10 +15,11 @@ import random
 import sys
 from typing import Any
 
-BLOCK = 128  # ids of a K/V block: vLLM's own choice on a CPU
+BLOCK = 128  # tokens of a K/V block: vLLM's own choice on a CPU
 
 
 def main() -> None:
+    """Start vLLM, then run one step for each line on standard input."""
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
     from vllm import __version__
@@ -31,13 +33,13 @@ def main() -> None:
 
 
 def prepare(folder: str, rows: int, context: int, steps: int):
-    """An engine in which every line decodes."""
+    """An engine in which every sequence decodes."""
     from transformers import LlamaConfig
     from vllm import LLM, SamplingParams
 
     config: Any = LlamaConfig.from_pretrained(folder)
     width = config.num_key_value_heads * config.head_dim
-    id_bytes = 2 * 2 * config.num_hidden_layers * width  # K and V, in bf16
+    token_bytes = 2 * 2 * config.num_hidden_layers * width  # K and V, in bf16
     blocks = rows * -(-(context + steps + 16) // BLOCK) + 2
     llm = LLM(
         model=folder,
@@ -47,7 +49,7 @@ def prepare(folder: str, rows: int, context: int, steps: int):
         max_model_len=context + steps + 16,
         max_num_seqs=rows,
         max_num_batched_tokens=2048,
-        kv_cache_memory_bytes=blocks * BLOCK * id_bytes,
+        kv_cache_memory_bytes=blocks * BLOCK * token_bytes,
         enable_prefix_caching=False,
         enforce_eager=True,  # compiled, a step takes as long, and a start a minute more
     )
@@ -61,7 +63,7 @@ def prepare(folder: str, rows: int, context: int, steps: int):
 
 
 def fill(engine, rows: int) -> None:
-    """Prompts take their places without being computed; all K/V becomes a constant.
+    """Admit the prompts without computing them, and set all K/V to a constant.
 
     It costs the same to read as any other, and our side does the same.
     """

@@ -6,7 +6,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Self
 
-from unitok.baselines.transformers_peer import llama_config
+from benchmarks.peers.transformers_peer import llama_config
 from unitok.nn.config import DecoderConfig
 
 CHILD = Path(__file__).with_name("vllm_child.py")
@@ -16,12 +16,6 @@ class VllmSteps:
     """vLLM in the middle of decoding: each call is one step over all its rows.
 
     It computes nothing between calls; its threads sleep a few milliseconds after the last one.
-
-    python: of the environment that has vLLM. rows, context: lines, and ids in each of them.
-    steps: calls to come, at most. threads: that vLLM may use.
-
-    Raises:
-        RuntimeError: vLLM ended; the message has the end of what it printed.
     """
 
     def __init__(
@@ -33,6 +27,19 @@ class VllmSteps:
         steps: int,
         threads: int,
     ) -> None:
+        """Start vLLM, and wait until all rows decode.
+
+        Args:
+            python: The Python of the environment that has vLLM.
+            decoder: The sizes of the Llama.
+            rows: How many sequences decode.
+            context: Tokens of each of them.
+            steps: How many calls will come, at most.
+            threads: How many threads vLLM may use.
+
+        Raises:
+            RuntimeError: vLLM ended; the message has the end of what it printed.
+        """
         self._folder = TemporaryDirectory(prefix="vllm-")
         folder = Path(self._folder.name)
         llama_config(decoder, decoder.vocab_size).save_pretrained(folder)
@@ -50,15 +57,22 @@ class VllmSteps:
         self.version = self._answer()
 
     def __call__(self) -> None:
+        """Run one step.
+
+        Raises:
+            RuntimeError: vLLM ended; the message has the end of what it printed.
+        """
         assert self._process.stdin
         self._process.stdin.write("step\n")
         self._process.stdin.flush()
         self._answer()
 
     def __enter__(self) -> Self:
+        """Use it in a block."""
         return self
 
     def __exit__(self, *_: object) -> None:
+        """End vLLM and remove its files."""
         assert self._process.stdin
         self._process.stdin.close()
         self._process.wait()

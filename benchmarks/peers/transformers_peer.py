@@ -1,6 +1,6 @@
 """transformers on our weights: its Llama with Janus's loop around it, and its Janus in batches.
 
-It computes in static batches: a batch runs until its longest line ends.
+It computes in static batches: a batch runs until its longest sequence ends.
 """
 
 import time
@@ -17,7 +17,8 @@ from transformers import (
     LlamaModel,
 )
 
-from unitok.evaluation.bench import CAPTION_LENGTH, GUIDANCE, Shipped
+from benchmarks.embedded import CAPTION_LENGTH, EmbeddedModel
+from benchmarks.requests import GUIDANCE
 from unitok.loading import DEFAULT_FOLDER
 from unitok.nn.config import DecoderConfig
 from unitok.nn.model import UnifiedModel
@@ -25,60 +26,63 @@ from unitok_engine import Request
 
 
 class LlamaLoop:
-    """transformers' Llama with our weights, and the loop that its Janus runs around it.
-
-    Embeddings and heads are those of the model: one that is not prepared, hence plain layers.
-    """
+    """transformers' Llama with our weights, and the loop that its Janus runs around it."""
 
     def __init__(self, model: UnifiedModel) -> None:
-        self.ours = model
-        # Ids are embedded by us, so its own table is as small as may be.
+        """model: Whose weights, embeddings and heads are used.
+
+        It must not be prepared, hence has plain layers.
+        """
+        self.model = model
+        # Our model embeds the ids, so the Llama's own table is as small as may be.
         self.llama = LlamaModel(llama_config(model.config.decoder, vocab_size=8)).eval()
         self.llama.load_state_dict(llama_weights(model), assign=True)
         self.llama.requires_grad_(False)
 
     def filled_cache(self, rows: int, context: int) -> DynamicCache:
         """A cache of constant K/V, which costs the same to read as any other."""
-        c = self.ours.config.decoder
+        c = self.model.config.decoder
         cache = DynamicCache(config=self.llama.config)
         shape = (rows, c.kv_heads, context, c.head_dim)
         for layer in range(c.layers):
-            constant = torch.full(shape, 0.01, dtype=self.ours.dtype)
+            constant = torch.full(shape, 0.01, dtype=self.model.dtype)
             cache.update(constant, constant.clone(), layer)
         return cache
 
     def hidden(self, ids: Tensor, cache: DynamicCache) -> Tensor:
-        """ids [rows, n] -> the last one's hidden state [rows, d]."""
-        embedded = self.ours.embed(ids)
+        """Token ids [rows, n] -> the hidden state of the last one [rows, d]."""
+        embedded = self.model.embed(ids)
         out = self.llama(inputs_embeds=embedded, past_key_values=cache, use_cache=True)
         return out.last_hidden_state[:, -1]
 
     def guided_steps(self, drawings: int, context: int) -> Callable[[], None]:
-        """One step of drawings with two lines each, conditional ones first."""
+        """One step of drawings with two branches each, conditional ones first."""
         cache = self.filled_cache(2 * drawings, context)
-        start = self.ours.vocabulary.image_start
+        start = self.model.vocabulary.image_start
         ids = torch.full((2 * drawings, 1), start)
 
         def step() -> None:
-            scores = self.ours.image_head(self.hidden(ids, cache)).float()
-            given, free = scores.chunk(2)
-            chosen = (free + GUIDANCE * (given - free)).softmax(-1).multinomial(1)
+            scores = self.model.image_head(self.hidden(ids, cache)).float()
+            conditional, unconditional = scores.chunk(2)
+            guided = unconditional + GUIDANCE * (conditional - unconditional)
+            chosen = guided.softmax(-1).multinomial(1)
             ids.copy_(chosen.repeat(2, 1) + start)
 
         return step
 
     def text_batches(self, requests: Sequence[Request], size: int) -> None:
-        """Texts with prompts of one length, in static batches."""
+        """Complete texts with prompts of one length, in static batches of a size."""
         for first in range(0, len(requests), size):
             batch = requests[first : first + size]
             ids = torch.tensor([request.branches[0].token_ids for request in batch])
             cache = DynamicCache(config=self.llama.config)
             for _ in range(max(request.plan.max_length for request in batch)):
-                logits = self.ours.text_head(self.hidden(ids, cache))
+                logits = self.model.text_head(self.hidden(ids, cache))
                 ids = logits.argmax(-1, keepdim=True)
 
 
 def llama_config(c: DecoderConfig, vocab_size: int) -> LlamaConfig:
+    """The sizes of a decoder of ours, as transformers' Llama reads them."""
     options: dict[str, Any] = {"attn_implementation": "sdpa", "rope_theta": c.rope_theta}
     return LlamaConfig(
         architectures=["LlamaForCausalLM"],
@@ -113,13 +117,14 @@ def llama_weights(model: UnifiedModel) -> dict[str, Tensor]:
 
 
 class JanusBatches:
-    """The embedded model as transformers opens its folder, on the requests of `Shipped`.
+    """The embedded model as transformers opens its folder, on the same requests.
 
-    `sizes` are the most drawings and the most captions of a batch.
+    Attributes:
+        sizes: The most drawings and the most captions of a batch.
     """
 
-    def __init__(self, ours: Shipped) -> None:
-        self.ours = ours
+    def __init__(self, embedded: EmbeddedModel) -> None:
+        self.embedded = embedded
         opened: Any = JanusForConditionalGeneration.from_pretrained(
             DEFAULT_FOLDER, dtype=torch.float32
         )
@@ -127,8 +132,9 @@ class JanusBatches:
         self.sizes: tuple[int, int] = (64, 64)
 
     def drawings(self, count: int) -> Tensor:
-        """A static batch of drawings; their codes [count, n]."""
-        ids = torch.tensor([self.ours.drawn.branches[0].token_ids]).repeat(count, 1)
+        """A static batch of drawings: their codes [count, n]."""
+        prompt = self.embedded.drawing_spec.branches[0]
+        ids = torch.tensor([prompt.token_ids]).repeat(count, 1)
         settings = self.model.generation_config
         config: Any = GenerationConfig(
             do_sample=True,
@@ -146,13 +152,14 @@ class JanusBatches:
         )
 
     def captions(self, count: int) -> Tensor:
-        """A static batch of captions of pictures whose vectors are there; ids [count, n]."""
-        ids = torch.tensor([self.ours.asked.token_ids]).repeat(count, 1)
-        embedded = self.ours.model.embed(ids)
-        vectors = self.ours.features
+        """A static batch of captions of pictures that are encoded already: token ids [count, n]."""
+        question = self.embedded.question
+        ids = torch.tensor([question.token_ids]).repeat(count, 1)
+        embedded = self.embedded.model.embed(ids)
+        pictures = self.embedded.embeddings
         for row in range(count):
-            for place in self.ours.asked.embeddings:
-                embedded[row, place.start : place.stop] = vectors[row % len(vectors)]
+            for place in question.embeddings:
+                embedded[row, place.start : place.stop] = pictures[row % len(pictures)]
         return self.model.generate(
             inputs_embeds=embedded,
             attention_mask=torch.ones_like(ids),
@@ -161,7 +168,7 @@ class JanusBatches:
         )
 
     def run(self, drawings: int, captions: int) -> None:
-        """All of both kinds, in batches of `sizes`."""
+        """Complete all of both kinds, in batches of `sizes`."""
         for count, size, batch in zip(
             (drawings, captions), self.sizes, (self.drawings, self.captions), strict=True
         ):
@@ -169,8 +176,14 @@ class JanusBatches:
                 batch(min(size, count - first))
 
     def latencies(self, drawings: Sequence[bool], at: Sequence[float]) -> Iterator[float]:
-        """Seconds that requests take which arrive at given seconds from now; all but drawings
-        are captions. Whatever waits and is of the oldest one's kind runs next."""
+        """Latencies, in seconds, of requests that arrive one after another.
+
+        Whatever waits and is of the oldest request's kind runs next.
+
+        Args:
+            drawings: Whether each request is a drawing; else it is a caption.
+            at: When each arrives, in seconds from now.
+        """
         start, waiting = time.perf_counter(), list(range(len(at)))
         while waiting:
             now = time.perf_counter() - start
@@ -186,10 +199,10 @@ class JanusBatches:
             waiting = [i for i in waiting if i not in here]
             yield from (ended - at[i] for i in here)
 
-    def features(self, pixels: Tensor) -> Tensor:
-        """Pixels [B, 3, S, S] -> features [B, patches, d]."""
+    def encode(self, pixels: Tensor) -> Tensor:
+        """Pixels [B, 3, S, S] -> embeddings [B, n, d]."""
         return self.model.model.get_image_features(pixels).pooler_output
 
-    def paint(self, codes: Tensor) -> Tensor:
-        """Codes [B, patches] -> pictures [B, S, S, 3]."""
+    def decode(self, codes: Tensor) -> Tensor:
+        """Codes [B, n] -> pictures [B, S, S, 3]."""
         return self.model.decode_image_tokens(codes)

@@ -26,7 +26,16 @@ def save_folder(
     sampling: DefaultSampling | None = None,
     dtype: torch.dtype = torch.bfloat16,
 ) -> None:
-    """Write weights, configs and tokenizer files of a default-type model into `folder`."""
+    """Write weights, configs and tokenizer files of a model of the emoji world.
+
+    Args:
+        model: The trained model.
+        template: The conversation format it was trained with.
+        text_tokenizer: The folder or the file of its text tokenizer.
+        folder: Where to write; it is made if it does not exist.
+        sampling: The defaults of drawings.
+        dtype: The type of the stored weights.
+    """
     sampling = sampling or DefaultSampling()
     defaults = Defaults(
         temperature=sampling.temperature,
