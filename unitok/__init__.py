@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from unitok.api import Info, Model
     from unitok.chat import Chat
     from unitok.loading import load
-    from unitok.requests import Caption, Draw
+    from unitok.requests import Caption, Draw, Edit
     from unitok.results import DrawResult, Event, Picture, Result, TextResult
 
 getLogger(__name__).addHandler(NullHandler())  # what is logged is shown to who asks for it
@@ -25,6 +25,7 @@ __all__ = [
     "Chat",
     "Draw",
     "DrawResult",
+    "Edit",
     "Event",
     "Info",
     "Model",
@@ -38,6 +39,7 @@ _PLACES = {
     "Chat": "chat",
     "Draw": "requests",
     "DrawResult": "results",
+    "Edit": "requests",
     "Event": "results",
     "Info": "api",
     "Model": "api",

@@ -1,4 +1,4 @@
-"""Model: caption, draw, chat, run and stream. Every call becomes jobs of one driver."""
+"""Model: caption, draw, edit, chat, run and stream. Every call becomes jobs of one driver."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from unitok.families import Family
 from unitok.image_decoder import ImageDecoder
 from unitok.jobs import AnyJob, Preparer
 from unitok.precision import name_of
-from unitok.requests import Caption, Draw
+from unitok.requests import AnyRequest, Caption, Draw, Edit
 from unitok.results import DrawResult, Event, Result, TextResult
 from unitok.signatures import one_or_many, one_or_many_async
 from unitok_engine import Engine, EngineConfig, EngineStats
@@ -168,6 +168,19 @@ class Model:
         """
         return self._all(asked)
 
+    @one_or_many(Edit)
+    def edit(self, asked: Sequence[Edit]) -> list[DrawResult]:
+        """Change a picture, or each of a list of them, as a prompt says.
+
+        Raises:
+            FileNotFoundError, ValueError, TypeError: a model that cannot edit, a picture that
+                cannot be read, an empty prompt, one longer than the context, an unknown or wrong
+                option.
+            RuntimeError: the model failed: logits that are not finite, a decoder that raises. Or it
+                was closed.
+        """
+        return self._all(asked)
+
     @one_or_many_async(Caption)
     async def acaption(self, asked: Sequence[Caption]) -> list[TextResult]:
         """`caption`, to be awaited. A task that is cancelled cancels its requests."""
@@ -178,25 +191,30 @@ class Model:
         """`draw`, to be awaited. A task that is cancelled cancels its requests."""
         return await self._aall(asked)
 
+    @one_or_many_async(Edit)
+    async def aedit(self, asked: Sequence[Edit]) -> list[DrawResult]:
+        """`edit`, to be awaited. A task that is cancelled cancels its requests."""
+        return await self._aall(asked)
+
     def chat(self, system: str | None = None) -> Chat:
         """Start a conversation that reads and paints."""
         return Chat(self, system)
 
     # -- as it comes
 
-    def stream(self, asked: Caption | Draw) -> Generator[Event]:
+    def stream(self, asked: AnyRequest) -> Generator[Event]:
         """Events of a request as they come, its result last. Who stops reading cancels it.
 
         Text comes as deltas that together are the result's text. What comes while nobody reads is
         merged, so that a slow reader misses nothing and holds nothing up.
 
         Raises:
-            As `caption` and `draw`.
+            As `caption`, `draw` and `edit`.
         """
         self.driver.check_open()
         return self.events(self.prepare.job(asked))
 
-    async def astream(self, asked: Caption | Draw) -> AsyncGenerator[Event]:
+    async def astream(self, asked: AnyRequest) -> AsyncGenerator[Event]:
         """`stream`, for `async for`."""
         self.driver.check_open()
         job = await self._in_thread(lambda: self.prepare.job(asked))
@@ -205,7 +223,7 @@ class Model:
 
     # -- many at once
 
-    def run(self, requests: Iterable[Caption | Draw]) -> Generator[Result]:
+    def run(self, requests: Iterable[AnyRequest]) -> Generator[Result]:
         """Results as they finish, each with `.index` and `.request`.
 
         Requests are taken lazily, a bounded number in flight. One that fails comes back as a result
@@ -216,7 +234,7 @@ class Model:
         yield from self.driver.run(jobs, IN_FLIGHT)
 
     async def arun(
-        self, requests: Iterable[Caption | Draw] | AsyncIterable[Caption | Draw]
+        self, requests: Iterable[AnyRequest] | AsyncIterable[AnyRequest]
     ) -> AsyncGenerator[Result]:
         """`run`, for `async for`; requests may come from an async iterable too."""
         self.driver.check_open()
@@ -267,12 +285,12 @@ class Model:
 
     # -- from requests to jobs and back
 
-    def _all(self, asked: Sequence[Caption | Draw]) -> list[Any]:
+    def _all(self, asked: Sequence[AnyRequest]) -> list[Any]:
         """Submit all, or none if one is wrong; wait for all."""
         self.driver.check_open()
         return self.finish([self.prepare.job(a, index) for index, a in enumerate(asked)])
 
-    async def _aall(self, asked: Sequence[Caption | Draw]) -> list[Any]:
+    async def _aall(self, asked: Sequence[AnyRequest]) -> list[Any]:
         self.driver.check_open()
         make = lambda: [self.prepare.job(a, index) for index, a in enumerate(asked)]  # noqa: E731
         jobs = await self._in_thread(make)

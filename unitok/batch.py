@@ -21,7 +21,7 @@ from typing import Any, Literal
 from PIL import Image
 
 from unitok.api import Model
-from unitok.requests import Caption, Draw, OptionSpec, options_of
+from unitok.requests import AnyRequest, Caption, Draw, Edit, OptionSpec, options_of
 from unitok.results import DrawResult, TextResult
 from unitok.saving import UNFINISHED, save_whole
 from unitok.terminal import one_line
@@ -31,7 +31,7 @@ try:
 except ImportError:  # not a Unix: two runs into one folder are then not told apart
     fcntl = None
 
-KINDS: dict[str, type[Caption] | type[Draw]] = {"caption": Caption, "draw": Draw}
+KINDS: dict[str, type[AnyRequest]] = {"caption": Caption, "draw": Draw, "edit": Edit}
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Entry:
     line: int
     key: str
     asked: dict[str, Any]
-    request: Caption | Draw
+    request: AnyRequest
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ def open_requests(
     journal: "Journal",
     flying: dict[int, Entry],
     settled: deque[Outcome],
-) -> Iterator[Caption | Draw]:
+) -> Iterator[AnyRequest]:
     """What is still to do, noted in `flying` by its index; all else is `settled` at once."""
     index = 0
     for entry in read_entries(source, identity):
@@ -161,14 +161,16 @@ def refuse_constant(name: str) -> None:
     raise ValueError(f"not JSON: {name} is no number")
 
 
-def to_request(asked: dict[str, Any], folder: Path) -> Caption | Draw:
+def to_request(asked: dict[str, Any], folder: Path) -> AnyRequest:
     """What a line asks for; a picture's path is relative to `folder`.
 
     Raises ValueError naming the key that is missing, unknown or of the wrong type.
     """
     kinds = [kind for kind in KINDS if kind in asked]
     if len(kinds) != 1:
-        raise ValueError('a line has either "caption", a picture\'s path, or "draw", a prompt')
+        raise ValueError(
+            'a line has either "caption" or "edit", a picture\'s path, or "draw", a prompt'
+        )
     kind = kinds[0]
     subject = asked[kind]
     if not isinstance(subject, str):
@@ -179,9 +181,12 @@ def to_request(asked: dict[str, Any], folder: Path) -> Caption | Draw:
     for name, value in options.items():
         check_option(kind, name, value)
     options = {name: value for name, value in options.items() if value is not None}
-    if kind == "caption":
-        return Caption(folder / subject, **options)
-    return Draw(subject, **options)
+    for name, spec in options_of(KINDS[kind]).items():
+        if spec.required and name not in options:
+            raise ValueError(f'"{kind}" needs "{name}" too, which is {spec.in_words}')
+    if kind == "draw":
+        return Draw(subject, **options)
+    return (Caption if kind == "caption" else Edit)(folder / subject, **options)
 
 
 def check_option(kind: str, name: str, value: object) -> None:
@@ -226,9 +231,9 @@ def file_digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def picture_digest(request: Caption | Draw) -> str | None:
+def picture_digest(request: AnyRequest) -> str | None:
     """Of the picture a request reads; None if it reads none, or the file is not there."""
-    path = request.image if isinstance(request, Caption) else None
+    path = request.image if isinstance(request, Caption | Edit) else None
     return file_digest(path) if isinstance(path, Path) and path.is_file() else None
 
 

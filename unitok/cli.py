@@ -1,4 +1,4 @@
-"""The command line: `unitok demo | caption | draw | chat | batch | info`.
+"""The command line: `unitok demo | caption | draw | edit | chat | batch | info`.
 
 What a user does wrong is one line on stderr and exit code 2; items that failed among others make
 exit code 1; Ctrl-C makes 130. The model and all that needs torch are imported inside the commands,
@@ -24,7 +24,7 @@ from typer.core import TyperGroup
 
 from unitok import __version__
 from unitok.flags import Common, flag_name, names_of_options, with_flags
-from unitok.requests import Caption, Draw, TextOptions, check_ranges
+from unitok.requests import Caption, Draw, Edit, PictureOptions, TextOptions, check_ranges
 from unitok.screen import (
     after,
     counted,
@@ -71,6 +71,12 @@ app = typer.Typer(
 )
 
 Json = Annotated[bool, typer.Option("--json", help="JSON instead, with more in it.")]
+Output = Annotated[
+    Path,
+    typer.Option(
+        "--output", "-o", metavar="FILE", help="Several get -0, -1, ... before the suffix."
+    ),
+]
 
 
 def tell_version(wanted: bool) -> None:
@@ -140,12 +146,7 @@ def caption(
 def draw(
     common: Common,
     prompt: Annotated[str, typer.Argument(show_default=False)],
-    output: Annotated[
-        Path,
-        typer.Option(
-            "--output", "-o", metavar="FILE", help="Several get -0, -1, ... before the suffix."
-        ),
-    ],
+    output: Output,
     size: Annotated[
         str | None,
         typer.Option(metavar="WxH", help="In pixels, such as 768x512, if the model can choose."),
@@ -157,24 +158,32 @@ def draw(
 
     Example: unitok draw "two apples on a blue background" -o apples.png --seed 7
     """
-    check_picture_name(output)
     width, height = parse_size(size)
     asked = Draw(prompt, width=width, height=height, **options)
-    check(asked, as_json)
-    make_folder(output.parent)
-    paths = numbered(output, asked.n)
-    saved: dict[int, str] = {}  # number of a picture -> its seed
-    try:
-        with common.load() as model:
-            events = watched(model.stream(asked), asked.n, common.bars)
-            result = save_as_painted(events, paths, saved)
-    except KeyboardInterrupt:
-        raise stopped(f"{len(saved)} of {asked.n} pictures are saved" if saved else "") from None
-    finally:
-        for number in () if as_json else sorted(saved):
-            print(f"{paths[number]}: seed {saved[number]}")
+    paths, result = generate(common, asked, output, as_json)
     if as_json:
-        print_json({"prompt": prompt, "files": [str(path) for path in paths]} | facts(result))
+        print_json({"prompt": prompt, "files": paths} | facts(result))
+
+
+@app.command()
+@with_flags(Edit, but=("prompt",))
+def edit(
+    common: Common,
+    image: Annotated[Path, typer.Argument(show_default=False)],
+    prompt: Annotated[str, typer.Argument(show_default=False)],
+    output: Output,
+    as_json: Json = False,
+    **options: Any,
+) -> None:
+    """Change a picture as a prompt says, with a model that can: Janus-4o.
+
+    Example: unitok edit day.png "make it night" -o night.png --model Janus-4o-7B
+    """
+    asked = Edit(image, prompt, **options)
+    paths, result = generate(common, asked, output, as_json)
+    if as_json:
+        told = {"image": str(image), "prompt": prompt, "files": paths}
+        print_json(told | facts(result))
 
 
 @app.command()
@@ -208,7 +217,8 @@ def chat(
 
 @app.command(
     epilog=f'With "caption" go {names_of_options(Caption)}; '
-    f'with "draw" go {names_of_options(Draw)}. Any line may have an "id".'
+    f'with "draw" go {names_of_options(Draw)}; with "edit" go {names_of_options(Edit)}. '
+    'Any line may have an "id".'
 )
 @with_flags()
 def batch(
@@ -218,10 +228,11 @@ def batch(
         Path, typer.Option("--output", "-o", metavar="DIR", help="For results.jsonl and pictures/.")
     ],
 ) -> None:
-    """Work off JSON lines of captions and drawings; after a kill, go on where it stopped.
+    """Work off JSON lines of captions, drawings, edits; after a kill, go on where it stopped.
 
     A line is {"caption": "cat.png", "question": "how many cats are there?"}, where the path starts
-    from the folder of IN.jsonl, or {"draw": "a cat", "seed": 7, "n": 2}. Further keys stand below.
+    from the folder of IN.jsonl, or {"draw": "a cat", "seed": 7, "n": 2}, or, for a model that can,
+    {"edit": "cat.png", "prompt": "make it night"}. Further keys stand below.
 
     Example: unitok batch work.jsonl -o results
     """
@@ -270,7 +281,7 @@ def info(common: Common, as_json: Json = False) -> None:
 # --- what is asked -------------------------------------------------------------------------------
 
 
-def check(asked: TextOptions | Draw, as_json: bool) -> None:
+def check(asked: TextOptions | PictureOptions, as_json: bool) -> None:
     """ValueError, before a model is loaded, for what no model can do."""
     check_ranges(asked)
     for name in LOGPROBS:
@@ -330,6 +341,27 @@ def work_off(model: Model, common: Common, source: Path, output: Path) -> dict[s
             f"{output} keeps what finished, and the same command goes on from there"
         ) from None
     return counts
+
+
+def generate(
+    common: Common, asked: Draw | Edit, output: Path, as_json: bool
+) -> tuple[list[str], Result | None]:
+    """Generate pictures and save them, telling which unless JSON will; their files, the result."""
+    check_picture_name(output)
+    check(asked, as_json)
+    make_folder(output.parent)
+    paths = numbered(output, asked.n)
+    saved: dict[int, str] = {}  # number of a picture -> its seed
+    try:
+        with common.load() as model:
+            events = watched(model.stream(asked), asked.n, common.bars)
+            result = save_as_painted(events, paths, saved)
+    except KeyboardInterrupt:
+        raise stopped(f"{len(saved)} of {asked.n} pictures are saved" if saved else "") from None
+    finally:
+        for number in () if as_json else sorted(saved):
+            print(f"{paths[number]}: seed {saved[number]}")
+    return [str(path) for path in paths], result
 
 
 def save_as_painted(

@@ -17,11 +17,12 @@ from PIL import Image
 from torch import Tensor
 
 from unitok.families import Family, GenerationSpec, ImageOptions
+from unitok.families.common.editing import EditOptions, need_editor
 from unitok.handles import FailReason, Job
 from unitok.image_decoder import ImageDecoder
 from unitok.pictures import PictureLike, open_picture
 from unitok.prompt import EncodedImage, Message
-from unitok.requests import Caption, Draw, TextOptions, check_ranges
+from unitok.requests import AnyRequest, Caption, Draw, Edit, TextOptions, check_ranges
 from unitok.results import DrawResult, Event, Picture, Result, TextResult, failure
 from unitok.terminal import one_line
 from unitok_engine import Branch, Output, Request, Sampling, join_outputs
@@ -36,11 +37,11 @@ class Preparer:
     def __init__(self, family: Family, image_decoder: ImageDecoder) -> None:
         self.family, self.image_decoder = family, image_decoder
 
-    def job(self, asked: Caption | Draw, index: int = 0) -> TextJob | DrawJob:
+    def job(self, asked: AnyRequest, index: int = 0) -> TextJob | DrawJob:
         """The job of a request that stands alone.
 
         Raises:
-            FileNotFoundError, ValueError, TypeError: as `Model.caption` and `Model.draw`.
+            FileNotFoundError, ValueError, TypeError: as `Model.caption`, `draw` and `edit`.
         """
         if isinstance(asked, Caption):
             question = self.family.defaults.question if asked.question is None else asked.question
@@ -50,9 +51,11 @@ class Preparer:
         if isinstance(asked, Draw):
             check_text(asked.prompt, "the prompt")
             return self.drawing(asked, [Message("user", asked.prompt)], index)
-        raise TypeError(f"a request is a Caption or a Draw, not {type(asked).__name__}")
+        if isinstance(asked, Edit):
+            return self.edit(asked, index)
+        raise TypeError(f"a request is an Edit, a Caption or a Draw, not {type(asked).__name__}")
 
-    def job_or_failure(self, asked: Caption | Draw, index: int) -> AnyJob:
+    def job_or_failure(self, asked: AnyRequest, index: int) -> AnyJob:
         """As `job`; one that cannot be made is a job that failed before it began."""
         try:
             return self.job(asked, index)
@@ -93,15 +96,31 @@ class Preparer:
         """The job of a drawing at the end of a conversation."""
         check_ranges(asked)
         self._warn_of_unknown_words(asked.prompt, asked.negative_prompt or "")
-        d, seed = self.family.defaults, pick_seed(asked.seed)
-        guidance = d.guidance if asked.guidance is None else asked.guidance
+        guidance = self._guidance(asked)
         if guidance == 1 and asked.negative_prompt is not None:
             warnings.warn("negative_prompt does nothing at guidance 1", UserWarning, stacklevel=2)
-        drawing = self.family.generation_spec(
-            messages, ImageOptions(guidance, asked.negative_prompt, asked.size)
-        )
+        options = ImageOptions(guidance, asked.negative_prompt, asked.size)
+        return self._pictures(asked, self.family.generation_spec(messages, options), index)
+
+    def edit(self, asked: Edit, index: int = 0) -> DrawJob:
+        """The job of a picture that is to be changed."""
+        check_ranges(asked)
+        check_text(asked.prompt, "the prompt")
+        editor = need_editor(self.family)
+        image = open_picture(asked.image)
+        self._warn_of_unknown_words(asked.prompt)
+        options = EditOptions(self._guidance(asked), asked.freedom)
+        spec = editor.edit_spec(image, asked.prompt, options)
+        return self._pictures(asked, spec, index)
+
+    def _guidance(self, asked: Draw | Edit) -> float:
+        return self.family.defaults.guidance if asked.guidance is None else asked.guidance
+
+    def _pictures(self, asked: Draw | Edit, drawing: GenerationSpec, index: int) -> DrawJob:
+        """The job of pictures that are to be generated."""
         for branch in drawing.branches:
             self._room(branch, drawing.plan.max_length)
+        d, seed = self.family.defaults, pick_seed(asked.seed)
         sampling = Sampling(
             temperature=d.temperature if asked.temperature is None else asked.temperature,
             top_k=d.top_k if asked.top_k is None else asked.top_k,
@@ -256,7 +275,7 @@ class DrawJob:
 
     def __init__(
         self,
-        asked: Draw,
+        asked: Draw | Edit,
         request: Request,
         drawing: GenerationSpec,
         image_decoder: ImageDecoder,

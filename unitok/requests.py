@@ -1,8 +1,8 @@
 """What is asked of a model, and every option of it: its name, type, default, range and help.
 
-This is the one place where an option is declared. `Caption` and `Draw`, the keyword arguments of
-`Model.caption` and `Model.draw`, the flags of the command line and the keys of JSON lines all come
-from the fields here.
+This is the one place where an option is declared. `Caption`, `Draw` and `Edit`, the keyword
+arguments of `Model.caption`, `Model.draw` and `Model.edit`, the flags of the command line and the
+keys of JSON lines all come from the fields here.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ if TYPE_CHECKING:  # it needs torch, and the command line's help is to come quic
     from unitok.pictures import PictureLike
 
 MAX_TOKENS = 256  # of an answer, unless asked otherwise
-MAX_SAMPLES = 1000  # of one drawing
+MAX_SAMPLES = 1000  # of one drawing or edit
 
 T = TypeVar("T")
 
@@ -45,11 +45,17 @@ Kind = Literal["whole number", "number", "text", "texts", "flag"]
 
 @dataclass(frozen=True)
 class OptionSpec:
-    """An option of a kind of request, as declared. `nullable`: None may be given."""
+    """An option of a kind of request, as declared.
+
+    Attributes:
+        nullable: Whether None may be given.
+        required: Whether it must be given; then the default means nothing.
+    """
 
     name: str
     kind: Kind
     nullable: bool
+    required: bool
     default: Any
     option: Option
 
@@ -206,34 +212,27 @@ class Turn(TextOptions):
 
 
 @_says_which_option_is_unknown
-@dataclass(frozen=True)
-class Draw:
-    """Draw a prompt, n times. What is None follows the model's own defaults."""
+@dataclass(frozen=True, kw_only=True)
+class PictureOptions:
+    """How pictures are generated. What is None follows the model's own defaults.
 
-    prompt: str
+    What the numbers do says `unitok_engine.Sampling`.
+    """
+
     seed: Annotated[
         int | None,
-        Option("The same seed draws the same picture. Left out, one is drawn and told.", unset=""),
+        Option("The same seed gives the same picture. Left out, one is drawn and told.", unset=""),
     ] = None
     guidance: Annotated[
         float | None, Option("1: none; higher follows the prompt more closely.")
     ] = None
     n: Annotated[int, Option("How many pictures.", low=1, high=MAX_SAMPLES)] = 1
-    negative_prompt: Annotated[
-        str | None, Option("What guidance steers away from.", metavar="TEXT", unset="")
-    ] = None
     temperature: Annotated[
         float | None, Option("0: always the likeliest; higher is more varied.", low=0)
     ] = None
     top_k: Annotated[int | None, Option("Only the k likeliest codes; 0: all.", low=0)] = None
     top_p: Annotated[
         float | None, Option("Only the likeliest codes that make up this share.", above=0, high=1)
-    ] = None
-    width: Annotated[
-        int | None, Option("In pixels, if the model can choose; goes with height.", low=1)
-    ] = None
-    height: Annotated[
-        int | None, Option("In pixels, if the model can choose; goes with width.", low=1)
     ] = None
     min_p: Annotated[
         float,
@@ -246,6 +245,26 @@ class Draw:
 
     def __post_init__(self) -> None:
         check_types(self)
+
+
+@_says_which_option_is_unknown
+@dataclass(frozen=True)
+class Draw(PictureOptions):
+    """Draw a prompt, n times."""
+
+    prompt: str
+    negative_prompt: Annotated[
+        str | None, Option("What guidance steers away from.", metavar="TEXT", unset="")
+    ] = None
+    width: Annotated[
+        int | None, Option("In pixels, if the model can choose; goes with height.", low=1)
+    ] = None
+    height: Annotated[
+        int | None, Option("In pixels, if the model can choose; goes with width.", low=1)
+    ] = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
         if (self.width is None) != (self.height is None):
             raise ValueError("give both width and height, or none of them")
 
@@ -253,6 +272,22 @@ class Draw:
     def size(self) -> tuple[int, int] | None:
         """Width and height in pixels, if any were asked for."""
         return None if self.width is None or self.height is None else (self.width, self.height)
+
+
+@_says_which_option_is_unknown
+@dataclass(frozen=True)
+class Edit(PictureOptions):
+    """Change a picture as a prompt says, n times."""
+
+    image: PictureLike
+    prompt: Annotated[str, Option("What to change.")]
+    freedom: Annotated[
+        float | None,
+        Option("0: keep to the picture's details; higher leaves more room to change.", low=0),
+    ] = None
+
+
+AnyRequest = Caption | Draw | Edit
 
 
 @cache
@@ -265,8 +300,9 @@ def options_of(made: type) -> dict[str, OptionSpec]:
         option = next((m for m in getattr(hint, "__metadata__", ()) if isinstance(m, Option)), None)
         if option is not None:
             kind, nullable = _kind(hint.__origin__)
-            default = None if field.default is MISSING else field.default
-            specs[field.name] = OptionSpec(field.name, kind, nullable, default, option)
+            required = field.default is MISSING
+            default = None if required else field.default
+            specs[field.name] = OptionSpec(field.name, kind, nullable, required, default, option)
     return specs
 
 
@@ -287,7 +323,7 @@ def check_types(asked: Any) -> None:
         spec.check_type(getattr(asked, name))
 
 
-def check_ranges(asked: TextOptions | Draw) -> None:
+def check_ranges(asked: TextOptions | PictureOptions) -> None:
     """Raise ValueError for an option out of its range."""
     for name, spec in options_of(type(asked)).items():
         if spec.kind in ("whole number", "number"):

@@ -11,7 +11,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
-from unitok.requests import Caption, Draw
+from unitok.requests import Caption, Draw, Edit
 from unitok.terminal import one_line
 
 SHOWN = 60  # characters of a text that a result shows of itself
@@ -48,7 +48,7 @@ class TextResult:
 
 @dataclass(frozen=True)
 class DrawResult:
-    """n pictures.
+    """n pictures, of a drawing or an edit.
 
     finish_reason: "complete". From `run` and `stream` also "error" or "abort", with `error` in
     words.
@@ -63,7 +63,7 @@ class DrawResult:
     prompt_tokens: int
     completion_tokens: int  # picture tokens, of all n together
     seconds: float
-    request: Draw | None = field(default=None, repr=False)
+    request: Draw | Edit | None = field(default=None, repr=False)
     index: int = 0
     error: str | None = None
     logprobs: tuple[tuple[float, ...], ...] | None = None
@@ -139,7 +139,7 @@ class Picture(Image.Image):
 
 def failure(asked: Any, index: int, error: Exception) -> Result:
     """What `run` gives for a request that could not start."""
-    if isinstance(asked, Draw):
+    if isinstance(asked, Draw | Edit):
         return DrawResult(
             asked.prompt, (), asked.seed or 0, "error", 0, 0, 0.0, asked, index, one_line(error)
         )

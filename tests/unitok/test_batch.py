@@ -367,9 +367,9 @@ def test_a_wrong_line_is_told_by_number_and_the_others_go_on(line, told, batch, 
 @pytest.mark.parametrize(
     ("part", "fault", "told"),
     [
-        ("features", lambda x: (x * 0)[:, :1], "features must be"),
+        ("features", lambda x: (x * 0)[:, :1], "embeddings must be"),
         ("features", lambda x: x * torch.nan, "the model gave logits that are not finite"),
-        ("paint", lambda x: x[:0], "0 pictures were decoded, not"),
+        ("decode_images", lambda x: x[:0], "0 pictures were decoded, not"),
     ],
 )
 def test_what_fails_underway_fails_its_lines_alone(
@@ -381,7 +381,7 @@ def test_what_fails_underway_fails_its_lines_alone(
     identity = model_identity(untrained_folder)
     outcomes = {o.line: o for o in run_batch(model, source, tmp_path / "out", identity)}
     drawings = {line for line, asked in enumerate(WORK, 1) if "draw" in asked}
-    sick = drawings if part == "paint" else outcomes.keys() - drawings
+    sick = drawings if part == "decode_images" else outcomes.keys() - drawings
     assert {o.line for o in outcomes.values() if o.status == "failed"} == sick
     assert all(told in str(outcomes[line].error) for line in sick)
     assert {r["line"] for r in results(tmp_path / "out")} == outcomes.keys() - sick

@@ -562,7 +562,7 @@ def test_params_of_the_wrong_kind_are_named(changes: dict, message: str):
 
 
 def test_one_model_of_a_download_is_found_and_of_two_one_is_wanted(tmp_path: Path):
-    assert chameleon.matches({}, frozenset({"models", "tokenizer", "README.md"}))
+    assert chameleon.matches({}, frozenset({"models", "tokenizer", "README.md"}), Path())
     with pytest.raises(FileNotFoundError, match=r"no params\.json"):
         find_model(tmp_path)
     write(tmp_path / "models" / "7b" / "params.json", {})
@@ -576,7 +576,7 @@ def test_one_model_of_a_download_is_found_and_of_two_one_is_wanted(tmp_path: Pat
 def test_a_missing_file_of_tokenizers_says_where_it_belongs(tmp_path: Path):
     write(tmp_path / "params.json", {})
     torch.save({}, tmp_path / "consolidated.00.pth")
-    assert chameleon.matches({}, frozenset({"params.json", "consolidated.00.pth"}))
+    assert chameleon.matches({}, frozenset({"params.json", "consolidated.00.pth"}), Path())
     write(tmp_path / "tokenizer" / "text_tokenizer.json", tokenizer_json(vocabulary()))
     with pytest.raises(FileNotFoundError, match=r"no vqgan\.yaml; put Meta's file"):
         opened(tmp_path)

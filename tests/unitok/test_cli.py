@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 import unitok
 from unitok.cli import app, in_order, main
 from unitok.flags import flag_name
-from unitok.requests import Caption, Draw, options_of
+from unitok.requests import Caption, Draw, Edit, options_of
 
 
 @pytest.fixture
@@ -65,7 +65,7 @@ def huge_png(path: Path, side: int) -> Path:
 # --- help ----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("command", ["demo", "caption", "draw", "chat", "batch", "info"])
+@pytest.mark.parametrize("command", ["demo", "caption", "draw", "edit", "chat", "batch", "info"])
 def test_help_teaches_with_an_example(command, run):
     result = run(command, "--help", model=None)
     assert result.exit_code == 0
@@ -74,16 +74,19 @@ def test_help_teaches_with_an_example(command, run):
         assert option in result.stdout
 
 
-@pytest.mark.parametrize(("command", "made"), [("caption", Caption), ("draw", Draw)])
+@pytest.mark.parametrize(
+    ("command", "made"), [("caption", Caption), ("draw", Draw), ("edit", Edit)]
+)
 def test_every_option_is_a_flag(command, made, run):
-    flags = {flag_name(name) for name in options_of(made)} - {"--width", "--height"}
+    flags = {flag_name(name) for name in options_of(made)} - {"--width", "--height", "--prompt"}
     told = run(command, "--help", model=None).stdout
     assert [flag for flag in flags if flag not in told] == []
 
 
 def test_the_keys_of_json_lines_are_in_the_help(run):
     told = run("batch", "--help", model=None).stdout
-    assert [key for key in {**options_of(Caption), **options_of(Draw)} if key not in told] == []
+    keys = {**options_of(Caption), **options_of(Draw), **options_of(Edit)}
+    assert [key for key in keys if key not in told] == []
 
 
 def test_help_comes_without_torch():

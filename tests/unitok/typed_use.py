@@ -98,11 +98,41 @@ def drawings(model: unitok.Model) -> None:
     _ = result.text  # type: ignore
 
 
+def edits(model: unitok.Model, array: np.ndarray) -> None:
+    result = assert_type(model.edit("a.png", "make it night"), unitok.DrawResult)
+    assert_type(result.image, Image.Image)
+    assert_type(model.edit(["a.png", array], "make it night"), list[unitok.DrawResult])
+    assert_type(
+        model.edit(
+            array,
+            "make it night",
+            freedom=2.0,
+            seed=1,
+            guidance=3.0,
+            n=2,
+            temperature=0.9,
+            top_k=5,
+            top_p=0.5,
+            min_p=0.1,
+            logprobs=True,
+            branch_logprobs=True,
+        ),
+        unitok.DrawResult,
+    )
+    model.edit("a.png")  # type: ignore
+    model.edit("a.png", "make it night", fredom=2.0)  # type: ignore
+    model.edit("a.png", "make it night", freedom="much")  # type: ignore
+    model.edit("a.png", "make it night", negative_prompt="day")  # type: ignore
+    model.edit(5, "make it night")  # type: ignore
+
+
 async def awaited(model: unitok.Model) -> None:
     assert_type(await model.acaption("a.png", max_tokens=5), unitok.TextResult)
     assert_type(await model.acaption(["a.png"]), list[unitok.TextResult])
     assert_type(await model.adraw("a dog", seed=3), unitok.DrawResult)
     assert_type(await model.adraw(["a dog"]), list[unitok.DrawResult])
+    assert_type(await model.aedit("a.png", "make it night", seed=3), unitok.DrawResult)
+    assert_type(await model.aedit(["a.png"], "make it night"), list[unitok.DrawResult])
     async for event in assert_type(
         model.astream(unitok.Draw("a dog")), AsyncGenerator[unitok.Event, None]
     ):
@@ -126,7 +156,7 @@ def runs(model: unitok.Model) -> list[unitok.Result]:
     for result in results:
         assert_type(result, unitok.Result)
         if isinstance(result, unitok.DrawResult):
-            assert_type(result.request, unitok.Draw | None)
+            assert_type(result.request, unitok.Draw | unitok.Edit | None)
         else:
             assert_type(result, unitok.TextResult)
     return list(model.run([unitok.Caption("a.png"), unitok.Draw("a dog")]))

@@ -6,7 +6,7 @@ from typing import Any, Protocol
 
 from unitok.checkpoints.folders import read_json
 from unitok.checkpoints.weights import Dtype
-from unitok.families import chameleon, emu3, janus, unitoken
+from unitok.families import chameleon, emu3, janus, janus4o, unitoken
 from unitok.families.common.family import Defaults, Family, GenerationSpec, ImageOptions
 
 
@@ -15,12 +15,13 @@ class FamilyPackage(Protocol):
 
     __name__: str
 
-    def matches(self, config: Mapping[str, Any], names: frozenset[str]) -> bool:
+    def matches(self, config: Mapping[str, Any], names: frozenset[str], folder: Path) -> bool:
         """Whether a folder is of this family.
 
         Args:
             config: Its config.json, empty if there is none.
             names: The names of all its files and folders.
+            folder: Where it lies, for a family whose files are those of another.
         """
         ...
 
@@ -30,7 +31,7 @@ class FamilyPackage(Protocol):
 
 
 # The first one that matches opens a folder; docs/checkpoints.md describes each.
-FAMILIES: tuple[FamilyPackage, ...] = (janus, chameleon, unitoken, emu3)
+FAMILIES: tuple[FamilyPackage, ...] = (janus4o, janus, chameleon, unitoken, emu3)
 
 
 def open_folder(folder: Path, device: str, dtype: Dtype, strict: bool = False) -> Family:
@@ -64,7 +65,7 @@ def _load(folder: Path, device: str, dtype: Dtype, strict: bool) -> Family:
     config = read_json(folder / "config.json", optional=True)
     names = frozenset(path.name for path in folder.iterdir())
     for family in FAMILIES:
-        if family.matches(config, names):
+        if family.matches(config, names, folder):
             return family.load(folder, device, dtype, strict)
     if not config:
         raise FileNotFoundError(f"{folder} has no config.json; is it a model's folder?")

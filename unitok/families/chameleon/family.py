@@ -106,7 +106,7 @@ class Chameleon:
         raise ValueError(f"{self.name} cannot be written; unitok only reads this family")
 
 
-def matches(config: Mapping[str, Any], names: frozenset[str]) -> bool:
+def matches(config: Mapping[str, Any], names: frozenset[str], folder: Path) -> bool:
     """Whether a folder is transformers' Chameleon, one model of Meta's, or Meta's download."""
     if config:
         return config.get("model_type") == "chameleon" and not is_unitoken(config)

@@ -108,7 +108,7 @@ class Emu3:
         raise ValueError("Emu3 checkpoints are read but not written; copy their folder instead")
 
 
-def matches(config: Mapping[str, Any], names: frozenset[str]) -> bool:
+def matches(config: Mapping[str, Any], names: frozenset[str], folder: Path) -> bool:
     """Whether config.json is of transformers' Emu3 or of BAAI's."""
     return config.get("model_type") in ("emu3", "Emu3")
 

@@ -141,7 +141,7 @@ class Janus:
         return config_to_json(config, self.tokenizer.id(self.template.placeholder), dtype, tied)
 
 
-def matches(config: Mapping[str, Any], names: frozenset[str]) -> bool:
+def matches(config: Mapping[str, Any], names: frozenset[str], folder: Path) -> bool:
     """Whether config.json is of transformers' Janus or of DeepSeek's."""
     return config.get("model_type") in MODEL_TYPES
 

@@ -143,7 +143,7 @@ class UniToken(Chameleon):
             return self.model.read(pixels)
 
 
-def matches(config: Mapping[str, Any], names: frozenset[str]) -> bool:
+def matches(config: Mapping[str, Any], names: frozenset[str], folder: Path) -> bool:
     """Whether config.json is of Chameleon's type, but of a class of UniToken's."""
     return config.get("model_type") == "chameleon" and is_unitoken(config)
 
