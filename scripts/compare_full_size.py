@@ -109,7 +109,7 @@ def ask_unitok(folder: Path, text_ids: int, picture_ids: int) -> tuple[Asked, Go
     codes = torch.arange(0, 576 * 28, 28)[None]
     prompts = tuple(drawing.branches[0].token_ids for drawing in drawings)
     asked = Asked(family.preprocess(image)[None], line.token_ids, prompts, codes)
-    features = timed("features", lambda: net.read(asked.pixels))
+    features = timed("features", lambda: net.encode_images(asked.pixels))
     text, painted = net.vocabulary.text_range, net.vocabulary.image_range
     answer = timed(
         "answer",

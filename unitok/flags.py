@@ -56,6 +56,13 @@ class Common:
         str | None,
         _common(metavar="SIZE", help="Of the K/V pool: bytes, 512MB, 2GB, or 50% of what is free."),
     ] = None
+    compile: Annotated[
+        bool,
+        _common(
+            "--compile",
+            help="Compile decode steps: the first ones take up to minutes, the others less.",
+        ),
+    ] = False
     verbose: Annotated[
         int,
         _common(
@@ -91,7 +98,7 @@ class Common:
             raise ValueError("there is no CUDA device here; leave --device out, or say cpu")
         plain = self.memory is not None and self.memory.isdecimal()
         memory = int(self.memory) if plain and self.memory else self.memory
-        return load(self.model, self.device, self.dtype, memory)
+        return load(self.model, self.device, self.dtype, memory, self.compile)
 
 
 def with_flags(made: type | None = None, but: Sequence[str] = ()) -> Callable[[Command], Command]:

@@ -226,7 +226,7 @@ def test_the_model_learns_codes_at_draws_and_features_at_reads():
     state = trainer.generator.get_state()
     trainer.losses(lines)
     trainer.generator.set_state(state)
-    features = model.read(trainer.views(lines))
+    features = model.encode_images(trainer.views(lines))
     codes = trainer.codes(lines)
     row, start = lines.draw_at[0].tolist()
     painted = model.embed(codes)[0]

@@ -117,7 +117,7 @@ class Pretrainer:
             fill(ids, lines.draw_at.to(device), self.codes(lines))
         hidden = model.embed(ids)
         if lines.read_scenes:
-            features = model.read(self.views(lines))
+            features = model.encode_images(self.views(lines))
             fill(hidden, lines.read_at.to(device), features)
         positions = torch.arange(ids.shape[1], device=device)
         hidden = model(hidden, positions)[:, :-1]
