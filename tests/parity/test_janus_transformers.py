@@ -78,9 +78,9 @@ def test_text_logits_behind_a_picture_agree(pair):
     ours, theirs = pair
     family, model = ours.family, ours.family.model
     line, pixels = asked(family, "How many cats?", picture(60, 31))
-    ids = torch.tensor(line.ids)
+    ids = torch.tensor(line.token_ids)
     hidden = model.embed(ids)
-    for feature in line.features:
+    for feature in line.embeddings:
         hidden[feature.start : feature.start + feature.length] = feature.compute()
     hidden = model(hidden, torch.arange(len(ids)))
     logits = model.logits(hidden, IdRange(0, theirs.config.text_config.vocab_size))
@@ -94,9 +94,9 @@ def test_greedy_answers_about_a_picture_have_the_same_ids(pair, question: str):
     ours, theirs = pair
     family = ours.family
     line, pixels = asked(family, question, picture(45, 70))
-    request = Request((Branch(line.ids, 1.0, line.features),), family.text_plan(24), GREEDY)
+    request = Request((Branch(line.token_ids, 1.0, line.embeddings),), family.text_plan(24), GREEDY)
     (output,) = ours.driver.complete([request])
-    ids = torch.tensor([line.ids])
+    ids = torch.tensor([line.token_ids])
     reply = theirs.generate(
         input_ids=ids,
         pixel_values=pixels,
