@@ -5,14 +5,18 @@ Which of both is tested is decided by what this machine has.
 
 import logging
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
+from torch._dynamo.utils import counters
+from typer.testing import CliRunner
 
 import unitok
-from tests.unitok.tiny import save_tiny, tiny_model
+from tests.unitok.tiny import TINY, save_tiny, tiny_model
+from unitok.cli import app
 from unitok.driver import Driver
 from unitok.loading import decide_compile
 from unitok.nn import compiled
@@ -22,6 +26,7 @@ from unitok.nn.packed_linear import PackedLinear
 from unitok_engine import Branch, Engine, EngineConfig, FixedPlan, IdRange, Request, Sampling
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
+DEEP = replace(TINY, decoder=replace(TINY.decoder, layers=4))
 CAN_COMPILE = why_not_compiled(CPU) is None
 
 
@@ -69,20 +74,42 @@ def drawn(model: UnifiedModel) -> list[tuple[int, ...]]:
     return [output.ids for output in driver.complete(requests)]
 
 
+def graphs() -> int:
+    """How many graphs were compiled so far."""
+    return counters["stats"]["unique_graphs"]
+
+
 def test_the_compiled_decoder_gives_the_same_logits_and_ids(caplog: pytest.LogCaptureFixture):
-    plain, model = tiny_model(), tiny_model()
+    plain, model = tiny_model(config=DEEP), tiny_model(config=DEEP)
     plain.prepare()
     model.prepare(compile=True)
-    blocks = model.decoder.compiled
+    blocks, before = model.decoder.compiled, graphs()
     assert blocks is not None
     assert all(m._packed is not None for m in model.decoder.modules() if type(m) is PackedLinear)
     expected = forced_logits(plain)
     with caplog.at_level(logging.WARNING):
         torch.testing.assert_close(forced_logits(model), expected, atol=1e-4, rtol=0)
         assert expected.std() > 0.1
+        compiled = graphs() - before
         assert drawn(model) == drawn(plain)
+    assert graphs() == before + compiled, "steps of shapes seen before are compiled no more"
     assert bool(blocks._compiled) == CAN_COMPILE, "without a compiler it goes on uncompiled"
     assert ("cannot be compiled" in caplog.text) != CAN_COMPILE
+    # Three functions for all layers, for the first number of rows and for any other.
+    assert compiled == 6 or not CAN_COMPILE
+
+
+@pytest.mark.parametrize("qk_norm", [False, True])
+@pytest.mark.parametrize("post_norm", [False, True])
+def test_what_is_compiled_is_what_the_blocks_compute(
+    monkeypatch: pytest.MonkeyPatch, qk_norm: bool, post_norm: bool
+):
+    monkeypatch.setattr(torch, "compile", lambda part, **options: part)
+    decoder = replace(TINY.decoder, qk_norm=qk_norm, post_norm=post_norm)
+    plain, model = (tiny_model(config=replace(TINY, decoder=decoder)) for _ in range(2))
+    plain.prepare()
+    model.prepare(compile=True)
+    assert torch.equal(forced_logits(model), forced_logits(plain))
 
 
 @pytest.fixture
@@ -161,6 +188,16 @@ def test_what_is_missing_on_cuda_is_named(monkeypatch: pytest.MonkeyPatch):
         decide_compile(True, CUDA)
     monkeypatch.setattr(compiled.shutil, "which", lambda name: name)
     assert decide_compile("auto", CUDA) and decide_compile(True, CUDA)
+
+
+def test_the_command_line_says_what_is_missing(monkeypatch: pytest.MonkeyPatch, folder: Path):
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    result = CliRunner().invoke(
+        app, ["info", "--device", "cpu", "--compile", "--model", str(folder)]
+    )
+    assert result.exit_code == 2
+    assert "cannot be compiled here: there is no C++ compiler 'no-such-compiler'" in result.stderr
+    assert result.stderr.count("\n") == 1
 
 
 def test_another_word_is_refused(folder: Path):
