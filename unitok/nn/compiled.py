@@ -76,10 +76,14 @@ class CompiledBlocks:
         blocks = self._blocks
         q, k, v = self._run(enter, blocks[0], x, rotation)
         for block, following in pairwise(blocks):
-            attended = cache.attend(block.attention.layer, q, k, v)
+            attended = self._attend(block, cache, q, k, v)
             x, (q, k, v) = self._run(between, block, following, x, attended, rotation)
-        attended = cache.attend(blocks[-1].attention.layer, q, k, v)
+        attended = self._attend(blocks[-1], cache, q, k, v)
         return self._run(leave, blocks[-1], self._norm, x, attended)
+
+    def _attend(self, block: Block, cache: Cache, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        # Backends lay their output out in several ways, each of which would be compiled for anew.
+        return cache.attend(block.attention.layer, q, k, v).contiguous()
 
     def _run(self, part: Callable[..., Any], *inputs: Any) -> Any:
         if not self._compiled:
