@@ -8,7 +8,7 @@ PIP_INSTALL := $(BIN)/python -m pip install --constraint constraints.txt
 WHEEL_DIR ?= dist
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-parity bench lint format wheel clean
+.PHONY: help install demo test test-parity bench lint format hooks wheel check-wheel clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -36,8 +36,14 @@ format: $(VENV)/.stamp-lint  ## format and fix what can be fixed
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
+hooks: $(VENV)/.stamp-lint $(VENV)/.stamp-hooks  ## check format, style and types at every commit
+	$(BIN)/pre-commit install
+
 wheel: $(VENV)/.stamp-build  ## build the wheel into WHEEL_DIR
 	$(BIN)/python -m build --wheel --no-isolation --outdir "$(WHEEL_DIR)"
+
+check-wheel: $(VENV)/.stamp-build  ## build the wheel and use it in a fresh environment
+	PYTHON="$(PYTHON)" .ci/check_wheel
 
 clean:  ## remove .venv and what was built
 	rm -rf $(VENV) $(VLLM) dist
@@ -53,7 +59,7 @@ $(VENV)/.stamp-base: pyproject.toml constraints.txt | $(BIN)/python
 	$(PIP_INSTALL) --no-build-isolation --editable .
 	@touch $@
 
-$(VENV)/.stamp-test $(VENV)/.stamp-build $(VENV)/.stamp-bench: $(VENV)/.stamp-%: $(VENV)/.stamp-base
+$(VENV)/.stamp-test $(VENV)/.stamp-build $(VENV)/.stamp-bench $(VENV)/.stamp-hooks: $(VENV)/.stamp-%: $(VENV)/.stamp-base
 	$(PIP_INSTALL) --no-build-isolation --editable '.[$*]'
 	@touch $@
 

@@ -7,35 +7,27 @@ side by side, and their medians.
     python scripts/bench.py --rehearse --skip vllm # toy sizes: does it run?
 
 one, eight, vllm, ragged: random weights in Janus-Pro-1B's shape, bf16. drawings, together, stream,
-pixels: the embedded model. bookkeeping: the engine's own work, with a model that costs nothing.
-unitok/evaluation/comparisons.py says how each figure is made.
+pixels: the embedded model. bookkeeping: the engine's own work, with a null model. driver: what the
+driver's thread costs. benchmarks/comparisons.py says how each figure is made.
 """
 
 import argparse
-import inspect
 import sys
 import time
-from collections.abc import Iterable
 from pathlib import Path
 
 import torch
 import transformers
 
-from unitok.evaluation.bench_report import (
-    Result,
-    Throughput,
-    machine,
-    plot,
-    table,
-    throughput_table,
-)
-from unitok.evaluation.comparisons import COMPARISONS, Setting
+from benchmarks.comparisons import COMPARISONS
+from benchmarks.report import Result, Throughput, machine, table, write_document
+from benchmarks.setting import Setting
 
 VLLM = Path(__file__).resolve().parents[1] / ".venv-vllm" / "bin" / "python"
-PLOT = "benchmarks_throughput.png"
 
 
 def parse() -> argparse.Namespace:
+    """The arguments of the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -48,6 +40,7 @@ def parse() -> argparse.Namespace:
 
 @torch.inference_mode()
 def main() -> None:
+    """Run the comparisons, and print or write what they found."""
     args = parse()
     names = [name for name in args.only if name not in args.skip]
     if "vllm" in names and not VLLM.exists():
@@ -68,31 +61,8 @@ def main() -> None:
                 points.append(found)
     print(f"\n{machine()}\n\n{table(results)}")
     if args.write:
-        write(args.write, names, results, points)
-
-
-def write(
-    folder: Path, names: Iterable[str], results: list[Result], points: list[Throughput]
-) -> None:
-    """benchmarks.md and, if there were drawings, its plot."""
-    command = " ".join(["python", "scripts/bench.py", *sys.argv[1:]])
-    parts = ["# Benchmarks", f"    {command}", machine() + ".", table(results)]
-    parts.append(
-        "Speed drifts, so only what ran side by side is compared: sides alternate, and ratios are "
-        "medians. More than 1 x is better for *faster*, less for *over*."
-    )
-    if points:
-        plot(points, folder / PLOT)
-        parts += ["## Throughput", f"![Throughput by the number of drawings at once]({PLOT})"]
-        parts += [throughput_table(points)]
-    parts.append("## How each figure is made")
-    parts += [f"- **{name}**: {prose(name)}" for name in names]
-    (folder / "benchmarks.md").write_text("\n\n".join(parts) + "\n", encoding="utf-8")
-
-
-def prose(name: str) -> str:
-    """A comparison's docstring in one line."""
-    return " ".join((inspect.getdoc(COMPARISONS[name]) or "").split())
+        explained = {name: COMPARISONS[name] for name in names}
+        write_document(args.write, explained, results, points)
 
 
 if __name__ == "__main__":

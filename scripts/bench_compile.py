@@ -18,7 +18,9 @@ from collections.abc import Callable
 
 import torch
 
-from unitok.evaluation.bench import DecodeSteps, guided, random_model
+from benchmarks.engines import DecodeSteps
+from benchmarks.models import random_model
+from benchmarks.requests import guided
 from unitok.nn.compiled import CompiledBlocks, why_not_compiled
 from unitok.nn.config import JANUS_PRO_1B
 from unitok.nn.model import UnifiedModel

@@ -1,20 +1,24 @@
 """All checks that need a GPU, in one command of under ten minutes; speed is bench_gpu.py's.
 
-    pip install '.[cuda,train]'
+    pip install --editable '.[cuda,train]'
     python scripts/check_gpu.py
     python scripts/check_gpu.py --train-minutes 5  # and go on with the default model
 
 1. xformers' paged attention against torch's on the same K/V: decode and prefill, grouped heads.
-2. The embedded model on CUDA in bfloat16 against float32 on the CPU: how many picture ids agree.
-3. Decode steps replayed as CUDA graphs against launched ones: the same ids.
+2. The embedded model on CUDA in bfloat16 against float32 on the CPU: how many image tokens agree.
+3. Decode steps replayed as CUDA graphs against launched ones: the same tokens.
 4. With --train-minutes, pretraining from runs/default (or anew), then a held-out evaluation.
 
-Prints one line per check; the exit code is 1 if one failed. --device cpu rehearses it at toy size.
+It prints one line per check. A check that fails leaves the others to run; the exit code is then 1.
+--device cpu rehearses it at toy size.
 """
 
 import argparse
 import subprocess
 import sys
+import traceback
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -22,17 +26,24 @@ import torch
 from PIL import Image
 
 import unitok
+from benchmarks.attention import BLOCK, PagedAttention
+from benchmarks.requests import guided
 from unitok.driver import Driver
 from unitok.emoji import captions
-from unitok.evaluation import bench
-from unitok.evaluation.emoji import draw_held_out, held_out_scenes, rate
-from unitok_engine import Engine, EngineConfig, KVCache, KVShape
-from unitok_engine.batch import Batch
+from unitok.emoji.evaluation import draw_held_out, held_out_scenes
+from unitok.evaluation.metrics import rate
+from unitok_engine import Engine, EngineConfig, KVShape
 
 ROOT = Path(__file__).parent.parent
+TABLES = ((9, 2), (4, 7), (1, 8, 3, 6, 5), (0, 10))  # blocks of four sequences, out of order
+CONTEXTS = (70, 128, 300, 65)
+HEAD_SIZE = 64
+
+Check = Callable[[], bool]
 
 
 def parse() -> argparse.Namespace:
+    """The arguments of the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -42,64 +53,65 @@ def parse() -> argparse.Namespace:
 
 
 def main() -> None:
+    """Run all checks."""
     args = parse()
     if args.device == "cuda" and not torch.cuda.is_available():
         sys.exit("check_gpu: no GPU here; --device cpu rehearses the checks")
     if args.device == "cuda":
         print(f"{torch.cuda.get_device_name()}, torch {torch.__version__}")
-    passed = [
-        attention_agrees(args.device, heads, kv_heads, queries)
-        for heads, kv_heads in ((8, 8), (8, 2))
-        for queries in (1, 4, 48)
-    ]
-    passed.append(ids_agree(args.device))
-    passed += [graphs_agree(args.device, drawings) for drawings in (1, 3, 8)]
-    if args.train_minutes:
-        train(args)
+    passed = [attempt(check) for check in checks(args)]
     sys.exit(0 if all(passed) else 1)
 
 
+def checks(args: argparse.Namespace) -> Iterator[Check]:
+    """All checks, in order."""
+    for heads, kv_heads in ((8, 8), (8, 2)):
+        for queries in (1, 4, 48):
+            yield partial(attention_agrees, args.device, heads, kv_heads, queries)
+    yield partial(tokens_agree, args.device)
+    for drawings in (1, 3, 8):
+        yield partial(graphs_agree, args.device, drawings)
+    if args.train_minutes:
+        yield partial(train, args.device, args.train_minutes)
+
+
+def attempt(check: Check) -> bool:
+    """Whether a check passes; one that raises an error has failed."""
+    try:
+        return check()
+    except Exception as error:
+        traceback.print_exc()
+        print(f"a check failed ({type(error).__name__}: {error}); going on", flush=True)
+        return False
+
+
 def attention_agrees(device: str, heads: int, kv_heads: int, queries: int) -> bool:
-    """The device's own backend against the gathering one: four lines, paged out of order."""
+    """Compare the device's own attention backend with the one that gathers K/V."""
     dtype = torch.bfloat16 if device == "cuda" else torch.float32
-    contexts, block, size = [70, 128, 300, 65], 64, 64
     generator = torch.Generator(device).manual_seed(0)
-    tables = [[9, 2], [4, 7], [1, 8, 3, 6, 5], [0, 10]]
-    batch = last_runs(tables, contexts, queries, block)
-    rows = queries * len(tables)
-    q = torch.randn(rows, heads, size, device=device, generator=generator).to(dtype)
-    k, v = (
-        torch.randn(rows, kv_heads, size, device=device, generator=generator).to(dtype)
-        for _ in range(2)
-    )
-    history = torch.randn(2, 12 * block, kv_heads, size, device=device, generator=generator)
-    outs = []
-    for backend in (None, "torch-gather"):
-        shape = KVShape(layers=1, kv_heads=kv_heads, head_dim=size)
-        cache = KVCache(shape, 11, block, dtype, torch.device(device), backend=backend)
-        places = cache.layout.places(torch.arange(11 * block, device=device))
-        cache.layout.write(0, places, *history[:, : 11 * block].to(dtype))
-        outs.append(cache.view(batch.to(torch.device(device))).attend(0, q, k, v).float())
-    difference = float((outs[0] - outs[1]).abs().max())
-    good = difference < 0.02
-    print(f"attention {heads}/{kv_heads} heads, {queries} queries: max difference {difference:.4f}")
-    return good
 
+    def random(*shape: int) -> torch.Tensor:
+        return torch.randn(*shape, HEAD_SIZE, device=device, generator=generator).to(dtype)
 
-def last_runs(tables: list[list[int]], contexts: list[int], queries: int, block: int) -> Batch:
-    """A batch of each line's last `queries` ids; only what attention looks at is real."""
-    slots = [
-        table[i // block] * block + i % block
-        for table, length in zip(tables, contexts, strict=True)
-        for i in range(length - queries, length)
+    rows = queries * len(TABLES)
+    q, k, v = random(rows, heads), random(rows, kv_heads), random(rows, kv_heads)
+    shape, where = KVShape(1, kv_heads, HEAD_SIZE), torch.device(device)
+    caches = [
+        PagedAttention(shape, TABLES, CONTEXTS, queries, dtype, where, backend)
+        for backend in (None, "torch-gather")
     ]
-    flat = torch.tensor(slots)
-    count = len(tables)
-    return Batch(flat, flat, flat, (queries,) * count, tuple(contexts), tuple(tables), (), ())
+    history = random(2, caches[0].blocks * BLOCK, kv_heads)
+    outs = []
+    for cache in caches:
+        cache.fill(0, *history)
+        outs.append(cache.attend(0, q, k, v).float())
+    difference = float((outs[0] - outs[1]).abs().max())
+    print(f"attention {heads}/{kv_heads} heads, {queries} queries: max difference {difference:.4f}")
+    return difference < 0.02
 
 
-def ids_agree(device: str) -> bool:
-    """Greedy drawings in bfloat16 on the device against float32 on the CPU."""
+def tokens_agree(device: str) -> bool:
+    """Compare greedy drawings in bfloat16 on the device with float32 on the CPU."""
     one, other = unitok.load(device="cpu"), unitok.load(device=device, dtype="bfloat16")
     prompts = [captions.caption(scene) for scene in held_out_scenes(8)]
     drawn = [m.draw(prompts, temperature=0.0, seed=0) for m in (one, other)]
@@ -107,7 +119,7 @@ def ids_agree(device: str) -> bool:
     codes = [tokenizer.encode(torch.stack([pixels(r.image) for r in d])) for d in drawn]
     same = float((codes[0] == codes[1]).float().mean())
     right = rate([d.ok for d in draw_held_out(other, 8)])
-    print(f"embedded model: {same:.3f} of greedy picture ids alike; {right:.2f} of drawings right")
+    print(f"embedded model: {same:.3f} of greedy image tokens alike; {right:.2f} of drawings right")
     return right > 0.5
 
 
@@ -117,36 +129,39 @@ def pixels(image: Image.Image) -> torch.Tensor:
 
 
 def graphs_agree(device: str, drawings: int) -> bool:
-    """The embedded decoder's ids with CUDA graphs and without them, drawings and texts together.
+    """Compare the embedded decoder's tokens with CUDA graphs and without them.
 
     Six rows are padded to eight, and another number of rows may change a product's last bit and so
-    an id here and there; otherwise the kernels are the same, and so must the ids be.
+    a token here and there; otherwise the kernels are the same, and so must the tokens be.
     """
     dtype = "bfloat16" if device == "cuda" else "float32"
     model = unitok.load(device=device, dtype=dtype).family.model
-    requests = [bench.guided(model, 20 + 9 * seed, 64, seed) for seed in range(drawings)]
+    requests = [guided(model, 20 + 9 * seed, 64, seed) for seed in range(drawings)]
     ids: list[list[int]] = []
     for cuda_graphs in (True, False):
         config = EngineConfig(max_context=1024, cuda_graphs=cuda_graphs)
         outputs = Driver(Engine(model, config)).complete(requests)
-        ids.append([id for output in outputs for id in output.ids])
+        ids.append([id for output in outputs for id in output.token_ids])
     same = sum(a == b for a, b in zip(*ids, strict=True)) / len(ids[0])
     padded = drawings == 3
-    print(f"CUDA graphs, {2 * drawings} rows: {same:.3f} of ids as without")
+    print(f"CUDA graphs, {2 * drawings} rows: {same:.3f} of tokens as without")
     return same > 0.5 if padded else same == 1
 
 
-def train(args: argparse.Namespace) -> None:
+def train(device: str, minutes: float) -> bool:
+    """Go on with the default model for so long; whether the run ended well."""
     command = [
         sys.executable,
         str(ROOT / "scripts/pretrain.py"),
         "--out=runs/default",
         "--image-tokenizer=runs/tokenizer/checkpoint.pt",
-        f"--minutes={args.train_minutes}",
-        f"--device={args.device}",
+        f"--minutes={minutes}",
+        f"--device={device}",
     ]
-    subprocess.run(command, check=True)
-    print("curves and held-out scores: runs/default")
+    ended_well = subprocess.run(command).returncode == 0
+    if ended_well:
+        print("curves and held-out scores: runs/default")
+    return ended_well
 
 
 if __name__ == "__main__":

@@ -5,15 +5,15 @@
 
 FOLDER may be a hub id, such as deepseek-community/Janus-Pro-1B. It is loaded strictly; then:
 
-1. the tokens of Janus have ids, those that are published where they should be, and BOS comes first;
-2. text makes the round trip through the tokenizer;
-3. the rows of the codebook are of unit norm (if not, transformers' JanusVQVAE codes pictures
+1. the tokens of Janus have ids, and the published ones have the published ids; BOS comes first;
+2. text is the same after encoding and decoding;
+3. the rows of the codebook have unit norm (if not, transformers' JanusVQVAE encodes pictures
    otherwise than the original does; unitok does not);
-4. Janus-Pro-1B on CUDA draws the ids, and says of a picture the words, that transformers' own tests
-   expect (tests/models/janus/test_modeling_janus.py). The picture is the-big-dipper-1.jpg of
-   nineplanets.org/wp-content/uploads/2020/12; any other is only described and coded.
+4. Janus-Pro-1B on CUDA draws the image tokens, and says of a picture the words, that transformers'
+   own tests expect (tests/models/janus/test_modeling_janus.py). The picture is the-big-dipper-1.jpg
+   of nineplanets.org/wp-content/uploads/2020/12; any other is only described and encoded.
 
-Prints a line per check; the exit code is 1 if one failed. What could not be run says why.
+It prints a line per check; the exit code is 1 if one failed. A check that cannot be run says why.
 """
 
 import argparse
@@ -52,7 +52,13 @@ SAID = 'The image depicts the constellation of Leo, which is often referred to a
 
 @dataclass(frozen=True)
 class Check:
-    """What was found. passed: None if it could not be run, or is only for the eye."""
+    """What one check found.
+
+    Attributes:
+        name: What was checked.
+        passed: Whether it is right; None if it could not be run, or is only to be looked at.
+        found: What was found, in words.
+    """
 
     name: str
     passed: bool | None
@@ -64,13 +70,14 @@ class Check:
 
 
 def main() -> None:
+    """Load the folder, and print all checks."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("folder")
     parser.add_argument("--picture", type=Path, help="file of the picture to describe")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--dtype", default="float32", help="in which the oracles are compared")
+    parser.add_argument("--dtype", default="float32", help="in which the results are compared")
     args = parser.parse_args()
     try:
         model = unitok.load(args.folder, device=args.device, dtype=args.dtype)
@@ -81,10 +88,10 @@ def main() -> None:
 
 
 def report(model: Model, picture: Image.Image | None) -> bool:
-    """Print all checks; whether none failed."""
+    """Print all checks, and return whether none failed."""
     family = model.family
     if not isinstance(family, Janus):
-        sys.exit(f"check_release: {family.name} is no Janus")
+        sys.exit(f"check_release: {family.name} is not Janus; this script checks Janus alone")
     info = model.info()
     print(f"{info.name}: {info.parameters / 1e9:.2f} billion parameters, {info.dtype}, loaded")
     good = True
@@ -95,6 +102,7 @@ def report(model: Model, picture: Image.Image | None) -> bool:
 
 
 def checks(model: Model, family: Janus, picture: Image.Image | None) -> Iterator[Check]:
+    """All checks, in order."""
     yield tokens_are_there(family)
     yield bos_comes_first(family)
     yield text_comes_back(family)
@@ -106,6 +114,7 @@ def checks(model: Model, family: Janus, picture: Image.Image | None) -> Iterator
 
 
 def tokens_are_there(family: Janus) -> Check:
+    """The special tokens exist, with their published ids if this is the released vocabulary."""
     t = family.template
     names = (t.bos, t.eos, t.pad, t.placeholder, t.begin_of_image, t.end_of_image)
     ids = {name: family.tokenizer.id(name) for name in names}
@@ -118,26 +127,29 @@ def tokens_are_there(family: Janus) -> Check:
 
 
 def bos_comes_first(family: Janus) -> Check:
-    """Without it, guidance fails; a tokenizer_config.json of 2024 lacked it."""
+    """The tokenizer begins with BOS: without it guidance fails, and a release of 2024 lacked it."""
     ids = family.tokenizer.encode("a cat", add_special=True)
     good = ids[0] == family.tokenizer.id(family.template.bos)
-    return Check("BOS", good, "put by the tokenizer" if good else "the tokenizer puts none")
+    return Check("BOS", good, "added by the tokenizer" if good else "the tokenizer adds none")
 
 
 def text_comes_back(family: Janus) -> Check:
+    """Texts of several kinds are the same after encoding and decoding."""
     words = family.tokenizer
     lost = [text for text in TEXTS if words.decode(words.encode_plain(text)) != text]
     return Check("text round trip", not lost, f"lost {lost!r}" if lost else "exact")
 
 
 def codebook_is_unit(family: Janus) -> Check:
+    """How far the rows of the codebook are from unit norm."""
     norms = family.model.image_tokenizer.quantizer.codebook.float().norm(dim=-1)
     off = float((norms - 1).abs().max())
-    verdict = "unit" if off < 1e-3 else "not unit: transformers would code pictures otherwise"
+    verdict = "unit" if off < 1e-3 else "not unit: transformers would encode pictures otherwise"
     return Check("codebook rows", None, f"norms at most {off:.2g} from 1: {verdict}")
 
 
 def is_pro_1b(family: Janus) -> bool:
+    """Whether the model has the sizes and the roles of Janus-Pro-1B."""
     roles = (family.template.user, family.template.assistant)
     config: JanusConfig = family.model.config
     context = config.decoder.max_positions  # some folders give the trained one
@@ -146,34 +158,36 @@ def is_pro_1b(family: Janus) -> bool:
 
 
 def why_not(family: Janus) -> str | None:
-    """Why the published oracles do not hold here, if they do not."""
+    """Why the published results cannot be expected here, if they cannot."""
     if not is_pro_1b(family):
         return "known for Janus-Pro-1B alone"
     return None if family.model.device.type == "cuda" else "known for CUDA alone; none here"
 
 
 def draws_as_published(model: Model, family: Janus) -> Check:
+    """The first greedy image tokens are those that transformers' test expects."""
     if reason := why_not(family):
-        return Check("first picture ids", None, f"not run: {reason}")
+        return Check("first image tokens", None, f"not run: {reason}")
     expected = [int(code) for code in DRAWN.split()]
     drawn = first_codes(model, family, PROMPT, len(expected))
     same = sum(a == b for a, b in zip(drawn, expected, strict=True))
     found = f"{same} of {len(expected)} as published: {drawn}"
-    return Check("first picture ids", same == len(expected), found)
+    return Check("first image tokens", same == len(expected), found)
 
 
 def first_codes(model: Model, family: Janus, prompt: str, count: int) -> list[int]:
-    """Greedy codes at guidance 5 behind the bare prompt, as in transformers' test."""
+    """Greedy codes at guidance 5 after the bare prompt, as in transformers' test."""
     t, vocabulary = family.template, family.model.vocabulary
     line = PromptBuilder(t.tokenizer).special(t.bos).text(prompt).special(t.begin_of_image).branch()
     branches = Branch(line.token_ids, 5.0), Branch(t.unconditional(line).token_ids, -4.0)
     image = vocabulary.image_range
     plan = FixedPlan(IdRange(image.start, image.stop), count)
     (output,) = model.driver.complete([Request(branches, plan, Sampling(temperature=0))])
-    return vocabulary.id_to_code(torch.tensor(output.ids)).tolist()
+    return vocabulary.id_to_code(torch.tensor(output.token_ids)).tolist()
 
 
 def says_as_published(model: Model, family: Janus, picture: Image.Image | None) -> Check:
+    """The greedy words on the picture are those that transformers' test expects."""
     if picture is None:
         return Check("words on a picture", None, "not run: give one by --picture")
     text = words_on(model, family, picture, 20)
@@ -184,7 +198,7 @@ def says_as_published(model: Model, family: Janus, picture: Image.Image | None) 
 
 
 def words_on(model: Model, family: Janus, picture: Image.Image, count: int) -> str:
-    """Greedy text behind a question that is in no turn, as in transformers' test."""
+    """Greedy text after a question that is in no turn, as in transformers' test."""
     t = family.template
     builder = PromptBuilder(t.tokenizer).special(t.bos).text(SYSTEM + "\n\n")
     line: Branch = builder.picture(family.encode_image(picture)).text(f"\n{QUESTION}").branch()
@@ -192,11 +206,11 @@ def words_on(model: Model, family: Janus, picture: Image.Image, count: int) -> s
     plan = FreePlan(IdRange(text.start, text.stop), frozenset([t.tokenizer.id(t.eos)]), count)
     branch = Branch(line.token_ids, 1.0, line.embeddings)
     (output,) = model.driver.complete([Request((branch,), plan, Sampling(temperature=0))])
-    return t.tokenizer.decode(output.ids)
+    return t.tokenizer.decode(output.token_ids)
 
 
 def picture_comes_back(family: Janus, picture: Image.Image) -> Check:
-    """Through the codes that Janus paints with."""
+    """How much of a picture is left after encoding and decoding it as image tokens."""
     codec: Any = family.model.image_tokenizer
     side = codec.config.image_size
     array = np.array(picture.resize((side, side), Image.Resampling.BICUBIC))

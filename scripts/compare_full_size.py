@@ -7,12 +7,12 @@ The first run writes OUT, random bf16 weights in transformers' Janus format (abo
 run_full_size.py. One library after the other loads it in fp32, so 12 GB of memory suffice; with one
 thread it takes three minutes, and ten with whole pictures.
 
-Compared are the features of a picture, the logits behind it, the greedy answer to a question about
-it, the greedy ids of two drawings at guidance 5, whose prompts differ in length, and the pixels of
-a whole grid of codes. Both scale up the random embeddings first, or an id would hardly change what
-follows it.
+It compares the embeddings of a picture, the logits after it, the greedy answer to a question about
+it, the greedy image tokens of two drawings at guidance 5, whose prompts differ in length, and the
+pixels of a whole grid of codes. Both libraries scale up the random embeddings first; else a token
+would hardly change what follows it.
 
-Prints a line per check; the exit code is 1 if one failed.
+It prints a line per check; the exit code is 1 if one failed.
 """
 
 import argparse
@@ -33,60 +33,80 @@ import unitok
 from scripts.run_full_size import write_folder
 from unitok.families import ImageOptions
 from unitok.prompt import Message
-from unitok_engine import FixedPlan, FreePlan, IdRange, Request, Sampling
+from unitok_engine import Branch, FixedPlan, FreePlan, IdRange, Request, Sampling
 
 PROMPTS = ("two apples on a blue background", "a cat")
 GREEDY = Sampling(temperature=0)
-LOUDER = 50.0, 1000.0  # factors of the embeddings of text and of picture ids
+SCALES = 50.0, 1000.0  # of the embeddings of text and of image tokens
 Answer = TypeVar("Answer")
 
 
 @dataclass(frozen=True)
-class Asked:
-    """What both libraries are given, as ids and pixels."""
+class Inputs:
+    """What both libraries are given.
 
-    pixels: Tensor  # [1, 3, 384, 384]
+    Attributes:
+        pixels: A picture to read, [1, 3, 384, 384].
+        question: Token ids of a question about it.
+        prompts: Token ids of the drawings' prompts.
+        codes: A grid of codes to decode, [1, 576].
+    """
+
+    pixels: Tensor
     question: tuple[int, ...]
     prompts: tuple[tuple[int, ...], ...]
-    codes: Tensor  # [1, 576]
+    codes: Tensor
 
 
 @dataclass(frozen=True)
-class Got:
-    """What one of them made of it."""
+class Outputs:
+    """What one library makes of the inputs.
 
-    features: Tensor  # [1, 576, d]
+    Attributes:
+        embeddings: Of the picture, [1, 576, d].
+        answer: Token ids of the greedy answer.
+        logits: Of each token of the answer, [n, vocabulary].
+        drawn: Codes of each drawing.
+        decoded: The pixels of the grid, [1, 3, 384, 384].
+    """
+
+    embeddings: Tensor
     answer: list[int]
-    logits: Tensor  # [ids, vocabulary], of each id of the answer
+    logits: Tensor
     drawn: list[list[int]]
-    painted: Tensor  # [1, 3, 384, 384]
+    decoded: Tensor
 
 
 def main() -> None:
+    """Ask both libraries, and compare."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--out", type=Path, required=True, help="folder of the model")
-    parser.add_argument("--text-ids", type=int, default=16, help="of the answer")
-    parser.add_argument("--picture-ids", type=int, default=32, help="of each drawing, up to 576")
+    parser.add_argument("--text-ids", type=int, default=16, help="tokens of the answer")
+    parser.add_argument(
+        "--picture-ids", type=int, default=32, help="image tokens of each drawing, up to 576"
+    )
     args = parser.parse_args()
     if not (args.out / "config.json").is_file():
         write_folder(args.out)
     asked, ours = ask_unitok(args.out, args.text_ids, args.picture_ids)
     gc.collect()
-    theirs = ask_transformers(args.out, asked, args.text_ids, args.picture_ids)
-    sys.exit(0 if report(ours, theirs) else 1)
+    reference = ask_transformers(args.out, asked, args.text_ids, args.picture_ids)
+    sys.exit(0 if report(ours, reference) else 1)
 
 
 def timed(what: str, run: Callable[[], Answer]) -> Answer:
+    """Call a function, and print how long it took."""
     start = time.monotonic()
     answer = run()
     print(f"  {what}: {time.monotonic() - start:.1f} s", flush=True)
     return answer
 
 
-def make_louder(*embeddings: torch.nn.Embedding) -> None:
-    for embedding, factor in zip(embeddings, LOUDER, strict=True):
+def scale_up(*embeddings: torch.nn.Embedding) -> None:
+    """Scale the random embeddings of text and of image tokens."""
+    for embedding, factor in zip(embeddings, SCALES, strict=True):
         embedding.weight.mul_(factor)
 
 
@@ -94,11 +114,12 @@ def make_louder(*embeddings: torch.nn.Embedding) -> None:
 
 
 @torch.inference_mode()
-def ask_unitok(folder: Path, text_ids: int, picture_ids: int) -> tuple[Asked, Got]:
+def ask_unitok(folder: Path, text_ids: int, picture_ids: int) -> tuple[Inputs, Outputs]:
+    """The inputs, and what unitok makes of them."""
     print("unitok", flush=True)
     model: Any = timed("load", lambda: unitok.load(folder, device="cpu", dtype="float32"))
     family, net = model.family, model.family.model
-    make_louder(net.text_embedding, net.image_embedding)
+    scale_up(net.text_embedding, net.image_embedding)
     noise = np.random.default_rng(0).integers(0, 256, (300, 450, 3), dtype=np.uint8)
     image = Image.fromarray(noise)
     question = [Message("user", "how many apples?", (family.encode_image(image),))]
@@ -108,39 +129,39 @@ def ask_unitok(folder: Path, text_ids: int, picture_ids: int) -> tuple[Asked, Go
     ]
     codes = torch.arange(0, 576 * 28, 28)[None]
     prompts = tuple(drawing.branches[0].token_ids for drawing in drawings)
-    asked = Asked(family.preprocess(image)[None], line.token_ids, prompts, codes)
-    features = timed("features", lambda: net.encode_images(asked.pixels))
-    text, painted = net.vocabulary.text_range, net.vocabulary.image_range
+    asked = Inputs(family.preprocess(image)[None], line.token_ids, prompts, codes)
+    features = timed("embeddings", lambda: net.encode_images(asked.pixels))
+    text, image = net.vocabulary.text_range, net.vocabulary.image_range
     answer = timed(
         "answer",
         lambda: emitted(
             model,
             Request(
-                (line,),
+                (Branch(line.token_ids, 1.0, line.embeddings),),
                 FreePlan(IdRange(text.start, text.stop), frozenset(), text_ids),
                 GREEDY,
             ),
         ),
     )[0]
     logits = timed("logits", lambda: forced_logits(net, line, features, answer))
-    plan = FixedPlan(IdRange(painted.start, painted.stop), picture_ids)
+    plan = FixedPlan(IdRange(image.start, image.stop), picture_ids)
     requests = [Request(d.branches, plan, GREEDY) for d in drawings]
     drawn = timed("drawings", lambda: emitted(model, *requests))
-    drawn = [[id - painted.start for id in ids] for ids in drawn]
+    drawn = [[id - image.start for id in ids] for ids in drawn]
     pixels = timed("pixels", lambda: net.image_tokenizer.decode_raw(codes))
-    return asked, Got(features, answer, logits, drawn, pixels)
+    return asked, Outputs(features, answer, logits, drawn, pixels)
 
 
 def emitted(model: unitok.Model, *requests: Request) -> list[list[int]]:
-    """The ids of requests that share the engine's steps."""
-    return [list(output.ids) for output in model.driver.complete(requests)]
+    """The token ids that requests give when they share the engine's steps."""
+    return [list(output.token_ids) for output in model.driver.complete(requests)]
 
 
 def forced_logits(net: Any, line: Any, features: Tensor, answer: list[int]) -> Tensor:
-    """What the model thought of each id of its answer: one forward, without the engine."""
-    ids = torch.tensor([*line.ids, *answer[:-1]])
+    """The logits of each token of an answer, by one forward without the engine."""
+    ids = torch.tensor([*line.token_ids, *answer[:-1]])
     hidden = net.embed(ids)
-    feature = line.features[0]
+    feature = line.embeddings[0]
     hidden[feature.start : feature.start + feature.length] = features[0]
     hidden = net(hidden, torch.arange(len(ids)))
     return net.logits(hidden[-len(answer) :], net.vocabulary.text_range)
@@ -150,7 +171,8 @@ def forced_logits(net: Any, line: Any, features: Tensor, answer: list[int]) -> T
 
 
 @torch.inference_mode()
-def ask_transformers(folder: Path, asked: Asked, text_ids: int, picture_ids: int) -> Got:
+def ask_transformers(folder: Path, asked: Inputs, text_ids: int, picture_ids: int) -> Outputs:
+    """What transformers makes of the same inputs."""
     from transformers import JanusForConditionalGeneration
 
     print("transformers", flush=True)
@@ -158,9 +180,9 @@ def ask_transformers(folder: Path, asked: Asked, text_ids: int, picture_ids: int
         "load",
         lambda: JanusForConditionalGeneration.from_pretrained(folder, dtype=torch.float32).eval(),
     )
-    make_louder(model.get_input_embeddings(), model.model.generation_embeddings)
+    scale_up(model.get_input_embeddings(), model.model.generation_embeddings)
     features = timed(
-        "features",
+        "embeddings",
         lambda: model.model.get_image_features(asked.pixels, return_dict=True).pooler_output,
     )
     ids = torch.tensor([asked.question])
@@ -186,12 +208,15 @@ def ask_transformers(folder: Path, asked: Asked, text_ids: int, picture_ids: int
     )
     pixels = timed("pixels", lambda: model.decode_image_tokens(asked.codes)).permute(0, 3, 1, 2)
     answer = said.sequences[0, ids.shape[1] :].tolist()
-    return Got(features, answer, torch.cat(said.logits), drawn.tolist(), pixels)
+    return Outputs(features, answer, torch.cat(said.logits), drawn.tolist(), pixels)
 
 
-def generation(asked: Asked, dict_out: bool = True, **settings: Any) -> Any:
-    """Greedy; no id ends the answer. The default model's words have pad 0; BOS and begin-of-image
-    are a drawing prompt's ends."""
+def generation(asked: Inputs, dict_out: bool = True, **settings: Any) -> Any:
+    """Settings of greedy generation in which no token ends the answer.
+
+    The pad is token 0 of the default model's tokenizer. BOS and begin-of-image are the ends of a
+    drawing's prompt.
+    """
     from transformers import GenerationConfig
 
     config: Any = GenerationConfig(
@@ -205,43 +230,49 @@ def generation(asked: Asked, dict_out: bool = True, **settings: Any) -> Any:
     return config
 
 
-def left_padded(lines: tuple[tuple[int, ...], ...], pad: int) -> tuple[Tensor, Tensor]:
-    longest = max(map(len, lines))
-    rows = [[pad] * (longest - len(line)) + list(line) for line in lines]
-    mask = [[0] * (longest - len(line)) + [1] * len(line) for line in lines]
+def left_padded(prompts: tuple[tuple[int, ...], ...], pad: int) -> tuple[Tensor, Tensor]:
+    """Prompts as rows of one length, and a mask of what is no pad, [B, L] both."""
+    longest = max(map(len, prompts))
+    rows = [[pad] * (longest - len(ids)) + list(ids) for ids in prompts]
+    mask = [[0] * (longest - len(ids)) + [1] * len(ids) for ids in prompts]
     return torch.tensor(rows), torch.tensor(mask)
 
 
 # --- both ----------------------------------------------------------------------------------------
 
 
-def report(ours: Got, theirs: Got) -> bool:
-    """Print what differs; whether all is within its bar."""
+def report(ours: Outputs, reference: Outputs) -> bool:
+    """Print what differs, and return whether everything is within its tolerance."""
     good = [
-        close("features", ours.features, theirs.features, 1e-4),
-        close("text logits", ours.logits, theirs.logits, 1e-4),
-        same("answer", [ours.answer], [theirs.answer]),
-        same("drawings", ours.drawn, theirs.drawn),
-        close("pixels", ours.painted, theirs.painted, 1e-5),
+        close("embeddings", ours.embeddings, reference.embeddings, 1e-4),
+        close("text logits", ours.logits, reference.logits, 1e-4),
+        same("answer", [ours.answer], [reference.answer]),
+        same("drawings", ours.drawn, reference.drawn),
+        close("pixels", ours.decoded, reference.decoded, 1e-5),
     ]
     return all(good)
 
 
-def close(name: str, ours: Tensor, theirs: Tensor, bar: float) -> bool:
-    difference = float((ours - theirs).abs().max())
-    spread = float(theirs.std())
-    print(f"{name}: max difference {difference:.2g} (bar {bar:g}), standard deviation {spread:.2g}")
-    return difference <= bar
-
-
-def same(name: str, ours: list[list[int]], theirs: list[list[int]]) -> bool:
-    count = sum(map(len, theirs))
-    equal = sum(
-        a == b for x, y in zip(ours, theirs, strict=True) for a, b in zip(x, y, strict=True)
+def close(name: str, ours: Tensor, reference: Tensor, tolerance: float) -> bool:
+    """Print the largest difference, and return whether it is within the tolerance."""
+    difference = float((ours - reference).abs().max())
+    spread = float(reference.std())
+    print(
+        f"{name}: max difference {difference:.2g} (tolerance {tolerance:g}), "
+        f"standard deviation {spread:.2g}"
     )
-    kinds = len({id for ids in theirs for id in ids})
-    print(f"{name}: {equal} of {count} ids alike, {kinds} distinct ones among them")
-    return ours == theirs
+    return difference <= tolerance
+
+
+def same(name: str, ours: list[list[int]], reference: list[list[int]]) -> bool:
+    """Print how many tokens are alike, and return whether all are."""
+    count = sum(map(len, reference))
+    equal = sum(
+        a == b for x, y in zip(ours, reference, strict=True) for a, b in zip(x, y, strict=True)
+    )
+    kinds = len({id for ids in reference for id in ids})
+    print(f"{name}: {equal} of {count} tokens alike, {kinds} distinct ones among them")
+    return ours == reference
 
 
 if __name__ == "__main__":

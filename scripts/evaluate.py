@@ -4,22 +4,21 @@
     python scripts/evaluate.py --model runs/default/model --prompts 40
     python scripts/evaluate.py --sweep      # which sampling draws best
 
-Prints one JSON object; --grid FILE also saves a picture of drawings, --failures lists the drawings
-that were refused.
+It prints one JSON object. --grid FILE also saves a picture of drawings, and --failures lists the
+drawings that are wrong.
 """
 
 import argparse
 import json
+import sys
 from pathlib import Path
 
 import unitok
-from unitok.emoji.scenes import KINDS
-from unitok.evaluation.emoji import SEED, Drawn, draw_held_out, rate, report
-
-SWEEP = [(t, g) for g in (1.0, 1.5, 2.0, 3.0) for t in (0.0, 0.4, 0.7, 1.0)]
+from unitok.emoji.evaluation import SEED, report, sweep
 
 
 def parse() -> argparse.Namespace:
+    """The arguments of the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -30,9 +29,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument(
         "--grid", type=Path, default=None, help="where to save a picture of drawings"
     )
-    parser.add_argument(
-        "--failures", action="store_true", help="list the drawings that were refused"
-    )
+    parser.add_argument("--failures", action="store_true", help="list the drawings that are wrong")
     parser.add_argument("--sweep", action="store_true", help="drawings only, at many samplings")
     parser.add_argument(
         "--seed", type=int, default=SEED, help="of the scenes: a new one, new scenes"
@@ -42,29 +39,23 @@ def parse() -> argparse.Namespace:
 
 
 def main() -> None:
+    """Evaluate and print."""
     args = parse()
-    model = unitok.load(args.model, device=args.device)
+    try:
+        model = unitok.load(args.model, device=args.device)
+    except (ValueError, OSError) as error:
+        sys.exit(f"evaluate: {error}")
     if args.sweep:
-        for temperature, guidance in SWEEP:
-            drawn = draw_held_out(
-                model, args.prompts, args.seed, temperature=temperature, guidance=guidance
-            )
-            print(f"temperature {temperature} guidance {guidance}: {summary(drawn)}", flush=True)
+        sweep(model, args.prompts, args.seed)
         return
     result = report(model, args.prompts, args.seed)
     print(json.dumps(result.scores, indent=2))
     if args.grid:
         result.grid.save(args.grid)
     if args.failures:
-        for d in result.drawn:
-            if not d.ok:
-                print(f"{d.kind}: {d.prompt!r}: {d.reason}")
-
-
-def summary(drawn: list[Drawn]) -> str:
-    scores = {kind: rate([d.ok for d in drawn if d.kind == kind]) for kind in KINDS}
-    mean = sum(scores.values()) / len(scores)
-    return " ".join(f"{kind} {score:.2f}" for kind, score in scores.items()) + f"; mean {mean:.3f}"
+        for drawing in result.drawn:
+            if not drawing.ok:
+                print(f"{drawing.kind}: {drawing.prompt!r}: {drawing.reason}")
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
-r"""Record what fixed requests give, and check later that they still give the same.
+r"""Record the results of fixed requests, and check later that they are still the same.
 
     python scripts/golden.py record FILE [--every N] [--stride N]
     python scripts/golden.py check FILE
 
 The requests go through the public API, each alone, on the CPU in float32: to tiny random models of
-all families and formats. A recording holds texts, ids, the margin of each choice,
+all families and formats. A recording holds texts, token ids, the margin of each choice,
 log-probabilities and pixels. --every takes every N-th case alone, --stride every N-th
 row and column of pixels. `check` runs the requests of a recording again and compares:
 `tests/unitok/golden/comparison.py` says what "the same" means. It prints each difference and the
@@ -27,6 +27,7 @@ from tests.unitok.golden.runner import record
 
 
 def main() -> None:
+    """Record or check."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -18,7 +18,11 @@ BITMAP_SIZE = 109  # the one size the font holds
 
 
 def render(glyph: str, font: ImageFont.FreeTypeFont) -> Image.Image:
-    """The glyph on a transparent ground, trimmed to its bounding box."""
+    """The glyph on a transparent ground, trimmed to its bounding box.
+
+    Raises:
+        ValueError: The font does not have it.
+    """
     canvas = Image.new("RGBA", (2 * BITMAP_SIZE, 2 * BITMAP_SIZE))
     ImageDraw.Draw(canvas).text((20, 20), glyph, font=font, embedded_color=True)
     box = canvas.getbbox()
@@ -28,6 +32,7 @@ def render(glyph: str, font: ImageFont.FreeTypeFont) -> Image.Image:
 
 
 def main() -> None:
+    """Render all objects of the world."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -4,8 +4,8 @@
     python scripts/run_full_size.py --out runs/full_size --ids 16
 
 The first run writes OUT, a folder in transformers' Janus format (about 4 GB, bf16); later ones
-reuse it. One caption and one guided drawing then share every step; both stop after --ids ids,
-so a few minutes and 12 GB of memory suffice. What they say and show means nothing.
+reuse it. One caption and one guided drawing then share every step. Both stop after --ids tokens, so
+a few minutes and 12 GB of memory suffice. Their text and their picture mean nothing.
 """
 
 import argparse
@@ -28,6 +28,7 @@ from unitok.nn.config import JANUS_PRO_1B
 from unitok.nn.model import UnifiedModel
 from unitok.prompt import Message
 from unitok_engine import (
+    Branch,
     Engine,
     EngineConfig,
     FixedPlan,
@@ -41,21 +42,23 @@ from unitok_tokenizers.text import TextTokenizer
 
 
 class Watch:
-    """Notes what each forward ran."""
+    """An observer that records what each forward ran."""
 
     def __init__(self) -> None:
         self.steps: list[StepRecord] = []
 
     def stepped(self, record: StepRecord, /) -> None:
+        """Keep the record of a step."""
         self.steps.append(record)
 
 
 def main() -> None:
+    """Write the folder if need be, load it, and run two requests."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--out", type=Path, required=True, help="folder of the model")
-    parser.add_argument("--ids", type=int, default=8, help="ids per request")
+    parser.add_argument("--ids", type=int, default=8, help="tokens per request")
     args = parser.parse_args()
     print(f"Python {platform.python_version()}, torch {torch.__version__}")
     if not (args.out / "model.safetensors").is_file():
@@ -66,12 +69,12 @@ def main() -> None:
         model = unitok.load(args.out, device="cpu", dtype="bfloat16")
     info = model.info()
     print(f"{info.parameters / 1e9:.2f} billion parameters, {info.dtype}, on {info.device}")
-    print(f"K/V pool: {info.kv_memory / 2**20:.0f} MiB for {info.kv_tokens} ids")
+    print(f"K/V pool: {info.kv_memory / 2**20:.0f} MiB for {info.kv_tokens} tokens")
     run(model, args.ids)
 
 
 class Timed:
-    """Prints what a block took."""
+    """Prints how long a block took."""
 
     def __init__(self, what: str) -> None:
         self.what = what
@@ -84,7 +87,7 @@ class Timed:
 
 
 def write_folder(folder: Path) -> None:
-    """Random normal weights, norms of one, the sizes' config, and the default model's words."""
+    """Write random weights of Janus-Pro-1B's sizes, with the default model's tokenizer."""
     folder.mkdir(parents=True, exist_ok=True)
     placeholder = TextTokenizer.load(DEFAULT_FOLDER).id(janus.Template.placeholder)
     janus.save_config(JANUS_PRO_1B, folder, placeholder, torch.bfloat16)
@@ -100,21 +103,24 @@ def write_folder(folder: Path) -> None:
 
 
 def random_weight(name: str, like: Tensor) -> Tensor:
-    """bf16 from the start: fp32 would need twice the memory."""
+    """A random tensor of a shape, or ones and zeros for a norm.
+
+    It is bf16 from the start, because fp32 would need twice the memory.
+    """
     if "norm" in name:
         return (torch.zeros if name.endswith("bias") else torch.ones)(like.shape).bfloat16()
     return torch.randn(like.shape, dtype=torch.bfloat16) * 0.02
 
 
 def requests(model: Model, ids: int) -> tuple[Request, Request]:
-    """A caption of a grey picture and a guided drawing, both of `ids` ids."""
+    """A caption of a grey picture and a guided drawing, both of `ids` tokens."""
     family = model.family
     vocabulary = family.model.vocabulary
     picture = family.encode_image(Image.new("RGB", family.picture_size, "grey"))
     asked = family.chat_prompt([Message("user", family.defaults.question, (picture,))], None)
     text, image = vocabulary.text_range, vocabulary.image_range
     caption = Request(
-        (asked,),
+        (Branch(asked.token_ids, embeddings=asked.embeddings),),
         FreePlan(IdRange(text.start, text.stop), frozenset(), ids),
         Sampling(temperature=0.0),
     )
@@ -130,20 +136,21 @@ def requests(model: Model, ids: int) -> tuple[Request, Request]:
 
 
 def run(model: Model, ids: int) -> None:
+    """Run both requests in one engine, and print what each forward did."""
     watch = Watch()
     config = EngineConfig(max_context=model.info().context)
     engine = Engine(model.family.model, config, watch)
     for request, name in zip(requests(model, ids), ("caption", "drawing"), strict=True):
         lengths = [len(branch.token_ids) for branch in request.branches]
-        print(f"request {engine.add(request)}: {name}, prompts of {lengths} ids, {ids} to come")
+        print(f"request {engine.add(request)}: {name}, prompts of {lengths} tokens, {ids} to come")
     start = time.monotonic()
     while engine.has_work:
         began = time.monotonic()
         outputs = engine.step()
-        new = {output.request_id: list(output.new_ids) for output in outputs}
+        new = {output.request_id: list(output.token_ids) for output in outputs}
         seconds = time.monotonic() - began
         rows = list(watch.steps[-1].query_lengths)
-        print(f"forward {len(watch.steps)}: rows of {rows} ids, new {new}, {seconds:.2f} s")
+        print(f"forward {len(watch.steps)}: rows of {rows} tokens, new {new}, {seconds:.2f} s")
         for output in outputs:
             if output.finished:
                 print(f"request {output.request_id} ended: {output.finish_reason}")

@@ -1,4 +1,4 @@
-"""Many short requests through one driver: does memory stay flat, does every block come back?
+"""Many short requests through one driver: memory must not grow, and every block must be freed.
 
     python scripts/soak.py
     python scripts/soak.py --requests 2000 --threads 1
@@ -48,6 +48,7 @@ GROWTH = 1.02  # of memory after the first quarter
 
 
 def parse() -> argparse.Namespace:
+    """The arguments of the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -70,10 +71,12 @@ class Requests:
         self.pictures = [Image.fromarray(picture) for picture in noise]
 
     def make(self, index: int) -> Request:
+        """A request of a random kind; the index is its seed."""
         kind = self.random.choice((self.caption, self.caption, self.drawing, self.drawing))
         return kind(index)
 
     def caption(self, index: int) -> Request:
+        """A caption of noise; one picture in fifty cannot be read."""
         family = self.family
         picture = family.encode_image(self.random.choice(self.pictures))
         line = family.chat_prompt([Message("user", family.defaults.question, (picture,))], None)
@@ -89,23 +92,27 @@ class Requests:
         return Request((Branch(line.token_ids, embeddings=features),), plan, self.sampling(index))
 
     def drawing(self, index: int) -> Request:
+        """The first image tokens of a guided drawing, at times in two samples."""
         prompt = self.random.choice(SUBJECTS)
-        branches = self.family.generation_spec(
-            [Message("user", prompt)], ImageOptions(1.5)
-        ).branches
+        spec = self.family.generation_spec([Message("user", prompt)], ImageOptions(1.5))
         image = self.family.model.vocabulary.image_range
         plan = FixedPlan(IdRange(image.start, image.stop), self.random.randint(1, 8))
-        return Request(branches, plan, self.sampling(index), n=self.random.choice((1, 1, 1, 2)))
+        return Request(
+            spec.branches, plan, self.sampling(index), n=self.random.choice((1, 1, 1, 2))
+        )
 
     def sampling(self, index: int) -> Sampling:
+        """Greedy, or at temperature 1."""
         return Sampling(temperature=self.random.choice((0.0, 1.0)), seed=index)
 
 
 def unreadable() -> torch.Tensor:
+    """Fail as an encoder does on a broken picture."""
     raise OSError("a picture that cannot be read")
 
 
 def main() -> None:
+    """Run the requests, print the progress, and check what is left."""
     args = parse()
     if args.threads:
         torch.set_num_threads(args.threads)
@@ -128,7 +135,7 @@ def main() -> None:
 def run(
     driver: Driver, source: Requests, args: argparse.Namespace, reasons: Counter[str]
 ) -> Iterator[int]:
-    """Keep requests in flight; after each that ends, how many have."""
+    """Keep requests in flight, and yield the number of those that ended after each end."""
     flying: dict[int, Handle[Output, list[Output]]] = {}
     ready: SimpleQueue[int] = SimpleQueue()
     added = done = 0
@@ -146,10 +153,10 @@ def run(
 
 
 def wrong(stats: EngineStats, held: list[int]) -> list[str]:
-    """What does not hold, a line each."""
+    """What is wrong, one message each."""
     faults = []
     if stats.free_blocks != stats.num_blocks or stats.running or stats.waiting:
-        faults.append(f"soak: not all came back: {stats}")
+        faults.append(f"soak: requests or blocks are left: {stats}")
     warm = held[len(held) // 4]
     if held[-1] > GROWTH * warm:
         faults.append(f"soak: memory grew from {warm} to {held[-1]} bytes")
@@ -157,7 +164,7 @@ def wrong(stats: EngineStats, held: list[int]) -> list[str]:
 
 
 def resident_memory() -> int:
-    """Bytes this process holds now; where that cannot be told, at its largest."""
+    """Bytes this process holds now; where the system does not say, the most it ever held."""
     try:
         pages = int(Path("/proc/self/statm").read_text().split()[1])
         return pages * resource.getpagesize()

@@ -3,25 +3,23 @@
     python scripts/train_image_tokenizer.py --out runs/tokenizer --steps 6000
     python scripts/train_image_tokenizer.py --out runs/conv --encoder conv   # VQ-16's own encoder
 
-The run writes OUT/checkpoint.pt, from which the same command goes on exactly, OUT/log.jsonl and
-OUT/samples.png (above: held-out scenes; below: what is left of them).
+The run writes OUT/checkpoint.pt, from which the same command goes on exactly, OUT/log.jsonl,
+OUT/curves.png and OUT/samples.png (above: held-out scenes; below: what is left of them).
 """
 
 import argparse
-import dataclasses
-import json
-import time
+import math
+import sys
 from pathlib import Path
 
 import torch
-from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from unitok.emoji.scenes import SceneSampler, Style, render, to_pil
-from unitok.nn.config import DEFAULT
-from unitok.training.image_tokenizer import TokenizerRun, TokenizerTrainer, evaluate
+from unitok.emoji.image_tokenizer import TokenizerRun, train
+from unitok.training.loop import LoopOptions
 
 
 def parse() -> argparse.Namespace:
+    """The arguments of the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -34,7 +32,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--batch", type=int, default=TokenizerRun.batch)
     parser.add_argument("--lr", type=float, default=TokenizerRun.lr)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--minutes", type=float, default=None, help="stop early after so long")
+    parser.add_argument("--minutes", type=float, default=math.inf, help="stop early after so long")
     parser.add_argument("--every", type=int, default=500, help="steps between checkpoints")
     default_device = "cuda" if torch.cuda.is_available() else "cpu"
     parser.add_argument("--device", default=default_device)
@@ -42,9 +40,8 @@ def parse() -> argparse.Namespace:
 
 
 def main() -> None:
+    """Train, or go on."""
     args = parse()
-    args.out.mkdir(parents=True, exist_ok=True)
-    config = dataclasses.replace(DEFAULT.image_tokenizer, encoder=args.encoder)
     run = TokenizerRun(
         steps=args.steps,
         batch=args.batch,
@@ -53,59 +50,11 @@ def main() -> None:
         seed=args.seed,
         device=args.device,
     )
-    trainer = TokenizerTrainer(config, run)
-    checkpoint = args.out / "checkpoint.pt"
-    if checkpoint.is_file():
-        trainer.load_state_dict(torch.load(checkpoint, map_location=args.device, weights_only=True))
-    train(trainer, args, checkpoint)
-
-
-def train(trainer: TokenizerTrainer, args: argparse.Namespace, checkpoint: Path) -> None:
-    start = time.monotonic()
-    columns = (
-        *Progress.get_default_columns()[:2],
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        TextColumn("loss {task.fields[loss]:.4f}"),
-    )
-    with Progress(*columns) as progress:
-        task = progress.add_task(
-            "tokenizer", total=args.steps, completed=trainer.step_count, loss=0.0
-        )
-        while trainer.step_count < args.steps:
-            loss, commitment = trainer.step()
-            progress.update(task, completed=trainer.step_count, loss=loss)
-            out_of_time = args.minutes and time.monotonic() - start > args.minutes * 60
-            if (
-                trainer.step_count % args.every == 0
-                or trainer.step_count == args.steps
-                or out_of_time
-            ):
-                report = evaluate(trainer.model, args.style)
-                record = {
-                    "step": trainer.step_count,
-                    "seconds": round(time.monotonic() - start, 1),
-                    "loss": loss,
-                    "commitment": commitment,
-                    **dataclasses.asdict(report),
-                }
-                progress.console.print(json.dumps(record))
-                with (args.out / "log.jsonl").open("a") as log:
-                    log.write(json.dumps(record) + "\n")
-                temporary = checkpoint.with_suffix(".tmp")
-                torch.save(trainer.state_dict(), temporary)
-                temporary.replace(checkpoint)
-                save_samples(trainer, args.out / "samples.png", args.style)
-            if out_of_time:
-                return
-
-
-def save_samples(trainer: TokenizerTrainer, path: Path, style: Style) -> None:
-    pictures = render(SceneSampler(5, "heldout").batch(12), style=style)
-    again = trainer.model.decode(trainer.model.encode(pictures)).cpu()
-    rows = torch.cat([torch.cat(list(pictures), 2), torch.cat(list(again), 2)], 1)
-    image = to_pil(rows)
-    image.resize((image.width * 2, image.height * 2), 0).save(path)
+    options = LoopOptions(args.out, args.steps, args.minutes, save_every=args.every)
+    try:
+        train(run, args.encoder, options)
+    except (ValueError, OSError) as error:
+        sys.exit(f"train_image_tokenizer: {error}")
 
 
 if __name__ == "__main__":

@@ -3,133 +3,18 @@
 python scripts/train_text_tokenizer.py --out unitok/assets/default/tokenizer.json \
     --vocab-size 640 --lines 200000 --seed 0
 
-Writes tokenizer.json, and beside it the tokenizer_config.json that transformers wants. Ids 0 to 15
-are special and fixed; then come the 256 bytes, the merges, and reserved tokens up to the size.
+It writes tokenizer.json, and beside it the tokenizer_config.json that transformers needs.
 """
 
 import argparse
-import json
-from collections.abc import Iterator
+import sys
 from pathlib import Path
 
-from tokenizers import (
-    Regex,
-    Tokenizer,
-    decoders,
-    models,
-    normalizers,
-    pre_tokenizers,
-    processors,
-    trainers,
-)
-
-from unitok.emoji import captions
-
-PAD = "<｜▁pad▁｜>"
-BOS = "<｜begin▁of▁sentence｜>"
-EOS = "<｜end▁of▁sentence｜>"
-BEGIN_OF_IMAGE = "<begin_of_image>"
-END_OF_IMAGE = "<end_of_image>"
-IMAGE_PLACEHOLDER = "<image_placeholder>"
-RESERVED = "<reserved_{}>"
-SPECIAL_TOKENS = (  # an id is a place in this row: append nothing but at the end, move nothing
-    PAD,
-    BOS,
-    EOS,
-    BEGIN_OF_IMAGE,
-    END_OF_IMAGE,
-    IMAGE_PLACEHOLDER,
-    "<|User|>",
-    "<|Assistant|>",
-    *(RESERVED.format(i) for i in range(8)),
-)
-
-# What stands between the turns of a conversation.
-TEMPLATE_STRINGS = (": ", "\n\n")
-
-# The "s" that ends a plural or a verb is a token of its own, so that "apples" shares "apple".
-# Short words (is, has, yes) and those in -is, -us and -ss keep theirs.
-FINAL_S = r"(?<=\p{L}{3})(?<![isu])s(?!\p{L})"
+from unitok.emoji.text_tokenizer import save, train
 
 
-def lines(count: int, seed: int) -> Iterator[str]:
-    """Training text. Every word comes at a line's start and after a space, often enough to merge;
-    each line of the corpus comes after a space too, as it does in a conversation."""
-    for word in (*captions.vocabulary_words(), *TEMPLATE_STRINGS):
-        yield from (word, " " + word) * 8
-    for line in captions.corpus(count, seed):
-        yield from (line, " " + line)
-
-
-def train(vocab_size: int, line_count: int, seed: int) -> Tokenizer:
-    """A tokenizer of exactly `vocab_size` ids.
-
-    Raises ValueError if that is too few for each word of the grammar to be one token.
-    """
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.normalizer = normalizers.Lowercase()
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [
-            pre_tokenizers.Split(Regex(FINAL_S), behavior="isolated"),
-            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True),
-        ]
-    )
-    tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=vocab_size,
-        special_tokens=list(SPECIAL_TOKENS),
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    tokenizer.train_from_iterator(lines(line_count, seed), trainer)
-    _reserve_up_to(vocab_size, tokenizer)
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single=f"{BOS} $A",
-        pair=f"{BOS} $A $B:1",
-        special_tokens=[(BOS, tokenizer.token_to_id(BOS))],
-    )
-    _check_words(tokenizer)
-    return tokenizer
-
-
-def _reserve_up_to(vocab_size: int, tokenizer: Tokenizer) -> None:
-    missing = vocab_size - tokenizer.get_vocab_size()
-    first = sum(token.startswith("<reserved_") for token in SPECIAL_TOKENS)
-    tokenizer.add_special_tokens([RESERVED.format(first + i) for i in range(missing)])
-
-
-def _check_words(tokenizer: Tokenizer) -> None:
-    split = []
-    for word in captions.vocabulary_words():
-        for text in (word, " " + word):
-            tokens = tokenizer.encode(text, add_special_tokens=False).tokens
-            if len(tokens) > 1 + (tokens[-1] == "s"):
-                split.append(text)
-    if split:
-        raise ValueError(f"not one token each: {split}; raise the vocabulary size")
-
-
-def save(tokenizer: Tokenizer, out: Path) -> None:
-    """Write tokenizer.json to `out`, and tokenizer_config.json beside it."""
-    out.parent.mkdir(parents=True, exist_ok=True)
-    tokenizer.save(str(out))
-    config = {
-        "tokenizer_class": "PreTrainedTokenizerFast",
-        "bos_token": BOS,
-        "eos_token": EOS,
-        "pad_token": PAD,
-        "extra_special_tokens": {
-            "image_token": IMAGE_PLACEHOLDER,
-            "boi_token": BEGIN_OF_IMAGE,
-            "eoi_token": END_OF_IMAGE,
-        },
-        "clean_up_tokenization_spaces": False,
-    }
-    text = json.dumps(config, indent=2, ensure_ascii=False) + "\n"
-    out.with_name("tokenizer_config.json").write_text(text, encoding="utf-8")
-
-
-def main() -> None:
+def parse() -> argparse.Namespace:
+    """The arguments of the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -138,10 +23,18 @@ def main() -> None:
     parser.add_argument("--vocab-size", type=int, default=640, help="ids in all")
     parser.add_argument("--lines", type=int, default=200_000, help="lines of the corpus")
     parser.add_argument("--seed", type=int, default=0)
-    options = parser.parse_args()
-    tokenizer = train(options.vocab_size, options.lines, options.seed)
-    save(tokenizer, options.out)
-    print(f"{options.out}: {tokenizer.get_vocab_size()} ids")
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Train and save."""
+    args = parse()
+    try:
+        tokenizer = train(args.vocab_size, args.lines, args.seed)
+        save(tokenizer, args.out)
+    except (ValueError, OSError) as error:
+        sys.exit(f"train_text_tokenizer: {error}")
+    print(f"{args.out}: {tokenizer.get_vocab_size()} ids")
 
 
 if __name__ == "__main__":

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from unitok.emoji.export import save_folder
 from unitok.families.janus import Template
 from unitok.nn.config import DEFAULT
 from unitok.nn.model import UnifiedModel
-from unitok.training.export import save_folder
 from unitok_tokenizers.text import TextTokenizer
 
 TEXT_TOKENIZER = Path(__file__).parents[1] / "unitok" / "assets" / "default"

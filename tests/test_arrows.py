@@ -1,4 +1,8 @@
-"""The arrows between the packages: scripts -> unitok -> {unitok_engine, unitok_tokenizers}."""
+"""The arrows between the packages.
+
+scripts, benchmarks, examples -> unitok -> {unitok_engine, unitok_tokenizers}. Within unitok, the
+emoji world stands on training, which stands on models.
+"""
 
 import ast
 from collections.abc import Iterator
@@ -10,6 +14,7 @@ ROOT = Path(__file__).resolve().parents[1]
 ENGINE = ROOT / "engine" / "unitok_engine"
 TOKENIZERS = ROOT / "tokenizers" / "unitok_tokenizers"
 UNITOK = ROOT / "unitok"
+ABOVE = {"benchmarks", "examples", "scripts", "tests"}
 REFERENCES = {"transformers", "diffusers"}
 IMPORTERS = {"import_module", "__import__"}
 
@@ -26,6 +31,19 @@ def imported(source: str) -> set[str]:
             literal = node.args[0]
             if isinstance(literal, ast.Constant) and isinstance(literal.value, str):
                 names.add(literal.value.split(".")[0])
+    return names
+
+
+def modules(source: str) -> set[str]:
+    """Full names of all that the source imports by an import statement: `a.b`, and `a.b.c` of
+    `from a.b import c`, which may be a module."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            names.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
+            names.add(node.module)
+            names.update(f"{node.module}.{alias.name}" for alias in node.names)
     return names
 
 
@@ -62,20 +80,38 @@ def breaches(folder: Path, forbidden: set[str], without: str | None = None) -> l
 @pytest.mark.parametrize(
     ("folder", "forbidden"),
     [
-        (ENGINE, {"unitok", "unitok_tokenizers", "scripts", "tests"}),
-        (TOKENIZERS, {"unitok", "unitok_engine", "scripts", "tests"}),
-        (UNITOK, {"scripts", "tests"}),
+        (ENGINE, {"unitok", "unitok_tokenizers", *ABOVE}),
+        (TOKENIZERS, {"unitok", "unitok_engine", *ABOVE}),
+        (UNITOK, ABOVE),
+        (ROOT / "benchmarks", {"examples", "scripts", "tests"}),
     ],
-    ids=["engine", "tokenizers", "unitok"],
+    ids=["engine", "tokenizers", "unitok", "benchmarks"],
 )
 def test_imports_follow_the_arrows(folder: Path, forbidden: set[str]):
     assert breaches(folder, forbidden) == []
 
 
-def test_reference_libraries_stay_in_the_baselines():
+def test_reference_libraries_stay_in_the_benchmarks():
     assert breaches(ENGINE, REFERENCES) == []
     assert breaches(TOKENIZERS, REFERENCES) == []
-    assert breaches(UNITOK, REFERENCES, without="baselines") == []
+    assert breaches(UNITOK, REFERENCES) == []
+
+
+def importers(module: str) -> set[str]:
+    """Files and folders directly in unitok that import a module of unitok or a part of it."""
+    return {
+        path.relative_to(UNITOK).parts[0]
+        for path in files(UNITOK)
+        if any(
+            f"{name}.".startswith(f"{module}.")
+            for name in modules(path.read_text(encoding="utf-8"))
+        )
+    }
+
+
+def test_training_knows_no_data_set_and_models_know_no_training():
+    assert importers("unitok.emoji") == {"demo.py", "emoji"}
+    assert importers("unitok.training") == {"emoji", "training"}
 
 
 def test_the_decoder_is_run_from_one_place():
@@ -95,4 +131,5 @@ def test_the_walk_sees_every_kind_of_import_and_call():
         "    return self.model.forward(x), forward(x), self.model(x)\n"
     )
     assert imported(source) == {"one", "two", "three"}
+    assert modules(source) == {"one.part", "two", "two.part"}
     assert forward_calls(source) == 1

@@ -3,8 +3,11 @@
 import pytest
 
 import unitok
-from unitok.emoji.scenes import KINDS, SceneSampler, render, to_pil
-from unitok.evaluation.emoji import rate, report
+from unitok.emoji.evaluation import report
+from unitok.emoji.rendering import render, to_pil
+from unitok.emoji.sampler import SceneSampler
+from unitok.emoji.scenes import KINDS
+from unitok.evaluation.metrics import rate
 from unitok.loading import DEFAULT_FOLDER
 
 

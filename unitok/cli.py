@@ -22,6 +22,7 @@ import typer
 from rich.table import Table
 from typer.core import TyperGroup
 
+from unitok import __version__
 from unitok.flags import Common, flag_name, names_of_options, with_flags
 from unitok.requests import Caption, Draw, TextOptions, check_ranges
 from unitok.screen import (
@@ -72,8 +73,20 @@ app = typer.Typer(
 Json = Annotated[bool, typer.Option("--json", help="JSON instead, with more in it.")]
 
 
+def tell_version(wanted: bool) -> None:
+    """Print the version and end, if that is what was asked for."""
+    if wanted:
+        print(f"unitok {__version__}")
+        raise typer.Exit
+
+
 @app.callback()
-def unitok() -> None:
+def unitok(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=tell_version, is_eager=True, help="Tell the version."),
+    ] = False,
+) -> None:
     """One model that reads pictures and paints them. Try: unitok demo"""
 
 

@@ -14,7 +14,9 @@ from unitok.api import Model
 from unitok.emoji import captions
 from unitok.emoji.captions import Claim
 from unitok.emoji.checker import check
-from unitok.emoji.scenes import CANVAS, Scene, SceneSampler, render, to_pil
+from unitok.emoji.rendering import render, to_pil
+from unitok.emoji.sampler import SceneSampler
+from unitok.emoji.scenes import CANVAS, Scene
 from unitok.requests import Caption, Draw
 from unitok.results import DrawResult, TextResult
 from unitok.screen import stdout_console

@@ -12,10 +12,9 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable, Generator, Hashable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
-from dataclasses import replace
 from typing import Any, Generic, Literal, Protocol, TypeVar
 
-from unitok_engine import Output, Request
+from unitok_engine import Output, Request, join_outputs
 
 E = TypeVar("E")
 R = TypeVar("R")
@@ -63,40 +62,52 @@ class Job(Protocol[E, R_co]):
 
 
 class TokenJob:
-    """The job of a bare engine request: its events are outputs, its result each sample's last."""
+    """The job of a bare engine request.
+
+    Its events are outputs, and its result has one output for each sample, with all its tokens.
+    """
 
     pictures: tuple[Future[Any], ...] = ()
 
     def __init__(self, request: Request) -> None:
         self.request = request
-        self._finished: dict[int, Output] = {}
-        self._news: dict[int, Output] = {}
+        self._outputs: dict[int, list[Output]] = {}  # of each sample, so far
+        self._finished: dict[int, Output] = {}  # all of each sample that has ended
+        self._news: list[Output] = []
 
     @property
     def ended(self) -> bool:
+        """Whether every sample has ended."""
         return len(self._finished) == self.request.n
 
     @property
     def result(self) -> list[Output] | None:
+        """An output for each sample, with all its tokens; None before the end."""
         return [self._finished[i] for i in range(self.request.n)] if self.ended else None
 
     def feed(self, output: Output) -> None:
-        self._news[output.sample] = output
+        """Take an output of the engine's."""
+        self._news.append(output)
+        outputs = self._outputs.setdefault(output.sample, [])
+        outputs.append(output)
         if output.finished:
-            self._finished[output.sample] = output
+            self._finished[output.sample] = join_outputs(outputs)
 
     def news(self) -> list[Output]:
-        news, self._news = self._news, {}
-        return list(news.values())
+        """The outputs since the last call."""
+        news, self._news = self._news, []
+        return news
 
     def merge(self, unread: Output, new: Output) -> Output | None:
-        same = unread.sample == new.sample
-        return replace(new, new_ids=unread.new_ids + new.new_ids) if same else None
+        """Two outputs of one sample as one; None if they belong to two."""
+        return join_outputs([unread, new]) if unread.sample == new.sample else None
 
     def fail(self, reason: FailReason, error: str) -> None:
+        """End the samples that have not ended."""
         prompt = len(self.request.branches[0].token_ids)
         for sample in set(range(self.request.n)) - self._finished.keys():
-            self.feed(Output(-1, sample, (), (), prompt, reason, error))
+            start = self._outputs[sample][-1].stop if sample in self._outputs else 0
+            self.feed(Output(-1, sample, (), start, prompt, reason, error))
 
 
 class Flight(Generic[E, R]):

@@ -24,8 +24,8 @@ from unitok.prompt import EncodedImage, Message
 from unitok.requests import Caption, Draw, TextOptions, check_ranges
 from unitok.results import DrawResult, Event, Picture, Result, TextResult, failure
 from unitok.terminal import one_line
-from unitok_engine import Branch, Output, Request, Sampling
-from unitok_tokenizers.text import Detokenizer
+from unitok_engine import Branch, Output, Request, Sampling, join_outputs
+from unitok_tokenizers.detokenizer import Detokenizer
 
 AnyJob = Job[Event, Any]
 
@@ -129,8 +129,8 @@ class Preparer:
         room = self.family.max_context - len(line.token_ids)
         if room < needed:
             raise ValueError(
-                f"the prompt takes {len(line.token_ids)} tokens and needs {needed} more; the context "
-                f"holds {self.family.max_context}: shorten it, or take a smaller picture"
+                f"the prompt takes {len(line.token_ids)} tokens and needs {needed} more; the "
+                f"context holds {self.family.max_context}: shorten it, or take a smaller picture"
             )
         return room
 
@@ -160,7 +160,7 @@ class TextJob:
         self._told = 0  # characters of the text that events had
         self._told_all = False
         self._start = time.monotonic()
-        self._last: Output | None = None
+        self._outputs: list[Output] = []
 
     @property
     def ended(self) -> bool:
@@ -169,9 +169,9 @@ class TextJob:
     def feed(self, output: Output) -> None:
         if self.result is not None:
             return
-        self._last = output
-        self._tokens += len(output.new_ids)
-        self._text.add(self._detokenizer.push(output.new_ids))
+        self._outputs.append(output)
+        self._tokens += len(output.token_ids)
+        self._text.add(self._detokenizer.push(output.token_ids))
         if output.finished:
             self._text.add(self._detokenizer.finish())
         if self._text.stopped:
@@ -199,7 +199,7 @@ class TextJob:
         return Event("text", text=unread.text + new.text, done=new.done, total=new.total)
 
     def _finish(self, reason: str, error: str | None) -> None:
-        last = self._last
+        whole = join_outputs(self._outputs) if self._outputs else None
         self.result = TextResult(
             text=self._text.whole,
             seed=self.seed,
@@ -210,8 +210,8 @@ class TextJob:
             request=self.asked if isinstance(self.asked, Caption) else None,
             index=self.index,
             error=error,
-            logprobs=None if last is None else last.logprobs,
-            branch_logprobs=None if last is None else last.branch_logprobs,
+            logprobs=None if whole is None else whole.logprobs,
+            branch_logprobs=None if whole is None else whole.branch_logprobs,
         )
 
 
@@ -266,7 +266,8 @@ class DrawJob:
     ) -> None:
         self.asked, self.request, self.seed, self.index = asked, request, seed, index
         self._drawing, self._image_decoder, self._info = drawing, image_decoder, info
-        self._finished: dict[int, Output] = {}
+        self._outputs: dict[int, list[Output]] = {}  # of each sample, so far
+        self._finished: dict[int, Output] = {}  # all of each sample that has ended
         self._decoded: dict[int, Future[Tensor]] = {}
         self._done = 0  # tokens of all samples so far
         self._untold: dict[int, Future[Tensor]] = {}  # pictures that no event had yet
@@ -285,13 +286,15 @@ class DrawJob:
         return tuple(self._decoded.values())
 
     def feed(self, output: Output) -> None:
-        self._done += len(output.new_ids)
+        self._done += len(output.token_ids)
+        outputs = self._outputs.setdefault(output.sample, [])
+        outputs.append(output)
         if not output.finished:
             return
-        self._finished[output.sample] = output
+        output = self._finished[output.sample] = join_outputs(outputs)
         self._end = time.monotonic()
         if output.finish_reason == "complete":
-            picture = self._image_decoder.submit(self._drawing.decode, output.ids)
+            picture = self._image_decoder.submit(self._drawing.decode, output.token_ids)
             picture.add_done_callback(self._note_time)
             self._decoded[output.sample] = self._untold[output.sample] = picture
 
@@ -346,7 +349,7 @@ class DrawJob:
             seed=self.seed,
             finish_reason=reason,
             prompt_tokens=len(self.request.branches[0].token_ids),
-            completion_tokens=sum(len(o.ids) for o in outputs),
+            completion_tokens=sum(len(o.token_ids) for o in outputs),
             seconds=self._end - self._start,
             request=self.asked,
             index=self.index,

@@ -1,36 +1,31 @@
-"""An inference engine for lines of ids: paged K/V, continuous batching, weighted branches.
+"""An inference engine for token sequences: paged K/V, continuous batching, weighted branches.
 
-It knows ids, plans and a model given by argument; it knows no text and no picture.
+It knows token ids, plans and a model given by argument. It knows no text and no picture.
 """
 
 from logging import NullHandler, getLogger
 
-from unitok_engine.attention.kv_cache import CacheView, KVCache
-from unitok_engine.config import EngineConfig, KVShape
+from unitok_engine.attention.backends import make_backend
+from unitok_engine.attention.base import AttentionBackend, AttentionMetadata, CacheView
+from unitok_engine.attention.kv_layout import KVShape
+from unitok_engine.config import EngineConfig
+from unitok_engine.drafter import Drafter
 from unitok_engine.engine import Engine, EngineStats
+from unitok_engine.ids import IdRange
+from unitok_engine.model import Model
 from unitok_engine.observer import Observer, StepRecord
-from unitok_engine.request import (
-    Allow,
-    Branch,
-    Embeddings,
-    FixedPlan,
-    Force,
-    FreePlan,
-    IdRange,
-    Output,
-    Plan,
-    Request,
-    Sampling,
-    Stop,
-)
-from unitok_engine.runner import Model
+from unitok_engine.plans import Allow, FixedPlan, Force, FreePlan, GridPlan, Plan, Stop
+from unitok_engine.request import Branch, Embeddings, Output, Request, Sampling, join_outputs
 
 getLogger(__name__).addHandler(NullHandler())
 
 __all__ = [
     "Allow",
+    "AttentionBackend",
+    "AttentionMetadata",
     "Branch",
     "CacheView",
+    "Drafter",
     "Embeddings",
     "Engine",
     "EngineConfig",
@@ -38,8 +33,8 @@ __all__ = [
     "FixedPlan",
     "Force",
     "FreePlan",
+    "GridPlan",
     "IdRange",
-    "KVCache",
     "KVShape",
     "Model",
     "Observer",
@@ -49,4 +44,6 @@ __all__ = [
     "Sampling",
     "StepRecord",
     "Stop",
+    "join_outputs",
+    "make_backend",
 ]

@@ -1,4 +1,4 @@
-"""One step's work as flat tensors: ids, positions, slots and block tables."""
+"""One step's work as flat tensors, and its rows as attention needs them."""
 
 from collections.abc import Sequence as Seq
 from dataclasses import dataclass, replace
@@ -6,15 +6,21 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from unitok_engine.request import IdRange
+from unitok_engine.attention.base import AttentionMetadata
+from unitok_engine.ids import IdRange
 from unitok_engine.scheduler import Chunk
-from unitok_engine.sequence import BranchState, Sequence
+from unitok_engine.sequence import BranchState, Sequence, Target
 from unitok_engine.transfer import send
 
 
 @dataclass(frozen=True, eq=False)
-class FeatureRows:
-    """Embeddings [m, d] that replace the embeddings of the flat rows from `start` on."""
+class EmbeddingRows:
+    """Vectors that replace the embeddings of flat rows.
+
+    Attributes:
+        start: The first of the rows.
+        vectors: [m, d].
+    """
 
     start: int
     vectors: Tensor
@@ -22,63 +28,63 @@ class FeatureRows:
 
 @dataclass(frozen=True, eq=False)
 class LogitsGroup:
-    """Sequences whose next id comes from one range.
+    """Tokens that are sampled from one range.
 
-    rows: [m] int64, the flat row of each branch's last id, sequence by sequence, branch by branch.
+    Attributes:
+        id_range: The range.
+        rows: [m] int64, the flat rows whose logits are wanted: token by token, branch by branch.
+        targets: The tokens: whose, and where.
     """
 
     id_range: IdRange
     rows: Tensor
-    sequences: tuple[Sequence, ...]
+    targets: tuple[tuple[Sequence, Target], ...]
 
 
 @dataclass(frozen=True, eq=False)
 class Batch:
     """A step over r rows (runs of pending ids) of n ids in all, rows ordered by their length.
 
-    It is made on the host; `to` a device, the three flat tensors go.
-    ids, positions, slots: [n] int64; an id's K/V goes to its slot, block * block_size + offset.
-    query_lengths, context_lengths, block_tables: one per row; a context includes the run itself.
+    It is made on the host; `to` a device, the flat tensors go.
+    ids, positions: [n] int64. attention: the rows, and the slots of the n ids.
     """
 
     ids: Tensor
     positions: Tensor
-    slots: Tensor
-    query_lengths: tuple[int, ...]
-    context_lengths: tuple[int, ...]
-    block_tables: tuple[Seq[int], ...]
-    features: tuple[FeatureRows, ...]
+    attention: AttentionMetadata
+    embeddings: tuple[EmbeddingRows, ...]
     groups: tuple[LogitsGroup, ...]
 
     @property
     def decodes(self) -> bool:
-        """Whether every row is a single id, and none has features."""
-        return self.query_lengths[-1] == 1 and not self.features
+        """Whether every row is a single token, and none has embeddings."""
+        return self.attention.query_lengths[-1] == 1 and not self.embeddings
 
     def to(self, device: torch.device) -> "Batch":
         if self.ids.device == device:
             return self
-        ids, positions, slots = (send(x, device) for x in (self.ids, self.positions, self.slots))
-        return replace(self, ids=ids, positions=positions, slots=slots)
+        ids, positions = send(self.ids, device), send(self.positions, device)
+        return replace(self, ids=ids, positions=positions, attention=self.attention.to(device))
 
 
 @dataclass(frozen=True, eq=False)
 class DecodesAhead:
     """The next step if every branch goes on by one id, laid out before these ids are known.
 
-    positions, slots: [n] int64, as of a `Batch`. tables: the branches' blocks at that time.
+    positions, attention: as of a `Batch`, with the branches' blocks at that time.
     """
 
     chunks: tuple[Chunk, ...]
     positions: Tensor
-    slots: Tensor
-    tables: tuple[Seq[int], ...]
+    attention: AttentionMetadata
 
     def are(self, chunks: Seq[Chunk]) -> bool:
         """Whether these chunks were foreseen, and no branch was given other blocks since."""
         return len(chunks) == len(self.chunks) and all(
             chunk == foreseen and chunk.branch.blocks is table
-            for chunk, foreseen, table in zip(chunks, self.chunks, self.tables, strict=True)
+            for chunk, foreseen, table in zip(
+                chunks, self.chunks, self.attention.block_tables, strict=True
+            )
         )
 
     def batch(self) -> Batch:
@@ -87,11 +93,8 @@ class DecodesAhead:
         return Batch(
             ids=torch.tensor([chunk.sequence.emitted[-1] for chunk in chunks]),
             positions=self.positions,
-            slots=self.slots,
-            query_lengths=(1,) * len(chunks),
-            context_lengths=tuple([chunk.stop for chunk in chunks]),
-            block_tables=self.tables,
-            features=(),
+            attention=self.attention,
+            embeddings=(),
             groups=_logits_groups(chunks, {chunk.branch: row for row, chunk in enumerate(chunks)}),
         )
 
@@ -108,8 +111,8 @@ def lay_out_ahead(chunks: Seq[Chunk], block_size: int) -> DecodesAhead | None:
         chunk.branch.blocks[chunk.start // block_size] * block_size + chunk.start % block_size
         for chunk in following
     ]
-    tables = tuple([chunk.branch.blocks for chunk in following])
-    return DecodesAhead(following, torch.tensor(positions), torch.tensor(slots), tables)
+    metadata = _attention_metadata(following, torch.tensor(slots))
+    return DecodesAhead(following, torch.tensor(positions), metadata)
 
 
 def build_batch(chunks: Seq[Chunk], block_size: int, ahead: DecodesAhead | None = None) -> Batch:
@@ -123,58 +126,66 @@ def build_batch(chunks: Seq[Chunk], block_size: int, ahead: DecodesAhead | None 
     ids: list[int] = []
     positions: list[int] = []
     slots: list[int] = []
-    features: list[FeatureRows] = []
-    last_rows: dict[BranchState, int] = {}  # the flat row of a branch's last id
+    embeddings: list[EmbeddingRows] = []
+    last_rows: dict[BranchState, int] = {}  # the flat row of a branch's last token, drafts apart
     for sequence, branch, start, stop in chunks:
         if branch.prompt.embeddings:
-            features += _feature_rows(sequence, branch, start, stop, len(ids))
+            embeddings += _embedding_rows(sequence, branch, start, stop, len(ids))
         first, blocks = branch.prompt.first_position, branch.blocks
         ids += sequence.ids(branch, start, stop)
         for index in range(start, stop):
             positions.append(first + index)
             slots.append(blocks[index // block_size] * block_size + index % block_size)
-        if stop == sequence.length(branch):
-            last_rows[branch] = len(ids) - 1
+        if (drafts := stop - sequence.length(branch)) >= 0:
+            last_rows[branch] = len(ids) - 1 - drafts
     flat = torch.tensor([ids, positions, slots], dtype=torch.int64)
     return Batch(
         ids=flat[0],
         positions=flat[1],
-        slots=flat[2],
-        query_lengths=tuple([chunk.length for chunk in chunks]),
-        context_lengths=tuple([chunk.stop for chunk in chunks]),
-        block_tables=tuple([chunk.branch.blocks for chunk in chunks]),
-        features=tuple(features),
+        attention=_attention_metadata(chunks, flat[2]),
+        embeddings=tuple(embeddings),
         groups=_logits_groups(chunks, last_rows),
     )
 
 
-def _feature_rows(
+def _attention_metadata(chunks: Seq[Chunk], slot_mapping: Tensor) -> AttentionMetadata:
+    return AttentionMetadata(
+        slot_mapping=slot_mapping,
+        query_lengths=tuple([chunk.length for chunk in chunks]),
+        context_lengths=tuple([chunk.stop for chunk in chunks]),
+        block_tables=tuple([chunk.branch.blocks for chunk in chunks]),
+    )
+
+
+def _embedding_rows(
     sequence: Sequence, branch: BranchState, start: int, stop: int, row: int
-) -> list[FeatureRows]:
-    """Those among the branch's features that lie in [start, stop), which begins at a flat row."""
+) -> list[EmbeddingRows]:
+    """Those among the branch's embeddings that lie in [start, stop), which begins at a flat row."""
     rows = []
-    for features in branch.prompt.embeddings:
-        first, last = max(start, features.start), min(stop, features.stop)
+    for embeddings in branch.prompt.embeddings:
+        first, last = max(start, embeddings.start), min(stop, embeddings.stop)
         if first < last:
-            vectors = sequence.features.get(features)[
-                first - features.start : last - features.start
+            vectors = sequence.embeddings.get(embeddings)[
+                first - embeddings.start : last - embeddings.start
             ]
-            rows.append(FeatureRows(row + first - start, vectors))
+            rows.append(EmbeddingRows(row + first - start, vectors))
     return rows
 
 
 def _logits_groups(
     chunks: Seq[Chunk], last_rows: dict[BranchState, int]
 ) -> tuple[LogitsGroup, ...]:
-    """Group the sequences all of whose branches are complete by the range of their next id."""
-    ready: dict[IdRange, tuple[list[Sequence], list[int]]] = {}
+    """Group what is sampled, of the sequences all of whose branches are complete, by its range."""
+    groups: dict[IdRange, tuple[list[int], list[tuple[Sequence, Target]]]] = {}
     for sequence in dict.fromkeys(chunk.sequence for chunk in chunks):
-        rows = [last_rows[branch] for branch in sequence.branches if branch in last_rows]
-        if sequence.allow and len(rows) == len(sequence.branches):
-            group = ready.setdefault(sequence.allow.id_range, ([], []))
-            group[0].append(sequence)
-            group[1].extend(rows)
+        last = [last_rows[branch] for branch in sequence.branches if branch in last_rows]
+        if len(last) < len(sequence.branches):
+            continue
+        for target in sequence.targets:
+            rows, targets = groups.setdefault(target.allow.id_range, ([], []))
+            rows += [row + target.offset for row in last] if target.offset else last
+            targets.append((sequence, target))
     return tuple(
-        LogitsGroup(id_range, torch.tensor(rows), tuple(sequences))
-        for id_range, (sequences, rows) in ready.items()
+        LogitsGroup(id_range, torch.tensor(rows), tuple(targets))
+        for id_range, (rows, targets) in groups.items()
     )

@@ -11,8 +11,10 @@ ROOT = b""  # the parent of a branch's first block
 def block_key(parent: bytes, ids: Sequence[int], marks: Sequence[str]) -> bytes:
     """The key of a full block: a hash of everything its K/V depends on.
 
-    parent: the key of the block before it, or ROOT. ids: as many as a block holds. marks: whatever
-    else shapes K/V here, such as the digests of features that stand in for ids.
+    Args:
+        parent: The key of the block before it, or ROOT.
+        ids: As many token ids as a block holds.
+        marks: Whatever else shapes K/V here, such as the digests of embeddings.
     """
     digest = blake2b(parent, digest_size=16)
     digest.update(array("q", ids).tobytes())
@@ -23,11 +25,11 @@ def block_key(parent: bytes, ids: Sequence[int], marks: Sequence[str]) -> bytes:
 
 
 class BlockPool:
-    """Blocks 0..num_blocks-1 with reference counts; it never touches K/V itself.
+    """Blocks 0 to num_blocks - 1 with reference counts; it never touches K/V itself.
 
-    A block without references is free. A free block that was registered keeps its content, and may
-    be found by its key and shared again, until it is the least recently used one when blocks
-    without a key have run out.
+    A block without references is free. A free block that was registered keeps its content and is
+    evictable: it may be found by its key and shared again, until blocks without a key have run out
+    and it is the least recently used one.
     """
 
     def __init__(self, num_blocks: int) -> None:
@@ -37,15 +39,16 @@ class BlockPool:
     def reset(self) -> None:
         """All blocks are free, and none is found by what it holds."""
         num_blocks = self.num_blocks
-        self._blank = list(range(num_blocks - 1, -1, -1))  # the last one goes first, still warm
-        self._idle: OrderedDict[int, None] = OrderedDict()  # free, with a key; oldest first
+        self._free = list(range(num_blocks - 1, -1, -1))  # the last one goes first, still warm
+        self._evictable: OrderedDict[int, None] = OrderedDict()  # free, with a key; oldest first
         self._references = [0] * num_blocks
         self._keys: list[bytes | None] = [None] * num_blocks
         self._found: dict[bytes, int] = {}
 
     @property
     def free_count(self) -> int:
-        return len(self._blank) + len(self._idle)
+        """Blocks without references, evictable ones included."""
+        return len(self._free) + len(self._evictable)
 
     @property
     def cached_count(self) -> int:
@@ -53,26 +56,37 @@ class BlockPool:
         return len(self._found)
 
     def allocate(self, count: int) -> list[int]:
-        """Take `count` free blocks, each with one reference; RuntimeError if there are too few."""
+        """Take `count` free blocks, each with one reference.
+
+        Raises:
+            RuntimeError: There are too few.
+        """
         if count > self.free_count:
             raise RuntimeError(f"{count} blocks wanted, {self.free_count} free")
-        blocks = [self._blank.pop() if self._blank else self._evict() for _ in range(count)]
+        blocks = [self._free.pop() if self._free else self._evict() for _ in range(count)]
         for block in blocks:
             self._references[block] = 1
         return blocks
 
     def share(self, blocks: Iterable[int]) -> None:
-        """Add a reference to blocks in use or found by key; ValueError for any other."""
+        """Add a reference to blocks in use or found by key.
+
+        Raises:
+            ValueError: A block is neither.
+        """
         for block in blocks:
-            if not self.is_idle(block):
+            if not self.is_evictable(block):
                 self._check_in_use(block)
-            self._idle.pop(block, None)
+            self._evictable.pop(block, None)
             self._references[block] += 1
 
     def deallocate(self, blocks: Iterable[int]) -> None:
-        """Drop a reference; a block without any is free. ValueError for a free one.
+        """Drop a reference; a block without any is free.
 
         Of blocks with a key, those given first are the first to go when room is needed.
+
+        Raises:
+            ValueError: A block is free already.
         """
         for block in blocks:
             self._check_in_use(block)
@@ -80,15 +94,21 @@ class BlockPool:
             if self._references[block]:
                 continue
             if self._keys[block] is None:
-                self._blank.append(block)
+                self._free.append(block)
             else:
-                self._idle[block] = None
+                self._evictable[block] = None
 
-    def is_idle(self, block: int) -> bool:
+    def truncate(self, blocks: list[int], count: int) -> None:
+        """Keep the first `count` of a branch's blocks, and drop a reference to the others."""
+        self.deallocate(reversed(blocks[count:]))
+        del blocks[count:]
+
+    def is_evictable(self, block: int) -> bool:
         """Whether the block is free and its content can still be found."""
-        return block in self._idle
+        return block in self._evictable
 
     def references(self, block: int) -> int:
+        """How many references a block has."""
         return self._references[block]
 
     def register(self, block: int, key: bytes) -> None:
@@ -110,13 +130,13 @@ class BlockPool:
                 continue
             del self._found[key]
             self._keys[block] = None
-            if block in self._idle:
-                del self._idle[block]
-                self._blank.append(block)
+            if block in self._evictable:
+                del self._evictable[block]
+                self._free.append(block)
 
     def _evict(self) -> int:
         """The free block whose content was used least recently, forgotten."""
-        block, _ = self._idle.popitem(last=False)
+        block, _ = self._evictable.popitem(last=False)
         key = self._keys[block]
         assert key is not None
         del self._found[key]

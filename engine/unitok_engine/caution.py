@@ -12,10 +12,12 @@ _PATIENCE = 256  # steps that pass before more is tried
 class Caution:
     """Halves what a step runs as long as steps raise, until it is one sequence's smallest step.
 
-    Those that took part in such a step are suspects, the last ones first, until they emit an id.
+    Those that took part in such a step are suspects, the last ones first, until they emit a token.
     So it takes few steps to find a sequence that makes each of its steps raise, and one that is
     merely large gets through in small parts.
-    most: ids that no step exceeds; a limit so high is none.
+
+    Args:
+        most: Tokens that no step exceeds; a limit so high is none.
     """
 
     def __init__(self, most: int) -> None:
@@ -31,7 +33,11 @@ class Caution:
         return [sequence for sequence in self._suspects if not sequence.finished]
 
     def failed(self, chunks: Seq[Chunk]) -> Sequence | None:
-        """Note a step that raised; the sequence to blame, once its smallest step raised twice."""
+        """Note a step that raised.
+
+        Returns:
+            The sequence to blame, once its smallest step raised twice; else None.
+        """
         sequences = dict.fromkeys(chunk.sequence for chunk in chunks)
         if not sequences:
             return None
@@ -47,7 +53,7 @@ class Caution:
         return first if guilty else None
 
     def passed(self, emitted: Iterable[Sequence]) -> None:
-        """Note a step that went well, and the sequences that emitted an id in it."""
+        """Note a step that went well, and the sequences that emitted a token in it."""
         if self.limit is None:
             return
         for sequence in emitted:
@@ -60,4 +66,5 @@ class Caution:
 
 
 def rows_of(chunks: Iterable[Chunk]) -> int:
+    """How many tokens run in the chunks."""
     return sum(chunk.length for chunk in chunks)

@@ -2,46 +2,35 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import torch
 
-Backend = Literal["torch", "torch-gather", "xformers"]  # see `KVCache`
+from unitok_engine.attention.backends import BACKENDS, BackendName, pick_backend
+from unitok_engine.attention.kv_layout import KVShape
 
 _CPU_MEMORY = 512 * 2**20  # bytes; pages are committed only when written
-_PAGED_BLOCK_SIZE = 64  # the paged kernel reads pages of 64
-_CPU_BLOCK_BYTES = 128  # of one dimension's keys: 32 ids in fp32, 64 in bf16, as measures best
-
-
-@dataclass(frozen=True)
-class KVShape:
-    """The shape of a model's keys and values."""
-
-    layers: int
-    kv_heads: int
-    head_dim: int
-
-    def bytes_per_id(self, dtype: torch.dtype) -> int:
-        """Bytes of the keys and values of one id, all layers together."""
-        return 2 * self.layers * self.kv_heads * self.head_dim * dtype.itemsize
 
 
 @dataclass(frozen=True)
 class EngineConfig:
     """Sizes of the K/V pool and of a step.
 
-    memory: for the K/V pool: bytes, or a float up to 1.0 as a share of what is free on the
-    device; or give num_blocks. With neither: 512 MiB on a CPU, half of what is free on CUDA. Never
-    more is taken than max_running branches of max_context ids need.
-    block_size: ids per block; None means 64 on CUDA, elsewhere 64 in two bytes and 32 in four.
-    max_batch_tokens: prefill ids per step, beside the decode rows.
-    max_running: branches that run at once.
-    max_context: ids in a branch, counted from position 0, prompt and emitted ones together.
-    prefix_caching: keep the K/V of full blocks when their requests end, until room is needed, and
-    share them with branches that begin alike.
-    attention: the backend of `KVCache`; None picks what fits best.
-    cuda_graphs: record decode steps on CUDA and replay them, where xformers attends.
-    preempt_every_step: preempt whatever may be preempted before each step, to test recompute.
+    Attributes:
+        memory: Of the K/V pool: bytes, or a float up to 1.0 as a share of what is free on the
+            device. Without it and without `num_blocks`, it is 512 MiB on a CPU and half of what is
+            free on CUDA. Never more is taken than `max_running` branches of `max_context` tokens
+            need.
+        num_blocks: Blocks of the pool, instead of `memory`.
+        block_size: Tokens in a block; None is 64 on CUDA, elsewhere 64 in two bytes and 32 in four.
+        max_batch_tokens: Prefill tokens in a step, beside the decode rows.
+        max_running: Branches that run at once.
+        max_context: Tokens of a branch, counted from position 0, prompt and emitted ones together.
+        prefix_caching: Whether the K/V of full blocks is kept when their requests end, until room
+            is needed, and shared with branches that begin alike.
+        attention: The attention backend; None picks what fits best.
+        cuda_graphs: Whether decode steps on CUDA are recorded and replayed, where xformers attends.
+        preempt_every_step: Whether all that may be preempted is, before each step, to test
+            recompute.
     """
 
     memory: int | float | None = None
@@ -51,7 +40,7 @@ class EngineConfig:
     max_running: int = 256
     max_context: int = 2048
     prefix_caching: bool = True
-    attention: Backend | None = None
+    attention: BackendName | None = None
     cuda_graphs: bool = True
     preempt_every_step: bool = False
 
@@ -73,12 +62,17 @@ class EngineConfig:
     def resolve(self, shape: KVShape, dtype: torch.dtype, device: torch.device) -> "ResolvedConfig":
         """Fill in the block size and the number of blocks for a model's K/V.
 
-        Raises ValueError if the memory does not hold a single block.
+        Args:
+            shape: Of the model's keys and values.
+            dtype: Of their numbers.
+            device: Where they lie.
+
+        Raises:
+            ValueError: The memory does not hold a single block.
         """
-        paged = device.type == "cuda" or self.attention == "xformers"
-        natural = _PAGED_BLOCK_SIZE if paged else _CPU_BLOCK_BYTES // dtype.itemsize
-        block_size = self.block_size or natural
-        block_bytes = shape.bytes_per_id(dtype) * block_size
+        attention = self.attention or pick_backend(shape, self.block_size, dtype, device)
+        block_size = self.block_size or BACKENDS[attention].preferred_block_size(dtype, device)
+        block_bytes = shape.bytes_per_token(dtype) * block_size
         blocks = self.num_blocks or self._blocks_in_memory(block_bytes, block_size, device)
         if blocks < 1:
             raise ValueError(f"memory must hold at least one block of {block_bytes} bytes")
@@ -90,7 +84,7 @@ class EngineConfig:
             max_running=self.max_running,
             max_context=self.max_context,
             prefix_caching=self.prefix_caching,
-            attention=self.attention,
+            attention=attention,
             cuda_graphs=self.cuda_graphs,
             preempt_every_step=self.preempt_every_step,
         )
@@ -108,7 +102,11 @@ class EngineConfig:
 
 
 def free_memory(device: torch.device) -> int:
-    """Bytes that are free on a device; ValueError where that cannot be told."""
+    """Bytes that are free on a device.
+
+    Raises:
+        ValueError: That is not known here.
+    """
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
     try:  # Linux; it counts what the page cache would give back
@@ -120,7 +118,11 @@ def free_memory(device: torch.device) -> int:
 
 @dataclass(frozen=True)
 class ResolvedConfig:
-    """An EngineConfig with nothing left open; `block_bytes` is one block's K/V in all layers."""
+    """An `EngineConfig` with nothing left open.
+
+    Attributes:
+        block_bytes: Bytes of one block's K/V in all layers; the others are those of `EngineConfig`.
+    """
 
     num_blocks: int
     block_size: int
@@ -129,7 +131,7 @@ class ResolvedConfig:
     max_running: int
     max_context: int
     prefix_caching: bool
-    attention: Backend | None
+    attention: BackendName
     cuda_graphs: bool
     preempt_every_step: bool
 
@@ -139,5 +141,5 @@ class ResolvedConfig:
         return self.num_blocks * self.block_bytes
 
     def blocks_for(self, length: int) -> int:
-        """Blocks that hold `length` ids."""
+        """How many blocks hold so many tokens."""
         return -(-length // self.block_size)

@@ -1,80 +1,59 @@
-"""Embeddings are computed when a prefill chunk first needs them, those of one step together."""
-
-from __future__ import annotations
+"""Computes embeddings when a prefill chunk first needs them, those of one step together."""
 
 import warnings
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import Tensor
 
 from unitok_engine.request import Embeddings
-
-if TYPE_CHECKING:
-    from unitok_engine.scheduler import Chunk
+from unitok_engine.scheduler import Chunk
 
 
-class FeatureStore:
-    """The features of one request, by digest, kept until it ends."""
+def compute_embeddings(chunks: Iterable[Chunk], width: int) -> None:
+    """Compute what the chunks need and their requests lack.
 
-    def __init__(self) -> None:
-        self._vectors: dict[str, Tensor] = {}
+    What fails, fails the sequences alone that need it. Equal digests are computed once, and those
+    with the same `compute_many` in one call. What one request cannot compute, or computes wrongly,
+    the next one with that digest tries for itself.
 
-    def __contains__(self, features: Embeddings) -> bool:
-        return features.digest in self._vectors
-
-    def get(self, features: Embeddings) -> Tensor:
-        """[length, d]; KeyError if they were not put here."""
-        return self._vectors[features.digest]
-
-    def put(self, features: Embeddings, vectors: Tensor, width: int) -> None:
-        """ValueError for vectors of another shape than [length, width]."""
-        if vectors.shape != (features.length, width):
-            wanted, shape = f"[{features.length}, d] with d = {width}", list(vectors.shape)
-            raise ValueError(f"features must be {wanted}, not {shape}")
-        self._vectors[features.digest] = vectors
-
-
-def compute_features(chunks: Iterable[Chunk], width: int) -> None:
-    """Compute what the chunks need and their requests lack; what fails fails its sequences alone.
-
-    Equal digests are computed once, and features with the same `compute_many` in one call. What one
-    request cannot compute, or computes wrongly, the next one with that digest tries for itself.
-    width: of a vector.
+    Args:
+        chunks: What is about to run.
+        width: Numbers in a vector.
     """
     wanted: dict[str, list[tuple[Chunk, Embeddings]]] = {}
     for chunk in chunks:
-        for features in chunk.branch.prompt.embeddings:
-            needed = features.start < chunk.stop and chunk.start < features.stop
-            if needed and features not in chunk.sequence.features:
-                wanted.setdefault(features.digest, []).append((chunk, features))
+        for embeddings in chunk.branch.prompt.embeddings:
+            needed = embeddings.start < chunk.stop and chunk.start < embeddings.stop
+            if needed and embeddings not in chunk.sequence.embeddings:
+                wanted.setdefault(embeddings.digest, []).append((chunk, embeddings))
     made = _compute([uses[0][1] for uses in wanted.values()])
     for digest, uses in wanted.items():
         vectors: Tensor | Exception | None = made[digest]
-        for chunk, features in uses:
+        for chunk, embeddings in uses:
             sequence = chunk.sequence
-            if sequence.finished or features in sequence.features:
+            if sequence.finished or embeddings in sequence.embeddings:
                 continue
             try:
                 # What failed may have been that request's own fault.
-                vectors = features.compute() if vectors is None else vectors
+                vectors = embeddings.compute() if vectors is None else vectors
                 if isinstance(vectors, Exception):
                     raise vectors
-                sequence.features.put(features, vectors, width)
+                sequence.embeddings.put(embeddings, vectors, width)
             except Exception as error:  # it is the caller's code: only its own request fails
                 sequence.fail(error)
                 vectors = None
 
 
 def _compute(wanted: Sequence[Embeddings]) -> dict[str, Tensor | Exception]:
-    """Embeddings by digest, or why there are none."""
+    """The vectors by digest, or why there are none."""
     groups: dict[Callable[[Sequence[Any]], Sequence[Tensor]], list[Embeddings]] = {}
     made: dict[str, Tensor | Exception] = {}
-    for features in wanted:
-        if features.compute_many is None:
-            made[features.digest] = _compute_alone(features)
+    for embeddings in wanted:
+        if embeddings.compute_many is None:
+            made[embeddings.digest] = _compute_alone(embeddings)
         else:
-            groups.setdefault(features.compute_many, []).append(features)
+            groups.setdefault(embeddings.compute_many, []).append(embeddings)
     for compute_many, group in groups.items():
         made |= _compute_together(compute_many, group)
     return made
@@ -90,18 +69,18 @@ def _compute_together(
     if len(group) == 1:
         return {group[0].digest: _compute_alone(group[0])}
     try:
-        vectors = compute_many([features.payload for features in group])
+        vectors = compute_many([embeddings.payload for embeddings in group])
         return {f.digest: v for f, v in zip(group, vectors, strict=True)}
     except Exception as error:  # the caller's code
-        alone = {features.digest: _compute_alone(features) for features in group}
+        alone = {embeddings.digest: _compute_alone(embeddings) for embeddings in group}
         if not any(isinstance(vectors, Exception) for vectors in alone.values()):
-            message = f"{len(group)} features had to be computed one by one: {error}"
+            message = f"{len(group)} embeddings had to be computed one by one: {error}"
             warnings.warn(message, stacklevel=2)
         return alone
 
 
-def _compute_alone(features: Embeddings) -> Tensor | Exception:
+def _compute_alone(embeddings: Embeddings) -> Tensor | Exception:
     try:
-        return features.compute()
+        return embeddings.compute()
     except Exception as error:  # the caller's code: only the requests that want it fail
         return error

@@ -4,40 +4,48 @@ from collections import deque
 from collections.abc import Hashable
 from collections.abc import Sequence as Seq
 from dataclasses import dataclass
-from functools import cached_property
 from itertools import chain, count
 
 import torch
 
-from unitok_engine.attention.kv_cache import KVCache
+from unitok_engine.attention.backends import make_backend
 from unitok_engine.batch import Batch, DecodesAhead, build_batch, lay_out_ahead
 from unitok_engine.block_pool import BlockPool
 from unitok_engine.caution import Caution, rows_of
 from unitok_engine.config import EngineConfig
-from unitok_engine.embeddings import FeatureStore, compute_features
+from unitok_engine.drafter import Drafter
+from unitok_engine.embedding_store import EmbeddingStore
+from unitok_engine.embeddings import compute_embeddings
+from unitok_engine.model import Model
 from unitok_engine.observer import Observer, StepRecord
 from unitok_engine.request import Output, Request
-from unitok_engine.runner import Model, Runner
-from unitok_engine.sampler import Choice, collect, draw
+from unitok_engine.runner import Runner
+from unitok_engine.sampler import SampledToken, collect, sample
 from unitok_engine.scheduler import Chunk, Schedule, Scheduler
-from unitok_engine.sequence import Sequence
+from unitok_engine.sequence import Sequence, Target
 
 
 @dataclass(frozen=True)
 class EngineStats:
     """What the engine did and holds.
 
-    forwards: of the model so far. preemptions: sequences whose blocks others needed; they are
-    computed again. prompt_ids: to be cached at admission, recomputed ones included; cached_ids:
-    those of them that were found computed. running and waiting: sequences.
-    memory: bytes of the K/V pool, in num_blocks blocks: free_blocks are nobody's, cached_blocks, in
-    use or free, can be found by branches that begin alike.
+    Attributes:
+        forwards: Forwards of the model so far.
+        preemptions: Sequences whose blocks others needed, and which are computed again.
+        prompt_tokens: Tokens that admitted sequences had, recomputed ones included.
+        cached_tokens: Those of them that were found computed.
+        running: Sequences that run.
+        waiting: Sequences that wait.
+        memory: Bytes of the K/V pool.
+        num_blocks: Blocks of the pool.
+        free_blocks: Those of them that are nobody's.
+        cached_blocks: Those, in use or free, that can be found by branches that begin alike.
     """
 
     forwards: int
     preemptions: int
-    prompt_ids: int
-    cached_ids: int
+    prompt_tokens: int
+    cached_tokens: int
     running: int
     waiting: int
     memory: int
@@ -58,23 +66,35 @@ class _Aborted:
 
 
 class Engine:
-    """Continues branches of ids with a model, many at once.
+    """Continues token sequences with a model, many at once.
 
     `add` and `abort` may be called from any thread; all else belongs to the one that steps.
+
+    Args:
+        model: The model to run.
+        config: Sizes; None takes the defaults.
+        observer: Is told what each step ran.
+        drafter: Guesses tokens, to save steps.
     """
 
     def __init__(
-        self, model: Model, config: EngineConfig | None = None, observer: Observer | None = None
+        self,
+        model: Model,
+        config: EngineConfig | None = None,
+        observer: Observer | None = None,
+        drafter: Drafter | None = None,
     ) -> None:
         config = config or EngineConfig()
         self.config = config.resolve(model.kv_shape, model.dtype, model.device)
         self._observer = observer
+        self._drafter = drafter
         self._device = model.device
         self._id_ranges = tuple(model.id_ranges)
+        self._hidden_size = model.hidden_size
         self._looks_ahead = model.device.type == "cuda"  # else there is no wait to do it in
         self._ahead: DecodesAhead | None = None
         self._pool = BlockPool(self.config.num_blocks)
-        self._cache = KVCache(
+        self._cache = make_backend(
             model.kv_shape,
             self.config.num_blocks,
             self.config.block_size,
@@ -96,15 +116,24 @@ class Engine:
         self._out_of_memory = False  # the last step that raised was
 
     def add(self, request: Request, share: Hashable | None = None) -> int:
-        """Queue a request; its id. ValueError for one that could never run here.
+        """Queue a request.
 
-        Requests of one share together get as much of the engine as those of any other share; None
-        is a share of the request's own.
+        Args:
+            request: What is asked.
+            share: Requests of one share together get as much of the engine as those of any other
+                share; None is a share of the request's own.
+
+        Returns:
+            The request's id, which its outputs carry.
+
+        Raises:
+            ValueError: The request could never run here.
+            TypeError: The share has no hash.
         """
         self.check(request)
         hash(share)  # TypeError here, for what has no hash
         request_id = next(self._request_ids)
-        common = (request, FeatureStore(), self._id_ranges, share)
+        common = (request, EmbeddingStore(), self._id_ranges, share)
         sequences = [
             Sequence(request_id, sample, next(self._arrivals), *common)
             for sample in range(request.n)
@@ -113,7 +142,11 @@ class Engine:
         return request_id
 
     def check(self, request: Request) -> None:
-        """ValueError if the request does not fit the engine even when it runs alone."""
+        """See whether a request fits the engine when it runs alone.
+
+        Raises:
+            ValueError: It does not.
+        """
         config, branches = self.config, request.branches
         if len(branches) > config.max_running:
             raise ValueError(f"{len(branches)} branches exceed max_running ({config.max_running})")
@@ -162,11 +195,12 @@ class Engine:
 
     @property
     def stats(self) -> EngineStats:
+        """What the engine did so far, and what it holds now."""
         return EngineStats(
             forwards=self.runner.forwards,
             preemptions=self._scheduler.preemptions,
-            prompt_ids=self._scheduler.prompt_ids,
-            cached_ids=self._scheduler.cached_ids,
+            prompt_tokens=self._scheduler.prompt_tokens,
+            cached_tokens=self._scheduler.cached_tokens,
             running=len(self._scheduler.running),
             waiting=len(self._scheduler.waiting) + len(self._unplanned),
             memory=self.config.memory,
@@ -178,11 +212,13 @@ class Engine:
     def step(self) -> list[Output]:
         """Run the model once over everything that is ready.
 
-        Returns what each sequence newly emitted and how it ended. What the model raises is raised
-        here, and so is an interrupt; the next step goes on from what was emitted, and returns the
-        outputs that this one could not, if there are any, before it runs more. After an error of
-        the model's the next steps are smaller, and who makes its smallest step raise twice is ended
-        with an error.
+        What the model raises is raised here, and so is an interrupt. The next step goes on from
+        what was emitted; if this one had outputs that it could not return, the next step returns
+        them before it runs more. After an error of the model's, the next steps are smaller, and a
+        sequence that makes its smallest step raise twice is ended with an error.
+
+        Returns:
+            What each sequence newly emitted, and how it ended.
         """
         if self._broken:
             self._rebuild()
@@ -213,16 +249,16 @@ class Engine:
         if batch is None:
             return
         logits = self.runner.run(batch)
-        drawn = [
-            draw(rows, group.id_range, [s.pick(rows.device) for s in group.sequences])
-            for group, rows in zip(batch.groups, logits, strict=True)
+        sampled = [
+            sample(rows, g.id_range, [s.sampling_input(t, rows.device) for s, t in g.targets])
+            for g, rows in zip(batch.groups, logits, strict=True)
         ]
         # On CUDA all this is only queued so far: the host goes on until `collect`, which waits.
         self._scheduler.commit(chunks)
         if self._looks_ahead:
             self._ahead = lay_out_ahead(chunks, self.config.block_size)
         record = self._record(batch, chunks) if self._observer else None
-        self._postprocess(batch, collect(drawn))
+        self._postprocess(batch, collect(sampled))
         self._scheduled = None  # it is done: what an observer raises is nobody's fault here
         if self._observer and record:
             self._observer.stepped(record)
@@ -230,12 +266,12 @@ class Engine:
     def _record(self, batch: Batch, chunks: Seq[Chunk]) -> StepRecord:
         assert self._scheduled is not None
         return StepRecord(
-            query_lengths=batch.query_lengths,
-            context_lengths=batch.context_lengths,
+            query_lengths=batch.attention.query_lengths,
+            context_lengths=batch.attention.context_lengths,
             sequences=len({chunk.sequence for chunk in chunks}),
-            prefill_ids=rows_of(chunk for chunk in chunks if not chunk.sequence.decoding),
-            emitted=sum(len(group.sequences) for group in batch.groups),
-            copied_blocks=len(self._scheduled.copies),
+            prefill_tokens=rows_of(chunk for chunk in chunks if not chunk.sequence.decoding),
+            emitted=len({s for group in batch.groups for s, _ in group.targets}),
+            copied_blocks=len(self._scheduled.copy_on_write),
         )
 
     def _carry_out_orders(self) -> None:
@@ -269,12 +305,13 @@ class Engine:
                 del self._unplanned[sequence]
 
     def _schedule(self) -> tuple[Batch | None, list[Chunk]]:
-        """The next step's batch and its chunks, without sequences whose features failed."""
+        """The next step's batch and its chunks, without sequences whose embeddings failed."""
+        self._draft()
         schedule = self._scheduler.schedule(self._caution.limit, self._caution.suspects)
         self._scheduled = schedule
-        self._cache.copy(schedule.copies)
-        self._cache.clear(schedule.fresh)
-        compute_features(schedule.chunks, self._width)
+        self._cache.copy(schedule.copy_on_write)
+        self._cache.clear(schedule.new_blocks)
+        compute_embeddings(schedule.chunks, self._hidden_size)
         failed = dict.fromkeys(c.sequence for c in schedule.chunks if c.sequence.finished)
         chunks = [chunk for chunk in schedule.chunks if not chunk.sequence.finished]
         for sequence in failed:
@@ -283,26 +320,47 @@ class Engine:
         batch = build_batch(chunks, self.config.block_size, ahead) if chunks else None
         return batch, chunks
 
-    @cached_property
-    def _width(self) -> int:
-        """Of the model's embeddings, and so of features."""
-        id = torch.tensor([self._id_ranges[0].start], device=self._device)
-        return self.runner.model.embed(id).shape[1]
+    def _draft(self) -> None:
+        """Let guesses join what runs, unless a step must be small."""
+        if self._drafter is None or self._caution.limit is not None:
+            return
+        for sequence in [s for s in self._scheduler.running if s.decoding]:
+            guesses = self._drafter.propose(sequence.request, sequence.emitted)
+            try:
+                sequence.draft(guesses)
+            except Exception as error:  # a plan is its caller's code: only its own request fails
+                sequence.fail(error)
+                self._end(sequence)
 
-    def _postprocess(self, batch: Batch, choices: list[Choice]) -> None:
+    def _postprocess(self, batch: Batch, tokens: list[SampledToken]) -> None:
         """Emit what was sampled, end what is done."""
-        sequences = [sequence for group in batch.groups for sequence in group.sequences]
-        for sequence, choice in zip(sequences, choices, strict=True):
-            if choice.id is None:
-                sequence.fail("the model gave logits that are not finite")
-            else:
-                sequence.emit(choice)
-                self._advance(sequence)
+        sampled: dict[Sequence, list[tuple[Target, SampledToken]]] = {}
+        targets = chain.from_iterable(group.targets for group in batch.groups)
+        for (sequence, target), token in zip(targets, tokens, strict=True):
+            sampled.setdefault(sequence, []).append((target, token))
+        for sequence, pairs in sampled.items():
+            self._emit(sequence, pairs)
             if sequence.finished:
                 self._end(sequence)
             else:
                 self._tell(sequence)
-        self._caution.passed(sequences)
+        self._caution.passed(sampled)
+
+    def _emit(self, sequence: Sequence, sampled: list[tuple[Target, SampledToken]]) -> None:
+        """Emit the tokens that were sampled behind drafts that are right."""
+        before = len(sequence.emitted)
+        for target, token in sorted(sampled, key=_offset) if len(sampled) > 1 else sampled:
+            if target.offset and sequence.emitted[before:] != sequence.drafts[: target.offset]:
+                break
+            if token.id is None:
+                sequence.fail("the model gave logits that are not finite")
+            else:
+                sequence.emit(token)
+                self._advance(sequence)
+            if sequence.finished:
+                return
+        if sequence.drafts:
+            self._scheduler.commit_drafts(sequence, sequence.right_drafts(before))
 
     def _advance(self, sequence: Sequence) -> None:
         try:
@@ -322,7 +380,7 @@ class Engine:
     def _tell(self, sequence: Sequence) -> None:
         output = sequence.report()
         self._untold.append(output)
-        sequence.reported = len(output.ids)
+        sequence.reported = output.stop
 
     def _rebuild(self) -> None:
         """Begin anew, as a step may have broken off anywhere, from what is certain all the same.
@@ -337,7 +395,7 @@ class Engine:
         alive: dict[int, list[Sequence]] = {}
         for sequence in chain.from_iterable(self._alive.values()):
             told = last.get((sequence.request_id, sequence.sample))
-            sequence.reported = len(told.ids) if told else sequence.reported
+            sequence.reported = told.stop if told else sequence.reported
             sequence.restart()
             if told is None or not told.finished:
                 alive.setdefault(sequence.request_id, []).append(sequence)
@@ -365,3 +423,7 @@ class Engine:
         if self._out_of_memory and self._device.type == "cuda":
             torch.cuda.empty_cache()
         self._out_of_memory = False
+
+
+def _offset(sampled: tuple[Target, SampledToken]) -> int:
+    return sampled[0].offset

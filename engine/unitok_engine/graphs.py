@@ -1,8 +1,8 @@
 """Decode steps of few fixed shapes, recorded once and replayed as CUDA graphs.
 
 A step of a small model is hundreds of short kernels: launching them one by one takes longer than
-running them. What changes from step to step lies in tensors that stay in place, which are filled
-before each replay; shapes are padded, so that few graphs serve all batches.
+running them. What changes from step to step lies in tensors that stay in place and are filled
+before each replay. Shapes are padded, so that few graphs serve all batches.
 """
 
 from collections.abc import Callable
@@ -11,27 +11,39 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from unitok_engine.attention.kv_cache import KVCache, StaticView
+from unitok_engine.attention.base import StaticBackend, StaticView
 from unitok_engine.batch import Batch
 from unitok_engine.transfer import fill
 
-Trunk = Callable[[Tensor, Tensor, StaticView], Tensor]  # ids, positions, cache -> hidden states
+Trunk = Callable[[Tensor, Tensor, StaticView], Tensor]
+"""A model's embedding and layers: ids [n], positions [n] and the view -> hidden states [n, d]."""
 
 
 class StaticStep:
-    """A model's trunk over `rows` decode rows whose contexts are at most `context` ids.
+    """A model's trunk over decode rows of a fixed shape.
 
     A batch with fewer rows is padded. A padding row feeds id 0 at position 0, writes its K/V to the
-    cache's scratch block, and attends to that alone: nothing a branch reads is touched.
+    backend's scratch block, and attends to that alone. Nothing that a branch reads is touched.
+
+    Args:
+        trunk: What is recorded.
+        attention: The backend that the trunk attends through.
+        rows: The most rows a batch may have.
+        context: The most tokens a row may see.
+        pool: The graph memory of `record`.
     """
 
-    def __init__(self, trunk: Trunk, cache: KVCache, rows: int, context: int, pool: Any) -> None:
+    # torch's name for the type of a pool is private, hence Any.
+    def __init__(
+        self, trunk: Trunk, attention: StaticBackend, rows: int, context: int, pool: Any
+    ) -> None:
         self._trunk = trunk
-        self._cache = cache
         self._pool = pool
+        self._scratch_block = attention.scratch_block
+        self._scratch_slot = attention.scratch_block * attention.layout.block_size
         # ids, positions, slots and contexts: one transfer for all.
-        self._numbers = torch.zeros(4, rows, dtype=torch.int64, device=cache.device)
-        self._view = cache.static_view(self._numbers[2], context)
+        self._numbers = torch.zeros(4, rows, dtype=torch.int64, device=attention.device)
+        self._view = attention.static_view(self._numbers[2], context)
         self._replay: Callable[[], Tensor] | None = None
 
     def __call__(self, batch: Batch) -> Tensor:
@@ -43,14 +55,14 @@ class StaticStep:
 
     def _fill(self, batch: Batch) -> None:
         numbers = torch.zeros(self._numbers.shape, dtype=torch.int64)
-        count, slot = len(batch.ids), self._cache.scratch_block * self._cache.layout.block_size
+        count, metadata = len(batch.ids), batch.attention
         numbers[0, :count] = batch.ids
         numbers[1, :count] = batch.positions
-        numbers[2, :count], numbers[2, count:] = batch.slots, slot
-        numbers[3, :count], numbers[3, count:] = torch.tensor(batch.context_lengths), 1
+        numbers[2, :count], numbers[2, count:] = metadata.slot_mapping, self._scratch_slot
+        numbers[3, :count], numbers[3, count:] = torch.tensor(metadata.context_lengths), 1
         fill(self._numbers, numbers)
-        padding = [(self._cache.scratch_block,)] * (numbers.shape[1] - count)
-        self._view.fill_tables([*batch.block_tables, *padding])
+        padding = [(self._scratch_block,)] * (numbers.shape[1] - count)
+        self._view.fill_tables([*metadata.block_tables, *padding])
 
     def _run(self) -> Tensor:
         ids, positions, _, contexts = self._numbers
@@ -59,29 +71,42 @@ class StaticStep:
 
 
 class Recorder:
-    """The static steps of a runner, each made when a batch first needs its shape."""
+    """The static steps of a runner, each made when a batch first needs its shape.
 
-    def __init__(self, trunk: Trunk, cache: KVCache) -> None:
+    Args:
+        trunk: What is recorded.
+        attention: The backend that the trunk attends through.
+    """
+
+    def __init__(self, trunk: Trunk, attention: StaticBackend) -> None:
         self._trunk = trunk
-        self._cache = cache
+        self._attention = attention
         self._steps: dict[tuple[int, int], StaticStep] = {}
         # One pool of memory for all graphs: they never run at the same time.
-        on_cuda = cache.device.type == "cuda"
+        on_cuda = attention.device.type == "cuda"
         self._pool = torch.cuda.graph_pool_handle() if on_cuda else None
 
     def step(self, batch: Batch) -> StaticStep:
         """The step for a batch of decode rows."""
-        shape = self._cache.static_shape(len(batch.ids), max(batch.context_lengths))
+        longest = max(batch.attention.context_lengths)
+        shape = self._attention.static_shape(len(batch.ids), longest)
         if shape not in self._steps:
-            self._steps[shape] = StaticStep(self._trunk, self._cache, *shape, self._pool)
+            self._steps[shape] = StaticStep(self._trunk, self._attention, *shape, self._pool)
         return self._steps[shape]
 
 
 def record(run: Callable[[], Tensor], pool: Any) -> Callable[[], Tensor]:
-    """What `run` launches, as a CUDA graph: each call gives the same tensor, filled anew.
+    """Record what `run` launches as a CUDA graph.
 
-    Without a pool of graph memory, on a CPU, it is `run` itself. Raises RuntimeError if it cannot
-    be recorded, as when it waits for the device.
+    Args:
+        run: What to record. It is called twice.
+        pool: Graph memory; None, on a CPU, records nothing and returns `run` itself.
+
+    Returns:
+        The replay: each call gives the same tensor, filled anew.
+
+    Raises:
+        RuntimeError: It cannot be recorded, as when it waits for the device.
     """
     if pool is None:
         return run

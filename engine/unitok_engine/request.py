@@ -1,159 +1,15 @@
-"""What goes into the engine and what comes out: requests, their plans, and outputs."""
+"""What goes into the engine and what comes out: requests and outputs."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, replace
+from itertools import chain
 from math import isfinite
 from operator import index
-from typing import Any, Literal, Protocol, get_args
+from typing import Any
 
-import torch
 from torch import Tensor
 
-FinishReason = Literal["stop", "length", "complete", "abort", "error"]
-
-
-@dataclass(frozen=True)
-class IdRange:
-    """The ids `start <= id < stop`."""
-
-    start: int
-    stop: int
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.start < self.stop:
-            raise ValueError(f"an id range needs 0 <= start < stop, not {self.start}..{self.stop}")
-
-    @property
-    def size(self) -> int:
-        return self.stop - self.start
-
-    def __contains__(self, id: int) -> bool:
-        return self.start <= id < self.stop
-
-
-@dataclass(frozen=True, eq=False)
-class Allow:
-    """Sample the next id from a range; `mask` is bool [id_range.size], True where allowed."""
-
-    id_range: IdRange
-    mask: Tensor | None = None
-
-    def __post_init__(self) -> None:
-        if self.mask is None:
-            return
-        if self.mask.shape != (self.id_range.size,):
-            raise ValueError(f"mask must be [{self.id_range.size}], not {list(self.mask.shape)}")
-        if self.mask.dtype != torch.bool:
-            raise ValueError(f"mask must be bool, not {self.mask.dtype}")
-        if not self.mask.any():
-            raise ValueError("mask allows no id at all")
-
-
-@dataclass(frozen=True)
-class Force:
-    """The next id is this one; nothing is sampled."""
-
-    id: int
-
-
-@dataclass(frozen=True)
-class Stop:
-    """The line ends; its last `drop` ids (a stop id) are not part of the output."""
-
-    reason: FinishReason
-    drop: int = 0
-
-    def __post_init__(self) -> None:
-        if self.reason not in get_args(FinishReason):
-            raise ValueError(f"a line cannot end with the reason {self.reason!r}")
-
-
-class Plan(Protocol):
-    """What a request may emit: a deterministic function of the ids emitted so far.
-
-    The engine calls `next` once per emitted id, with the whole list, which it must not change;
-    after a step that broke off it asks again.
-    """
-
-    @property
-    def max_length(self) -> int:
-        """No more ids than this are ever emitted, forced and dropped ones counted."""
-        ...
-
-    @property
-    def exact(self) -> bool:
-        """Exactly `max_length` ids are emitted, so the engine reserves room for all of them."""
-        ...
-
-    def next(self, emitted: Sequence[int]) -> Allow | Force | Stop: ...
-
-
-@dataclass(frozen=True, eq=False)
-class FreePlan:
-    """Ids from a range until a stop id ("stop", dropped) or `max_tokens` ids ("length").
-
-    mask: bool [id_range.size], True where allowed; None allows the whole range.
-    """
-
-    id_range: IdRange
-    stop_ids: frozenset[int]
-    max_tokens: int
-    mask: Tensor | None = None
-
-    def __post_init__(self) -> None:
-        if index(self.max_tokens) < 1:
-            raise ValueError(f"max_tokens must be at least 1, not {self.max_tokens}")
-        outside = [id for id in self.stop_ids if id not in self.id_range]
-        if outside:
-            raise ValueError(f"stop id {outside[0]} lies outside the plan's id range")
-        _ = self.allow  # which checks the mask
-
-    @cached_property
-    def allow(self) -> Allow:
-        return Allow(self.id_range, self.mask)
-
-    @property
-    def max_length(self) -> int:
-        return self.max_tokens
-
-    @property
-    def exact(self) -> bool:
-        return False
-
-    def next(self, emitted: Sequence[int]) -> Allow | Stop:
-        if emitted and emitted[-1] in self.stop_ids:
-            return Stop("stop", drop=1)
-        if len(emitted) >= self.max_tokens:
-            return Stop("length")
-        return self.allow
-
-
-@dataclass(frozen=True)
-class FixedPlan:
-    """Exactly `length` ids from a range ("complete")."""
-
-    id_range: IdRange
-    length: int
-
-    def __post_init__(self) -> None:
-        if index(self.length) < 1:
-            raise ValueError(f"length must be at least 1, not {self.length}")
-
-    @property
-    def max_length(self) -> int:
-        return self.length
-
-    @property
-    def exact(self) -> bool:
-        return True
-
-    def next(self, emitted: Sequence[int]) -> Allow | Stop:
-        return Stop("complete") if len(emitted) >= self.length else self._allow
-
-    @cached_property
-    def _allow(self) -> Allow:  # one for all: it is asked for at every step
-        return Allow(self.id_range)
+from unitok_engine.plans import FinishReason, Plan
 
 
 @dataclass(frozen=True)
@@ -227,15 +83,22 @@ class Branch:
 
 @dataclass(frozen=True)
 class Sampling:
-    """How the next id is drawn from the mixed logits; each step works on what the one before kept.
+    """How the next token is sampled from the mixed logits.
 
-    repetition_penalty: positive logits of ids that are in the first branch or were emitted are
-    divided by it, negative ones multiplied (https://arxiv.org/abs/1909.05858); 1 is off.
-    temperature: 0 takes the best id, and nothing below plays a part.
-    top_k: only the k best ids; 0 is off. top_p: only the fewest best ids whose probability reaches
-    it; 1 is off. min_p: only ids at least so probable, as a share of the best one's probability
-    (https://arxiv.org/abs/2407.01082); 0 is off.
-    seed: any 64-bit one; sample, index of the id and seed alone decide the draw.
+    Each step works on what the one before kept, in the order of repetition penalty, temperature,
+    top-k, top-p, min-p.
+
+    Attributes:
+        temperature: Divides the logits. 0 takes the best token, and nothing below plays a part.
+        top_k: Only the k best tokens are kept; 0 is off.
+        top_p: Only the fewest best tokens whose probability reaches it are kept
+            (https://arxiv.org/abs/1904.09751); 1 is off.
+        seed: Any integer of 64 bits. Seed, sample and index of the token alone decide the noise.
+        min_p: Only tokens at least so probable are kept, as a share of the best one's probability
+            (https://arxiv.org/abs/2407.01082); 0 is off.
+        repetition_penalty: Positive logits of tokens that are in the first branch or were emitted
+            are divided by it, negative ones multiplied (https://arxiv.org/abs/1909.05858); 1 is
+            off.
     """
 
     temperature: float = 1.0
@@ -265,9 +128,16 @@ class Sampling:
 class Request:
     """Branches to continue together under one plan, `n` times.
 
-    Each id is sampled once, from the branches' logits mixed by weight, and goes to all of them:
-    classifier-free guidance at scale s is (conditional, s) and (unconditional, 1 - s).
-    logprobs, branch_logprobs: whether outputs tell them, see `Output`.
+    Each token is sampled once, from the branches' logits mixed by weight, and goes to all of them.
+    Classifier-free guidance at scale s is (conditional, s) and (unconditional, 1 - s).
+
+    Attributes:
+        branches: The prompts and their weights, which sum to one.
+        plan: What may be emitted.
+        sampling: How tokens are sampled.
+        n: How many samples are wanted; they differ in their noise alone.
+        logprobs: Whether outputs carry `Output.logprobs`.
+        branch_logprobs: Whether outputs carry `Output.branch_logprobs`.
     """
 
     branches: tuple[Branch, ...]
@@ -289,20 +159,27 @@ class Request:
 
 @dataclass(frozen=True)
 class Output:
-    """What one sample of a request has emitted so far.
+    """What one sample of a request emitted since its last output.
 
-    ids: all of them, without a dropped stop id; new_ids: those since the last output.
-    prompt_tokens: ids in the first branch's prompt. error: one line, if finish_reason is "error".
-    logprobs: of each id under the distribution it was drawn from, after mixing, penalty, mask,
-    temperature and filters; at temperature 0, under that of temperature 1 without filters.
-    branch_logprobs: under the first branch's own logits of the plan's id range, nothing else done
-    to them: what a policy gradient wants. Both are 0 for forced ids, and None unless asked for.
+    Attributes:
+        request_id: The request, as `Engine.add` named it.
+        sample: Which of its `n` samples this is.
+        token_ids: The new tokens, without a dropped stop token.
+        start: How many tokens earlier outputs had: the index of the first of these.
+        prompt_tokens: How many tokens the first branch's prompt has.
+        finish_reason: How the sample ended, in its last output; None before.
+        error: Says in one line what went wrong, if `finish_reason` is "error".
+        logprobs: Of each new token under the distribution it was sampled from, after mixing,
+            penalty, mask, temperature and filters; at temperature 0, under that of temperature 1
+            without filters. None unless the request asks for them, and 0 for forced tokens.
+        branch_logprobs: Of each new token under the first branch's own logits of the plan's id
+            range, nothing else done to them, as a policy gradient wants. None and 0 as above.
     """
 
     request_id: int
     sample: int
-    ids: tuple[int, ...]
-    new_ids: tuple[int, ...]
+    token_ids: tuple[int, ...]
+    start: int
     prompt_tokens: int
     finish_reason: FinishReason | None = None
     error: str | None = None
@@ -311,4 +188,31 @@ class Output:
 
     @property
     def finished(self) -> bool:
+        """Whether this is the sample's last output."""
         return self.finish_reason is not None
+
+    @property
+    def stop(self) -> int:
+        """How many tokens the sample emitted so far."""
+        return self.start + len(self.token_ids)
+
+
+def join_outputs(outputs: Sequence[Output]) -> Output:
+    """Several outputs of one sample that follow on each other, as one.
+
+    The time it takes grows with the tokens in them, so many outputs are best joined at once.
+    """
+    first, last = outputs[0], outputs[-1]
+    return replace(
+        last,
+        token_ids=tuple(chain.from_iterable(output.token_ids for output in outputs)),
+        start=first.start,
+        logprobs=_joined([output.logprobs for output in outputs]),
+        branch_logprobs=_joined([output.branch_logprobs for output in outputs]),
+    )
+
+
+def _joined(columns: Sequence[tuple[float, ...] | None]) -> tuple[float, ...] | None:
+    if any(column is None for column in columns):
+        return None
+    return tuple(chain.from_iterable(column for column in columns if column is not None))

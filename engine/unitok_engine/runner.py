@@ -1,81 +1,67 @@
-"""The model the engine runs, as a Protocol, and the one place that calls its forward."""
+"""The one place that calls a model's forward."""
 
 from collections.abc import Sequence
-from typing import Protocol
 
-import torch
 from torch import Tensor
 
-from unitok_engine.attention.kv_cache import CacheView, KVCache
-from unitok_engine.batch import Batch, FeatureRows
-from unitok_engine.config import KVShape
+from unitok_engine.attention.base import AttentionBackend, CacheView, StaticBackend
+from unitok_engine.batch import Batch, EmbeddingRows
 from unitok_engine.graphs import Recorder
-from unitok_engine.request import IdRange
+from unitok_engine.model import Model
 from unitok_engine.transfer import send
 
 
-class Model(Protocol):
-    """A decoder of one id space; it picks embedding and head by id range."""
-
-    @property
-    def kv_shape(self) -> KVShape: ...
-
-    @property
-    def dtype(self) -> torch.dtype: ...
-
-    @property
-    def device(self) -> torch.device: ...
-
-    @property
-    def id_ranges(self) -> Sequence[IdRange]:
-        """The ids it can embed, as the ranges of its heads: each head gives logits of one."""
-        ...
-
-    def embed(self, ids: Tensor, /) -> Tensor:
-        """[n] int64 -> [n, d]."""
-        ...
-
-    def forward(self, hidden: Tensor, positions: Tensor, cache: CacheView, /) -> Tensor:
-        """[n, d] and [n] int64 -> [n, d], final-normed; attention goes through the cache."""
-        ...
-
-    def logits(self, hidden: Tensor, id_range: IdRange, /) -> Tensor:
-        """[m, d] -> [m, id_range.size]."""
-        ...
-
-
 class Runner:
-    """Runs batches; `forwards` counts them.
+    """Runs a model over batches.
 
-    cuda_graphs: decode steps run as `StaticStep`s, one for each padded shape, where the cache has
-    static views. They record the model: it must not be exchanged afterwards.
+    Args:
+        model: The model to run.
+        attention: The backend that keeps its keys and values.
+        cuda_graphs: Run decode steps as `StaticStep`s, one for each padded shape, if the backend
+            has static views. These record the model: it must not be exchanged afterwards.
+
+    Attributes:
+        model: The model it runs.
+        attention: The backend that keeps the model's keys and values.
+        forwards: How many batches have been run.
     """
 
-    def __init__(self, model: Model, cache: KVCache, cuda_graphs: bool = False) -> None:
+    def __init__(
+        self, model: Model, attention: AttentionBackend, cuda_graphs: bool = False
+    ) -> None:
         self.model = model
-        self.cache = cache
+        self.attention = attention
         self.forwards = 0
-        self._recorder = Recorder(self._trunk, cache) if cuda_graphs and cache.static else None
+        self._recorder: Recorder | None = None
+        if cuda_graphs and isinstance(attention, StaticBackend):
+            self._recorder = Recorder(self._trunk, attention)
 
     def run(self, batch: Batch) -> list[Tensor]:
-        """One forward of the model; the logits [m, id_range.size] of each of the batch's groups.
+        """Run the model once over a batch. On CUDA it returns before the device is done.
 
-        On CUDA it returns before the device is done.
+        Returns:
+            The logits [m, id_range.size] of each of the batch's groups.
         """
         self.forwards += 1
         if self._recorder is not None and batch.decodes:
             hidden = self._recorder.step(batch)(batch)
         else:
-            batch = batch.to(self.cache.device)
-            hidden = self._trunk(batch.ids, batch.positions, self.cache.view(batch), batch.features)
+            batch = batch.to(self.attention.device)
+            view = self.attention.view(batch.attention)
+            hidden = self._trunk(batch.ids, batch.positions, view, batch.embeddings)
         return [
             self.model.logits(hidden[send(g.rows, hidden.device)], g.id_range) for g in batch.groups
         ]
 
     def _trunk(
-        self, ids: Tensor, positions: Tensor, view: CacheView, features: Sequence[FeatureRows] = ()
+        self,
+        ids: Tensor,
+        positions: Tensor,
+        view: CacheView,
+        embeddings: Sequence[EmbeddingRows] = (),
     ) -> Tensor:
+        """Hidden states [n, d] of ids [n] at positions [n], some of which embeddings replace."""
         hidden = self.model.embed(ids)
-        for part in features:
+        for part in embeddings:
             hidden[part.start : part.start + len(part.vectors)] = part.vectors.to(hidden)
         return self.model.forward(hidden, positions, view)

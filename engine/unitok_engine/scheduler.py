@@ -1,4 +1,4 @@
-"""Which ids run in the next step: decode rows first, then prefill, under a token budget."""
+"""Which tokens run in the next step: decode rows first, then prefill, under a token budget."""
 
 from bisect import insort
 from collections import Counter
@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from unitok_engine.block_pool import BlockPool
 from unitok_engine.config import ResolvedConfig
+from unitok_engine.prefix_cache import Prefix, PrefixCache
 from unitok_engine.sequence import BranchState, Sequence
 from unitok_engine.waiting import Waiting
 
@@ -17,7 +18,14 @@ _LOOK_AHEAD = 64  # sequences that wait for a prefix: an admission looks past no
 
 
 class Chunk(NamedTuple):
-    """The ids of one branch at [start, stop) run in this step; those before are cached."""
+    """Tokens of one branch that run in this step; those before are cached.
+
+    Attributes:
+        sequence: Whose branch it is.
+        branch: The branch.
+        start: The index of the first token.
+        stop: The index behind the last one.
+    """
 
     sequence: Sequence
     branch: BranchState
@@ -26,6 +34,7 @@ class Chunk(NamedTuple):
 
     @property
     def length(self) -> int:
+        """How many tokens run."""
         return self.stop - self.start
 
 
@@ -33,42 +42,41 @@ class Chunk(NamedTuple):
 class Schedule:
     """What to do in one step, in this order.
 
-    copies: pairs of blocks, from source to target; all are read before any is written. fresh:
-    blocks to clear, as they may hold what another branch left. chunks: what to run.
+    Attributes:
+        copy_on_write: Blocks to copy, from source to target; all are read before any is written.
+        new_blocks: Blocks to clear, as they may hold what another branch left.
+        chunks: What to run.
     """
 
-    copies: tuple[tuple[int, int], ...]
-    fresh: tuple[int, ...]
+    copy_on_write: tuple[tuple[int, int], ...]
+    new_blocks: tuple[int, ...]
     chunks: tuple[Chunk, ...]
 
 
-@dataclass(frozen=True)
-class _Prefix:
-    """What a branch finds computed: full blocks to share, and one to copy if `cached` ends in it."""
-
-    blocks: tuple[int, ...] = ()
-    source: int | None = None
-    cached: int = 0
-
-
 class Scheduler:
-    """Shares get equally many running branches, each share's sequences in the order of their arrival.
+    """Decides which tokens run in the next step.
 
-    Next to be admitted is the oldest of the share that runs fewest branches (see `Waiting`). If it
-    does not fit, sequences of shares that run so many more that it evens them out make room for it;
-    else no other is admitted before it, so that nobody starves. A sequence's branches are admitted,
-    preempted and freed together. Every sequence added must fit the pool alone (the engine checks),
-    and a preempted one emits an id before its next preemption, so all end.
-    One that would begin as an older running one does, and finds that prefix still being computed,
-    waits for it; others may go ahead. It waits for no younger one: those never end coming.
+    Shares get equally many running branches, each share's sequences in the order of their arrival.
+    Next to be admitted is the oldest of the share that runs the fewest branches (see `Waiting`). If
+    it does not fit, sequences make room for it whose shares run so many more that this evens them
+    out. Else no other is admitted before it, so that nobody starves.
+
+    A sequence's branches are admitted, preempted and freed together. Every sequence that is added
+    must fit the pool alone (the engine checks), and a preempted one emits a token before its next
+    preemption, so all end.
+
+    A sequence that would begin as an older running one does, and finds that prefix still being
+    computed, waits for it; others may go ahead. It waits for no younger one, as the younger ones
+    may never end.
     """
 
     def __init__(self, config: ResolvedConfig, pool: BlockPool) -> None:
         self.config = config
         self.pool = pool
         self.preemptions = 0
-        self.prompt_ids = 0  # of all admissions; recomputed ones count again
-        self.cached_ids = 0  # those among them that were found computed
+        self.prompt_tokens = 0  # of all admissions; recomputed ones count again
+        self.cached_tokens = 0  # those among them that were found computed
+        self._prefixes = PrefixCache(pool, config.block_size, config.prefix_caching)
         self.reset()
 
     def reset(self) -> None:
@@ -78,12 +86,13 @@ class Scheduler:
         self._decoding: list[Sequence] = []  # while a step is scheduled; they may make room
         self._branches = 0  # running ones
         self._samples: dict[int, list[Sequence]] = {}  # request id -> its running sequences
-        self._computing: dict[bytes, Sequence] = {}  # key -> the running one that will compute it
-        self._copies: dict[int, int] = {}  # target block -> source block
-        self._fresh: list[int] = []
+        self._copy_on_write: dict[int, int] = {}  # target block -> source block
+        self._new_blocks: list[int] = []
+        self._prefixes.reset()
         self.pool.reset()
 
     def add(self, sequence: Sequence) -> None:
+        """Let a sequence wait for its turn."""
         self.waiting.add(sequence)
 
     def remove(self, sequence: Sequence) -> None:
@@ -97,8 +106,9 @@ class Scheduler:
     def schedule(self, limit: int | None = None, suspects: Seq[Sequence] = ()) -> Schedule:
         """The next step: a run of every decoding branch, then prefill.
 
-        limit: to so many ids in all, after steps that raised; `suspects`, the sequences to try
-        again, come first then.
+        Args:
+            limit: The most tokens in all, after steps that raised; None is no limit.
+            suspects: The sequences to try first if there is a limit.
         """
         if self.config.preempt_every_step:
             for sequence in [s for s in self.running if s.decoding]:
@@ -115,25 +125,36 @@ class Scheduler:
         else:
             decoding, self._decoding = self._decoding, []  # none of them makes room now
             chunks = self._fill(dict.fromkeys([*suspects, *decoding, *prefilling]), limit)
-        copies = tuple((source, target) for target, source in self._copies.items())
-        fresh = tuple(self._fresh)
-        self._copies, self._fresh = {}, []
-        return Schedule(copies, fresh, tuple(chunks))
+        copy_on_write = tuple((source, target) for target, source in self._copy_on_write.items())
+        new_blocks = tuple(self._new_blocks)
+        self._copy_on_write, self._new_blocks = {}, []
+        return Schedule(copy_on_write, new_blocks, tuple(chunks))
 
     def commit(self, chunks: Seq[Chunk]) -> None:
-        """Note that chunks have run: their ids are cached, and blocks now full can be found."""
-        size, caching = self.config.block_size, self.config.prefix_caching
-        for sequence, branch, start, stop in chunks:
-            branch.cached = stop
-            if caching and start // size != stop // size:
-                self._register(sequence, branch, range(start // size, stop // size))
+        """Note that chunks have run: their tokens are cached, and blocks now full can be found.
 
-    def _register(self, sequence: Sequence, branch: BranchState, full: range) -> None:
-        for index in full:
-            key = sequence.key(branch, index, self.config.block_size)
-            self.pool.register(branch.blocks[index], key)
-            if self._computing.get(key) is sequence:
-                del self._computing[key]
+        What ran as a draft counts once it has turned out right: see `commit_drafts`.
+        """
+        for sequence, branch, start, stop in chunks:
+            self._cache_up_to(sequence, branch, start, min(stop, sequence.length(branch)))
+
+    def commit_drafts(self, sequence: Sequence, accepted: int) -> None:
+        """Note how many drafts of the last step were right, and give back the room of the others.
+
+        They must be among what the sequence emitted.
+        """
+        for branch in sequence.branches:
+            cached = branch.cached
+            self._cache_up_to(sequence, branch, cached, cached + accepted)
+            if not sequence.exact:
+                self.pool.truncate(branch.blocks, self.config.blocks_for(sequence.length(branch)))
+        sequence.drop_drafts()
+
+    def _cache_up_to(self, sequence: Sequence, branch: BranchState, start: int, stop: int) -> None:
+        branch.cached = stop
+        size = self.config.block_size
+        if start // size != stop // size:
+            self._prefixes.register(sequence, branch, start, stop)
 
     def _grow_all(self) -> None:
         """Note the sequences that decode, once each has room for its pending ids."""
@@ -215,7 +236,7 @@ class Scheduler:
         return bool(self._decoding) and self.waiting.most_branches() > fair
 
     def _make_room(
-        self, sequence: Sequence, prefixes: Seq[_Prefix], branches: int, blocks: int
+        self, sequence: Sequence, prefixes: Seq[Prefix], branches: int, blocks: int
     ) -> bool:
         """Preempt what frees so many branches and blocks; if that cannot be fair, do nothing.
 
@@ -254,7 +275,7 @@ class Scheduler:
         ]
         return max(left)[-1] if left else None
 
-    def _begin(self, sequence: Sequence, prefixes: Seq[_Prefix]) -> None:
+    def _begin(self, sequence: Sequence, prefixes: Seq[Prefix]) -> None:
         # All that is found is taken before anything is allocated, which could evict it.
         for branch, prefix in zip(sequence.branches, prefixes, strict=True):
             self.pool.share(prefix.blocks)
@@ -264,25 +285,25 @@ class Scheduler:
             length = self._reserved(sequence, branch)
             if prefix.source is not None:
                 branch.blocks += (target := self.pool.allocate(1))
-                self._copies[target[0]] = prefix.source
+                self._copy_on_write[target[0]] = prefix.source
             self._extend(branch, length)
-            self.prompt_ids += sequence.length(branch)
-            self.cached_ids += branch.cached
+            self.prompt_tokens += sequence.length(branch)
+            self.cached_tokens += branch.cached
         insort(self.running, sequence, key=_arrival)
         self._branches += len(sequence.branches)
         self.waiting.count(sequence.share, len(sequence.branches))
         self._samples.setdefault(sequence.request_id, []).append(sequence)
         sequence.begin()
-        self._claim(sequence)
+        self._prefixes.claim(sequence)
 
-    def _missing_blocks_of(self, sequence: Sequence, prefixes: Seq[_Prefix]) -> int:
+    def _missing_blocks_of(self, sequence: Sequence, prefixes: Seq[Prefix]) -> int:
         """How many free blocks are too few, those that would be found in use again included."""
         needed = 0
         found: set[int] = set()
         for branch, prefix in zip(sequence.branches, prefixes, strict=True):
             blocks = self.config.blocks_for(self._reserved(sequence, branch))
             needed += blocks - len(prefix.blocks)
-            found.update(filter(self.pool.is_idle, prefix.blocks))
+            found.update(filter(self.pool.is_evictable, prefix.blocks))
         headroom = 0 if sequence.exact or not self.running else 1
         return needed + len(found) + headroom - self.pool.free_count
 
@@ -291,36 +312,15 @@ class Scheduler:
         exact = sequence.exact
         return sequence.max_cached(branch) if exact else sequence.length(branch)
 
-    def _prefix(self, sequence: Sequence, index: int) -> _Prefix:
-        """The longest computed beginning of a branch: of another sample, or of any branch before.
-
-        At least one id is left to compute, as its logits are wanted.
-        """
-        branch, size = sequence.branches[index], self.config.block_size
-        most = sequence.length(branch) - 1
-        blocks = self._found_blocks(sequence, branch)
-        cached = min(len(blocks) * size, most)
-        if (twin := self._prefilled_sample(sequence)) is not None:
-            shared = min(len(branch.prompt.token_ids), most)
-            if shared > cached:
-                blocks, cached = twin.branches[index].blocks, shared
-        whole, rest = divmod(cached, size)
+    def _prefix(self, sequence: Sequence, index: int) -> Prefix:
+        """The longest computed beginning of a branch, of another sample or of any other branch."""
+        blocks, cached = self._prefixes.find(sequence, index, self._prefilled_sample(sequence))
+        full, rest = divmod(cached, self.config.block_size)
         if not rest:
-            return _Prefix(tuple(blocks[:whole]), None, cached)
+            return Prefix(tuple(blocks[:full]), None, cached)
         # What another sample holds may be about to be copied there.
-        source = self._copies.get(blocks[whole], blocks[whole])
-        return _Prefix(tuple(blocks[:whole]), source, cached)
-
-    def _found_blocks(self, sequence: Sequence, branch: BranchState) -> list[int]:
-        blocks = []
-        if self.config.prefix_caching:
-            size = self.config.block_size
-            for index in range(sequence.length(branch) // size):
-                block = self.pool.find(sequence.key(branch, index, size))
-                if block is None:
-                    break
-                blocks.append(block)
-        return blocks
+        source = self._copy_on_write.get(blocks[full], blocks[full])
+        return Prefix(tuple(blocks[:full]), source, cached)
 
     def _prefilled_sample(self, sequence: Sequence) -> Sequence | None:
         """Another running sample of the request whose prompt is computed."""
@@ -334,29 +334,17 @@ class Scheduler:
         samples = self._samples.get(sequence.request_id, ())
         if any(map(sequence.follows, samples)) and not self._prefilled_sample(sequence):
             return True
-        if not self._computing:
-            return False
-        size = self.config.block_size
-        for branch in sequence.branches:
-            index = len(self._found_blocks(sequence, branch))
-            if index < sequence.length(branch) // size:
-                other = self._computing.get(sequence.key(branch, index, size))
-                if other is not None and sequence.follows(other):
-                    return True
-        return False
-
-    def _claim(self, sequence: Sequence) -> None:
-        """Note which blocks the sequence's prefill will compute."""
-        if self.config.prefix_caching:
-            size = self.config.block_size
-            for branch in sequence.branches:
-                for index in range(branch.cached // size, sequence.length(branch) // size):
-                    self._computing.setdefault(sequence.key(branch, index, size), sequence)
+        return self._prefixes.awaits(sequence)
 
     def _grow(self, sequence: Sequence) -> bool:
-        """Give every branch room for its pending ids; False if that preempted the sequence itself."""
+        """Give every branch room for its pending tokens and drafts.
+
+        Nobody makes room for drafts. It is False if the sequence itself had to be preempted.
+        """
         if sequence.exact:  # it has all it will ever need
             return True
+        if sequence.drafts and self._missing_blocks(sequence) > self.pool.free_count:
+            sequence.drop_drafts()
         while (missing := self._missing_blocks(sequence)) > self.pool.free_count:
             victim = self._victim_of_growth()
             self._displace(victim)
@@ -364,11 +352,14 @@ class Scheduler:
                 return False
         if missing:
             for branch in sequence.branches:
-                self._extend(branch, sequence.length(branch))
+                self._extend(branch, sequence.length(branch) + len(sequence.drafts))
         return True
 
     def _victim_of_growth(self) -> Sequence:
-        """The newest of the share that still runs most branches without it; the oldest of all last."""
+        """The newest of the share that still runs the most branches without it.
+
+        The oldest sequence of all goes last.
+        """
         free = [s for s in self.running[1:] if s.preemptible] or self.running[:1]
         return max(
             free, key=lambda s: (self.waiting.branches(s.share) - len(s.branches), s.arrival)
@@ -377,7 +368,7 @@ class Scheduler:
     def _missing_blocks(self, sequence: Sequence) -> int:
         size, missing = self.config.block_size, 0
         for branch in sequence.branches:
-            length = sequence.length(branch)
+            length = sequence.length(branch) + len(sequence.drafts)
             if length > len(branch.blocks) * size:
                 missing += self.config.blocks_for(length) - len(branch.blocks)
         return missing
@@ -387,12 +378,12 @@ class Scheduler:
         if missing > 0:
             blocks = self.pool.allocate(missing)
             branch.blocks += blocks
-            self._fresh += blocks
+            self._new_blocks += blocks
 
     def _displace(self, sequence: Sequence) -> None:
         """Preempt a sequence, and take back what this step gave it."""
         held = set(chain.from_iterable(branch.blocks for branch in sequence.branches))
-        self._fresh = [block for block in self._fresh if block not in held]
+        self._new_blocks = [block for block in self._new_blocks if block not in held]
         if sequence in self._decoding:
             self._decoding.remove(sequence)
         self._preempt(sequence)
@@ -412,10 +403,8 @@ class Scheduler:
         samples.remove(sequence)
         if not samples:
             del self._samples[sequence.request_id]
+        self._prefixes.release(sequence)
         for branch in sequence.branches:
-            for key in branch.keys[branch.cached // self.config.block_size :]:
-                if self._computing.get(key) is sequence:
-                    del self._computing[key]
             if forget:
                 self.pool.forget(branch.blocks)
             self.pool.deallocate(reversed(branch.blocks))
@@ -424,8 +413,9 @@ class Scheduler:
 
 
 def _all_pending(sequence: Sequence) -> list[Chunk]:
+    drafts = len(sequence.drafts)
     return [
-        Chunk(sequence, branch, branch.cached, sequence.length(branch))
+        Chunk(sequence, branch, branch.cached, sequence.length(branch) + drafts)
         for branch in sequence.branches
     ]
 

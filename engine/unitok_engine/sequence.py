@@ -2,23 +2,18 @@
 
 from collections.abc import Hashable, Iterable
 from dataclasses import dataclass, field
+from itertools import takewhile
 from operator import index
 
 import torch
 from torch import Tensor
 
 from unitok_engine.block_pool import ROOT, block_key
-from unitok_engine.embeddings import FeatureStore
-from unitok_engine.request import (
-    Allow,
-    Branch,
-    FinishReason,
-    IdRange,
-    Output,
-    Request,
-    Stop,
-)
-from unitok_engine.sampler import Choice, Pick
+from unitok_engine.embedding_store import EmbeddingStore
+from unitok_engine.ids import IdRange
+from unitok_engine.plans import Allow, FinishReason, Stop
+from unitok_engine.request import Branch, Output, Request
+from unitok_engine.sampler import SampledToken, SamplingInput
 from unitok_engine.transfer import send
 
 
@@ -31,21 +26,48 @@ class BranchState:
         blocks: The blocks of its K/V, in order.
         cached: How many of its tokens have their K/V in the blocks.
         keys: Of its full blocks, as far as they were asked for.
-        prompt_length: Tokens of the prompt.
+        prompt_length: Tokens in the prompt.
     """
 
     prompt: Branch
-    blocks: list[int] = field(default_factory=list)
+    blocks: list[int] = field(default_factory=list[int])
     cached: int = 0
-    keys: list[bytes] = field(default_factory=list)
+    keys: list[bytes] = field(default_factory=list[bytes])
     prompt_length: int = field(init=False)
 
     def __post_init__(self) -> None:
         self.prompt_length = len(self.prompt.token_ids)
 
 
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A token of a sequence that is to be sampled in a step.
+
+    Attributes:
+        offset: How many drafts lie before it; 0 for the next token.
+        allow: What may be sampled.
+    """
+
+    offset: int
+    allow: Allow
+
+
 class Sequence:
-    """The scheduler admits, grows and preempts it; the engine emits ids into it."""
+    """The scheduler admits, grows and preempts it; the engine emits tokens into it.
+
+    Drafts are guesses at the tokens that come next. They run behind the pending tokens in the next
+    step, which samples a token after each of them; those that turn out right need no step of their
+    own (https://arxiv.org/abs/2211.17192).
+
+    Args:
+        request_id: The request.
+        sample: Which of its samples this is.
+        arrival: Its place in the order of arrivals.
+        request: What is asked.
+        embeddings: Those of the request that are computed.
+        id_ranges: Of the model's heads: all that may be emitted.
+        share: With whom it shares the engine's work; None is a share of the request's own.
+    """
 
     def __init__(
         self,
@@ -53,7 +75,7 @@ class Sequence:
         sample: int,
         arrival: int,
         request: Request,
-        features: FeatureStore,
+        embeddings: EmbeddingStore,
         id_ranges: Iterable[IdRange],
         share: Hashable = None,
     ) -> None:
@@ -63,7 +85,7 @@ class Sequence:
         # What no caller can give: a share of the request's own.
         self.share = (Sequence, request_id) if share is None else share
         self.request = request
-        self.features = features
+        self.embeddings = embeddings
         self.id_ranges = id_ranges  # of the model's heads: all that may be emitted
         self.branches = [BranchState(branch) for branch in request.branches]
         self.emitted: list[int] = []
@@ -72,13 +94,14 @@ class Sequence:
         self.weights = tuple(branch.weight for branch in request.branches)
         # A plan is its caller's code: it is asked here, so that it fails where it was handed in.
         self.max_length, self.exact = index(request.plan.max_length), request.plan.exact
-        self.allow: Allow | None = None
+        self.targets: tuple[Target, ...] = ()  # what the next step samples
+        self.drafts: list[int] = []
         self.finish_reason: FinishReason | None = None
         self.error: str | None = None
         self.running = False
         self.preempted = False
         self._emitted_at_admission = 0
-        self.reported = 0  # ids that outputs have told
+        self.reported = 0  # tokens that outputs had
         self._dropped = 0
         self._mask: tuple[Tensor, Tensor] | None = None  # a plan's, and the same on the device
         self._seen: tuple[IdRange, Tensor] | None = None
@@ -86,16 +109,20 @@ class Sequence:
 
     @property
     def finished(self) -> bool:
+        """Whether it has ended."""
         return self.finish_reason is not None
 
     @property
     def decoding(self) -> bool:
-        """It has sampled an id since it was admitted; before that, it prefills."""
+        """Whether it emitted a token since it was admitted; before that, it prefills."""
         return len(self.emitted) > self._emitted_at_admission
 
     @property
     def preemptible(self) -> bool:
-        """A preempted sequence must emit an id before its next preemption, so that all end."""
+        """Whether it may be preempted.
+
+        One that was must emit a token before its next preemption, so that all end.
+        """
         return self.decoding or not self.preempted
 
     def follows(self, other: "Sequence") -> bool:
@@ -103,31 +130,34 @@ class Sequence:
         return self.arrival > other.arrival
 
     def length(self, branch: BranchState) -> int:
+        """Tokens of a branch: its prompt, and what was emitted."""
         return branch.prompt_length + len(self.emitted)
 
     def max_cached(self, branch: BranchState) -> int:
-        """Ids of the branch that are ever cached: the last one emitted is never fed."""
+        """Tokens of a branch that are ever cached: the last one emitted is never fed."""
         return branch.prompt_length + max(self.max_length, 1) - 1
 
     def pending(self, branch: BranchState) -> int:
+        """Tokens of a branch that are not cached yet, drafts apart."""
         return branch.prompt_length + len(self.emitted) - branch.cached
 
     def ids(self, branch: BranchState, start: int, stop: int) -> list[int]:
-        """The branch's ids at [start, stop), prompt first, then what was emitted."""
+        """A branch's tokens at [start, stop): the prompt, what was emitted, and drafts."""
         prompt = branch.prompt_length
+        later = [*self.emitted, *self.drafts] if self.drafts else self.emitted
         if start >= prompt:
-            return self.emitted[start - prompt : stop - prompt]
-        return [*branch.prompt.token_ids[start:stop], *self.emitted[: max(stop - prompt, 0)]]
+            return later[start - prompt : stop - prompt]
+        return [*branch.prompt.token_ids[start:stop], *later[: max(stop - prompt, 0)]]
 
     def key(self, branch: BranchState, index: int, block_size: int) -> bytes:
-        """The key of the branch's full block `index`: of all ids, features and positions up to it."""
+        """The key of a branch's full block: of all tokens, embeddings and positions up to it."""
         while len(branch.keys) <= index:
             start = len(branch.keys) * block_size
             stop = start + block_size
             marks = [
-                f"{features.start} {features.digest}"
-                for features in branch.prompt.embeddings
-                if features.start < stop and start < features.stop
+                f"{e.start} {e.digest}"
+                for e in branch.prompt.embeddings
+                if e.start < stop and start < e.stop
             ]
             if start == 0 and branch.prompt.first_position:
                 marks.append(f"position {branch.prompt.first_position}")
@@ -144,42 +174,91 @@ class Sequence:
         """Note a preemption: nothing is cached any more; what was emitted stays."""
         for branch in self.branches:
             branch.cached = 0
+        self.drop_drafts()
         self.preempted = True
         self._emitted_at_admission = len(self.emitted)
 
     def restart(self) -> None:
-        """Begin anew after a step that broke off anywhere, from the ids that were emitted whole."""
+        """Begin anew after a step that broke off anywhere, from the tokens emitted as a whole."""
         columns = (self.emitted, self.logprobs, self.branch_logprobs)
         whole = min(map(len, columns))
         for column in columns:
             del column[whole:]
         for branch in self.branches:
             branch.blocks, branch.cached, branch.keys = [], 0, []
+        self.drop_drafts()
         self.running = self.preempted = False
         self._emitted_at_admission = whole
         self._seen = None
         if not self.finished:
             self.error, self._dropped = None, 0
 
-    def emit(self, choice: Choice) -> None:
-        assert choice.id is not None
-        self.emitted.append(choice.id)
-        self.logprobs.append(choice.logprob)
-        self.branch_logprobs.append(choice.branch_logprob)
+    def emit(self, token: SampledToken) -> None:
+        """Note a token."""
+        assert token.id is not None
+        self.emitted.append(token.id)
+        self.logprobs.append(token.logprob)
+        self.branch_logprobs.append(token.branch_logprob)
 
-    def pick(self, device: torch.device) -> Pick:
-        """What is to be sampled next."""
-        assert self.allow is not None
+    def draft(self, guesses: Iterable[int]) -> None:
+        """Take guesses at the next tokens, for the next step alone.
+
+        They are kept as far as the plan allows them, and what the plan forces between them joins
+        them. A repetition penalty depends on what was emitted, so it leaves no room for guesses.
+        """
+        self.drop_drafts()
+        if self.request.sampling.repetition_penalty != 1 or not self.targets:
+            return
+        ahead = list(self.emitted)
+        for guess in guesses:
+            ahead.append(guess)
+            if guess not in self.targets[-1].allow.id_range or not self._follow(ahead):
+                return
+
+    def _follow(self, ahead: list[int]) -> bool:
+        """Draft what lies behind the tokens emitted, and a target behind that.
+
+        It is False if nothing can be sampled there, or what is sampled there needs no step.
+        """
+        # The last token emitted is never fed, so it is no draft.
+        while len(ahead) < self.max_length:
+            step = self.request.plan.next(ahead)
+            if isinstance(step, Stop):
+                return False
+            if isinstance(step, Allow):
+                self._check_ids(step.id_range.start, step.id_range.stop)
+                self.drafts = ahead[len(self.emitted) :]
+                self.targets = (*self.targets, Target(len(self.drafts), step))
+                return True
+            self._check_ids(step.id, step.id + 1)
+            ahead.append(step.id)
+        return False
+
+    def drop_drafts(self) -> None:
+        """Let go of all guesses."""
+        self.drafts, self.targets = [], self.targets[:1]
+
+    def right_drafts(self, before: int) -> int:
+        """How many drafts turned out right.
+
+        Args:
+            before: How many tokens were emitted before the step that ran the drafts.
+        """
+        pairs = zip(self.drafts, self.emitted[before:], strict=False)
+        return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
+
+    def sampling_input(self, target: Target, device: torch.device) -> SamplingInput:
+        """What is to be sampled at a target."""
         sampling = self.request.sampling
         penalised = sampling.repetition_penalty != 1
-        mask = self.allow.mask
-        return Pick(
+        mask = target.allow.mask
+        return SamplingInput(
             weights=self.weights,
             sampling=sampling,
             sample=self.sample,
-            index=len(self.emitted),
+            index=len(self.emitted) + target.offset,
             mask=None if mask is None else self._sent(mask, device),
-            seen=self._seen_ids(self.allow.id_range, device) if penalised else None,
+            seen=self._seen_ids(target.allow.id_range, device) if penalised else None,
             logprob=self.request.logprobs,
             branch_logprob=self.request.branch_logprobs,
         )
@@ -203,24 +282,28 @@ class Sequence:
         return self._seen[1]
 
     def advance(self) -> None:
-        """Follow the plan past forced ids to what is sampled next, or to the end.
+        """Follow the plan past forced tokens to what is sampled next, or to the end.
 
-        Raises ValueError if the plan goes on past its own max_length, or wants ids that the model
-        does not have, or has in no single head.
+        Raises:
+            ValueError: The plan goes on past its own max_length, or wants ids that the model does
+                not have, or has in no single head.
         """
         plan = self.request.plan
         while not isinstance(step := plan.next(self.emitted), Stop):
             if len(self.emitted) >= self.max_length:
                 raise ValueError(f"the plan goes on past its max_length of {self.max_length}")
             if isinstance(step, Allow):
-                if step is not self.allow:
-                    self._check_ids(step.id_range.start, step.id_range.stop)
-                self.allow = step
+                self._aim(step)
                 return
             self._check_ids(step.id, step.id + 1)
-            self.emit(Choice(step.id))
+            self.emit(SampledToken(step.id))
         self._dropped = step.drop
         self.finish_reason = step.reason
+
+    def _aim(self, allow: Allow) -> None:
+        if not self.targets or self.targets[0].allow is not allow:
+            self._check_ids(allow.id_range.start, allow.id_range.stop)
+            self.targets = (Target(0, allow), *self.targets[1:])
 
     def _check_ids(self, start: int, stop: int) -> None:
         if not any(r.start <= start and stop <= r.stop for r in self.id_ranges):
@@ -229,25 +312,24 @@ class Sequence:
             )
 
     def fail(self, error: BaseException | str) -> None:
+        """End it with an error."""
         self.error = one_line(error)
         self.finish_reason = "error"
 
     def report(self) -> Output:
-        """What was emitted; new is what lies behind `reported`."""
-        kept = len(self.emitted) - self._dropped
-        ids = tuple(self.emitted[:kept])
+        """What was emitted since `reported`."""
+        new = slice(self.reported, len(self.emitted) - self._dropped)
+        request = self.request
         return Output(
             request_id=self.request_id,
             sample=self.sample,
-            ids=ids,
-            new_ids=ids[self.reported :],
-            prompt_tokens=len(self.branches[0].prompt.token_ids),
+            token_ids=tuple(self.emitted[new]),
+            start=self.reported,
+            prompt_tokens=self.branches[0].prompt_length,
             finish_reason=self.finish_reason,
             error=self.error,
-            logprobs=tuple(self.logprobs[:kept]) if self.request.logprobs else None,
-            branch_logprobs=(
-                tuple(self.branch_logprobs[:kept]) if self.request.branch_logprobs else None
-            ),
+            logprobs=tuple(self.logprobs[new]) if request.logprobs else None,
+            branch_logprobs=tuple(self.branch_logprobs[new]) if request.branch_logprobs else None,
         )
 
 

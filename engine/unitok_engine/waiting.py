@@ -9,17 +9,18 @@ from unitok_engine.sequence import Sequence
 
 
 class Waiting:
-    """Those of the share with the fewest running branches come first; within a share, the oldest.
+    """The sequences that wait, those of the share with the fewest running branches first.
 
-    Of shares that run equally many branches, the one whose oldest waiting sequence came first is
-    first. The order costs a logarithm of the shares that wait, and only while they wait.
+    Within a share the oldest comes first. Of shares that run equally many branches, the one whose
+    oldest waiting sequence came first is first. The order costs a logarithm of the shares that
+    wait, and only while they wait.
     """
 
     def __init__(self) -> None:
         self._queues: dict[Hashable, list[Sequence]] = {}  # of each share, by arrival
         self._branches: dict[Hashable, int] = {}  # running ones of each share
-        # A heap of (branches, oldest arrival, share). Entries go out of date; there is always one that
-        # is not for each share that waits and was not set aside.
+        # A heap of (branches, oldest arrival, share). Entries go out of date; each share that waits
+        # and was not set aside has one that is not.
         self._order: list[tuple[int, int, Hashable]] = []
         self._aside: set[Hashable] = set()
         self._count = 0
@@ -34,6 +35,7 @@ class Waiting:
         return self._place(sequence) is not None
 
     def add(self, sequence: Sequence) -> None:
+        """Let a sequence wait."""
         queue = self._queues.setdefault(sequence.share, [])
         insort(queue, sequence, key=_arrival)
         self._count += 1
@@ -72,7 +74,7 @@ class Waiting:
             self._enter(share)
 
     def first(self) -> list[Sequence] | None:
-        """The waiting sequences of the first share, by arrival; not to be changed."""
+        """The waiting sequences of the first share, by arrival; they are not to be changed."""
         while self._order:
             branches, arrival, share = self._order[0]
             queue = self._queues.get(share)
@@ -86,6 +88,7 @@ class Waiting:
         self._aside.add(share)
 
     def restore(self) -> None:
+        """Pass over no share any more."""
         aside, self._aside = self._aside, set()
         for share in aside:
             if share in self._queues:

@@ -21,8 +21,10 @@ from unitok.emoji.captions import (
     vocabulary_words,
     words,
 )
-from unitok.emoji.scenes import LARGE, SMALL, WHITE, Item, Scene, SceneSampler
+from unitok.emoji.sampler import SceneSampler
+from unitok.emoji.scenes import WHITE, Item, Scene
 from unitok.emoji.split import heldout, pair
+from unitok.emoji.sprites import LARGE, SMALL
 
 SCENES = SceneSampler(0, "any").batch(1500)
 CAT_LEFT_OF_HOUSE = Scene(

@@ -8,16 +8,9 @@ from PIL import Image, ImageFilter
 
 from unitok.emoji.captions import claim, parse
 from unitok.emoji.checker import check, find
-from unitok.emoji.scenes import (
-    BACKGROUNDS,
-    STYLE,
-    WHITE,
-    Item,
-    Scene,
-    SceneSampler,
-    render,
-    to_pil,
-)
+from unitok.emoji.rendering import STYLE, render, to_pil
+from unitok.emoji.sampler import SceneSampler
+from unitok.emoji.scenes import BACKGROUNDS, WHITE, Item, Scene
 from unitok.emoji.sprites import LARGE, NAMES, SIZES, SMALL
 
 SCENES = SceneSampler(11, "any").batch(500)

@@ -4,6 +4,8 @@ from collections import Counter
 import pytest
 import torch
 
+from unitok.emoji.rendering import render, to_pil
+from unitok.emoji.sampler import SceneSampler
 from unitok.emoji.scenes import (
     BACKGROUNDS,
     CANVAS,
@@ -12,11 +14,8 @@ from unitok.emoji.scenes import (
     WHITE,
     Item,
     Scene,
-    SceneSampler,
     canonical,
-    render,
     stands,
-    to_pil,
 )
 from unitok.emoji.sprites import LARGE, SMALL, sprites
 

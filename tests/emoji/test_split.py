@@ -1,7 +1,8 @@
 import pytest
 
 from unitok.emoji import split
-from unitok.emoji.scenes import COLOURS, COUNTS, KINDS, WHITE, Item, Scene, SceneSampler
+from unitok.emoji.sampler import SceneSampler
+from unitok.emoji.scenes import COLOURS, COUNTS, KINDS, WHITE, Item, Scene
 from unitok.emoji.sprites import NAMES, SMALL
 
 PAIRS = [(a, b) for a in NAMES for b in NAMES if a != b]

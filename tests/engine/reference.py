@@ -27,7 +27,7 @@ class Expected:
 
 def check(output: Output, request: Request, model: TinyModel) -> None:
     """Assert that a finished output is what its request must give."""
-    ids, plan = output.ids, request.plan
+    ids, plan = output.token_ids, request.plan
     for index, (id, expected) in enumerate(
         zip(ids, _expected(output, request, model), strict=True)
     ):
@@ -59,10 +59,10 @@ def check(output: Output, request: Request, model: TinyModel) -> None:
 
 def _expected(output: Output, request: Request, model: TinyModel) -> list[Expected | None]:
     """For each id of an output what it is chosen from, or None if it was forced."""
-    hidden = [_whole_line(branch, output.ids, model) for branch in request.branches]
+    hidden = [_whole_line(branch, output.token_ids, model) for branch in request.branches]
     result = []
-    for index in range(len(output.ids)):
-        step = request.plan.next(output.ids[:index])
+    for index in range(len(output.token_ids)):
+        step = request.plan.next(output.token_ids[:index])
         if isinstance(step, Force):
             result.append(None)
             continue
@@ -74,7 +74,7 @@ def _expected(output: Output, request: Request, model: TinyModel) -> list[Expect
         mixed = torch.zeros(step.id_range.size, dtype=torch.float64)
         for row, branch in zip(rows, request.branches, strict=True):
             mixed += branch.weight * row
-        seen = {*request.branches[0].token_ids, *output.ids[:index]}
+        seen = {*request.branches[0].token_ids, *output.token_ids[:index]}
         kept = distribution(mixed, step.id_range, seen, step.mask, request.sampling)
         noise = torch.zeros(step.id_range.size, dtype=torch.float64)
         if request.sampling.temperature > 0:

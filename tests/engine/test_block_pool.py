@@ -58,6 +58,20 @@ class BlockPoolMachine(RuleBasedStateMachine):
             self.idle.append(block)
 
     @precondition(lambda self: any(self.references))
+    @rule(data=st.data())
+    def truncate(self, data: st.DataObject) -> None:
+        held = [block for block, count in enumerate(self.references) if count]
+        blocks = data.draw(st.lists(st.sampled_from(held), unique=True))
+        count = data.draw(st.integers(0, len(blocks) + 1))
+        kept, dropped = blocks[:count], blocks[count:]
+        self.pool.truncate(blocks, count)
+        assert blocks == kept
+        for block in reversed(dropped):
+            self.references[block] -= 1
+            if self.references[block] == 0 and block in self.keys:
+                self.idle.append(block)
+
+    @precondition(lambda self: any(self.references))
     @rule(data=st.data(), key=st.sampled_from([b"a", b"b", b"c", b"d"]))
     def register(self, data: st.DataObject, key: bytes) -> None:
         block = data.draw(st.sampled_from([i for i, n in enumerate(self.references) if n]))
@@ -83,7 +97,9 @@ class BlockPoolMachine(RuleBasedStateMachine):
         found.pop(None, None)
         assert found == self.keys
         assert self.pool.cached_count == len(self.keys)
-        assert [block for block in range(SIZE) if self.pool.is_idle(block)] == sorted(self.idle)
+        assert [block for block in range(SIZE) if self.pool.is_evictable(block)] == sorted(
+            self.idle
+        )
 
 
 TestBlockPool = BlockPoolMachine.TestCase

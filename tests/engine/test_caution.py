@@ -9,7 +9,7 @@ from torch import Tensor
 
 from tests.engine.kinds import RowsPlan
 from tests.engine.test_faults import everything_is_back
-from tests.engine.tiny import TEXT, TinyModel, caption, drawing, engine, finished_ids
+from tests.engine.tiny import TEXT, TinyModel, caption, drawing, engine, finals, finished_ids
 from unitok_engine import (
     Allow,
     Branch,
@@ -51,16 +51,17 @@ class Poisoned(TinyModel):
         return super().embed(ids)
 
 
-def worked_off(machine: Engine, most: int = 3000) -> tuple[dict[tuple[int, int], Output], int]:
-    """The final outputs, and how many steps raised on the way."""
-    finals: dict[tuple[int, int], Output] = {}
-    raised = 0
-    for _ in range(most):
+def worked_off(
+    machine: Engine, outputs: Sequence[Output] = ()
+) -> tuple[dict[tuple[int, int], Output], int]:
+    """All that was emitted, after earlier outputs, and how many steps raised on the way."""
+    outputs, raised = list(outputs), 0
+    for _ in range(3000):
         if not machine.has_work:
             everything_is_back(machine)
-            return finals, raised
+            return finals(outputs), raised
         try:
-            finals |= {(o.request_id, o.sample): o for o in machine.step() if o.finished}
+            outputs += machine.step()
         except Exception:
             raised += 1
     raise AssertionError("it never ends")
@@ -81,8 +82,8 @@ def test_a_model_that_has_room_for_few_rows_gets_few(most: int, budget: int, cac
     machine = engine(model, max_batch_tokens=budget, prefix_caching=caching, num_blocks=150)
     for request in CROWD:
         machine.add(request)
-    finals, raised = worked_off(machine)
-    assert [finals[key].ids for key in sorted(finals)] == finished_ids(engine(), CROWD)
+    ended, raised = worked_off(machine)
+    assert [ended[key].token_ids for key in sorted(ended)] == finished_ids(engine(), CROWD)
     assert raised <= 8
     good = [rows for rows in model.rows if rows <= most]
     assert not raised or max(good) > most // 2  # no less than need be
@@ -151,13 +152,13 @@ def test_only_the_request_that_makes_every_step_raise_fails(sick: Request, place
     requests = [*WELL[:place], sick, *WELL[place:]]
     for request in requests:
         machine.add(request)
-    finals, raised = worked_off(machine)
-    failed = {key: output for key, output in finals.items() if key[0] == place}
+    ended, raised = worked_off(machine)
+    failed = {key: output for key, output in ended.items() if key[0] == place}
     assert len(failed) == sick.n
     for output in failed.values():
         assert output.finish_reason == "error"
         assert output.error == f"RuntimeError in a step of {rows(output)} rows: a poisoned id"
-    ids = [finals[key].ids for key in sorted(finals) if key not in failed]
+    ids = [ended[key].token_ids for key in sorted(ended) if key not in failed]
     assert ids == finished_ids(engine(), WELL)
     assert raised <= 30
 
@@ -182,9 +183,9 @@ def test_a_model_that_always_raises_fails_all_in_few_steps(n: int):
     requests = [*(replace(caption(seed), n=n) for seed in range(9)), drawing(3, n=n)]
     for request in requests:
         machine.add(request)
-    finals, raised = worked_off(machine)
-    assert len(finals) == 10 * n and raised <= 10 * 2 + 20
-    for (request_id, _), output in finals.items():
+    ended, raised = worked_off(machine)
+    assert len(ended) == 10 * n and raised <= 10 * 2 + 20
+    for (request_id, _), output in ended.items():
         size = "2 rows" if request_id == 9 else "1 rows"
         assert output.error == f"out of memory in a step of {size}: CUDA out of memory. Tried 2 GiB"
 
@@ -195,11 +196,10 @@ def test_one_alone_survives_a_step_that_raises_at_any_time():
         model = Limited(1000)
         machine = engine(model)
         machine.add(drawing(2))
-        for _ in range(steps):
-            machine.step()
+        outputs = [output for _ in range(steps) for output in machine.step()]
         model.most = 0
         with pytest.raises(MemoryError):
             machine.step()
         model.most = 1000
-        finals, _ = worked_off(machine)
-        assert finals[0, 0].ids == ids
+        ended, _ = worked_off(machine, outputs)
+        assert ended[0, 0].token_ids == ids

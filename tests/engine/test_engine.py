@@ -16,6 +16,7 @@ from tests.engine.tiny import (
     caption,
     drawing,
     engine,
+    finals,
     finish,
     finished_ids,
     recomputed_logits,
@@ -37,7 +38,7 @@ from unitok_engine import (
     Stop,
 )
 from unitok_engine.batch import Batch, DecodesAhead, build_batch
-from unitok_engine.sampler import gumbel, noise_key
+from unitok_engine.noise import gumbel, noise_key
 
 GREEDY = Sampling(temperature=0)
 
@@ -65,11 +66,11 @@ def spied(model: TinyModel) -> tuple[TinyModel, list[Tensor]]:
 def test_paged_decoding_gives_what_a_full_recompute_gives(request_: Request):
     model, seen = spied(TinyModel())
     (output,) = finish(engine(model), [request_])
-    id_range = TEXT if output.ids[0] in TEXT else IMAGE
-    assert len(seen) == len(output.ids) >= 12
+    id_range = TEXT if output.token_ids[0] in TEXT else IMAGE
+    assert len(seen) == len(output.token_ids) >= 12
     for step, logits in enumerate(seen):
         for row, branch in zip(logits, request_.branches, strict=True):
-            expected = recomputed_logits(TinyModel(), branch, output.ids[:step], id_range)
+            expected = recomputed_logits(TinyModel(), branch, output.token_ids[:step], id_range)
             torch.testing.assert_close(row, expected, atol=1e-4, rtol=1e-4)
 
 
@@ -108,7 +109,7 @@ def test_a_batch_gives_what_each_gives_alone_however_it_is_run(
         max_running=12,
     )
     assert finished_ids(machine, requests) == alone
-    assert (machine.stats.cached_ids > 0) >= caching
+    assert (machine.stats.cached_tokens > 0) >= caching
     assert machine.stats.free_blocks == 90
 
 
@@ -157,14 +158,13 @@ def test_a_preempted_request_emits_before_it_is_preempted_again(num_blocks: int,
 def test_no_id_is_reported_twice_or_lost_when_requests_are_preempted():
     machine = engine(num_blocks=16)
     ids = [machine.add(caption(seed, max_tokens=40, stop_ids=())) for seed in range(4)]
-    pieces: dict[int, tuple[int, ...]] = {id: () for id in ids}
-    finals = []
+    outputs = []
     while machine.has_work:
-        for output in machine.step():
-            pieces[output.request_id] += output.new_ids
-            assert pieces[output.request_id] == output.ids
-            finals += [output] if output.finished else []
-    assert sorted(len(output.ids) for output in finals) == [40] * 4
+        outputs += machine.step()
+    ended = finals(outputs)  # which sees that tokens follow on each other
+    assert {key: len(output.token_ids) for key, output in ended.items()} == {
+        (id, 0): 40 for id in ids
+    }
 
 
 def test_captions_and_drawings_share_every_forward():
@@ -176,7 +176,7 @@ def test_captions_and_drawings_share_every_forward():
     run = machine.runner.run
 
     def watched(batch):
-        rows.append(batch.query_lengths)
+        rows.append(batch.attention.query_lengths)
         scheduled = machine._scheduler.running
         running.append(sum(len(sequence.branches) for sequence in scheduled))
         return run(batch)
@@ -253,7 +253,7 @@ class ScriptPlan:
 def test_a_plan_of_forced_ids_alone_needs_no_forward():
     machine = engine()
     (output,) = finish(machine, [Request((Branch((2,)),), ScriptPlan((7, 8, 9)))])
-    assert (output.ids, output.new_ids, machine.runner.forwards) == ((7, 8, 9), (7, 8, 9), 0)
+    assert (output.token_ids, output.start, machine.runner.forwards) == ((7, 8, 9), 0, 0)
 
 
 def test_a_plan_that_outruns_its_own_bound_ends_its_request_alone():
@@ -266,10 +266,10 @@ def test_a_plan_that_outruns_its_own_bound_ends_its_request_alone():
 def test_a_stop_id_ends_the_line_and_is_not_part_of_it():
     free = replace(caption(5, max_tokens=30, stop_ids=()), sampling=GREEDY)
     (whole,) = finish(engine(), [free])
-    stop = whole.ids[7]
+    stop = whole.token_ids[7]
     plan = FreePlan(TEXT, frozenset({stop}), 30)
     (stopped,) = finish(engine(), [replace(free, plan=plan)])
-    assert stopped.ids == whole.ids[: whole.ids.index(stop)]
+    assert stopped.token_ids == whole.token_ids[: whole.token_ids.index(stop)]
     assert (stopped.finish_reason, whole.finish_reason) == ("stop", "length")
 
 
@@ -289,18 +289,18 @@ def test_each_id_of_each_sample_has_noise_of_its_own():
     outputs = finish(engine(model), [drawing(3, length=9, n=2)])
     for output in outputs:
         keys = torch.tensor([noise_key(3, output.sample, index) for index in range(9)])
-        assert output.ids == tuple((gumbel(keys, IMAGE).argmax(1) + IMAGE.start).tolist())
-    assert len(set(outputs[0].ids)) > 3
+        assert output.token_ids == tuple((gumbel(keys, IMAGE).argmax(1) + IMAGE.start).tolist())
+    assert len(set(outputs[0].token_ids)) > 3
 
 
 def test_logprobs_are_those_of_the_mixed_logits():
     request = replace(drawing(2, length=5), logprobs=True)
     (output,) = finish(engine(), [request])
     assert output.logprobs is not None and len(output.logprobs) == 5
-    for step, (id, logprob) in enumerate(zip(output.ids, output.logprobs, strict=True)):
+    for step, (id, logprob) in enumerate(zip(output.token_ids, output.logprobs, strict=True)):
         mixed = torch.zeros(IMAGE.size)
         for branch in request.branches:
-            logits = recomputed_logits(TinyModel(), branch, output.ids[:step], IMAGE)
+            logits = recomputed_logits(TinyModel(), branch, output.token_ids[:step], IMAGE)
             mixed += branch.weight * logits
         assert logprob == pytest.approx(float(mixed.log_softmax(0)[id - IMAGE.start]), abs=1e-3)
     assert finish(engine(), [drawing(2)])[0].logprobs is None
@@ -311,8 +311,10 @@ def test_branch_logprobs_are_those_of_the_first_branch_alone():
     request = replace(drawing(2, length=5), branch_logprobs=True, sampling=sampling)
     (output,) = finish(engine(), [request])
     assert output.branch_logprobs is not None and len(output.branch_logprobs) == 5
-    for step, (id, logprob) in enumerate(zip(output.ids, output.branch_logprobs, strict=True)):
-        logits = recomputed_logits(TinyModel(), request.branches[0], output.ids[:step], IMAGE)
+    for step, (id, logprob) in enumerate(
+        zip(output.token_ids, output.branch_logprobs, strict=True)
+    ):
+        logits = recomputed_logits(TinyModel(), request.branches[0], output.token_ids[:step], IMAGE)
         assert logprob == pytest.approx(float(logits.log_softmax(0)[id - IMAGE.start]), abs=1e-4)
     assert finish(engine(), [drawing(2)])[0].branch_logprobs is None
 
@@ -392,7 +394,7 @@ def test_features_that_fail_only_together_fail_no_request_and_are_warned_of(
 
     monkeypatch.setattr(Encoder, "many", short_of_memory)
     requests = [encoder.request(seed) for seed in (5, 6)]
-    with pytest.warns(UserWarning, match="2 features had to be computed one by one: no room"):
+    with pytest.warns(UserWarning, match="2 embeddings had to be computed one by one: no room"):
         together = finished_ids(engine(prefix_caching=False), requests)
     assert encoder.calls == [[5], [6]]
     assert together == [finished_ids(engine(), [request])[0] for request in requests]
@@ -422,7 +424,7 @@ def test_features_that_fail_end_their_request_alone():
     outputs = finish(machine, [broken, drawing(1), misshapen])
     assert [o.error for o in outputs] == ["the picture is gone", None, outputs[2].error]
     assert "[2, d]" in (outputs[2].error or "")
-    assert outputs[1].ids == good[0]
+    assert outputs[1].token_ids == good[0]
     assert machine.stats.free_blocks == 400
 
 
@@ -434,7 +436,7 @@ def test_a_row_of_nan_ends_its_request_and_spoils_no_other():
     machine = engine(num_blocks=24)  # few blocks, so that the sick one's are used again
     outputs = finish(machine, [sick, *healthy, sick, *healthy])
     assert [o.finish_reason for o in outputs].count("error") == 2
-    assert [o.ids for o in outputs if o.finish_reason != "error"] == expected * 2
+    assert [o.token_ids for o in outputs if o.finish_reason != "error"] == expected * 2
 
 
 @pytest.mark.parametrize(
@@ -524,7 +526,7 @@ def test_whatever_is_wrong_with_a_request_ends_it_alone():
     said = [output.error for output in outputs[1:-1]]
     assert said[:3] == ["'no such\\nstate'", "'no such\\nstate'", "how long?"]
     assert all("max_context" in (error or "") for error in said[3:]) and len(said) == 6
-    assert [outputs[0].ids, outputs[-1].ids] == finished_ids(engine(), good)
+    assert [outputs[0].token_ids, outputs[-1].token_ids] == finished_ids(engine(), good)
     assert machine.stats.free_blocks == 400 and not machine.has_work
 
 
@@ -563,12 +565,15 @@ def test_steps_laid_out_ahead_are_those_that_come(
 
     def compared(ahead: DecodesAhead) -> Batch:
         one, other = batch(ahead), build_batch(ahead.chunks, machine.config.block_size)
-        for name in ("ids", "positions", "slots"):
-            assert torch.equal(getattr(one, name), getattr(other, name))
-        for name in ("query_lengths", "context_lengths", "block_tables", "features"):
-            assert getattr(one, name) == getattr(other, name)
+        rows, others = one.attention, other.attention
+        assert torch.equal(one.ids, other.ids)
+        assert torch.equal(one.positions, other.positions)
+        assert torch.equal(rows.slot_mapping, others.slot_mapping)
+        for name in ("query_lengths", "context_lengths", "block_tables"):
+            assert getattr(rows, name) == getattr(others, name)
+        assert one.embeddings == other.embeddings
         for group, same in zip(one.groups, other.groups, strict=True):
-            assert (group.id_range, group.sequences) == (same.id_range, same.sequences)
+            assert (group.id_range, group.targets) == (same.id_range, same.targets)
             assert torch.equal(group.rows, same.rows)
         used.append(one)
         return one

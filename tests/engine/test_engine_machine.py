@@ -14,7 +14,7 @@ from torch import Tensor
 
 from tests.engine import reference
 from tests.engine.kinds import REQUESTS
-from tests.engine.tiny import IMAGE, TEXT, TinyModel, engine
+from tests.engine.tiny import IMAGE, TEXT, TinyModel, engine, finals
 from unitok_engine import (
     Allow,
     Branch,
@@ -172,25 +172,17 @@ class EngineMachine(RuleBasedStateMachine):
         machine, scheduler = self.engine, self.engine._scheduler
         assert not machine.has_work
         assert machine.stats.free_blocks == machine.config.num_blocks
-        for left in (scheduler._samples, scheduler._computing, scheduler._copies):
+        for left in (scheduler._samples, scheduler._prefixes._computing, scheduler._copy_on_write):
             assert not left
         assert not machine._untold and not machine._unplanned
         self.check_outputs()
 
     def check_outputs(self) -> None:
-        pieces: dict[tuple[int, int], tuple[int, ...]] = {}
-        finals: dict[tuple[int, int], Output] = {}
-        for output in self.outputs:
-            key = (output.request_id, output.sample)
-            assert key not in finals, "an output after the last"
-            pieces[key] = pieces.get(key, ()) + output.new_ids
-            assert pieces[key] == output.ids
-            if output.finished:
-                finals[key] = output
+        ended = finals(self.outputs)  # which sees that tokens follow on each other
         for request_id, request in self.requests.items():
             assert not self.engine.is_alive(request_id)
             for sample in range(request.n):
-                output = finals.pop((request_id, sample))
+                output = ended.pop((request_id, sample))
                 if output.finish_reason == "abort":
                     assert request_id in self.aborted
                 elif request_id in self.bad:
@@ -200,7 +192,7 @@ class EngineMachine(RuleBasedStateMachine):
                 else:
                     assert output.error is None
                     reference.check(output, request, MODEL)
-        assert not finals
+        assert not ended
 
 
 TestEngine = EngineMachine.TestCase

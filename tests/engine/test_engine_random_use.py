@@ -3,7 +3,7 @@ from dataclasses import replace
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.engine.tiny import TinyModel, caption, drawing, engine, finished_ids
+from tests.engine.tiny import TinyModel, caption, drawing, engine, finals, finished_ids
 from unitok_engine import Embeddings, Request
 
 MODEL = TinyModel()
@@ -60,11 +60,11 @@ def test_under_random_use_every_request_ends_and_no_block_leaks(
         outputs += machine.step()
     assert not machine.has_work
     assert machine.stats.free_blocks == num_blocks
-    finals = [output for output in outputs if output.finished]
+    ended = finals(outputs)
     wanted = sorted((id, k) for id, request in requests.items() for k in range(request.n))
-    assert sorted((output.request_id, output.sample) for output in finals) == wanted
-    for output in finals:
+    assert sorted(ended) == wanted
+    for output in ended.values():
         if output.finish_reason in ("stop", "length", "complete"):
             request = requests[output.request_id]
             alone = finished_ids(engine(MODEL), [request])
-            assert output.ids == alone[output.sample]
+            assert output.token_ids == alone[output.sample]

@@ -18,6 +18,7 @@ from tests.engine.tiny import (
     caption,
     drawing,
     engine,
+    finals,
     finish,
     finished_ids,
     vectors,
@@ -46,7 +47,7 @@ def outcome(bad: Sequence[Request], **options: Any) -> list[Output]:
     """What bad requests give among good ones, which must give what they give alone."""
     machine = engine(**options)
     outputs = finish(machine, [GOOD[0], *bad, *GOOD[1:]])
-    assert [o.ids for o in outputs if o.error is None] == finished_ids(engine(), GOOD)
+    assert [o.token_ids for o in outputs if o.error is None] == finished_ids(engine(), GOOD)
     assert all(o.finish_reason == "error" for o in outputs if o.error is not None)
     everything_is_back(machine)
     return [output for output in outputs if output.error is not None]
@@ -61,7 +62,12 @@ def everything_is_back(machine: Engine) -> None:
         assert not left
     for left in (scheduler.waiting._queues, scheduler.waiting._branches, scheduler.waiting._order):
         assert not left
-    for left in (scheduler._samples, scheduler._computing, scheduler._copies, scheduler._decoding):
+    for left in (
+        scheduler._samples,
+        scheduler._prefixes._computing,
+        scheduler._copy_on_write,
+        scheduler._decoding,
+    ):
         assert not left
 
 
@@ -134,7 +140,7 @@ def test_a_range_that_two_heads_share_is_no_single_heads():
     both = text(plan=FixedPlan(IdRange(30, 50), 3))
     outputs = finish(engine(model), [both, caption(1), drawing(2)])
     assert outputs[0].error == "the plan wants ids 30..49, which no head of the model has"
-    assert [o.ids for o in outputs[1:]] == finished_ids(engine(), [caption(1), drawing(2)])
+    assert [o.token_ids for o in outputs[1:]] == finished_ids(engine(), [caption(1), drawing(2)])
 
 
 class Unknowable:
@@ -260,7 +266,7 @@ def test_a_common_computation_that_goes_wrong_leaves_each_to_its_own(many):
     broken = pictured("broken", raising, many)
     outputs = finish(engine(), [one, broken, other])
     plain = [pictured(str(seed), lambda s=seed: vectors(s, 3)) for seed in (5, 6)]
-    assert [outputs[0].ids, outputs[2].ids] == finished_ids(engine(), plain)
+    assert [outputs[0].token_ids, outputs[2].token_ids] == finished_ids(engine(), plain)
     assert outputs[1].error is not None
 
 
@@ -271,7 +277,9 @@ def test_a_picture_one_cannot_read_is_read_by_the_next_that_has_it(caching: bool
     wrong = pictured("same", lambda: vectors(5, 2))
     machine = engine(prefix_caching=caching)
     outputs = finish(machine, [bad, readable, wrong, readable])
-    assert [o.ids for o in outputs if o.error is None][:1] == finished_ids(engine(), [readable])
+    assert [o.token_ids for o in outputs if o.error is None][:1] == finished_ids(
+        engine(), [readable]
+    )
     assert outputs[0].error == "the picture is gone"
     assert [outputs[1].error, outputs[3].error] == [None, None]
     everything_is_back(machine)
@@ -335,12 +343,9 @@ def test_a_step_that_raises_may_be_taken_again_and_nothing_is_lost(part: str, st
     assert machine.stats.running == 0 and machine.stats.free_blocks == 400
     while machine.has_work:
         outputs += machine.step()
-    finals = {(o.request_id, o.sample): o for o in outputs if o.finished}
-    assert finals.pop((aborted, 0)).finish_reason == "abort"
-    assert [finals[key].ids for key in sorted(finals)] == finished_ids(engine(), requests)
-    for (request_id, sample), final in finals.items():
-        mine = [o for o in outputs if (o.request_id, o.sample) == (request_id, sample)]
-        assert sum((o.new_ids for o in mine), ()) == final.ids
+    ended = finals(outputs)  # which sees that tokens follow on each other
+    assert ended.pop((aborted, 0)).finish_reason == "abort"
+    assert [ended[key].token_ids for key in sorted(ended)] == finished_ids(engine(), requests)
     everything_is_back(machine)
 
 
@@ -429,7 +434,7 @@ def test_only_the_line_with_a_nan_fails_and_nothing_of_it_is_found(
         errors = [o.error for o in outputs if o.error is not None]
         assert errors == ["the model gave logits that are not finite"] * n
         expected = finished_ids(engine(), [well[0], well[1], *well])
-        assert [o.ids for o in outputs if o.error is None] == expected
+        assert [o.token_ids for o in outputs if o.error is None] == expected
         everything_is_back(machine)
 
 
@@ -441,7 +446,9 @@ def test_one_range_with_a_nan_does_not_spoil_another():
 
     outputs = finish(engine(HalfPoisoned()), [caption(1), drawing(2), caption(3)])
     assert [o.finish_reason == "error" for o in outputs] == [False, True, False]
-    assert [outputs[0].ids, outputs[2].ids] == finished_ids(engine(), [caption(1), caption(3)])
+    assert [outputs[0].token_ids, outputs[2].token_ids] == finished_ids(
+        engine(), [caption(1), caption(3)]
+    )
 
 
 # --- aborts --------------------------------------------------------------------------------------
@@ -522,4 +529,4 @@ def test_an_abort_from_another_thread_amid_a_step_takes_effect_at_the_next():
     while machine.has_work:
         second += machine.step()
     assert second[-1].request_id == kept
-    assert second[-1].ids == finished_ids(engine(), [drawing(2)])[0]
+    assert finals([*first, *second])[kept, 0].token_ids == finished_ids(engine(), [drawing(2)])[0]

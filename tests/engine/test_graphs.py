@@ -31,7 +31,7 @@ def paged_attention(self: PagedAttention, layer: int, q: Tensor) -> Tensor:
     """What the kernel gives, from the same tensors: contexts and tables on the device."""
     rows = len(self.contexts)
     queries, heads = q.unflatten(0, (rows, -1)).transpose(1, 2), q.shape[1]
-    keys, values = self._layout.lines(layer, self.tables.long())
+    keys, values = self._layout.gather(layer, self.tables.long())
     keys, values = (x.repeat_interleave(heads // x.shape[1], dim=1) for x in (keys, values))
     scores = queries @ keys.transpose(2, 3) / q.shape[2] ** 0.5
     last = self.contexts[:, None] - queries.shape[2] + torch.arange(queries.shape[2])
@@ -86,7 +86,7 @@ def test_log_probabilities_are_those_of_ordinary_steps(paged):
     for one, other in zip(
         finish(paged(), requests), finish(paged(cuda_graphs=False), requests), strict=True
     ):
-        assert one.ids == other.ids
+        assert one.token_ids == other.token_ids
         assert one.logprobs == pytest.approx(other.logprobs, abs=1e-4)
         assert one.branch_logprobs == pytest.approx(other.branch_logprobs, abs=1e-4)
 
@@ -140,14 +140,15 @@ def test_padding_touches_nothing_that_a_line_reads(paged, steps):
     for request in requests:
         engine.add(request)
     engine.step()
-    layout, cache = engine.runner.cache.layout, engine.runner.cache
+    attention: Any = engine.runner.attention
+    layout, scratch_block = attention.layout, attention.scratch_block
     before = layout.keys.clone()
     engine.step()
     assert len(steps) == 1
     changed = (layout.keys != before).flatten(2).any(dim=2).any(dim=0).nonzero().flatten().tolist()
     own = {branch.blocks[-1] for s in engine._scheduler.running for branch in s.branches}
-    assert set(changed) == own | {cache.scratch_block}
-    assert cache.scratch_block not in {cache.layout.zero_block, *range(engine.config.num_blocks)}
+    assert set(changed) == own | {scratch_block}
+    assert scratch_block not in {layout.zero_block, *range(engine.config.num_blocks)}
     assert not layout.keys[:, layout.zero_block].any()
 
 

@@ -12,13 +12,13 @@ import pytest
 import unitok_engine
 from tests.engine.kinds import MixedPlan, RowsPlan
 from tests.engine.test_faults import everything_is_back, raising
-from tests.engine.tiny import TinyModel, caption, drawing, engine, finished_ids
+from tests.engine.tiny import TinyModel, caption, drawing, engine, finals, finished_ids
 from unitok_engine import Embeddings, Engine, Output, Request, Sampling
 
 MODEL = TinyModel()
 TRACED = (
     *("engine", "scheduler", "waiting", "caution", "sequence"),
-    *("block_pool", "batch", "features", "sampler"),
+    *("block_pool", "batch", "embeddings", "sampler"),
 )
 FILES = {str(Path(unitok_engine.__file__).with_name(f"{name}.py")) for name in TRACED}
 
@@ -89,28 +89,20 @@ class Caller:
     def check(self) -> None:
         """Each sample ended once, with its own ids, each of them told once."""
         everything_is_back(self.machine)
-        told: dict[tuple[int, int], tuple[int, ...]] = {}
-        finals: dict[tuple[int, int], Output] = {}
-        for output in self.outputs:
-            key = (output.request_id, output.sample)
-            assert key not in finals, "an output after the last"
-            told[key] = told.get(key, ()) + output.new_ids
-            assert told[key] == output.ids
-            if output.finished:
-                finals[key] = output
+        ended = finals(self.outputs)  # which sees that tokens follow on each other
         for request_id, place in self.ids.items():
             assert not self.machine.is_alive(request_id)
             for sample, ids in enumerate(ALONE[place]):
-                check_final(place, finals.pop((request_id, sample)), ids)
+                check_final(place, ended.pop((request_id, sample)), ids)
         # One was queued by an `add` that was interrupted just before it told the id.
-        assert len({request_id for request_id, _ in finals}) <= self.interrupts
+        assert len({request_id for request_id, _ in ended}) <= self.interrupts
 
 
 def check_final(place: int, output: Output, ids: tuple[int, ...]) -> None:
     if (place == DROPPED and output.finish_reason == "abort") or output.error == "'state'":
-        assert output.ids == ids[: len(output.ids)]
+        assert output.token_ids == ids[: len(output.token_ids)]
         return
-    assert output.ids == ids
+    assert output.token_ids == ids
     assert output.error == ("the picture is gone" if place == BROKEN else None)
     for logprobs, wanted in (
         (output.logprobs, REQUESTS[place].logprobs),

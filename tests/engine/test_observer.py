@@ -3,7 +3,7 @@ from dataclasses import dataclass, field, replace
 import pytest
 
 from tests.engine.test_faults import everything_is_back
-from tests.engine.tiny import TinyModel, caption, drawing, finished_ids
+from tests.engine.tiny import TinyModel, caption, drawing, finals, finished_ids
 from unitok_engine import Engine, EngineConfig, StepRecord
 
 
@@ -29,17 +29,17 @@ def test_an_observer_is_told_what_each_forward_ran():
     machine.add(replace(drawing(1, length=3), n=2))  # prompts of 8 and 2 ids
     emitted = 0
     while machine.has_work:
-        emitted += sum(len(output.new_ids) for output in machine.step())
+        emitted += sum(len(output.token_ids) for output in machine.step())
     assert len(log.records) == machine.stats.forwards
     assert sum(record.emitted for record in log.records) == emitted == 6
     first, second, third, *_, last = log.records
-    assert (first.ids, first.prefill_ids, first.emitted) == (8, 8, 0)
+    assert (first.tokens, first.prefill_tokens, first.emitted) == (8, 8, 0)
     assert (second.query_lengths, second.context_lengths) == ((1, 1), (8, 2))
-    assert (second.rows, second.sequences, second.prefill_ids, second.emitted) == (2, 1, 2, 1)
+    assert (second.rows, second.sequences, second.prefill_tokens, second.emitted) == (2, 1, 2, 1)
     # The other sample copies the pads' only block, and computes its last id again.
     assert (third.copied_blocks, third.sequences, third.emitted) == (2, 2, 2)
     assert sum(record.copied_blocks for record in log.records) == 2
-    assert (last.prefill_ids, last.query_lengths, last.context_lengths) == (0, (1, 1), (10, 4))
+    assert (last.prefill_tokens, last.query_lengths, last.context_lengths) == (0, (1, 1), (10, 4))
 
 
 def test_what_an_observer_raises_is_no_requests_fault():
@@ -57,4 +57,6 @@ def test_what_an_observer_raises_is_no_requests_fault():
     while machine.has_work:
         outputs += machine.step()
     everything_is_back(machine)
-    assert [o.ids for o in outputs if o.finished] == finished_ids(watched(Log()), requests)
+    assert [o.token_ids for _, o in sorted(finals(outputs).items())] == finished_ids(
+        watched(Log()), requests
+    )

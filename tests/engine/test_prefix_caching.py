@@ -11,6 +11,7 @@ from tests.engine.tiny import (
     caption,
     drawing,
     engine,
+    finals,
     finish,
     finished_ids,
     vectors,
@@ -43,7 +44,7 @@ def watched(machine: Engine) -> list[tuple[int, ...]]:
     run = machine.runner.run
 
     def spy(batch):
-        seen.append(batch.query_lengths)
+        seen.append(batch.attention.query_lengths)
         return run(batch)
 
     machine.runner.run = spy
@@ -58,7 +59,7 @@ def test_a_prompt_that_was_computed_is_found_again_but_for_its_partial_block():
     assert seen[0] == (1,)
     longer = text((*PROMPT, 30, 31, 32))
     assert finished_ids(machine, [longer]) == finished_ids(engine(), [longer])
-    assert machine.stats.cached_ids == 12 + 12
+    assert machine.stats.cached_tokens == 12 + 12
 
 
 def test_a_full_hit_recomputes_one_id_in_a_block_of_its_own():
@@ -125,10 +126,10 @@ def test_pads_of_equal_length_are_computed_once_for_all_prompts():
     requests = [guided(7 * seed) for seed in range(5)]
     machine = engine()
     assert finished_ids(machine, requests) == [finished_ids(engine(), [r])[0] for r in requests]
-    assert machine.stats.cached_ids == 4 * 12
+    assert machine.stats.cached_tokens == 4 * 12
     plain = engine(prefix_caching=False)
     assert finished_ids(plain, requests) == finished_ids(engine(), requests)
-    assert (plain.stats.cached_ids, plain.stats.cached_blocks) == (0, 0)
+    assert (plain.stats.cached_tokens, plain.stats.cached_blocks) == (0, 0)
 
 
 @pytest.mark.parametrize("caching", [True, False])
@@ -166,18 +167,17 @@ def test_one_that_waits_for_a_prefix_goes_on_when_the_other_fails_or_ends():
     machine = engine(max_batch_tokens=4)  # the broken one computes two blocks before it fails
     outputs = finish(machine, [first, second])
     assert [o.finish_reason for o in outputs] == ["error", "length"]
-    assert outputs[1].ids == finished_ids(engine(), [second])[0]
+    assert outputs[1].token_ids == finished_ids(engine(), [second])[0]
 
     machine = engine(max_batch_tokens=4)
     leader = machine.add(text())
     follower = machine.add(text())
-    machine.step()
+    outputs = machine.step()
     assert (machine.stats.running, machine.stats.waiting) == (1, 1)
     machine.abort(leader)
-    outputs = {}
     while machine.has_work:
-        outputs |= {o.request_id: o for o in machine.step()}
-    assert outputs[follower].ids == outputs_of(second)
+        outputs += machine.step()
+    assert finals(outputs)[follower, 0].token_ids == outputs_of(second)
 
 
 def outputs_of(request: Request) -> tuple[int, ...]:
@@ -201,7 +201,7 @@ def test_a_preempted_request_finds_its_own_blocks_again():
     assert finished_ids(machine, requests) == finished_ids(engine(), requests)
     stats = machine.stats
     assert stats.preemptions == 4 * 39
-    assert stats.cached_ids > 0.8 * stats.prompt_ids
+    assert stats.cached_tokens > 0.8 * stats.prompt_tokens
 
 
 def test_what_a_line_of_nan_left_is_not_found_again():
@@ -225,7 +225,9 @@ def test_one_waits_for_a_prefix_that_an_older_one_computes_but_for_no_younger_on
     machine.step()  # the first one computes p; so the second waits, and the third goes ahead
     assert [s.request_id for s in machine._scheduler.running] == [0, 2]
     machine.step()
-    assert machine._scheduler._computing  # the third still computes the last full block of q
+    assert (
+        machine._scheduler._prefixes._computing
+    )  # the third still computes the last full block of q
     machine.step()
     assert both in [s.request_id for s in machine._scheduler.running]
     while machine.has_work:
@@ -248,7 +250,7 @@ def test_a_sample_copies_from_one_that_is_itself_about_to_be_copied():
         outputs += machine.step()
     # The first sample, of 8 ids, is found in full; the second begins as its last block does.
     assert len({source for source, _ in copies[0]}) == 1 and len(copies[0]) == 2
-    ids = [output.ids for output in sorted(outputs, key=lambda o: o.sample) if output.finished]
+    ids = [output.token_ids for _, output in sorted(finals(outputs).items())]
     assert ids == finished_ids(engine(prefix_caching=False), [replace(one, n=2)])
 
 

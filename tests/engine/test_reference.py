@@ -50,7 +50,7 @@ def test_ids_and_logprobs_are_those_of_a_plain_reference_however_it_is_sampled(c
     outputs = finish(machine, requests)
     assert len(outputs) == len(requests) == 192
     for output, request in zip(outputs, requests, strict=True):
-        assert len(output.ids) == 6
+        assert len(output.token_ids) == 6
         reference.check(output, request, MODEL)
 
 
@@ -59,7 +59,7 @@ def test_a_temperature_too_small_for_fp32_takes_the_best_id(temperature: float):
     request = every_request()[0]
     greedy, tiny = (replace(request, sampling=Sampling(t, seed=4)) for t in (0.0, temperature))
     outputs = finish(engine(MODEL), [greedy, tiny, greedy])
-    assert outputs[0].ids == outputs[1].ids
+    assert outputs[0].token_ids == outputs[1].token_ids
     assert outputs[1].logprobs == (0.0,) * 6
 
 
@@ -68,7 +68,7 @@ def test_a_seed_may_be_any_integer_type():
     request = every_request()[16]
     plain, typed = (replace(request, sampling=Sampling(seed=s)) for s in (7, numpy.int64(7)))
     one, other = finish(engine(MODEL), [plain, typed])
-    assert one.ids == other.ids
+    assert one.token_ids == other.token_ids
 
 
 @settings(max_examples=60, deadline=None, derandomize=True)
@@ -109,7 +109,10 @@ def test_the_reference_sees_an_id_or_a_logprob_that_is_wrong():
     reference.check(output, request, MODEL)
     assert output.logprobs is not None
     wrong = [
-        replace(output, ids=(*output.ids[:3], output.ids[3] ^ 1, *output.ids[4:])),
+        replace(
+            output,
+            token_ids=(*output.token_ids[:3], output.token_ids[3] ^ 1, *output.token_ids[4:]),
+        ),
         replace(output, sample=1),
         replace(output, logprobs=(output.logprobs[0] + 0.01, *output.logprobs[1:])),
         replace(output, branch_logprobs=output.logprobs),

@@ -37,7 +37,7 @@ def features(start: int, length: int) -> Embeddings:
         (lambda: Sampling(repetition_penalty=0), "repetition_penalty"),
         (lambda: Sampling(repetition_penalty=float("inf")), "repetition_penalty"),
         (lambda: Sampling(seed=2**64), "64 bits"),
-        (lambda: Branch(()), "at least one id"),
+        (lambda: Branch(()), "at least one token id"),
         (lambda: Branch((1,), first_position=-1), "first_position"),
         (lambda: Branch((1, 2), embeddings=(features(1, 2),)), "outside"),
         (lambda: Branch((1, 2, 3), embeddings=(features(1, 2), features(0, 2))), "overlap"),

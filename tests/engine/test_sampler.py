@@ -9,17 +9,15 @@ from torch import Tensor
 from tests.engine import reference
 from tests.engine.tiny import Waits
 from unitok_engine import IdRange, Sampling
+from unitok_engine.noise import gumbel, hashed_uniform, noise_key
 from unitok_engine.sampler import (
-    Pick,
+    SampledToken,
+    SamplingInput,
     choose,
     collect,
     cutoff,
-    draw,
     filtered,
-    gumbel,
-    hashed_uniform,
     mix,
-    noise_key,
     sample,
 )
 
@@ -28,8 +26,13 @@ LOGITS = st.lists(st.integers(-1280, 1280).map(lambda i: i / 64), min_size=2, ma
 SEEDS = st.integers(-(2**63), 2**64 - 1)
 
 
-def pick(sampling: Sampling, index: int = 0, mask: Tensor | None = None) -> Pick:
-    return Pick((1.0,), sampling, 0, index, mask)
+def sampled(logits: Tensor, id_range: IdRange, inputs: list[SamplingInput]) -> list[SampledToken]:
+    """Sample, and wait for it."""
+    return collect([sample(logits, id_range, inputs)])
+
+
+def pick(sampling: Sampling, index: int = 0, mask: Tensor | None = None) -> SamplingInput:
+    return SamplingInput((1.0,), sampling, 0, index, mask)
 
 
 def ids(logits: list[float], sampling: Sampling, count: int = 1, start: int = 0) -> list[int]:
@@ -39,7 +42,7 @@ def ids(logits: list[float], sampling: Sampling, count: int = 1, start: int = 0)
     return chosen(rows, IdRange(start, start + len(logits)), picks)
 
 
-def chosen(rows: Tensor, id_range: IdRange, picks: list[Pick]) -> list[int]:
+def chosen(rows: Tensor, id_range: IdRange, picks: list[SamplingInput]) -> list[int]:
     return choose(filtered(rows, picks), id_range, picks).tolist()
 
 
@@ -164,11 +167,11 @@ def test_branches_are_mixed_by_weight_in_fp32():
 def test_a_mask_leaves_only_what_it_allows_and_logprobs_know_it():
     mask = torch.tensor([False, True, False, True])
     picks = [
-        Pick((1.0,), Sampling(seed=s), 0, 0, mask if s % 2 else None, logprob=True)
+        SamplingInput((1.0,), Sampling(seed=s), 0, 0, mask if s % 2 else None, logprob=True)
         for s in range(60)
     ]
     logits = torch.zeros(60, 4)
-    choices = sample(logits, IdRange(10, 14), picks)
+    choices = sampled(logits, IdRange(10, 14), picks)
     assert {c.id for c in choices[1::2]} == {11, 13}
     assert {c.id for c in choices[0::2]} == {10, 11, 12, 13}
     assert all(c.logprob == pytest.approx(-math.log(2)) for c in choices[1::2])
@@ -179,9 +182,9 @@ def test_a_mask_leaves_only_what_it_allows_and_logprobs_know_it():
 def test_a_row_that_is_not_finite_gives_no_id_and_leaves_the_others_alone(bad: float):
     logits = torch.randn(3, 8)
     picks = [pick(Sampling(seed=5, top_k=3))] * 3
-    clean = [choice.id for choice in sample(logits, IdRange(0, 8), picks)]
+    clean = [choice.id for choice in sampled(logits, IdRange(0, 8), picks)]
     logits[1, 4] = bad
-    spoilt = [choice.id for choice in sample(logits, IdRange(0, 8), picks)]
+    spoilt = [choice.id for choice in sampled(logits, IdRange(0, 8), picks)]
     assert spoilt == [clean[0], None, clean[2]]
 
 
@@ -208,10 +211,10 @@ def test_a_repetition_penalty_makes_what_was_seen_less_likely_whatever_its_sign(
     seen = torch.tensor([True, True, False, False])
     strict, plain = Sampling(temperature=0, repetition_penalty=4.0), Sampling(temperature=0)
     picks = [
-        Pick((1.0,), strict, 0, 0, seen=seen, logprob=True),
-        Pick((1.0,), plain, 0, 0, logprob=True),
+        SamplingInput((1.0,), strict, 0, 0, seen=seen, logprob=True),
+        SamplingInput((1.0,), plain, 0, 0, logprob=True),
     ]
-    one, other = sample(logits, IdRange(0, 4), picks)
+    one, other = sampled(logits, IdRange(0, 4), picks)
     assert (one.id, other.id) == (2, 0)
     expected = torch.tensor([0.5, -8.0, 2.0, -2.0]).log_softmax(0)[2]
     assert one.logprob == pytest.approx(float(expected))
@@ -224,12 +227,12 @@ def test_logprobs_are_those_of_the_distribution_that_is_drawn_from(beside: bool)
     logits = torch.randn(2, 9)
     sampling = Sampling(temperature=0.7, top_k=6, top_p=0.8, min_p=0.05, seed=3)
     mask = torch.arange(9) != 4
-    picks = [Pick((3.0, -2.0), sampling, 0, i, mask, None, True, True) for i in range(400)]
+    picks = [SamplingInput((3.0, -2.0), sampling, 0, i, mask, None, True, True) for i in range(400)]
     rows = logits.repeat(400, 1)
     if beside:
-        picks.append(Pick((1.0,), Sampling(), 0, 0))
+        picks.append(SamplingInput((1.0,), Sampling(), 0, 0))
         rows = torch.cat([rows, torch.randn(1, 9)])
-    choices = sample(rows, IdRange(20, 29), picks)[:400]
+    choices = sampled(rows, IdRange(20, 29), picks)[:400]
     probability: dict[int, float] = {}
     for choice in choices:
         assert choice.id is not None
@@ -255,24 +258,27 @@ EVERYTHING = Sampling(
 )
 
 
-def mixed_groups() -> list[tuple[Tensor, IdRange, list[Pick]]]:
+def mixed_groups() -> list[tuple[Tensor, IdRange, list[SamplingInput]]]:
     """Two ranges: text with every filter, a mask and logprobs; guided drawings, one not finite."""
     generator = torch.Generator().manual_seed(0)
     text, image = torch.randn(2, 12, generator=generator), torch.randn(5, 9, generator=generator)
     image[3, 4] = torch.nan
     mask, seen = torch.arange(12) % 3 > 0, torch.arange(12) < 4
     texts = [
-        Pick((1.0,), EVERYTHING, 0, 3, mask, seen, logprob=True),
-        Pick((1.0,), Sampling(temperature=0), 0, 7, branch_logprob=True),
+        SamplingInput((1.0,), EVERYTHING, 0, 3, mask, seen, logprob=True),
+        SamplingInput((1.0,), Sampling(temperature=0), 0, 7, branch_logprob=True),
     ]
-    drawn = [Pick((2.0, -1.0), Sampling(), 0, 0), Pick((0.5, 1.0, -0.5), Sampling(seed=1), 0, 0)]
+    drawn = [
+        SamplingInput((2.0, -1.0), Sampling(), 0, 0),
+        SamplingInput((0.5, 1.0, -0.5), Sampling(seed=1), 0, 0),
+    ]
     return [(text, IdRange(0, 12), texts), (image, IdRange(12, 21), drawn)]
 
 
 def test_groups_collected_together_are_what_each_is_alone():
     groups = mixed_groups()
-    together = collect([draw(*group) for group in groups])
-    assert together == [choice for group in groups for choice in sample(*group)]
+    together = collect([sample(*group) for group in groups])
+    assert together == [choice for group in groups for choice in sampled(*group)]
     assert [choice.id is None for choice in together] == [False, False, False, True]
     assert together[0].logprob < 0 and together[1].branch_logprob < 0
     assert together[1].logprob == 0 and together[2].logprob == 0
@@ -281,7 +287,7 @@ def test_groups_collected_together_are_what_each_is_alone():
 
 def test_drawing_never_waits_for_the_device():
     with Waits() as waits:
-        drawn = [draw(*group) for group in mixed_groups()]
+        drawn = [sample(*group) for group in mixed_groups()]
     assert waits.found == []
     with waits:
         bool(drawn[0].ids.any())

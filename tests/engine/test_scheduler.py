@@ -22,9 +22,10 @@ from unitok_engine import (
     Sampling,
 )
 from unitok_engine.block_pool import BlockPool
-from unitok_engine.sampler import Choice
+from unitok_engine.embedding_store import EmbeddingStore
+from unitok_engine.sampler import SampledToken
 from unitok_engine.scheduler import Schedule, Scheduler
-from unitok_engine.sequence import BranchState, FeatureStore, Sequence
+from unitok_engine.sequence import BranchState, Sequence
 
 BLOCK = 4
 
@@ -105,7 +106,7 @@ class SchedulerMachine(RuleBasedStateMachine):
     @precondition(lambda self: len(self.alive) < 12)
     @rule(request=REQUESTS, share=st.sampled_from([None, None, "a", "b"]))
     def add(self, request: Request, share: str | None) -> None:
-        common = (request, FeatureStore(), (TEXT, IMAGE), share)
+        common = (request, EmbeddingStore(), (TEXT, IMAGE), share)
         self.requests += 1
         for sample in range(request.n):
             sequence = Sequence(self.requests, sample, self.arrivals, *common)
@@ -119,8 +120,16 @@ class SchedulerMachine(RuleBasedStateMachine):
         if self.alive:
             self.end(data.draw(st.sampled_from(self.alive)), "abort")
 
-    @rule(ids=st.randoms(use_true_random=False), failing=st.sampled_from([0, 0, 1]))
-    def step(self, ids, failing: int) -> None:
+    @rule(
+        ids=st.randoms(use_true_random=False),
+        failing=st.sampled_from([0, 0, 1]),
+        drafts=st.sampled_from([0, 0, 1, 6]),
+    )
+    def step(self, ids, failing: int, drafts: int = 0) -> None:
+        for sequence in self.scheduler.running:
+            if sequence.decoding:
+                start = sequence.targets[0].allow.id_range.start
+                sequence.draft([ids.randrange(start, start + 4) for _ in range(drafts)])
         schedule = self.scheduler_step()
         failed = {chunk.sequence for chunk in schedule.chunks[:failing]}
         self.move(schedule)
@@ -131,12 +140,29 @@ class SchedulerMachine(RuleBasedStateMachine):
         self.scheduler.commit(chunks)
         for sequence in dict.fromkeys(chunk.sequence for chunk in chunks):
             if all(sequence.pending(branch) == 0 for branch in sequence.branches):
-                assert sequence.allow is not None
-                id_range = sequence.allow.id_range
-                sequence.emit(Choice(ids.randrange(id_range.start, id_range.start + 4)))
-                sequence.advance()
+                self.emit(sequence, ids)
                 if sequence.finished:
                     self.end(sequence, sequence.finish_reason)
+
+    def emit(self, sequence: Sequence, ids: Random) -> None:
+        """A token behind each draft that is right, as about half of them are."""
+        before, drafts = len(sequence.emitted), sequence.drafts
+        for target in sequence.targets:
+            if sequence.emitted[before:] != drafts[: target.offset]:
+                break
+            start = target.allow.id_range.start
+            guessed = drafts[target.offset] if target.offset < len(drafts) else start
+            id = guessed if ids.random() < 0.5 else ids.randrange(start, start + 4)
+            sequence.emit(SampledToken(id))
+            sequence.advance()
+            if sequence.finished:
+                return
+        if drafts:
+            self.scheduler.commit_drafts(sequence, sequence.right_drafts(before))
+        for branch in sequence.branches:
+            assert branch.cached == sequence.length(branch) - 1, "the last token is not fed yet"
+            if not sequence.exact:
+                assert len(branch.blocks) <= -(-sequence.length(branch) // BLOCK), "no room is left"
 
     def scheduler_step(self) -> Schedule:
         """The next step; the oldest's share takes part, or nothing is admitted before the oldest.
@@ -171,12 +197,12 @@ class SchedulerMachine(RuleBasedStateMachine):
 
     def move(self, schedule: Schedule) -> None:
         """Copies first, all from blocks as the last step left them, then clearing."""
-        targets = [target for _, target in schedule.copies]
-        assert len(set(targets)) == len(targets) and not set(targets) & set(schedule.fresh)
-        contents = [list(self.memory[source]) for source, _ in schedule.copies]
+        targets = [target for _, target in schedule.copy_on_write]
+        assert len(set(targets)) == len(targets) and not set(targets) & set(schedule.new_blocks)
+        contents = [list(self.memory[source]) for source, _ in schedule.copy_on_write]
         for target, content in zip(targets, contents, strict=True):
             self.memory[target] = content
-        for block in schedule.fresh:
+        for block in schedule.new_blocks:
             self.memory[block] = [None] * BLOCK
 
     def run(self, chunks) -> None:
@@ -228,7 +254,7 @@ class SchedulerMachine(RuleBasedStateMachine):
             self.step(Random(0), 0)
         assert not self.alive
         assert self.pool.free_count == self.pool.num_blocks
-        assert not self.scheduler._computing and not self.scheduler._samples
+        assert not self.scheduler._prefixes._computing and not self.scheduler._samples
 
 
 TestScheduler = SchedulerMachine.TestCase
@@ -243,7 +269,7 @@ def test_a_sample_that_was_preempted_waits_for_no_later_sample_of_its_request():
     scheduler = Scheduler(resolved, BlockPool(40))
     request = Request((Branch((2,) * 5),), FixedPlan(IMAGE, 3), n=2)
     first, second, other = (
-        Sequence(i // 2, i % 2, i, request, FeatureStore(), (TEXT, IMAGE)) for i in range(3)
+        Sequence(i // 2, i % 2, i, request, EmbeddingStore(), (TEXT, IMAGE)) for i in range(3)
     )
     for sequence in (first, second, other):
         sequence.advance()

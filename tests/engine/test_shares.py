@@ -8,7 +8,7 @@ import pytest
 
 from tests.engine.test_faults import everything_is_back
 from tests.engine.test_interrupts import lines_of
-from tests.engine.tiny import IMAGE, TinyModel, caption, drawing, engine, finished_ids
+from tests.engine.tiny import IMAGE, TinyModel, caption, drawing, engine, finals, finished_ids
 from unitok_engine import Branch, Engine, FixedPlan, Output, Request
 
 MODEL = TinyModel()
@@ -20,12 +20,12 @@ CROWDS = {
 ROOMS = {"lines": 4000, "blocks": 700}  # what runs out, with so many blocks
 
 
-def finals(machine: Engine, outputs: list[Output]) -> dict[tuple[int, int], Output]:
+def ended(machine: Engine, outputs: list[Output]) -> dict[tuple[int, int], Output]:
     """Of all requests, once the engine has worked them off."""
     while machine.has_work:
         outputs += machine.step()
     everything_is_back(machine)
-    return {(o.request_id, o.sample): o for o in outputs if o.finished}
+    return finals(outputs)
 
 
 @pytest.mark.parametrize("room", ROOMS)
@@ -34,7 +34,7 @@ def test_a_caption_beside_a_crowd_begins_within_three_steps(crowd: str, room: st
     alone = engine(MODEL, num_blocks=ROOMS[room])
     for request in CROWDS[crowd]:
         alone.add(request, "crowd")
-    expected = finals(alone, [])
+    expected = ended(alone, [])
 
     machine = engine(MODEL, num_blocks=ROOMS[room])
     for request in CROWDS[crowd]:
@@ -44,9 +44,11 @@ def test_a_caption_beside_a_crowd_begins_within_three_steps(crowd: str, room: st
     late = machine.add(CAPTION)
     three = [output for _ in range(3) for output in machine.step()]
     assert any(output.request_id == late for output in three)
-    ended = finals(machine, outputs + three)
-    assert ended.pop((late, 0)).ids == finished_ids(engine(MODEL), [CAPTION])[0]
-    assert {key: o.ids for key, o in ended.items()} == {key: o.ids for key, o in expected.items()}
+    both = ended(machine, outputs + three)
+    assert both.pop((late, 0)).token_ids == finished_ids(engine(MODEL), [CAPTION])[0]
+    assert {key: o.token_ids for key, o in both.items()} == {
+        key: o.token_ids for key, o in expected.items()
+    }
     assert machine.stats.preemptions <= 2
     assert machine.stats.forwards <= 1.05 * alone.stats.forwards
 
@@ -64,9 +66,9 @@ def test_two_crowds_get_half_each(room: str):
     emitted = Counter(output.request_id for step in together for output in step)
     assert 0.9 < emitted[0] / emitted[1] < 1.1
     outputs += chain.from_iterable(together)
-    ended = finals(machine, outputs)
+    results = ended(machine, outputs)
     for request_id, ids in enumerate(expected):
-        assert [ended[request_id, sample].ids for sample in range(300)] == ids
+        assert [results[request_id, sample].token_ids for sample in range(300)] == ids
 
 
 def test_requests_of_one_share_come_by_arrival_and_shares_in_turn():
@@ -108,11 +110,11 @@ def test_text_that_grows_takes_no_room_from_a_smaller_share():
     late = machine.add(caption(31, max_tokens=40, stop_ids=()))
     ids = []
     for step in range(43):
-        ids += [i for o in machine.step() if o.request_id == late for i in o.new_ids]
+        ids += [i for o in machine.step() if o.request_id == late for i in o.token_ids]
         assert len(ids) >= step - 2
     assert len(ids) == 40
     assert machine.stats.preemptions > 5
-    finals(machine, [])
+    ended(machine, [])
 
 
 @pytest.mark.parametrize("shares", ["one", "many"])

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -20,6 +21,7 @@ from unitok_engine import (
     Output,
     Request,
     Sampling,
+    join_outputs,
 )
 from unitok_engine.sequence import one_line
 
@@ -35,6 +37,7 @@ class TinyModel:
     """
 
     kv_shape = KVShape(LAYERS, KV_HEADS, HEAD_DIM)
+    hidden_size = WIDTH
     dtype = torch.float32
     device = torch.device("cpu")
     id_ranges = (IdRange(0, IMAGE.stop),)
@@ -150,7 +153,8 @@ def finish(engine: Engine, requests: Iterable[Request]) -> list[Output]:
     Requests are added as there is room for them; one that the engine refuses gives errors.
     """
     source = enumerate(requests)
-    finals: dict[tuple[int, int], Output] = {}
+    ended: dict[tuple[int, int], Output] = {}
+    outputs: dict[tuple[int, int], list[Output]] = {}
     places: dict[int, int] = {}  # of requests, by their id
     left: Counter[int] = Counter()  # their samples in flight
     while True:
@@ -160,25 +164,46 @@ def finish(engine: Engine, requests: Iterable[Request]) -> list[Output]:
                 request_id = engine.add(request)
                 places[request_id], left[request_id] = place, request.n
             except Exception as error:  # a plan is its caller's code
-                finals |= {(place, output.sample): output for output in refused(request, error)}
+                ended |= {(place, output.sample): output for output in refused(request, error)}
         if not left.total():
-            return [finals[key] for key in sorted(finals)]
+            return [ended[key] for key in sorted(ended)]
         for output in engine.step():
-            if output.finished and output.request_id in places:
-                finals[places[output.request_id], output.sample] = output
+            if output.request_id not in places:
+                continue
+            key = places[output.request_id], output.sample
+            outputs.setdefault(key, []).append(output)
+            if output.finished:
+                ended[key] = whole(outputs[key])
                 left[output.request_id] -= 1
+
+
+def whole(outputs: Sequence[Output]) -> Output:
+    """All that one sample emitted, from its outputs, which must follow on each other."""
+    for one, next in pairwise(outputs):
+        assert not one.finished, "an output after the last"
+        assert next.start == one.stop, "tokens are told twice, or not at all"
+    assert outputs[0].start == 0
+    return join_outputs(outputs)
+
+
+def finals(outputs: Iterable[Output]) -> dict[tuple[int, int], Output]:
+    """All that each sample emitted which has ended, by request and sample."""
+    pieces: dict[tuple[int, int], list[Output]] = {}
+    for output in outputs:
+        pieces.setdefault((output.request_id, output.sample), []).append(output)
+    return {key: whole(mine) for key, mine in pieces.items() if mine[-1].finished}
 
 
 def refused(request: Request, error: Exception) -> list[Output]:
     """An output for each sample of a request that was not added."""
     prompt = len(request.branches[0].token_ids)
     return [
-        Output(-1, sample, (), (), prompt, "error", one_line(error)) for sample in range(request.n)
+        Output(-1, sample, (), 0, prompt, "error", one_line(error)) for sample in range(request.n)
     ]
 
 
 def finished_ids(engine: Engine, requests: Sequence[Request]) -> list[tuple[int, ...]]:
-    return [output.ids for output in finish(engine, requests)]
+    return [output.token_ids for output in finish(engine, requests)]
 
 
 class Waits(TorchDispatchMode):

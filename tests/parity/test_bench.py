@@ -10,10 +10,11 @@ import pytest
 import torch
 from transformers import DynamicCache
 
-from unitok.baselines.transformers_peer import JanusBatches, LlamaLoop
-from unitok.baselines.vllm_peer import VllmSteps
-from unitok.evaluation import bench
-from unitok.evaluation.comparisons import COMPARISONS
+from benchmarks.comparisons import COMPARISONS
+from benchmarks.embedded import EmbeddedModel
+from benchmarks.models import random_model
+from benchmarks.peers.transformers_peer import JanusBatches, LlamaLoop
+from benchmarks.peers.vllm_peer import VllmSteps
 from unitok.nn.config import DecoderConfig
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -33,7 +34,7 @@ TINY = DecoderConfig(
 @torch.inference_mode()
 def test_the_loop_around_transformers_llama_computes_our_model(kv_heads: int):
     config = DecoderConfig(**{**vars(TINY), "kv_heads": kv_heads})
-    model = bench.random_model(config, 16, torch.float32)
+    model = random_model(config, 16, torch.float32)
     ids = torch.randint(50, (3, 7), generator=torch.Generator().manual_seed(0))
     loop = LlamaLoop(model)
     cache = DynamicCache(config=loop.llama.config)
@@ -47,14 +48,14 @@ def test_the_loop_around_transformers_llama_computes_our_model(kv_heads: int):
 
 @torch.inference_mode()
 def test_both_sides_write_the_same_captions_and_as_many_picture_ids():
-    ours = bench.Shipped()
-    theirs = JanusBatches(ours)
+    ours = EmbeddedModel()
+    peer = JanusBatches(ours)
     captions = ours.run(0, 3)
-    reference = theirs.captions(3).tolist()
+    reference = peer.captions(3).tolist()
     for output, row in zip(captions, reference, strict=True):
-        assert row[: len(output.ids)] == list(output.ids)
+        assert row[: len(output.token_ids)] == list(output.token_ids)
     drawings = ours.run(2, 0)
-    assert [len(output.ids) for output in drawings] == [theirs.drawings(2).shape[1]] * 2
+    assert [len(output.token_ids) for output in drawings] == [peer.drawings(2).shape[1]] * 2
 
 
 def test_a_vllm_that_does_not_start_says_why():
@@ -62,16 +63,38 @@ def test_a_vllm_that_does_not_start_says_why():
         VllmSteps(Path(sys.executable), TINY, rows=2, context=8, steps=2, threads=1)
 
 
-def test_the_rehearsal_writes_the_document_and_the_plot(tmp_path: Path):
-    command = ["scripts/bench.py", "--rehearse", "--skip", "vllm", "--write", str(tmp_path)]
-    env = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
+def run_script(*command: str) -> "subprocess.CompletedProcess[str]":
+    """Run a script on one thread, where no GPU is to be seen."""
+    own = {"PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
+    env = os.environ | own | {"CUDA_VISIBLE_DEVICES": ""}
+    return subprocess.run(
         [sys.executable, *command], cwd=ROOT, env=env, capture_output=True, text=True
     )
+
+
+def test_the_rehearsal_writes_the_document_and_the_plot(tmp_path: Path):
+    done = run_script("scripts/bench.py", "--rehearse", "--skip", "vllm", "--write", str(tmp_path))
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "benchmarks_throughput.png").read_bytes().startswith(b"\x89PNG")
     document = (tmp_path / "benchmarks.md").read_text()
     explained = re.findall(r"^- \*\*(\w+)\*\*: \w", document, re.MULTILINE)
     assert explained == [name for name in COMPARISONS if name != "vllm"]
-    bars = re.findall(r"^\| .* \| [≥≤] [\d.]+ \| (?:yes|no) \|", document, re.MULTILINE)
-    assert len(bars) == 15
+    targets = re.findall(r"^\| .* \| [≥≤] [\d.]+ \| (?:yes|no) \|", document, re.MULTILINE)
+    assert len(targets) == 15
+
+
+def test_the_gpu_benchmark_can_be_rehearsed_without_a_gpu(tmp_path: Path):
+    document = tmp_path / "gpu.md"
+    options = ("--device", "cpu", "--rehearse", "--write", str(document))
+    done = run_script("scripts/bench_gpu.py", *options)
+    assert done.returncode == 0, done.stderr
+    text = document.read_text()
+    for part in ("1B, 1 at once", "7B, 2 at once", "attention of 1B", "VQ-16", "embedded model"):
+        assert part in text
+
+
+def test_without_a_gpu_the_scripts_for_it_say_how_to_rehearse():
+    for script in ("bench_gpu", "check_gpu"):
+        done = run_script(f"scripts/{script}.py")
+        assert done.returncode == 1 and done.stderr.startswith(f"{script}: no GPU here")
+        assert "Traceback" not in done.stderr

@@ -47,6 +47,7 @@ from tests.unitok.tiny_chameleon import (
     write,
 )
 from unitok.checkpoints.weights import check_names, check_shapes, parameters
+from unitok.driver import Driver
 from unitok.families import ImageOptions
 from unitok.families.chameleon import (
     CHAMELEON,
@@ -167,11 +168,10 @@ def all_logits(family: Chameleon, ids: Tensor) -> Tensor:
 
 def run(family: Chameleon, branches: tuple[Branch, ...], plan: Plan) -> list[int]:
     engine = Engine(family.model, EngineConfig(memory=2**24, max_context=family.max_context))
-    engine.add(Request(branches, plan, Sampling(temperature=0.0)))
-    while not (outputs := engine.step()) or not outputs[-1].finished:
-        pass
-    assert outputs[-1].error is None
-    return list(outputs[-1].ids)
+    request = Request(branches, plan, Sampling(temperature=0.0))
+    (output,) = Driver(engine).complete([request])
+    assert output.error is None
+    return list(output.token_ids)
 
 
 # --- names ---------------------------------------------------------------------------------------
@@ -324,7 +324,7 @@ def test_metas_folder_is_the_same_model(pair: Pair, tmp_path: Path):
 
 
 class Plain:
-    """GenerationSpec with the reference's model, all anew for each id, by the formulas of the papers."""
+    """Draws with the reference's model, all anew for each id, by the formulas of the papers."""
 
     def __init__(self, reference: Any) -> None:
         self.reference = reference

@@ -26,6 +26,7 @@ from transformers.models.emu3.image_processing_emu3 import smart_resize
 from tests.parity.test_emu3_tokenizer import reference
 from tests.unitok.test_emu3 import train_tokenizer
 from unitok.checkpoints.weights import parameters
+from unitok.driver import Driver
 from unitok.families import GenerationSpec, ImageOptions, emu3, open_folder
 from unitok.families.emu3 import NEGATIVE, Emu3, Emu3Plan, Preprocessor
 from unitok.nn.config import ModelConfig
@@ -122,11 +123,8 @@ def run(family: Emu3, requests: Sequence[tuple[Sequence[Branch], Plan]]) -> list
     """What our engine emits, greedily, all requests at once: an output for each."""
     engine = Engine(family.model, EngineConfig(max_context=512, max_batch_tokens=64))
     greedy = Sampling(temperature=0.0)
-    ids = [engine.add(Request(tuple(branches), plan, greedy)) for branches, plan in requests]
-    done = {}
-    while engine.has_work:
-        done |= {output.request_id: output for output in engine.step() if output.finished}
-    return [done[i] for i in ids]
+    asked = [Request(tuple(branches), plan, greedy) for branches, plan in requests]
+    return Driver(engine).complete(asked)
 
 
 def generate(
@@ -273,9 +271,11 @@ def test_guided_drawings_of_several_sizes_are_the_same_ids_in_one_batch(pair: Pa
                 options |= {"guidance_scale": 3.0, "negative_prompt_ids": against}
             rule = grid_rule(pair, rows, columns)
             expected = generate(pair.model, lines[0].token_ids, rule, **options)
-            assert list(weighed.ids) == expected and weighed.finish_reason == "complete"
-        assert len(output.ids) == rows * (columns + 1) + 3
-        assert len(set(output.ids)) > 4 and output.ids != other.ids, "guidance must matter"
+            assert list(weighed.token_ids) == expected and weighed.finish_reason == "complete"
+        assert len(output.token_ids) == rows * (columns + 1) + 3
+        assert len(set(output.token_ids)) > 4 and output.token_ids != other.token_ids, (
+            "guidance must matter"
+        )
 
 
 @torch.no_grad()
@@ -354,7 +354,9 @@ def test_greedy_text_from_a_picture_is_the_same(pair: Pair, seed: int):
     [output] = run(pair.family, [((line,), pair.family.text_plan(30))])
     text = list(range(pair.family.model.vocabulary.image_start))
     end = pair.processor.tokenizer.eos_token_id
-    expected = generate(pair.model, line.token_ids, lambda _: text, max_new_tokens=30, eos_token_id=end)
+    expected = generate(
+        pair.model, line.token_ids, lambda _: text, max_new_tokens=30, eos_token_id=end
+    )
     stopped = expected[-1] == end
-    assert list(output.ids) == (expected[:-1] if stopped else expected)
+    assert list(output.token_ids) == (expected[:-1] if stopped else expected)
     assert output.finish_reason == ("stop" if stopped else "length")

@@ -10,13 +10,8 @@ import torch
 from torch import Tensor
 from transformers import Emu3ImageProcessor, Emu3VQVAE, Emu3VQVAEConfig
 
-from unitok_tokenizers.emu3 import (
-    DROPPED,
-    Emu3Tokenizer,
-    Emu3TokenizerConfig,
-    linear_in_transformers,
-    transformers_name,
-)
+from unitok_tokenizers.emu3 import Emu3Tokenizer, Emu3TokenizerConfig
+from unitok_tokenizers.emu3_names import DROPPED, linear_in_transformers, transformers_name
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)

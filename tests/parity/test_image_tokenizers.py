@@ -125,9 +125,9 @@ class Reference:
 
     def exact(self) -> "Reference":
         """The same in double precision."""
-        twin = copy(self)
-        twin.tensors = {name: tensor.double() for name, tensor in self.tensors.items()}
-        return twin
+        exact = copy(self)
+        exact.tensors = {name: tensor.double() for name, tensor in self.tensors.items()}
+        return exact
 
     @property
     def codebook(self) -> Tensor:
@@ -201,9 +201,9 @@ def assert_agree(made: ImageTokenizer, reference: Reference, x: Tensor) -> None:
     codes = reference.encode(x)
     assert torch.equal(made.encode((x + 1) / 2), codes)
     assert len(codes.unique()) > codes.numel() // 4, "the codes must tell pictures apart"
-    painted, expected = made.decode_raw(codes), reference.exact().decode(codes).float()
+    decoded, expected = made.decode_raw(codes), reference.exact().decode(codes).float()
     assert 0.1 < expected.std() < 1
-    torch.testing.assert_close(painted, expected, atol=1e-5, rtol=0)
+    torch.testing.assert_close(decoded, expected, atol=1e-5, rtol=0)
     unit = ((expected + 1) / 2).clamp(0, 1)
     torch.testing.assert_close(made.decode(codes), unit, atol=1e-5, rtol=0)
 
@@ -216,7 +216,7 @@ def assert_agree(made: ImageTokenizer, reference: Reference, x: Tensor) -> None:
     [((1, 1, 2, 2, 4), 64), ((1, 1, 2, 2, 4), 80), ((1, 2, 2, 4), 32), ((1, 2, 2, 4), 56)],
 )
 @torch.no_grad()
-def test_llamagen_files_code_and_paint_as_the_paper_says(
+def test_llamagen_files_encode_and_decode_as_the_paper_says(
     tmp_path: Path, multiplier: tuple[int, ...], size: int
 ):
     x = pixels(2, size)
@@ -253,7 +253,7 @@ SHAPES = pytest.mark.parametrize(
 
 @SHAPES
 @torch.no_grad()
-def test_chameleons_vqgan_codes_and_paints_as_the_paper_says(
+def test_chameleons_vqgan_encodes_and_decodes_as_the_paper_says(
     multiplier: tuple[int, ...], size: int
 ):
     x = pixels(2, size)
@@ -263,7 +263,7 @@ def test_chameleons_vqgan_codes_and_paints_as_the_paper_says(
 
 @SHAPES
 @torch.no_grad()
-def test_chameleons_vqgan_codes_as_transformers_does(multiplier: tuple[int, ...], size: int):
+def test_chameleons_vqgan_encodes_as_transformers_does(multiplier: tuple[int, ...], size: int):
     config = chameleon(multiplier, size, decoder=False)
     torch.manual_seed(0)
     theirs: Any = ChameleonVQVAE(

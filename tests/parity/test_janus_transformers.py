@@ -104,7 +104,7 @@ def test_greedy_answers_about_a_picture_have_the_same_ids(pair, question: str):
         generation_config=generation(WORDS, max_new_tokens=24),
     )[0, ids.shape[1] :].tolist()
     end = [WORDS.token_to_id(EOS)] if output.finish_reason == "stop" else []
-    assert [*output.ids, *end] == reply
+    assert [*output.token_ids, *end] == reply
     assert len(set(reply)) > 5, "ids must differ for the comparison to mean something"
 
 
@@ -129,7 +129,7 @@ def drawn_by_us(ours: Any, prompts: list[str]) -> tuple[Tensor, list[tuple[int, 
         family.generation_spec([Message("user", prompt)], ImageOptions(5.0)) for prompt in prompts
     ]
     requests = [Request(d.branches, d.plan, GREEDY) for d in drawings]
-    ids = torch.tensor([output.ids for output in ours.driver.complete(requests)])
+    ids = torch.tensor([output.token_ids for output in ours.driver.complete(requests)])
     return family.model.vocabulary.id_to_code(ids), [d.branches[0].token_ids for d in drawings]
 
 

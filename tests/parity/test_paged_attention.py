@@ -8,16 +8,15 @@ from xformers.ops.fmha.attn_bias import (
     PagedBlockDiagonalCausalWithOffsetPaddedKeysMask,
 )
 
-from unitok_engine.attention.kv_cache import Backend, KVCache
-from unitok_engine.batch import Batch
-from unitok_engine.config import KVShape
+from unitok_engine import AttentionBackend, AttentionMetadata, KVShape, make_backend
+from unitok_engine.attention.backends import BackendName
 
 CPU = torch.device("cpu")
 HEADS, HEAD_DIM, LAYER = 4, 16, 1
 
 
-def batch_of(queries: list[int], contexts: list[int], block_size: int) -> Batch:
-    """Rows in scattered blocks; ids and positions play no part in attention."""
+def metadata_of(queries: list[int], contexts: list[int], block_size: int) -> AttentionMetadata:
+    """Rows in scattered blocks."""
     widths = [-(-length // block_size) for length in contexts]
     order = torch.randperm(sum(widths), generator=torch.Generator().manual_seed(0)).tolist()
     tables, slots = [], []
@@ -26,27 +25,28 @@ def batch_of(queries: list[int], contexts: list[int], block_size: int) -> Batch:
         tables.append(table)
         steps = range(context - query, context)
         slots += [table[i // block_size] * block_size + i % block_size for i in steps]
-    flat = torch.tensor(slots)
-    return Batch(flat, flat, flat, tuple(queries), tuple(contexts), tuple(tables), (), ())
+    rows = (tuple(queries), tuple(contexts), tuple(tables))
+    return AttentionMetadata(torch.tensor(slots), *rows)
 
 
-def filled_cache(
-    batch: Batch, backend: Backend, kv_heads: int, block_size: int
-) -> tuple[KVCache, Tensor, Tensor]:
-    """A cache of random K/V, as earlier steps would have left it, and all its K and V by slot."""
-    blocks = sum(map(len, batch.block_tables))
-    cache = KVCache(KVShape(2, kv_heads, HEAD_DIM), blocks, block_size, torch.float32, CPU, backend)
+def filled_backend(
+    metadata: AttentionMetadata, name: BackendName, kv_heads: int, block_size: int
+) -> tuple[AttentionBackend, Tensor, Tensor]:
+    """A backend with random K/V, as earlier steps would have left it, and that K and V by slot."""
+    blocks = sum(map(len, metadata.block_tables))
+    shape = KVShape(2, kv_heads, HEAD_DIM)
+    backend = make_backend(shape, blocks, block_size, torch.float32, CPU, name)
     slots = torch.arange(blocks * block_size)
     keys, values = torch.randn(2, len(slots), kv_heads, HEAD_DIM)
     for layer in range(2):
-        cache.layout.write(layer, cache.layout.places(slots), keys, values)
-    return cache, keys, values
+        backend.layout.write(layer, backend.layout.slot_index(slots), keys, values)
+    return backend, keys, values
 
 
-def stored(cache: KVCache, layer: int) -> tuple[Tensor, Tensor]:
+def stored(backend: AttentionBackend, layer: int) -> tuple[Tensor, Tensor]:
     """K and V of a layer by slot, without the zero block."""
-    table = torch.arange(cache.layout.zero_block)[None]
-    keys, values = cache.layout.lines(layer, table)
+    table = torch.arange(backend.layout.zero_block)[None]
+    keys, values = backend.layout.gather(layer, table)
     return keys[0].transpose(0, 1), values[0].transpose(0, 1)
 
 
@@ -69,7 +69,7 @@ CASES = pytest.mark.parametrize(
     ],
     ids=["equal decode", "decode", "runs", "prompts", "ragged runs", "all at once"],
 )
-BACKENDS = pytest.mark.parametrize("backend", ["torch", "torch-gather"])
+BACKENDS = pytest.mark.parametrize("name", ["torch", "torch-gather"])
 
 
 @CASES
@@ -77,27 +77,29 @@ BACKENDS = pytest.mark.parametrize("backend", ["torch", "torch-gather"])
 @pytest.mark.parametrize("kv_heads", [4, 2, 1])
 @pytest.mark.parametrize("block_size", [3, 8])
 def test_paged_attention_is_the_materialised_bias(
-    queries: list[int], contexts: list[int], backend: Backend, kv_heads: int, block_size: int
+    queries: list[int], contexts: list[int], name: BackendName, kv_heads: int, block_size: int
 ):
     torch.manual_seed(0)
-    batch = batch_of(queries, contexts, block_size)
-    cache, keys, values = filled_cache(batch, backend, kv_heads, block_size)
+    metadata = metadata_of(queries, contexts, block_size)
+    backend, keys, values = filled_backend(metadata, name, kv_heads, block_size)
     n = sum(queries)
     q = torch.randn(n, HEADS, HEAD_DIM)
     k, v = torch.randn(2, n, kv_heads, HEAD_DIM)
-    got = cache.view(batch).attend(LAYER, q, k, v)
-    keys[batch.slots], values[batch.slots] = k, v
-    assert all(map(torch.equal, stored(cache, LAYER), (keys, values)))
-    torch.testing.assert_close(got, _paged_oracle(batch, block_size, q, keys, values))
-    torch.testing.assert_close(got, _gathered_oracle(batch, block_size, q, keys, values))
+    got = backend.view(metadata).attend(LAYER, q, k, v)
+    keys[metadata.slot_mapping], values[metadata.slot_mapping] = k, v
+    assert all(map(torch.equal, stored(backend, LAYER), (keys, values)))
+    torch.testing.assert_close(got, _paged_oracle(metadata, block_size, q, keys, values))
+    torch.testing.assert_close(got, _gathered_oracle(metadata, block_size, q, keys, values))
 
 
-def _paged_oracle(batch: Batch, block_size: int, q: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+def _paged_oracle(
+    metadata: AttentionMetadata, block_size: int, q: Tensor, keys: Tensor, values: Tensor
+) -> Tensor:
     """The paged bias, row by row: its table must have no padding to be materialised."""
-    rows = q.split(batch.query_lengths)
+    rows = q.split(metadata.query_lengths)
     outputs = []
     for row, query, context, table in zip(
-        rows, batch.query_lengths, batch.context_lengths, batch.block_tables, strict=True
+        rows, metadata.query_lengths, metadata.context_lengths, metadata.block_tables, strict=True
     ):
         bias = PagedBlockDiagonalCausalWithOffsetPaddedKeysMask.from_seqlens(
             [query], [context], torch.tensor([table]), block_size, device=CPU
@@ -108,25 +110,25 @@ def _paged_oracle(batch: Batch, block_size: int, q: Tensor, keys: Tensor, values
 
 
 def _gathered_oracle(
-    batch: Batch, block_size: int, q: Tensor, keys: Tensor, values: Tensor
+    metadata: AttentionMetadata, block_size: int, q: Tensor, keys: Tensor, values: Tensor
 ) -> Tensor:
     """The block-diagonal bias over every context laid out flat, as prefill on CUDA has it."""
     slots = [
         table[i // block_size] * block_size + i % block_size
-        for table, context in zip(batch.block_tables, batch.context_lengths, strict=True)
+        for table, context in zip(metadata.block_tables, metadata.context_lengths, strict=True)
         for i in range(context)
     ]
     bias = BlockDiagonalCausalFromBottomRightMask.from_seqlens(
-        list(batch.query_lengths), list(batch.context_lengths), device=CPU
+        list(metadata.query_lengths), list(metadata.context_lengths), device=CPU
     )
     return attention(q, keys[slots], values[slots], bias.materialize((len(q), len(slots))))
 
 
 @BACKENDS
-def test_step_after_step_attends_to_what_each_step_reads(backend: Backend):
+def test_step_after_step_attends_to_what_each_step_reads(name: BackendName):
     torch.manual_seed(0)
-    first = batch_of([1, 1], [6, 15], block_size=8)
-    cache, keys, values = filled_cache(first, backend, 2, 8)
+    first = metadata_of([1, 1], [6, 15], block_size=8)
+    backend, keys, values = filled_backend(first, name, 2, 8)
     for lengths in ([6, 15], [7, 16], [7, 9], [8, 3]):  # of the same tables, and of other blocks
         contexts = tuple(lengths)
         tables = [
@@ -134,47 +136,47 @@ def test_step_after_step_attends_to_what_each_step_reads(backend: Backend):
         ]
         slots = [t[(n - 1) // 8] * 8 + (n - 1) % 8 for t, n in zip(tables, contexts, strict=True)]
         flat = torch.tensor(slots)
-        batch = Batch(flat, flat, flat, (1, 1), contexts, tuple(tables), (), ())
+        metadata = AttentionMetadata(flat, (1, 1), contexts, tuple(tables))
         q, (k, v) = torch.randn(2, HEADS, HEAD_DIM), torch.randn(2, 2, 2, HEAD_DIM)
-        got = cache.view(batch).attend(LAYER, q, k, v)
+        got = backend.view(metadata).attend(LAYER, q, k, v)
         keys[flat], values[flat] = k, v
-        torch.testing.assert_close(got, _gathered_oracle(batch, 8, q, keys, values))
+        torch.testing.assert_close(got, _gathered_oracle(metadata, 8, q, keys, values))
 
 
 @BACKENDS
-def test_other_layers_and_the_zero_block_stay_as_they_were(backend: Backend):
-    batch = batch_of([1, 2], [4, 6], block_size=4)
-    cache, keys, values = filled_cache(batch, backend, 2, 4)
+def test_other_layers_and_the_zero_block_stay_as_they_were(name: BackendName):
+    metadata = metadata_of([1, 2], [4, 6], block_size=4)
+    backend, keys, values = filled_backend(metadata, name, 2, 4)
     k, v = torch.randn(2, 3, 2, HEAD_DIM)
-    cache.view(batch).attend(LAYER, torch.randn(3, HEADS, HEAD_DIM), k, v)
-    assert all(map(torch.equal, stored(cache, 0), (keys, values)))
-    assert not cache.layout.keys[:, -1].any() and not cache.layout.values[:, -1].any()
+    backend.view(metadata).attend(LAYER, torch.randn(3, HEADS, HEAD_DIM), k, v)
+    assert all(map(torch.equal, stored(backend, 0), (keys, values)))
+    assert not backend.layout.keys[:, -1].any() and not backend.layout.values[:, -1].any()
 
 
 @BACKENDS
-def test_blocks_are_copied_before_any_is_overwritten_and_cleared_in_all_layers(backend: Backend):
-    batch = batch_of([1], [16], block_size=4)
-    cache, keys, _ = filled_cache(batch, backend, 2, 4)
+def test_blocks_are_copied_before_any_is_overwritten_and_cleared_in_all_layers(name: BackendName):
+    metadata = metadata_of([1], [16], block_size=4)
+    backend, keys, _ = filled_backend(metadata, name, 2, 4)
     blocks = keys.unflatten(0, (4, 4)).clone()
-    cache.copy([(0, 1), (1, 2)])
-    cache.clear([0])
+    backend.copy([(0, 1), (1, 2)])
+    backend.clear([0])
     expected = torch.stack([torch.zeros_like(blocks[0]), blocks[0], blocks[1], blocks[3]])
     for layer in range(2):
-        assert torch.equal(stored(cache, layer)[0], expected.flatten(0, 1))
+        assert torch.equal(stored(backend, layer)[0], expected.flatten(0, 1))
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_half_precision_reads_in_place_agree_with_fp32(dtype: torch.dtype):
     torch.manual_seed(0)
-    batch = batch_of([1] * 4, [40, 33, 5, 17], block_size=8)
+    metadata = metadata_of([1] * 4, [40, 33, 5, 17], block_size=8)
     q, k, v = torch.randn(3, 4, HEADS, HEAD_DIM).to(dtype)
     outs = []
     for kind in (dtype, torch.float32):
         torch.manual_seed(1)
-        shape, blocks = KVShape(2, HEADS, HEAD_DIM), sum(map(len, batch.block_tables))
-        cache = KVCache(shape, blocks, 8, kind, CPU)
+        shape, blocks = KVShape(2, HEADS, HEAD_DIM), sum(map(len, metadata.block_tables))
+        backend = make_backend(shape, blocks, 8, kind, CPU)
         history = torch.randn(2, 8 * blocks, HEADS, HEAD_DIM).to(dtype).to(kind)
-        places = cache.layout.places(torch.arange(8 * blocks))
-        cache.layout.write(LAYER, places, history[0], history[1])
-        outs.append(cache.view(batch).attend(LAYER, *(x.to(kind) for x in (q, k, v))).float())
+        index = backend.layout.slot_index(torch.arange(8 * blocks))
+        backend.layout.write(LAYER, index, history[0], history[1])
+        outs.append(backend.view(metadata).attend(LAYER, *(x.to(kind) for x in (q, k, v))).float())
     assert (outs[0] - outs[1]).abs().max() < 0.02

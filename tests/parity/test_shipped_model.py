@@ -7,7 +7,8 @@ import torch
 from transformers import GenerationConfig, JanusForConditionalGeneration
 
 import unitok
-from unitok.emoji.scenes import SceneSampler, render, to_pil
+from unitok.emoji.rendering import render, to_pil
+from unitok.emoji.sampler import SceneSampler
 from unitok.families import ImageOptions
 from unitok.loading import DEFAULT_FOLDER
 from unitok.prompt import Message
@@ -43,7 +44,7 @@ def test_a_guided_greedy_drawing_has_the_same_ids_and_pixels(ours, theirs, promp
         Sampling(temperature=0),
     )
     (output,) = ours.driver.complete([request])
-    codes = family.model.vocabulary.id_to_code(torch.tensor([output.ids]))
+    codes = family.model.vocabulary.id_to_code(torch.tensor([output.token_ids]))
 
     ids = torch.tensor([lines[0].token_ids])
     settings = theirs.generation_config
@@ -63,7 +64,7 @@ def test_a_guided_greedy_drawing_has_the_same_ids_and_pixels(ours, theirs, promp
     )
     assert torch.equal(codes, reference)
     pixels = (theirs.decode_image_tokens(reference).permute(0, 3, 1, 2) + 1) / 2
-    assert torch.allclose(drawing.decode([output.ids]), pixels.clamp(0, 1), atol=1e-4)
+    assert torch.allclose(drawing.decode([output.token_ids]), pixels.clamp(0, 1), atol=1e-4)
 
 
 def test_captions_have_the_same_ids(ours, theirs):
@@ -78,7 +79,7 @@ def test_captions_have_the_same_ids(ours, theirs):
             Sampling(temperature=0),
         )
         (output,) = ours.driver.complete([request])
-        assert family.tokenizer.decode(output.ids).strip() == ours.caption(image).text
+        assert family.tokenizer.decode(output.token_ids).strip() == ours.caption(image).text
         ids = torch.tensor([line.ids])
         reference = theirs.generate(
             input_ids=ids,
@@ -87,4 +88,4 @@ def test_captions_have_the_same_ids(ours, theirs):
             max_new_tokens=32,
             do_sample=False,
         )[0, len(line.ids) :]
-        assert reference.tolist() == [*output.ids, family.tokenizer.id(family.template.eos)]
+        assert reference.tolist() == [*output.token_ids, family.tokenizer.id(family.template.eos)]

@@ -32,6 +32,7 @@ from tests.unitok.tiny_chameleon import (
     save_unitoken,
 )
 from unitok.checkpoints.weights import renaming
+from unitok.driver import Driver
 from unitok.families import ImageOptions, open_folder
 from unitok.families.chameleon import config_from_json
 from unitok.families.unitoken import RENAMES, SIGLIP, UniToken, read_vision
@@ -108,11 +109,10 @@ def noise(width: int, height: int, seed: int = 0) -> Image.Image:
 
 def run(family: UniToken, branches: tuple[Branch, ...], plan: Plan) -> list[int]:
     engine = Engine(family.model, EngineConfig(memory=2**24, max_context=family.max_context))
-    engine.add(Request(branches, plan, Sampling(temperature=0.0)))
-    while not (outputs := engine.step()) or not outputs[-1].finished:
-        pass
-    assert outputs[-1].error is None
-    return list(outputs[-1].ids)
+    request = Request(branches, plan, Sampling(temperature=0.0))
+    (output,) = Driver(engine).complete([request])
+    assert output.error is None
+    return list(output.token_ids)
 
 
 def test_the_published_encoder_has_the_names_and_shapes_of_transformers():

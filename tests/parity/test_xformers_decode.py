@@ -10,9 +10,8 @@ import sys
 
 import torch
 
-from unitok_engine.attention.kv_cache import Backend, KVCache
-from unitok_engine.batch import Batch
-from unitok_engine.config import KVShape
+from unitok_engine import AttentionMetadata, KVShape, make_backend
+from unitok_engine.attention.backends import BackendName
 
 CPU = torch.device("cpu")
 PAGE, HEADS, HEAD_DIM = 64, 4, 32
@@ -22,7 +21,7 @@ TABLES = ((3, 1), (0,), (2, 5), (6, 4), (7,))
 LINES = list(zip(QUERIES, CONTEXTS, TABLES, strict=True))
 
 
-def attended(backend: Backend, kv_heads: int) -> torch.Tensor:
+def attended(name: BackendName, kv_heads: int) -> torch.Tensor:
     """[n, heads, head_dim] of one step over seeded K/V."""
     torch.manual_seed(0)
     slots = torch.tensor(
@@ -32,16 +31,16 @@ def attended(backend: Backend, kv_heads: int) -> torch.Tensor:
             for i in range(context - query, context)
         ]
     )
-    batch = Batch(slots, slots, slots, QUERIES, CONTEXTS, TABLES, (), ())
+    metadata = AttentionMetadata(slots, QUERIES, CONTEXTS, TABLES)
     shape = KVShape(1, kv_heads, HEAD_DIM)
-    cache = KVCache(shape, 8, PAGE, torch.float16, CPU, backend=backend)
+    backend = make_backend(shape, 8, PAGE, torch.float16, CPU, name)
     history = torch.randn(2, 8 * PAGE, kv_heads, HEAD_DIM).half()
-    places = cache.layout.places(torch.arange(8 * PAGE))
-    cache.layout.write(0, places, history[0], history[1])
+    index = backend.layout.slot_index(torch.arange(8 * PAGE))
+    backend.layout.write(0, index, history[0], history[1])
     n = sum(QUERIES)
     q = torch.randn(n, HEADS, HEAD_DIM).half()
     k, v = torch.randn(2, n, kv_heads, HEAD_DIM).half()
-    return cache.view(batch).attend(0, q, k, v)
+    return backend.view(metadata).attend(0, q, k, v)
 
 
 def main() -> None:

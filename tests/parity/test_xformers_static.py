@@ -36,6 +36,7 @@ class RowModel:
     """One attention layer; each row is computed by itself, so that padding changes no bit."""
 
     kv_shape = KVShape(1, KV_HEADS, HEAD_DIM)
+    hidden_size = WIDTH
     dtype = torch.float16
     device = torch.device("cpu")
     id_ranges = (IdRange(0, IDS),)
@@ -78,7 +79,7 @@ def outputs(cuda_graphs: bool) -> list[tuple[Any, ...]]:
         attention="xformers", cuda_graphs=cuda_graphs, num_blocks=8, max_batch_tokens=16
     )
     finished = Driver(Engine(RowModel(), config)).complete(requests())
-    return sorted((output.request_id, output.ids, output.logprobs) for output in finished)
+    return sorted((output.request_id, output.token_ids, output.logprobs) for output in finished)
 
 
 class Watched:

@@ -8,11 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from unitok_tokenizers import emu3
-from unitok_tokenizers.emu3 import (
+from unitok_tokenizers.emu3 import Emu3Tokenizer, Emu3TokenizerConfig
+from unitok_tokenizers.emu3_layers import CausalConv3d
+from unitok_tokenizers.emu3_names import (
     DROPPED,
-    CausalConv3d,
-    Emu3Tokenizer,
-    Emu3TokenizerConfig,
     linear_in_transformers,
     original_name,
     transformers_name,

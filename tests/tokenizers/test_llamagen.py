@@ -25,7 +25,7 @@ VQ8 = AutoencoderConfig(
 
 
 @pytest.fixture(scope="module")
-def twin() -> ImageTokenizer:
+def source() -> ImageTokenizer:
     """What the files of these tests hold; its codebook's rows have any length."""
     torch.manual_seed(0)
     made = ImageTokenizer(VQ8).eval()
@@ -35,8 +35,8 @@ def twin() -> ImageTokenizer:
 
 
 @pytest.fixture(scope="module")
-def weights(twin: ImageTokenizer) -> dict[str, Tensor]:
-    state = {k: v for k, v in twin.state_dict().items() if not k.startswith("quantizer.vq.")}
+def weights(source: ImageTokenizer) -> dict[str, Tensor]:
+    state = {k: v for k, v in source.state_dict().items() if not k.startswith("quantizer.vq.")}
     return {original_name(k): v for k, v in state.items()}
 
 
@@ -51,13 +51,13 @@ def saved(data: object, folder: Path) -> Path:
     return folder / "vq_ds8_c2i.pt"
 
 
-def assert_same(loaded: ImageTokenizer, twin: ImageTokenizer) -> None:
-    for name, tensor in twin.state_dict().items():
+def assert_same(loaded: ImageTokenizer, source: ImageTokenizer) -> None:
+    for name, tensor in source.state_dict().items():
         assert torch.equal(loaded.state_dict()[name], tensor), name
     pictures = torch.rand(2, 3, 24, 24, generator=torch.Generator().manual_seed(1))
     codes = loaded.encode(pictures)
-    assert torch.equal(codes, twin.encode(pictures))
-    assert torch.equal(loaded.decode(codes), twin.decode(codes))
+    assert torch.equal(codes, source.encode(pictures))
+    assert torch.equal(loaded.decode(codes), source.decode(codes))
 
 
 # --- names ---------------------------------------------------------------------------------------
@@ -148,27 +148,27 @@ def test_no_two_parameters_share_a_name(rename):
 
 @pytest.mark.parametrize("inside", ["model", "state_dict", "ema", None])
 def test_weights_are_found_wherever_a_checkpoint_holds_them(
-    twin: ImageTokenizer, weights: dict[str, Tensor], tmp_path: Path, inside: str | None
+    source: ImageTokenizer, weights: dict[str, Tensor], tmp_path: Path, inside: str | None
 ):
     path = saved(weights if inside is None else {inside: weights}, tmp_path)
-    assert_same(load_llamagen(path, image_size=24), twin)
+    assert_same(load_llamagen(path, image_size=24), source)
 
 
 def test_a_training_checkpoint_gives_its_average_and_its_command_line_does_no_harm(
-    twin: ImageTokenizer, weights: dict[str, Tensor], tmp_path: Path
+    source: ImageTokenizer, weights: dict[str, Tensor], tmp_path: Path
 ):
     last = {name: torch.zeros_like(tensor) for name, tensor in weights.items()}
     usage = {"quantize.codebook_used": torch.zeros(65536)}
     arguments = argparse.Namespace(vq_model="VQ-8", image_size=256)
     data = {"model": last | usage, "ema": weights | usage, "steps": 7, "args": arguments}
-    assert_same(load_llamagen(str(saved(data, tmp_path)), image_size=24), twin)
+    assert_same(load_llamagen(str(saved(data, tmp_path)), image_size=24), source)
 
 
 def test_safetensors_files_are_read_too(
-    twin: ImageTokenizer, weights: dict[str, Tensor], tmp_path: Path
+    source: ImageTokenizer, weights: dict[str, Tensor], tmp_path: Path
 ):
     save_file({k: v.contiguous() for k, v in weights.items()}, tmp_path / "vq8.safetensors")
-    assert_same(load_llamagen(tmp_path / "vq8.safetensors", image_size=24), twin)
+    assert_same(load_llamagen(tmp_path / "vq8.safetensors", image_size=24), source)
 
 
 def test_pictures_are_256_pixels_wide_unless_one_says_otherwise(
@@ -179,15 +179,15 @@ def test_pictures_are_256_pixels_wide_unless_one_says_otherwise(
     assert load_llamagen(path, image_size=40).config.grid == 5
 
 
-def test_weights_come_in_the_type_asked_for_and_still_code_and_paint(
-    twin: ImageTokenizer, weights: dict[str, Tensor], tmp_path: Path
+def test_weights_come_in_the_type_asked_for_and_still_encode_and_decode(
+    source: ImageTokenizer, weights: dict[str, Tensor], tmp_path: Path
 ):
     made = load_llamagen(saved(weights, tmp_path), dtype=torch.bfloat16, image_size=24)
     assert {p.dtype for p in made.parameters()} == {torch.bfloat16}
     assert made.quantizer.codebook.dtype == torch.bfloat16
     assert not made.training and not any(p.requires_grad for p in made.parameters())
     codes = torch.randint(40, (1, 3, 3))
-    torch.testing.assert_close(made.decode(codes), twin.decode(codes), atol=0.05, rtol=0)
+    torch.testing.assert_close(made.decode(codes), source.decode(codes), atol=0.05, rtol=0)
     assert made.encode(torch.rand(1, 3, 24, 24)).shape == (1, 3, 3)
 
 

@@ -11,9 +11,9 @@ from tokenizers import Tokenizer, decoders, models
 from tokenizers.normalizers import Lowercase
 from tokenizers.processors import ByteLevel
 
-from scripts.train_text_tokenizer import SPECIAL_TOKENS, save, train
 from unitok.emoji import captions
 from unitok.emoji.sprites import NAMES
+from unitok.emoji.text_tokenizer import SPECIAL_TOKENS, save, train
 from unitok_tokenizers.text import TextTokenizer
 
 ASSETS = Path(__file__).resolve().parents[2] / "unitok" / "assets" / "default"

@@ -356,11 +356,14 @@ def test_a_picture_that_cannot_be_painted_fails_alone(
     either: Model, monkeypatch: pytest.MonkeyPatch
 ):
     marked: list[tuple[int, ...]] = []
+    told: dict[tuple[DrawJob, int], list[int]] = {}
     feed, paint = DrawJob.feed, janus_of(either).decode_images
 
     def noting(job, output):
-        if output.finished and job.asked.prompt == "a cat":
-            marked.append(output.ids)
+        if job.asked.prompt == "a cat":
+            told.setdefault((job, output.sample), []).extend(output.token_ids)
+            if output.finished:
+                marked.append(tuple(told[job, output.sample]))
         return feed(job, output)
 
     def fragile(ids):

@@ -33,12 +33,12 @@ def test_a_whole_folder_passes_and_says_what_was_not_run(
     assert check_release.report(model, None)
     out = capsys.readouterr().out
     assert "FAILED" not in out and "passed  tokens: " in out
-    assert "first picture ids: not run: known for Janus-Pro-1B alone" in out
+    assert "first image tokens: not run: known for Janus-Pro-1B alone" in out
     assert "words on a picture: not run: give one by --picture" in out
 
 
 def test_the_norms_of_the_codebook_are_told(model: unitok.Model):
-    assert "not unit: transformers would code" in run(model)["codebook rows"].found
+    assert "not unit: transformers would encode" in run(model)["codebook rows"].found
     quantizer: Any = model.family.model.image_tokenizer.quantizer
     quantizer.codebook = torch.nn.functional.normalize(quantizer.codebook, dim=-1)
     assert run(model)["codebook rows"].found.endswith(": unit")
@@ -61,7 +61,7 @@ def test_published_ids_and_words_are_compared(model: unitok.Model, monkeypatch: 
         monkeypatch.setattr(check_release, "DRAWN", " ".join(map(str, drawn)))
         monkeypatch.setattr(check_release, "SAID", said.strip())
         found = run(model, picture)
-        assert found["first picture ids"].passed is good
+        assert found["first image tokens"].passed is good
         assert found["words on a picture"].passed is good
         assert check_release.report(model, picture) is good
 

@@ -309,7 +309,7 @@ def work(trap: Trap) -> int:
     cancelled.cancel()
     for handle, request in zip([*handles, stream], WORK, strict=True):
         for output, expected in zip(handle.result(PATIENCE), stepped(request), strict=True):
-            assert output.error or output.ids == expected.ids
+            assert output.error or output.token_ids == expected.token_ids
     cancelled.result(PATIENCE)
     lines, trap.place = trap.lines, None
     assert ids(driver.complete(WORK)) == ids(stepped(*WORK))

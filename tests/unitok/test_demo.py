@@ -19,7 +19,8 @@ from unitok.demo import (
     run_demo,
 )
 from unitok.emoji import captions
-from unitok.emoji.scenes import SceneSampler, render, to_pil
+from unitok.emoji.rendering import render, to_pil
+from unitok.emoji.sampler import SceneSampler
 
 
 def text_result(text: str) -> unitok.TextResult:

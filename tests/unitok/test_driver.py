@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from torch import Tensor
 
-from tests.engine.tiny import TinyModel, caption, drawing, engine
+from tests.engine.tiny import TinyModel, caption, drawing, engine, finals
 from unitok import driver as driver_module
 from unitok.driver import Driver
 from unitok.handles import Handle, TokenJob
@@ -73,12 +73,12 @@ def stepped(*requests: Request) -> list[Output]:
         machine.add(request)
     outputs = []
     while machine.has_work:
-        outputs += [output for output in machine.step() if output.finished]
-    return sorted(outputs, key=lambda output: (output.request_id, output.sample))
+        outputs += machine.step()
+    return [output for _, output in sorted(finals(outputs).items())]
 
 
 def ids(outputs: Sequence[Output]) -> list[tuple[int, ...]]:
-    return [output.ids for output in outputs]
+    return [output.token_ids for output in outputs]
 
 
 # --- results -------------------------------------------------------------------------------------
@@ -120,7 +120,7 @@ def test_run_takes_jobs_lazily_and_gives_results_as_they_come(driver: Driver):
 
     results = driver.run(source(), 4)
     assert taken == []
-    assert len(next(results)[0].ids) == 3
+    assert len(next(results)[0].token_ids) == 3
     assert len(taken) <= 5
     assert len(list(results)) == 19
 
@@ -143,13 +143,13 @@ def test_too_many_jobs_are_refused_and_none_is_lost(
 
 
 def pieces(events: Sequence[Output], sample: int) -> tuple[int, ...]:
-    return sum((e.new_ids for e in events if e.sample == sample), ())
+    return sum((e.token_ids for e in events if e.sample == sample), ())
 
 
 def test_a_stream_gives_every_id_once(driver: Driver):
     events = list(driver.submit(TokenJob(MIXED[1]), stream=True))
     for sample, output in enumerate(stepped(MIXED[1])):
-        assert pieces(events, sample) == output.ids
+        assert pieces(events, sample) == output.token_ids
     assert [e.finished for e in events].count(True) == 2 and events[-1].finished
 
 
@@ -158,7 +158,7 @@ def test_what_nobody_reads_is_merged_and_nothing_is_missed(driver: Driver):
     handle.result(PATIENCE)
     assert len(handle._flight._events) <= 1
     events = list(handle)
-    assert len(events) == 1 and len(events[0].new_ids) == 60
+    assert len(events) == 1 and len(events[0].token_ids) == 60
     assert list(handle) == [], "it was read"
 
 
@@ -189,7 +189,7 @@ def test_streams_may_be_read_side_by_side(driver: Driver):
         if all(e and e[-1].finished for e in heard):
             break
     for i in (0, 1):
-        assert pieces(heard[i], 0) == stepped(drawing(i + 1))[0].ids
+        assert pieces(heard[i], 0) == stepped(drawing(i + 1))[0].token_ids
 
 
 def test_async_callers_get_events_and_results(driver: Driver):
@@ -204,8 +204,8 @@ def test_async_callers_get_events_and_results(driver: Driver):
         return events, result, [r async for r in driver.arun(source(), 3)]
 
     events, result, several = asyncio.run(listen())
-    assert pieces(events, 0) == result[0].ids == stepped(drawing(1))[0].ids
-    together = {outputs[0].ids for outputs in several}
+    assert pieces(events, 0) == result[0].token_ids == stepped(drawing(1))[0].token_ids
+    together = {outputs[0].token_ids for outputs in several}
     assert together == set(ids(stepped(*[caption(seed) for seed in range(9)])))
 
 
@@ -220,7 +220,7 @@ def test_arun_gives_results_while_it_waits_for_the_next_job(driver: Driver):
             yield TokenJob(caption(2, max_tokens=3, stop_ids=()))
 
         async for outputs in driver.arun(source(), 4):
-            lengths.append(len(outputs[0].ids))
+            lengths.append(len(outputs[0].token_ids))
             heard.set()
         return lengths
 
@@ -370,7 +370,7 @@ def test_a_job_that_is_done_is_let_go(driver: Driver):
 def test_a_job_that_cannot_be_fed_fails_alone(driver: Driver):
     class Choking(TokenJob):
         def feed(self, output: Output) -> None:
-            if output.error is None and len(output.ids) == 3:
+            if output.error is None and output.stop == 3:
                 raise ArithmeticError("a bone")
             super().feed(output)
 
@@ -467,7 +467,7 @@ def test_a_handle_is_good_after_the_close():
     handle.result(PATIENCE)
     driver.close()
     assert ids(handle.result()) == ids(stepped(caption(1)))
-    assert pieces(list(handle), 0) == handle.result()[0].ids
+    assert pieces(list(handle), 0) == handle.result()[0].token_ids
     handle.cancel()
     assert handle.done
 

@@ -15,10 +15,10 @@ from tests.unitok.tiny import ASSETS, PATCHES, save_tiny, tiny_model, tiny_templ
 from unitok import precision
 from unitok.api import Model
 from unitok.checkpoints import folders
+from unitok.emoji.export import save_folder
 from unitok.families import Defaults, janus
 from unitok.loading import parse_memory
 from unitok.precision import Choice, choose, computes_bf16, cpu_computes_bf16, parse_dtype
-from unitok.training.export import save_folder
 
 BF16, FP16, FP32, FP64 = torch.bfloat16, torch.float16, torch.float32, torch.float64
 

@@ -37,7 +37,8 @@ class Recorded:
     def __init__(self, model: UnifiedModel) -> None:
         self.model = model
         self.kv_shape, self.dtype, self.device = model.kv_shape, model.dtype, model.device
-        self.id_ranges, self.embed, self.forward = model.id_ranges, model.embed, model.forward
+        self.hidden_size, self.id_ranges = model.hidden_size, model.id_ranges
+        self.embed, self.forward = model.embed, model.forward
         self.given: list[Tensor] = []
 
     def logits(self, hidden: Tensor, id_range: IdRange) -> Tensor:
@@ -85,7 +86,7 @@ def test_the_paged_engine_gives_the_logits_of_the_training_forward(kv_heads: int
         driver = Driver(Engine(recorded, config))
         [output] = driver.complete([Request((branch,), plan, Sampling(seed=3))])
         paged = torch.cat(recorded.given)
-        emitted = list(output.ids)
+        emitted = list(output.token_ids)
         with torch.no_grad():
             expected = trained_logits(model, branch, emitted, id_range)
         assert len(paged) >= len(expected) > 4

@@ -41,7 +41,7 @@ class Witness:
             return embed(ids)
 
         def noting_forward(hidden, positions, cache):
-            has_text, has_image = embedded[-1]  # an engine also embeds an id to learn the width
+            has_text, has_image = embedded[-1]
             self.has_text.append(has_text)
             self.has_image.append(has_image)
             # A row's ids have positions that count up; rows of a step follow one another.
@@ -95,7 +95,7 @@ def test_captions_and_guided_drawings_share_every_forward(
         step = witness.steps[-1]
         decode_rows = sum(lines[request_id] for request_id in decoding)
         assert decoding <= outputs.keys(), "every running request got its id"
-        assert all(len(outputs[i].new_ids) == 1 or outputs[i].finished for i in decoding)
+        assert all(len(outputs[i].token_ids) == 1 or outputs[i].finished for i in decoding)
         if step.ids == decode_rows:
             decode_steps += 1
             unfinished = lines.keys() - finished.keys()
@@ -111,7 +111,7 @@ def test_captions_and_guided_drawings_share_every_forward(
 
     assert len(finished) == CAPTIONS + DRAWINGS
     assert {o.finish_reason for o in finished.values()} <= {"complete", "length", "stop"}
-    longest = max(len(output.ids) for output in finished.values())
+    longest = max(output.stop for output in finished.values())
     forwards = len(witness.steps)
     assert forwards == engine.stats.forwards == decode_steps + prefill_steps
     assert forwards <= longest + prefill_steps
@@ -119,7 +119,7 @@ def test_captions_and_guided_drawings_share_every_forward(
     assert prefill_steps <= -(-prompt_ids // max_batch_tokens) + len(requests)
     if max_batch_tokens == 2048:
         assert prefill_steps == 1 and forwards == longest
-    one_by_one = sum(len(output.ids) for output in finished.values())
+    one_by_one = sum(output.stop for output in finished.values())
     assert one_by_one > 5 * forwards, "the sharing must matter"
 
 

@@ -206,7 +206,7 @@ def test_a_prepared_model_serves_any_number_of_rows_as_before():
         ]
         config = EngineConfig(num_blocks=40, max_context=64, max_batch_tokens=37)
         outputs = Driver(Engine(model, config)).complete(requests)
-        return [output.ids for output in outputs]
+        return [output.token_ids for output in outputs]
 
     model = tiny_model()
     before = ids(model)

@@ -1,199 +1,72 @@
-"""Training: what is packed where, that losses fall, and that a resumed run is the same run."""
+"""Training without a data set: packing, losses, optimisers, exact resumption, the loop."""
 
-import dataclasses
-import io
-from collections.abc import Callable
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from torch import Tensor, nn
 
-from tests.unitok.tiny import PATCHES, TINY, tiny_template
-from unitok.emoji import captions, split
-from unitok.emoji.scenes import BACKGROUNDS, SceneSampler, render
-from unitok.training.data import Sample, SampleMaker, pack
-from unitok.training.image_tokenizer import TokenizerRun, TokenizerTrainer, random_backing
+from tests.unitok.resuming import assert_resumes_exactly, through_a_file
+from unitok.training.checkpoints import load_checkpoint, save_checkpoint
+from unitok.training.log import TrainingLog
+from unitok.training.loop import LoopOptions, TrainingLoop
+from unitok.training.losses import Loss, Losses, merge
 from unitok.training.optimisers import MixedOptimiser, matrices_in, others
-from unitok.training.pretrain import Losses, Pretrainer, PretrainRun, fill, merge
-from unitok_tokenizers.image import ImageTokenizer
+from unitok.training.packing import Sample, fill, pack
+from unitok.training.schedule import WarmupCosine
+from unitok.training.trainer import Trainer
 
-TEMPLATE = tiny_template()
-PAD, BOS, EOS, BEGIN, END, PLACEHOLDER, ASSISTANT = 0, 1, 2, 3, 4, 5, 7
-RUN = PretrainRun(
-    steps=40,
-    drawings=3,
-    readings=2,
-    conversation_every=2,
-    conversation_ids=256,
-    warmup=2,
-    accumulate=1,
-)
+PAD = 0
 
 
-def maker(seed: int = 0, drop: float = 0.1) -> SampleMaker:
-    return SampleMaker(TEMPLATE, seed, drop)
+class Noise:
+    """Two batches an update: random vectors [4, 3]."""
+
+    def __init__(self) -> None:
+        self.generator = torch.Generator().manual_seed(0)
+
+    def __next__(self) -> list[Tensor]:
+        return [torch.randn(4, 3, generator=self.generator) for _ in range(2)]
+
+    def __iter__(self) -> Iterator[list[Tensor]]:
+        return self
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"generator": self.generator.get_state()}
+
+    def load_state_dict(self, state: dict[str, Any], /) -> None:
+        self.generator.set_state(state["generator"])
 
 
-def pretrainer(run: PretrainRun = RUN) -> Pretrainer:
-    torch.manual_seed(7)
-    # Conversations ask for 1024 ids at times.
-    decoder = dataclasses.replace(TINY.decoder, max_positions=1024)
-    config = dataclasses.replace(TINY, decoder=decoder)
-    return Pretrainer(config, ImageTokenizer(config.image_tokenizer), TEMPLATE, run)
+def network() -> nn.Module:
+    torch.manual_seed(3)
+    return nn.Sequential(nn.Linear(3, 8), nn.Dropout(0.2), nn.Linear(8, 3))
 
 
-def tokenizer_trainer() -> TokenizerTrainer:
-    return TokenizerTrainer(TINY.image_tokenizer, TokenizerRun(steps=8, batch=3, warmup=2))
+def optimiser(model: nn.Module) -> MixedOptimiser:
+    matrices = matrices_in(model)
+    return MixedOptimiser(matrices, others(model, matrices), weight_decay=0.01)
 
 
-def through_a_file(state: dict) -> dict:
-    file = io.BytesIO()
-    torch.save(state, file)
-    file.seek(0)
-    return torch.load(file, weights_only=True)
+def toy() -> Trainer[Tensor]:
+    model = network()
 
+    def loss(batch: Tensor, step: int) -> Loss:
+        error = (model(batch) - batch).square().mean()
+        return Loss(error * 0.5, {"error": error}, len(batch))
 
-def targets(sample: Sample) -> list[str]:
-    """The runs of target ids, as text with markup; picture ids (0 until filled) as "[n]"."""
-    painted = {i for start, _ in sample.draws for i in range(start, start + PATCHES)}
-    runs: list[list[int]] = []
-    for i, target in enumerate(sample.target):
-        if target and (i == 0 or not sample.target[i - 1]):
-            runs.append([])
-        if target:
-            runs[-1].append(-1 if i in painted else sample.ids[i])
-    return [
-        f"[{len(run)}]" if run[0] < 0 else TEMPLATE.tokenizer.decode(run, skip_special=False)
-        for run in runs
-    ]
-
-
-# --- samples -------------------------------------------------------------------------------------
-
-
-def test_a_drawing_learns_its_picture_alone():
-    for sample in (maker(drop=0.0).drawing() for _ in range(5)):
-        [(start, scene)] = sample.draws
-        assert sample.ids[start - 1] == BEGIN and start + PATCHES == len(sample.ids)
-        assert targets(sample) == [f"[{PATCHES}]"] and sample.reads == []
-        said = TEMPLATE.tokenizer.decode(sample.ids[: start - 1])
-        claim = captions.parse(said.removeprefix(": ").removesuffix(":").strip())
-        assert claim is not None
-        assert claim.objects == captions.claim(scene).objects
-        assert claim.background == scene.background
-
-
-def test_one_prompt_in_ten_is_dropped():
-    made = maker()
-    samples = [made.drawing() for _ in range(3000)]
-    dropped = [s for s in samples if set(s.ids[1 : s.draws[0][0] - 1]) == {PAD}]
-    assert 0.08 < len(dropped) / len(samples) < 0.12
-    for sample in dropped:
-        assert sample.ids[0] == BOS and sample.ids[sample.draws[0][0] - 1] == BEGIN
-    kept = [s for s in samples if PAD not in s.ids[1 : s.draws[0][0] - 1]]
-    assert len(kept) + len(dropped) == len(samples), "all of a prompt is dropped, or none"
-
-
-def test_a_reading_learns_true_answers_and_their_ends():
-    made, describes, counts = maker(), 0, set()
-    for _ in range(200):
-        sample = made.reading()
-        [(start, scene)] = sample.reads
-        assert sample.ids[start : start + PATCHES] == [PLACEHOLDER] * PATCHES
-        assert (sample.ids[start - 1], sample.ids[start + PATCHES]) == (BEGIN, END)
-        answers = targets(sample)
-        counts.add(len(answers))
-        assert sample.target[-1] and all(a.endswith(TEMPLATE.eos) for a in answers)
-        answers = [a.removesuffix(TEMPLATE.eos).strip() for a in answers]
-        describes += captions.equivalent(answers[0], scene)
-        for claim in filter(None, map(captions.parse, answers)):
-            # A caption, or what is left of something: either way it is in the picture.
-            assert {name for name, _ in claim.objects} <= scene.counts.keys()
-    assert counts == {1, 7}
-    assert describes > 80, "half of the readings begin with the caption, and more"
-
-
-@pytest.mark.parametrize("length", [256, 512, 1024])
-def test_conversations_keep_to_their_length_and_learn_every_answer(length: int):
-    made = maker()
-    painted = 0
-    for _ in range(60):
-        sample = made.conversation(length)
-        assert len(sample.ids) == len(sample.target) <= length
-        runs = targets(sample)
-        if sample.draws:
-            painted += 1
-            assert runs.pop() == f"[{PATCHES}]"
-        # Each answer stands behind "<|Assistant|>:"; drawn pictures are no targets.
-        assert all(run.startswith(" ") and run.endswith(TEMPLATE.eos) for run in runs)
-        assert all(run.count(TEMPLATE.eos) == 1 for run in runs)
-        starts = [i for i, t in enumerate(sample.target) if t and not sample.target[i - 1]]
-        colon = sample.ids[starts[0] - 1]
-        for start in starts[: len(runs)]:
-            assert sample.ids[start - 2 : start] == [ASSISTANT, colon]
-        for start, _ in sample.reads:
-            assert sample.ids[start : start + PATCHES] == [PLACEHOLDER] * PATCHES
-            assert not any(sample.target[start - 1 : start + PATCHES + 1])
-    assert 15 < painted < 45, "about half of them end in a drawing"
-
-
-def test_answers_in_a_conversation_are_about_the_last_picture():
-    made = maker(3)
-    for _ in range(40):
-        sample = made.conversation(256)
-        pictures = sample.reads
-        for i, target in enumerate(sample.target):
-            if not target or sample.target[i - 1] or any(i == at for at, _ in sample.draws):
-                continue
-            end = sample.target.index(False, i) if False in sample.target[i:] else len(sample.ids)
-            answer = TEMPLATE.tokenizer.decode(sample.ids[i:end]).strip()
-            scene = [s for start, s in pictures if start < i][-1]
-            if answer in ("yes", "no") or answer in captions.NUMBERS or answer in BACKGROUNDS:
-                continue
-            names = [n for n in scene.counts if n in answer]
-            assert names, (answer, scene)
-
-
-def test_no_held_out_combination_is_ever_in_a_sample():
-    made = maker(5)
-    seen = 0
-    for _ in range(400):
-        for sample in (made.drawing(), made.reading()):
-            for _, scene in [*sample.reads, *sample.draws]:
-                seen += 1
-                assert not split.is_heldout(scene)
-    for _ in range(20):
-        sample = made.conversation(512)
-        for _, scene in [*sample.reads, *sample.draws]:
-            seen += 1
-            assert not split.is_heldout(scene)
-    assert seen > 800
-    rare = [SceneSampler(0, "heldout").sample("colour") for _ in range(5)]
-    assert all(map(split.is_heldout, rare)), "the test can tell"
+    return Trainer(model, loss, optimiser(model), WarmupCosine(0.05, 2, 10), Noise())
 
 
 # --- packing -------------------------------------------------------------------------------------
 
 
-def test_packing_pads_on_the_right_and_keeps_places():
-    made = maker(drop=0.0)
-    samples = [made.drawing(), made.reading(), made.conversation(256)]
-    lines = pack(samples, PAD)
-    assert lines.ids.shape == lines.target.shape == (3, max(len(s.ids) for s in samples))
-    for row, sample in enumerate(samples):
-        size = len(sample.ids)
-        assert lines.ids[row, :size].tolist() == sample.ids
-        assert lines.target[row, :size].tolist() == sample.target
-        assert (lines.ids[row, size:] == PAD).all() and not lines.target[row, size:].any()
-    draws = [(row, start) for row, s in enumerate(samples) for start, _ in s.draws]
-    reads = [(row, start) for row, s in enumerate(samples) for start, _ in s.reads]
-    assert [tuple(at) for at in lines.draw_at.tolist()] == draws
-    assert [tuple(at) for at in lines.read_at.tolist()] == reads
-    assert [scene for s in samples for _, scene in s.reads] == lines.read_scenes
-
-
-def test_lines_without_pictures_pack_to_empty_places():
-    lines = pack([Sample([1, 9], [False, True])], PAD)
-    assert lines.read_at.shape == lines.draw_at.shape == (0, 2)
+def test_rows_without_pictures_pack_to_empty_places():
+    rows = pack([Sample([1, 9], [False, True])], PAD)
+    assert rows.input_at.shape == rows.target_at.shape == (0, 2)
 
 
 def test_filling_writes_where_it_is_told_and_nowhere_else():
@@ -205,154 +78,183 @@ def test_filling_writes_where_it_is_told_and_nowhere_else():
     assert rows.count_nonzero() == 12
 
 
-def test_the_model_learns_codes_at_draws_and_features_at_reads():
-    trainer = pretrainer()
-    made = maker(drop=0.0)
-    lines = pack([made.drawing(), made.reading()], PAD)
-    seen: list[torch.Tensor] = []
-    model, aims = trainer.model, []
-
-    def forward(hidden, positions, cache=None):
-        seen.append(hidden.detach())
-        return hidden
-
-    def logits(hidden, id_range):
-        aims.append((id_range.start, len(hidden)))
-        return original(hidden, id_range)
-
-    original, model.forward, model.logits = model.logits, forward, model.logits
-    model.logits = logits
-    torch.manual_seed(0)
-    state = trainer.generator.get_state()
-    trainer.losses(lines)
-    trainer.generator.set_state(state)
-    features = model.encode_images(trainer.views(lines))
-    codes = trainer.codes(lines)
-    row, start = lines.draw_at[0].tolist()
-    painted = model.embed(codes)[0]
-    torch.testing.assert_close(seen[0][row, start : start + PATCHES], painted)
-    row, start = lines.read_at[0].tolist()
-    torch.testing.assert_close(seen[0][row, start : start + PATCHES], features[0])
-    assert aims == [(640, PATCHES), (0, int(lines.target[1].sum()))]
+# --- losses, schedule, optimisers ----------------------------------------------------------------
 
 
-def test_codes_are_those_of_the_scene_on_square_cards():
-    trainer, made = pretrainer(), maker()
-    lines = pack([made.drawing() for _ in range(3)], PAD)
-    pictures = render(lines.draw_scenes, style="square")
-    expected = trainer.model.image_tokenizer.encode(pictures).flatten(1) + 640
-    assert torch.equal(trainer.codes(lines), expected)
+def test_a_missing_loss_does_not_count_in_the_mean():
+    batches = [
+        Losses({"image": 2.0}, 5),
+        Losses({"image": 4.0, "text": 1.0}, 6),
+        Losses({}, 1),
+    ]
+    assert merge(batches) == Losses({"image": 3.0, "text": 1.0}, 12)
+    assert "image" not in merge([Losses({"text": 1.0}, 1)]).parts
 
 
-# --- optimisers ----------------------------------------------------------------------------------
-
-
-def test_every_weight_has_one_optimiser_and_moves():
-    trainer = pretrainer()
-    frozen = {id(p) for p in trainer.model.image_tokenizer.parameters()}
-    owned = [*trainer.optimiser.matrices, *trainer.optimiser.rest]
-    assert len({id(p) for p in owned}) == len(owned)
-    every = {id(p) for p in trainer.model.parameters()}
-    assert {id(p) for p in owned} == every - frozen
-    before = {k: v.clone() for k, v in trainer.model.state_dict().items()}
-    trainer.step()
-    trainer.step()
-    for name, value in trainer.model.state_dict().items():
-        moved = not torch.equal(value, before[name])
-        assert moved != name.startswith("image_tokenizer"), name
+def test_the_rate_warms_up_and_falls_to_a_fiftieth():
+    rate = WarmupCosine(peak=2.0, warmup=4, steps=100)
+    assert [rate(step) for step in (0, 1)] == pytest.approx([0.5, 1.0], rel=2e-3)
+    assert rate(50) == pytest.approx(2.0 * (0.02 + 0.98 * 0.5))
+    assert rate(100) == rate(1000) == pytest.approx(0.04)
+    falling = [rate(step) for step in range(4, 100)]
+    assert falling == sorted(falling, reverse=True)
 
 
 def test_muon_moves_the_very_weights_it_flattens():
     torch.manual_seed(0)
     conv = torch.nn.Conv2d(2, 4, 3)
     matrices = matrices_in(conv)
-    optimiser = MixedOptimiser(matrices, others(conv, matrices))
+    optimiser = MixedOptimiser(matrices, others(conv, matrices), learning_rate=0.1)
     before = conv.weight.detach().clone()
     conv(torch.randn(1, 2, 5, 5)).square().sum().backward()
-    optimiser.step(0.1)
+    optimiser.step()
+    optimiser.zero_grad()
     assert not torch.equal(conv.weight, before)
     assert conv.weight.grad is None and conv.bias is not None and conv.bias.grad is None
 
 
-# --- losses --------------------------------------------------------------------------------------
+def test_the_mixed_optimiser_takes_no_closure():
+    with pytest.raises(ValueError, match="no closure"):
+        optimiser(network()).step(lambda: 0.0)
 
 
-def test_a_missing_loss_does_not_count_in_the_mean():
-    nan = float("nan")
-    merged = merge([Losses(2.0, nan, 5), Losses(4.0, 1.0, 6), Losses(nan, nan, 1)])
-    assert merged == Losses(3.0, 1.0, 12)
-    assert merge([Losses(nan, 1.0, 1)]).image != merge([Losses(nan, 1.0, 1)]).image
+# --- the trainer ---------------------------------------------------------------------------------
 
 
-def test_losses_fall():
-    trainer = pretrainer(dataclasses.replace(RUN, drawings=6, readings=6, conversation_every=99))
-    losses = [trainer.step() for _ in range(16)]
-    first, last = losses[1], losses[-1]
-    assert last.text < 0.75 * first.text
-    assert last.image < first.image - 0.3
-    assert losses[0].image == pytest.approx(torch.tensor(48.0).log().item(), abs=0.6)
+def test_the_trainer_does_what_a_loop_written_out_does():
+    """To the last bit: losses, gradients of both batches together, clipping, rates, weights."""
+    trainer, model, data = toy(), network(), Noise()
+    plain, rates = optimiser(model), WarmupCosine(0.05, 2, 10)
+    torch.manual_seed(11)
+    losses = [trainer.step() for _ in range(5)]
+    torch.manual_seed(11)
+    for step, seen in enumerate(losses):
+        errors = []
+        for batch in next(data):
+            with torch.autocast("cpu", torch.bfloat16):
+                error = (model(batch) - batch).square().mean()
+            (error * 0.5).backward()
+            errors.append(error.item())
+        nn.utils.clip_grad_norm_([*plain.matrices, *plain.rest], 1.0)
+        for group in plain.param_groups:
+            group["lr"] = rates(step)
+        plain.step()
+        plain.zero_grad()
+        assert seen == Losses({"error": sum(errors) / 2}, 8)
+    for name, tensor in trainer.model.state_dict().items():
+        assert torch.equal(tensor, model.state_dict()[name]), name
 
 
-def test_the_tokenizers_loss_falls_and_its_codebook_is_fitted_on_the_way():
-    run = TokenizerRun(steps=32, batch=4, warmup=2)
-    trainer = TokenizerTrainer(TINY.image_tokenizer, run)
-    before = trainer.model.quantizer.codebook.clone()
-    losses = [trainer.step() for _ in range(32)]
-    assert [c == 0 for _, c in losses] == [True] * 8 + [False] * 24, "a quarter has no codes"
-    assert losses[-1][0] < 0.7 * losses[0][0]
-    assert not torch.equal(trainer.model.quantizer.codebook, before)
+def test_a_trainer_takes_any_optimiser_of_torch():
+    model = network()
+
+    def loss(batch: Tensor, step: int) -> Loss:
+        error = (model(batch) - batch).square().mean()
+        return Loss(error, {"error": error}, len(batch))
+
+    adamw = torch.optim.AdamW(model.parameters())
+    trainer = Trainer(model, loss, adamw, lambda step: 0.02, Noise())
+    errors = [trainer.step().parts["error"] for _ in range(60)]
+    assert sum(errors[-10:]) < 0.7 * sum(errors[:10])
+    assert adamw.param_groups[0]["lr"] == 0.02
 
 
-def test_backing_colours_are_of_the_palette_and_white_half_of_the_time():
-    backing = random_backing(2000, torch.Generator().manual_seed(0))
-    assert backing.shape == (2000, 4, 3)
-    white = (backing == 1).flatten(1).all(1).float().mean()
-    assert 0.45 < white < 0.56
+def test_gradients_are_clipped_to_their_common_norm():
+    model = nn.Linear(3, 3, bias=False)
+    start = model.weight.detach().clone()
+
+    def loss(batch: Tensor, step: int) -> Loss:
+        total = 1000 * model(batch).square().sum()
+        return Loss(total, {"total": total}, len(batch))
+
+    descent = torch.optim.SGD(model.parameters())
+    Trainer(model, loss, descent, lambda step: 1.0, Noise(), clip=0.25).step()
+    assert (model.weight - start).norm().item() == pytest.approx(0.25, rel=1e-3)
 
 
-# --- resume --------------------------------------------------------------------------------------
+@pytest.mark.parametrize("steps_before", [1, 4])
+def test_a_trainer_resumes_exactly(steps_before: int):
+    def seeded() -> Trainer[Tensor]:
+        torch.manual_seed(5)
+        return toy()
+
+    assert_resumes_exactly(seeded, steps_before, 3)
 
 
-def assert_resumes_exactly(make: Callable, steps_before: int, steps_after: int) -> None:
-    """k steps, a file, m steps == k + m steps, to the last bit of losses and weights."""
-    whole = make()
-    losses = [whole.step() for _ in range(steps_before + steps_after)]
-    first = make()
-    for _ in range(steps_before):
-        first.step()
-    state = through_a_file(first.state_dict())
-    del first
-    torch.manual_seed(999)  # a new process has another random state
-    second = make()
-    second.load_state_dict(state)
-    assert torch.equal(torch.get_rng_state(), state["torch"])
-    resumed = [second.step() for _ in range(steps_after)]
-    assert repr(resumed) == repr(losses[steps_before:])  # nan, too, equals nan by its name
-    assert second.step_count == whole.step_count
-    expected = whole.model.state_dict()
+# --- files and the loop --------------------------------------------------------------------------
+
+
+def test_a_checkpoint_comes_back_as_it_was(tmp_path: Path):
+    trainer = toy()
+    trainer.step()
+    path = tmp_path / "checkpoint.pt"
+    save_checkpoint(trainer.state_dict(), path)
+    assert [file.name for file in tmp_path.iterdir()] == ["checkpoint.pt"]
+    state, expected = load_checkpoint(path), through_a_file(trainer.state_dict())
+    assert state["step"] == 1 and state.keys() == expected.keys()
+    for name, tensor in state["model"].items():
+        assert torch.equal(tensor, expected["model"][name])
+
+
+def test_a_broken_checkpoint_is_named(tmp_path: Path):
+    path = tmp_path / "checkpoint.pt"
+    with pytest.raises(FileNotFoundError):
+        load_checkpoint(path)
+    path.write_bytes(b"PK half of a file")
+    with pytest.raises(ValueError, match=r"checkpoint\.pt is no training checkpoint"):
+        load_checkpoint(path)
+    torch.save({"weights": torch.zeros(1)}, path)
+    with pytest.raises(ValueError, match="it has no model, optimiser and step"):
+        load_checkpoint(path)
+
+
+def test_where_a_run_went_back_the_later_records_count(tmp_path: Path):
+    log = TrainingLog(tmp_path / "log.jsonl")
+    for record in (
+        {"step": 2, "speed": 1.0, "error": 3.0},
+        {"step": 2, "score": 0.5},
+        {"step": 1, "speed": 1.0, "error": 4.0},
+        {"step": 2, "speed": 1.0, "error": 2.0},
+    ):
+        log.append(record)
+    assert [record["error"] for record in log.losses()] == [4.0, 2.0]
+    assert [record["score"] for record in log.scores()] == [0.5]
+
+
+def run_loop(folder: Path, steps: int, minutes: float = 10.0) -> Trainer[Tensor]:
+    trainer = toy()
+    options = LoopOptions(folder, steps, minutes, save_every=4, log_every=2)
+    TrainingLoop(trainer, options, lambda: {"score": trainer.step_count / 10}).run()
+    return trainer
+
+
+def test_the_loop_logs_saves_and_evaluates_when_it_should(tmp_path: Path):
+    run_loop(tmp_path / "run", 10)
+    log = TrainingLog(tmp_path / "run" / "log.jsonl")
+    assert [record["step"] for record in log.losses()] == [2, 4, 6, 8, 10]
+    assert [(r["step"], r["score"]) for r in log.scores()] == [(4, 0.4), (8, 0.8), (10, 1.0)]
+    plain = toy()
+    losses = [plain.step().parts["error"] for _ in range(2)]
+    assert log.losses()[0]["error"] == sum(losses) / 2
+    assert (tmp_path / "run" / "curves.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_run_that_is_over_its_time_stops_at_a_checkpoint_and_goes_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    whole = run_loop(tmp_path / "whole", 3)
+    first = run_loop(tmp_path / "parts", 3, minutes=0.0)
+    assert first.step_count == 1
+    second = run_loop(tmp_path / "parts", 3)
+    assert "continuing from step 1" in capsys.readouterr().out
+    assert second.step_count == 3
     for name, tensor in second.model.state_dict().items():
-        assert torch.equal(tensor, expected[name]), name
+        assert torch.equal(tensor, whole.model.state_dict()[name]), name
 
 
-@pytest.mark.parametrize("accumulate", [1, 2])
-def test_pretraining_resumes_exactly(accumulate: int):
-    run = dataclasses.replace(RUN, accumulate=accumulate)
-    assert_resumes_exactly(lambda: pretrainer(run), 3, 3)
-
-
-@pytest.mark.parametrize("steps_before", [1, 2, 4])
-def test_tokenizer_training_resumes_exactly_before_and_after_the_fit(steps_before: int):
-    assert_resumes_exactly(tokenizer_trainer, steps_before, 6 - steps_before)
-
-
-def test_a_maker_resumes_exactly():
-    first = maker(4)
-    for _ in range(5):
-        first.drawing()
-        first.conversation(256)
-    second = maker(0)
-    second.load_state_dict(through_a_file(first.state_dict()))
-    for method in ("drawing", "reading"):
-        left, right = (getattr(m, method)() for m in (first, second))
-        assert left == right
-    assert first.conversation(512) == second.conversation(512)
+def test_a_finished_run_does_nothing_more(tmp_path: Path):
+    run_loop(tmp_path, 2)
+    lines = (tmp_path / "log.jsonl").read_text().splitlines()
+    run_loop(tmp_path, 2)
+    assert (tmp_path / "log.jsonl").read_text().splitlines() == lines
+    assert json.loads(lines[-1])["step"] == 2

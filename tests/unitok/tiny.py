@@ -6,10 +6,10 @@ import numpy as np
 import torch
 from PIL import Image
 
+from unitok.emoji.export import save_folder
 from unitok.families.janus import Template
 from unitok.nn.config import DecoderConfig, JanusConfig, VisionConfig
 from unitok.nn.model import UnifiedModel
-from unitok.training.export import save_folder
 from unitok_tokenizers.autoencoder import AutoencoderConfig
 from unitok_tokenizers.text import TextTokenizer
 

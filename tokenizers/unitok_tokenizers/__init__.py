@@ -1,1 +1,1 @@
-"""Words and pictures to ids and back."""
+"""Text and image tokenizers: text to token ids, pictures to codes, and back."""

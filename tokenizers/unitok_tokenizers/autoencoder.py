@@ -1,4 +1,4 @@
-"""Convolutional encoder and decoder of VQGAN-type image tokenizers, and a patch-wise encoder.
+"""The convolutional encoder and decoder of VQGAN-type image tokenizers, and a patch-wise encoder.
 
 The convolutional pair is the VQGAN of Esser et al. 2021 (https://arxiv.org/abs/2012.09841) as
 LlamaGen (https://arxiv.org/abs/2406.06525), Janus (https://arxiv.org/abs/2410.13848) and Chameleon
@@ -11,12 +11,45 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-GROUPS = 32  # every norm of the published checkpoints has 32 groups
+from unitok_tokenizers.blocks import (
+    GROUPS,
+    AttentionBlock,
+    Downsample,
+    Level,
+    Middle,
+    Upsample,
+    norm,
+)
 
 
 @dataclass(frozen=True)
 class AutoencoderConfig:
-    """Sizes of an image tokenizer. It shrinks sides by 2 ** (len(channel_multiplier) - 1)."""
+    """The sizes of an image tokenizer.
+
+    The default sizes are those of LlamaGen's VQ-16 at 384 pixels, as Janus uses it.
+
+    Attributes:
+        image_size: The side of a picture in pixels, a multiple of `downsample`.
+        codebook_size: The number of codes.
+        code_dim: The width of a codebook row.
+        latent_channels: The number of channels between encoder and codebook, and between codebook
+            and decoder.
+        base_channels: The number of channels at the full resolution, before its multiplier.
+        channel_multiplier: The number of channels of each level over `base_channels`, the full
+            resolution first. Each level but the last halves the sides.
+        res_blocks: The number of residual blocks of a level. The decoder has one more.
+        encoder: "conv" is the convolutional encoder of VQ-16. With "patch" a code depends on its
+            own patch alone.
+        patch_width: The number of channels of the patch-wise encoder.
+        quantizer: The nearest code is found by "cosine" (VQ-16) or "euclidean" distance
+            (Chameleon).
+        attention: Whether the lowest level has attention too (VQ-16), or the middle alone
+            (Chameleon).
+        decoder: Whether the checkpoint has a decoder. Without one the tokenizer only encodes.
+
+    Raises:
+        ValueError: A name is unknown, or the sizes do not fit together.
+    """
 
     image_size: int = 384
     codebook_size: int = 16384
@@ -25,11 +58,11 @@ class AutoencoderConfig:
     base_channels: int = 128
     channel_multiplier: tuple[int, ...] = (1, 1, 2, 2, 4)
     res_blocks: int = 2
-    encoder: str = "conv"  # "conv": VQ-16's; "patch": each code sees its own patch alone
-    patch_width: int = 256  # channels of the patch-wise encoder
-    quantizer: str = "cosine"  # nearest code by "cosine" (VQ-16) or "euclidean" (Chameleon)
-    attention: bool = True  # at the lowest level too (VQ-16), or in the middle alone (Chameleon)
-    decoder: bool = True  # False: the checkpoint has no half that paints
+    encoder: str = "conv"
+    patch_width: int = 256
+    quantizer: str = "cosine"
+    attention: bool = True
+    decoder: bool = True
 
     def __post_init__(self) -> None:
         if self.encoder not in ("conv", "patch"):
@@ -43,116 +76,26 @@ class AutoencoderConfig:
 
     @property
     def downsample(self) -> int:
+        """The side of the square of pixels that one code stands for."""
         return 2 ** (len(self.channel_multiplier) - 1)
 
     @property
     def grid(self) -> int:
-        """Codes along one side of a picture."""
+        """The number of codes along one side of a picture."""
         return self.image_size // self.downsample
 
-
-def norm(channels: int) -> nn.GroupNorm:
-    return nn.GroupNorm(GROUPS, channels, eps=1e-6)
-
-
-class ResidualBlock(nn.Module):
-    """GroupNorm, SiLU, conv, twice, beside a shortcut."""
-
-    def __init__(self, channels_in: int, channels_out: int) -> None:
-        super().__init__()
-        self.norm1 = norm(channels_in)
-        self.conv1 = nn.Conv2d(channels_in, channels_out, 3, padding=1)
-        self.norm2 = norm(channels_out)
-        self.conv2 = nn.Conv2d(channels_out, channels_out, 3, padding=1)
-        same = channels_in == channels_out
-        self.shortcut = nn.Identity() if same else nn.Conv2d(channels_in, channels_out, 1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        h = self.conv1(F.silu(self.norm1(x)))
-        h = self.conv2(F.silu(self.norm2(h)))
-        return self.shortcut(x) + h
-
-
-class AttentionBlock(nn.Module):
-    """One-head self-attention over the positions of a feature map."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.norm = norm(channels)
-        self.q = nn.Conv2d(channels, channels, 1)
-        self.k = nn.Conv2d(channels, channels, 1)
-        self.v = nn.Conv2d(channels, channels, 1)
-        self.proj = nn.Conv2d(channels, channels, 1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        h = self.norm(x)
-        # [B, C, H, W] -> [B, 1, HW, C]: one head
-        q, k, v = (m(h).flatten(2).transpose(1, 2).unsqueeze(1) for m in (self.q, self.k, self.v))
-        out = F.scaled_dot_product_attention(q, k, v).squeeze(1)
-        return x + self.proj(out.transpose(1, 2).reshape(x.shape))
-
-
-class Downsample(nn.Module):
-    """Halves a side; pads right and bottom only, as VQGAN does."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(channels, channels, 3, stride=2)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.conv(F.pad(x, (0, 1, 0, 1)))
-
-
-class Upsample(nn.Module):
-    """Doubles a side: nearest neighbour, then a convolution."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(channels, channels, 3, padding=1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))
-
-
-class Middle(nn.Module):
-    """Residual, attention, residual at the lowest resolution."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.block1 = ResidualBlock(channels, channels)
-        self.attention = AttentionBlock(channels)
-        self.block2 = ResidualBlock(channels, channels)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.block2(self.attention(self.block1(x)))
-
-
-class Level(nn.Module):
-    """Residual blocks of one resolution, attention after each if asked, then a change of size."""
-
-    def __init__(
-        self, channels_in: int, channels: int, count: int, attention: bool, resample: nn.Module
-    ) -> None:
-        super().__init__()
-        widths = [channels_in] + [channels] * (count - 1)
-        self.blocks = nn.ModuleList(ResidualBlock(w, channels) for w in widths)
-        self.attentions = nn.ModuleList(AttentionBlock(channels) for _ in widths if attention)
-        self.resample = resample
-
-    def forward(self, x: Tensor) -> Tensor:
-        for i, block in enumerate(self.blocks):
-            x = block(x)
-            if self.attentions:
-                x = self.attentions[i](x)
-        return self.resample(x)
+    @property
+    def widths(self) -> list[int]:
+        """The number of channels of each level, the full resolution first."""
+        return [self.base_channels * m for m in self.channel_multiplier]
 
 
 class ConvEncoder(nn.Module):
-    """Pixels [B, 3, S, S] in [-1, 1] -> latents [B, latent_channels, grid, grid]."""
+    """The convolutional encoder of VQGAN."""
 
     def __init__(self, config: AutoencoderConfig) -> None:
         super().__init__()
-        widths = [config.base_channels * m for m in config.channel_multiplier]
+        widths = config.widths
         before = [config.base_channels, *widths[:-1]]
         last = len(widths) - 1
         self.conv_in = nn.Conv2d(3, config.base_channels, 3, padding=1)
@@ -161,7 +104,7 @@ class ConvEncoder(nn.Module):
                 a,
                 b,
                 count=config.res_blocks,
-                attention=config.attention and i == last,
+                attention=AttentionBlock if config.attention and i == last else None,
                 resample=nn.Identity() if i == last else Downsample(b),
             )
             for i, (a, b) in enumerate(zip(before, widths, strict=True))
@@ -171,6 +114,14 @@ class ConvEncoder(nn.Module):
         self.conv_out = nn.Conv2d(widths[-1], config.latent_channels, 3, padding=1)
 
     def forward(self, pixels: Tensor) -> Tensor:
+        """Encode pixels.
+
+        Args:
+            pixels: [B, 3, S, S] in [-1, 1].
+
+        Returns:
+            Latents [B, latent_channels, grid, grid].
+        """
         x = self.conv_in(pixels)
         for level in self.levels:
             x = level(x)
@@ -187,11 +138,12 @@ class PatchBlock(nn.Module):
         self.fc2 = nn.Linear(2 * width, width)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Map patches [..., width] to ones of the same shape."""
         return x + self.fc2(F.gelu(self.fc1(self.norm(x))))
 
 
 class PatchEncoder(nn.Module):
-    """Pixels [B, 3, S, S] in [-1, 1] -> latents [B, latent_channels, grid, grid], patch by patch.
+    """An encoder that sees each patch by itself.
 
     A code then depends on its own patch alone, so equal patches always get equal codes.
     """
@@ -205,6 +157,14 @@ class PatchEncoder(nn.Module):
         self.proj_out = nn.Linear(config.patch_width, config.latent_channels)
 
     def forward(self, pixels: Tensor) -> Tensor:
+        """Encode pixels.
+
+        Args:
+            pixels: [B, 3, S, S] in [-1, 1].
+
+        Returns:
+            Latents [B, latent_channels, grid, grid].
+        """
         x = self.embed(pixels).permute(0, 2, 3, 1)  # [B, h, w, C]
         for block in self.blocks:
             x = block(x)
@@ -212,11 +172,11 @@ class PatchEncoder(nn.Module):
 
 
 class ConvDecoder(nn.Module):
-    """Latents [B, latent_channels, grid, grid] -> pixels [B, 3, S, S], about [-1, 1]."""
+    """The convolutional decoder of VQGAN."""
 
     def __init__(self, config: AutoencoderConfig) -> None:
         super().__init__()
-        widths = [config.base_channels * m for m in reversed(config.channel_multiplier)]
+        widths = config.widths[::-1]
         before = [widths[0], *widths[:-1]]
         last = len(widths) - 1
         self.conv_in = nn.Conv2d(config.latent_channels, widths[0], 3, padding=1)
@@ -226,7 +186,7 @@ class ConvDecoder(nn.Module):
                 a,
                 b,
                 count=config.res_blocks + 1,
-                attention=config.attention and i == 0,
+                attention=AttentionBlock if config.attention and i == 0 else None,
                 resample=nn.Identity() if i == last else Upsample(b),
             )
             for i, (a, b) in enumerate(zip(before, widths, strict=True))
@@ -235,6 +195,14 @@ class ConvDecoder(nn.Module):
         self.conv_out = nn.Conv2d(widths[-1], 3, 3, padding=1)
 
     def forward(self, latents: Tensor) -> Tensor:
+        """Decode latents.
+
+        Args:
+            latents: [B, latent_channels, grid, grid].
+
+        Returns:
+            Pixels [B, 3, S, S] in about [-1, 1].
+        """
         # On a CPU, the backward pass of GroupNorm is 30 times slower in channels-last order, which
         # codebook look-ups produce and convolutions hand on.
         x = self.middle(self.conv_in(latents.contiguous()))
@@ -247,21 +215,27 @@ class NoDecoder(nn.Module):
     """Stands where a checkpoint has no decoder, as in transformers' folders of Chameleon."""
 
     def forward(self, latents: Tensor) -> Tensor:
+        """Refuse to decode.
+
+        Raises:
+            ValueError: It is always raised.
+        """
         raise ValueError(
-            "this checkpoint has no VQ decoder, so it cannot paint; load the original files, "
+            "this checkpoint has no VQ decoder, so it cannot draw; load the original files, "
             "which have one"
         )
 
 
 def make_encoder(config: AutoencoderConfig) -> nn.Module:
+    """Make the encoder that a config names, with fresh weights."""
     return {"conv": ConvEncoder, "patch": PatchEncoder}[config.encoder](config)
 
 
 def to_tensor_range(pixels: Tensor) -> Tensor:
-    """[0, 1] -> [-1, 1], the range both halves work in."""
+    """Map pixels from [0, 1] to [-1, 1], the range that encoder and decoder work in."""
     return pixels * 2 - 1
 
 
 def to_unit_range(pixels: Tensor) -> Tensor:
-    """[-1, 1] -> [0, 1], clipped."""
+    """Map pixels from [-1, 1] to [0, 1], clipped."""
     return torch.clamp((pixels + 1) / 2, 0, 1)

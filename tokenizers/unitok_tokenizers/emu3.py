@@ -1,38 +1,64 @@
 """The image tokenizer of Emu3: a VQ autoencoder for video, given one still picture.
 
-Emu3, https://arxiv.org/abs/2409.18869. The encoder sees the picture as a few equal frames and
+Paper: https://arxiv.org/abs/2409.18869. The encoder sees the picture as a few equal frames and
 shrinks them to one grid of codes. The decoder is that of MoVQ (https://arxiv.org/abs/2209.09002):
 each of its norms takes its scale and shift from the vectors of the codes.
 """
 
-import re
-from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from unitok_tokenizers.autoencoder import (
+from unitok_tokenizers.blocks import (
     GROUPS,
     AttentionBlock,
     Downsample,
     Level,
     Middle,
-    ResidualBlock,
     Upsample,
     norm,
 )
-from unitok_tokenizers.image import make_image_tokenizer
+from unitok_tokenizers.emu3_layers import (
+    CausalConv3d,
+    SpatialAttentionBlock,
+    SpatialNorm,
+    SpatialResidualBlock,
+    TemporalBlock,
+)
+from unitok_tokenizers.image import check_codes, make_image_tokenizer
 from unitok_tokenizers.quantizer import EuclideanQuantizer
-from unitok_tokenizers.taming import rename
 
-POINTS = 512  # compared with the codebook at a time: 512 x 32768 distances take 67 MB
+# How many points are compared with the codebook at a time: 512 x 32768 distances take 67 MB.
+POINTS = 512
 
 
 @dataclass(frozen=True)
 class Emu3TokenizerConfig:
-    """Sizes of Emu3's tokenizer, and the range its pixels are normalised to."""
+    """The sizes of Emu3's image tokenizer, and the range that its pixels are normalised to.
+
+    The default sizes are those of the folder BAAI/Emu3-VisionTokenizer.
+
+    Attributes:
+        codebook_size: The number of codes.
+        code_dim: The width of a codebook row.
+        latent_channels: The number of channels of the encoder's output, equal to `code_dim`.
+        base_channels: The number of channels at the full resolution, before its multiplier.
+        channel_multiplier: The number of channels of each level over `base_channels`, the full
+            resolution first. Each level but the last halves the sides.
+        res_blocks: The number of residual blocks of a level. The decoder has one more.
+        attention_stages: The levels that have attention. Level 0 has the full resolution.
+        attention_heads: The number of heads of each attention block, which must be 1.
+        temporal_downsample: The number of frames that one grid of codes stands for, a power of 2.
+        mean: The mean of the normalisation of red, green and blue in [0, 1]. The preprocessor file
+            of a checkpoint gives mean and standard deviation.
+        std: The standard deviation of the normalisation of red, green and blue.
+
+    Raises:
+        ValueError: The sizes do not fit together.
+    """
 
     codebook_size: int = 32768
     code_dim: int = 4
@@ -40,10 +66,9 @@ class Emu3TokenizerConfig:
     base_channels: int = 256
     channel_multiplier: tuple[int, ...] = (1, 2, 2, 4)
     res_blocks: int = 2
-    attention_stages: tuple[int, ...] = (3,)  # levels with attention; 0 has the full resolution
+    attention_stages: tuple[int, ...] = (3,)
     attention_heads: int = 1
-    temporal_downsample: int = 4  # frames that one grid of codes stands for
-    # The preprocessor file of a checkpoint says which; these are the original's.
+    temporal_downsample: int = 4
     mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
     std: tuple[float, float, float] = (0.5, 0.5, 0.5)
 
@@ -63,73 +88,22 @@ class Emu3TokenizerConfig:
 
     @property
     def downsample(self) -> int:
-        """Pixels along one side of a code."""
+        """The side of the square of pixels that one code stands for."""
         return 2 ** (len(self.channel_multiplier) - 1)
 
     @property
     def widths(self) -> list[int]:
-        """Channels of each level, the full resolution first."""
+        """The number of channels of each level, the full resolution first."""
         return [self.base_channels * m for m in self.channel_multiplier]
 
     @property
     def halvings(self) -> int:
-        """How often time is halved."""
+        """How often the number of frames is halved."""
         return self.temporal_downsample.bit_length() - 1
 
 
-# --- time ----------------------------------------------------------------------------------------
-
-
-class CausalConv3d(nn.Conv3d):
-    """[B, C, T, h, w] -> the same, T over the stride; no frame sees a later one."""
-
-    def __init__(self, channels: int, time: int = 3, side: int = 3, stride: int = 1) -> None:
-        steps, edge = (stride, 1, 1), (0, side // 2, side // 2)
-        super().__init__(channels, channels, (time, side, side), steps, edge)
-        self.past = time - stride
-
-    def forward(self, x: Tensor) -> Tensor:
-        return super().forward(F.pad(x, (0, 0, 0, 0, self.past, 0)))
-
-
-class FrozenBatchNorm(nn.Module):
-    """BatchNorm by the statistics of the checkpoint, in every mode."""
-
-    running_mean: Tensor
-    running_var: Tensor
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.ones(channels))
-        self.bias = nn.Parameter(torch.zeros(channels))
-        self.register_buffer("running_mean", torch.zeros(channels))
-        self.register_buffer("running_var", torch.ones(channels))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias)
-
-
-class TemporalBlock(nn.Module):
-    """BatchNorm, SiLU, causal convolution, twice, beside a shortcut."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.norm1 = FrozenBatchNorm(channels)
-        self.conv1 = CausalConv3d(channels)
-        self.norm2 = FrozenBatchNorm(channels)
-        self.conv2 = CausalConv3d(channels)
-
-    def forward(self, x: Tensor) -> Tensor:
-        h = self.conv1(F.silu(self.norm1(x)))
-        h = self.conv2(F.silu(self.norm2(h)))
-        return x + h
-
-
-# --- the encoder ---------------------------------------------------------------------------------
-
-
 class Emu3Encoder(nn.Module):
-    """Normalised pixels [B, 3, H, W] of still pictures -> latents [B, d, 1, h, w]."""
+    """The encoder: levels of residual blocks over space, and then layers over time."""
 
     def __init__(self, config: Emu3TokenizerConfig) -> None:
         super().__init__()
@@ -143,7 +117,7 @@ class Emu3Encoder(nn.Module):
                 a,
                 b,
                 count=config.res_blocks,
-                attention=i in config.attention_stages,
+                attention=AttentionBlock if i in config.attention_stages else None,
                 resample=nn.Identity() if i == last else Downsample(b),
             )
             for i, (a, b) in enumerate(zip(before, widths, strict=True))
@@ -157,6 +131,14 @@ class Emu3Encoder(nn.Module):
         self.time_blocks = nn.ModuleList(TemporalBlock(d) for _ in range(config.res_blocks))
 
     def forward(self, pixels: Tensor) -> Tensor:
+        """Encode still pictures.
+
+        Args:
+            pixels: Normalised pixels [B, 3, H, W].
+
+        Returns:
+            Latents [B, d, 1, h, w], where d is `latent_channels`.
+        """
         x = self.conv_in(pixels)
         for level in self.levels:
             x = level(x)
@@ -170,116 +152,28 @@ class Emu3Encoder(nn.Module):
         return x
 
 
-# --- the decoder ---------------------------------------------------------------------------------
-
-
-class SpatialNorm(nn.Module):
-    """GroupNorm, scaled and shifted at each place by the code that lies there.
-
-    x is [B, C, H, W], vectors [B, d, h, w]: those of the codes, after the layers of time.
-    """
-
-    def __init__(self, channels: int, code_dim: int) -> None:
-        super().__init__()
-        self.norm = norm(channels)
-        self.scale = nn.Conv2d(code_dim, channels, 1)
-        self.shift = nn.Conv2d(code_dim, channels, 1)
-
-    def forward(self, x: Tensor, vectors: Tensor) -> Tensor:
-        vectors = F.interpolate(vectors, size=x.shape[-2:], mode="nearest")
-        return self.norm(x) * self.scale(vectors) + self.shift(vectors)
-
-
-class SpatialResidualBlock(ResidualBlock):
-    """ResidualBlock whose norms see the codes."""
-
-    def __init__(self, channels_in: int, channels_out: int, code_dim: int) -> None:
-        super().__init__(channels_in, channels_out)
-        self.norm1 = SpatialNorm(channels_in, code_dim)
-        self.norm2 = SpatialNorm(channels_out, code_dim)
-
-    def forward(self, x: Tensor, vectors: Tensor) -> Tensor:
-        h = self.conv1(F.silu(self.norm1(x, vectors)))
-        h = self.conv2(F.silu(self.norm2(h, vectors)))
-        return self.shortcut(x) + h
-
-
-class SpatialAttentionBlock(AttentionBlock):
-    """AttentionBlock whose norm sees the codes."""
-
-    def __init__(self, channels: int, code_dim: int) -> None:
-        super().__init__(channels)
-        self.norm = SpatialNorm(channels, code_dim)
-
-    def forward(self, x: Tensor, vectors: Tensor) -> Tensor:
-        h = self.norm(x, vectors)
-        # [B, C, H, W] -> [B, 1, HW, C]: one head
-        q, k, v = (m(h).flatten(2).transpose(1, 2).unsqueeze(1) for m in (self.q, self.k, self.v))
-        out = F.scaled_dot_product_attention(q, k, v).squeeze(1)
-        return x + self.proj(out.transpose(1, 2).reshape(x.shape))
-
-
-class SpatialMiddle(nn.Module):
-    """Residual, attention, residual at the lowest resolution."""
-
-    def __init__(self, channels: int, code_dim: int) -> None:
-        super().__init__()
-        self.block1 = SpatialResidualBlock(channels, channels, code_dim)
-        self.attention = SpatialAttentionBlock(channels, code_dim)
-        self.block2 = SpatialResidualBlock(channels, channels, code_dim)
-
-    def forward(self, x: Tensor, vectors: Tensor) -> Tensor:
-        return self.block2(self.attention(self.block1(x, vectors), vectors), vectors)
-
-
-class SpatialLevel(nn.Module):
-    """Residual blocks of one resolution, attention after each if asked, then a change of size."""
-
-    def __init__(
-        self,
-        channels_in: int,
-        channels: int,
-        code_dim: int,
-        count: int,
-        attention: bool,
-        resample: nn.Module,
-    ) -> None:
-        super().__init__()
-        widths = [channels_in] + [channels] * (count - 1)
-        self.blocks = nn.ModuleList(SpatialResidualBlock(w, channels, code_dim) for w in widths)
-        self.attentions = nn.ModuleList(
-            SpatialAttentionBlock(channels, code_dim) for _ in widths if attention
-        )
-        self.resample = resample
-
-    def forward(self, x: Tensor, vectors: Tensor) -> Tensor:
-        for i, block in enumerate(self.blocks):
-            x = block(x, vectors)
-            if self.attentions:
-                x = self.attentions[i](x, vectors)
-        return self.resample(x)
-
-
 class Emu3Decoder(nn.Module):
-    """Latents and vectors of codes, both [B, d, 1, h, w] -> pixels [B, 3, H, W] of one frame."""
+    """The decoder: layers over time, and then levels whose norms take the vectors of the codes."""
 
     def __init__(self, config: Emu3TokenizerConfig) -> None:
         super().__init__()
         widths, d = config.widths, config.code_dim
         after = [*widths[1:], widths[-1]]
+        residual = partial(SpatialResidualBlock, code_dim=d)
+        attention = partial(SpatialAttentionBlock, code_dim=d)
         self.time_blocks = nn.ModuleList(TemporalBlock(d) for _ in range(config.res_blocks))
         self.time_convs = nn.ModuleList(CausalConv3d(d) for _ in range(config.halvings))
         self.conv_in = nn.Conv2d(d, widths[-1], 3, padding=1)
-        self.middle = SpatialMiddle(widths[-1], d)
-        # By resolution, as checkpoints number them: the last is run first.
+        self.middle = Middle(widths[-1], residual, attention)
+        # Levels are in the order of resolution, as checkpoints number them. The last is run first.
         self.levels = nn.ModuleList(
-            SpatialLevel(
+            Level(
                 a,
                 b,
-                d,
                 count=config.res_blocks + 1,
-                attention=i in config.attention_stages,
+                attention=attention if i in config.attention_stages else None,
                 resample=nn.Identity() if i == 0 else Upsample(b),
+                residual=residual,
             )
             for i, (a, b) in enumerate(zip(after, widths, strict=True))
         )
@@ -287,6 +181,15 @@ class Emu3Decoder(nn.Module):
         self.conv_out = nn.Conv2d(widths[0], 3, 3, padding=1)
 
     def forward(self, latents: Tensor, vectors: Tensor) -> Tensor:
+        """Decode one frame.
+
+        Args:
+            latents: [B, d, 1, h, w], where d is `code_dim`.
+            vectors: The vectors of the codes [B, d, 1, h, w].
+
+        Returns:
+            Pixels [B, 3, H, W] in the range of the encoder's.
+        """
         both = torch.cat([latents, vectors])  # [2B, d, 1, h, w]
         for block in self.time_blocks:
             both = block(both)
@@ -301,13 +204,11 @@ class Emu3Decoder(nn.Module):
         return self.conv_out(F.silu(self.norm_out(x, vectors)))
 
 
-# --- the tokenizer -------------------------------------------------------------------------------
-
-
 class Emu3Tokenizer(nn.Module):
-    """Pictures [B, 3, H, W] of any size in multiples of `config.downsample` <-> codes [B, h, w].
+    """Emu3's image tokenizer, an `ImageCodec` for pictures of any size.
 
-    Pictures are floats in [0, 1]; what the encoder sees is (picture - mean) / std.
+    Pictures are [B, 3, H, W] floats in [0, 1] with sides in multiples of `config.downsample`; codes
+    are [B, h, w] int64 below `codebook_size`. The encoder sees (picture - mean) / std.
     """
 
     def __init__(self, config: Emu3TokenizerConfig) -> None:
@@ -321,10 +222,16 @@ class Emu3Tokenizer(nn.Module):
 
     @torch.no_grad()
     def encode(self, pictures: Tensor) -> Tensor:
-        """Pictures [B, 3, H, W] in [0, 1] -> codes [B, h, w] int64.
+        """Encode pictures as codes.
+
+        Args:
+            pictures: [B, 3, H, W] in [0, 1].
+
+        Returns:
+            Codes [B, h, w] int64.
 
         Raises:
-            ValueError: no RGB pictures, or sides that are no multiples of `config.downsample`.
+            ValueError: The pictures are not RGB, or a side is no multiple of `config.downsample`.
         """
         step = self.config.downsample
         sides = pictures.shape[2:]
@@ -334,129 +241,92 @@ class Emu3Tokenizer(nn.Module):
                 f"not {list(pictures.shape)}"
             )
         weight = self.encoder.conv_in.weight
-        mean, std = self._range(weight.device)
+        mean, std = self._normalisation(weight.device)
         pixels = (pictures.to(weight.device, torch.float32) - mean) / std
         return self.encode_raw(pixels.to(weight.dtype))
 
     @torch.no_grad()
     def encode_raw(self, pixels: Tensor) -> Tensor:
-        """As `encode`, but pixels that are normalised already, in the type of the weights."""
+        """Encode pixels that are normalised already.
+
+        Args:
+            pixels: [B, 3, H, W] in the type of the weights.
+
+        Returns:
+            Codes [B, h, w] int64.
+        """
         latents = self.latents(pixels)
         points = latents.float().movedim(1, -1).flatten(0, 2)  # [B h w, d]
         codes = [self.quantizer.nearest(some) for some in points.split(POINTS)]
         return torch.cat(codes).unflatten(0, (len(latents), *latents.shape[2:]))
 
     def latents(self, pixels: Tensor) -> Tensor:
-        """Normalised pixels [B, 3, H, W] -> what is compared with the codebook, [B, d, h, w]."""
+        """Compute what is compared with the codebook.
+
+        Args:
+            pixels: Normalised pixels [B, 3, H, W].
+
+        Returns:
+            Latents [B, d, h, w], where d is `config.code_dim`.
+        """
         return self.quant_conv(self.encoder(pixels)).squeeze(2)
 
     @torch.no_grad()
     def decode(self, codes: Tensor) -> Tensor:
-        """Codes [B, h, w] -> pictures [B, 3, H, W] in [0, 1].
+        """Decode codes into pictures.
+
+        Args:
+            codes: [B, h, w].
+
+        Returns:
+            Pictures [B, 3, H, W] in [0, 1].
 
         Raises:
-            ValueError: no grids, or a code outside the codebook.
+            ValueError: The codes are no grids, or one lies outside the codebook.
         """
         pixels = self.decode_raw(codes).float()
-        mean, std = self._range(pixels.device)
+        mean, std = self._normalisation(pixels.device)
         return (pixels * std + mean).clamp(0, 1)
 
     def decode_raw(self, codes: Tensor) -> Tensor:
-        """As `decode`, but pixels in the range of the encoder's, not clipped, with gradients."""
+        """Decode codes into normalised pixels, with gradients.
+
+        Args:
+            codes: [B, h, w].
+
+        Returns:
+            Pixels [B, 3, H, W] in the range of the encoder's, not clipped.
+
+        Raises:
+            ValueError: The codes are no grids, or one lies outside the codebook.
+        """
         if codes.ndim != 3 or not codes.shape[1] * codes.shape[2]:
             raise ValueError(f"codes must be [B, h, w], not {list(codes.shape)}")
-        if codes.numel() and not 0 <= int(codes.min()) <= int(codes.max()) < self.codebook_size:
-            raise ValueError(f"a code lies outside 0..{self.codebook_size - 1}")
+        check_codes(codes, self.codebook_size)
         vectors = self.quantizer.lookup(codes.to(self.quantizer.codebook.device))
         vectors = vectors.to(self.post_quant_conv.weight.dtype).movedim(-1, 1)
         vectors = vectors.unsqueeze(2).contiguous()  # [B, d, 1, h, w]
         return self.decoder(self.post_quant_conv(vectors), vectors)
 
-    def _range(self, device: torch.device) -> tuple[Tensor, Tensor]:
-        """Mean and std of the normalisation, [3, 1, 1] each."""
+    def _normalisation(self, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation, [3, 1, 1] each."""
         values = torch.tensor([self.config.mean, self.config.std], device=device)
         return values[0].view(3, 1, 1), values[1].view(3, 1, 1)
 
     @property
     def codebook_size(self) -> int:
+        """The number of codes."""
         return self.config.codebook_size
 
     @property
     def can_decode(self) -> bool:
+        """Whether the checkpoint has a decoder, which is always so."""
         return True
 
     def refresh(self) -> None:
-        """Nothing is derived from the weights."""
+        """Do nothing, as nothing is derived from the weights."""
 
 
 @make_image_tokenizer.register
 def _(config: Emu3TokenizerConfig) -> Emu3Tokenizer:
     return Emu3Tokenizer(config)
-
-
-# --- names in checkpoints ------------------------------------------------------------------------
-
-Renames = Sequence[tuple[str, str]]
-
-# What a checkpoint has and we do not use: BatchNorm counts batches for training alone.
-DROPPED = (r"(en|de)coder\.time_res_stack\.\d+\.norm\d\.num_batches_tracked",)
-
-# Our names -> what both kinds of checkpoint have, applied in order.
-SHARED: Renames = [
-    (r"^quantizer\.codebook$", "quantize.embedding.weight"),
-    (r"^(post_quant_conv|quant_conv)\.", r"\1.conv."),
-    (r"\.time_convs\.(\d+)\.", r".time_conv.\1.conv.conv."),
-    (r"\.time_blocks\.(\d+)\.norm", r".time_res_stack.\1.norm"),
-    (r"\.time_blocks\.(\d+)\.conv(\d)\.", r".time_res_stack.\1.conv\2.conv."),
-    (r"\.(norm\w*)\.norm\.", r".\1.norm_layer."),
-    (r"\.scale\.", ".conv_y."),
-    (r"\.shift\.", ".conv_b."),
-    (r"\.shortcut\.", ".nin_shortcut."),
-    (r"^encoder\.levels\.(\d+)\.resample\.", r"encoder.levels.\1.downsample."),
-    (r"^decoder\.levels\.(\d+)\.resample\.", r"decoder.levels.\1.upsample."),
-    (r"\.levels\.(\d+)\.blocks\.", r".levels.\1.block."),
-    (r"\.middle\.block(\d)\.", r".middle.block_\1."),
-]  # fmt: skip
-
-# transformers: Emu3VQVAE, which is `model.vqmodel` in a whole Emu3.
-TRANSFORMERS: Renames = [
-    *SHARED,
-    (r"\.levels\.(\d+)\.attentions\.(\d+)\.norm\.", r".levels.\1.attn_norms.\2."),
-    (r"\.levels\.(\d+)\.attentions\.", r".levels.\1.attn."),
-    (r"\.middle\.attention\.norm\.", ".middle.attn_norm."),
-    (r"\.middle\.attention\.", ".middle.attn_1."),
-    (r"\.(q|k|v)\.(weight|bias)$", r".\1_proj.\2"),
-    (r"\.proj\.(weight|bias)$", r".out_proj.\1"),
-    (r"\.middle\.", ".middle_block."),
-    (r"^encoder\.levels\.", "encoder.down_block.down."),
-    (r"^decoder\.levels\.", "decoder.up_block.up."),
-]  # fmt: skip
-
-# baaivision/Emu3, emu3/tokenizer/modeling_emu3visionvq.py: the folder Emu3-VisionTokenizer.
-ORIGINAL: Renames = [
-    *SHARED,
-    (r"\.levels\.(\d+)\.attentions\.", r".levels.\1.attn."),
-    (r"\.middle\.attention\.", ".middle.attn_1."),
-    (r"\.proj\.(weight|bias)$", r".proj_out.\1"),
-    (r"\.middle\.", ".mid."),
-    (r"^encoder\.levels\.", "encoder.down."),
-    (r"^decoder\.levels\.", "decoder.up."),
-]  # fmt: skip
-
-
-def transformers_name(key: str) -> str:
-    """Our parameter's name -> its name in transformers, without `model.vqmodel.`.
-
-    Shapes are equal but for `linear_in_transformers`.
-    """
-    return rename(key, TRANSFORMERS)
-
-
-def original_name(key: str) -> str:
-    """Our parameter's name -> its name in the folder Emu3-VisionTokenizer; shapes are equal."""
-    return rename(key, ORIGINAL)
-
-
-def linear_in_transformers(key: str) -> bool:
-    """Whether transformers keeps this weight of a 1x1 convolution as a linear layer's, [C, C]."""
-    return re.search(r"\.attentions?\.(\d+\.)?(q|k|v|proj)\.weight$", key) is not None

@@ -1,7 +1,7 @@
-"""Pictures <-> grids of codes: what every codec offers, and the VQ autoencoder among them."""
+"""Image tokenizers: what all of them offer, and the VQ autoencoder of LlamaGen and Chameleon."""
 
 from functools import singledispatch
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -19,59 +19,98 @@ from unitok_tokenizers.quantizer import CosineQuantizer, EuclideanQuantizer
 
 @runtime_checkable
 class ImageCodec(Protocol):
-    """What every image tokenizer offers. h and w are the picture's sides over the shrinkage.
+    """What every image tokenizer offers: pictures to grids of codes, and back.
 
-    Fill its parameters, call `refresh`, then encode and decode; both check what they are given and
-    raise ValueError.
+    Fill its parameters and call `refresh` before the first `encode` or `decode`. B is the number of
+    pictures, H and W are the sides of a picture in pixels, and h and w those of its grid in codes.
     """
 
     def encode(self, pictures: Tensor) -> Tensor:
-        """Pictures [B, 3, H, W] in [0, 1] -> codes [B, h, w] int64 below `codebook_size`."""
+        """Encode pictures as codes.
+
+        Args:
+            pictures: [B, 3, H, W] in [0, 1].
+
+        Returns:
+            Codes [B, h, w] int64 below `codebook_size`.
+
+        Raises:
+            ValueError: The pictures have a shape that the tokenizer cannot encode.
+        """
         ...
 
     def decode(self, codes: Tensor) -> Tensor:
-        """Codes [B, h, w] -> pictures [B, 3, H, W] in [0, 1]; needs `can_decode`."""
+        """Decode codes into pictures.
+
+        Args:
+            codes: [B, h, w].
+
+        Returns:
+            Pictures [B, 3, H, W] in [0, 1].
+
+        Raises:
+            ValueError: The codes have a shape that the tokenizer cannot decode, one lies outside
+                the codebook, or `can_decode` is false.
+        """
         ...
 
     @property
-    def codebook_size(self) -> int: ...
+    def codebook_size(self) -> int:
+        """The number of codes."""
+        ...
 
     @property
     def can_decode(self) -> bool:
-        """Whether the checkpoint has the half that paints."""
+        """Whether the checkpoint has a decoder."""
         ...
 
     def refresh(self) -> None:
-        """Recompute what is derived from the weights. Call after loading."""
+        """Recompute what is derived from the weights. Call it after loading."""
         ...
 
 
 @singledispatch
 def make_image_tokenizer(config: Any) -> Any:
-    """A codec of the kind its config asks for, with fresh weights: an `ImageCodec` and a module.
+    """Make the image tokenizer that a config asks for, with fresh weights.
 
-    A codec's file registers its own config: `@make_image_tokenizer.register`.
+    The file of an image tokenizer registers its own type of config:
+    `@make_image_tokenizer.register`.
+
+    Args:
+        config: An `AutoencoderConfig`, or another config that is registered.
+
+    Returns:
+        A module that is an `ImageCodec`.
 
     Raises:
-        ValueError: no codec has this type of config.
+        ValueError: This type of config is not registered.
     """
     raise ValueError(f"no image tokenizer is made from a {type(config).__name__}")
 
 
-class Reconstruction(NamedTuple):
-    """What a training step sees: pixels in [-1, 1] (not clipped), codes, commitment loss."""
+def check_codes(codes: Tensor, codebook_size: int) -> None:
+    """Check that all codes lie in the codebook.
 
-    pixels: Tensor
-    codes: Tensor
-    commitment: Tensor
+    Args:
+        codes: An integer tensor of any shape.
+        codebook_size: The number of codes.
+
+    Raises:
+        ValueError: A code lies outside 0, ..., codebook_size - 1.
+    """
+    if codes.numel() and not 0 <= int(codes.min()) <= int(codes.max()) < codebook_size:
+        raise ValueError(f"a code lies outside 0..{codebook_size - 1}")
 
 
 class ImageTokenizer(nn.Module):
-    """A VQ autoencoder: encoder, 1x1 convolution, codebook, 1x1 convolution, decoder.
+    """A VQ autoencoder for square pictures, an `ImageCodec`.
 
-    Pictures are [B, 3, S, S] floats in [0, 1]; codes are [B, grid, grid] int64 below
-    `codebook_size`. LlamaGen, https://arxiv.org/abs/2406.06525; with a Euclidean codebook,
-    Chameleon, https://arxiv.org/abs/2405.09818. Without a decoder it only encodes.
+    It is that of LlamaGen (https://arxiv.org/abs/2406.06525) or, with a Euclidean codebook, that of
+    Chameleon (https://arxiv.org/abs/2405.09818): encoder, 1x1 convolution, codebook, 1x1
+    convolution, decoder. Without a decoder it only encodes.
+
+    Pictures are [B, 3, S, S] floats in [0, 1], where S is `config.image_size`; codes are
+    [B, grid, grid] int64 below `codebook_size`, where grid is `config.grid`.
     """
 
     def __init__(self, config: AutoencoderConfig) -> None:
@@ -84,19 +123,18 @@ class ImageTokenizer(nn.Module):
         self.post_quant_conv = nn.Conv2d(config.code_dim, config.latent_channels, 1)
         self.decoder = ConvDecoder(config) if config.decoder else NoDecoder()
 
-    def forward(self, pictures: Tensor) -> Reconstruction:
-        """One training pass over pictures [B, 3, S, S] in [0, 1]."""
-        latents = self.quant_conv(self.encoder(to_tensor_range(pictures)))
-        quantized, codes, loss = self.quantizer(latents)
-        pixels = self.decoder(self.post_quant_conv(quantized))
-        return Reconstruction(pixels, codes, loss)
-
     @torch.no_grad()
     def encode(self, pictures: Tensor) -> Tensor:
-        """Pictures [B, 3, S, S] in [0, 1] -> codes [B, grid, grid].
+        """Encode pictures as codes.
+
+        Args:
+            pictures: [B, 3, S, S] in [0, 1].
+
+        Returns:
+            Codes [B, grid, grid] int64.
 
         Raises:
-            ValueError: the pictures are not of the tokenizer's size.
+            ValueError: The pictures are not RGB, or not of the tokenizer's size.
         """
         size = self.config.image_size
         if pictures.ndim != 4 or tuple(pictures.shape[1:]) != (3, size, size):
@@ -107,37 +145,57 @@ class ImageTokenizer(nn.Module):
 
     @torch.no_grad()
     def decode(self, codes: Tensor) -> Tensor:
-        """Codes [B, grid, grid] or [B, grid * grid] -> pictures [B, 3, S, S] in [0, 1].
+        """Decode codes into pictures.
+
+        Args:
+            codes: [B, grid, grid] or [B, grid * grid].
+
+        Returns:
+            Pictures [B, 3, S, S] in [0, 1].
 
         Raises:
-            ValueError: a grid of another size, a code outside the codebook, or no decoder.
+            ValueError: A grid has another size, a code lies outside the codebook, or there is no
+                decoder.
         """
         return to_unit_range(self.decode_raw(codes).float())
 
     def decode_raw(self, codes: Tensor) -> Tensor:
-        """As `decode`, but pixels in about [-1, 1], not clipped, with gradients."""
+        """Decode codes into pixels in the decoder's range, with gradients.
+
+        Args:
+            codes: [B, grid, grid] or [B, grid * grid].
+
+        Returns:
+            Pixels [B, 3, S, S] in about [-1, 1], not clipped.
+
+        Raises:
+            ValueError: A grid has another size, a code lies outside the codebook, or there is no
+                decoder.
+        """
         grid = self.config.grid
         if tuple(codes.shape[1:]) not in ((grid, grid), (grid * grid,)):
             raise ValueError(f"codes must be [B, {grid}, {grid}], not {list(codes.shape)}")
-        if codes.numel() and not 0 <= int(codes.min()) <= int(codes.max()) < self.codebook_size:
-            raise ValueError(f"a code lies outside 0..{self.codebook_size - 1}")
+        check_codes(codes, self.codebook_size)
         vectors = self.quantizer.lookup(codes.reshape(-1, grid, grid)).permute(0, 3, 1, 2)
         return self.decoder(self.post_quant_conv(vectors.to(self.post_quant_conv.weight.dtype)))
 
     @property
     def codebook_size(self) -> int:
+        """The number of codes."""
         return self.config.codebook_size
 
     @property
     def can_decode(self) -> bool:
+        """Whether the checkpoint has a decoder."""
         return self.config.decoder
 
     def refresh(self) -> None:
-        """Recompute what is derived from the weights. Call after loading."""
+        """Recompute what is derived from the weights. Call it after loading."""
         self.quantizer.refresh()
 
 
 def make_quantizer(config: AutoencoderConfig) -> CosineQuantizer | EuclideanQuantizer:
+    """Make the quantizer that a config names, with a random codebook."""
     kinds = {"cosine": CosineQuantizer, "euclidean": EuclideanQuantizer}
     return kinds[config.quantizer](config.codebook_size, config.code_dim)
 

@@ -1,8 +1,8 @@
-"""LlamaGen's image tokenizers, VQ-16 and VQ-8, from their own files; their names, Janus's too.
+"""LlamaGen's image tokenizers, VQ-16 and VQ-8: loading their files, and their parameters' names.
 
-Paper: https://arxiv.org/abs/2406.06525; https://github.com/FoundationVision/LlamaGen
+Paper: https://arxiv.org/abs/2406.06525. Source: https://github.com/FoundationVision/LlamaGen
 (tokenizer/tokenizer_image/vq_model.py). The files are vq_ds16_c2i.pt, vq_ds16_t2i.pt and
-vq_ds8_c2i.pt.
+vq_ds8_c2i.pt. Janus's checkpoints have the same names.
 """
 
 import argparse
@@ -20,7 +20,8 @@ from unitok_tokenizers.autoencoder import AutoencoderConfig
 from unitok_tokenizers.image import ImageTokenizer
 from unitok_tokenizers.taming import COMMON, rename
 
-# Our names -> the original's, in LlamaGen's files and, after `gen_vision_model.`, in Janus's.
+# Our names -> those of LlamaGen's files and, after `gen_vision_model.`, of Janus's. Patterns are
+# applied in order.
 RENAMES = [
     *COMMON,
     (r"\.levels\.(\d+)\.", r".conv_blocks.\1."),
@@ -30,16 +31,24 @@ RENAMES = [
     (r"\.middle\.attention\.", ".mid.1."),
     (r"\.middle\.block2\.", ".mid.2."),
 ]
-# Whole names that such a checkpoint may hold and no tokenizer needs: statistics of its training.
+# Whole names, as patterns, that such a checkpoint may hold and no tokenizer needs: statistics of
+# its training.
 DROPPED = (r"quantize\.codebook_used",)
-# Where a checkpoint may hold the weights, the average over training before its last step.
+# Where a checkpoint may hold the weights: the average over the training steps comes before the last
+# step.
 INSIDE = ("ema", "model", "state_dict")
-MULTIPLIERS = {5: (1, 1, 2, 2, 4), 4: (1, 2, 2, 4)}  # VQ-16 and VQ-8, by their levels
-DERIVED = "quantizer.vq."  # the quantizer's working state, which follows from its codebook
+# The channel multipliers of VQ-16 and VQ-8 by their number of levels.
+MULTIPLIERS = {5: (1, 1, 2, 2, 4), 4: (1, 2, 2, 4)}
+# The prefix of the quantizer's working state, which follows from its codebook.
+DERIVED = "quantizer.vq."
 
 
 def original_name(key: str) -> str:
-    """A parameter's name in an `ImageTokenizer` -> its name in LlamaGen's files."""
+    """Translate a parameter's name into its name in LlamaGen's files.
+
+    Args:
+        key: A name in the state dict of an `ImageTokenizer`.
+    """
     return rename(key, RENAMES)
 
 
@@ -49,13 +58,22 @@ def load_llamagen(
     dtype: torch.dtype = torch.float32,
     image_size: int = 256,
 ) -> ImageTokenizer:
-    """Open VQ-16 or VQ-8, a file of `torch.save` or safetensors; which of both, its levels say.
+    """Load VQ-16 or VQ-8 from a file of `torch.save` or of safetensors.
 
-    image_size: side of the pictures in pixels. The net takes any; LlamaGen uses 256, 384 and 512.
+    Args:
+        path: The file. The number of its levels tells which of the two it holds.
+        device: Where the weights go, by its name in torch.
+        dtype: The type of the weights.
+        image_size: The side of the pictures in pixels. The network takes any multiple of 16
+            (VQ-16) or 8 (VQ-8). LlamaGen uses 256, 384 and 512.
+
+    Returns:
+        The tokenizer in evaluation mode, without gradients.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: it cannot be read; missing, unknown or misshapen keys; a side that does not fit.
+        FileNotFoundError: There is no such file.
+        ValueError: The file cannot be read, tensors are missing, unknown or misshapen, or the side
+            does not fit.
     """
     path = Path(path)
     tensors = read_tensors(path)
@@ -64,7 +82,7 @@ def load_llamagen(
     ours = tokenizer.state_dict()
     derived = {key: value for key, value in ours.items() if key.startswith(DERIVED)}
     wanted = {original_name(key): key for key in ours.keys() - derived.keys()}
-    check(tensors, {name: ours[key] for name, key in wanted.items()}, path)
+    check_tensors(tensors, {name: ours[key] for name, key in wanted.items()}, path)
     stored = {key: tensors[name].to(device, dtype) for name, key in wanted.items()}
     tokenizer.load_state_dict(stored | derived, assign=True)
     tokenizer.refresh()
@@ -72,7 +90,14 @@ def load_llamagen(
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """All tensors of a file by name, mapped, without those that are not needed."""
+    """Read the tensors of a file by name, without those that no tokenizer needs.
+
+    Tensors of a file of `torch.save` are mapped into memory.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: The file cannot be read, or holds something else.
+    """
     if not path.is_file():
         raise FileNotFoundError(f"{path} is missing")
     try:
@@ -86,7 +111,11 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 
 
 def read_torch(path: Path) -> object:
-    """What `torch.save` wrote; tensors and plain values alone, of the weights' own dictionary."""
+    """Read a file of `torch.save`, without running code that it may hold.
+
+    Returns:
+        The dictionary of weights where the file has one, else all that it holds.
+    """
     # LlamaGen's training script stores its command line, a Namespace, beside the weights.
     with torch.serialization.safe_globals([argparse.Namespace]):
         data = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
@@ -95,7 +124,19 @@ def read_torch(path: Path) -> object:
 
 
 def find_config(tensors: Mapping[str, Tensor], image_size: int, path: Path) -> AutoencoderConfig:
-    """The sizes, read off the tensors; where one is missing the published size, as `check` says."""
+    """Read the sizes of a tokenizer off the shapes of its tensors.
+
+    Where a tensor is missing, the published size stands in, so that `check_tensors` can name it.
+
+    Args:
+        tensors: The tensors of a file by name.
+        image_size: The side of the pictures in pixels.
+        path: The file, for messages.
+
+    Raises:
+        ValueError: The number of levels is that of no published tokenizer, or the side does not
+            fit.
+    """
 
     def rows(name: str, published: int) -> int:
         return next(iter(tensors[name].shape), published) if name in tensors else published
@@ -115,8 +156,17 @@ def find_config(tensors: Mapping[str, Tensor], image_size: int, path: Path) -> A
     )
 
 
-def check(tensors: Mapping[str, Tensor], wanted: Mapping[str, Tensor], path: Path) -> None:
-    """Raise ValueError, naming a few, unless names and shapes are the same."""
+def check_tensors(tensors: Mapping[str, Tensor], wanted: Mapping[str, Tensor], path: Path) -> None:
+    """Check that a file holds the tensors that a tokenizer needs, and no others.
+
+    Args:
+        tensors: The tensors of the file by name.
+        wanted: Tensors of the shapes that are needed, by their names in the file.
+        path: The file, for messages.
+
+    Raises:
+        ValueError: Names or shapes differ. The message gives up to three of them.
+    """
     missing, unknown = wanted.keys() - tensors.keys(), tensors.keys() - wanted.keys()
     misshapen = {
         f"{name} (it is {list(tensors[name].shape)}, not {list(wanted[name].shape)})"

@@ -1,7 +1,8 @@
-"""The codebook between encoder and decoder: nearest by cosine, or by Euclidean distance.
+"""Quantizers: the codebook between encoder and decoder.
 
-Both kinds keep the codebook raw, as a checkpoint stores it, in the buffer `codebook`, and compare
-in fp32 whatever the type of the weights.
+The nearest code is found by cosine or by Euclidean distance. Both quantizers keep the codebook as a
+checkpoint stores it, in the buffer `codebook`, and compare in fp32 whatever the type of the
+weights. In shapes, d is the width of a codebook row.
 """
 
 from typing import Any
@@ -9,14 +10,19 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from vector_quantize_pytorch import VectorQuantize
+from vector_quantize_pytorch import VectorQuantize  # pyright: ignore[reportMissingTypeStubs]
 
 
 class CosineQuantizer(nn.Module):
-    """Nearest code by cosine, as VQ-16 of LlamaGen and Janus has it.
+    """Finds the nearest code by cosine, as VQ-16 of LlamaGen and Janus does.
 
-    The codebook is kept raw, as a checkpoint stores it, and normalised at use; training moves the
-    codes by exponential averages inside `VectorQuantize` (https://arxiv.org/abs/2110.04627).
+    The rows of the codebook are normalised when they are used (https://arxiv.org/abs/2110.04627).
+    Training moves the codes by exponential averages inside `VectorQuantize` of
+    vector-quantize-pytorch.
+
+    Args:
+        codebook_size: The number of codes.
+        code_dim: The width d of a codebook row.
     """
 
     codebook: Tensor
@@ -39,18 +45,28 @@ class CosineQuantizer(nn.Module):
         self.refresh()
 
     def refresh(self) -> None:
-        """Hand the raw codebook to the library, which wants unit rows. Call after loading.
+        """Hand the codebook to the library, which wants rows of unit length.
 
-        Its running averages start there too, or the first training step would undo it.
+        Call it after loading. The library's running averages start at the codebook too, or the
+        first training step would undo the loading.
         """
         self.vq.to(self.codebook.device)
         self.vq.codebook = F.normalize(self.codebook.float(), dim=-1)
-        averages: Any = self.vq._codebook
+        # The library has no public name for its running averages.
+        averages: Any = self.vq._codebook  # pyright: ignore[reportPrivateUsage]
         averages.embed_avg.copy_(averages.embed)
         averages.cluster_size.fill_(1.0)
 
     def forward(self, latents: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """[B, d, h, w] -> quantized [B, d, h, w], codes [B, h, w], commitment loss (scalar)."""
+        """Quantize latents; in training mode, move the codebook towards them too.
+
+        Args:
+            latents: [B, d, h, w].
+
+        Returns:
+            Quantized latents [B, d, h, w] through which gradients pass straight, codes [B, h, w],
+            and the commitment loss, a scalar.
+        """
         quantized, codes, loss = self.vq(latents.float())
         if self.training:
             self.codebook.copy_(self.vq.codebook)
@@ -58,19 +74,31 @@ class CosineQuantizer(nn.Module):
 
     @torch.no_grad()
     def encode(self, latents: Tensor) -> Tensor:
-        """[B, d, h, w] -> codes [B, h, w] int64."""
-        frozen = self.vq.training
+        """Find the nearest code of each latent; the codebook stays as it is in any mode.
+
+        Args:
+            latents: [B, d, h, w].
+
+        Returns:
+            Codes [B, h, w] int64.
+        """
+        was_training = self.vq.training
         self.vq.eval()
         codes = self.vq(latents.float())[1]
-        self.vq.train(frozen)
+        self.vq.train(was_training)
         return codes
 
     @torch.no_grad()
     def fit(self, latents: Tensor, rounds: int = 20, fresh: bool = True) -> None:
-        """Set the codebook by spherical k-means over latents [B, d, h, w], or go on from it.
+        """Fit the codebook to latents by spherical k-means.
 
         Equal latents count once, so that the commonest patch gets one code, not a hundred. Codes
         without members move to the latents that fit worst.
+
+        Args:
+            latents: [B, d, h, w].
+            rounds: The number of iterations of k-means.
+            fresh: Whether to start from random latents, instead of from the codebook.
         """
         points = F.normalize(latents.float().movedim(1, -1).flatten(0, -2), dim=-1)
         points = torch.unique((points * 64).round(), dim=0)
@@ -92,17 +120,28 @@ class CosineQuantizer(nn.Module):
         self.refresh()
 
     def lookup(self, codes: Tensor) -> Tensor:
-        """Codes [...] -> unit vectors [..., d]."""
+        """Look up the vectors of codes.
+
+        Args:
+            codes: An integer tensor [...].
+
+        Returns:
+            Vectors [..., d] of unit length.
+        """
         return F.normalize(self.codebook[codes], dim=-1)
 
 
 class EuclideanQuantizer(nn.Module):
-    """Nearest code by Euclidean distance, as taming-transformers and Chameleon have it.
+    """Finds the nearest code by Euclidean distance, as taming-transformers and Chameleon do.
 
-    vector-quantize-pytorch compares the roots of the distances, which makes equals of near ties:
-    with a codebook as these tokenizers draw it at first (8192 x 256 within 1/8192 of 0), 1 code of
-    100 was another than the reference's. So the formula is the reference's own:
-    |z|^2 + |e|^2 - 2 z.e, in this order (https://arxiv.org/abs/2012.09841).
+    vector-quantize-pytorch compares the roots of the distances, which turns near ties into ties:
+    with a codebook as these tokenizers initialise it (8192 x 256 within 1/8192 of 0), 1 code in 100
+    differed from the reference's. So the formula is the reference's own: |z|^2 + |e|^2 - 2 z.e, in
+    this order (https://arxiv.org/abs/2012.09841).
+
+    Args:
+        codebook_size: The number of codes.
+        code_dim: The width d of a codebook row.
     """
 
     codebook: Tensor
@@ -113,20 +152,25 @@ class EuclideanQuantizer(nn.Module):
         self.register_buffer("codebook", rows)
 
     def refresh(self) -> None:
-        """Nothing is derived from the codebook."""
+        """Do nothing, as nothing is derived from the codebook."""
 
     def fit(self, latents: Tensor, rounds: int = 20, fresh: bool = True) -> None:
-        """Such codebooks are loaded, not trained.
+        """Refuse to fit the codebook: Euclidean codebooks are loaded, not trained.
 
         Raises:
-            ValueError: always.
+            ValueError: It is always raised.
         """
         raise ValueError("a Euclidean codebook cannot be fitted here; train with quantizer=cosine")
 
     def forward(self, latents: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """[B, d, h, w] -> quantized [B, d, h, w], codes [B, h, w], commitment loss (scalar).
+        """Quantize latents; the codebook stays as it was loaded.
 
-        Gradients pass straight through; the codebook itself stays as it was loaded.
+        Args:
+            latents: [B, d, h, w].
+
+        Returns:
+            Quantized latents [B, d, h, w] through which gradients pass straight, codes [B, h, w],
+            and the commitment loss, a scalar.
         """
         latents = latents.float()
         codes = self.encode(latents)
@@ -135,7 +179,14 @@ class EuclideanQuantizer(nn.Module):
 
     @torch.no_grad()
     def encode(self, latents: Tensor) -> Tensor:
-        """[B, d, h, w] -> codes [B, h, w] int64."""
+        """Find the nearest code of each latent.
+
+        Args:
+            latents: [B, d, h, w].
+
+        Returns:
+            Codes [B, h, w] int64.
+        """
         points = latents.float().movedim(1, -1)
         codes = torch.empty(points.shape[:-1], dtype=torch.int64, device=points.device)
         # One picture at a time bounds the table of distances: 1024 x 8192 takes 34 MB.
@@ -144,11 +195,25 @@ class EuclideanQuantizer(nn.Module):
         return codes
 
     def nearest(self, points: Tensor) -> Tensor:
-        """[n, d] -> [n]: the index of the closest row, the first of equals."""
+        """Find the nearest code of each point; of equally near ones, the first.
+
+        Args:
+            points: [n, d] in fp32.
+
+        Returns:
+            Codes [n] int64.
+        """
         book = self.codebook.float()
         squares = points.square().sum(1, keepdim=True) + book.square().sum(1)  # [n, codebook]
         return (squares - 2 * (points @ book.T)).argmin(1)
 
     def lookup(self, codes: Tensor) -> Tensor:
-        """Codes [...] -> vectors [..., d], as they are stored."""
+        """Look up the vectors of codes.
+
+        Args:
+            codes: An integer tensor [...].
+
+        Returns:
+            Vectors [..., d], as they are stored.
+        """
         return self.codebook[codes]

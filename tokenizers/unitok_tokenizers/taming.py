@@ -1,4 +1,4 @@
-"""The names of taming-transformers' VQGAN, which Chameleon's image tokenizer keeps.
+"""The names of the parameters in taming-transformers' VQGAN, which Chameleon keeps.
 
 Sources: https://github.com/CompVis/taming-transformers and, for Chameleon,
 https://github.com/facebookresearch/chameleon (chameleon/inference/vqgan.py), under "state_dict" in
@@ -8,7 +8,7 @@ vqgan.ckpt. transformers' Chameleon has the same names under `model.vqmodel.`, w
 import re
 from collections.abc import Iterable
 
-# What VQGAN and its descendants agree on: our names -> theirs.
+# Our names -> those that VQGAN and its descendants agree on.
 COMMON = [
     (r"^quantizer\.codebook$", "quantize.embedding.weight"),
     (r"^(encoder\.levels\.\d+)\.resample\.", r"\1.downsample."),
@@ -16,6 +16,7 @@ COMMON = [
     (r"\.shortcut\.", ".nin_shortcut."),
     (r"\.proj\.", ".proj_out."),
 ]
+# Our names -> those of taming-transformers. Patterns are applied in order.
 RENAMES = [
     *COMMON,
     (r"^encoder\.levels\.", "encoder.down."),
@@ -25,22 +26,32 @@ RENAMES = [
     (r"\.middle\.block(\d)\.", r".mid.block_\1."),
     (r"\.middle\.attention\.", ".mid.attn_1."),
 ]
-# Whole names that such a checkpoint may hold and no tokenizer needs: what it was trained against.
+# Whole names, as patterns, that such a checkpoint may hold and no tokenizer needs: those of the
+# loss that it was trained with.
 DROPPED = (r"loss\..*",)
 
 
 def taming_name(key: str, levels: int = 5) -> str:
-    """A parameter's name in an `ImageTokenizer` of so many levels -> its name in such a checkpoint.
+    """Translate a parameter's name into its name in taming-transformers' VQGAN.
 
-    Theirs counts the decoder's levels from the highest resolution, which is run last; ours in the
-    order they are run.
+    A checkpoint counts the decoder's levels from the full resolution, which is run last; an
+    `ImageTokenizer` counts them in the order in which they are run.
+
+    Args:
+        key: A name in the state dict of an `ImageTokenizer`.
+        levels: The number of levels of that tokenizer.
     """
     name = rename(key, RENAMES)
     return re.sub(r"^decoder\.up\.(\d+)", lambda m: f"decoder.up.{levels - 1 - int(m[1])}", name)
 
 
 def rename(key: str, renames: Iterable[tuple[str, str]]) -> str:
-    """Apply regular expressions and their replacements, all of them, in order."""
+    """Apply patterns and their replacements to a parameter's name, all of them, in order.
+
+    Args:
+        key: The name.
+        renames: Regular expressions and what replaces each of their matches.
+    """
     for pattern, replacement in renames:
         key = re.sub(pattern, replacement, key)
     return key

@@ -1,8 +1,16 @@
 """The small world of the default model: pictures composed of emoji, and what can be said of them.
 
-sprites.py    the forty objects as little pictures
-scenes.py     what a picture holds, how scenes are drawn at random and rendered
-split.py      which combinations are never seen in training
-captions.py   the grammar: captions, prompts, questions, and reading them back
-checker.py    what a finished picture shows
+sprites.py          the forty objects as little pictures
+scenes.py           what a picture holds
+split.py            which combinations are never seen in training
+sampler.py          random scenes of one split
+rendering.py        pictures of scenes
+captions.py         the grammar: captions, prompts, questions, and reading them back
+checker.py          what a finished picture shows
+evaluation.py       how well a model reads and draws held-out scenes
+text_tokenizer.py   training the text tokenizer
+image_tokenizer.py  training the image tokenizer
+samples.py          what the model learns from
+pretraining.py      training the model
+export.py           writing the trained model as a folder
 """

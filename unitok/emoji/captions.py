@@ -10,7 +10,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from unitok.emoji.scenes import BACKGROUNDS, RELATIONS, WHITE, Scene, SceneSampler, canonical
+from unitok.emoji.sampler import SceneSampler
+from unitok.emoji.scenes import BACKGROUNDS, RELATIONS, WHITE, Scene, canonical
 from unitok.emoji.sprites import NAMES
 
 NUMBERS = ("zero", "one", "two", "three", "four")
@@ -40,7 +41,10 @@ DESCRIBE = "describe"  # a fifth kind, whose answer is the caption
 class Claim:
     """What a text says of a picture: nothing but these objects, on this background.
 
-    objects: (name, count) in order of name. relation: (first, "left of" or "above", second).
+    Attributes:
+        objects: (name, count), in order of name.
+        background: The name of its colour.
+        relation: (first, "left of" or "above", second), if the text states one.
     """
 
     objects: tuple[tuple[str, int], ...]
@@ -49,15 +53,19 @@ class Claim:
 
 
 class QuestionAnswer(NamedTuple):
+    """A question about a picture, and its one true answer."""
+
     question: str
     answer: str
 
 
 def article(name: str) -> str:
+    """ "an apple", "a cat"."""
     return f"{'an' if name[0] in 'aeiou' else 'a'} {name}"
 
 
 def plural(name: str) -> str:
+    """ "apples", "cats"."""
     return f"{name}s"
 
 
@@ -67,7 +75,7 @@ def counted(name: str, count: int) -> str:
 
 
 def caption(scene: Scene) -> str:
-    """The one caption a reader should give; two different objects are told by their relation."""
+    """The one caption a model should give; of two different objects it states the relation."""
     relation = scene.relation()
     if relation is not None:
         first, word, second = relation
@@ -107,9 +115,16 @@ def question_kinds(scene: Scene) -> tuple[str, ...]:
 
 
 def questions(scene: Scene, rng: random.Random, kind: str | None = None) -> QuestionAnswer:
-    """A question with one true answer, of `kind` or of a random kind that fits the scene.
+    """A question with one true answer.
 
-    Raises ValueError for a place question about anything but two different objects.
+    Args:
+        scene: What the picture shows.
+        rng: Chooses among phrasings.
+        kind: One of `QUESTION_KINDS` or "describe"; a random one that fits if it is left out.
+
+    Raises:
+        ValueError: There is no such kind, or a place is asked for where there are not two
+            different objects.
     """
     if kind is None:
         kind = rng.choice((*question_kinds(scene), DESCRIBE))
@@ -172,9 +187,9 @@ _RELATION = re.compile(f" (?:to the )?({'|'.join(RELATIONS)}) ")
 
 
 def parse(text: str) -> Claim | None:
-    """Read a caption or prompt of the grammar back; None for any other text.
+    """Read a caption or prompt of the grammar back; any other text gives None.
 
-    Case, outer blanks and a final full stop do not matter.
+    Case, outer spaces and a final full stop do not matter.
     """
     text = text.strip().lower().removesuffix(".")
     start = _PREFIX.match(text)
@@ -251,7 +266,7 @@ def words(text: str) -> list[str]:
 
 
 def corpus(n: int, seed: int) -> Iterator[str]:
-    """n lines of text from training scenes: prompts, captions, questions and answers."""
+    """Yield n lines of text from training scenes: prompts, captions, questions and answers."""
     sampler, rng = SceneSampler(seed, "train"), random.Random(f"corpus {seed}")
     made = 0
     while made < n:

@@ -16,18 +16,8 @@ from PIL import Image
 from torch import Tensor
 
 from unitok.emoji.captions import Claim, claim
-from unitok.emoji.scenes import (
-    BACKGROUNDS,
-    CANVAS,
-    GRID,
-    STYLE,
-    Item,
-    Scene,
-    Style,
-    patches,
-    render,
-    stands,
-)
+from unitok.emoji.rendering import STYLE, Style, patches, render
+from unitok.emoji.scenes import BACKGROUNDS, CANVAS, GRID, Item, Scene, stands
 from unitok.emoji.sprites import NAMES, SIZES, TILE
 
 # Mean squared errors over pixels in [0, 1]. The two sprites most alike are 0.028 apart, noise of
@@ -41,7 +31,13 @@ TOLERATED = 1 / GRID**2  # the share of unexplained tiles a picture may have
 
 @dataclass(frozen=True)
 class Found:
-    """unexplained: the share of tiles, in [0, 1], that look unlike what was found."""
+    """What a picture shows.
+
+    Attributes:
+        background: The name of its colour.
+        items: The objects and their places.
+        unexplained: The share of tiles, in [0, 1], that look unlike what was found.
+    """
 
     background: str
     items: tuple[Item, ...]
@@ -50,14 +46,21 @@ class Found:
 
 @dataclass(frozen=True)
 class Verdict:
+    """Whether a picture shows what is wanted, and the reason in words."""
+
     ok: bool
     reason: str
 
 
 def find(image: Tensor | Image.Image, style: Style = STYLE) -> Found:
-    """Find what a picture shows: [3, 64, 64] in [0, 1], or a 64 x 64 image.
+    """Find what a picture shows.
 
-    Raises ValueError for any other size.
+    Args:
+        image: A picture [3, 64, 64] in [0, 1], or an image of 64 x 64 pixels.
+        style: What lies under the sprites.
+
+    Raises:
+        ValueError: The picture has another size.
     """
     picture = _pixels(image)
     background = _background(picture)
@@ -70,8 +73,15 @@ def find(image: Tensor | Image.Image, style: Style = STYLE) -> Found:
 def check(image: Tensor | Image.Image, wanted: Scene | Claim, style: Style = STYLE) -> Verdict:
     """Whether a picture shows what is wanted and nothing else.
 
-    A scene wants its objects, counts, background and relation, wherever they lie; a claim, such as
-    `captions.parse(prompt)`, wants what it says, and any relation if it states none.
+    Args:
+        image: A picture [3, 64, 64] in [0, 1], or an image of 64 x 64 pixels.
+        wanted: A scene requires its objects, counts, background and relation, at any place; a
+            claim, such as `captions.parse(prompt)`, requires what it says, and it allows any
+            relation if it states none.
+        style: What lies under the sprites.
+
+    Raises:
+        ValueError: The picture has another size.
     """
     wanted = claim(wanted) if isinstance(wanted, Scene) else wanted
     found = find(image, style)

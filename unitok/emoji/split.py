@@ -5,14 +5,10 @@ objects ("B right of A" is the same as "A left of B"). White is the absence of a
 held out.
 """
 
-from __future__ import annotations
-
 import hashlib
 from functools import cache
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:  # scenes.py samples by this split
-    from unitok.emoji.scenes import Scene
+from unitok.emoji.scenes import Scene
 
 ONE_IN = 10
 
@@ -25,19 +21,22 @@ def heldout(combination: str) -> bool:
 
 
 def on_colour(name: str, colour: str) -> str:
+    """The combination of an object and a background colour."""
     return f"{name} on {colour}"
 
 
 def pair(first: str, second: str) -> str:
+    """The combination of two objects, in either order."""
     return " and ".join(sorted((first, second)))
 
 
 def counted(name: str, count: int) -> str:
+    """The combination of an object and how often it occurs."""
     return f"{count} {name}"
 
 
 def related(first: str, word: str, second: str) -> str:
-    """`word` is "left of" or "above"."""
+    """The combination of two objects and their relation; `word` is "left of" or "above"."""
     return f"{first} {word} {second}"
 
 

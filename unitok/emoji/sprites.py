@@ -20,7 +20,7 @@ MARGIN = {LARGE: 2, SMALL: 1}
 
 
 def glyphs() -> dict[str, str]:
-    """Name -> emoji character, in the order of `NAMES`."""
+    """The emoji character of each name, in the order of `NAMES`."""
     lines = (DATA / "objects.txt").read_text(encoding="utf-8").splitlines()
     return dict(line.split() for line in lines)
 
@@ -34,7 +34,10 @@ def sprites(size: int) -> Tensor:
     """All sprites at `size` tiles: float32 [N, 4, s, s] in [0, 1], s = 8 * size, in `NAMES` order.
 
     Channels are red, green, blue, premultiplied by alpha, and alpha. The tensor is shared: do not
-    write to it. Raises ValueError for a size the world does not have.
+    write to it.
+
+    Raises:
+        ValueError: The world has no sprites of that size.
     """
     if size not in SIZES:
         raise ValueError(f"no sprites of {size} tiles; sizes are {SIZES}")

@@ -1,1 +1,4 @@
-"""Evaluations: what a model gets right."""
+"""What a model gets right: generic measures, by the API that users call.
+
+A data set's own scores are beside the data set: `unitok.emoji.evaluation` is one.
+"""

@@ -61,7 +61,7 @@ from unitok.nn.config import DecoderConfig, ModelConfig
 from unitok.nn.model import UnifiedModel
 from unitok.prompt import EncodedImage, Message, PromptBuilder
 from unitok_engine import Allow, Branch, Force, FreePlan, IdRange, Plan, Stop
-from unitok_tokenizers import emu3 as codec
+from unitok_tokenizers import emu3_names as codec
 from unitok_tokenizers.emu3 import Emu3TokenizerConfig
 from unitok_tokenizers.text import TextTokenizer
 

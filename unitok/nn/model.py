@@ -193,7 +193,7 @@ class UnifiedModel(nn.Module):
 
     @property
     def hidden_size(self) -> int:
-        """The width of embeddings and hidden states."""
+        """The width d of embeddings and hidden states."""
         return self.config.decoder.hidden_size
 
     @property

@@ -1,1 +1,15 @@
-"""Training: data, losses, trainers."""
+"""Training of unified models: everything that does not depend on a particular data set.
+
+trainer.py         one update: losses, gradients, clipping, an optimiser step; exact resumption
+loop.py            many updates: progress, logs, checkpoints, evaluation on the way
+packing.py         samples of token ids and pictures, put together as rows of a batch
+losses.py          what a loss function returns
+unified_loss.py    cross-entropy over text tokens and over image tokens
+optimisers.py      Muon for matrices and AdamW for the rest
+schedule.py        learning rates by step
+checkpoints.py     files from which a run goes on
+log.py, curves.py  the records of a run, and a plot of them
+initialisation.py  weights of a model that begins from nothing
+
+A recipe (`unitok.emoji.pretraining` is one) brings the data, the sizes and the evaluation.
+"""

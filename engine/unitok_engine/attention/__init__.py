@@ -1,1 +1,1 @@
-"""Attention over paged keys and values: what backends share, and one file for each."""
+"""Attention over paged keys and values: the contract, and one file for each backend."""

@@ -1,8 +1,8 @@
-"""Decode attention on a CPU that reads paged K/V in place, once, at the speed of memory.
+"""CPU paged attention: decode rows read keys and values in place, once, at the speed of memory.
 
 Attention of one query is two weighted sums of table rows: scores = sum over d of q[d] K[d, :], and
-output = sum over ids of p[id] V[id, :]. That is what `embedding_bag` computes, from rows given by
-index, so K/V need be neither gathered nor contiguous; its kernel (FBGEMM,
+output = sum over tokens of p[token] V[token, :]. That is what `embedding_bag` computes, from rows
+given by index, so K/V need be neither gathered nor contiguous. Its kernel (FBGEMM,
 https://arxiv.org/abs/2101.05615) runs at the speed of memory, in bfloat16 too, where batched
 products of one row each take ten times as long.
 """
@@ -13,45 +13,86 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from unitok_engine.attention.layout import BagMajor
-from unitok_engine.batch import Batch
+from unitok_engine.attention.base import AttentionMetadata, CacheView, RowGroup
+from unitok_engine.attention.gather import GatherAttention
+from unitok_engine.attention.kv_layout import CPU_BLOCK_BYTES, CpuKVLayout, KVShape
+from unitok_engine.attention.paged import GroupAttention, GroupedView, PagedBackend
 
-MAX_QUERIES = 4  # longer runs share what they read: gathering their context once is quicker
+MAX_QUERIES = 4  # longer rows share what they read: gathering their context once is quicker
 
 
-class BagGroup:
-    """Rows of one short query length, `first` to `first + count` of the batch.
+class CpuBackend(PagedBackend[CpuKVLayout]):
+    """The backend "torch": short rows read K/V in place, longer ones gather it; on a CPU."""
 
-    Each query is a line of its own, as long as what it sees.
-    """
+    def __init__(
+        self,
+        shape: KVShape,
+        num_blocks: int,
+        block_size: int,
+        dtype: torch.dtype,
+        device: torch.device,
+    ) -> None:
+        super().__init__(CpuKVLayout(shape, num_blocks, block_size, dtype, device))
+        self._index: PagedIndex | None = None  # the last step's, for the next that reads alike
 
-    def __init__(self, layout: BagMajor, batch: Batch, rows: slice, first: int, count: int) -> None:
-        self.rows = rows
-        self._layout = layout
-        queries = batch.query_lengths[first]
-        contexts = batch.context_lengths[first : first + count]
-        tables = batch.block_tables[first : first + count]
-        lengths = [length - queries + i + 1 for length in contexts for i in range(queries)]
-        size = layout.block_size
+    @staticmethod
+    def preferred_block_size(dtype: torch.dtype, device: torch.device) -> int:
+        """See `AttentionBackend.preferred_block_size`."""
+        return CPU_BLOCK_BYTES // dtype.itemsize
+
+    def reset(self) -> None:
+        """See `AttentionBackend.reset`: the index of what rows read is made anew."""
+        self._index = None
+
+    def view(self, metadata: AttentionMetadata) -> CacheView:
+        """See `AttentionBackend.view`."""
+        groups = [self._attention(group) for group in metadata.groups()]
+        return GroupedView(self.layout, metadata, groups)
+
+    def _attention(self, group: RowGroup) -> GroupAttention:
+        queries = group.query_lengths[0]
+        if queries > MAX_QUERIES:
+            return GatherAttention(self.layout, group)
+        # Each query reads for itself: the tokens up to its own.
+        lengths = [n - queries + i + 1 for n in group.context_lengths for i in range(queries)]
+        size = self.layout.block_size
         widths = [-(-length // size) for length in lengths]
         blocks: list[int] = []
         for i, width in enumerate(widths):
-            blocks += tables[i // queries][:width]
-        # Lines get a new block once in a while: most steps read what the step before read.
-        index = layout.bag_index
-        if not isinstance(index, BagIndex) or not index.is_of(blocks, widths):
-            index = layout.bag_index = BagIndex(layout, blocks, widths)
+            blocks += group.block_tables[i // queries][:width]
+        # A branch gets a new block once in a while: most steps read what the step before read.
+        index = self._index
+        if index is None or not index.is_of(blocks, widths):
+            index = self._index = PagedIndex(self.layout, blocks, widths)
+        return CpuPagedAttention(self.layout, group.tokens, index, index.mask(lengths))
+
+
+class CpuPagedAttention:
+    """The `GroupAttention` of rows of one short query length.
+
+    Args:
+        layout: The backend's.
+        tokens: Where the group's tokens lie among the step's.
+        index: The table rows that its queries read.
+        mask: See `PagedIndex.mask`.
+    """
+
+    def __init__(
+        self, layout: CpuKVLayout, tokens: slice, index: "PagedIndex", mask: Tensor
+    ) -> None:
+        self.tokens = tokens
+        self._layout = layout
         self._index = index
-        self._mask = index.mask(lengths)
+        self._mask = mask
 
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """q [lines, heads, head_dim] -> [lines, heads, head_dim]; k and v are in the cache."""
+        """See `GroupAttention.attend`."""
         index, size = self._index, self._layout.block_size
         index.prepare(q.shape[1])
         key_table, value_table = self._layout.tables[layer]
         scores = _weighted_sums(key_table, index.key_rows, index.key_bags, index.per_block(q))
         scores = index.padded(scores.view(-1, q.shape[1], size)).transpose(1, 2)
-        # fp32 from here on: [lines, heads, width, block_size], masked behind each line's end.
+        # fp32 from here on: [queries, heads, width, block_size], masked behind each query's end.
         scores = torch.add(self._mask, scores, alpha=q.shape[2] ** -0.5)
         weights = scores.flatten(2).softmax(-1).to(q.dtype)
         weights = index.existing(weights.view(-1, size))
@@ -59,24 +100,44 @@ class BagGroup:
         return out.view(q.shape)
 
 
-class BagIndex:
-    """Which table rows each bag sums, for lines of some blocks each; the same in every layer.
+class PagedIndex:
+    """Which table rows each bag sums, for queries that read some blocks each.
 
-    Scores are kept as [lines, blocks of the longest line, heads, block_size], but only blocks that
-    exist are read.
+    It is the same in every layer. Scores are kept as [queries, width, heads, block_size], where
+    width is the blocks of the query that reads most, but only blocks that exist are read.
+
+    Args:
+        layout: The backend's.
+        blocks: The blocks that the queries read, query by query.
+        widths: How many of them each query reads.
+
+    Attributes:
+        key_rows: int32, the rows of the key table that are summed, bag by bag.
+        key_bags: [blocks * heads] int32, where each bag of them starts.
+        value_rows: int32, the rows of the value table that are summed, bag by bag.
+        value_bags: [queries * heads] int32, where each bag of them starts.
     """
 
-    def __init__(self, layout: BagMajor, blocks: list[int], widths: list[int]) -> None:
+    key_rows: Tensor
+    key_bags: Tensor
+    value_rows: Tensor
+    value_bags: Tensor
+
+    def __init__(self, layout: CpuKVLayout, blocks: list[int], widths: list[int]) -> None:
         self._layout = layout
         self._of = (blocks, widths)
-        self._lines, self._width = len(widths), max(widths)
+        self._queries, self._width = len(widths), max(widths)
         self._owners = None if min(widths) == self._width else _owners(widths)
         self._heads = 0  # of queries; known at the first layer
         self._lengths: list[int] = []
         self._mask = torch.empty(0)
 
     def mask(self, lengths: list[int]) -> Tensor:
-        """[lines, 1, width, block_size] fp32: -inf behind each line's end, else 0."""
+        """[queries, 1, width, block_size] fp32: -inf behind each query's end, else 0.
+
+        Args:
+            lengths: How many tokens each query sees.
+        """
         if lengths == [length + 1 for length in self._lengths]:  # as from one decode to the next
             ends = torch.tensor(self._lengths)[:, None]
             self._mask.flatten(1).scatter_(1, ends, 0.0)
@@ -86,6 +147,7 @@ class BagIndex:
         return self._mask
 
     def is_of(self, blocks: list[int], widths: list[int]) -> bool:
+        """Whether these are the blocks and widths it was made for."""
         return self._of == (blocks, widths)
 
     def prepare(self, heads: int) -> None:
@@ -100,45 +162,49 @@ class BagIndex:
         dims = torch.arange(shape.head_dim, dtype=torch.int32)
         self.key_rows = (pages[..., None] * shape.head_dim + dims).flatten()
         self.key_bags = _starts(pages.numel(), shape.head_dim)
-        # Values: a bag per line and head, over the ids of its blocks.
+        # Values: a bag per query and head, over the tokens of its blocks.
         if self._owners is None:
-            pages = pages.view(self._lines, self._width, heads).transpose(1, 2)
-            self.value_bags = _starts(self._lines * heads, self._width * size)
+            pages = pages.view(self._queries, self._width, heads).transpose(1, 2)
+            self.value_bags = _starts(self._queries * heads, self._width * size)
         else:
             self.value_bags = self._order_by_head(heads, self._owners)
             pages = pages.flatten()[self._by_head]
-        ids = torch.arange(size, dtype=torch.int32)
-        self.value_rows = (pages[..., None] * size + ids).flatten()
+        tokens = torch.arange(size, dtype=torch.int32)
+        self.value_rows = (pages[..., None] * size + tokens).flatten()
 
     def _order_by_head(self, heads: int, owners: tuple[Tensor, Tensor]) -> Tensor:
-        """For lines of unequal width: from (line, block, head) to (line, head, block).
+        """For queries of unequal width: from (query, block, head) to (query, head, block).
 
-        Sets the order of (block, head) pairs and of padded (line, head, block) rows that exist;
+        Sets the order of (block, head) pairs and of padded (query, head, block) rows that exist;
         returns where each bag of values starts.
         """
-        line, place = owners
+        query, place = owners
         head = torch.arange(heads)
-        rows = ((line[:, None] * heads + head) * self._width + place[:, None]).flatten()
+        rows = ((query[:, None] * heads + head) * self._width + place[:, None]).flatten()
         self._existing_rows, self._by_head = rows.sort()
-        widths = line.bincount(minlength=self._lines).repeat_interleave(heads)
+        widths = query.bincount(minlength=self._queries).repeat_interleave(heads)
         return ((widths.cumsum(0) - widths) * self._layout.block_size).int()
 
     def per_block(self, q: Tensor) -> Tensor:
-        """Each line's query, once for each of its blocks."""
+        """Each query once for each of its blocks: [queries, heads, head_dim] -> more of them.
+
+        The result is [queries, width, heads, head_dim], or [blocks, heads, head_dim] where widths
+        are unequal.
+        """
         if self._owners is None:
             return q[:, None].expand(-1, self._width, -1, -1)
         return q.index_select(0, self._owners[0])
 
     def padded(self, scores: Tensor) -> Tensor:
-        """[blocks, heads, block_size] -> [lines, width, heads, block_size]."""
+        """[blocks, heads, block_size] -> [queries, width, heads, block_size]."""
         if self._owners is not None:
-            line, place = self._owners
-            padded = scores.new_zeros((self._lines * self._width, *scores.shape[1:]))
-            scores = padded.index_copy_(0, line * self._width + place, scores)
-        return scores.view(self._lines, self._width, *scores.shape[1:])
+            query, place = self._owners
+            padded = scores.new_zeros((self._queries * self._width, *scores.shape[1:]))
+            scores = padded.index_copy_(0, query * self._width + place, scores)
+        return scores.view(self._queries, self._width, *scores.shape[1:])
 
     def existing(self, weights: Tensor) -> Tensor:
-        """Rows [lines * heads * width, block_size] -> those of blocks that exist."""
+        """Rows [queries * heads * width, block_size] -> those of blocks that exist."""
         if self._owners is None:
             return weights
         return weights.index_select(0, self._existing_rows)
@@ -151,10 +217,10 @@ def _weighted_sums(table: Tensor, rows: Tensor, bags: Tensor, weights: Tensor) -
 
 
 def _owners(widths: Sequence[int]) -> tuple[Tensor, Tensor]:
-    """Of every block: its line, and its place in it."""
+    """Of every block: the query that reads it, and its place among that query's blocks."""
     counts = torch.tensor(widths)
-    line = torch.arange(len(widths)).repeat_interleave(counts)
-    return line, torch.arange(len(line)) - (counts.cumsum(0) - counts)[line]
+    query = torch.arange(len(widths)).repeat_interleave(counts)
+    return query, torch.arange(len(query)) - (counts.cumsum(0) - counts)[query]
 
 
 def _starts(bags: int, size: int) -> Tensor:
@@ -162,7 +228,7 @@ def _starts(bags: int, size: int) -> Tensor:
 
 
 def _end_mask(lengths: Sequence[int], width: int, size: int) -> Tensor:
-    """See `BagIndex.mask`."""
+    """See `PagedIndex.mask`."""
     hidden = np.arange(width * size) >= np.asarray(lengths)[:, None]
     mask = np.where(hidden, np.float32(-np.inf), np.float32(0))
     return torch.from_numpy(mask).view(len(lengths), 1, width, size)

@@ -1,19 +1,73 @@
 """Attention by xformers on CUDA: paged triton split-K for decode, block-diagonal for prefill."""
 
 from collections.abc import Sequence
-from itertools import groupby
+from importlib.util import find_spec
 
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from unitok_engine.attention.layout import TokenMajor, block_table
-from unitok_engine.batch import Batch
+from unitok_engine.attention.base import AttentionMetadata, CacheView, RowGroup
+from unitok_engine.attention.kv_layout import KVShape, StandardKVLayout
+from unitok_engine.attention.paged import GroupAttention, GroupedView, PagedBackend
 from unitok_engine.transfer import fill
 
 MAX_QUERIES = 16  # what the paged split-K kernel takes under a causal bias
 PAGE = 64  # its pages are multiples of this
 HEAD_DIMS = (16, 32, 64, 128, 256, 512)
+
+
+class XformersBackend(PagedBackend[StandardKVLayout]):
+    """The backend "xformers": short rows read K/V in place on CUDA; it has static views.
+
+    Attributes:
+        scratch_block: See `StaticBackend`.
+    """
+
+    def __init__(
+        self,
+        shape: KVShape,
+        num_blocks: int,
+        block_size: int,
+        dtype: torch.dtype,
+        device: torch.device,
+    ) -> None:
+        super().__init__(StandardKVLayout(shape, num_blocks + 1, block_size, dtype, device))
+        self.scratch_block = num_blocks
+
+    @staticmethod
+    def preferred_block_size(dtype: torch.dtype, device: torch.device) -> int:
+        """See `AttentionBackend.preferred_block_size`: one page of the kernel."""
+        return PAGE
+
+    @staticmethod
+    def fits(shape: KVShape, block_size: int, dtype: torch.dtype, device: torch.device) -> bool:
+        """Whether the kernels take such keys and values, and xformers is installed."""
+        fits = (
+            device.type == "cuda"
+            and dtype in (torch.float16, torch.bfloat16)
+            and shape.head_dim in HEAD_DIMS
+            and block_size % PAGE == 0
+        )
+        return fits and find_spec("xformers") is not None
+
+    def view(self, metadata: AttentionMetadata) -> CacheView:
+        """See `AttentionBackend.view`."""
+        groups = [self._attention(group) for group in metadata.groups(longest=MAX_QUERIES)]
+        return GroupedView(self.layout, metadata, groups)
+
+    def _attention(self, group: RowGroup) -> GroupAttention:
+        """Rows of one short query length, or all the longer ones."""
+        short = group.query_lengths[0] <= MAX_QUERIES
+        return (DecodeAttention if short else PrefillAttention)(self.layout, group)
+
+    def static_shape(self, rows: int, context: int) -> tuple[int, int]:
+        """See `StaticBackend.static_shape`."""
+        return padded_rows(rows), padded_context(context)
+
+    def static_view(self, slot_mapping: Tensor, context: int) -> "StaticDecodeView":
+        """See `StaticBackend.static_view`."""
+        return StaticDecodeView(self.layout, slot_mapping, context)
 
 
 def padded_rows(rows: int) -> int:
@@ -24,31 +78,38 @@ def padded_rows(rows: int) -> int:
     return -(-rows // step) * step
 
 
-def padded_context(ids: int) -> int:
-    """1,024 ids, or a power of two above: the kernel's split, not its work, depends on it."""
-    return max(1024, 1 << (ids - 1).bit_length())
+def padded_context(tokens: int) -> int:
+    """1,024 tokens, or a power of two above: the kernel's split, not its work, depends on it."""
+    return max(1024, 1 << (tokens - 1).bit_length())
 
 
 class PagedAttention:
-    """The paged kernel over `rows` lines of `queries` queries each, in blocks of one layout.
+    """The paged kernel over rows of `queries` queries each, in blocks of one layout.
 
     At launch the host reads nothing but shapes: how often the context is split follows from the
-    tables' width. Lengths and block ids are read on the device, up to each line's own length. So
+    tables' width. Lengths and block numbers are read on the device, up to each row's own length. So
     Triton compiles one kernel for each shape, and a recorded launch serves all lengths.
 
-    contexts: [rows] int32, ids a line sees. tables: [rows, blocks] int32.
+    Args:
+        layout: The backend's.
+        queries: Queries per row.
+        contexts: How many tokens each row sees.
+        tables: [rows, blocks] int32 on the device.
+
+    Attributes:
+        contexts: [rows] int32 on the device, how many tokens each row sees.
+        tables: [rows, blocks] int32 on the device.
     """
 
     def __init__(
-        self, layout: TokenMajor, queries: int, contexts: Sequence[int], tables: Tensor
+        self, layout: StandardKVLayout, queries: int, contexts: Sequence[int], tables: Tensor
     ) -> None:
-        from xformers.ops.fmha import memory_efficient_attention_forward, triton_splitk
-        from xformers.ops.fmha.attn_bias import PagedBlockDiagonalCausalWithOffsetPaddedKeysMask
+        from xformers.ops import fmha  # pyright: ignore[reportMissingTypeStubs]
 
         self._layout = layout
-        self._attention = memory_efficient_attention_forward
-        self._op = triton_splitk.FwOp
-        self._bias = PagedBlockDiagonalCausalWithOffsetPaddedKeysMask.from_seqlens(
+        self._attention = fmha.memory_efficient_attention_forward
+        self._op = fmha.triton_splitk.FwOp
+        self._bias = fmha.attn_bias.PagedBlockDiagonalCausalWithOffsetPaddedKeysMask.from_seqlens(
             [queries] * len(contexts),
             contexts,
             tables,
@@ -59,63 +120,94 @@ class PagedAttention:
         self.tables = tables
 
     def __call__(self, layer: int, q: Tensor) -> Tensor:
-        """q [rows * queries, heads, head_dim], line by line -> the same shape."""
-        keys, values = self._layout.slots[layer]
+        """Attend with q [rows * queries, heads, head_dim], row by row; returns the same shape."""
+        keys, values = self._layout.by_slot[layer]
         q_heads = _grouped(q, keys.shape[1])
         k, v = (_expanded(x, q_heads) for x in (keys, values))
         out = self._attention(q_heads[None], k[None], v[None], attn_bias=self._bias, op=self._op)
         return out.reshape(q.shape)
 
 
-class DecodeGroup:
-    """Rows of one short query length: the paged kernel reads K/V in place.
+class DecodeAttention:
+    """The `GroupAttention` of rows of one short query length: the kernel reads K/V in place.
 
     They are padded to a shape the kernel is likely compiled for, by rows that see zeros.
     """
 
-    def __init__(
-        self, layout: TokenMajor, batch: Batch, rows: slice, first: int, count: int
-    ) -> None:
-        self.rows = rows
-        queries = batch.query_lengths[first]
-        contexts = batch.context_lengths[first : first + count]
-        padding = padded_rows(count) - count
-        tables = [*batch.block_tables[first : first + count], *[()] * padding]
+    def __init__(self, layout: StandardKVLayout, group: RowGroup) -> None:
+        self.tokens = group.tokens
+        queries, contexts = group.query_lengths[0], group.context_lengths
+        padding = padded_rows(len(contexts)) - len(contexts)
+        tables = [*group.block_tables, *[()] * padding]
         self._padding = padding * queries
         self._paged = PagedAttention(
             layout,
             queries,
             [*contexts, *[queries] * padding],
-            block_table(layout, tables, padded_context(max(contexts))).int(),
+            layout.block_table(tables, padded_context(max(contexts))).int(),
         )
 
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """See `GroupAttention.attend`."""
         if not self._padding:
             return self._paged(layer, q)
         return self._paged(layer, pad(q, (0, 0, 0, 0, 0, self._padding)))[: len(q)]
 
 
-class StaticView:
-    """The cache as decode rows of a fixed shape see it, in tensors that stay in place.
+class PrefillAttention:
+    """The `GroupAttention` of long rows of any length: contexts are gathered flat.
 
-    slots: [rows] int64, where each row's K/V goes. Fill them, `contexts` and the tables before
-    each step.
+    Attention is block-diagonal then, a block for each row.
     """
 
-    def __init__(self, layout: TokenMajor, slots: Tensor, context: int) -> None:
-        rows = len(slots)
+    def __init__(self, layout: StandardKVLayout, group: RowGroup) -> None:
+        from xformers.ops import fmha  # pyright: ignore[reportMissingTypeStubs]
+
+        self.tokens = group.tokens
         self._layout = layout
-        self._slots = slots
-        tables = block_table(layout, [()] * rows, context).int()
+        self._attention = fmha.memory_efficient_attention_forward
+        rows = zip(group.block_tables, group.context_lengths, strict=True)
+        self._slots = torch.cat([_slots(layout, table, length) for table, length in rows])
+        self._bias = fmha.attn_bias.BlockDiagonalCausalFromBottomRightMask.from_seqlens(
+            list(group.query_lengths), list(group.context_lengths), device=layout.keys.device
+        )
+
+    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """See `GroupAttention.attend`."""
+        keys, values = (x.index_select(0, self._slots) for x in self._layout.by_slot[layer])
+        repeats = q.shape[1] // keys.shape[1]
+        if repeats > 1:
+            keys, values = (x.repeat_interleave(repeats, dim=1) for x in (keys, values))
+        return self._attention(q[None], keys[None], values[None], attn_bias=self._bias)[0]
+
+
+class StaticDecodeView:
+    """The `StaticView` of decode rows: the paged kernel over tensors that stay in place.
+
+    Args:
+        layout: The backend's.
+        slot_mapping: [rows] int64 on the device, where each row's K/V goes.
+        context: The longest context of a row.
+
+    Attributes:
+        contexts: See `StaticView`.
+    """
+
+    def __init__(self, layout: StandardKVLayout, slot_mapping: Tensor, context: int) -> None:
+        rows = len(slot_mapping)
+        self._layout = layout
+        self._index = layout.slot_index(slot_mapping)
+        tables = layout.block_table([()] * rows, context).int()
         self._paged = PagedAttention(layout, 1, [1] * rows, tables)
         self.contexts = self._paged.contexts
         self._tables = tables.to("cpu", copy=True)
         self._filled: list[Sequence[int]] = [()] * rows
 
     def fill_tables(self, tables: Sequence[Sequence[int]]) -> None:
-        """Lines get a new block once in a while: only what changed is written, and then sent.
+        """See `StaticView.fill_tables`.
 
-        What an earlier line left behind a shorter one's end is not read.
+        A branch gets a new block once in a while: only what changed is written, and then sent. What
+        an earlier table left behind a shorter one's end is not read.
         """
         width = self._tables.shape[1]
         tables = [table[:width] for table in tables]
@@ -127,57 +219,14 @@ class StaticView:
             self._filled = tables  # after it, so that a step that breaks off here fills again
 
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        self._layout.write(layer, (self._slots,), k, v)
+        """See `CacheView.attend`."""
+        self._layout.write(layer, self._index, k, v)
         return self._paged(layer, q)
 
 
-class PrefillGroup:
-    """Long runs of any length: gather their contexts flat, then block-diagonal attention."""
-
-    def __init__(self, layout: TokenMajor, batch: Batch, rows: slice, first: int) -> None:
-        from xformers.ops.fmha import memory_efficient_attention_forward
-        from xformers.ops.fmha.attn_bias import BlockDiagonalCausalFromBottomRightMask
-
-        self.rows = rows
-        self._layout = layout
-        self._attention = memory_efficient_attention_forward
-        contexts = batch.context_lengths[first:]
-        self._slots = torch.cat(
-            [
-                _slots(layout, table, length)
-                for table, length in zip(batch.block_tables[first:], contexts, strict=True)
-            ]
-        )
-        self._bias = BlockDiagonalCausalFromBottomRightMask.from_seqlens(
-            list(batch.query_lengths[first:]), list(contexts), device=layout.keys.device
-        )
-
-    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        keys, values = (x.index_select(0, self._slots) for x in self._layout.slots[layer])
-        repeats = q.shape[1] // keys.shape[1]
-        if repeats > 1:
-            keys, values = (x.repeat_interleave(repeats, dim=1) for x in (keys, values))
-        return self._attention(q[None], keys[None], values[None], attn_bias=self._bias)[0]
-
-
-def xformers_groups(layout: TokenMajor, batch: Batch) -> list[DecodeGroup | PrefillGroup]:
-    """Short runs by their length, then all longer ones together."""
-    groups: list[DecodeGroup | PrefillGroup] = []
-    first = start = 0
-    for queries, run in groupby(batch.query_lengths):
-        if queries > MAX_QUERIES:
-            groups.append(PrefillGroup(layout, batch, slice(start, None), first))
-            break
-        count = len(list(run))
-        stop = start + queries * count
-        groups.append(DecodeGroup(layout, batch, slice(start, stop), first, count))
-        first, start = first + count, stop
-    return groups
-
-
-def _slots(layout: TokenMajor, table, length: int) -> Tensor:
-    """[length] int64, the slots of a line's first ids."""
-    starts = block_table(layout, [table], length)[0] * layout.block_size
+def _slots(layout: StandardKVLayout, table: Sequence[int], length: int) -> Tensor:
+    """[length] int64, the slots of a branch's first tokens."""
+    starts = layout.block_table([table], length)[0] * layout.block_size
     offsets = torch.arange(layout.block_size, device=starts.device)
     return (starts[:, None] + offsets).flatten()[:length]
 

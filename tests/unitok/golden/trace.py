@@ -11,7 +11,8 @@ from torch import Tensor
 
 from tests.unitok.golden.recording import DOUBTFUL, Sample, shortened
 from unitok_engine import IdRange, sampler
-from unitok_engine.sampler import Choice, Pick
+from unitok_engine.noise import noise_at
+from unitok_engine.sampler import SampledToken, SamplingInput
 from unitok_engine.sequence import Sequence as EngineSequence
 
 SHAKES = 4
@@ -28,7 +29,7 @@ class Trace:
     slacks: dict[int, float] = field(default_factory=dict)
     emitted: dict[tuple[int, int], list[int]] = field(default_factory=dict)
 
-    def note(self, picks: Sequence[Pick], margins: Sequence[float]) -> None:
+    def note(self, picks: Sequence[SamplingInput], margins: Sequence[float]) -> None:
         for pick, margin in zip(picks, margins, strict=True):
             self.slacks[pick.sample] = slack_of(pick)
             if isfinite(margin):
@@ -54,11 +55,11 @@ def traced() -> Iterator[Trace]:
     trace, filtered, choose, emit = Trace(), sampler.filtered, sampler.choose, EngineSequence.emit
     shaken: list[Tensor] = []
 
-    def noting_filtered(scores: Tensor, picks: Sequence[Pick]) -> Tensor:
+    def noting_filtered(scores: Tensor, picks: Sequence[SamplingInput]) -> Tensor:
         shaken[:] = [filtered(one, picks) for one in shake(scores, picks)]
         return filtered(scores, picks)
 
-    def noting_choose(scores: Tensor, id_range: IdRange, picks: Sequence[Pick]) -> Tensor:
+    def noting_choose(scores: Tensor, id_range: IdRange, picks: Sequence[SamplingInput]) -> Tensor:
         ids = choose(scores, id_range, picks)
         margins = margins_of(scores, id_range, picks)
         for one in shaken:
@@ -68,7 +69,7 @@ def traced() -> Iterator[Trace]:
         trace.note(picks, margins.tolist())
         return ids
 
-    def noting_emit(sequence: EngineSequence, choice: Choice) -> None:
+    def noting_emit(sequence: EngineSequence, choice: SampledToken) -> None:
         emit(sequence, choice)
         key = sequence.request_id, sequence.sample
         trace.emitted.setdefault(key, []).append(sequence.emitted[-1])
@@ -81,17 +82,18 @@ def traced() -> Iterator[Trace]:
         yield trace
 
 
-def margins_of(scores: Tensor, id_range: IdRange, picks: Sequence[Pick]) -> Tensor:
+def margins_of(scores: Tensor, id_range: IdRange, picks: Sequence[SamplingInput]) -> Tensor:
     """Best less second best of what `sampler.choose` takes the best of; infinite if alone."""
     hot = torch.tensor([[float(pick.sampling.temperature > 0)] for pick in picks])
-    perturbed = scores + sampler._noise(picks, id_range, scores.device) * hot
+    places = [(p.sampling.seed, p.sample, p.index) for p in picks]
+    perturbed = scores + noise_at(places, id_range, scores.device) * hot
     if perturbed.shape[1] == 1:
         return torch.full((len(picks),), inf)
     best, second = perturbed.topk(2, dim=1).values.unbind(1)
     return best - second
 
 
-def shake(scores: Tensor, picks: Sequence[Pick]) -> list[Tensor]:
+def shake(scores: Tensor, picks: Sequence[SamplingInput]) -> list[Tensor]:
     """Scores that are a little off, if filters work on them: they may leave other ids then."""
     if not any(s.top_k or s.top_p < 1 or s.min_p for s in (pick.sampling for pick in picks)):
         return []
@@ -101,17 +103,17 @@ def shake(scores: Tensor, picks: Sequence[Pick]) -> list[Tensor]:
     return list(scores + off * shakes)
 
 
-def moved(scores: Tensor, shaken: Tensor, chosen: Tensor, picks: Sequence[Pick]) -> Tensor:
+def moved(scores: Tensor, shaken: Tensor, chosen: Tensor, picks: Sequence[SamplingInput]) -> Tensor:
     """Where the log-probability that is told would be another, as filters left other ids."""
     limits = torch.tensor([DOUBTFUL * slack_of(p) if p.logprob else inf for p in picks])
     old, new = (s.log_softmax(dim=1).gather(1, chosen[:, None])[:, 0] for s in (scores, shaken))
     return (new - old).abs() > limits
 
 
-def total_weight(pick: Pick) -> float:
+def total_weight(pick: SamplingInput) -> float:
     return sum(map(abs, pick.weights))
 
 
-def slack_of(pick: Pick) -> float:
+def slack_of(pick: SamplingInput) -> float:
     """How many times as far as a logit a score may be off."""
     return max(1.0, round(total_weight(pick) / (pick.sampling.temperature or 1.0), 3))

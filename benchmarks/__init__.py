@@ -1,0 +1,18 @@
+"""How fast the engine is: measured beside other programs, in one run, with targets.
+
+measure.py      paired runs, ratios, the floor that memory sets
+models.py       a null model, and random models of any size
+requests.py     requests of given lengths
+engines.py      engines in the middle of decoding, the engine's own work, arrivals
+embedded.py     the embedded model's requests
+attention.py    paged attention without an engine
+setting.py      what the comparisons share
+comparisons.py  what `make bench` compares, and with whom
+driver.py       what the driver costs its callers
+gpu.py          the parts of scripts/bench_gpu.py
+load.py         time and memory to load a folder
+report.py       tables, the plot, the document
+peers/          the other programs, behind our requests
+
+The package is not in the wheel: run the scripts from a checkout, installed with --editable.
+"""

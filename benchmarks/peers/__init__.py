@@ -1,0 +1,1 @@
+"""Other programs behind our requests: the baselines that the benchmarks compare with."""

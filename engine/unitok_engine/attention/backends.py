@@ -1,0 +1,61 @@
+"""Which attention backends there are, and which fits a model and its device best."""
+
+from typing import Literal
+
+import torch
+
+from unitok_engine.attention.base import AttentionBackend
+from unitok_engine.attention.cpu import CpuBackend
+from unitok_engine.attention.gather import GatherBackend
+from unitok_engine.attention.kv_layout import KVShape
+from unitok_engine.attention.xformers import XformersBackend
+
+BackendName = Literal["torch", "torch-gather", "xformers"]
+"""A backend: "torch" is for CPUs, "torch-gather" for any device, "xformers" for CUDA."""
+
+BackendClass = type[CpuBackend] | type[GatherBackend] | type[XformersBackend]
+
+BACKENDS: dict[BackendName, BackendClass] = {
+    "torch": CpuBackend,
+    "torch-gather": GatherBackend,
+    "xformers": XformersBackend,
+}
+
+
+def pick_backend(
+    shape: KVShape, block_size: int | None, dtype: torch.dtype, device: torch.device
+) -> BackendName:
+    """The backend that fits best.
+
+    Args:
+        shape: The shape of the model's keys and values.
+        block_size: Tokens per block, or None if it may be what the backend prefers.
+        dtype: The type of keys and values.
+        device: Where they are.
+    """
+    if device.type == "cpu":
+        return "torch"
+    size = block_size or XformersBackend.preferred_block_size(dtype, device)
+    return "xformers" if XformersBackend.fits(shape, size, dtype, device) else "torch-gather"
+
+
+def make_backend(
+    shape: KVShape,
+    num_blocks: int,
+    block_size: int,
+    dtype: torch.dtype,
+    device: torch.device,
+    name: BackendName | None = None,
+) -> AttentionBackend:
+    """A backend with storage for the keys and values of `num_blocks` blocks, all zero.
+
+    Args:
+        shape: The shape of the model's keys and values.
+        num_blocks: Blocks that may be handed out; a backend may add some of its own.
+        block_size: Tokens per block.
+        dtype: The type of keys and values.
+        device: Where they are.
+        name: The backend; None picks what fits best.
+    """
+    name = name or pick_backend(shape, block_size, dtype, device)
+    return BACKENDS[name](shape, num_blocks, block_size, dtype, device)

@@ -1,0 +1,233 @@
+"""Plans: what a request may emit, token by token.
+
+A plan is a small deterministic state machine over the tokens emitted so far. It allows a range of
+ids, forces one id, or stops.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from operator import index
+from typing import Literal, Protocol, get_args
+
+import torch
+from torch import Tensor
+
+from unitok_engine.ids import IdRange
+
+FinishReason = Literal["stop", "length", "complete", "abort", "error"]
+
+
+@dataclass(frozen=True, eq=False)
+class Allow:
+    """The next token is sampled from a range of ids.
+
+    Attributes:
+        id_range: The ids, which one head of the model must have.
+        mask: Bool [id_range.size], True where allowed; None allows the whole range.
+    """
+
+    id_range: IdRange
+    mask: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        if self.mask is None:
+            return
+        if self.mask.shape != (self.id_range.size,):
+            raise ValueError(f"mask must be [{self.id_range.size}], not {list(self.mask.shape)}")
+        if self.mask.dtype != torch.bool:
+            raise ValueError(f"mask must be bool, not {self.mask.dtype}")
+        if not self.mask.any():
+            raise ValueError("mask allows no id at all")
+
+
+@dataclass(frozen=True)
+class Force:
+    """The next token is this one; nothing is sampled, and it takes no step of its own."""
+
+    id: int
+
+
+@dataclass(frozen=True)
+class Stop:
+    """The sequence ends.
+
+    Attributes:
+        reason: How it ended.
+        drop: How many of its last tokens (a stop token) are not part of the output.
+    """
+
+    reason: FinishReason
+    drop: int = 0
+
+    def __post_init__(self) -> None:
+        if self.reason not in get_args(FinishReason):
+            raise ValueError(f"a sequence cannot end with the reason {self.reason!r}")
+
+
+class Plan(Protocol):
+    """What a request may emit: a deterministic function of the tokens emitted so far.
+
+    The engine calls `next` once per emitted token, with the whole list, which it must not change.
+    After a step that broke off it asks again. With drafts it asks ahead, about tokens that may come
+    to be emitted.
+    """
+
+    @property
+    def max_length(self) -> int:
+        """No more tokens than this are ever emitted, forced and dropped ones counted."""
+        ...
+
+    @property
+    def exact(self) -> bool:
+        """Whether exactly `max_length` tokens are emitted, so that room is reserved for all."""
+        ...
+
+    def next(self, emitted: Sequence[int]) -> Allow | Force | Stop:
+        """What may follow on the tokens emitted so far."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class FreePlan:
+    """Tokens from a range until a stop token ("stop", dropped) or `max_tokens` of them ("length").
+
+    Attributes:
+        id_range: The ids that may be sampled.
+        stop_ids: Those of them that end the sequence.
+        max_tokens: The most tokens that are emitted, a stop token included.
+        mask: Bool [id_range.size], True where allowed; None allows the whole range.
+    """
+
+    id_range: IdRange
+    stop_ids: frozenset[int]
+    max_tokens: int
+    mask: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        if index(self.max_tokens) < 1:
+            raise ValueError(f"max_tokens must be at least 1, not {self.max_tokens}")
+        outside = [id for id in self.stop_ids if id not in self.id_range]
+        if outside:
+            raise ValueError(f"stop id {outside[0]} lies outside the plan's id range")
+        _ = self.allow  # which checks the mask
+
+    @cached_property
+    def allow(self) -> Allow:
+        """What every step allows."""
+        return Allow(self.id_range, self.mask)
+
+    @property
+    def max_length(self) -> int:
+        """See `Plan.max_length`."""
+        return self.max_tokens
+
+    @property
+    def exact(self) -> bool:
+        """See `Plan.exact`."""
+        return False
+
+    def next(self, emitted: Sequence[int]) -> Allow | Stop:
+        """See `Plan.next`."""
+        if emitted and emitted[-1] in self.stop_ids:
+            return Stop("stop", drop=1)
+        if len(emitted) >= self.max_tokens:
+            return Stop("length")
+        return self.allow
+
+
+@dataclass(frozen=True)
+class FixedPlan:
+    """Exactly `length` tokens from a range ("complete")."""
+
+    id_range: IdRange
+    length: int
+
+    def __post_init__(self) -> None:
+        if index(self.length) < 1:
+            raise ValueError(f"length must be at least 1, not {self.length}")
+
+    @property
+    def max_length(self) -> int:
+        """See `Plan.max_length`."""
+        return self.length
+
+    @property
+    def exact(self) -> bool:
+        """See `Plan.exact`."""
+        return True
+
+    def next(self, emitted: Sequence[int]) -> Allow | Stop:
+        """See `Plan.next`."""
+        return Stop("complete") if len(emitted) >= self.length else self._allow
+
+    @cached_property
+    def _allow(self) -> Allow:  # one for all: it is asked for at every step
+        return Allow(self.id_range)
+
+
+@dataclass(frozen=True)
+class GridPlan:
+    """A picture: rows of image ids, row by row ("complete").
+
+    Attributes:
+        id_range: The image ids.
+        rows: How many rows there are.
+        columns: How many image ids are in a row.
+        row_end: The token that is forced behind each row; None if rows follow on each other.
+        closing: The tokens that are forced behind the last row.
+    """
+
+    id_range: IdRange
+    rows: int
+    columns: int
+    row_end: int | None = None
+    closing: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        if index(self.rows) < 1 or index(self.columns) < 1:
+            raise ValueError(f"a grid needs rows and columns, not {self.rows} x {self.columns}")
+
+    @property
+    def max_length(self) -> int:
+        """See `Plan.max_length`."""
+        return self._grid_length + len(self.closing)
+
+    @property
+    def exact(self) -> bool:
+        """See `Plan.exact`."""
+        return True
+
+    def next(self, emitted: Sequence[int]) -> Allow | Force | Stop:
+        """See `Plan.next`."""
+        behind = len(emitted) - self._grid_length
+        if behind >= len(self.closing):
+            return Stop("complete")
+        if behind >= 0:
+            return Force(self.closing[behind])
+        if self.row_end is not None and len(emitted) % self._row_length == self.columns:
+            return Force(self.row_end)
+        return self._allow
+
+    def image_ids(self, emitted: Sequence[int]) -> list[int]:
+        """The image ids of a whole picture, row by row.
+
+        Args:
+            emitted: All that the plan emitted.
+        """
+        starts = range(0, self._grid_length, self._row_length)
+        return [id for start in starts for id in emitted[start : start + self.columns]]
+
+    @property
+    def _row_length(self) -> int:
+        """Tokens of a row and its end."""
+        return self.columns + (self.row_end is not None)
+
+    @cached_property
+    def _grid_length(self) -> int:
+        """Tokens of all rows and their ends."""
+        return self.rows * self._row_length
+
+    @cached_property
+    def _allow(self) -> Allow:  # one for all: it is asked for at every step
+        return Allow(self.id_range)

@@ -1,1 +1,0 @@
-"""Other programs behind our requests: what the benchmarks compare with."""
