@@ -71,7 +71,7 @@ def drawn(model: UnifiedModel) -> list[tuple[int, ...]]:
         for seed in range(2)
     ]
     driver = Driver(Engine(model, EngineConfig(num_blocks=40, max_context=64)))
-    return [output.ids for output in driver.complete(requests)]
+    return [output.token_ids for output in driver.complete(requests)]
 
 
 def graphs() -> int:
