@@ -50,10 +50,14 @@ class RMSNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise [..., size] over its last dimension."""
-        weight = self.weight
-        if weight.dtype is not x.dtype:  # under autocast, where the fused kernel would be missed
-            weight = weight.to(x.dtype)
-        return F.rms_norm(x, weight.shape, weight, self.eps)
+        return rms_norm(x, self.weight, self.eps)
+
+
+def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
+    """Compute x / rms(x) * weight of [..., size] by torch's own operator."""
+    if weight.dtype is not x.dtype:  # under autocast, where the fused kernel would be missed
+        weight = weight.to(x.dtype)
+    return F.rms_norm(x, weight.shape, weight, eps)
 
 
 class PreparedRMSNorm(RMSNorm):
@@ -73,7 +77,7 @@ class PreparedRMSNorm(RMSNorm):
     def forward(self, x: Tensor) -> Tensor:
         """Normalise [..., size] over its last dimension."""
         if not self._in_few_operators:
-            return super().forward(x)
+            return rms_norm(x, self.weight, self.eps)
         norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=torch.float32)
         scale = torch.addcmul(self._eps, norm, norm, value=1 / x.shape[-1]).rsqrt_()
         return (x * scale).to(x.dtype) * self.weight
