@@ -4,10 +4,10 @@
     python scripts/bench_compile.py --drawings 8        # 16 rows a step
     python scripts/bench_compile.py --rehearse          # toy sizes: does it run?
 
-The weights are random, and the same for both sides. A context is not computed: its keys and values
-are constants, which cost the same to read. Sides alternate, one step each. Reported are medians of
-the seconds by the clock and of the process's own, which tell more where others use the machine,
-and the medians over pairs of compiled over uncompiled: below 1 the compiled one is faster.
+The weights are random. A context is not computed: its keys and values are constants, which cost the
+same to read. Sides alternate, one step each of the same engine. Reported are medians of the seconds
+by the clock and of the process's own, which tell more where others use the machine, and the medians
+over pairs of compiled over uncompiled: below 1 the compiled one is faster.
 """
 
 import argparse
@@ -93,13 +93,12 @@ def main() -> None:
         raise SystemExit(f"nothing can be compiled here: {missing}")
     model = make_model(args)
     compiled = model.decoder.compiled
-    length = args.rounds + WARM_UP + 8
+    length = 2 * (args.rounds + WARM_UP) + 8
+    model.decoder.compiled = None  # for the prefill
+    requests = [guided(model, args.context, length, seed) for seed in range(args.drawings)]
+    steps = DecodeSteps(model, requests, args.context + length + 8)
 
     def side(blocks: CompiledBlocks | None) -> Callable[[], object]:
-        model.decoder.compiled = None  # for the prefill
-        requests = [guided(model, args.context, length, seed) for seed in range(args.drawings)]
-        steps = DecodeSteps(model, requests, args.context + length + 8)
-
         def step() -> None:
             model.decoder.compiled = blocks
             steps()
