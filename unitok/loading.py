@@ -45,9 +45,8 @@ def load(
         strict: Whether settings in the folder's JSON files that unitok does not know are refused.
             If not, a UserWarning names them. Those that are known to change the maths are always
             refused.
-        compile: Whether decode steps go through torch.compile, which takes up to minutes when they
-            first run and makes each of them faster on a GPU. "auto" does it on CUDA if Triton is
-            installed.
+        compile: Whether decode steps go through torch.compile, which joins small kernels and takes
+            up to minutes when the steps first run. "auto" does it on CUDA if Triton is installed.
 
     Raises:
         FileNotFoundError: There is no such folder, or a file in it is missing.
