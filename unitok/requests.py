@@ -10,7 +10,7 @@ from __future__ import annotations
 import difflib
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import KW_ONLY, MISSING, dataclass, fields
 from functools import cache, wraps
 from types import NoneType
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, get_args, get_type_hints
@@ -253,6 +253,7 @@ class Draw(PictureOptions):
     """Draw a prompt, n times."""
 
     prompt: str
+    _: KW_ONLY
     negative_prompt: Annotated[
         str | None, Option("What guidance steers away from.", metavar="TEXT", unset="")
     ] = None
@@ -281,6 +282,7 @@ class Edit(PictureOptions):
 
     image: PictureLike
     prompt: Annotated[str, Option("What to change.")]
+    _: KW_ONLY
     freedom: Annotated[
         float | None,
         Option("0: keep to the picture's details; higher leaves more room to change.", low=0),
