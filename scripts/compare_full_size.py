@@ -130,7 +130,7 @@ def ask_unitok(folder: Path, text_ids: int, picture_ids: int) -> tuple[Inputs, O
     codes = torch.arange(0, 576 * 28, 28)[None]
     prompts = tuple(drawing.branches[0].token_ids for drawing in drawings)
     asked = Inputs(family.preprocess(image)[None], line.token_ids, prompts, codes)
-    features = timed("embeddings", lambda: net.read(asked.pixels))
+    features = timed("embeddings", lambda: net.encode_images(asked.pixels))
     text, image = net.vocabulary.text_range, net.vocabulary.image_range
     answer = timed(
         "answer",

@@ -5,7 +5,8 @@ emoji world stands on training, which stands on models.
 """
 
 import ast
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -138,6 +139,43 @@ def test_a_family_is_known_to_the_registry_and_to_those_that_build_on_it_alone()
         assert found <= allowed, f"{path.relative_to(ROOT)} imports {found - allowed}"
     source = "import unitok.families.emu3.config\nfrom unitok.families import Family, janus"
     assert families_in(source) == {"emu3", "janus"}
+
+
+def import_graph(*roots: Path) -> dict[str, set[str]]:
+    """Which of our modules each of them imports, at any depth of nesting."""
+    sources: dict[str, str] = {}
+    for root in roots:
+        for path in files(root):
+            parts = path.relative_to(root.parent).with_suffix("").parts
+            name = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+            sources[name] = path.read_text(encoding="utf-8")
+    return {name: targets(source, sources) - {name} for name, source in sources.items()}
+
+
+def targets(source: str, known: Mapping[str, str]) -> set[str]:
+    """The known modules that a source imports; `from a import b` is `a.b` if that is a module."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
+            full = {f"{node.module}.{alias.name}" for alias in node.names}
+            found |= {name if name in known else node.module for name in full}
+    return found & known.keys()
+
+
+def test_no_import_goes_in_a_circle():
+    graph = import_graph(ENGINE, TOKENIZERS, UNITOK)
+    assert len(graph) > 100
+    list(TopologicalSorter(graph).static_order())  # it names the circle if there is one
+
+
+def test_the_walk_sees_a_circle():
+    sources = {"a": "from b import c", "b": "", "b.c": "def late():\n    import a"}
+    graph = {name: targets(source, sources) - {name} for name, source in sources.items()}
+    assert graph == {"a": {"b.c"}, "b": set(), "b.c": {"a"}}
+    with pytest.raises(CycleError):
+        list(TopologicalSorter(graph).static_order())
 
 
 def test_the_decoder_is_run_from_one_place():

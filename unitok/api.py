@@ -73,12 +73,21 @@ class Model:
         config: EngineConfig | None = None,
         image_decoder: ImageDecoder | None = None,
         precision: str | None = None,
+        compile: bool = False,
     ) -> None:
-        """precision: what `info` says of it."""
+        """Take over a family's model, whose weights may not change any more.
+
+        Args:
+            family: The model, and how it is used.
+            config: Of the engine; by default as long a context as the family allows.
+            image_decoder: Decodes drawings to pixels.
+            precision: What `info` says of the dtype.
+            compile: Whether decode steps go through torch.compile.
+        """
         self.family = family
         self._precision = precision or f"{name_of(family.model.dtype)}, as the model was made"
         self._parameters = sum(p.numel() for p in family.model.parameters())
-        family.model.prepare()
+        family.model.prepare(compile=compile)
         image_decoder = image_decoder or ImageDecoder(family.model.device)
         config = config or EngineConfig(max_context=family.max_context)
         self.driver = Driver(Engine(family.model, config), image_decoder)

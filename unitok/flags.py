@@ -59,6 +59,13 @@ class Common:
     strict: Annotated[
         bool, _common("--strict", help="Refuse a model with settings that unitok does not know.")
     ] = False
+    compile: Annotated[
+        bool,
+        _common(
+            "--compile",
+            help="Compile decode steps: the first ones take up to minutes, the others less.",
+        ),
+    ] = False
     verbose: Annotated[
         int,
         _common(
@@ -94,7 +101,7 @@ class Common:
             raise ValueError("there is no CUDA device here; leave --device out, or say cpu")
         plain = self.memory is not None and self.memory.isdecimal()
         memory = int(self.memory) if plain and self.memory else self.memory
-        return load(self.model, self.device, self.dtype, memory, self.strict)
+        return load(self.model, self.device, self.dtype, memory, self.strict, self.compile)
 
 
 def with_flags(made: type | None = None, but: Sequence[str] = ()) -> Callable[[Command], Command]:

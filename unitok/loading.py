@@ -5,12 +5,14 @@ from __future__ import annotations
 import logging
 import time
 from pathlib import Path
+from typing import Literal
 
 import torch
 
 from unitok.api import Model
 from unitok.checkpoints.folders import find_folder, read_json
 from unitok.families import open_folder
+from unitok.nn.compiled import why_not_compiled
 from unitok.precision import Choice, parse_dtype, read_cpu_dtype
 from unitok_engine import EngineConfig
 
@@ -25,6 +27,7 @@ def load(
     dtype: torch.dtype | str | None = "auto",
     memory: int | float | str | None = None,
     strict: bool = False,
+    compile: bool | Literal["auto"] = False,
 ) -> Model:
     """Load a model: the embedded one, a checkpoint's folder, or a Hugging Face hub id.
 
@@ -42,20 +45,24 @@ def load(
         strict: Whether settings in the folder's JSON files that unitok does not know are refused.
             If not, a UserWarning names them. Those that are known to change the maths are always
             refused.
+        compile: Whether decode steps go through torch.compile, which joins small kernels and takes
+            up to minutes when the steps first run. "auto" does it on CUDA if Triton is installed.
 
     Raises:
         FileNotFoundError: There is no such folder, or a file in it is missing.
-        ValueError: A file cannot be read or does not fit; the device, dtype or memory is unknown.
+        ValueError: A file cannot be read or does not fit; the device, dtype or memory is unknown;
+            or what it takes to compile is missing.
     """
     began = time.perf_counter()
     where = check_device(str(device or ("cuda" if torch.cuda.is_available() else "cpu")))
     asked, size = parse_dtype(dtype), parse_memory(memory)
+    compiled = decide_compile(compile, torch.device(where))
     folder = DEFAULT_FOLDER if path is None else find_folder(path)
     logger.info("opening %s on %s", folder, where)
     choice = Choice(asked, torch.device(where), own_cpu_dtype(folder))
     family = open_folder(folder, where, choice, strict)
     config = EngineConfig(memory=size, max_context=family.max_context)
-    model = Model(family, config, precision=str(choice.made))
+    model = Model(family, config, precision=str(choice.made), compile=compiled)
     tell(model, time.perf_counter() - began)
     return model
 
@@ -91,6 +98,25 @@ def check_device(device: str) -> str:
         reason = str(error).splitlines()[0]
         raise ValueError(f"device {device!r} cannot be used here: {reason}") from None
     return device
+
+
+def decide_compile(asked: bool | str, device: torch.device) -> bool:
+    """Decide whether to compile: as asked or, if that is "auto", on CUDA where it can be done.
+
+    Raises:
+        ValueError: It is asked for, and what it takes is missing; or `asked` is something else.
+    """
+    if asked not in (True, False, "auto"):
+        raise ValueError(f"compile must be True, False or 'auto', not {asked!r}")
+    if not asked or (asked == "auto" and device.type != "cuda"):
+        return False
+    missing = why_not_compiled(device)
+    if missing is None:
+        return True
+    if asked == "auto":
+        logger.info("the model is not compiled: %s", missing)
+        return False
+    raise ValueError(f"the model cannot be compiled here: {missing}")
 
 
 def parse_memory(memory: int | float | str | None) -> int | float | None:

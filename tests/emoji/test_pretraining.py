@@ -70,7 +70,7 @@ def test_the_model_learns_codes_at_drawings_and_embeddings_at_pictures_to_read()
 
     original, model.forward, model.logits = model.logits, forward, logits
     loss.parts(batch)
-    embeddings = model.read(batch.input_pixels)
+    embeddings = model.encode_images(batch.input_pixels)
     row, start = rows.target_at[0].tolist()
     drawn = model.embed(loss.image_ids(batch.target_pixels))[0]
     torch.testing.assert_close(seen[0][row, start : start + PATCHES], drawn)

@@ -67,7 +67,7 @@ def test_text_logits_and_picture_features_agree(pair):
     model, reference, *_ = pair
     pixels = torch.rand(2, 3, 64, 64) * 2 - 1
     with torch.no_grad():
-        features = model.read(pixels)
+        features = model.encode_images(pixels)
         theirs = reference.model.get_image_features(pixels, return_dict=True).pooler_output
         assert torch.allclose(features, theirs, atol=1e-4)
 

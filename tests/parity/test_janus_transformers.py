@@ -74,7 +74,7 @@ def test_understanding_features_agree(pair):
     size = theirs.config.vision_config.image_size
     pixels = torch.rand(3, 3, size, size, generator=torch.Generator().manual_seed(1)) * 2 - 1
     expected = theirs.model.get_image_features(pixels, return_dict=True).pooler_output
-    torch.testing.assert_close(ours.family.model.read(pixels), expected, atol=1e-4, rtol=0)
+    torch.testing.assert_close(ours.family.model.encode_images(pixels), expected, atol=1e-4, rtol=0)
     assert expected.std() > 0.1
 
 

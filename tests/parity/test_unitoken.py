@@ -157,7 +157,7 @@ def test_siglip_and_its_aligner_are_those_of_transformers(pair: Pair):
         theirs = pair.siglip(pixels).last_hidden_state
         assert theirs.shape == (3, 16, 32), "the last 2 of 30 pixels are seen by no patch of 7"
         assert (pair.family.model.vision(pixels) - theirs).abs().max() < 1e-5
-        assert (pair.family.model.read(pixels) - pair.adapter(theirs)).abs().max() < 1e-5
+        assert (pair.family.model.encode_images(pixels) - pair.adapter(theirs)).abs().max() < 1e-5
 
 
 def test_logits_are_those_of_transformers(pair: Pair):

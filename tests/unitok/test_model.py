@@ -60,7 +60,7 @@ def trained_logits(model: UnifiedModel, branch: Branch, emitted: list[int], r: I
 def picture(model: UnifiedModel, seed: int) -> Tensor:
     pixels = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(seed)) * 2 - 1
     with torch.no_grad():
-        return model.read(pixels)[0]
+        return model.encode_images(pixels)[0]
 
 
 # --- training == engine --------------------------------------------------------------------------
@@ -169,7 +169,7 @@ def test_a_range_of_no_single_head_is_refused(model: UnifiedModel, wrong: tuple[
 
 
 def test_a_picture_becomes_one_feature_per_patch(model: UnifiedModel):
-    features = model.read(torch.rand(3, 3, 64, 64))
+    features = model.encode_images(torch.rand(3, 3, 64, 64))
     assert features.shape == (3, PATCHES, 64)
 
 

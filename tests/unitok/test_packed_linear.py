@@ -178,7 +178,7 @@ def test_a_prepared_model_does_what_it_did():
             return [
                 model.embed(ids),
                 *(model.logits(hidden, r) for r in ranges),
-                model.read(pixels),
+                model.encode_images(pixels),
             ]
 
         before = outputs()

@@ -246,7 +246,7 @@ def test_anyres_reads_the_whole_then_closed_rows_of_tiles(families: dict[str, Un
     tiles = [np.array(t) / 255 * 2 - 1 for t in Tiling(picture.size, 30).tiles(picture)]
     with torch.no_grad():
         whole, left, right = (
-            model.read(torch.tensor(t).permute(2, 0, 1)[None].float())[0] for t in tiles
+            model.encode_images(torch.tensor(t).permute(2, 0, 1)[None].float())[0] for t in tiles
         )
         expected = list(whole)
         for row in range(4):

@@ -1,1 +1,1 @@
-"""The transformer: sizes, layers, the vision encoder, and the model that joins them."""
+"""The model: sizes, layers, the vision encoder, what joins them, and their faster forms."""

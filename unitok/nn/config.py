@@ -6,13 +6,29 @@ from typing import Literal, Protocol
 from unitok_tokenizers.autoencoder import AutoencoderConfig
 
 Activation = Literal["gelu", "gelu_tanh"]
+"""The activations of a vision encoder."""
 
 
 @dataclass(frozen=True)
 class DecoderConfig:
-    """A Llama-type decoder (https://arxiv.org/abs/2302.13971) with grouped-query heads."""
+    """Sizes of a decoder as in Llama, https://arxiv.org/abs/2302.13971, with grouped-query heads.
 
-    vocab_size: int  # text ids
+    Attributes:
+        vocab_size: The number of text ids, which includes image ids that lie among them.
+        hidden_size: The width of embeddings and hidden states.
+        intermediate_size: The width inside an MLP.
+        layers: The number of blocks.
+        heads: The number of query heads, a multiple of `kv_heads`.
+        kv_heads: The number of key and value heads.
+        head_dim: The width of a head.
+        max_positions: The number of positions that have a rotation, and so the longest context.
+        rope_theta: The base of the rotations' wavelengths.
+        norm_eps: What is added to the mean square in an RMSNorm.
+        qk_norm: Whether each head's queries and keys go through a LayerNorm (Chameleon).
+        post_norm: Whether norms stand behind attention and MLP, not before (Chameleon 30B).
+    """
+
+    vocab_size: int
     hidden_size: int
     intermediate_size: int
     layers: int
@@ -22,8 +38,8 @@ class DecoderConfig:
     max_positions: int
     rope_theta: float = 10000.0
     norm_eps: float = 1e-6
-    qk_norm: bool = False  # LayerNorm of each head's queries and keys (Chameleon)
-    post_norm: bool = False  # norms behind attention and MLP, not before (Chameleon 30B)
+    qk_norm: bool = False
+    post_norm: bool = False
 
     def __post_init__(self) -> None:
         if self.heads % self.kv_heads:
@@ -34,7 +50,18 @@ class DecoderConfig:
 
 @dataclass(frozen=True)
 class VisionConfig:
-    """A SigLIP-type encoder (https://arxiv.org/abs/2303.15343) for reading pictures."""
+    """Sizes of a vision encoder as in SigLIP, https://arxiv.org/abs/2303.15343.
+
+    Attributes:
+        image_size: The side of a picture in pixels.
+        patch_size: The side of a patch in pixels.
+        hidden_size: The width of the embeddings, a multiple of `heads`.
+        intermediate_size: The width inside an MLP.
+        layers: The number of blocks.
+        heads: The number of attention heads.
+        norm_eps: What is added to the variance in a LayerNorm.
+        activation: That of the MLPs.
+    """
 
     image_size: int
     patch_size: int
@@ -54,25 +81,34 @@ class VisionConfig:
 
     @property
     def patches(self) -> int:
-        """Embeddings per picture."""
+        """The number of embeddings of a picture."""
         return (self.image_size // self.patch_size) ** 2
 
 
 class ImageTokenizerConfig(Protocol):
-    """What the model needs to know of its image tokenizer; the rest is the codec's own."""
+    """What the model needs to know of its image tokenizer."""
 
     @property
-    def codebook_size(self) -> int: ...
+    def codebook_size(self) -> int:
+        """The number of codes, and so of image ids."""
+        ...
+
     @property
-    def code_dim(self) -> int: ...
+    def code_dim(self) -> int:
+        """The width of a codebook vector."""
+        ...
 
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """One model that reads and paints: decoder, reading path, painting path.
+    """Sizes of a model that understands pictures and generates them.
 
-    image_start: None if image ids follow the text ids and have an embedding and a head of their
-    own (Janus); else the first image id inside the vocabulary (Chameleon, Emu3).
+    Attributes:
+        decoder: The language model.
+        vision: The encoder of pictures, if they enter as embeddings (Janus).
+        image_tokenizer: Maps pictures to image codes and back.
+        image_start: None if image ids follow the text ids and have an embedding and a head of their
+            own (Janus); else the first image id inside the vocabulary (Chameleon, Emu3).
     """
 
     decoder: DecoderConfig
@@ -83,7 +119,7 @@ class ModelConfig:
 
 @dataclass(frozen=True)
 class JanusConfig(ModelConfig):
-    """Janus has all the parts, and reads as many patches of a picture as it paints codes."""
+    """Sizes of a Janus: it has all the parts, and as many patches as image codes in a picture."""
 
     vision: VisionConfig
     image_tokenizer: AutoencoderConfig
@@ -122,6 +158,7 @@ DEFAULT = JanusConfig(
         code_dim=32,
     ),
 )
+"""The embedded model's shape."""
 
 JANUS_PRO_1B = JanusConfig(
     decoder=DecoderConfig(
@@ -139,3 +176,4 @@ JANUS_PRO_1B = JanusConfig(
     ),
     image_tokenizer=AutoencoderConfig(),
 )
+"""The shape of Janus-Pro-1B, https://arxiv.org/abs/2501.17811."""

@@ -1,74 +1,100 @@
-"""The model: one decoder over one line of ids, a reading path and a painting path.
+"""The model: one decoder over sequences of token ids, with a way in and a way out for pictures.
 
-Janus, https://arxiv.org/abs/2410.13848: text ids and image ids have their own embeddings and heads;
-pictures that are read enter as features of a separate encoder. In Chameleon,
-https://arxiv.org/abs/2405.09818, image ids lie in the text vocabulary and share its tables.
+It follows Janus, https://arxiv.org/abs/2410.13848: text ids and image ids have embeddings and heads
+of their own, and pictures to understand enter as embeddings of a separate encoder. In Chameleon,
+https://arxiv.org/abs/2405.09818, image ids lie in the text vocabulary and share its embeddings.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from unitok.nn.compiled import MAX_ROWS, CompiledBlocks
 from unitok.nn.config import DecoderConfig, ModelConfig
-from unitok.nn.layers import Block, Cache, Projector, RMSNorm, RotaryTable
-from unitok.nn.packed_linear import missing_rows, pack
+from unitok.nn.layers import Block, Cache, PreparedRMSNorm, Projector, RMSNorm, RotaryTable
+from unitok.nn.packed_linear import PackedLinear, pack, rows_to_pad
 from unitok.nn.vision import VisionEncoder
 from unitok.vocabulary import Vocabulary
 from unitok_engine import IdRange, KVShape
 from unitok_tokenizers.image import make_image_tokenizer
 
-SMALL_TABLE = 2**22  # numbers that are quick to compute and to keep
+SMALL_TABLE = 2**22
+"""Numbers of an embedding table that is computed when the model is prepared, and kept."""
 
 
 class Decoder(nn.Module):
-    """Llama's trunk: hidden states in, hidden states out."""
+    """The trunk of Llama, https://arxiv.org/abs/2302.13971: blocks, and a norm behind them.
+
+    Attributes:
+        pads_rows: Whether rows are padded, once for all layers, to a number that packed layers
+            have kernels for.
+        compiled: Runs the blocks and the norm in steps of few rows, if the model was prepared so.
+    """
 
     def __init__(self, config: DecoderConfig) -> None:
         super().__init__()
-        self.fills_up = False  # rows, once for all its layers, to a number that these want
+        self.pads_rows = False
+        self.compiled: CompiledBlocks | None = None
         self.rotary = RotaryTable(config.head_dim, config.max_positions, config.rope_theta)
         self.blocks = nn.ModuleList(Block(config, i) for i in range(config.layers))
         self.norm = RMSNorm(config.hidden_size, config.norm_eps)
 
     def forward(self, hidden: Tensor, positions: Tensor, cache: Cache | None) -> Tensor:
+        """Map embeddings [..., n, d] at positions [..., n] to normed hidden states, alike."""
         rows = len(hidden)
-        if self.fills_up and cache is not None and (missing := missing_rows(rows)):
+        if self.pads_rows and cache is not None and (missing := rows_to_pad(rows)):
             hidden, positions = F.pad(hidden, (0, 0, 0, missing)), F.pad(positions, (0, missing))
-            cache = FilledUp(cache, rows, missing)
+            cache = PaddedCache(cache, rows, missing)
         rotation = self.rotary(positions, hidden.dtype)
+        if self.compiled is not None and cache is not None and len(hidden) <= MAX_ROWS:
+            return self.compiled(hidden, rotation, cache)[:rows]
         for block in self.blocks:
             hidden = block(hidden, rotation, cache)
         return self.norm(hidden[:rows])
 
+    def compile_blocks(self) -> None:
+        """Run steps of few rows compiled from now on; layers that wait to be packed are packed."""
+        for module in self.modules():
+            if isinstance(module, PackedLinear):
+                module.pack()
+        self.compiled = CompiledBlocks(cast(Sequence[Block], self.blocks), self.norm)
 
-class FilledUp:
-    """A cache that leaves out rows that were only put behind a step's own for packed layers."""
+
+class PaddedCache:
+    """A cache that leaves out the rows that were added behind a step's own for packed layers."""
 
     def __init__(self, cache: Cache, rows: int, missing: int) -> None:
         self._cache, self._rows, self._missing = cache, rows, missing
 
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """Attend as the cache does; what padding rows get is zero."""
         out = self._cache.attend(layer, q[: self._rows], k[: self._rows], v[: self._rows])
         return F.pad(out, (0, 0, 0, 0, 0, self._missing))
 
 
 class SharedHead(nn.Linear):
-    """The head of text ids and image ids alike: its rows are used by range, so it is not packed."""
+    """The head of text ids and image ids alike, of which only the rows of one range are used."""
 
 
 class UnifiedModel(nn.Module):
-    """Text ids lie in [0, T); image ids behind or among them: see `vocabulary`."""
+    """A decoder of text ids and image ids that picks embedding and head by the range of the ids.
+
+    Attributes:
+        config: The sizes of all parts; each family has its own kind.
+        vocabulary: Where text ids and image ids lie.
+    """
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         size, codes = config.decoder.hidden_size, config.image_tokenizer
         text_size, apart = config.decoder.vocab_size, config.image_start is None
         start = text_size if config.image_start is None else config.image_start
-        self.config: Any = config  # each family knows its own kind
+        self.config: Any = config
         self.vocabulary = Vocabulary(text_size, start, codes.codebook_size)
         # Parts that a family lacks are None, and typed Any: each family knows its own.
         self.text_embedding = nn.Embedding(text_size, size)
@@ -83,33 +109,47 @@ class UnifiedModel(nn.Module):
         self.vision: Any = VisionEncoder(seen) if seen else None
         self.vision_aligner: Any = Projector(seen.hidden_size, size, size) if seen else None
         self.image_tokenizer: Any = make_image_tokenizer(config.image_tokenizer)
-        self._table: Tensor | None = None  # of all ids' embeddings
+        self._embedding_table: Tensor | None = None  # of all ids
 
-    def prepare(self, at_once: bool = False) -> None:
-        """Get ready for inference, if the weights are frozen: they are not to change any more.
+    def prepare(self, at_once: bool = False, compile: bool = False) -> None:
+        """Get ready for inference, unless a weight is trainable; weights may not change any more.
 
-        What follows from them alone is computed once, and on a CPU linear layers are packed, those
-        of a large model after a while of use unless it is to be at_once.
+        What follows from the weights alone is computed once, norms lose their hooks, and on a CPU
+        linear layers are packed.
+
+        Args:
+            at_once: Whether the layers of a large model are packed at their first call, and not
+                after a while of use.
+            compile: Whether the decoder's steps of few rows go through torch.compile. Its linear
+                layers are packed now then, as what is compiled may not change.
         """
         if any(p.requires_grad for p in self.parameters()):
             return
-        size = self.vocabulary.size * self.config.decoder.hidden_size
-        if self.image_embedding is not None and self._table is None and size <= SMALL_TABLE:
-            with torch.inference_mode():
-                images = self.image_aligner(self.image_embedding.weight)
-                self._table = torch.cat([self.text_embedding.weight, images])
-        for module in self.modules():
-            if isinstance(module, RMSNorm):
-                module.prepare()
-        self.decoder.fills_up |= pack(self.decoder, at_once) > 0
+        self._tabulate_embeddings()
+        prepare_norms(self)
+        self.decoder.pads_rows |= pack(self.decoder, at_once) > 0
         pack(self, at_once)
+        if compile:
+            self.decoder.compile_blocks()
+
+    def _tabulate_embeddings(self) -> None:
+        """Keep the embeddings of all ids, if they take computing and are not too many."""
+        size = self.vocabulary.size * self.hidden_size
+        if self.image_embedding is None or self._embedding_table is not None or size > SMALL_TABLE:
+            return
+        with torch.inference_mode():
+            images = self.image_aligner(self.image_embedding.weight)
+            self._embedding_table = torch.cat([self.text_embedding.weight, images])
 
     def embed(self, ids: Tensor) -> Tensor:
-        """Ids [...] -> [..., d], text and image ids mixed; shapes do not depend on the ids."""
+        """Embed ids [...], text and image ids mixed, as [..., d].
+
+        No shape on the way depends on the ids, so that it can be recorded as a CUDA graph.
+        """
         if self.image_embedding is None:
             return self.text_embedding(ids)
-        if self._table is not None:
-            return F.embedding(ids, self._table)
+        if self._embedding_table is not None:
+            return F.embedding(ids, self._embedding_table)
         is_image = ids >= self.vocabulary.image_start
         text = self.text_embedding(ids.masked_fill(is_image, 0))
         codes = (ids - self.vocabulary.image_start).clamp_min(0)
@@ -117,18 +157,18 @@ class UnifiedModel(nn.Module):
         return torch.where(is_image.unsqueeze(-1), image, text.to(image.dtype))
 
     def forward(self, hidden: Tensor, positions: Tensor, cache: Cache | None = None) -> Tensor:
-        """Hidden states [..., n, d] at positions [..., n] -> normed hidden states, alike.
+        """Map embeddings [..., n, d] at positions [..., n] to normed hidden states [..., n, d].
 
-        Without a cache, each line attends to itself, causally (training); with one, the rows are
-        flat [n, d] and the cache knows which line each belongs to.
+        Without a cache each sequence of n attends to itself, as in training. With one, the rows are
+        flat [n, d], and the cache knows which sequence each belongs to.
         """
         return self.decoder(hidden, positions, cache)
 
     def logits(self, hidden: Tensor, id_range: IdRange) -> Tensor:
-        """Hidden states [..., d] -> logits [..., stop - start] of the ids of one range.
+        """Map hidden states [..., d] to the logits [..., id_range.size] of the ids of one range.
 
         Raises:
-            ValueError: the range crosses the border between two heads, or the end.
+            ValueError: The range crosses the border between two heads, or the end.
         """
         start, stop = id_range.start, id_range.stop
         border = self.config.decoder.vocab_size
@@ -140,21 +180,16 @@ class UnifiedModel(nn.Module):
             return self.image_head(hidden)[..., start - border : stop - border]
         raise ValueError(f"ids {start}..{stop - 1} belong to no single head")
 
-    def read(self, pixels: Tensor) -> Tensor:
-        """Pictures [B, 3, S, S], normalised to [-1, 1] -> features [B, patches, d] for the line.
+    def encode_images(self, pixels: Tensor) -> Tensor:
+        """Encode pictures [B, 3, S, S], normalised to [-1, 1], as embeddings [B, patches, d].
 
         Raises:
-            ValueError: the model has no reading path of its own.
+            ValueError: The model has no vision encoder.
         """
         if self.vision is None:
-            raise ValueError("this model has no vision encoder: it reads pictures as ids")
+            raise ValueError("this model has no vision encoder: pictures enter it as ids")
         pixels = pixels.to(self.device, self.dtype)
         return self.vision_aligner(self.vision(pixels))
-
-    @property
-    def kv_shape(self) -> KVShape:
-        c = self.config.decoder
-        return KVShape(layers=c.layers, kv_heads=c.kv_heads, head_dim=c.head_dim)
 
     @property
     def hidden_size(self) -> int:
@@ -162,15 +197,31 @@ class UnifiedModel(nn.Module):
         return self.config.decoder.hidden_size
 
     @property
+    def kv_shape(self) -> KVShape:
+        """The layers and heads of its keys and values."""
+        c = self.config.decoder
+        return KVShape(layers=c.layers, kv_heads=c.kv_heads, head_dim=c.head_dim)
+
+    @property
     def id_ranges(self) -> tuple[IdRange, ...]:
-        """The ids of each head."""
+        """The ids of each head, as ranges."""
         text, image = self.vocabulary.text_range, self.vocabulary.image_range
         return (text,) if self.image_head is None else (text, image)
 
     @property
     def dtype(self) -> torch.dtype:
+        """The dtype of weights and hidden states."""
         return self.text_embedding.weight.dtype
 
     @property
     def device(self) -> torch.device:
+        """The device that the weights are on."""
         return self.text_embedding.weight.device
+
+
+def prepare_norms(model: nn.Module) -> None:
+    """Replace the RMSNorms of a model by prepared ones, which share their weights."""
+    for module in list(model.modules()):
+        for name, child in module._modules.items():
+            if type(child) is RMSNorm:
+                setattr(module, name, PreparedRMSNorm(child))

@@ -1,41 +1,50 @@
-"""Linear layers on a CPU whose weights lie as oneDNN's kernels read them, and nowhere else.
+"""Linear layers on a CPU whose weights are stored only in the layout that oneDNN's kernels read.
 
-A few rows times a weight is quickest from a blocked layout, which oneDNN
-(https://github.com/uxlfoundation/oneDNN) otherwise makes anew at every call, or does without:
-packed before, a call takes about half as long, in fp32 and in bfloat16.
+A few rows times a weight is fastest from a blocked layout, which oneDNN
+(https://github.com/uxlfoundation/oneDNN) otherwise makes anew at every call, or does without. With
+a weight that was packed before, a call takes about half as long, in float32 and in bfloat16.
 
-Its kernels are compiled for one number of rows each, which costs milliseconds and half a megabyte,
-so rows are filled up to one of few numbers, and more than the last one go piece by piece.
+A kernel of oneDNN is compiled for one number of rows, which costs milliseconds and half a megabyte.
+So rows are padded to one of few numbers, and more rows than the last one are run in pieces.
 
-To pack a layer takes as long as tens of calls. So that a first answer is not late, those of a large
-model run as they are for a while, and are then packed one at a step.
+To pack a layer takes as long as tens of calls. So that a first answer is not late, the layers of a
+large model run unpacked for a while, and are then packed one at a step.
 """
 
 from bisect import bisect_left
-from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Sequence
+from itertools import count
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear, pad
 
+from unitok.nn.linear import LinearReplacement, Linears, find_linears, replace_linears
+
 ROWS = (1, 2, 4, 8, 16, 32, 48, 64, 96, 128)
-SMALL = 64 * 2**20  # bytes of weights that are packed in no time
-PATIENCE = 16  # calls of a large model's layers before the first one is packed
+"""The numbers of rows that kernels are compiled for."""
+SMALL = 64 * 2**20
+"""Bytes of weights that are packed at the first call, since that takes no noticeable time."""
+PATIENCE = 16
+"""Calls of a large model's layers before the first one is packed."""
 
 
-class PackedLinear(nn.Module):
-    """Linear layers of one input, frozen, that run as one: their outputs stand side by side.
+class PackedLinear(LinearReplacement):
+    """Frozen linear layers of one input, run as one by a oneDNN kernel.
 
-    They are packed at a call, the first one `after` so many, and what they were made from is let
-    go. `state_dict` has them as before, under the names they had beside this module.
+    They are packed at the first call after some others, and the weights that they were made from
+    are freed. The state dict unpacks them.
     """
 
-    def __init__(self, layers: Mapping[str, nn.Linear], after: int = 0) -> None:
-        super().__init__()
-        self.out_features = [layer.out_features for layer in layers.values()]
-        self._names = list(layers)
+    def __init__(self, layers: Linears, after: int = 0) -> None:
+        """Take layers over.
+
+        Args:
+            layers: The layers by name, all with a bias or all without.
+            after: The number of calls before the one that packs them.
+        """
+        super().__init__(layers)
         self._dense = [layer.weight.detach() for layer in layers.values()]
         self._packed: Tensor | None = None
         self._calls_left = after
@@ -44,11 +53,13 @@ class PackedLinear(nn.Module):
         self._bias = torch.cat(biases) if biases else None
 
     def forward(self, x: Tensor) -> Tensor:
-        """[..., in_features] -> [..., sum of out_features].
+        """Map [..., in_features] to [..., sum of out_features].
 
         Raises:
-            RuntimeError: an input of another dtype, or one that wants gradients.
+            RuntimeError: The input has another dtype than the weights, or wants gradients.
         """
+        if torch.compiler.is_compiling():  # `unitok.nn.compiled` packs before, and pads rows
+            return packed_linear(x, self._packed, self._bias, sum(self.out_features))
         if x.dtype is not self._dtype:
             raise RuntimeError(f"the input's dtype is {x.dtype}, the weight's {self._dtype}")
         if x.requires_grad and torch.is_grad_enabled():
@@ -57,98 +68,108 @@ class PackedLinear(nn.Module):
         if packed is None:
             if self._calls_left > 0:
                 self._calls_left -= 1
-                return self._as_they_are(x)
-            packed = self._pack()
+                return self._run_dense(x)
+            packed = self.pack()
         rows = x.numel() // x.shape[-1]
         if rows in ROWS:
             return _run(x, packed, self._bias)
-        pieces = [self._filled_up(piece) for piece in x.reshape(-1, x.shape[-1]).split(ROWS[-1])]
+        pieces = [self._run_padded(piece) for piece in x.reshape(-1, x.shape[-1]).split(ROWS[-1])]
         out = pieces[0] if len(pieces) == 1 else torch.cat(pieces)
         return out.view(*x.shape[:-1], out.shape[1])
 
-    # Straight there: the way through hooks costs microseconds, dozens of times a step.
+    # Hooks would cost microseconds dozens of times a step, and only prepared models are packed.
     __call__ = forward
 
-    def _as_they_are(self, x: Tensor) -> Tensor:
+    def pack(self) -> Tensor:
+        """Pack the weights now, if that is not done yet, and return them in oneDNN's layout."""
+        packed = self._packed
+        if packed is None:
+            weight = self._dense[0] if len(self._dense) == 1 else torch.cat(self._dense)
+            packed = torch.ops.mkldnn._reorder_linear_weight(weight, None)
+            self._packed, self._dense = packed, []
+        return packed
+
+    def weights(self) -> Sequence[Tensor]:
+        """Return each layer's weight [its out_features, in_features], unpacked."""
+        if self._packed is None:
+            return self._dense
+        return self._packed.to_dense().split(self.out_features)
+
+    def biases(self) -> Sequence[Tensor]:
+        """Return each layer's bias [its out_features], or nothing if they have none."""
+        return () if self._bias is None else self._bias.split(self.out_features)
+
+    def _run_dense(self, x: Tensor) -> Tensor:
         out = [linear(x, weight) for weight in self._dense]
         joined = out[0] if len(out) == 1 else torch.cat(out, dim=-1)
         return joined if self._bias is None else joined + self._bias
 
-    def _filled_up(self, x: Tensor) -> Tensor:
-        """x [up to the most rows, d], run with as many rows as a kernel is there for."""
-        assert self._packed is not None
-        missing = missing_rows(len(x))
-        filled = pad(x, (0, 0, 0, missing)) if missing else x
-        return _run(filled, self._packed, self._bias)[: len(x)]
+    def _run_padded(self, x: Tensor) -> Tensor:
+        """Run rows [n, in_features], n at most the last of ROWS, padded to one of ROWS."""
+        missing = rows_to_pad(len(x))
+        padded = pad(x, (0, 0, 0, missing)) if missing else x
+        return _run(padded, self.pack(), self._bias)[: len(x)]
 
-    def _pack(self) -> Tensor:
-        weight = self._dense[0] if len(self._dense) == 1 else torch.cat(self._dense)
-        packed: Tensor = torch.ops.mkldnn._reorder_linear_weight(weight, None)
-        self._packed, self._dense = packed, []
-        return packed
-
-    def _save_to_state_dict(
-        self, destination: dict[str, Any], prefix: str, keep_vars: bool
-    ) -> None:
-        beside = prefix.removesuffix(".").rpartition(".")[0]
-        weights = self._dense
-        if self._packed is not None:
-            weights = self._packed.to_dense().split(self.out_features)
-        for name, weight in zip(self._names, weights, strict=True):
-            destination[f"{beside}.{name}.weight".removeprefix(".")] = weight
-        if self._bias is not None:
-            for name, bias in zip(self._names, self._bias.split(self.out_features), strict=True):
-                destination[f"{beside}.{name}.bias".removeprefix(".")] = bias
-
-    def _apply(self, fn: Any, recurse: bool = True) -> Any:
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
         raise RuntimeError("the model is packed for inference on a CPU: it cannot be converted")
 
 
-def missing_rows(rows: int) -> int:
-    """How many more a kernel is there for; 0 also if there are too many for any."""
+def rows_to_pad(rows: int) -> int:
+    """Return how many rows to add, so that a kernel is there for all; 0 if there are too many."""
     place = bisect_left(ROWS, rows)
     return ROWS[place] - rows if place < len(ROWS) else 0
 
 
 def pack(model: nn.Module, at_once: bool = False) -> int:
-    """Pack a module's frozen linear layers where that can be done; how many.
+    """Replace the frozen linear layers of a model on a CPU by packed ones.
 
-    A module may say in `together`, {name: names of its linear layers}, which of them take the same
-    input: these are replaced by one under that name.
-    at_once: at the first call, however large the model is.
+    Args:
+        model: The model, which is changed in place.
+        at_once: Whether each layer is packed at its first call, however large the model is.
+
+    Returns:
+        How many linear layers were replaced.
     """
-    shared = Counter(id(p) for module in model.modules() for p in module._parameters.values())
-    groups: list[tuple[nn.Module, str, dict[str, nn.Linear]]] = []
-    for module in model.modules():
-        together: Mapping[str, tuple[str, ...]] = getattr(module, "together", {})
-        found = {
-            name: layer
-            for name, layer in module._modules.items()
-            if isinstance(layer, nn.Linear) and _can_be_packed(layer, shared)
-        }
-        for name, parts in together.items():
-            if all(part in found for part in parts):
-                groups.append((module, name, {part: found.pop(part) for part in parts}))
-        groups += [(module, name, {name: layer}) for name, layer in found.items()]
-    size = sum(layer.weight.nbytes for *_, layers in groups for layer in layers.values())
-    waits = size > SMALL and not at_once
-    for place, (module, name, layers) in enumerate(groups):
-        for part in layers.keys() - {name}:
-            delattr(module, part)
-        setattr(module, name, PackedLinear(layers, PATIENCE + place if waits else 0))
-    return sum(len(layers) for *_, layers in groups)
+    groups = [group.layers.values() for group in find_linears(model)]
+    sizes = [layer.weight.nbytes for layers in groups for layer in layers if can_be_packed(layer)]
+    waits = sum(sizes) > SMALL and not at_once
+    delays = count(PATIENCE)
+
+    def make(layers: Linears) -> nn.Module | None:
+        alike = len({layer.bias is None for layer in layers.values()}) == 1
+        if not alike or not all(map(can_be_packed, layers.values())):
+            return None
+        return PackedLinear(layers, next(delays) if waits else 0)
+
+    return replace_linears(model, make)
 
 
-def _can_be_packed(layer: nn.Linear, shared: Mapping[int, int]) -> bool:
-    if type(layer) is not nn.Linear or not hasattr(torch.ops.mkldnn, "_reorder_linear_weight"):
-        return False
+def can_be_packed(layer: nn.Linear) -> bool:
+    """Return whether a layer is frozen, and on a CPU that has kernels for its dtype."""
     weight = layer.weight
-    supported = weight.dtype is torch.float32 or (
-        weight.dtype is torch.bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported()
-    )
-    frozen = not weight.requires_grad and shared[id(weight)] == 1
-    return frozen and supported and weight.is_cpu and torch.backends.mkldnn.is_available()
+    if weight.requires_grad or not weight.is_cpu or not torch.backends.mkldnn.is_available():
+        return False
+    if not hasattr(torch.ops.mkldnn, "_reorder_linear_weight"):
+        return False
+    if weight.dtype is torch.bfloat16:
+        return torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    return weight.dtype is torch.float32
 
 
-def _run(x: Tensor, packed: Tensor, bias: Tensor | None) -> Tensor:
+def _run(x: Tensor, packed: Tensor | None, bias: Tensor | None) -> Tensor:
     return torch.ops.mkldnn._linear_pointwise.default(x, packed, bias, "none", [], "")
+
+
+# Inductor's own way to take `_run` wants a constant weight, and so a compilation for each layer.
+_operators = torch.library.Library("unitok", "DEF")
+_operators.define(
+    "packed_linear(Tensor x, Tensor packed, Tensor? bias, int out_features) -> Tensor"
+)
+_operators.impl("packed_linear", lambda x, packed, bias, _: _run(x, packed, bias), "CPU")
+_operators.impl("packed_linear", lambda x, packed, bias, _: _run(x, packed, bias), "MkldnnCPU")
+packed_linear = torch.ops.unitok.packed_linear.default
+
+
+@torch.library.register_fake("unitok::packed_linear")
+def _shape_of_output(x: Tensor, packed: Tensor, bias: Tensor | None, out_features: int) -> Tensor:
+    return x.new_empty(*x.shape[:-1], out_features)

@@ -1,6 +1,6 @@
-"""The reading path: a SigLIP-type encoder and its aligner.
+"""The vision encoder that pictures go through to be understood.
 
-SigLIP, https://arxiv.org/abs/2303.15343, without its pooling head, as Janus uses it.
+It is SigLIP's, https://arxiv.org/abs/2303.15343, without its pooling head, as Janus uses it.
 """
 
 from torch import Tensor, nn
@@ -10,7 +10,7 @@ from unitok.nn.layers import Projector, full_attention
 
 
 class VisionAttention(nn.Module):
-    """Self-attention over all patches, both ways."""
+    """Self-attention of every patch to all patches."""
 
     def __init__(self, size: int, heads: int) -> None:
         super().__init__()
@@ -21,6 +21,7 @@ class VisionAttention(nn.Module):
         self.o = nn.Linear(size, size)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Map [B, patches, size] to the same shape."""
         q, k, v = (
             m(x).unflatten(-1, (self.heads, -1)).transpose(1, 2) for m in (self.q, self.k, self.v)
         )
@@ -28,7 +29,7 @@ class VisionAttention(nn.Module):
 
 
 class VisionBlock(nn.Module):
-    """Attention and MLP, each behind a LayerNorm and beside a residual."""
+    """A layer: attention and MLP, each with a LayerNorm before and a residual connection."""
 
     def __init__(self, config: VisionConfig) -> None:
         super().__init__()
@@ -39,12 +40,13 @@ class VisionBlock(nn.Module):
         self.mlp = Projector(size, config.intermediate_size, size, config.activation)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Map [B, patches, hidden_size] to the same shape."""
         x = x + self.attention(self.norm1(x))
         return x + self.mlp(self.norm2(x))
 
 
 class VisionEncoder(nn.Module):
-    """Pixels [B, 3, S, S], normalised to [-1, 1] -> features [B, patches, hidden_size]."""
+    """A vision transformer, https://arxiv.org/abs/2010.11929, that keeps an embedding per patch."""
 
     def __init__(self, config: VisionConfig) -> None:
         super().__init__()
@@ -55,6 +57,7 @@ class VisionEncoder(nn.Module):
         self.norm = nn.LayerNorm(config.hidden_size, config.norm_eps)
 
     def forward(self, pixels: Tensor) -> Tensor:
+        """Encode pixels [B, 3, S, S], normalised to [-1, 1], as [B, patches, hidden_size]."""
         x = self.patch_embedding(pixels).flatten(2).transpose(1, 2)  # [B, patches, C]
         x = x + self.position_embedding.weight
         for block in self.blocks:

@@ -61,7 +61,7 @@ class UnifiedLoss:
             fill(ids, rows.target_at.to(model.device), self.image_ids(batch.target_pixels))
         hidden = model.embed(ids)  # [B, L, d]
         if len(rows.input_at):
-            fill(hidden, rows.input_at.to(model.device), model.read(batch.input_pixels))
+            fill(hidden, rows.input_at.to(model.device), model.encode_images(batch.input_pixels))
         positions = torch.arange(ids.shape[1], device=model.device)
         hidden = model(hidden, positions)[:, :-1]  # what each id, but the last, predicts
         wanted, following = target[:, 1:], ids[:, 1:]
