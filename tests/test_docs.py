@@ -49,7 +49,7 @@ def missing_classes(text: str) -> list[str]:
         f"{name}.{member}" if member else name
         for name, member in CLASS.findall(text)
         if not any(
-            re.search(rf"^(class )?{name}\b", source, re.MULTILINE)
+            re.search(rf"^(class {name}\b|{name} =)", source, re.MULTILINE)
             and re.search(rf"\b{member}\b", source)
             for source in sources
         )
