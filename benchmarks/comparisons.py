@@ -13,7 +13,7 @@ import torch
 
 from benchmarks import requests
 from benchmarks.driver import driver
-from benchmarks.engines import DecodeSteps
+from benchmarks.engines import DecodeSteps, seconds_of_an_answer
 from benchmarks.engines import bookkeeping as engine_work
 from benchmarks.measure import MemoryReader, decode_floor, median_ratio, medians, paired
 from benchmarks.peers.transformers_peer import JanusBatches
@@ -21,6 +21,7 @@ from benchmarks.peers.vllm_peer import VllmSteps
 from benchmarks.report import Result, Throughput
 from benchmarks.setting import Setting
 from unitok.driver import Driver
+from unitok.nn.compiled import CompiledBlocks, why_not_compiled
 from unitok_engine import Engine, EngineConfig
 
 Found = Iterator[Result | Throughput]
@@ -266,6 +267,50 @@ def bookkeeping(setting: Setting) -> Found:
     )  # fmt: skip
     for count in (16, 64):
         yield share_of_a_step(setting, count, count * costs[count])
+    yield long_answers(setting)
+
+
+def long_answers(setting: Setting) -> Result:
+    """How the engine's own time grows with an answer, with a null model: medians of five runs."""
+    lengths = {"short": setting.either(1000, 10), "long": setting.either(2000, 20)}
+    rounds = range(setting.either(5, 1))
+    seconds = {name: [seconds_of_an_answer(n) for _ in rounds] for name, n in lengths.items()}
+    took = medians(seconds)
+    return Result(
+        "an answer of 2,000 tokens over one of 1,000, null model",
+        took["long"] / took["short"], "x", 2.2, False,
+        f"{1000 * took['long']:.0f} and {1000 * took['short']:.0f} ms of processor time",
+    )  # fmt: skip
+
+
+def compiled(setting: Setting) -> Found:
+    """A decode step of one guided drawing at Janus-Pro-1B's shape through torch.compile, over the
+    same step of the same engine as it is; two rows."""
+    if (missing := why_not_compiled(torch.device("cpu"))) is not None:
+        print(f"nothing can be compiled here: {missing}", flush=True)
+        return
+    model, rounds, context = setting.big, setting.rounds(31), setting.either(300, 20)
+    model.decoder.compile_blocks()
+    blocks, model.decoder.compiled = model.decoder.compiled, None  # the prefill runs as it is
+    length = 2 * (rounds + 3) + 8
+    drawing = requests.guided(model, context, length, seed=0)
+    steps = DecodeSteps(model, [drawing], context + length + 8)
+
+    def side(through: CompiledBlocks | None) -> Callable[[], None]:
+        def step() -> None:
+            model.decoder.compiled = through
+            steps()
+            model.decoder.compiled = None
+
+        return step
+
+    seconds = paired({"compiled": side(blocks), "plain": side(None)}, rounds, warm_up=3)
+    took = medians(seconds)
+    yield Result(
+        "a compiled step over one that is not, 1B, 2 rows",
+        median_ratio(seconds, "compiled", "plain"), "x", 1.0, False,
+        f"{1000 * took['compiled']:.0f} and {1000 * took['plain']:.0f} ms",
+    )  # fmt: skip
 
 
 def share_of_a_step(setting: Setting, branches: int, cost: float) -> Result:
@@ -290,5 +335,6 @@ COMPARISONS: dict[str, Callable[[Setting], Found]] = {
     "stream": stream,
     "pixels": pixels,
     "bookkeeping": bookkeeping,
+    "compiled": compiled,
     "driver": driver,
 }

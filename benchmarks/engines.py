@@ -105,6 +105,21 @@ def bookkeeping(branches: int, guided: bool = True, steps: int = 60) -> float:
     return statistics.median(seconds) / branches
 
 
+def seconds_of_an_answer(length: int) -> float:
+    """Seconds of processor time that an engine with a null model takes for one answer.
+
+    Args:
+        length: Tokens of the answer.
+    """
+    engine = Engine(NullModel(), EngineConfig(num_blocks=256, block_size=32, max_context=4096))
+    plan = FixedPlan(IdRange(100, 116), length)
+    engine.add(Request((Branch(tuple(range(30))),), plan, Sampling(seed=length)))
+    start = time.process_time()
+    while engine.has_work:
+        engine.step()
+    return time.process_time() - start
+
+
 def arrivals(driver: Driver, requests: Sequence[Request], at: Sequence[float]) -> Iterator[float]:
     """Latencies, in seconds, of requests that arrive one after another.
 

@@ -14,6 +14,7 @@ from benchmarks.report import Result
 from benchmarks.requests import guided, text
 from unitok.driver import Driver
 from unitok.handles import TokenJob
+from unitok.nn.compiled import why_not_compiled
 from unitok.nn.config import JANUS_PRO_1B
 from unitok.nn.model import UnifiedModel
 from unitok_engine import Engine, EngineConfig, Request
@@ -59,7 +60,7 @@ def step(
     count: int,
     bandwidth: float,
 ) -> Iterator[Result]:
-    """A step in the middle of `count` guided drawings, in five ways.
+    """A step in the middle of `count` guided drawings, in six ways.
 
     Args:
         here: The device.
@@ -74,6 +75,7 @@ def step(
     ways: dict[str, Callable[[], Callable[[], object]]] = {
         "ours": lambda: drawings(here, model, count),
         "no graphs": lambda: drawings(here, model, count, cuda_graphs=False),
+        "compiled": lambda: compiled_drawings(here, model, count),
         "gathered": lambda: drawings(here, model, count, attention="torch-gather"),
         "dynamic": lambda: baseline_drawings(here, dynamic, count),
         "static": lambda: baseline_drawings(here, static, count),
@@ -86,7 +88,8 @@ def step(
     floor = decode_floor(model, 2 * count, context, image=True) / bandwidth
     title, case = f"{name}, {count} at once", (name, count)
     detail = (
-        f"{1e3 * ours:.2f} ms a step, floor {1e3 * floor:.2f}; without graphs "
+        f"{1e3 * ours:.2f} ms a step, floor {1e3 * floor:.2f}; compiled "
+        f"{1e3 * seconds['compiled']:.2f}, without graphs "
         f"{1e3 * seconds['no graphs']:.2f}, torch's attention {1e3 * seconds['gathered']:.2f}"
     )
     target = STEP_TARGETS.get(case)
@@ -142,6 +145,25 @@ def drawings(
     while waiting:
         waiting -= {output.request_id for output in made.step()}
     return made.step
+
+
+def compiled_drawings(here: DeviceBench, model: UnifiedModel, count: int) -> Callable[[], object]:
+    """As `drawings`, through torch.compile; as it is where nothing can be compiled."""
+    step = drawings(here, model, count)
+    if (missing := why_not_compiled(here.device)) is not None:
+        print(f"nothing is compiled: {missing}", flush=True)
+        return step
+    model.decoder.compile_blocks()
+    compiled, model.decoder.compiled = model.decoder.compiled, None
+
+    def compiled_step() -> None:
+        model.decoder.compiled = compiled
+        try:
+            step()
+        finally:
+            model.decoder.compiled = None
+
+    return compiled_step
 
 
 def engine(

@@ -32,6 +32,7 @@ from unitok.driver import Driver
 from unitok.emoji import captions
 from unitok.emoji.evaluation import draw_held_out, held_out_scenes
 from unitok.evaluation.metrics import rate
+from unitok.nn.compiled import why_not_compiled
 from unitok_engine import Engine, EngineConfig, KVShape
 
 ROOT = Path(__file__).parent.parent
@@ -71,6 +72,7 @@ def checks(args: argparse.Namespace) -> Iterator[Check]:
     yield partial(tokens_agree, args.device)
     for drawings in (1, 3, 8):
         yield partial(graphs_agree, args.device, drawings)
+    yield partial(compiled_agrees, args.device)
     if args.train_minutes:
         yield partial(train, args.device, args.train_minutes)
 
@@ -146,6 +148,26 @@ def graphs_agree(device: str, drawings: int) -> bool:
     padded = drawings == 3
     print(f"CUDA graphs, {2 * drawings} rows: {same:.3f} of tokens as without")
     return same > 0.5 if padded else same == 1
+
+
+def compiled_agrees(device: str) -> bool:
+    """Compare the embedded model's tokens of compiled steps with those of plain ones.
+
+    Joined kernels round otherwise, so a token may differ, and all behind it.
+    """
+    if (missing := why_not_compiled(torch.device(device))) is not None:
+        print(f"compiled steps: not run, {missing}")
+        return True
+    dtype = "bfloat16" if device == "cuda" else "float32"
+    ids: list[list[int]] = []
+    for compile in (True, False):
+        model = unitok.load(device=device, dtype=dtype, compile=compile).family.model
+        requests = [guided(model, 20 + 9 * seed, 64, seed) for seed in range(4)]
+        outputs = Driver(Engine(model, EngineConfig(max_context=1024))).complete(requests)
+        ids.append([id for output in outputs for id in output.token_ids])
+    same = sum(a == b for a, b in zip(*ids, strict=True)) / len(ids[0])
+    print(f"compiled steps: {same:.3f} of tokens as without")
+    return same > 0.5
 
 
 def train(device: str, minutes: float) -> bool:
