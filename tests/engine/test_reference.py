@@ -2,7 +2,9 @@
 
 from dataclasses import replace
 from itertools import product
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -64,9 +66,9 @@ def test_a_temperature_too_small_for_fp32_takes_the_best_id(temperature: float):
 
 
 def test_a_seed_may_be_any_integer_type():
-    numpy = pytest.importorskip("numpy")
     request = every_request()[16]
-    plain, typed = (replace(request, sampling=Sampling(seed=s)) for s in (7, numpy.int64(7)))
+    seeds: tuple[Any, Any] = (7, np.int64(7))
+    plain, typed = (replace(request, sampling=Sampling(seed=seed)) for seed in seeds)
     one, other = finish(engine(MODEL), [plain, typed])
     assert one.token_ids == other.token_ids
 
