@@ -102,7 +102,8 @@ class DecodesAhead:
 def lay_out_ahead(chunks: Seq[Chunk], block_size: int) -> DecodesAhead | None:
     """What follows on chunks that were all decodes; None if a branch needs another block first."""
     following = tuple([Chunk(c.sequence, c.branch, c.stop, c.stop + 1) for c in chunks])
-    if any(chunk.length != 1 for chunk in chunks) or any(
+    decodes = all(c.length == 1 and c.stop == c.sequence.length(c.branch) for c in chunks)
+    if not decodes or any(
         len(chunk.branch.blocks) * block_size < chunk.stop for chunk in following
     ):
         return None

@@ -112,7 +112,9 @@ class Engine:
         self._untold: list[Output] = []  # not handed over yet
         self._broken = False  # a step began and did not end
         self._scheduled: Schedule | None = None  # while it runs
-        self._caution = Caution(self.config.max_batch_tokens + self.config.max_running)
+        prefill = self.config.max_batch_tokens
+        drafts = prefill if drafter else 0
+        self._caution = Caution(prefill + drafts + self.config.max_running)
         self._out_of_memory = False  # the last step that raised was
 
     def add(self, request: Request, share: Hashable | None = None) -> int:
@@ -321,13 +323,15 @@ class Engine:
         return batch, chunks
 
     def _draft(self) -> None:
-        """Let guesses join what runs, unless a step must be small."""
+        """Let guesses join what runs, as many as a step's prefill, unless it must be small."""
         if self._drafter is None or self._caution.limit is not None:
             return
+        room = self.config.max_batch_tokens
         for sequence in [s for s in self._scheduler.running if s.decoding]:
             guesses = self._drafter.propose(sequence.request, sequence.emitted)
             try:
-                sequence.draft(guesses)
+                sequence.draft(guesses, room // len(sequence.branches))
+                room -= len(sequence.drafts) * len(sequence.branches)
             except Exception as error:  # a plan is its caller's code: only its own request fails
                 sequence.fail(error)
                 self._end(sequence)

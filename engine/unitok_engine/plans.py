@@ -54,7 +54,8 @@ class Stop:
 
     Attributes:
         reason: How it ended.
-        drop: How many of its last tokens (a stop token) are not part of the output.
+        drop: 1 if the last token (a stop token) is not part of the output, else 0. Those before it
+            have been told already.
     """
 
     reason: FinishReason
@@ -63,6 +64,8 @@ class Stop:
     def __post_init__(self) -> None:
         if self.reason not in get_args(FinishReason):
             raise ValueError(f"a sequence cannot end with the reason {self.reason!r}")
+        if self.drop not in (0, 1):
+            raise ValueError(f"only the last token can be dropped, not the last {self.drop}")
 
 
 class Plan(Protocol):

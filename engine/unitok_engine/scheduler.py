@@ -163,6 +163,9 @@ class Scheduler:
             # The growth of another may have preempted it: then it no longer decodes.
             if sequence.decoding and self._grow(sequence):
                 self._decoding.append(sequence)
+        for sequence in self._decoding:
+            if sequence.drafts:
+                self._grow_for_drafts(sequence)
 
     def _fill(self, sequences: Iterable[Sequence], budget: int) -> list[Chunk]:
         """Chunks of these sequences, then of others that are admitted, as the budget allows."""
@@ -337,14 +340,12 @@ class Scheduler:
         return self._prefixes.awaits(sequence)
 
     def _grow(self, sequence: Sequence) -> bool:
-        """Give every branch room for its pending tokens and drafts.
+        """Give every branch room for its pending tokens.
 
-        Nobody makes room for drafts. It is False if the sequence itself had to be preempted.
+        It is False if the sequence itself had to be preempted.
         """
         if sequence.exact:  # it has all it will ever need
             return True
-        if sequence.drafts and self._missing_blocks(sequence) > self.pool.free_count:
-            sequence.drop_drafts()
         while (missing := self._missing_blocks(sequence)) > self.pool.free_count:
             victim = self._victim_of_growth()
             self._displace(victim)
@@ -352,8 +353,17 @@ class Scheduler:
                 return False
         if missing:
             for branch in sequence.branches:
-                self._extend(branch, sequence.length(branch) + len(sequence.drafts))
+                self._extend(branch, sequence.length(branch))
         return True
+
+    def _grow_for_drafts(self, sequence: Sequence) -> None:
+        """Give every branch room for drafts, if there is any: nobody is preempted for guesses."""
+        drafts = len(sequence.drafts)
+        if self._missing_blocks(sequence, drafts) > self.pool.free_count:
+            sequence.drop_drafts()
+            return
+        for branch in sequence.branches:
+            self._extend(branch, sequence.length(branch) + drafts)
 
     def _victim_of_growth(self) -> Sequence:
         """The newest of the share that still runs the most branches without it.
@@ -365,10 +375,10 @@ class Scheduler:
             free, key=lambda s: (self.waiting.branches(s.share) - len(s.branches), s.arrival)
         )
 
-    def _missing_blocks(self, sequence: Sequence) -> int:
+    def _missing_blocks(self, sequence: Sequence, drafts: int = 0) -> int:
         size, missing = self.config.block_size, 0
         for branch in sequence.branches:
-            length = sequence.length(branch) + len(sequence.drafts)
+            length = sequence.length(branch) + drafts
             if length > len(branch.blocks) * size:
                 missing += self.config.blocks_for(length) - len(branch.blocks)
         return missing

@@ -104,6 +104,7 @@ class Sequence:
         self.reported = 0  # tokens that outputs had
         self._dropped = 0
         self._mask: tuple[Tensor, Tensor] | None = None  # a plan's, and the same on the device
+        self._host_mask: tuple[Tensor, Tensor] | None = None  # and on the host
         self._seen: tuple[IdRange, Tensor] | None = None
         self._seen_emitted = 0
 
@@ -200,28 +201,40 @@ class Sequence:
         self.logprobs.append(token.logprob)
         self.branch_logprobs.append(token.branch_logprob)
 
-    def draft(self, guesses: Iterable[int]) -> None:
+    def draft(self, guesses: Iterable[int], most: int) -> None:
         """Take guesses at the next tokens, for the next step alone.
 
         They are kept as far as the plan allows them, and what the plan forces between them joins
         them. A repetition penalty depends on what was emitted, so it leaves no room for guesses.
+
+        Args:
+            guesses: The tokens that may be sampled next, in order.
+            most: How many drafts are kept at most, forced tokens included.
         """
         self.drop_drafts()
         if self.request.sampling.repetition_penalty != 1 or not self.targets:
             return
+        # The last token that is ever emitted is never fed, so it is no draft.
+        end = min(len(self.emitted) + most, self.max_length - 1)
         ahead = list(self.emitted)
         for guess in guesses:
             ahead.append(guess)
-            if guess not in self.targets[-1].allow.id_range or not self._follow(ahead):
+            if not self._allows(self.targets[-1].allow, guess) or not self._follow(ahead, end):
                 return
 
-    def _follow(self, ahead: list[int]) -> bool:
+    def _allows(self, allow: Allow, id: int) -> bool:
+        if allow.mask is None or id not in allow.id_range:
+            return id in allow.id_range
+        if self._host_mask is None or self._host_mask[0] is not allow.mask:
+            self._host_mask = (allow.mask, allow.mask.cpu())
+        return bool(self._host_mask[1][id - allow.id_range.start])
+
+    def _follow(self, ahead: list[int], end: int) -> bool:
         """Draft what lies behind the tokens emitted, and a target behind that.
 
-        It is False if nothing can be sampled there, or what is sampled there needs no step.
+        It is False if nothing can be sampled there, or not before the end.
         """
-        # The last token emitted is never fed, so it is no draft.
-        while len(ahead) < self.max_length:
+        while len(ahead) <= end:
             step = self.request.plan.next(ahead)
             if isinstance(step, Stop):
                 return False

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from random import Random
 
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -197,3 +198,65 @@ def test_every_kind_of_request_may_be_drafted(request: Request, seed: int):
     config = EngineConfig(max_context=256, num_blocks=400, block_size=4)
     for output in finish(Engine(MODEL, config, drafter=Guess()), [request]):
         reference.check(output, request, MODEL)
+
+
+@dataclass(frozen=True)
+class Picky:
+    """Tokens of a mask alone; it raises when it is asked what may follow on another."""
+
+    max_length: int = 12
+    exact: bool = False
+
+    def next(self, emitted: Sequence[int]) -> Allow | Stop:
+        if any(id % 2 for id in emitted):
+            raise LookupError("never allowed")
+        mask = torch.arange(TEXT.size) % 2 == 0
+        return Allow(TEXT, mask) if len(emitted) < self.max_length else Stop("length")
+
+
+def test_guesses_outside_a_mask_are_no_drafts():
+    class Odd:
+        def propose(self, request: Request, emitted: Sequence[int]) -> list[int]:
+            return [4, 7, 6]
+
+    request = Request((Branch((2, 3)),), Picky(), Sampling(seed=4))
+    (expected,) = finish(Engine(MODEL), [request])
+    (got,) = finish(Engine(MODEL, drafter=Odd()), [request])
+    assert (got.error, got.token_ids) == (None, expected.token_ids)
+
+
+def test_drafts_preempt_nobody():
+    requests = [caption(seed, max_tokens=20, stop_ids=()) for seed in range(4)]
+
+    class Threes:
+        said = 0
+
+        def propose(self, request: Request, emitted: Sequence[int]) -> list[int]:
+            self.said += 1
+            return [3] * 6
+
+    for blocks in range(28, 34):
+        preemptions, threes = [], Threes()
+        for drafter in (None, threes):
+            config = EngineConfig(num_blocks=blocks, block_size=4, max_context=256)
+            machine = Engine(MODEL, config, drafter=drafter)
+            finish(machine, requests)
+            preemptions.append(machine.stats.preemptions)
+        assert preemptions[0] == preemptions[1] and threes.said > 40
+
+
+def test_a_step_drafts_no_more_than_it_prefills():
+    rows = []
+
+    class Log:
+        def stepped(self, record) -> None:
+            rows.append(record.tokens)
+
+    class Much:
+        def propose(self, request: Request, emitted: Sequence[int]) -> list[int]:
+            return [50] * 99
+
+    config = EngineConfig(max_context=256, max_batch_tokens=16)
+    machine = Engine(MODEL, config, Log(), Much())
+    finish(machine, [drawing(seed, length=60) for seed in range(4)])
+    assert 16 + 2 * 4 < max(rows) <= 16 + 16 + 2 * 4  # prefill, drafts, and a token of each branch

@@ -549,10 +549,11 @@ def test_a_long_request_is_not_starved_by_short_ones_that_keep_coming():
     [
         ({}, True),
         ({"prefix_caching": False, "max_batch_tokens": 5}, True),
+        ({"max_batch_tokens": 1}, True),
         ({"num_blocks": 24}, True),
         ({"preempt_every_step": True}, False),
     ],
-    ids=["plain", "small chunks", "small pool", "preempted at each step"],
+    ids=["plain", "small chunks", "single tokens", "small pool", "preempted at each step"],
 )
 def test_steps_laid_out_ahead_are_those_that_come(
     options: dict[str, Any], foreseen: bool, monkeypatch: pytest.MonkeyPatch

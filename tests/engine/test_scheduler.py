@@ -129,7 +129,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         for sequence in self.scheduler.running:
             if sequence.decoding:
                 start = sequence.targets[0].allow.id_range.start
-                sequence.draft([ids.randrange(start, start + 4) for _ in range(drafts)])
+                sequence.draft([ids.randrange(start, start + 4) for _ in range(drafts)], 9)
         schedule = self.scheduler_step()
         failed = {chunk.sequence for chunk in schedule.chunks[:failing]}
         self.move(schedule)
