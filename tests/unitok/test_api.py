@@ -18,9 +18,10 @@ import unitok
 from tests.unitok.tiny import PATCHES, same, save_tiny
 from unitok import Caption, Draw, api
 from unitok.api import Model
+from unitok.draw_job import DrawJob
 from unitok.families.janus import Janus
 from unitok.image_decoder import ImageDecoder
-from unitok.jobs import DrawJob, split_words
+from unitok.preparer import split_words
 from unitok.prompt import Message
 from unitok_engine import EngineConfig, Plan, Request
 

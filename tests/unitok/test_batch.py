@@ -276,7 +276,7 @@ def test_a_damaged_results_file_is_not_written_to(batch, source, tmp_path):
     (tmp_path / "out/results.jsonl").write_text("my notes\nof the day\n")
     done = batch(source)
     assert done.exit_code == 2
-    assert "line 1 is no result" in done.stderr
+    assert "line 1 is not a result" in done.stderr
     assert (tmp_path / "out/results.jsonl").read_text() == "my notes\nof the day\n"
 
 
@@ -431,4 +431,4 @@ def test_what_cannot_be_read_or_written_is_one_line(missing, out, batch, source)
     done = batch(source.with_name("none.jsonl") if missing else source, out)
     assert done.exit_code == 2
     assert done.stderr.count("\n") == 1
-    assert ("no such file" if missing else "is no folder") in done.stderr
+    assert ("no such file" if missing else "is not a folder") in done.stderr
