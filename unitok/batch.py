@@ -32,6 +32,8 @@ try:
 except ImportError:  # not a Unix: nothing then keeps two runs from writing to one folder
     fcntl = None
 
+JsonObject = dict[str, Any]
+
 KINDS: dict[str, type[AnyRequest]] = {"caption": Caption, "draw": Draw, "edit": Edit}
 
 
@@ -48,7 +50,7 @@ class Entry:
 
     line: int
     key: str
-    asked: dict[str, Any]
+    asked: JsonObject
     request: AnyRequest
 
 
@@ -171,7 +173,7 @@ def count_lines(source: Path) -> int:
         return sum(bool(line.strip()) for line in file)
 
 
-def parse_line(line: bytes) -> dict[str, Any]:
+def parse_line(line: bytes) -> JsonObject:
     """The JSON object of a line.
 
     Raises:
@@ -201,7 +203,7 @@ def refuse_constant(name: str) -> None:
     raise ValueError(f"not JSON: {name} is not a number")
 
 
-def to_request(asked: dict[str, Any], folder: Path) -> AnyRequest:
+def to_request(asked: JsonObject, folder: Path) -> AnyRequest:
     """The request that a line means.
 
     Args:
@@ -214,7 +216,7 @@ def to_request(asked: dict[str, Any], folder: Path) -> AnyRequest:
     kinds = [kind for kind in KINDS if kind in asked]
     if len(kinds) != 1:
         raise ValueError(
-            'a line has one of "caption" or "edit", a picture\'s path, or "draw", a prompt'
+            'a line has either "caption" or "edit", a picture\'s path, or "draw", a prompt'
         )
     kind = kinds[0]
     subject = asked[kind]
@@ -374,7 +376,7 @@ class Journal:
                 ) from None
         return done
 
-    def append(self, record: dict[str, Any]) -> None:
+    def append(self, record: JsonObject) -> None:
         """Add a result. It is on disk when this returns."""
         line = json.dumps(record, ensure_ascii=False) + "\n"
         self._file.write(line.encode("utf-8"))

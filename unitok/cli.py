@@ -98,7 +98,7 @@ def demo(
         Path, typer.Option(metavar="DIR", help="The folder for unitok-demo.png.")
     ] = Path("."),
 ) -> None:
-    """Draw a few prompts, caption the drawings, caption new scenes, and show all in one picture.
+    """Draw prompts, caption the drawings and new scenes, and show all in one picture.
 
     Example: unitok demo --out /tmp
     """
@@ -188,7 +188,7 @@ def chat(
         bool, typer.Option("--no-preview", help="Do not show drawings in the terminal.")
     ] = False,
 ) -> None:
-    """Chat with the model: show it pictures, ask about them, have it draw, ask about the drawings.
+    """Chat with the model about pictures that you show it, or that it draws for you.
 
     Ctrl-C stops an answer or a drawing. At the prompt it ends the chat.
 
@@ -224,7 +224,7 @@ def batch(
         ),
     ],
 ) -> None:
-    """Caption, draw and edit what a file of JSON lines asks for. An interrupted run can be resumed.
+    """Run the requests of a file of JSON lines. An interrupted run can be resumed.
 
     A line is {"caption": "cat.png", "question": "how many cats are there?"}, where the path is
     relative to the folder of IN.jsonl, or {"draw": "a cat", "seed": 7, "n": 2}, or, for a model

@@ -32,7 +32,7 @@ def check(asked: TextOptions | PictureOptions, as_json: bool) -> None:
     check_ranges(asked)
     for name in LOGPROBS:
         if getattr(asked, name) and not as_json:
-            raise ValueError(f"{flag_name(name)} needs --json, as only JSON shows it")
+            raise ValueError(f"{flag_name(name)} appears only in JSON: add --json")
 
 
 def facts(result: Result | None) -> dict[str, object]:

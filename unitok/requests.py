@@ -182,7 +182,7 @@ class TextOptions:
     ] = 0.0
     top_k: Annotated[int, Option("Sample from the k likeliest tokens; 0 for all.", low=0)] = 0
     top_p: Annotated[
-        float, Option("Sample from the likeliest tokens of this share.", above=0, high=1)
+        float, Option("Sample from the likeliest tokens that make up this share.", above=0, high=1)
     ] = 1.0
     min_p: Annotated[
         float,
@@ -197,7 +197,9 @@ class TextOptions:
     ] = ()
     seed: Annotated[
         int | None,
-        Option("The same seed gives the same answer; random by default.", unset=""),
+        Option(
+            "The same seed gives the same answer. By default it is random, and reported.", unset=""
+        ),
     ] = None
     logprobs: Annotated[bool, Option("Return the log-probability of each token.")] = False
     branch_logprobs: Annotated[
@@ -239,7 +241,9 @@ class PictureOptions:
 
     seed: Annotated[
         int | None,
-        Option("The same seed gives the same picture; random by default.", unset=""),
+        Option(
+            "The same seed gives the same picture. By default it is random, and reported.", unset=""
+        ),
     ] = None
     guidance: Annotated[
         float | None,
@@ -253,7 +257,8 @@ class PictureOptions:
         int | None, Option("Sample from the k likeliest tokens; 0 for all.", low=0)
     ] = None
     top_p: Annotated[
-        float | None, Option("Sample from the likeliest tokens of this share.", above=0, high=1)
+        float | None,
+        Option("Sample from the likeliest tokens that make up this share.", above=0, high=1),
     ] = None
     min_p: Annotated[
         float,

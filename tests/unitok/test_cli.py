@@ -166,7 +166,7 @@ def test_a_wrong_option_is_told_once_and_before_a_model_is_looked_for(run, scene
 def test_logprobs_need_json(flag, run, scene):
     for words in (["caption", str(scene)], ["draw", "a cat", "-o", "cat.png"]):
         result = run(*words, flag, model=Path("nowhere"))
-        told = f"unitok: {flag} needs --json, as only JSON shows it"
+        told = f"unitok: {flag} appears only in JSON: add --json"
         assert (result.exit_code, one_line(result.stderr)) == (2, told)
 
 
