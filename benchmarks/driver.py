@@ -14,8 +14,8 @@ from unitok.api import Model
 from unitok.driver import Driver
 from unitok.handles import TokenJob
 from unitok.image_decoder import ImageDecoder
-from unitok.jobs import Preparer
 from unitok.nn.model import UnifiedModel
+from unitok.preparer import Preparer
 from unitok.requests import Caption, Draw
 from unitok_engine import Engine, EngineConfig
 

@@ -1,4 +1,4 @@
-"""unitok: models that read pictures and paint them with one line of tokens.
+"""unitok: models that describe pictures and draw them, with one sequence of tokens.
 
 import unitok
 model = unitok.load()
@@ -8,7 +8,7 @@ model.draw("two apples on a blue background", seed=7).image.save("apples.png")
 
 from importlib import import_module
 from logging import NullHandler, getLogger
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from unitok.api import Info, Model
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from unitok.requests import Caption, Draw, Edit
     from unitok.results import DrawResult, Event, Picture, Result, TextResult
 
-getLogger(__name__).addHandler(NullHandler())  # what is logged is shown to who asks for it
+getLogger(__name__).addHandler(NullHandler())  # logs are shown only to those who ask for them
 
 __version__ = "0.1.0"
 __all__ = [
@@ -50,8 +50,8 @@ _PLACES = {
 }
 
 
-def __getattr__(name: str) -> Any:
-    """Import torch only when something is used, so that `unitok --help` answers at once."""
+def __getattr__(name: str) -> object:
+    """Import torch only when a name is used, so that `unitok --help` answers at once."""
     if name not in _PLACES:
         raise AttributeError(f"module 'unitok' has no attribute {name!r}")
     return getattr(import_module(f"unitok.{_PLACES[name]}"), name)

@@ -1,4 +1,4 @@
-"""`python -m unitok` is the command `unitok`, for where the command is not on the path."""
+"""Lets `python -m unitok` run the command `unitok`, in case it is not on the path."""
 
 from unitok.cli import main
 

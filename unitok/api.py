@@ -22,9 +22,10 @@ import torch
 from unitok.chat import Chat
 from unitok.driver import Driver
 from unitok.families import Family
+from unitok.handles import Job
 from unitok.image_decoder import ImageDecoder
-from unitok.jobs import AnyJob, Preparer
 from unitok.precision import name_of
+from unitok.preparer import AnyJob, Preparer
 from unitok.requests import AnyRequest, Caption, Draw, Edit
 from unitok.results import DrawResult, Event, Result, TextResult
 from unitok.signatures import one_or_many, one_or_many_async
@@ -34,14 +35,29 @@ from unitok_tokenizers.text import TextTokenizer
 IN_FLIGHT = 64  # requests that `run` keeps going at once
 AT_ONCE = 1024  # requests of a list that are handed to the engine at once
 
+R = TypeVar("R", bound=Result)
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Info:
-    """What `unitok info` prints. Bytes and counts.
+    """What a model is, as `unitok info` prints it.
 
-    precision: the dtype, and in words why it is this one.
+    Attributes:
+        name: The model's name.
+        parameters: How many numbers its weights are.
+        device: Where it computes, such as "cpu" or "cuda:0".
+        dtype: The type it computes in, such as "float32".
+        precision: The type, and in words why it is this one.
+        context: The most tokens of a prompt and what follows it.
+        picture_size: Width and height of a drawing in pixels, unless asked otherwise.
+        picture_tokens: The tokens of such a drawing.
+        kv_memory: Bytes of the K/V pool.
+        kv_tokens: Tokens that the K/V pool holds.
+        temperature: The default for pictures.
+        top_k: The default for pictures; 0 for all.
+        top_p: The default for pictures.
+        guidance: The default guidance scale.
     """
 
     name: str
@@ -50,7 +66,7 @@ class Info:
     dtype: str
     precision: str
     context: int
-    picture_size: tuple[int, int]  # width and height
+    picture_size: tuple[int, int]
     picture_tokens: int
     kv_memory: int
     kv_tokens: int
@@ -61,10 +77,15 @@ class Info:
 
 
 class Model:
-    """A loaded model. Make one by `unitok.load`; calls from any thread and task are safe.
+    """A loaded model, as `unitok.load` returns it. Any thread and any task may call it.
 
-    `close` it, or use it in a `with` statement, to end what still runs; else it ends with its last
-    reference.
+    `close`, or the end of a `with` statement, aborts the requests that still run. A model without
+    either is closed when it is garbage collected.
+
+    Attributes:
+        family: The checkpoint: its weights, tokenizer and prompts.
+        driver: Runs the engine.
+        prepare: Makes jobs of requests.
     """
 
     def __init__(
@@ -75,13 +96,13 @@ class Model:
         precision: str | None = None,
         compile: bool = False,
     ) -> None:
-        """Take over a family's model, whose weights may not change any more.
+        """Start a driver for a checkpoint.
 
         Args:
-            family: The model, and how it is used.
-            config: Of the engine; by default as long a context as the family allows.
-            image_decoder: Decodes drawings to pixels.
-            precision: What `info` says of the dtype.
+            family: The checkpoint.
+            config: The engine's; by default one with the family's context.
+            image_decoder: By default one that suits the device.
+            precision: What `info` says of the precision.
             compile: Whether decode steps go through torch.compile.
         """
         self.family = family
@@ -104,27 +125,30 @@ class Model:
 
     @property
     def name(self) -> str:
+        """The model's name."""
         return self.family.name
 
     @property
     def device(self) -> torch.device:
+        """Where the model computes."""
         return self.family.model.device
 
     @property
     def dtype(self) -> torch.dtype:
+        """The type that the model computes in."""
         return self.family.model.dtype
 
     @property
     def tokenizer(self) -> TextTokenizer:
-        """Of text."""
+        """The tokenizer of text."""
         return self.family.tokenizer
 
     def stats(self) -> EngineStats:
-        """What the engine did so far, and what it holds now."""
+        """Counts of what the engine has done, and of what it holds now."""
         return self.driver.engine.stats
 
     def info(self) -> Info:
-        """Sizes and defaults."""
+        """The model's sizes and defaults."""
         model, engine, d = self.family.model, self.driver.engine.config, self.family.defaults
         return Info(
             name=self.name,
@@ -144,10 +168,14 @@ class Model:
         )
 
     def save(self, folder: str | Path, layout: str | None = None) -> None:
-        """Write the checkpoint into a folder; layout: whose names, None for the usual ones.
+        """Write the checkpoint into a folder.
+
+        Args:
+            folder: The folder, which is made if it does not exist.
+            layout: Whose file and tensor names to use; None for the usual ones of the family.
 
         Raises:
-            ValueError: the family cannot be written, or knows no such layout.
+            ValueError: The family cannot be saved, or knows no such layout.
         """
         self.family.save(Path(folder).expanduser(), layout)
 
@@ -155,76 +183,85 @@ class Model:
 
     @one_or_many(Caption)
     def caption(self, asked: Sequence[Caption]) -> list[TextResult]:
-        """Describe a picture, or a list of them at once; with a question, answer it.
+        """Describe a picture, or answer a question about it. A list is captioned together.
 
         Raises:
-            FileNotFoundError, ValueError, TypeError: a picture that cannot be read, an empty
-                question, a prompt longer than the context, an unknown or wrong option.
-            RuntimeError: the model failed: logits that are not finite, an encoder that raises. Or
-                it was closed.
+            FileNotFoundError: There is no such file.
+            ValueError: A file is not a picture, the question is empty, the prompt is longer than
+                the context, or an option is out of its range.
+            TypeError: An option is unknown or of a wrong type.
+            RuntimeError: The model failed, for example with logits that are not finite, or it is
+                closed.
         """
         return self._all(asked)
 
     @one_or_many(Draw)
     def draw(self, asked: Sequence[Draw]) -> list[DrawResult]:
-        """Draw a prompt, or a list of them at once.
+        """Generate pictures of a prompt. A list of prompts is drawn together.
 
         Raises:
-            ValueError, TypeError: an empty prompt, one longer than the context, an unknown or wrong
-                option.
-            RuntimeError: the model failed: logits that are not finite, a decoder that raises. Or it
-                was closed.
+            ValueError: A prompt is empty or longer than the context, or an option is out of its
+                range.
+            TypeError: An option is unknown or of a wrong type.
+            RuntimeError: The model failed, for example with logits that are not finite, or it is
+                closed.
         """
         return self._all(asked)
 
     @one_or_many(Edit)
     def edit(self, asked: Sequence[Edit]) -> list[DrawResult]:
-        """Change a picture, or each of a list of them, as a prompt says.
+        """Change a picture as a prompt says. A list of pictures is edited together.
 
         Raises:
-            FileNotFoundError, ValueError, TypeError: a model that cannot edit, a picture that
-                cannot be read, an empty prompt, one longer than the context, an unknown or wrong
-                option.
-            RuntimeError: the model failed: logits that are not finite, a decoder that raises. Or it
-                was closed.
+            FileNotFoundError: There is no such file.
+            ValueError: The model cannot edit, a file is not a picture, the prompt is empty or
+                longer than the context, or an option is out of its range.
+            TypeError: An option is unknown or of a wrong type.
+            RuntimeError: The model failed, for example with logits that are not finite, or it is
+                closed.
         """
         return self._all(asked)
 
     @one_or_many_async(Caption)
     async def acaption(self, asked: Sequence[Caption]) -> list[TextResult]:
-        """`caption`, to be awaited. A task that is cancelled cancels its requests."""
+        """`caption` for `await`. Cancelling the task cancels its requests."""
         return await self._aall(asked)
 
     @one_or_many_async(Draw)
     async def adraw(self, asked: Sequence[Draw]) -> list[DrawResult]:
-        """`draw`, to be awaited. A task that is cancelled cancels its requests."""
+        """`draw` for `await`. Cancelling the task cancels its requests."""
         return await self._aall(asked)
 
     @one_or_many_async(Edit)
     async def aedit(self, asked: Sequence[Edit]) -> list[DrawResult]:
-        """`edit`, to be awaited. A task that is cancelled cancels its requests."""
+        """`edit` for `await`. Cancelling the task cancels its requests."""
         return await self._aall(asked)
 
     def chat(self, system: str | None = None) -> Chat:
-        """Start a conversation that reads and paints."""
+        """Start a conversation, in which pictures can be shown, drawn and asked about.
+
+        Args:
+            system: The system prompt; None for the model's own.
+        """
         return Chat(self, system)
 
     # -- as it comes
 
     def stream(self, asked: AnyRequest) -> Generator[Event]:
-        """Events of a request as they come, its result last. Who stops reading cancels it.
+        """Events of a request as they come. The last one has the result.
 
-        Text comes as deltas that together are the result's text. What comes while nobody reads is
-        merged, so that a slow reader misses nothing and holds nothing up.
+        Each event of kind "text" has new text; all of them together are the result's text. Unread
+        events are merged, so a slow caller misses nothing and delays nobody. Closing the generator
+        cancels the request.
 
         Raises:
-            As `caption`, `draw` and `edit`.
+            FileNotFoundError, ValueError, TypeError, RuntimeError: As `caption`, `draw` and `edit`.
         """
         self.driver.check_open()
         return self.events(self.prepare.job(asked))
 
     async def astream(self, asked: AnyRequest) -> AsyncGenerator[Event]:
-        """`stream`, for `async for`."""
+        """`stream` for `async for`."""
         self.driver.check_open()
         job = await self._in_thread(lambda: self.prepare.job(asked))
         async for event in self.driver.submit(job, stream=True):
@@ -233,10 +270,16 @@ class Model:
     # -- many at once
 
     def run(self, requests: Iterable[AnyRequest]) -> Generator[Result]:
-        """Results as they finish, each with `.index` and `.request`.
+        """Results as they finish, each with its `index` and its `request`.
 
-        Requests are taken lazily, a bounded number in flight. One that fails comes back as a result
-        with finish_reason "error" and its `error`; the others go on.
+        A request that fails gives a result with the finish reason "error" and an `error`. The
+        others go on.
+
+        Args:
+            requests: Taken lazily, as only a bounded number runs at once.
+
+        Raises:
+            RuntimeError: The model is closed.
         """
         self.driver.check_open()
         jobs = (self.prepare.job_or_failure(a, i) for i, a in enumerate(requests))
@@ -245,7 +288,7 @@ class Model:
     async def arun(
         self, requests: Iterable[AnyRequest] | AsyncIterable[AnyRequest]
     ) -> AsyncGenerator[Result]:
-        """`run`, for `async for`; requests may come from an async iterable too."""
+        """`run` for `async for`. The requests may be an async iterable too."""
         self.driver.check_open()
 
         async def jobs() -> AsyncGenerator[AnyJob]:
@@ -259,12 +302,12 @@ class Model:
 
     # -- jobs
 
-    def finish(self, jobs: Sequence[AnyJob]) -> list[Any]:
-        """Results of jobs, in their order.
+    def finish(self, jobs: Sequence[Job[Event, R]]) -> list[R]:
+        """The results of jobs, in the order of the jobs.
 
         Raises:
-            ValueError: one could never run; then none was started.
-            RuntimeError: one of them failed; all have ended.
+            ValueError: A job could never run. Then none was started.
+            RuntimeError: A job failed. All have ended.
         """
         for job in jobs:
             self.driver.engine.check(job.request)
@@ -272,10 +315,10 @@ class Model:
         return [checked(result) for result in results]
 
     def events(self, job: AnyJob) -> Generator[Event]:
-        """Events of a job as they come, its result last.
+        """Events of a job as they come. The last one has the result.
 
         Raises:
-            RuntimeError: it failed.
+            RuntimeError: The job failed.
         """
         for event in self.driver.submit(job, stream=True):
             yield checked_event(event)
@@ -283,19 +326,21 @@ class Model:
     # -- its end
 
     def close(self) -> None:
-        """End what still runs as aborted, and the threads. Closing again does nothing."""
+        """Abort the requests that still run, and end the threads. Closing again does nothing."""
         self.driver.close()
 
     def __enter__(self) -> Model:
+        """The model itself."""
         return self
 
     def __exit__(self, *_: object) -> None:
+        """Close the model."""
         self.close()
 
     # -- from requests to jobs and back
 
     def _all(self, asked: Sequence[AnyRequest]) -> list[Any]:
-        """Submit all, or none if one is wrong; wait for all."""
+        """Submit all requests, or none if one is wrong, and wait for the results."""
         self.driver.check_open()
         return self.finish([self.prepare.job(a, index) for index, a in enumerate(asked)])
 
@@ -311,7 +356,7 @@ class Model:
         return [checked(result) for result in results]
 
     async def _in_thread(self, work: Callable[[], T]) -> T:
-        """Pictures are read and texts tokenized beside the event loop, one after the other."""
+        """Run a function beside the event loop: opening pictures and tokenizing take time."""
         return await asyncio.get_running_loop().run_in_executor(self._helper, work)
 
     @cached_property
@@ -329,15 +374,23 @@ async def each(things: Iterable[T] | AsyncIterable[T]) -> AsyncGenerator[T]:
             yield thing
 
 
-def checked(result: Any) -> Any:
-    """A result, unless it tells of an error: then RuntimeError."""
+def checked(result: R) -> R:
+    """A result without an error.
+
+    Raises:
+        RuntimeError: The result has an error.
+    """
     if result.error is not None:
         raise RuntimeError(result.error)
     return result
 
 
 def checked_event(event: Event) -> Event:
-    """An event, unless its result tells of an error: then RuntimeError."""
+    """An event whose result, if there is one, has no error.
+
+    Raises:
+        RuntimeError: The result has an error.
+    """
     if event.result is not None:
         checked(event.result)
     return event

@@ -1,10 +1,11 @@
-"""`unitok batch`: JSON lines in, results and pictures out, each result exactly once.
+"""`unitok batch`: JSON lines become results and pictures, each result exactly once.
 
-A result's line goes to results.jsonl only after its pictures are in place, and is on disk before
-the next one is written. A killed run therefore leaves finished results, perhaps a half-written last
-line, which is dropped, and perhaps pictures without a line, which are written again under the same
-names. A result is known by its key: the model, the line's content, the picture it reads, and which
-of several such lines it is. So lines may move, and other inputs may share the folder.
+A result is written to results.jsonl only after its pictures are saved, and it is on disk before
+the next one is written. A killed run therefore leaves complete results. It may also leave a
+half-written last line, which is dropped, and pictures without a line, which are written again under
+the same names. The key of a result is made of the model, the line's content, the picture that it
+names, and which of several equal lines it is. So lines may move, and other inputs may share the
+folder.
 """
 
 import codecs
@@ -28,25 +29,40 @@ from unitok.terminal import one_line
 
 try:
     import fcntl
-except ImportError:  # not a Unix: two runs into one folder are then not told apart
+except ImportError:  # not a Unix: nothing then keeps two runs from writing to one folder
     fcntl = None
+
+JsonObject = dict[str, Any]
 
 KINDS: dict[str, type[AnyRequest]] = {"caption": Caption, "draw": Draw, "edit": Edit}
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One line of the input: its number, its result's key, what it says, and what that asks for."""
+    """A line of the input.
+
+    Attributes:
+        line: Its number, from 1 on.
+        key: The key of its result.
+        asked: The JSON object.
+        request: The request that the object means.
+    """
 
     line: int
     key: str
-    asked: dict[str, Any]
+    asked: JsonObject
     request: AnyRequest
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a line: a new result, one kept from an earlier run, or an error."""
+    """What became of a line.
+
+    Attributes:
+        line: Its number, from 1 on.
+        status: "new" for a new result, "kept" for one of an earlier run, "failed" for an error.
+        error: What went wrong; None if nothing did.
+    """
 
     line: int
     status: Literal["new", "kept", "failed"]
@@ -54,13 +70,20 @@ class Outcome:
 
 
 def run_batch(model: Model, source: Path, folder: Path, identity: str) -> Iterator[Outcome]:
-    """Work off the JSON lines of `source` into `folder`; an outcome per line, as they come.
+    """Run the requests of JSON lines, and write their results.
 
-    identity: tells the model's results from another's, see `model_identity`.
+    Args:
+        model: The model.
+        source: The file of JSON lines.
+        folder: Where results.jsonl and pictures/ are written.
+        identity: Part of the keys, so that models have different results; see `model_identity`.
+
+    Yields:
+        An outcome per line, as soon as it is known.
 
     Raises:
-        OSError: `source` cannot be read, or `folder` not be written.
-        ValueError: another run writes to `folder`, or its results.jsonl is damaged.
+        OSError: `source` cannot be read, or `folder` cannot be written.
+        ValueError: Another run writes to `folder`, or its results.jsonl is damaged.
     """
     with Journal(folder) as journal:
         settled: deque[Outcome] = deque()
@@ -79,7 +102,15 @@ def open_requests(
     flying: dict[int, Entry],
     settled: deque[Outcome],
 ) -> Iterator[AnyRequest]:
-    """What is still to do, noted in `flying` by its index; all else is `settled` at once."""
+    """The requests that are still to be run.
+
+    Args:
+        source: The file of JSON lines.
+        identity: The model's, part of the keys.
+        journal: The results that are there.
+        flying: Gets the entry of each request, by the request's index.
+        settled: Gets the outcomes of all other lines.
+    """
     index = 0
     for entry in read_entries(source, identity):
         if isinstance(entry, Outcome):
@@ -93,7 +124,7 @@ def open_requests(
 
 
 def finish(entry: Entry, result: TextResult | DrawResult, journal: "Journal") -> Outcome:
-    """Write a result down, unless it is an error: a later run tries that line again."""
+    """Write a result, unless it has an error. A later run tries a failed line again."""
     if result.error is not None:
         return Outcome(entry.line, "failed", result.error)
     record = {"line": entry.line, "key": entry.key, "request": entry.asked}
@@ -105,8 +136,8 @@ def finish(entry: Entry, result: TextResult | DrawResult, journal: "Journal") ->
         record["text"] = result.text
     names = ("seed", "finish_reason", "prompt_tokens", "completion_tokens")
     record |= {name: getattr(result, name) for name in names}
-    told = {name: getattr(result, name) for name in ("logprobs", "branch_logprobs")}
-    record |= {name: value for name, value in told.items() if value is not None}
+    logprobs = {name: getattr(result, name) for name in ("logprobs", "branch_logprobs")}
+    record |= {name: value for name, value in logprobs.items() if value is not None}
     journal.append(record | {"seconds": round(result.seconds, 3)})
     return Outcome(entry.line, "new")
 
@@ -115,7 +146,7 @@ def finish(entry: Entry, result: TextResult | DrawResult, journal: "Journal") ->
 
 
 def read_entries(source: Path, identity: str) -> Iterator[Entry | Outcome]:
-    """The entries of a file, and an outcome "failed" in the place of a line that is wrong."""
+    """The entries of a file, with a failed outcome in place of each wrong line."""
     seen: Counter[str] = Counter()
     with source.open("rb") as file:
         for number, line in enumerate(file, 1):
@@ -131,19 +162,23 @@ def read_entries(source: Path, identity: str) -> Iterator[Entry | Outcome]:
                 continue
             key = digest(content, seen[content])
             seen[content] += 1
-            if request.seed is None:  # of the key, so that a rerun gives the same
+            if request.seed is None:  # made of the key, so that another run gives the same
                 request = replace(request, seed=int(key[:8], 16))
             yield Entry(number, key, asked, request)
 
 
 def count_lines(source: Path) -> int:
-    """Lines that are not blank."""
+    """The number of lines that are not blank."""
     with source.open("rb") as file:
         return sum(bool(line.strip()) for line in file)
 
 
-def parse_line(line: bytes) -> dict[str, Any]:
-    """A JSON object; ValueError for anything else."""
+def parse_line(line: bytes) -> JsonObject:
+    """The JSON object of a line.
+
+    Raises:
+        ValueError: The line is anything else.
+    """
     try:
         asked = json.loads(line.decode("utf-8"), parse_constant=refuse_constant)
     except UnicodeDecodeError:
@@ -153,18 +188,30 @@ def parse_line(line: bytes) -> dict[str, Any]:
     except RecursionError:
         raise ValueError("not JSON: nested too deeply") from None
     if not isinstance(asked, dict):
-        raise ValueError('a line is an object such as {"caption": "cat.png"} or {"draw": "a cat"}')
+        raise ValueError(
+            'a line must be an object such as {"caption": "cat.png"} or {"draw": "a cat"}'
+        )
     return asked
 
 
 def refuse_constant(name: str) -> None:
-    raise ValueError(f"not JSON: {name} is no number")
+    """Refuse NaN and Infinity, which Python reads but JSON does not have.
+
+    Raises:
+        ValueError: Always.
+    """
+    raise ValueError(f"not JSON: {name} is not a number")
 
 
-def to_request(asked: dict[str, Any], folder: Path) -> AnyRequest:
-    """What a line asks for; a picture's path is relative to `folder`.
+def to_request(asked: JsonObject, folder: Path) -> AnyRequest:
+    """The request that a line means.
 
-    Raises ValueError naming the key that is missing, unknown or of the wrong type.
+    Args:
+        asked: The JSON object.
+        folder: The folder that a picture's path is relative to.
+
+    Raises:
+        ValueError: A key is missing, unknown or of the wrong type. The message names it.
     """
     kinds = [kind for kind in KINDS if kind in asked]
     if len(kinds) != 1:
@@ -174,9 +221,9 @@ def to_request(asked: dict[str, Any], folder: Path) -> AnyRequest:
     kind = kinds[0]
     subject = asked[kind]
     if not isinstance(subject, str):
-        raise ValueError(f'"{kind}" is text, not {json.dumps(subject)}')
+        raise ValueError(f'"{kind}" must be text, not {json.dumps(subject)}')
     if isinstance(asked.get("id", ""), dict | list):
-        raise ValueError('"id" is text or a number')
+        raise ValueError('"id" must be text or a number')
     options = {name: value for name, value in asked.items() if name not in (kind, "id")}
     for name, value in options.items():
         check_option(kind, name, value)
@@ -190,30 +237,38 @@ def to_request(asked: dict[str, Any], folder: Path) -> AnyRequest:
 
 
 def check_option(kind: str, name: str, value: object) -> None:
-    """Raise ValueError unless requests of this kind have the option and the value is of its type.
+    """Check an option of a line.
 
-    null stands for leaving an option out.
+    Args:
+        kind: Of the request, such as "draw".
+        name: The key.
+        value: Its value. null leaves the option out.
+
+    Raises:
+        ValueError: The kind has no such option, or the value is of a wrong type or too large.
     """
     options = options_of(KINDS[kind])
     if name not in options:
         raise ValueError(f'unknown key "{name}"; {what_is_known(kind, name, options)}')
     spec = options[name]
     if value is not None and not spec.fits(value):
-        raise ValueError(f'"{name}" is {json_type(spec)}, not {json.dumps(value)}')
+        raise ValueError(f'"{name}" must be {json_type(spec)}, not {json.dumps(value)}')
     high = spec.option.high
     if spec.kind == "whole number" and isinstance(value, int) and high is not None and value > high:
-        raise ValueError(f'"{name}" is at most {high:g}, not {value}')
+        raise ValueError(f'"{name}" must be at most {high:g}, not {value}')
 
 
 def what_is_known(kind: str, name: str, options: Iterable[str]) -> str:
-    """The key that may have been meant; else all that go with a kind."""
+    """The known key that is nearest to an unknown one, else all known keys, in words."""
     known = ["id", *options]
     near = get_close_matches(name, known, n=1)
-    return f'did you mean "{near[0]}"?' if near else f'with "{kind}" go {", ".join(known)}'
+    return (
+        f'did you mean "{near[0]}"?' if near else f'the keys beside "{kind}" are {", ".join(known)}'
+    )
 
 
 def json_type(spec: OptionSpec) -> str:
-    """The type of an option, in words."""
+    """The JSON type of an option, in words."""
     return "true or false" if spec.kind == "flag" else spec.in_words
 
 
@@ -221,26 +276,31 @@ def json_type(spec: OptionSpec) -> str:
 
 
 def digest(*parts: object) -> str:
-    """SHA-256 of values in canonical JSON. ValueError for text that is no Unicode."""
+    """The SHA-256 of values in canonical JSON, in hexadecimal.
+
+    Raises:
+        ValueError: A text is not Unicode.
+    """
     text = json.dumps(parts, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
     return hashlib.sha256(text.encode("utf-8")).hexdigest()
 
 
 def file_digest(path: Path) -> str:
+    """The SHA-256 of a file, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def picture_digest(request: AnyRequest) -> str | None:
-    """Of the picture a request reads; None if it reads none, or the file is not there."""
+    """The digest of a request's picture; None if there is no picture, or no such file."""
     path = request.image if isinstance(request, Caption | Edit) else None
     return file_digest(path) if isinstance(path, Path) and path.is_file() else None
 
 
 def model_identity(folder: Path) -> str:
-    """Digest of all files of a model's folder, but for hidden ones.
+    """A digest of all files of a model's folder except hidden ones.
 
-    Device and precision do not count: a run that goes on elsewhere keeps its results.
+    Device and precision do not count, so a run that is resumed elsewhere keeps its results.
     """
     files = {path.relative_to(folder): path for path in folder.rglob("*") if path.is_file()}
     seen = {p.as_posix(): f for p, f in files.items() if not any(x[0] == "." for x in p.parts)}
@@ -251,9 +311,20 @@ def model_identity(folder: Path) -> str:
 
 
 class Journal:
-    """A folder's results: results.jsonl and pictures/. `done` holds the keys of all results."""
+    """The results of a folder: results.jsonl and pictures/.
+
+    Attributes:
+        folder: The folder.
+        done: The keys of all results.
+    """
 
     def __init__(self, folder: Path) -> None:
+        """Open a folder, lock it, and recover the results of earlier runs.
+
+        Raises:
+            OSError: The folder cannot be written.
+            ValueError: Another run writes to it, or results.jsonl is damaged.
+        """
         self.folder = folder
         (folder / "pictures").mkdir(parents=True, exist_ok=True)
         self._file = (folder / "results.jsonl").open("a+b")
@@ -266,9 +337,11 @@ class Journal:
             raise
 
     def __enter__(self) -> "Journal":
+        """The journal itself."""
         return self
 
     def __exit__(self, *_: object) -> None:
+        """Close the journal and release its lock."""
         self._file.close()
 
     def _lock(self) -> None:
@@ -277,32 +350,34 @@ class Journal:
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise ValueError(f"another run is writing to {self.folder}; wait for its end") from None
+            raise ValueError(
+                f"another run is writing to {self.folder}; wait until it ends"
+            ) from None
 
     def _sweep(self) -> None:
-        """Remove what a killed run was writing; the lock says that no other run does."""
+        """Remove the pictures that a killed run left half-written. No other run holds the lock."""
         for unfinished in (self.folder / "pictures").glob(f"*{UNFINISHED}"):
             unfinished.unlink()
 
     def _recover(self) -> set[str]:
-        """Keys of the results that are there; a half-written last line is cut off."""
-        done, whole = set(), 0
+        """Read the keys of the results, and cut off a half-written last line."""
+        done, complete = set(), 0
         self._file.seek(0)
         for number, line in enumerate(self._file, 1):
             if not line.endswith(b"\n"):
-                self._file.truncate(whole)
+                self._file.truncate(complete)
                 break
-            whole += len(line)
+            complete += len(line)
             try:
                 done.add(json.loads(line)["key"])
             except (ValueError, TypeError, KeyError):
                 raise ValueError(
-                    f"{self._file.name}: line {number} is no result; mend or remove it"
+                    f"{self._file.name}: line {number} is not a result; fix or remove it"
                 ) from None
         return done
 
-    def append(self, record: dict[str, Any]) -> None:
-        """Add a result; it is on disk when this returns."""
+    def append(self, record: JsonObject) -> None:
+        """Add a result. It is on disk when this returns."""
         line = json.dumps(record, ensure_ascii=False) + "\n"
         self._file.write(line.encode("utf-8"))
         self._file.flush()
@@ -310,9 +385,12 @@ class Journal:
         self.done.add(record["key"])
 
     def save_pictures(self, entry: Entry, images: tuple[Image.Image, ...]) -> list[str]:
-        """Save a result's pictures, each whole or not at all; their paths within the folder.
+        """Save a result's pictures, each completely or not at all.
 
-        Names come from line number and key alone, so nothing in a line can lead elsewhere.
+        The names are made of the line's number and key, so nothing in a line can lead elsewhere.
+
+        Returns:
+            The paths, relative to the folder.
         """
         stem = f"pictures/{entry.line:06d}-{entry.key[:16]}"
         names = [

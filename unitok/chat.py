@@ -1,84 +1,110 @@
-"""A conversation that reads and paints."""
+"""Chat: a conversation in which pictures are shown, drawn and asked about."""
 
 from __future__ import annotations
 
 from collections.abc import Generator, Sequence
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import Protocol, TypeVar
 
-from unitok.jobs import DrawJob, Preparer, TextJob, check_text
+from unitok.draw_job import DrawJob
+from unitok.handles import Job
+from unitok.preparer import AnyJob, Preparer, check_text
 from unitok.prompt import Message
 from unitok.requests import Draw, Turn
-from unitok.results import DrawResult, Event, TextResult, counted
+from unitok.results import DrawResult, Event, Result, TextResult, counted
 from unitok.signatures import one
+from unitok.text_job import TextJob
+
+R = TypeVar("R", bound=Result)
 
 
-class Talker(Protocol):
+class ChatModel(Protocol):
     """What a chat needs of a model."""
 
     @property
-    def name(self) -> str: ...
-
-    @property
-    def prepare(self) -> Preparer: ...
-
-    def finish(self, jobs: Sequence[Any]) -> list[Any]:
-        """Results of jobs, in their order."""
+    def name(self) -> str:
+        """The model's name."""
         ...
 
-    def events(self, job: Any) -> Generator[Event]:
-        """Events of a job as they come, its result last."""
+    @property
+    def prepare(self) -> Preparer:
+        """Makes jobs of requests."""
+        ...
+
+    def finish(self, jobs: Sequence[Job[Event, R]]) -> list[R]:
+        """The results of jobs, in the order of the jobs."""
+        ...
+
+    def events(self, job: AnyJob) -> Generator[Event]:
+        """Events of a job as they come. The last one has the result."""
         ...
 
 
 class Chat:
-    """A conversation: pictures can be shown, asked about, drawn, and asked about again.
+    """A conversation, in which pictures can be shown, drawn and asked about.
 
-    The history holds text and pixels; a drawing that is talked about is read like any picture.
-    Nothing is added to it by a turn that raises or is broken off.
+    The history holds text and encoded pictures. A drawing is encoded like a picture that is shown.
+    A turn that raises or is interrupted adds nothing to the history.
+
+    Attributes:
+        model: Who answers.
+        system: The system prompt; None for the model's own.
+        messages: The history.
     """
 
-    def __init__(self, model: Talker, system: str | None = None) -> None:
+    def __init__(self, model: ChatModel, system: str | None = None) -> None:
+        """Begin with an empty history.
+
+        Args:
+            model: Who answers.
+            system: The system prompt; None for the model's own.
+        """
         self.model, self.system = model, system
         self.messages: list[Message] = []
 
     def __repr__(self) -> str:
         turns = sum(message.role == "user" for message in self.messages)
         pictures = sum(len(message.pictures) for message in self.messages)
-        told = f"{counted(turns, 'turn')}, {counted(pictures, 'picture')}"
-        return f"<unitok.Chat with {self.model.name!r}: {told}>"
+        size = f"{counted(turns, 'turn')}, {counted(pictures, 'picture')}"
+        return f"<unitok.Chat with {self.model.name!r}: {size}>"
 
     @one(Turn)
     def send(self, turn: Turn) -> TextResult:
-        """Say something, and perhaps show a picture or several as `images`; returns the answer.
+        """Send a message, with one picture or several as `images` if you like.
 
-        Options are those of `Model.caption` but for system; errors are those of `Model.caption`.
+        Options and errors are those of `Model.caption`, without `system`.
+
+        Returns:
+            The answer.
         """
         messages, job = self._turn(turn)
-        return self._heard(messages, self.model.finish([job])[0])
+        return self._add_answer(messages, self.model.finish([job])[0])
 
     @one(Turn)
     def stream(self, turn: Turn) -> Generator[Event]:
-        """As `send`, with the answer as it comes: events of kind "text", then "result"."""
+        """`send`, with the answer as it comes: events of kind "text", then "result"."""
         messages, job = self._turn(turn)
         for event in self.model.events(job):
             if isinstance(event.result, TextResult):
-                event = replace(event, result=self._heard(messages, event.result))
+                event = replace(event, result=self._add_answer(messages, event.result))
             yield event
 
     @one(Draw)
     def draw(self, asked: Draw) -> DrawResult:
-        """Have something drawn; later turns may ask about it. Options: as `Model.draw`."""
+        """Draw a prompt. Later messages may ask about the drawing.
+
+        Options and errors are those of `Model.draw`.
+        """
         messages, job = self._drawing(asked)
-        return self._seen(messages, self.model.finish([job])[0])
+        return self._add_drawing(messages, self.model.finish([job])[0])
 
     @one(Draw)
     def stream_drawing(self, asked: Draw) -> Generator[Event]:
-        """As `draw`, with events of kind "tokens" and "image" underway, then "result"."""
+        """`draw`, with progress: events of kind "tokens" and "image", then "result"."""
         messages, job = self._drawing(asked)
         for event in self.model.events(job):
             if isinstance(event.result, DrawResult):
-                self._seen(messages, event.result)
+                self._add_drawing(messages, event.result)
             yield event
 
     def _turn(self, turn: Turn) -> tuple[list[Message], TextJob]:
@@ -94,11 +120,11 @@ class Chat:
         messages = [*self.messages, Message("user", asked.prompt)]
         return messages, self.model.prepare.drawing(asked, messages)
 
-    def _heard(self, messages: list[Message], result: TextResult) -> TextResult:
+    def _add_answer(self, messages: list[Message], result: TextResult) -> TextResult:
         self.messages = [*messages, Message("assistant", result.text)]
         return result
 
-    def _seen(self, messages: list[Message], result: DrawResult) -> DrawResult:
+    def _add_drawing(self, messages: list[Message], result: DrawResult) -> DrawResult:
         drawn = tuple(self.model.prepare.encode(image) for image in result.images)
         self.messages = [*messages, Message("assistant", "", drawn)]
         return result

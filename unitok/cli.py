@@ -1,18 +1,15 @@
 """The command line: `unitok demo | caption | draw | edit | chat | batch | info`.
 
-What a user does wrong is one line on stderr and exit code 2; items that failed among others make
-exit code 1; Ctrl-C makes 130. The model and all that needs torch are imported inside the commands,
-so that help comes quickly.
+A user's mistake is reported in one line on stderr, with exit code 2. If some items of several fail,
+the exit code is 1. After Ctrl-C it is 130. Whatever imports torch is imported inside the commands,
+so that the help appears quickly.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import json
-import os
 import signal
 import sys
-from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from io import TextIOWrapper
 from pathlib import Path
@@ -23,33 +20,30 @@ from rich.table import Table
 from typer.core import TyperGroup
 
 from unitok import __version__
-from unitok.flags import Common, flag_name, names_of_options, with_flags
-from unitok.requests import Caption, Draw, Edit, PictureOptions, TextOptions, check_ranges
-from unitok.screen import (
-    after,
-    counted,
-    in_one_line,
-    printable,
-    stdout_console,
-    watched,
-    write_live,
-)
-from unitok.terminal import STOPPED, complain, hears_ctrl_c, uninterrupted
+from unitok.captioning import print_all, print_live
+from unitok.drawing import generate, parse_size
+from unitok.flags import Common, names_of_options, with_flags
+from unitok.reporting import WRONG_USE, check, facts, print_json, stopped
+from unitok.requests import Caption, Draw, Edit
+from unitok.saving import make_folder, save_whole
+from unitok.screen import counted, stdout_console
+from unitok.terminal import complain, hears_ctrl_c
 
 if TYPE_CHECKING:
-    from unitok.api import Model
-    from unitok.results import Event, Result
+    from unitok.api import Info, Model
 
-FAILED, WRONG = 1, 2  # exit codes, beside STOPPED
-WRONG_USE = (ValueError, OSError, TypeError, RuntimeError)
-FACTS = ("seed", "finish_reason", "prompt_tokens", "completion_tokens", "seconds")
-LOGPROBS = ("logprobs", "branch_logprobs")
+FAILED, WRONG = 1, 2  # exit codes
 
 
 class Commands(TyperGroup):
-    """Turns what goes wrong in any command into one line and an exit code."""
+    """The group of all commands. An error in one of them becomes a line and an exit code."""
 
     def invoke(self, ctx: Any) -> Any:
+        """Run a command.
+
+        Raises:
+            typer.Exit: The command was interrupted, or used wrongly.
+        """
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt:
@@ -70,7 +64,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-Json = Annotated[bool, typer.Option("--json", help="JSON instead, with more in it.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON, with more details.")]
 Output = Annotated[
     Path,
     typer.Option(
@@ -79,8 +73,8 @@ Output = Annotated[
 ]
 
 
-def tell_version(wanted: bool) -> None:
-    """Print the version and end, if that is what was asked for."""
+def print_version(wanted: bool) -> None:
+    """Print the version and exit, if that is wanted."""
     if wanted:
         print(f"unitok {__version__}")
         raise typer.Exit
@@ -90,21 +84,21 @@ def tell_version(wanted: bool) -> None:
 def unitok(
     version: Annotated[
         bool,
-        typer.Option("--version", callback=tell_version, is_eager=True, help="Tell the version."),
+        typer.Option("--version", callback=print_version, is_eager=True, help="Print the version."),
     ] = False,
 ) -> None:
-    """One model that reads pictures and paints them. Try: unitok demo"""
+    """One model that describes pictures and draws them. Try: unitok demo"""
 
 
 @app.command()
 @with_flags()
 def demo(
     common: Common,
-    out: Annotated[Path, typer.Option(metavar="DIR", help="Where unitok-demo.png goes.")] = Path(
-        "."
-    ),
+    out: Annotated[
+        Path, typer.Option(metavar="DIR", help="The folder for unitok-demo.png.")
+    ] = Path("."),
 ) -> None:
-    """Draw a few prompts, read them back, read scenes never seen; one picture shows it all.
+    """Draw prompts, caption the drawings and new scenes, and show all in one picture.
 
     Example: unitok demo --out /tmp
     """
@@ -112,7 +106,6 @@ def demo(
     make_folder(out)
     with common.load() as model:
         from unitok.demo import demo_picture, print_demo, run_demo
-        from unitok.saving import save_whole
 
         shown = run_demo(model)
     print_demo(shown)
@@ -128,7 +121,7 @@ def caption(
     as_json: Json = False,
     **options: Any,
 ) -> None:
-    """Describe pictures, or answer a question about each: one line per file.
+    """Describe pictures, or answer a question about each, in one line per file.
 
     Example: unitok caption cat.png dog.png --question "what colour is the background?"
     """
@@ -136,8 +129,8 @@ def caption(
     check(asked[0], as_json)
     live = len(files) == 1 and not as_json and sys.stdout.isatty()
     with common.load() as model:
-        all_told = tell_live(model, asked[0]) if live else tell_all(model, asked, as_json)
-    if not all_told:
+        complete = print_live(model, asked[0]) if live else print_all(model, asked, as_json)
+    if not complete:
         raise typer.Exit(FAILED)
 
 
@@ -149,12 +142,12 @@ def draw(
     output: Output,
     size: Annotated[
         str | None,
-        typer.Option(metavar="WxH", help="In pixels, such as 768x512, if the model can choose."),
+        typer.Option(metavar="WxH", help="In pixels, such as 768x512, if the model offers sizes."),
     ] = None,
     as_json: Json = False,
     **options: Any,
 ) -> None:
-    """Draw a prompt; what is left out follows the model's own defaults.
+    """Generate pictures of a prompt. Options left out have the model's own defaults.
 
     Example: unitok draw "two apples on a blue background" -o apples.png --seed 7
     """
@@ -175,29 +168,29 @@ def edit(
     as_json: Json = False,
     **options: Any,
 ) -> None:
-    """Change a picture as a prompt says, with a model that can: Janus-4o.
+    """Change a picture as a prompt says, with a model that can edit, such as Janus-4o.
 
     Example: unitok edit day.png "make it night" -o night.png --model Janus-4o-7B
     """
     asked = Edit(image, prompt, **options)
     paths, result = generate(common, asked, output, as_json)
     if as_json:
-        told = {"image": str(image), "prompt": prompt, "files": paths}
-        print_json(told | facts(result))
+        given = {"image": str(image), "prompt": prompt, "files": paths}
+        print_json(given | facts(result))
 
 
 @app.command()
 @with_flags()
 def chat(
     common: Common,
-    out: Annotated[Path, typer.Option(metavar="DIR", help="Where drawings go.")] = Path("."),
+    out: Annotated[Path, typer.Option(metavar="DIR", help="The folder for drawings.")] = Path("."),
     no_preview: Annotated[
         bool, typer.Option("--no-preview", help="Do not show drawings in the terminal.")
     ] = False,
 ) -> None:
-    """Talk with the model: show it a picture, ask, have one drawn, ask about that.
+    """Chat with the model about pictures that you show it, or that it draws for you.
 
-    Ctrl-C stops an answer or a drawing, and at the prompt ends the chat.
+    Ctrl-C stops an answer or a drawing. At the prompt it ends the chat.
 
     Example: unitok chat, then /draw a cat left of a house, then: what is left of the house?
     """
@@ -216,23 +209,26 @@ def chat(
 
 
 @app.command(
-    epilog=f'With "caption" go {names_of_options(Caption)}; '
-    f'with "draw" go {names_of_options(Draw)}; with "edit" go {names_of_options(Edit)}. '
-    'Any line may have an "id".'
+    epilog=f'The keys beside "caption" are {names_of_options(Caption)}. '
+    f'Beside "draw" they are {names_of_options(Draw)}. '
+    f'Beside "edit" they are {names_of_options(Edit)}. Any line may have an "id".'
 )
 @with_flags()
 def batch(
     common: Common,
     source: Annotated[Path, typer.Argument(metavar="IN.jsonl", show_default=False)],
     output: Annotated[
-        Path, typer.Option("--output", "-o", metavar="DIR", help="For results.jsonl and pictures/.")
+        Path,
+        typer.Option(
+            "--output", "-o", metavar="DIR", help="The folder for results.jsonl and pictures/."
+        ),
     ],
 ) -> None:
-    """Work off JSON lines of captions, drawings, edits; after a kill, go on where it stopped.
+    """Run the requests of a file of JSON lines. An interrupted run can be resumed.
 
-    A line is {"caption": "cat.png", "question": "how many cats are there?"}, where the path starts
-    from the folder of IN.jsonl, or {"draw": "a cat", "seed": 7, "n": 2}, or, for a model that can,
-    {"edit": "cat.png", "prompt": "make it night"}. Further keys stand below.
+    A line is {"caption": "cat.png", "question": "how many cats are there?"}, where the path is
+    relative to the folder of IN.jsonl, or {"draw": "a cat", "seed": 7, "n": 2}, or, for a model
+    that can edit, {"edit": "cat.png", "prompt": "make it night"}. Further keys are listed below.
 
     Example: unitok batch work.jsonl -o results
     """
@@ -240,9 +236,9 @@ def batch(
         raise FileNotFoundError(f"{source}: no such file")
     make_folder(output)
     with common.load() as model:
-        counts = work_off(model, common, source, output)
-    told = ", ".join(f"{count} {status}" for status, count in counts.items())
-    print(f"{output / 'results.jsonl'}: {told}")
+        counts = run_lines(model, common, source, output)
+    summary = ", ".join(f"{count} {status}" for status, count in counts.items())
+    print(f"{output / 'results.jsonl'}: {summary}")
     if counts["failed"]:
         raise typer.Exit(FAILED)
 
@@ -250,79 +246,45 @@ def batch(
 @app.command()
 @with_flags()
 def info(common: Common, as_json: Json = False) -> None:
-    """Sizes of the model and its K/V pool, and how it draws unless told otherwise.
+    """Print the sizes of the model and its K/V pool, and its defaults for drawing.
 
     Example: unitok info --memory 64MB
     """
     with common.load() as model:
-        facts = model.info()
-    width, height = facts.picture_size
+        what = model.info()
     if as_json:
-        print_json(dataclasses.asdict(facts))
-        return
+        print_json(dataclasses.asdict(what))
+    else:
+        print_info(what)
+
+
+def print_info(info: Info) -> None:
+    """Print a model's sizes and defaults as a table."""
+    width, height = info.picture_size
     table = Table(show_header=False, box=None)
     for name, text in {
-        "model": facts.name,
-        "parameters": f"{facts.parameters:,}",
-        "device": f"{facts.device}, {facts.dtype}",
-        "precision": facts.precision,
-        "context": f"{facts.context:,} tokens",
-        "picture": f"{width} x {height} pixels, {facts.picture_tokens} tokens",
-        "K/V pool": f"{facts.kv_memory:,} bytes, {facts.kv_tokens:,} tokens",
-        "temperature": f"{facts.temperature:g}",
-        "top-k": f"{facts.top_k or 'off'}",
-        "top-p": "off" if facts.top_p == 1 else f"{facts.top_p:g}",
-        "guidance": f"{facts.guidance:g}",
+        "model": info.name,
+        "parameters": f"{info.parameters:,}",
+        "device": f"{info.device}, {info.dtype}",
+        "precision": info.precision,
+        "context": f"{info.context:,} tokens",
+        "picture": f"{width} x {height} pixels, {info.picture_tokens} tokens",
+        "K/V pool": f"{info.kv_memory:,} bytes, {info.kv_tokens:,} tokens",
+        "temperature": f"{info.temperature:g}",
+        "top-k": f"{info.top_k or 'off'}",
+        "top-p": "off" if info.top_p == 1 else f"{info.top_p:g}",
+        "guidance": f"{info.guidance:g}",
     }.items():
         table.add_row(name, text)
     stdout_console().print(table)
 
 
-# --- what is asked -------------------------------------------------------------------------------
+def run_lines(model: Model, common: Common, source: Path, output: Path) -> dict[str, int]:
+    """Run a batch, and report the lines that fail.
 
-
-def check(asked: TextOptions | PictureOptions, as_json: bool) -> None:
-    """ValueError, before a model is loaded, for what no model can do."""
-    check_ranges(asked)
-    for name in LOGPROBS:
-        if getattr(asked, name) and not as_json:
-            raise ValueError(f"{flag_name(name)} are told in JSON only: add --json")
-
-
-def parse_size(size: str | None) -> tuple[int | None, int | None]:
-    """Width and height of text such as 768x512."""
-    if size is None:
-        return None, None
-    width, _, height = size.lower().partition("x")
-    if not (width.isdecimal() and height.isdecimal()):
-        raise ValueError(f"--size is width x height in pixels, such as 768x512, not {size!r}")
-    return int(width), int(height)
-
-
-def make_folder(folder: Path) -> None:
-    """Make a folder if need be; OSError, before any work is done, if it cannot be written."""
-    if folder.exists() and not folder.is_dir():
-        raise NotADirectoryError(f"{folder} is no folder")
-    folder.mkdir(parents=True, exist_ok=True)
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise PermissionError(f"{folder}: cannot be written")
-
-
-def check_picture_name(path: Path) -> None:
-    """ValueError for a name whose suffix is no picture format's."""
-    from unitok.saving import picture_format
-
-    if picture_format(path) is None:
-        raise ValueError(f"{path}: name a picture, such as {path.stem or 'picture'}.png")
-    if path.is_dir():
-        raise IsADirectoryError(f"{path} is a folder; name a file")
-
-
-# --- work ----------------------------------------------------------------------------------------
-
-
-def work_off(model: Model, common: Common, source: Path, output: Path) -> dict[str, int]:
-    """Run a batch, telling what fails; how many lines became what."""
+    Returns:
+        How many lines are new, kept from an earlier run, and failed.
+    """
     from unitok.batch import count_lines, model_identity, run_batch
     from unitok.checkpoints.folders import find_folder
     from unitok.loading import DEFAULT_FOLDER
@@ -338,130 +300,18 @@ def work_off(model: Model, common: Common, source: Path, output: Path) -> dict[s
                     complain(f"line {outcome.line}: {outcome.error}")
     except KeyboardInterrupt:
         raise stopped(
-            f"{output} keeps what finished, and the same command goes on from there"
+            f"{output} keeps what is finished, and the same command resumes from there"
         ) from None
     return counts
 
 
-def generate(
-    common: Common, asked: Draw | Edit, output: Path, as_json: bool
-) -> tuple[list[str], Result | None]:
-    """Generate pictures and save them, telling which unless JSON will; their files, the result."""
-    check_picture_name(output)
-    check(asked, as_json)
-    make_folder(output.parent)
-    paths = numbered(output, asked.n)
-    saved: dict[int, str] = {}  # number of a picture -> its seed
-    try:
-        with common.load() as model:
-            events = watched(model.stream(asked), asked.n, common.bars)
-            result = save_as_painted(events, paths, saved)
-    except KeyboardInterrupt:
-        raise stopped(f"{len(saved)} of {asked.n} pictures are saved" if saved else "") from None
-    finally:
-        for number in () if as_json else sorted(saved):
-            print(f"{paths[number]}: seed {saved[number]}")
-    return [str(path) for path in paths], result
-
-
-def save_as_painted(
-    events: Generator[Event], paths: Sequence[Path], saved: dict[int, str]
-) -> Result | None:
-    """Save pictures as they come, and note the seed of each; returns the result of all."""
-    from unitok.saving import save_whole
-
-    result = None
-    with closing(events):
-        for event in events:
-            if event.image is not None:
-                with uninterrupted():
-                    save_whole(event.image, paths[event.sample])
-                    saved[event.sample] = event.image.info["seed"]
-            result = event.result
-    return result
-
-
-# --- what is told --------------------------------------------------------------------------------
-
-
-def tell_live(model: Model, asked: Caption) -> bool:
-    """Write a caption as it comes, in one line; whether there was one."""
-    try:
-        pieces = in_one_line(event.text for event in model.stream(asked))
-        write_live(after(f"{asked.image}: ", pieces))
-    except WRONG_USE as error:  # of the picture alone, as among several
-        complain(error)
-        return False
-    return True
-
-
-def tell_all(model: Model, asked: Sequence[Caption], as_json: bool) -> bool:
-    """Print all captions, each as soon as those before it are there; whether none failed."""
-    early: dict[int, Result] = {}
-    told: list[bool] = []
-    try:
-        for result in in_order(model.run(asked), early):
-            with uninterrupted():
-                told.append(tell(asked[result.index], result, as_json))
-    except KeyboardInterrupt:
-        told += [tell(asked[index], early[index], as_json) for index in sorted(early)]
-        raise stopped(f"{len(told)} of {len(asked)} files are done" if told else "") from None
-    return all(told)
-
-
-def tell(asked: Caption, result: Any, as_json: bool) -> bool:
-    """Print one caption in one line, or say why there is none; whether there is."""
-    if result.error is not None:
-        complain(result.error)
-    elif as_json:
-        print_json({"file": str(asked.image), "text": result.text} | facts(result))
-    else:
-        line = f"{asked.image}: {' '.join(result.text.split())}"
-        print(printable(line) if sys.stdout.isatty() else line, flush=True)
-    return result.error is None
-
-
-def in_order(results: Iterable[Result], early: dict[int, Result] | None = None) -> Iterator[Result]:
-    """Results by index, each as soon as those before it are there; `early` holds it until then."""
-    early = {} if early is None else early
-    following = 0
-    for result in results:
-        early[result.index] = result
-        while following in early:
-            yield early.pop(following)
-            following += 1
-
-
-def numbered(output: Path, n: int) -> list[Path]:
-    """Names of n pictures, numbered before the suffix if there are several."""
-    if n == 1:
-        return [output]
-    return [output.with_stem(f"{output.stem}-{number}") for number in range(n)]
-
-
-def facts(result: Result | None) -> dict[str, Any]:
-    """What JSON tells of any result."""
-    told = {name: getattr(result, name) for name in (*FACTS, *LOGPROBS)}
-    return {name: value for name, value in told.items() if value is not None}
-
-
-def print_json(data: dict[str, Any]) -> None:
-    print(json.dumps(data, ensure_ascii=False), flush=True)
-
-
-def stopped(what: str = "") -> typer.Exit:
-    """Say that Ctrl-C was heard, and what is not lost; the end that is to be raised."""
-    complain(f"stopped; {what}" if what else "stopped")
-    return typer.Exit(STOPPED)
-
-
 def main() -> None:
-    """The entry point of `unitok`."""
-    if isinstance(sys.stdout, TextIOWrapper):  # a file's name may hold what is no Unicode
+    """Run the command `unitok`."""
+    if isinstance(sys.stdout, TextIOWrapper):  # the name of a file may not be Unicode
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
         app(prog_name="unitok")
-    finally:  # all is said and saved: who cannot wait for a step to end need not see a traceback
+    finally:  # all is printed and saved, so Ctrl-C during the exit needs no traceback
         if hears_ctrl_c():
             signal.signal(signal.SIGINT, signal.SIG_DFL)
 

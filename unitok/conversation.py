@@ -1,4 +1,4 @@
-"""`unitok chat`: a conversation in the terminal that shows, asks, draws and asks again."""
+"""`unitok chat`: a conversation in the terminal about pictures that are shown and drawn."""
 
 import re
 import shutil
@@ -17,24 +17,29 @@ from unitok.screen import watched, write_live
 from unitok.terminal import complain, half_blocks, uninterrupted
 
 HELP = """\
-Anything that does not begin with a slash is said to the model.
-/show FILE [QUESTION]  show a picture; without a question, have it described
-/draw PROMPT           have a picture drawn; you may ask about it next
-/new                   forget all that was said
-/help                  this list
-/quit                  end (or Ctrl-D)"""
+A line without a slash at its beginning is sent to the model.
+/show FILE [QUESTION]  show a picture and ask about it; without a question it is described
+/draw PROMPT           draw a picture; you can ask about it afterwards
+/new                   start a new conversation
+/help                  show this list
+/quit                  end the chat (or Ctrl-D)"""
 
-# A file name in quotes, or one without blanks unless a backslash stands before them; then the rest.
+# A file name in quotes, or one whose blanks are escaped by backslashes; then the rest of the line.
 _FILE = re.compile(
     r"""(?:"(?P<double>[^"]+)"|'(?P<single>[^']+)'|(?P<bare>(?:\\.|\S)+))\s*(?P<rest>.*)"""
 )
 
 
 class Conversation:
-    """What the user types goes in line by line; answers go to stdout, errors to stderr.
+    """Answers what a user types, line by line: on stdout, with errors on stderr.
 
-    preview: show drawings in the terminal. live: write answers as they come. bars: show how far a
-    drawing is.
+    Attributes:
+        model: Who answers.
+        out: The folder where drawings are saved.
+        preview: Whether drawings are shown in the terminal.
+        live: Whether answers are written as they come.
+        bars: Whether the progress of a drawing is shown.
+        chat: The conversation so far.
     """
 
     def __init__(
@@ -45,6 +50,15 @@ class Conversation:
         live: bool = False,
         bars: bool = False,
     ) -> None:
+        """Begin a conversation.
+
+        Args:
+            model: Who answers.
+            out: The folder where drawings are saved.
+            preview: Whether to show drawings in the terminal.
+            live: Whether to write answers as they come.
+            bars: Whether to show the progress of a drawing.
+        """
         self.model, self.out = model, out
         self.preview, self.live, self.bars = preview, live, bars
         self.chat = model.chat()
@@ -56,9 +70,12 @@ class Conversation:
         }
 
     def talk(self, lines: Iterable[str], patient: bool = False) -> None:
-        """Answer line after line, until /quit or the last. What fails is told and passed over.
+        """Answer lines until /quit or the last one. A line that fails is reported and skipped.
 
-        patient: Ctrl-C stops only what is being answered. At the prompt it always ends the talk.
+        Args:
+            lines: What the user types.
+            patient: Whether Ctrl-C during an answer stops only that answer. At the prompt it always
+                ends the conversation.
         """
         for line in map(str.strip, lines):
             if line in ("/quit", "/exit"):
@@ -73,7 +90,11 @@ class Conversation:
                 complain(error)
 
     def answer(self, line: str) -> None:
-        """Carry out one line: a command, or words for the model."""
+        """Answer one line, which is a command or a message to the model.
+
+        Raises:
+            ValueError: There is no such command, or it lacks something.
+        """
         if not line:
             return
         if not line.startswith("/"):
@@ -85,14 +106,14 @@ class Conversation:
         self._commands[name](rest.strip())
 
     def say(self, text: str, images: Sequence[Path] = ()) -> None:
-        """Tell the model something, and print what it answers."""
+        """Send the model a message, with pictures if you like, and print its answer."""
         if self.live:
             write_live(event.text for event in self.chat.stream(text, images=images))
         else:
             print(self.chat.send(text, images=images).text, flush=True)
 
     def show(self, rest: str) -> None:
-        """FILE [QUESTION]"""
+        """Show a picture and ask about it. `rest` is FILE [QUESTION]."""
         found = _FILE.fullmatch(rest)
         if found is None:
             raise ValueError("/show needs a file: /show FILE [QUESTION]")
@@ -101,19 +122,21 @@ class Conversation:
         self.say(found["rest"] or self.model.family.defaults.question, [file])
 
     def draw(self, prompt: str) -> None:
+        """Draw a picture and save it."""
         result = last(watched(self.chat.stream_drawing(prompt), 1, self.bars))
-        with uninterrupted():  # the model knows of it by now, so people are to see it
+        with uninterrupted():  # it is in the history by now, so the user should see it
             path = save_new(result.image, self.out)
             if self.preview:
                 print(half_blocks(result.image, shutil.get_terminal_size().columns))
             print(f"{path} (seed {result.seed})", flush=True)
 
     def new(self, _: str) -> None:
+        """Start a new conversation."""
         self.chat = self.model.chat()
 
 
 def last(events: Generator[Event]) -> DrawResult:
-    """The result of a drawing, when all its events have come."""
+    """The result of a drawing, after all its events."""
     result = None
     with closing(events):
         for event in events:
@@ -123,24 +146,30 @@ def last(events: Generator[Event]) -> DrawResult:
 
 
 def save_new(image: Image.Image, folder: Path) -> Path:
-    """Save as chat-1.png, or the first number that is free; no file is ever overwritten."""
+    """Save a picture as chat-1.png, or with the first number that is free.
+
+    No file is ever overwritten.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     free = (path for n in count(1) if not (path := folder / f"chat-{n}.png").exists())
     for path in free:
-        with suppress(FileExistsError):  # of another chat, meanwhile
+        with suppress(FileExistsError):  # another chat has made it meanwhile
             save_whole(image, path, new=True)
             return path
     raise AssertionError("numbers do not end")
 
 
 def typed_lines() -> Iterator[str]:
-    """Lines from stdin, with a prompt and line editing if a person types them.
+    """Lines from stdin, with a prompt and line editing if stdin is a terminal.
 
-    Ctrl-C drops a line that is half typed, as shells do; on an empty one it is KeyboardInterrupt.
+    Ctrl-C drops a half-typed line, as in a shell.
+
+    Raises:
+        KeyboardInterrupt: Ctrl-C was pressed on an empty line.
     """
     prompt = "> " if sys.stdin.isatty() and sys.stdout.isatty() else ""
     if prompt:
-        with suppress(ImportError):  # its import gives input() history and editing
+        with suppress(ImportError):  # importing it gives input() history and editing
             import readline  # noqa: F401
     while True:
         try:
@@ -154,6 +183,6 @@ def typed_lines() -> Iterator[str]:
 
 
 def half_typed_line() -> str:
-    """What was typed when Ctrl-C came, if lines are edited here."""
+    """What was typed before Ctrl-C; "" if lines are not edited here."""
     readline = sys.modules.get("readline")
     return readline.get_line_buffer() if readline else ""

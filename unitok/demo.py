@@ -1,4 +1,4 @@
-"""`unitok demo`: draw, read back, read pictures never seen; show it all in a picture and tables."""
+"""`unitok demo`: draws prompts, captions the drawings and new scenes, and shows all of them."""
 
 import logging
 import random
@@ -23,7 +23,7 @@ from unitok.screen import stdout_console
 
 logger = logging.getLogger(__name__)
 
-SEED = 7  # of the scenes; all but single objects hold combinations kept from training
+SEED = 7  # of the scenes; all except single objects are combinations kept from training
 PROMPT_KINDS = ("single", "colour", "two", "count", "position", "position")
 SCENE_KINDS = ("colour", "two", "count", "count", "position", "position")
 
@@ -35,21 +35,40 @@ INK, GREY, GREEN, RED = "#222222", "#666666", "#1a7f37", "#c62828"
 
 @dataclass(frozen=True)
 class Drawing:
-    """A prompt, what was drawn, what the checker found, and what the model then read in it."""
+    """A drawing of a prompt, and a caption of the drawing.
+
+    Attributes:
+        prompt: What was asked for.
+        image: The drawing.
+        ok: Whether the checker finds what was asked for.
+        reason: Why it does not.
+        caption: The model's caption of its drawing.
+        agrees: Whether the caption says what the prompt asked for.
+        draw_seconds: From the request to the drawing.
+        caption_seconds: From the request to the caption.
+    """
 
     prompt: str
     image: Image.Image
     ok: bool
     reason: str
     caption: str
-    agrees: bool  # the caption, with the prompt
+    agrees: bool
     draw_seconds: float
     caption_seconds: float
 
 
 @dataclass(frozen=True)
 class Reading:
-    """A held-out scene, one true caption of it, and the model's."""
+    """A held-out scene, and the model's caption of it.
+
+    Attributes:
+        image: The scene.
+        truth: A true caption.
+        caption: The model's caption.
+        ok: Whether the model's caption is true.
+        seconds: From the request to the caption.
+    """
 
     image: Image.Image
     truth: str
@@ -60,7 +79,13 @@ class Reading:
 
 @dataclass(frozen=True)
 class Demo:
-    """All that was drawn and read; seconds are of the whole, many requests at a time."""
+    """All drawings and captions of a demo.
+
+    Attributes:
+        drawings: A drawing for each prompt.
+        readings: A caption of each held-out scene.
+        seconds: How long all of it took.
+    """
 
     drawings: tuple[Drawing, ...]
     readings: tuple[Reading, ...]
@@ -68,8 +93,8 @@ class Demo:
 
 
 def run_demo(model: Model) -> Demo:
-    """Drawings and readings together in one run of the engine; then the drawings are read back."""
-    logger.info("drawing %d prompts, reading %d scenes", len(PROMPT_KINDS), len(SCENE_KINDS))
+    """Draw prompts and caption scenes in one run of the engine, then caption the drawings."""
+    logger.info("drawing %d prompts, captioning %d scenes", len(PROMPT_KINDS), len(SCENE_KINDS))
     start = time.monotonic()
     rng = random.Random(SEED)
     sampler = SceneSampler(SEED, "heldout")
@@ -89,7 +114,11 @@ def run_demo(model: Model) -> Demo:
 
 
 def in_order(model: Model, requests: Sequence[Caption | Draw]) -> list[TextResult | DrawResult]:
-    """Results in the order of the requests; RuntimeError if one failed."""
+    """Results in the order of the requests.
+
+    Raises:
+        RuntimeError: A request failed.
+    """
     results = sorted(model.run(requests), key=lambda result: result.index)
     for result in results:
         if result.error is not None:
@@ -98,6 +127,7 @@ def in_order(model: Model, requests: Sequence[Caption | Draw]) -> list[TextResul
 
 
 def judge_drawing(drawn: DrawResult, back: TextResult | DrawResult) -> Drawing:
+    """Check a drawing, and compare its caption with the prompt."""
     assert isinstance(back, TextResult)
     claim = captions.parse(drawn.prompt)
     assert claim is not None, drawn.prompt
@@ -115,7 +145,7 @@ def judge_drawing(drawn: DrawResult, back: TextResult | DrawResult) -> Drawing:
 
 
 def agree(said: Claim | None, wanted: Claim) -> bool:
-    """Whether a caption says what a prompt asked; a relation may be left out by either."""
+    """Whether a caption says what a prompt asked for. Either may leave out a relation."""
     return (
         said is not None
         and (said.objects, said.background) == (wanted.objects, wanted.background)
@@ -124,6 +154,7 @@ def agree(said: Claim | None, wanted: Claim) -> bool:
 
 
 def judge_reading(scene: Scene, read: TextResult) -> Reading:
+    """Check the caption of a scene."""
     return Reading(
         image=to_pil(render([scene])[0]),
         truth=captions.caption(scene),
@@ -138,32 +169,37 @@ def judge_reading(scene: Scene, read: TextResult) -> Reading:
 
 @dataclass(frozen=True)
 class Tile:
-    """A picture and the paragraphs under it: (text, colour)."""
+    """A picture with text below it.
+
+    Attributes:
+        image: The picture.
+        notes: The paragraphs, each with its colour.
+    """
 
     image: Image.Image
     notes: tuple[tuple[str, str], ...]
 
 
 def demo_picture(demo: Demo) -> Image.Image:
-    """Two rows: what was drawn, with the checker's verdict and the caption; what was read."""
+    """Two rows of pictures: drawings with the checker's verdict, and scenes with captions."""
     drawings = [
         Tile(
             d.image,
             (
                 (d.prompt, INK),
                 ("as asked" if d.ok else d.reason, GREEN if d.ok else RED),
-                (f"read back: {d.caption}", GREEN if d.agrees else RED),
+                (f"caption: {d.caption}", GREEN if d.agrees else RED),
             ),
         )
         for d in demo.drawings
     ]
-    readings = [
-        Tile(r.image, ((f"read: {r.caption}", GREEN if r.ok else RED), *truth_note(r)))
+    scenes = [
+        Tile(r.image, ((f"caption: {r.caption}", GREEN if r.ok else RED), *truth_note(r)))
         for r in demo.readings
     ]
     rows = (
-        row_picture("Drawn from words, then read back", drawings),
-        row_picture("Read: scenes of combinations never seen in training", readings),
+        row_picture("Drawn from prompts, then captioned", drawings),
+        row_picture("Captions of scenes whose combinations were kept from training", scenes),
     )
     sheet = Image.new("RGB", (rows[0].width, sum(row.height for row in rows)), "white")
     top = 0
@@ -173,12 +209,13 @@ def demo_picture(demo: Demo) -> Image.Image:
     return sheet
 
 
-def truth_note(reading: Reading) -> tuple[tuple[str, str], ...]:
-    return () if reading.ok else ((f"truth: {reading.truth}", GREY),)
+def truth_note(described: Reading) -> tuple[tuple[str, str], ...]:
+    """A true caption as a note, if the model's caption is wrong."""
+    return () if described.ok else ((f"truth: {described.truth}", GREY),)
 
 
 def row_picture(heading: str, tiles: Sequence[Tile]) -> Image.Image:
-    """A heading over pictures side by side, their notes wrapped to their width."""
+    """A heading over pictures side by side, with their notes wrapped to their width."""
     font = ImageFont.load_default(BODY)
     notes = [list(wrapped_notes(tile, font)) for tile in tiles]
     line, top = round(BODY * 1.35), GAP + HEADING + GAP // 2
@@ -199,7 +236,13 @@ def row_picture(heading: str, tiles: Sequence[Tile]) -> Image.Image:
 def wrapped_notes(
     tile: Tile, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, most: int = 6
 ) -> Iterator[tuple[str, str]]:
-    """Lines of at most `SIDE` pixels, and at most `most` per note."""
+    """The lines of a tile's notes, with their colours.
+
+    Args:
+        tile: The tile; lines are at most as wide as its picture.
+        font: The font.
+        most: The most lines of a note.
+    """
     for text, colour in tile.notes:
         lines = wrap(text, font)
         if len(lines) > most:
@@ -208,7 +251,7 @@ def wrapped_notes(
 
 
 def wrap(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> list[str]:
-    """Break text between words, and inside a word that is too long by itself."""
+    """Break text into lines, between words or inside a word that is longer than a line."""
     lines = [""]
     for word in text.split():
         longer = f"{lines[-1]} {word}".strip()
@@ -227,40 +270,47 @@ def wrap(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> list[
 
 
 def print_demo(shown: Demo) -> None:
-    """Two tables, and how many agreed."""
+    """Print two tables, and how many captions and drawings are right."""
     console = stdout_console()
     drawn = Table(
-        "prompt", "drawn", "read back", "agrees", "draw s", "read s", title="Drawn from words"
+        "prompt",
+        "drawn",
+        "caption",
+        "agrees",
+        "draw s",
+        "caption s",
+        title="Drawn from prompts, then captioned",
     )
     for d in shown.drawings:
         verdict = mark(d.ok) if d.ok else f"{mark(d.ok)}: {d.reason}"
         seconds = (f"{d.draw_seconds:.2f}", f"{d.caption_seconds:.2f}")
         drawn.add_row(d.prompt, verdict, brief(d.caption), mark(d.agrees), *seconds)
-    read = Table("caption", "true", "read s", title="Read: scenes of combinations never seen")
+    described = Table("caption", "true", "caption s", title="Captions of combinations never seen")
     for r in shown.readings:
         verdict = mark(r.ok) if r.ok else f"{mark(r.ok)}: it shows {r.truth}"
-        read.add_row(brief(r.caption), verdict, f"{r.seconds:.2f}")
+        described.add_row(brief(r.caption), verdict, f"{r.seconds:.2f}")
     console.print(drawn)
-    console.print(read)
+    console.print(described)
     print(
         f"Drawn as asked: {tally(d.ok for d in shown.drawings)}. "
-        f"Read back as asked: {tally(d.agrees for d in shown.drawings)}. "
-        f"New scenes read right: {tally(r.ok for r in shown.readings)}. "
-        f"{shown.seconds:.1f} s in all; each time includes waiting, as all run together."
+        f"Captioned as asked: {tally(d.agrees for d in shown.drawings)}. "
+        f"New scenes captioned right: {tally(r.ok for r in shown.readings)}. "
+        f"{shown.seconds:.1f} s in all. Each time includes waiting, as all requests run together."
     )
 
 
 def brief(text: str, most: int = 80) -> str:
-    """A text that fits a table, with none of rich's markup in it."""
+    """A text that fits into a table, with rich's markup escaped."""
     text = " ".join(text.split())
     return escape(text if len(text) <= most else text[: most - 3] + "...")
 
 
 def mark(ok: bool) -> str:
+    """A verdict in a word."""
     return "yes" if ok else "no"
 
 
 def tally(marks: Iterable[bool]) -> str:
-    """ "5 of 6"."""
+    """How many are true, such as "5 of 6"."""
     counted = list(marks)
     return f"{sum(counted)} of {len(counted)}"

@@ -1,8 +1,8 @@
-"""The driver: one thread owns the engine and steps it; callers hand in jobs and get handles.
+"""The driver: one thread owns the engine and steps it; callers submit jobs and get handles.
 
-A caller never steps, and handing in a job never waits for a step. Signals land in the caller's
-thread, so Ctrl-C cannot break a step off. Whatever happens to one caller or to one step, every
-handle gets its result, and the other callers' go on.
+A caller never steps the engine, and `submit` never waits for a step. Signals arrive in the caller's
+thread, so Ctrl-C cannot interrupt a step. Whatever happens to one caller or to one step, every
+handle gets its result, and the jobs of other callers go on.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ from contextlib import suppress
 from functools import partial
 from itertools import count
 from queue import Empty, SimpleQueue
-from typing import Any, Literal, TypeVar
+from typing import Literal, TypeVar
 
 import torch
 
-from unitok.handles import FailReason, Flight, Handle, Job, TokenJob, from_thread
+from unitok.handles import AnyFlight, FailReason, Flight, Handle, Job, TokenJob, from_thread
 from unitok.image_decoder import ImageDecoder
 from unitok.openmp import give_up_team
 from unitok.terminal import one_line
@@ -42,8 +42,8 @@ logger = logging.getLogger(__name__)
 
 CLOSED = "the model is closed"
 MAX_OPEN = 10_000  # jobs that have no result yet
-MAX_FAILURES = 100  # turns in a row that raise and bring nothing
-PATIENCE = 30.0  # seconds that the interpreter's end waits for a step
+MAX_FAILURES = 100  # turns in a row that fail without an output
+PATIENCE = 30.0  # seconds that the interpreter's exit waits for a step
 FORKED = (
     "this model was loaded before a fork, and its threads did not come along: load it in the child "
     "process, or start processes with multiprocessing's 'spawn'"
@@ -51,51 +51,68 @@ FORKED = (
 
 E = TypeVar("E")
 R = TypeVar("R")
-
-
-Order = tuple[Literal["submit", "cancel", "idle", "close", "look"], Any]
+# What callers want of the driver's thread.
+Command = (
+    tuple[Literal["submit"], Sequence[AnyFlight]]
+    | tuple[Literal["cancel"], AnyFlight]
+    | tuple[Literal["idle"], threading.Event]
+    | tuple[Literal["close", "look"], None]
+)
 
 
 class Driver:
-    """Owns an engine and the thread that steps it, which starts with the first job.
+    """Owns an engine and the thread that steps it. The thread starts with the first job.
 
-    Everything public may be called from any thread. The engine belongs to the driver's thread:
-    elsewhere only its `check`, `config` and `stats` are used.
+    Callers may use the driver from any thread. The engine belongs to the driver's thread: other
+    threads use only its `check`, `config` and `stats`.
+
+    Attributes:
+        engine: The engine.
+        image_decoder: Where jobs have their pictures decoded.
     """
 
     def __init__(self, engine: Engine, image_decoder: ImageDecoder | None = None) -> None:
+        """Take an engine over; no thread runs yet.
+
+        Args:
+            engine: An engine that nobody else steps.
+            image_decoder: By default one that decodes between steps, on the CPU.
+        """
         self.engine = engine
         self.image_decoder = image_decoder or ImageDecoder(torch.device("cpu"), background=False)
         # Neither signals nor garbage collection can break off a SimpleQueue's `put`.
-        self._orders: SimpleQueue[Order] = SimpleQueue()
-        self._order: Order | None = None  # the one that is being carried out
-        self._flights: dict[int, Flight[Any, Any]] = {}  # by the engine's request id
-        self._decoding_images: dict[
-            int, Flight[Any, Any]
-        ] = {}  # those that wait for pictures alone
+        self._commands: SimpleQueue[Command] = SimpleQueue()
+        self._command: Command | None = None  # the one that is being executed
+        self._flights: dict[int, AnyFlight] = {}  # by the engine's request id
+        self._decoding_images: dict[int, AnyFlight] = {}  # those that wait only for pictures
         self._outputs: deque[Output] = deque()
         self._delivering: Output | None = None
         self._idlers: list[threading.Event] = []
         self._failures = 0
-        self._doubtful = False  # something was broken off, and what it had to say may be lost
+        self._doubtful = False  # a turn was interrupted, and its outputs may be lost
         self._refusal: str | None = None  # why nothing can be submitted any more
         self._closing = False
         self._thread: threading.Thread | None = None
         self._starting = threading.Lock()
-        self.image_decoder.notify = _looker(self._orders)
+        self.image_decoder.notify = _looker(self._commands)
         _drivers.add(self)
 
     def submit(
         self, job: Job[E, R], *, share: Hashable | None = None, stream: bool = False
     ) -> Handle[E, R]:
-        """Hand in a job; this never waits for a step.
+        """Submit a job. This never waits for a step.
 
-        share: jobs with the same one take turns as one among the others, see `Engine.add`. stream:
-        whether the handle gives events.
+        Args:
+            job: The job, which belongs to the driver from now on.
+            share: Jobs with an equal share take turns as one among the others, see `Engine.add`.
+            stream: Whether the handle gives events.
+
+        Returns:
+            The handle, which must be kept: the job is cancelled when it is garbage collected.
 
         Raises:
-            ValueError: the engine could never run the job's request.
-            RuntimeError: the driver is closed, was forked, or has too many jobs already.
+            ValueError: The engine could never run the job's request.
+            RuntimeError: The driver is closed, was forked, or has too many jobs already.
         """
         self.engine.check(job.request)
         return self._submit([job], share, stream)[0]
@@ -103,9 +120,9 @@ class Driver:
     def _submit(
         self, jobs: Sequence[Job[E, R]], share: Hashable | None, stream: bool = False
     ) -> list[Handle[E, R]]:
-        """Hand in checked jobs that are to begin in the same step."""
+        """Submit checked jobs that are to begin in the same step."""
         self.check_open()
-        waiting = len(self._flights) + len(self._decoding_images) + self._orders.qsize()
+        waiting = len(self._flights) + len(self._decoding_images) + self._commands.qsize()
         if waiting + len(jobs) > MAX_OPEN:
             raise RuntimeError(f"{MAX_OPEN:,} requests wait already: try again when some are done")
         give_up_team()  # of this thread, which is about to wait
@@ -113,17 +130,25 @@ class Driver:
         handles = [Handle(self, flight) for flight in flights]
         try:
             self._start()
-            self._orders.put(("submit", flights))
-        except BaseException:  # Ctrl-C: whoever caught it may hold on to this frame's handles
+            self._commands.put(("submit", flights))
+        except BaseException:  # Ctrl-C: the traceback may keep the handles of this frame
             for handle in handles:
                 handle.cancel()
             raise
         return handles
 
     def run(self, jobs: Iterable[Job[E, R]], in_flight: int) -> Generator[R]:
-        """Results as they come. Jobs are taken lazily, a bounded number in flight.
+        """Results as they come. Jobs are taken lazily.
 
-        A job that has a result already is not submitted. One that could never run fails alone.
+        A job that has its result already is not submitted. A job that could never run fails, and
+        the others go on.
+
+        Args:
+            jobs: The jobs.
+            in_flight: The most jobs that run at once.
+
+        Raises:
+            RuntimeError: The driver is closed, was forked, or has too many jobs already.
         """
         source, share, numbers = iter(jobs), object(), count()
         flying: dict[int, Handle[E, R]] = {}
@@ -151,14 +176,19 @@ class Driver:
                 handle.cancel()
 
     def complete(self, requests: Iterable[Request], in_flight: int = 1024) -> list[Output]:
-        """The finished outputs of bare requests, in their order, sample by sample."""
+        """The outputs of engine requests, in the order of the requests and of their samples.
+
+        Args:
+            requests: The requests.
+            in_flight: The most requests that run at once.
+        """
         jobs = [TokenJob(request) for request in requests]
         for _ in self.run(jobs, in_flight):
             pass
         return [output for job in jobs for output in job.result or ()]
 
     async def arun(self, jobs: AsyncIterator[Job[E, R]], in_flight: int) -> AsyncGenerator[R]:
-        """`run`, for `async for`: results come while the next job is still awaited."""
+        """`run`, for `async for`. Results come while the next job is still awaited."""
         share, numbers = object(), count()
         flying: dict[int, Handle[E, R]] = {}
         ready: asyncio.Queue[int] = asyncio.Queue()
@@ -192,48 +222,65 @@ class Driver:
                 handle.cancel()
 
     def _known_result(self, job: Job[E, R]) -> R | None:
-        """The result of a job that has one before it begins, as it can never run."""
+        """The result of a job that can never run; None if it can."""
         if job.result is None:
             self.check_open()
             try:
                 self.engine.check(job.request)
-            except Exception as error:  # a plan is its caller's code
+            except Exception as error:  # the plan is the caller's code
                 job.fail("error", one_line(error))
         return job.result
 
-    def cancel(self, flight: Flight[Any, Any]) -> None:
-        """End a job at the next step; nothing if it has ended."""
-        self._orders.put(("cancel", flight))
+    def cancel(self, flight: AnyFlight) -> None:
+        """End a job at the next step, unless it has ended."""
+        self._commands.put(("cancel", flight))
 
     def check_open(self) -> None:
-        """Raise RuntimeError if nothing can be submitted any more."""
+        """Check that jobs can still be submitted.
+
+        Raises:
+            RuntimeError: The driver is closed, or was forked.
+        """
         if self._refusal is not None:
             raise RuntimeError(self._refusal)
 
     def check_fork(self) -> None:
-        """Raise RuntimeError in a process that was forked from the driver's."""
+        """Check that this is the driver's own process.
+
+        Raises:
+            RuntimeError: This process was forked from it.
+        """
         if self._refusal is FORKED:
             raise RuntimeError(FORKED)
 
     def wait_until_idle(self, timeout: float | None = None) -> bool:
-        """Wait until nothing is left to do; False if that takes longer than `timeout` seconds."""
+        """Wait until nothing is left to do.
+
+        Args:
+            timeout: The most seconds to wait; None waits for ever.
+
+        Returns:
+            Whether the driver became idle in time.
+        """
         if self._thread is None or not self._thread.is_alive():
             return True
         idle = threading.Event()
-        self._orders.put(("idle", idle))
+        self._commands.put(("idle", idle))
         return idle.wait(timeout)
 
     def close(self, timeout: float | None = None) -> None:
-        """End what runs as aborted, then the thread. Closing again does nothing."""
+        """Abort the jobs that run, then end the thread. Closing again does nothing.
+
+        Args:
+            timeout: The most seconds to wait for the thread; None waits for ever.
+        """
         self._refusal = self._refusal or CLOSED
         with self._starting:
             thread = self._thread
         if thread is not None and thread is not threading.current_thread():
-            self._orders.put(("close", None))
+            self._commands.put(("close", None))
             thread.join(timeout)
-        if (
-            self._refusal is not FORKED
-        ):  # in a child, the image decoder's thread is not there either
+        if self._refusal is not FORKED:  # a forked child has no thread of the image decoder either
             self.image_decoder.close()
 
     def _start(self) -> None:
@@ -241,12 +288,12 @@ class Driver:
             return
         with self._starting:
             if self._thread is None:
-                wake = _looker(self._orders)
+                wake = _looker(self._commands)
                 thread = threading.Thread(
                     target=_drive,
-                    args=(weakref.ref(self, lambda _: wake()), self._orders),
+                    args=(weakref.ref(self, lambda _: wake()), self._commands),
                     name="unitok-driver",
-                    daemon=True,  # `_close_all` ends it; a step that hangs holds no program up
+                    daemon=True,  # `_close_all` ends it; a step that hangs must not block the exit
                 )
                 thread.start()
                 self._thread = thread
@@ -255,25 +302,29 @@ class Driver:
     # -- what the driver's thread does
 
     def turn(self) -> bool:
-        """Carry out orders, step once, hand out what came; whether there is more to do at once."""
-        while (order := self._next_order()) is not None:
-            self._carry_out(*order)
-            self._order = None
+        """Execute commands, step once, deliver the outputs.
+
+        Returns:
+            Whether there is more to do at once.
+        """
+        while (command := self._next_command()) is not None:
+            self._execute(command)
+            self._command = None
         if self.engine.has_work or self._outputs or self._doubtful:
             self._step()
         self.image_decoder.work()
         for flight in list(self._decoding_images.values()):
             if flight.job.result is not None:
-                self._land(flight)
-        return self.engine.has_work or self.image_decoder.has_work or not self._orders.empty()
+                self._finish(flight)
+        return self.engine.has_work or self.image_decoder.has_work or not self._commands.empty()
 
     def note_failure(self, error: BaseException) -> None:
-        """A turn was broken off: the next one goes on where it can.
+        """Note that a turn was interrupted. The next turn goes on from there.
 
-        The engine tries a failed step again with fewer rows, and ends what cannot run by itself. So
-        it is only when that brings nothing for long that all are given up.
+        The engine tries a failed step again with fewer rows, and fails the requests that cannot run
+        even alone. Only if many turns in a row bring nothing do all jobs fail.
         """
-        logger.warning("a step failed, and is tried again: %s", one_line(error))
+        logger.warning("a step failed and is tried again: %s", one_line(error))
         self._doubtful = True
         self._failures += 1
         output, self._delivering = self._delivering, None
@@ -283,40 +334,45 @@ class Driver:
             self._failures = 0
             self._fail_all("error", one_line(error))
 
-    def wake(self, order: Order) -> None:
-        """Begin the next turn with an order."""
-        self._order = order
+    def wake(self, command: Command) -> None:
+        """Begin the next turn with a command."""
+        self._command = command
 
     def rest(self) -> bool:
-        """Note that there is nothing to do; whether the thread is to end."""
+        """Wake those who wait for the driver to be idle.
+
+        Returns:
+            Whether the thread is to end.
+        """
         give_up_team()
         idlers, self._idlers = self._idlers, []
         for idler in idlers:
             idler.set()
         return self._closing
 
-    def _next_order(self) -> Order | None:
-        """The order that was broken off, else the next."""
-        if self._order is None:
+    def _next_command(self) -> Command | None:
+        """The command that was interrupted, else the next."""
+        if self._command is None:
             with suppress(Empty):
-                self._order = self._orders.get_nowait()
-        return self._order
+                self._command = self._commands.get_nowait()
+        return self._command
 
-    def _carry_out(self, what: str, about: Any) -> None:
-        """Carry an order out; doing so twice does no harm."""
-        if what == "submit":
-            for flight in about:
-                self._take_off(flight)
-        elif what == "cancel" and not about.done.done():
-            self._fail(about, "abort", "it was cancelled")
-        elif what == "idle":
-            self._idlers.append(about)
-        elif what == "close":
+    def _execute(self, command: Command) -> None:
+        """Execute a command. Doing so twice does no harm."""
+        if command[0] == "submit":
+            for flight in command[1]:
+                self._begin(flight)
+        elif command[0] == "cancel":
+            if not command[1].done.done():
+                self._fail(command[1], "abort", "it was cancelled")
+        elif command[0] == "idle":
+            self._idlers.append(command[1])
+        elif command[0] == "close":
             self._closing = True
             self._fail_all("abort", CLOSED)
 
-    def _take_off(self, flight: Flight[Any, Any]) -> None:
-        if flight.done.done():  # its caller was interrupted, or this is done again
+    def _begin(self, flight: AnyFlight) -> None:
+        if flight.done.done():  # its caller was interrupted, or the command is executed again
             return
         if self._closing:
             self._fail(flight, "abort", CLOSED)
@@ -325,7 +381,7 @@ class Driver:
             if flight.request_id is None:
                 flight.request_id = self.engine.add(flight.job.request, flight.share)
             self._flights[flight.request_id] = flight
-        except Exception as error:  # a plan is its caller's code
+        except Exception as error:  # the plan is the caller's code
             self._fail(flight, "error", one_line(error))
 
     def _step(self) -> None:
@@ -340,25 +396,25 @@ class Driver:
             self._doubtful = False
             for request_id, flight in list(self._flights.items()):
                 if not self.engine.is_alive(request_id):
-                    self._fail(flight, "error", "it was lost in a step that broke off")
+                    self._fail(flight, "error", "it was lost in a step that was interrupted")
 
     def _deliver(self, output: Output) -> None:
         flight = self._flights.get(output.request_id)
         if flight is None:
-            if not output.finished:  # nobody's: its order was broken off
+            if not output.finished:  # its caller was interrupted, and nobody waits for it
                 self.engine.abort(output.request_id)
             return
         try:
             flight.job.feed(output)
-            flight.tell()
-        except Exception as error:  # its own detokenizer: the others go on
+            flight.publish()
+        except Exception as error:  # of its own detokenizer: the other jobs go on
             self._fail(flight, "error", one_line(error))
             return
         if flight.job.ended:
             self._leave_engine(flight)
 
-    def _leave_engine(self, flight: Flight[Any, Any]) -> None:
-        """A job wants nothing more of the engine: it has its result, or waits for its pictures."""
+    def _leave_engine(self, flight: AnyFlight) -> None:
+        """Take a job out of the engine: it has its result, or waits only for its pictures."""
         assert flight.request_id is not None
         if self.engine.is_alive(flight.request_id):
             self.engine.abort(flight.request_id)
@@ -366,43 +422,43 @@ class Driver:
             self._decoding_images[flight.request_id] = flight
             del self._flights[flight.request_id]
         else:
-            self._land(flight)
+            self._finish(flight)
 
-    def _fail(self, flight: Flight[Any, Any], reason: FailReason, error: str) -> None:
+    def _fail(self, flight: AnyFlight, reason: FailReason, error: str) -> None:
         if flight.request_id is not None:
             self.engine.abort(flight.request_id)
         self.image_decoder.cancel(flight.job.pictures)
         flight.job.fail(reason, error)
-        self._land(flight)
+        self._finish(flight)
 
     def _fail_all(self, reason: FailReason, error: str) -> None:
         for flight in [*self._flights.values(), *self._decoding_images.values()]:
             self._fail(flight, reason, error)
 
-    def _land(self, flight: Flight[Any, Any]) -> None:
-        flight.finish()  # first: what is broken off here is found again
+    def _finish(self, flight: AnyFlight) -> None:
+        flight.finish()  # first, so that the flight is found again if this is interrupted
         if flight.request_id is not None:
             self._flights.pop(flight.request_id, None)
             self._decoding_images.pop(flight.request_id, None)
 
     def forked(self) -> None:
-        """In a forked child there is no thread, and locks may be held for ever."""
+        """Refuse further jobs: a forked child has no thread, and locks may be held for ever."""
         self._refusal = FORKED
-        self._orders = SimpleQueue()
+        self._commands = SimpleQueue()
         self._starting = threading.Lock()
         self._thread = None
 
 
 def _all_of(queue: SimpleQueue[int]) -> Iterator[int]:
-    """What is in a queue, and at least one."""
+    """The elements of a queue. This waits for the first."""
     yield queue.get()
     with suppress(Empty):
         while True:
             yield queue.get_nowait()
 
 
-def _drive(driver_ref: weakref.ref[Driver], orders: SimpleQueue[Order]) -> None:
-    """The driver's thread. At rest it holds no driver, so that one nobody has any more can go."""
+def _drive(driver_ref: weakref.ref[Driver], commands: SimpleQueue[Command]) -> None:
+    """Run the driver's thread. While it is idle it holds no reference that keeps the driver."""
     while (driver := driver_ref()) is not None:
         try:
             busy = driver.turn()
@@ -413,23 +469,23 @@ def _drive(driver_ref: weakref.ref[Driver], orders: SimpleQueue[Order]) -> None:
             continue
         if not busy:
             del driver
-            order = orders.get()
+            command = commands.get()
             if (driver := driver_ref()) is not None:
-                driver.wake(order)
-            del order  # it may hold a job, which is to go when it is done
+                driver.wake(command)
+            del command  # it may hold a job, which is to be freed when it is done
 
 
 def _note(driver: Driver, error: BaseException) -> None:
-    """Let nothing end the thread, on which all callers wait."""
+    """Note a failure. Nothing may end the thread, as all callers wait for it."""
     try:
         driver.note_failure(error)
     except BaseException:
-        logger.exception("what a failed step left could not be put in order")
+        logger.exception("the driver could not recover from a failed step")
 
 
-def _looker(orders: SimpleQueue[Order]) -> Callable[[], None]:
-    """A function that has the driver's thread look for what there is to do."""
-    return lambda: orders.put(("look", None))
+def _looker(commands: SimpleQueue[Command]) -> Callable[[], None]:
+    """A function that has the driver's thread look for work."""
+    return lambda: commands.put(("look", None))
 
 
 _drivers: weakref.WeakSet[Driver] = weakref.WeakSet()
@@ -438,7 +494,7 @@ _threads: weakref.WeakSet[threading.Thread] = weakref.WeakSet()
 
 @atexit.register
 def _close_all() -> None:
-    """A thread that still steps, or frees a model that nobody has, must not outlive Python."""
+    """End all threads: one that still steps or frees a model must not outlive the interpreter."""
     for driver in list(_drivers):
         driver.close(PATIENCE)
     for thread in list(_threads):

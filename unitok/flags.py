@@ -1,7 +1,7 @@
-"""Flags of the command line, made of what is declared elsewhere.
+"""Flags of the command line, made of declarations elsewhere.
 
-`options_of` a kind of request become flags, and so do the fields of `Common`, which every command
-takes. Typer reads a command's flags from its signature, so a new signature is what is made here.
+The options of a kind of request become flags, and so do the fields of `Common`, which every command
+has. Typer takes a command's flags from its signature, so `with_flags` makes a new signature.
 """
 
 from __future__ import annotations
@@ -32,7 +32,17 @@ _common = partial(typer.Option, rich_help_panel="Options of every command")
 
 @dataclass(frozen=True, kw_only=True)
 class Common:
-    """What every command takes: which model, where it runs, and how much is said."""
+    """The options of every command.
+
+    Attributes:
+        model: A checkpoint's folder or a hub id; None for the embedded model.
+        device: Where the model computes; None chooses.
+        dtype: The type it computes in; None chooses.
+        memory: The size of the K/V pool; None chooses.
+        strict: Whether unknown settings of a checkpoint are refused.
+        verbose: 1 reports progress, 2 adds details.
+        quiet: Whether only errors are printed.
+    """
 
     model: Annotated[
         Path | None,
@@ -54,7 +64,7 @@ class Common:
     ] = None
     memory: Annotated[
         str | None,
-        _common(metavar="SIZE", help="Of the K/V pool: bytes, 512MB, 2GB, or 50% of what is free."),
+        _common(metavar="SIZE", help="Of the K/V pool: bytes, 512MB, 2GB, or 50% of free memory."),
     ] = None
     strict: Annotated[
         bool, _common("--strict", help="Refuse a model with settings that unitok does not know.")
@@ -69,27 +79,31 @@ class Common:
     verbose: Annotated[
         int,
         _common(
-            "--verbose", "-v", count=True, show_default=False, help="Say what is done; -vv: how."
+            "--verbose", "-v", count=True, show_default=False, help="Report progress; -vv: details."
         ),
     ] = 0
     quiet: Annotated[
         bool,
-        _common("--quiet", "-q", help="Say nothing but errors: no bars, no warnings."),
+        _common("--quiet", "-q", help="Print errors only, no progress bars and no warnings."),
     ] = False
 
     def __post_init__(self) -> None:
         if self.verbose and self.quiet:
-            raise ValueError("--verbose or --quiet, but not both")
+            raise ValueError("give --verbose or --quiet, not both")
 
     @property
     def bars(self) -> bool:
-        """Whether bars are to be shown."""
+        """Whether progress bars are shown."""
         return sys.stderr.isatty() and not self.quiet
 
     def load(self) -> Model:
-        """The model; ValueError for a device that is not here."""
+        """Load the model.
+
+        Raises:
+            ValueError: There is no CUDA device, or as `unitok.load`.
+        """
         logger.info("loading %s", self.model or "the embedded model")
-        if self.quiet:  # before its import, which is when the hub's library looks
+        if self.quiet:  # the hub's library looks at this when it is imported
             os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
         with stopped_at_once():
             import torch
@@ -98,7 +112,9 @@ class Common:
 
         on_cuda = self.device is not None and self.device.startswith("cuda")
         if on_cuda and not torch.cuda.is_available():
-            raise ValueError("there is no CUDA device here; leave --device out, or say cpu")
+            raise ValueError(
+                "there is no CUDA device here; leave out --device, or give --device cpu"
+            )
         plain = self.memory is not None and self.memory.isdecimal()
         memory = int(self.memory) if plain and self.memory else self.memory
         return load(self.model, self.device, self.dtype, memory, self.strict, self.compile)
@@ -107,8 +123,11 @@ class Common:
 def with_flags(made: type | None = None, but: Sequence[str] = ()) -> Callable[[Command], Command]:
     """Decorate a command `f(common, ..., **options)`.
 
-    common: made of the flags that every command has. options: those of the kind of request `made`
-    but for some, by name; what they are checked for says `unitok.requests`.
+    `common` comes from the flags of every command, and `options` are those of a kind of request.
+
+    Args:
+        made: The class of the requests; None for no options.
+        but: The options that get no flag.
     """
     specs = [spec for spec in own_first(made) if spec.name not in but] if made else []
     shared = list(_fields_of(Common))
@@ -131,7 +150,7 @@ def with_flags(made: type | None = None, but: Sequence[str] = ()) -> Callable[[C
 
 
 def own_first(made: type) -> list[OptionSpec]:
-    """The options of a kind of request; those it has alone before those it inherits."""
+    """The options of a kind of request, those of its own before those that it inherits."""
     return sorted(options_of(made).values(), key=lambda spec: spec.name not in vars(made))
 
 
@@ -140,29 +159,29 @@ def flag_of(spec: OptionSpec) -> inspect.Parameter:
     kinds = {"whole number": int, "number": float, "text": str, "texts": list[str], "flag": bool}
     kind: Any = kinds[spec.kind]
     option = spec.option
-    # A range with two ends is checked while the flags are read, and shown in the help; the others
-    # are checked where all requests are.
+    # Typer shows a range with two ends in the help, and checks it. Others are checked with the
+    # request.
     bounded = spec.kind == "whole number" and option.low is not None and option.high is not None
-    told: bool | str = spec.kind in ("whole number", "number", "text")
+    shown: bool | str = spec.kind in ("whole number", "number", "text")
     info = typer.Option(
         flag_name(spec.name),
         help=option.help + (" May be given several times." if spec.kind == "texts" else ""),
         metavar=option.metavar,
         min=option.low if bounded else None,
         max=option.high if bounded else None,
-        show_default=(option.unset or False) if spec.default is None else told,
+        show_default=(option.unset or False) if spec.default is None else shown,
     )
     default = list(spec.default or ()) if spec.kind == "texts" else spec.default
     return _parameter(spec.name, Annotated[kind | None if spec.nullable else kind, info], default)
 
 
 def flag_name(name: str) -> str:
-    """What is typed for an option."""
+    """The flag of an option by name, such as "--top-k"."""
     return f"-{name}" if len(name) == 1 else f"--{name.replace('_', '-')}"
 
 
 def names_of_options(made: type) -> str:
-    """The options of a kind of request, in words."""
+    """The names of a kind of request's options, in a list for people."""
     return ", ".join(options_of(made))
 
 

@@ -1,7 +1,8 @@
-"""Jobs of the driver, and the handles by which their callers hold them.
+"""Jobs of the driver, and the handles that their callers get.
 
-A `Job` is a request on its way. A `Flight` is a job between its submission and its result, as the
-driver and a `Handle` share it: events go through it from the driver's thread to a caller's.
+A `Job` prepares what the engine needs and collects what it gives. A `Flight` is a job between its
+submission and its result. The driver and a `Handle` share it: events go through it from the
+driver's thread to the caller's.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ from concurrent.futures import Future
 from contextlib import suppress
 from typing import Any, Generic, Literal, Protocol, TypeVar
 
+from torch import Tensor
+
 from unitok_engine import Output, Request, join_outputs
 
 E = TypeVar("E")
@@ -24,56 +27,66 @@ FailReason = Literal["error", "abort"]
 
 
 class Job(Protocol[E, R_co]):
-    """A request on its way. All but `request` is used by the driver's thread alone."""
+    """A request for the driver: what the engine is asked for, and what becomes of its outputs.
+
+    Only `request` is used by other threads than the driver's.
+    """
 
     @property
-    def request(self) -> Request: ...
+    def request(self) -> Request:
+        """What the engine is asked for."""
+        ...
 
     @property
-    def pictures(self) -> Sequence[Future[Any]]:
-        """Pictures that were handed to the image decoder."""
+    def pictures(self) -> Sequence[Future[Tensor]]:
+        """The pictures that were handed to the image decoder."""
         ...
 
     @property
     def ended(self) -> bool:
-        """Whether it wants nothing more of the engine."""
+        """Whether it needs no more outputs of the engine."""
         ...
 
     @property
     def result(self) -> R_co | None:
-        """What became of it; None while anything is to come."""
+        """The result; None until it is complete."""
         ...
 
     def feed(self, output: Output) -> None:
-        """Take what the engine gave for one sample."""
+        """Take an output of the engine, which belongs to one sample."""
         ...
 
-    def news(self) -> list[E]:
-        """What is new since this was last asked; it is asked after each `feed`, or never."""
+    def new_events(self) -> list[E]:
+        """The events since the last call. This is called after each `feed`, or never."""
         ...
 
     def merge(self, unread: E, new: E) -> E | None:
-        """One event in place of one that is not read yet and a new one; None if both are needed."""
+        """One event that replaces an unread one and a new one; None if both are needed."""
         ...
 
     def fail(self, reason: FailReason, error: str) -> None:
-        """End it now: from here on there is a result, with this finish reason and error."""
+        """End the job now. Its result has this finish reason and this error."""
         ...
 
 
 class TokenJob:
-    """The job of a bare engine request.
+    """The job of an engine request, without text or pictures.
 
-    Its events are outputs, and its result has one output for each sample, with all its tokens.
+    Its events are outputs. Its result has one output for each sample, with all its tokens.
+
+    Attributes:
+        pictures: Empty, as the tokens are not decoded.
+        request: The engine's request.
     """
 
-    pictures: tuple[Future[Any], ...] = ()
+    pictures: tuple[Future[Tensor], ...] = ()
 
     def __init__(self, request: Request) -> None:
+        """Nothing has been generated yet."""
         self.request = request
         self._outputs: dict[int, list[Output]] = {}  # of each sample, so far
         self._finished: dict[int, Output] = {}  # all of each sample that has ended
-        self._news: list[Output] = []
+        self._new: list[Output] = []
 
     @property
     def ended(self) -> bool:
@@ -86,24 +99,24 @@ class TokenJob:
         return [self._finished[i] for i in range(self.request.n)] if self.ended else None
 
     def feed(self, output: Output) -> None:
-        """Take an output of the engine's."""
-        self._news.append(output)
+        """Take an output of the engine."""
+        self._new.append(output)
         outputs = self._outputs.setdefault(output.sample, [])
         outputs.append(output)
         if output.finished:
             self._finished[output.sample] = join_outputs(outputs)
 
-    def news(self) -> list[Output]:
+    def new_events(self) -> list[Output]:
         """The outputs since the last call."""
-        news, self._news = self._news, []
-        return news
+        new, self._new = self._new, []
+        return new
 
     def merge(self, unread: Output, new: Output) -> Output | None:
-        """Two outputs of one sample as one; None if they belong to two."""
+        """Two outputs of one sample as one output; None if they belong to two samples."""
         return join_outputs([unread, new]) if unread.sample == new.sample else None
 
     def fail(self, reason: FailReason, error: str) -> None:
-        """End the samples that have not ended."""
+        """End the samples that have not ended, with the tokens that they have."""
         prompt = len(self.request.branches[0].token_ids)
         for sample in set(range(self.request.n)) - self._finished.keys():
             start = self._outputs[sample][-1].stop if sample in self._outputs else 0
@@ -111,24 +124,33 @@ class TokenJob:
 
 
 class Flight(Generic[E, R]):
-    """A job between its submission and its result, shared by the driver and a handle."""
+    """A job between its submission and its result, shared by the driver and a handle.
+
+    Attributes:
+        job: The job.
+        share: Jobs with an equal share take turns as one among the others, see `Engine.add`.
+        streamed: Whether the caller wants events.
+        request_id: The engine's id of the request; None until the engine has it.
+        done: Holds the result.
+    """
 
     def __init__(self, job: Job[E, R], share: Hashable, streamed: bool) -> None:
+        """The engine does not have the job yet."""
         self.job = job
         self.share = share
         self.streamed = streamed
-        self.request_id: int | None = None  # the engine's, once it has the request
+        self.request_id: int | None = None
         self.done: Future[R] = Future()
         self._events: deque[E] = deque()
         self._wakers: list[Waker] = []
         self._lock = threading.Lock()
 
-    def tell(self) -> None:
-        """Hand what is new to a caller that streams; what it has not read yet is merged."""
+    def publish(self) -> None:
+        """Hand new events to a caller that streams, merged with those it has not read yet."""
         if not self.streamed:
             return
         with self._lock:
-            for event in self.job.news():
+            for event in self.job.new_events():
                 self._add(event)
         self._wake()
 
@@ -141,16 +163,20 @@ class Flight(Generic[E, R]):
         self._events.append(event)
 
     def finish(self) -> None:
-        """Hand the job's result over. Doing it twice does no harm."""
+        """Hand over the job's result. Doing so twice does no harm."""
         result = self.job.result
         assert result is not None
         if not self.done.done():
-            self.tell()
+            self.publish()
             self.done.set_result(result)
         self._wake()
 
     def take(self, waker: Waker) -> E | None:
-        """The next event, if one is there. Else `waker` is called when there is one, or the end."""
+        """The next event; None if there is none.
+
+        Args:
+            waker: Called when an event or the end comes, if there is no event now.
+        """
         with self._lock:
             if self._events:
                 return self._events.popleft()
@@ -160,7 +186,7 @@ class Flight(Generic[E, R]):
         return None
 
     @property
-    def read(self) -> bool:
+    def exhausted(self) -> bool:
         """Whether the result is there and every event was taken."""
         return self.done.done() and not self._events
 
@@ -171,11 +197,14 @@ class Flight(Generic[E, R]):
             waker()
 
 
+AnyFlight = Flight[Any, Any]
+
+
 class Owner(Protocol):
     """What a handle needs of the driver."""
 
-    def cancel(self, flight: Flight[Any, Any], /) -> None:
-        """End a job at the next step; nothing if it has ended."""
+    def cancel(self, flight: AnyFlight, /) -> None:
+        """End a job at the next step, unless it has ended."""
         ...
 
     def check_fork(self) -> None:
@@ -184,22 +213,26 @@ class Owner(Protocol):
 
 
 class Handle(Generic[E, R]):
-    """A caller's hold on a job: its events, its result, and the way to cancel it.
+    """What a caller has of a job: its events, its result, and the way to cancel it.
 
-    Whoever lets go of the handle lets go of the job: it is cancelled. Iterate over the handle, or
-    `async for`, if it was submitted with `stream=True`; `await` it for the result.
+    A job that was submitted with `stream=True` gives its events to `for` and `async for`. `await`
+    gives the result. A handle that is garbage collected cancels its job.
     """
 
     def __init__(self, owner: Owner, flight: Flight[E, R]) -> None:
+        """Share a flight with its driver."""
         self._owner = owner
         self._flight = flight
 
     def result(self, timeout: float | None = None) -> R:
-        """Wait for the result. A job that was cancelled has one too, which says so.
+        """Wait for the result. The result of a cancelled job says that it was cancelled.
+
+        Args:
+            timeout: The most seconds to wait; None waits for ever.
 
         Raises:
-            TimeoutError: it did not come within `timeout` seconds.
-            RuntimeError: the process was forked meanwhile.
+            TimeoutError: The result did not come in time.
+            RuntimeError: The process was forked meanwhile.
         """
         if not self.done:
             self._owner.check_fork()
@@ -211,11 +244,15 @@ class Handle(Generic[E, R]):
         return self._flight.done.done()
 
     def when_done(self, call: Callable[[], object]) -> None:
-        """Have a function called when the result is there: by the driver's thread, or at once."""
+        """Call a function when the result is there.
+
+        Args:
+            call: Called by the driver's thread, or at once if the result is there already.
+        """
         self._flight.done.add_done_callback(lambda _: call())
 
     def cancel(self) -> None:
-        """End the job at the next step, if it has not ended. This does not wait."""
+        """End the job at the next step, unless it has ended. This does not wait."""
         if not self.done:
             self._owner.cancel(self._flight)
 
@@ -225,7 +262,7 @@ class Handle(Generic[E, R]):
     def __iter__(self) -> Iterator[E]:
         self._check_streamed()
         try:
-            while not self._flight.read:
+            while not self._flight.exhausted:
                 ready = threading.Event()
                 event = self._flight.take(ready.set)
                 if event is None:
@@ -238,7 +275,7 @@ class Handle(Generic[E, R]):
     async def __aiter__(self) -> AsyncIterator[E]:
         self._check_streamed()
         try:
-            while not self._flight.read:
+            while not self._flight.exhausted:
                 ready = asyncio.Event()
                 event = self._flight.take(from_thread(ready.set))
                 if event is None:
@@ -266,7 +303,14 @@ class Handle(Generic[E, R]):
 
 
 def from_thread(call: Callable[[], object]) -> Waker:
-    """A function that has another called in the running event loop; callable from any thread."""
+    """Let other threads call a function of the running event loop.
+
+    Args:
+        call: Called by the event loop.
+
+    Returns:
+        A function that may be called from any thread, and has `call` called.
+    """
     loop = asyncio.get_running_loop()
 
     def wake() -> None:

@@ -1,7 +1,8 @@
-"""The ids of finished drawings -> pixels, apart from the engine's steps.
+"""Decodes the tokens of complete drawings to pixels, apart from the engine's steps.
 
-Drawings that wait together are painted together, a bounded number in one call. A picture does not
-depend on its company but for fp32 rounding, which may turn the last bit of a pixel.
+Drawings that wait at the same time are decoded together, a bounded number in one call. A picture
+does not depend on the others in its call, except for fp32 rounding, which may change the last bit
+of a pixel.
 """
 
 import os
@@ -17,7 +18,7 @@ import torch
 from torch import Tensor
 
 IMAGES_PER_CALL = 16
-TOKENS_PER_CALL = 2304  # 4 pictures of Janus; a VQ-16 decoder takes about 0.7 MB for each id
+TOKENS_PER_CALL = 2304  # 4 pictures of Janus; a VQ-16 decoder takes about 0.7 MB for each token
 
 Decode = Callable[[Sequence[Sequence[int]]], Tensor]
 
@@ -27,31 +28,39 @@ class DecodeJob:
     """The tokens of one drawing, and the picture that they become.
 
     Attributes:
-        decode: Turns the tokens of several drawings into pictures.
-        ids: What the plan emitted for this drawing.
+        decode: Decodes the tokens of several drawings to pictures [n, 3, H, W] in [0, 1].
+        token_ids: What the plan emitted for this drawing.
         picture: Holds the picture once it is decoded.
     """
 
     decode: Decode
-    ids: Sequence[int]
+    token_ids: Sequence[int]
     picture: Future[Tensor] = field(default_factory=Future)
 
     def goes_with(self, other: "DecodeJob") -> bool:
-        return self.decode == other.decode and len(self.ids) == len(other.ids)
+        """Whether both can be decoded in one call."""
+        return self.decode == other.decode and len(self.token_ids) == len(other.token_ids)
 
 
 class ImageDecoder:
-    """Takes jobs and paints them, oldest first, each with those that wait and are like it.
+    """Decodes jobs, the oldest first, each together with the waiting jobs that are like it.
 
-    notify: called by the thread, if there is one, when pictures are there.
-    background: whether one thread of its own paints, on CUDA on a stream of its own, while the
-    engine steps on; else `work` does, between steps. None chooses.
+    It decodes either in a thread of its own, while the engine goes on, or between steps, in `work`.
+    On CUDA the thread has a stream of its own. On a CPU there is a thread only if torch leaves a
+    core to it. Otherwise the OpenMP threads of both would wait for each other: with 2 threads on
+    2 cores, steps took 1.9 times as long beside it.
 
-    On a CPU it is a thread where torch leaves a core to it. Else the OpenMP threads of both would
-    spin against each other: with 2 threads on 2 cores, steps took 1.9 times as long beside it.
+    Attributes:
+        notify: Called by the thread, if there is one, when pictures are decoded.
     """
 
     def __init__(self, device: torch.device, background: bool | None = None) -> None:
+        """Start without jobs.
+
+        Args:
+            device: Where pictures are decoded.
+            background: Whether to decode in a thread; None chooses what suits the device.
+        """
         self.notify: Callable[[], None] = nothing
         if background is None:
             background = device.type == "cuda" or has_idle_core()
@@ -60,44 +69,54 @@ class ImageDecoder:
         self._lock = threading.RLock()
         self._worker = ThreadPoolExecutor(1, "unitok-image-decoder") if background else None
 
-    def submit(self, decode: Decode, ids: Sequence[int]) -> Future[Tensor]:
-        """A picture [H, W, 3] of bytes, to come once there was `work`."""
-        job = DecodeJob(decode, ids)
+    def submit(self, decode: Decode, token_ids: Sequence[int]) -> Future[Tensor]:
+        """Submit the tokens of a drawing; `work` has to be called for it.
+
+        Args:
+            decode: Decodes the tokens of several drawings to pictures [n, 3, H, W] in [0, 1].
+            token_ids: What the plan emitted.
+
+        Returns:
+            The picture to come, bytes [H, W, 3].
+        """
+        job = DecodeJob(decode, token_ids)
         with self._lock:
             self._waiting.append(job)
         return job.picture
 
     def cancel(self, pictures: Iterable[Future[Tensor]]) -> None:
-        """Nobody wants these any more: those not begun are never painted."""
+        """Cancel pictures. Those that have not been begun are never decoded."""
         for picture in pictures:
             picture.cancel()
         with self._lock:
             self._waiting = deque(o for o in self._waiting if not o.picture.cancelled())
 
     def work(self) -> None:
-        """See to it that jobs are painted: wake the thread or, without one, paint a batch."""
+        """Wake the thread or, if there is none, decode one batch."""
         if self._worker is None:
             self._decode_batch()
         elif self._waiting:
             try:
                 self._worker.submit(self._decode_all)
-            except RuntimeError:  # the interpreter ends, and its pools have: no thread is left
+            except RuntimeError:  # the interpreter exits, and its thread pools have ended already
                 self._decode_batch()
 
     @property
     def has_work(self) -> bool:
-        """Whether `work` has to be called for pictures that wait; a thread sees to its own."""
+        """Whether `work` has to be called again; never if there is a thread."""
         return self._worker is None and bool(self._waiting)
 
     def close(self) -> None:
-        """End the thread, if there is one, after what it paints just now."""
+        """End the thread, if there is one, after the batch that it decodes now."""
         if self._worker is not None:
             self._worker.shutdown(wait=False)
 
     def _decode_all(self) -> None:
         while self._waiting:
             try:
-                with suppress(Warning):  # where warnings are errors: none may end the thread's work
+                with suppress(
+                    Warning
+                ):  # warnings may be errors, which must not end the thread's work
                     self._decode_batch()
             finally:
                 self.notify()
@@ -106,29 +125,29 @@ class ImageDecoder:
         jobs = self._take()
         try:
             self._fill(jobs)
-        except BaseException:  # Ctrl-C: what others may still wait for is not lost
+        except BaseException:  # Ctrl-C: the pictures that others wait for must not be lost
             with self._lock:
                 self._waiting.extendleft(o for o in reversed(jobs) if not o.picture.done())
             raise
 
     def _take(self) -> list[DecodeJob]:
-        """The oldest job and those like it, as many as one call takes."""
+        """Take the oldest job and those like it, as many as fit in one call."""
         with self._lock:
             if not self._waiting:
                 return []
             first = self._waiting[0]
-            most = min(IMAGES_PER_CALL, max(1, TOKENS_PER_CALL // len(first.ids)))
+            most = min(IMAGES_PER_CALL, max(1, TOKENS_PER_CALL // len(first.token_ids)))
             taken = [job for job in self._waiting if job.goes_with(first)][:most]
             self._waiting = deque(job for job in self._waiting if job not in taken)
             return taken
 
     def _fill(self, jobs: Sequence[DecodeJob]) -> None:
-        """Paint jobs in one call; if that fails each alone, to see which one is to blame."""
+        """Decode jobs in one call. If that fails, decode each alone, to find the one that fails."""
         if not jobs:
             return
         try:
             made = self._decode(jobs)
-        except Exception as error:  # the family's code: only the drawings that want it fail
+        except Exception as error:  # of the family's code: only its drawings fail
             if len(jobs) == 1:
                 settle(jobs[0].picture, error)
                 return
@@ -143,9 +162,9 @@ class ImageDecoder:
             settle(job.picture, picture)
 
     def _decode(self, jobs: Sequence[DecodeJob]) -> Tensor:
-        """Pictures [n, H, W, 3] of bytes."""
+        """The pictures of jobs, bytes [n, H, W, 3]."""
         with torch.inference_mode(), self._own_stream():
-            pixels = jobs[0].decode([job.ids for job in jobs])  # [n, 3, H, W] in [0, 1]
+            pixels = jobs[0].decode([job.token_ids for job in jobs])  # [n, 3, H, W] in [0, 1]
             if len(pixels) != len(jobs):
                 raise ValueError(f"{len(pixels)} pictures were decoded, not {len(jobs)}")
             return pixels.mul(255).round().byte().permute(0, 2, 3, 1).contiguous().cpu()
@@ -155,11 +174,11 @@ class ImageDecoder:
 
 
 def nothing() -> None:
-    """Nobody is to be notified."""
+    """Notify nobody."""
 
 
 def settle(picture: Future[Tensor], result: Tensor | Exception) -> None:
-    """Hand over a picture or what went wrong, unless nobody wants it any more."""
+    """Hand over a picture or an exception, unless the picture was cancelled."""
     if not picture.set_running_or_notify_cancel():
         return
     if isinstance(result, Exception):
@@ -169,5 +188,5 @@ def settle(picture: Future[Tensor], result: Tensor | Exception) -> None:
 
 
 def has_idle_core() -> bool:
-    """Whether torch leaves a core to a thread beside it, and no others would spin against that."""
+    """Whether torch leaves a core to another thread."""
     return torch.get_num_threads() == 1 and (os.cpu_count() or 1) > 1

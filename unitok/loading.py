@@ -1,4 +1,4 @@
-"""load(): the embedded model, a checkpoint's folder, or a hub id, ready for use."""
+"""Loads a model: the embedded one, a checkpoint's folder, or a hub id."""
 
 from __future__ import annotations
 
@@ -37,16 +37,20 @@ def load(
     Args:
         path: The folder or the hub id; None for the embedded model.
         device: By default "cuda" if there is a GPU, else "cpu".
-        dtype: "auto" is what the model itself asks for on a CPU, else the type in which its weights
-            are stored if the device computes well in it, else float32. Or "float32" or "fp32",
-            "bfloat16" or "bf16", "float16" or "fp16", "float64" or "fp64", or torch's own.
-            `Model.info` says which, and why.
-        memory: Of the K/V pool: bytes, "512MB" or "2GB"; or a share of what is free, 0.5 or "50%".
+        dtype: "auto" is the type that the model names for a CPU, else the type in which its weights
+            are stored if the device computes well in it, else float32. Other values are "float32"
+            or "fp32", "bfloat16" or "bf16", "float16" or "fp16", "float64" or "fp64", and torch's
+            types. `Model.info` has the type and the reason.
+        memory: The size of the K/V pool: bytes, "512MB" or "2GB"; or a share of the free memory,
+            0.5 or "50%".
         strict: Whether settings in the folder's JSON files that unitok does not know are refused.
-            If not, a UserWarning names them. Those that are known to change the maths are always
-            refused.
+            If not, a UserWarning names them. Settings that are known to change the maths are
+            always refused.
         compile: Whether decode steps go through torch.compile, which joins small kernels and takes
             up to minutes when the steps first run. "auto" does it on CUDA if Triton is installed.
+
+    Returns:
+        The model, ready for use.
 
     Raises:
         FileNotFoundError: There is no such folder, or a file in it is missing.
@@ -63,18 +67,22 @@ def load(
     family = open_folder(folder, where, choice, strict)
     config = EngineConfig(memory=size, max_context=family.max_context)
     model = Model(family, config, precision=str(choice.made), compile=compiled)
-    tell(model, time.perf_counter() - began)
+    log_loaded(model, time.perf_counter() - began)
     return model
 
 
 def own_cpu_dtype(folder: Path) -> torch.dtype | None:
-    """What the folder's unitok.json names as the type for a CPU, if there is one."""
+    """The type for a CPU that the folder's unitok.json names; None if it names none.
+
+    Raises:
+        ValueError: It names an unknown type.
+    """
     file = folder / "unitok.json"
     return read_cpu_dtype(read_json(file, optional=True), str(file))
 
 
-def tell(model: Model, seconds: float) -> None:
-    """Log what was loaded."""
+def log_loaded(model: Model, seconds: float) -> None:
+    """Log what was loaded, and how long it took."""
     info = model.info()
     logger.info(
         "loaded %s in %.2f s: %s parameters on %s in %s; K/V pool of %s bytes for %s tokens",
@@ -89,7 +97,14 @@ def tell(model: Model, seconds: float) -> None:
 
 
 def check_device(device: str) -> str:
-    """The device, if there is such a one that can hold a model; ValueError if not."""
+    """Check that a device exists and can hold a model.
+
+    Returns:
+        The device.
+
+    Raises:
+        ValueError: It does not exist, or holds no numbers.
+    """
     if device.startswith("meta"):
         raise ValueError("device 'meta' cannot be used: it holds no numbers, so nothing runs there")
     try:
@@ -120,10 +135,13 @@ def decide_compile(asked: bool | str, device: torch.device) -> bool:
 
 
 def parse_memory(memory: int | float | str | None) -> int | float | None:
-    """Bytes, of a number or of text such as "512MB"; a share, of a float or of text such as "50%".
+    """Bytes as an int, or a share of the free memory as a float.
+
+    Args:
+        memory: Bytes, a share, or text such as "512MB" or "50%".
 
     Raises:
-        ValueError: other text, or a share that is not above 0 and at most 1.
+        ValueError: The text is of no such form, or the share is not above 0 and at most 1.
     """
     if memory is None or isinstance(memory, int):
         return memory
@@ -134,7 +152,11 @@ def parse_memory(memory: int | float | str | None) -> int | float | None:
 
 
 def parse_size(text: str) -> int | float:
-    """As `parse_memory`, of text."""
+    """Bytes as an int, or a share as a float, of text such as "512MB" or "50%".
+
+    Raises:
+        ValueError: The text is of no such form.
+    """
     units = {"KB": 2**10, "MB": 2**20, "GB": 2**30}
     text = text.strip()
     try:

@@ -1,8 +1,8 @@
-"""Torch's OpenMP threads, which are a team of each thread that computes.
+"""Torch's OpenMP threads: each thread that computes has a team of them.
 
-As soon as the teams together have more threads than there are cores, libgomp lets all of them sleep
-between one operator and the next instead of spinning: small operators take half as long again. So
-a thread that will not compute for a while gives its team up; it gets a new one in some 50 µs.
+When all teams together have more threads than there are cores, libgomp lets all of them sleep
+between two operators instead of spinning. Small operators then take 1.5 times as long. So a thread
+that will not compute for a while gives its team up. It gets a new one in about 50 µs.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _PAUSE_SOFT = 1  # omp_pause_soft of OpenMP 5.0, section 3.2.43
 
 
 def _find() -> Callable[[int], int] | None:
-    """`omp_pause_resource_all` of the libgomp that came with torch, if it is that which it uses."""
+    """`omp_pause_resource_all` of the libgomp that torch brings; None if torch uses another."""
     for file in (Path(torch.__file__).parent / "lib").glob("libgomp*.so*"):
         try:
             return ctypes.CDLL(str(file)).omp_pause_resource_all
@@ -30,6 +30,6 @@ _pause = _find()
 
 
 def give_up_team() -> None:
-    """End the calling thread's OpenMP threads; nothing where torch uses another OpenMP."""
+    """End the calling thread's OpenMP threads. Do nothing if torch uses another OpenMP."""
     if _pause is not None:
         _pause(_PAUSE_SOFT)

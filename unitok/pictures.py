@@ -1,4 +1,4 @@
-"""Pictures in: files, PIL images, arrays and tensors, read safely, as RGB."""
+"""Opens pictures safely, as RGB: files, bytes, PIL images, arrays and tensors."""
 
 import hashlib
 from io import BytesIO
@@ -12,22 +12,27 @@ from torch import Tensor
 PictureLike = str | Path | bytes | Image.Image | np.ndarray | Tensor
 
 MAX_PIXELS = 64_000_000
-# Only these are tried, whatever a file is called: others may start programs, as EPS does.
+# Only these formats are tried, whatever a file is called. Others may start programs, as EPS does.
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
 if features.check("avif"):
     FORMATS = (*FORMATS, "AVIF")
 
 
 def open_picture(source: PictureLike) -> Image.Image:
-    """Any picture -> RGB, upright. Transparency is laid on white; an animation is its first frame.
+    """Open any picture as an upright RGB image.
 
-    Files and bytes are of one of `FORMATS`, which is read from their content, not their name.
-    Arrays and tensors are [H, W, 3], [3, H, W] or [H, W]: bytes in 0..255 or floats in 0..1.
+    Transparent pixels are laid on white. Of an animation, the first frame is taken.
+
+    Args:
+        source: A path, bytes, a PIL image, an array or a tensor. Files and bytes have one of
+            `FORMATS`, which their content shows, not their name. Arrays and tensors are
+            [H, W, 3], [3, H, W] or [H, W], of bytes in 0..255 or floats in 0..1.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: not a picture of a known format, cut off, or of more than 64 million pixels.
-        TypeError: an object of another type.
+        FileNotFoundError: There is no such file.
+        ValueError: It is not a picture of a known format, is cut off, or has more than 64 million
+            pixels.
+        TypeError: The source is of another type.
     """
     if isinstance(source, np.ndarray | Tensor):
         return from_array(source)
@@ -45,15 +50,29 @@ def open_picture(source: PictureLike) -> Image.Image:
 
 
 def refuse_unread(image: Image.Image) -> None:
-    """ValueError for an image that is still to be read from a file of another format."""
+    """Refuse an image that PIL has opened, but not read, from a file of another format.
+
+    Raises:
+        ValueError: It is such an image.
+    """
     if getattr(image, "tile", None) and image.format not in FORMATS:
         raise ValueError(
-            f"the picture is an unread {image.format} file, and {', '.join(FORMATS)} are read; "
-            "call its load() first if you trust it"
+            f"the picture is an unread {image.format} file; only {', '.join(FORMATS)} are read. "
+            "Call its load() first if you trust it"
         )
 
 
 def read_file(file: Path | BytesIO, name: str) -> Image.Image:
+    """Read an RGB image from a file.
+
+    Args:
+        file: The file.
+        name: Its name in messages.
+
+    Raises:
+        OSError: The file cannot be read.
+        ValueError: It is not a picture, is cut off, or has too many pixels.
+    """
     try:
         with Image.open(file, formats=FORMATS) as image:
             return to_rgb(image, name)
@@ -63,11 +82,20 @@ def read_file(file: Path | BytesIO, name: str) -> Image.Image:
         raise ValueError(f"{name} has more than {MAX_PIXELS:,} pixels") from None
     except (OSError, SyntaxError) as error:
         if isinstance(error, OSError) and error.errno is not None:
-            raise  # the system's, such as a file without leave to read it
+            raise  # an error of the system, such as a missing permission
         raise ValueError(f"{name} is cut off or damaged: {error}") from None
 
 
 def to_rgb(image: Image.Image, name: str) -> Image.Image:
+    """Read an image completely, turn it upright, and convert it to RGB.
+
+    Args:
+        image: The image.
+        name: Its name in messages.
+
+    Raises:
+        ValueError: It is cut off, or has too many pixels.
+    """
     width, height = image.size
     if width * height > MAX_PIXELS:
         raise ValueError(f"{name} has {width * height:,} pixels; at most {MAX_PIXELS:,} are read")
@@ -85,11 +113,20 @@ def to_rgb(image: Image.Image, name: str) -> Image.Image:
 
 
 def to_bytes(values: np.ndarray, mode: str, name: str) -> np.ndarray:
-    """Wide grey values -> bytes: 16 bits by their high byte; floats as 0..1 or 0..255; 32-bit
-    whole numbers as bytes if all are, else as 16 bits."""
+    """Convert grey values of more than 8 bits to bytes.
+
+    Args:
+        values: Of 16 bits, of which the high byte is taken. Or of 32 bits, taken as bytes if all
+            are at most 255, else as 16 bits. Or floats in 0..1 or 0..255.
+        mode: PIL's mode of the image.
+        name: The image's name in messages.
+
+    Raises:
+        ValueError: A value is not a number.
+    """
     if mode == "F":
         if not np.isfinite(values).all():
-            raise ValueError(f"{name} has values that are no numbers")
+            raise ValueError(f"{name} has values that are not numbers")
         scale = 255 if values.max(initial=0) <= 1 else 1
         return (values * scale).clip(0, 255).astype(np.uint8)
     is_wide = mode.startswith("I;16") or values.max(initial=0) > 255
@@ -97,6 +134,14 @@ def to_bytes(values: np.ndarray, mode: str, name: str) -> np.ndarray:
 
 
 def from_array(values: np.ndarray | Tensor) -> Image.Image:
+    """Make an RGB image of an array.
+
+    Args:
+        values: [H, W, 3], [3, H, W] or [H, W], of bytes in 0..255 or floats in 0..1.
+
+    Raises:
+        ValueError: The shape or a value is not of that kind, or there are too many pixels.
+    """
     array = values.detach().cpu().float().numpy() if isinstance(values, Tensor) else values
     if isinstance(values, Tensor) and values.dtype == torch.uint8:
         array = values.cpu().numpy()
@@ -116,6 +161,6 @@ def from_array(values: np.ndarray | Tensor) -> Image.Image:
 
 
 def digest(pixels: Tensor, encoder: str) -> str:
-    """What tells one read picture from another: its pixels and who reads them."""
+    """A digest of an encoded picture: SHA-256 of its pixels and the name of its encoder."""
     data = pixels.detach().cpu().contiguous().float().numpy().tobytes()
     return hashlib.sha256(encoder.encode() + data).hexdigest()

@@ -1,10 +1,9 @@
-"""In which precision a model computes: what was asked for, else what suits model and device."""
+"""Chooses the type that a model computes in: the one asked for, else what suits the device."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 
@@ -19,7 +18,12 @@ SHORT = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16", "fp64": "floa
 
 @dataclass(frozen=True)
 class Precision:
-    """A type of numbers, and why it was taken, in words that go on from its name."""
+    """A type, and the reason for it.
+
+    Attributes:
+        dtype: The type.
+        why: The reason, in words that follow the type's name.
+    """
 
     dtype: torch.dtype
     why: str
@@ -29,6 +33,7 @@ class Precision:
 
 
 def name_of(dtype: torch.dtype) -> str:
+    """The name of a type, such as "float32"."""
     return str(dtype).removeprefix("torch.")
 
 
@@ -39,7 +44,7 @@ def parse_dtype(dtype: torch.dtype | str | None) -> torch.dtype | None:
     """The type that a caller names; None for "auto".
 
     Raises:
-        ValueError: another name or type.
+        ValueError: It is another name or type.
     """
     if dtype is None or dtype == "auto":
         return None
@@ -52,8 +57,16 @@ def parse_dtype(dtype: torch.dtype | str | None) -> torch.dtype | None:
     )
 
 
-def read_cpu_dtype(extra: Mapping[str, Any], where: str = "unitok.json") -> torch.dtype | None:
-    """What unitok.json names as the type for a CPU, if anything; ValueError for no such type."""
+def read_cpu_dtype(extra: Mapping[str, object], where: str = "unitok.json") -> torch.dtype | None:
+    """The type for a CPU that unitok.json names; None if it names none.
+
+    Args:
+        extra: The content of unitok.json.
+        where: The file's name in messages.
+
+    Raises:
+        ValueError: It names an unknown type.
+    """
     name = extra.get("cpu_dtype")
     if name is None:
         return None
@@ -67,9 +80,13 @@ def read_cpu_dtype(extra: Mapping[str, Any], where: str = "unitok.json") -> torc
 
 @dataclass
 class Choice:
-    """Chooses a type once it is known in which one the weights are stored, and remembers why.
+    """Chooses a type when the type of the stored weights is known.
 
-    asked: by the caller; None chooses. own: what the model wants on a CPU.
+    Attributes:
+        asked: The type that the caller asked for; None chooses.
+        device: Where the model will compute.
+        own: The type that the model names for a CPU.
+        made: The choice; None before it is made.
     """
 
     asked: torch.dtype | None
@@ -78,6 +95,7 @@ class Choice:
     made: Precision | None = None
 
     def __call__(self, stored: torch.dtype) -> torch.dtype:
+        """The type to compute in, for weights that are stored in a type."""
         kind, has_bf16 = self.device.type, computes_bf16(self.device)
         self.made = choose(kind, has_bf16, stored, self.own, self.asked)
         return self.made.dtype
@@ -90,10 +108,17 @@ def choose(
     own: torch.dtype | None = None,
     asked: torch.dtype | None = None,
 ) -> Precision:
-    """The type that is asked for; else, on a CPU, the model's own; else the one of the checkpoint
-    where the device computes well in it; else float32.
+    """Choose the type that a model computes in.
 
-    device: "cpu", "cuda" or another kind. has_bf16: whether it computes well in bfloat16.
+    It is the one that was asked for; else, on a CPU, the model's own; else the one of the stored
+    weights, if the device computes well in it; else float32.
+
+    Args:
+        device: "cpu", "cuda" or another kind.
+        has_bf16: Whether the device computes well in bfloat16.
+        stored: The type of the stored weights.
+        own: The type that the model names for a CPU.
+        asked: The type that the caller asked for.
     """
     if asked is not None:
         return Precision(asked, "as asked")
@@ -105,7 +130,7 @@ def choose(
 
 
 def reason_against(stored: torch.dtype, device: str, has_bf16: bool) -> str | None:
-    """Why a type is left for float32, if it is."""
+    """Why float32 is better than the stored type, in words; None if it is not."""
     if stored is torch.float32 or (stored is torch.float16 and device == "cuda"):
         return None
     if stored is torch.bfloat16 and device in ("cpu", "cuda"):
@@ -115,7 +140,7 @@ def reason_against(stored: torch.dtype, device: str, has_bf16: bool) -> str | No
 
 
 def computes_bf16(device: torch.device) -> bool:
-    """Whether a device has instructions for bfloat16; to emulate them is slow."""
+    """Whether a device has instructions for bfloat16. Emulating them is slow."""
     if device.type == "cuda":
         with torch.cuda.device(device):
             return torch.cuda.is_bf16_supported(including_emulation=False)
@@ -124,9 +149,9 @@ def computes_bf16(device: torch.device) -> bool:
 
 def cpu_computes_bf16() -> bool:
     """Whether the CPU has AVX512-BF16 or AMX; False where torch cannot tell."""
-    if tell := getattr(torch.cpu, "get_capabilities", None):
-        found = tell()
+    if get_capabilities := getattr(torch.cpu, "get_capabilities", None):
+        found = get_capabilities()
         return any(found.get(flag, False) for flag in ("avx512_bf16", "amx_bf16"))
-    # Older versions of torch say so under names of their own.
+    # Older versions of torch have a function for each.
     names = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
     return any(getattr(torch.cpu, name, lambda: False)() for name in names)

@@ -1,8 +1,8 @@
 """Messages become prompts: token ids, and embeddings that stand in for pictures.
 
-A template is a list of pieces: special tokens, which are trusted and become their ids, ordinary
-text, which never does, and pictures. Neighbouring text is tokenized together, as the references
-do, because a tokenizer may merge across the seam.
+A template is a list of special tokens, texts and pictures. A special token becomes its token id.
+Ordinary text never becomes a special token. Neighbouring texts are tokenized together, as in the
+reference implementations, because a tokenizer may merge characters of both.
 """
 
 from collections.abc import Callable, Sequence
@@ -17,15 +17,15 @@ from unitok_tokenizers.text import TextTokenizer
 
 Role = Literal["user", "assistant"]
 
-
-IMAGES_PER_CALL = 16
+IMAGES_PER_CALL = 16  # of an image encoder
 
 
 @dataclass(frozen=True)
 class ImageEncoderBatch:
     """Encodes images of one shape together.
 
-    Two of them are equal if their `encode` is, which tells the engine what to compute together.
+    Two encoders are equal if their `encode` is. The engine computes embeddings of equal encoders
+    together.
 
     Attributes:
         encode: Takes pixels [B, 3, S, S] and gives embeddings [B, n, d]; B is bounded by
@@ -42,7 +42,11 @@ class ImageEncoderBatch:
 
 @dataclass(frozen=True)
 class EncodedImage:
-    """How an image enters a prompt: runs of token ids and of embeddings, in order."""
+    """An image as part of a prompt.
+
+    Attributes:
+        segments: Runs of token ids and of embeddings, in order.
+    """
 
     segments: tuple[tuple[int, ...] | Embeddings, ...]
 
@@ -54,7 +58,7 @@ class Message:
     Attributes:
         role: Who speaks.
         text: What is said.
-        pictures: The pictures that stand before the text.
+        pictures: The pictures before the text.
     """
 
     role: Role
@@ -70,8 +74,8 @@ class PromptBuilder:
 
     Attributes:
         tokenizer: The text tokenizer of the model.
-        token_ids: What was collected so far.
-        embeddings: Those that stand in for some of the token ids.
+        token_ids: The token ids so far, with placeholders for embeddings.
+        embeddings: The embeddings that replace placeholders.
     """
 
     tokenizer: TextTokenizer
@@ -89,7 +93,7 @@ class PromptBuilder:
         return self
 
     def text(self, text: str) -> "PromptBuilder":
-        """Add ordinary text, in which no special token is recognised."""
+        """Add ordinary text, in which special tokens are not recognised."""
         self._text += text
         return self
 
@@ -105,7 +109,7 @@ class PromptBuilder:
         return self
 
     def flush(self) -> "PromptBuilder":
-        """Tokenize the text that waits."""
+        """Tokenize the text that has been collected."""
         if self._text:
             self.token_ids += self.tokenizer.encode_plain(self._text)
             self._text = ""
@@ -115,7 +119,7 @@ class PromptBuilder:
         """The prompt that was collected, as a branch of a request.
 
         Args:
-            weight: Of the branch's logits, as in `unitok_engine.Branch`.
+            weight: The weight of the branch's logits, as in `unitok_engine.Branch`.
         """
         self.flush()
         return Branch(tuple(self.token_ids), weight, tuple(self.embeddings))

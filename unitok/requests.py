@@ -1,4 +1,4 @@
-"""What is asked of a model, and every option of it: its name, type, default, range and help.
+"""The requests to a model, and every option of them: its name, type, default, range and help.
 
 This is the one place where an option is declared. `Caption`, `Draw` and `Edit`, the keyword
 arguments of `Model.caption`, `Model.draw` and `Model.edit`, the flags of the command line and the
@@ -15,21 +15,26 @@ from functools import cache, wraps
 from types import NoneType
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, get_args, get_type_hints
 
-if TYPE_CHECKING:  # it needs torch, and the command line's help is to come quickly
+if TYPE_CHECKING:  # it imports torch, which would delay the command line's help
     from unitok.pictures import PictureLike
 
-MAX_TOKENS = 256  # of an answer, unless asked otherwise
-MAX_SAMPLES = 1000  # of one drawing or edit
+MAX_TOKENS = 256  # the default for an answer
+MAX_SAMPLES = 1000  # pictures of one drawing or edit
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Option:
-    """What people should know of an option beside its name, type and default.
+    """What an option has beside its name, type and default.
 
-    low, high: the least and the greatest value. above: a bound that is itself too low. unset: what
-    None stands for, in words; "" if the help says so, or it is nothing.
+    Attributes:
+        help: What the option does, in a sentence.
+        low: The least value.
+        high: The greatest value.
+        above: A bound that values must exceed.
+        metavar: The placeholder of the value in the command line's help.
+        unset: What None stands for, in words; "" if the help says so, or if it stands for nothing.
     """
 
     help: str
@@ -45,11 +50,15 @@ Kind = Literal["whole number", "number", "text", "texts", "flag"]
 
 @dataclass(frozen=True)
 class OptionSpec:
-    """An option of a kind of request, as declared.
+    """An option of a kind of request, as its field declares it.
 
     Attributes:
+        name: The name of the field.
+        kind: The type.
         nullable: Whether None may be given.
-        required: Whether it must be given; then the default means nothing.
+        required: Whether it must be given. Then the default means nothing.
+        default: The value if it is not given.
+        option: What else is declared.
     """
 
     name: str
@@ -59,8 +68,13 @@ class OptionSpec:
     default: Any
     option: Option
 
-    def check_type(self, value: Any) -> None:
-        """Raise TypeError for a wrong type, ValueError for a number that is not finite."""
+    def check_type(self, value: object) -> None:
+        """Check the type of a value.
+
+        Raises:
+            TypeError: It is of a wrong type.
+            ValueError: It is a number that is not finite.
+        """
         if self.nullable and value is None:
             return
         if not self.fits(value):
@@ -68,8 +82,8 @@ class OptionSpec:
         if isinstance(value, float) and not math.isfinite(value):
             raise ValueError(f"{self.name} must be finite, not {value}")
 
-    def fits(self, value: Any) -> bool:
-        """Whether a value is of the option's type; True and False are nothing but flags."""
+    def fits(self, value: object) -> bool:
+        """Whether a value is of the option's type. True and False fit only a flag."""
         if isinstance(value, bool):
             return self.kind == "flag"
         if self.kind == "texts" and not isinstance(value, str):
@@ -77,7 +91,11 @@ class OptionSpec:
         return isinstance(value, _TYPES[self.kind])
 
     def check_range(self, value: Any) -> None:
-        """Raise ValueError for a number outside the option's range."""
+        """Check the range of a value.
+
+        Raises:
+            ValueError: It is outside the option's range.
+        """
         if value is not None and self.range and not self._in_range(value):
             raise ValueError(f"{self.name} must be {self.range}, not {value}")
 
@@ -125,7 +143,7 @@ _TYPES: dict[Kind, tuple[type, ...]] = {
 
 
 def _says_which_option_is_unknown(made: type[T]) -> type[T]:
-    """Let a class of options name the nearest known one when an unknown one is given."""
+    """Let a class name the nearest known option when an unknown one is given."""
     initialise: Callable[..., None] = made.__init__
 
     @wraps(initialise)
@@ -145,7 +163,7 @@ def known_names(made: type) -> list[str]:
 
 
 def unknown_option(name: str, known: Iterable[str]) -> str:
-    """Words for an option that does not exist, with the nearest one that does."""
+    """A message about an option that does not exist, with the nearest one that does."""
     near = difflib.get_close_matches(name, known, n=1)
     return f"no option {name!r}" + (f"; did you mean {near[0]!r}?" if near else "")
 
@@ -153,37 +171,39 @@ def unknown_option(name: str, known: Iterable[str]) -> str:
 @_says_which_option_is_unknown
 @dataclass(frozen=True, kw_only=True)
 class TextOptions:
-    """How text is sampled; greedy unless the temperature is above 0.
+    """How text is sampled: greedily, unless the temperature is above 0.
 
-    What the numbers do says `unitok_engine.Sampling`.
+    `unitok_engine.Sampling` explains the numbers.
     """
 
     max_tokens: Annotated[int, Option("The most tokens of an answer.", low=1)] = MAX_TOKENS
     temperature: Annotated[
-        float, Option("0: always the likeliest; higher is more varied.", low=0)
+        float, Option("0 takes the likeliest token; higher is more varied.", low=0)
     ] = 0.0
-    top_k: Annotated[int, Option("Only the k likeliest tokens; 0: all.", low=0)] = 0
+    top_k: Annotated[int, Option("Sample from the k likeliest tokens; 0 for all.", low=0)] = 0
     top_p: Annotated[
-        float, Option("Only the likeliest tokens that make up this share.", above=0, high=1)
+        float, Option("Sample from the likeliest tokens that make up this share.", above=0, high=1)
     ] = 1.0
     min_p: Annotated[
         float,
-        Option("Only tokens at least this likely beside the likeliest; 0: all.", low=0, high=1),
+        Option("Drop tokens less likely than this share of the likeliest one.", low=0, high=1),
     ] = 0.0
     repetition_penalty: Annotated[
-        float, Option("Above 1, what was said becomes less likely.", above=0)
+        float, Option("Above 1, earlier tokens become less likely.", above=0)
     ] = 1.0
     stop: Annotated[
         str | Sequence[str],
-        Option("Text that ends the answer; it is not part of it.", metavar="TEXT"),
+        Option("Text that ends the answer, and is cut off.", metavar="TEXT"),
     ] = ()
     seed: Annotated[
         int | None,
-        Option("The same seed gives the same answer. Left out, one is drawn and told.", unset=""),
+        Option(
+            "The same seed gives the same answer. By default it is random, and reported.", unset=""
+        ),
     ] = None
-    logprobs: Annotated[bool, Option("Tell the log-probability of each token.")] = False
+    logprobs: Annotated[bool, Option("Return the log-probability of each token.")] = False
     branch_logprobs: Annotated[
-        bool, Option("Tell the log-probability of each token before any filter.")
+        bool, Option("Return the log-probability of each token before any filter.")
     ] = False
 
     def __post_init__(self) -> None:
@@ -197,7 +217,7 @@ class Caption(TextOptions):
 
     image: PictureLike
     question: Annotated[
-        str | None, Option("Answer this, instead of describing.", metavar="TEXT")
+        str | None, Option("A question to answer about the picture.", metavar="TEXT")
     ] = None
     system: Annotated[str | None, Option("The system prompt.", metavar="TEXT")] = None
 
@@ -205,7 +225,7 @@ class Caption(TextOptions):
 @_says_which_option_is_unknown
 @dataclass(frozen=True)
 class Turn(TextOptions):
-    """Something said in a chat, and the pictures that are shown with it."""
+    """A message of a chat, and the pictures that are shown with it."""
 
     text: str
     images: PictureLike | Sequence[PictureLike] = ()
@@ -214,33 +234,39 @@ class Turn(TextOptions):
 @_says_which_option_is_unknown
 @dataclass(frozen=True, kw_only=True)
 class PictureOptions:
-    """How pictures are generated. What is None follows the model's own defaults.
+    """How pictures are generated. An option that is None has the model's own default.
 
-    What the numbers do says `unitok_engine.Sampling`.
+    `unitok_engine.Sampling` explains the numbers.
     """
 
     seed: Annotated[
         int | None,
-        Option("The same seed gives the same picture. Left out, one is drawn and told.", unset=""),
+        Option(
+            "The same seed gives the same picture. By default it is random, and reported.", unset=""
+        ),
     ] = None
     guidance: Annotated[
-        float | None, Option("1: none; higher follows the prompt more closely.")
+        float | None,
+        Option("The guidance scale. 1 is none; higher follows the prompt more closely."),
     ] = None
     n: Annotated[int, Option("How many pictures.", low=1, high=MAX_SAMPLES)] = 1
     temperature: Annotated[
-        float | None, Option("0: always the likeliest; higher is more varied.", low=0)
+        float | None, Option("0 takes the likeliest token; higher is more varied.", low=0)
     ] = None
-    top_k: Annotated[int | None, Option("Only the k likeliest codes; 0: all.", low=0)] = None
+    top_k: Annotated[
+        int | None, Option("Sample from the k likeliest tokens; 0 for all.", low=0)
+    ] = None
     top_p: Annotated[
-        float | None, Option("Only the likeliest codes that make up this share.", above=0, high=1)
+        float | None,
+        Option("Sample from the likeliest tokens that make up this share.", above=0, high=1),
     ] = None
     min_p: Annotated[
         float,
-        Option("Only codes at least this likely beside the likeliest; 0: all.", low=0, high=1),
+        Option("Drop tokens less likely than this share of the likeliest one.", low=0, high=1),
     ] = 0.0
-    logprobs: Annotated[bool, Option("Tell the log-probability of each token.")] = False
+    logprobs: Annotated[bool, Option("Return the log-probability of each token.")] = False
     branch_logprobs: Annotated[
-        bool, Option("Tell the log-probability of each token without guidance and filters.")
+        bool, Option("Return the log-probability of each token without guidance and filters.")
     ] = False
 
     def __post_init__(self) -> None:
@@ -250,7 +276,7 @@ class PictureOptions:
 @_says_which_option_is_unknown
 @dataclass(frozen=True)
 class Draw(PictureOptions):
-    """Draw a prompt, n times."""
+    """Generate n pictures of a prompt."""
 
     prompt: str
     _: KW_ONLY
@@ -258,10 +284,10 @@ class Draw(PictureOptions):
         str | None, Option("What guidance steers away from.", metavar="TEXT", unset="")
     ] = None
     width: Annotated[
-        int | None, Option("In pixels, if the model can choose; goes with height.", low=1)
+        int | None, Option("In pixels, if the model offers sizes; needs height too.", low=1)
     ] = None
     height: Annotated[
-        int | None, Option("In pixels, if the model can choose; goes with width.", low=1)
+        int | None, Option("In pixels, if the model offers sizes; needs width too.", low=1)
     ] = None
 
     def __post_init__(self) -> None:
@@ -271,7 +297,7 @@ class Draw(PictureOptions):
 
     @property
     def size(self) -> tuple[int, int] | None:
-        """Width and height in pixels, if any were asked for."""
+        """Width and height in pixels; None if they were not given."""
         return None if self.width is None or self.height is None else (self.width, self.height)
 
 
@@ -285,7 +311,7 @@ class Edit(PictureOptions):
     _: KW_ONLY
     freedom: Annotated[
         float | None,
-        Option("0: keep to the picture's details; higher leaves more room to change.", low=0),
+        Option("0 keeps the picture's details; higher leaves more room to change.", low=0),
     ] = None
 
 
@@ -309,7 +335,7 @@ def options_of(made: type) -> dict[str, OptionSpec]:
 
 
 def _kind(hint: Any) -> tuple[Kind, bool]:
-    """What a type hint is called here, and whether None belongs to it."""
+    """The kind of a type hint, and whether None belongs to it."""
     parts = set(get_args(hint) or (hint,))
     nullable = NoneType in parts
     parts -= {NoneType}
@@ -319,14 +345,23 @@ def _kind(hint: Any) -> tuple[Kind, bool]:
     return kinds[parts.pop()], nullable
 
 
-def check_types(asked: Any) -> None:
-    """Raise TypeError for an option of a wrong type; what a number means is checked later."""
+def check_types(asked: object) -> None:
+    """Check the types of a request's options. Ranges are checked later.
+
+    Raises:
+        TypeError: An option is of a wrong type.
+        ValueError: An option is a number that is not finite.
+    """
     for name, spec in options_of(type(asked)).items():
         spec.check_type(getattr(asked, name))
 
 
 def check_ranges(asked: TextOptions | PictureOptions) -> None:
-    """Raise ValueError for an option out of its range."""
+    """Check the ranges of a request's options.
+
+    Raises:
+        ValueError: An option is out of its range.
+    """
     for name, spec in options_of(type(asked)).items():
         if spec.kind in ("whole number", "number"):
             spec.check_range(getattr(asked, name))

@@ -1,4 +1,4 @@
-"""What comes back: text, pictures, and the events of a stream."""
+"""What a model returns: text, pictures, and the events of a stream."""
 
 from __future__ import annotations
 
@@ -14,20 +14,29 @@ from torch import Tensor
 from unitok.requests import Caption, Draw, Edit
 from unitok.terminal import one_line
 
-SHOWN = 60  # characters of a text that a result shows of itself
+SHOWN = 60  # characters of a text in a repr
 SHEET_WIDTH = 1024  # pixels of a sheet of several pictures
-SHEET_COLUMNS = 4  # at least, if there are as many; larger pictures are shrunk
-SHEET_MOST = 100  # pictures
+SHEET_COLUMNS = 4  # at least, if there are so many pictures; large ones are shrunk for it
+SHEET_MOST = 100  # pictures of a sheet
 
 
 @dataclass(frozen=True)
 class TextResult:
     """An answer.
 
-    finish_reason: "stop" or "length". From `run` and `stream` also "error" or "abort", with `error`
-    in words.
-    logprobs, branch_logprobs: of each token of the completion, if asked for; of text that a stop
-    string cut off too. What they are says `unitok_engine.Output`.
+    Attributes:
+        text: The answer.
+        seed: The seed that was used.
+        finish_reason: "stop" or "length". From `run` and `stream` also "error" or "abort".
+        prompt_tokens: The tokens of the prompt.
+        completion_tokens: The tokens of the answer.
+        seconds: From the request to the answer.
+        request: What was asked; None in a chat.
+        index: The request's place in the list or iterable that it came from.
+        error: What went wrong; None if nothing did.
+        logprobs: The log-probability of each token of the answer, if asked for. Text that a stop
+            string cut off has them too. `unitok_engine.Output` explains them.
+        branch_logprobs: The same before any filter, if asked for.
     """
 
     text: str
@@ -35,25 +44,35 @@ class TextResult:
     finish_reason: str
     prompt_tokens: int
     completion_tokens: int
-    seconds: float  # from the request to the answer
+    seconds: float
     request: Caption | None = field(default=None, repr=False)
-    index: int = 0  # place in the list or iterable that was asked
+    index: int = 0
     error: str | None = None
     logprobs: tuple[float, ...] | None = None
     branch_logprobs: tuple[float, ...] | None = None
 
     def __repr__(self) -> str:
-        return f"<TextResult {shortened(self.text)!r}: {told(self)}>"
+        return f"<TextResult {shortened(self.text)!r}: {summary(self)}>"
 
 
 @dataclass(frozen=True)
 class DrawResult:
-    """n pictures, of a drawing or an edit.
+    """The n pictures of a drawing or an edit.
 
-    finish_reason: "complete". From `run` and `stream` also "error" or "abort", with `error` in
-    words.
-    logprobs, branch_logprobs: of each token of each picture, if asked for: see
-    `unitok_engine.Output`.
+    Attributes:
+        prompt: What was asked for.
+        images: The pictures; none if an error occurred.
+        seed: The seed that was used.
+        finish_reason: "complete". From `run` and `stream` also "error" or "abort".
+        prompt_tokens: The tokens of the prompt.
+        completion_tokens: The tokens of all pictures together.
+        seconds: From the request to the last picture.
+        request: What was asked.
+        index: The request's place in the list or iterable that it came from.
+        error: What went wrong; None if nothing did.
+        logprobs: The log-probability of each token of each picture, if asked for.
+            `unitok_engine.Output` explains them.
+        branch_logprobs: The same without guidance and filters, if asked for.
     """
 
     prompt: str
@@ -61,7 +80,7 @@ class DrawResult:
     seed: int
     finish_reason: str
     prompt_tokens: int
-    completion_tokens: int  # picture tokens, of all n together
+    completion_tokens: int
     seconds: float
     request: Draw | Edit | None = field(default=None, repr=False)
     index: int = 0
@@ -78,10 +97,10 @@ class DrawResult:
         pictures = counted(len(self.images), "picture")
         if self.images:
             pictures += f" of {pixels_of(self.image)}"
-        return f"<DrawResult {shortened(self.prompt)!r}: {pictures}, {told(self)}>"
+        return f"<DrawResult {shortened(self.prompt)!r}: {pictures}, {summary(self)}>"
 
     def _repr_png_(self) -> bytes | None:
-        """What a notebook shows: the picture, or all of them on a sheet."""
+        """The PNG that a notebook shows: the picture, or a sheet of several pictures."""
         if not self.images:
             return None
         file = BytesIO()
@@ -94,12 +113,17 @@ Result = TextResult | DrawResult
 
 @dataclass(frozen=True)
 class Event:
-    """Something new of a request that is streamed.
+    """Progress of a request that is streamed.
 
-    kind: "text": `text` was added to the answer, never half a character. "tokens": a drawing has
-    `done` of `total` tokens. "image": picture number `sample` is there, as `image`. "result": the
-    last event, with the whole `result`.
-    done, total: tokens so far, and the most there will be; of "text" too.
+    Attributes:
+        kind: "text" for new text of an answer, "tokens" for new tokens of a drawing, "image" for a
+            picture, and "result" for the last event.
+        text: The new text, in whole characters.
+        done: The tokens so far.
+        total: The most tokens that there will be.
+        sample: The number of the picture, from 0 on.
+        image: The picture.
+        result: The result of the request.
     """
 
     kind: Literal["text", "tokens", "image", "result"]
@@ -115,30 +139,48 @@ class Event:
             return f"<Event result: {self.result!r}>"
         if self.image is not None:
             return f"<Event image: number {self.sample}, {pixels_of(self.image)}>"
-        said = f"{shortened(self.text)!r}, " if self.kind == "text" else ""
-        return f"<Event {self.kind}: {said}{self.done} of {self.total}>"
+        text = f"{shortened(self.text)!r}, " if self.kind == "text" else ""
+        return f"<Event {self.kind}: {text}{self.done} of {self.total}>"
 
 
 class Picture(Image.Image):
-    """A drawn picture: `save` writes its prompt, seed and model into a PNG's text."""
+    """A generated picture. `save` writes its prompt, seed and model into the text of a PNG."""
 
     @classmethod
     def wrap(cls, pixels: Tensor, info: dict[str, str]) -> Picture:
-        """Bytes [H, W, 3] -> an RGB picture."""
+        """An RGB picture of pixels.
+
+        Args:
+            pixels: Bytes [H, W, 3].
+            info: What a PNG of the picture says of it.
+        """
         image = Image.fromarray(pixels.numpy())
         image.__class__ = cls
         image.info.update(info)
         return image  # type: ignore[return-value]
 
     def save(self, fp: Any, format: str | None = None, **params: Any) -> None:
+        """`PIL.Image.Image.save`, with the picture's `info` as text of a PNG.
+
+        Args:
+            fp: A path or a file.
+            format: The file format; by default the one that the path's suffix names.
+            params: Passed on.
+        """
         text = PngInfo()
         for key, value in self.info.items():
             text.add_itxt(str(key), str(value))
         super().save(fp, format, **({"pnginfo": text} | params))
 
 
-def failure(asked: Any, index: int, error: Exception) -> Result:
-    """What `run` gives for a request that could not start."""
+def failure(asked: object, index: int, error: Exception) -> Result:
+    """The result of a request that could not be prepared.
+
+    Args:
+        asked: The request, or whatever was given in its place.
+        index: Its place among the requests.
+        error: Why it could not be prepared.
+    """
     if isinstance(asked, Draw | Edit):
         return DrawResult(
             asked.prompt, (), asked.seed or 0, "error", 0, 0, 0.0, asked, index, one_line(error)
@@ -148,30 +190,33 @@ def failure(asked: Any, index: int, error: Exception) -> Result:
     return TextResult("", seed, "error", 0, 0, 0.0, request, index, one_line(error))
 
 
-# --- how results show themselves -----------------------------------------------------------------
+# --- parts of a repr -----------------------------------------------------------------------------
 
 
-def told(result: Result) -> str:
-    """How a result came about, in a few words."""
+def summary(result: Result) -> str:
+    """How a request ended, in a few words."""
     error = "" if result.error is None else f" ({shortened(one_line(result.error))})"
     tokens = counted(result.completion_tokens, "token")
     return f"{result.finish_reason}{error}, {tokens}, {result.seconds:.2f} s, seed {result.seed}"
 
 
 def shortened(text: str) -> str:
+    """The beginning of a long text, or all of a short one."""
     return text if len(text) <= SHOWN else text[: SHOWN - 3] + "..."
 
 
 def pixels_of(image: Image.Image) -> str:
+    """The size of a picture, in words."""
     return f"{image.width} x {image.height} pixels"
 
 
 def counted(count: int, what: str) -> str:
+    """A number of things, such as "2 pictures"."""
     return f"{count:,} {what}" + ("" if count == 1 else "s")
 
 
 def sheet(images: Sequence[Image.Image]) -> Image.Image:
-    """Pictures of one size side by side, row by row, shrunk if they are large."""
+    """Pictures of one size in rows and columns on one picture, shrunk if they are large."""
     images = images[:SHEET_MOST]
     width, height = images[0].size
     columns = min(len(images), max(SHEET_COLUMNS, SHEET_WIDTH // width))

@@ -1,4 +1,4 @@
-"""Pictures are saved whole or not at all: only a finished file gets the name it is to have."""
+"""Pictures are saved completely or not at all: only a complete file gets its final name."""
 
 import os
 from collections.abc import Iterator
@@ -7,16 +7,23 @@ from pathlib import Path
 
 from PIL import Image
 
-UNFINISHED = ".part"  # the suffix of what is being written
+UNFINISHED = ".part"  # the suffix of a file that is being written
 
 
 def save_whole(image: Image.Image, path: Path, new: bool = False) -> None:
     """Save a picture in the format that the suffix names.
 
-    new: raise FileExistsError where a file has the name already; else that file is replaced, once
-    the picture is on disk.
+    Args:
+        image: The picture.
+        path: The file.
+        new: Whether the file must not exist yet. Else an old one is replaced, once the picture is
+            on disk.
+
+    Raises:
+        FileExistsError: The file exists, and `new` was asked for.
+        OSError: The file cannot be written.
     """
-    path = path if new else path.resolve()  # what a link leads to is replaced, not the link
+    path = path if new else path.resolve()  # the target of a link is replaced, not the link
     with _written(image, path) as unfinished:
         if new:
             _give_free_name(unfinished, path)
@@ -25,14 +32,27 @@ def save_whole(image: Image.Image, path: Path, new: bool = False) -> None:
 
 
 def picture_format(path: Path) -> str | None:
-    """The picture format of a file's suffix, as PIL names it; None if there is none to write."""
+    """The picture format of a file's suffix, as PIL names it; None if PIL cannot write it."""
     kind = Image.registered_extensions().get(path.suffix.lower())
     return kind if kind in Image.SAVE else None
 
 
+def make_folder(folder: Path) -> None:
+    """Make a folder, unless it exists, and check that it can be written to.
+
+    Raises:
+        OSError: It cannot be made or written to, or it is a file.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise NotADirectoryError(f"{folder} is not a folder")
+    folder.mkdir(parents=True, exist_ok=True)
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise PermissionError(f"{folder}: cannot be written")
+
+
 @contextmanager
 def _written(image: Image.Image, path: Path) -> Iterator[Path]:
-    """The picture under another name in the same folder, where another process writes none."""
+    """Write a picture under another name in the same folder, which is this process's own."""
     unfinished = path.with_name(f".unitok-{os.getpid()}{UNFINISHED}")
     try:
         with unfinished.open("w+b") as file:
@@ -41,7 +61,7 @@ def _written(image: Image.Image, path: Path) -> Iterator[Path]:
             os.fsync(file.fileno())
         yield unfinished
     finally:
-        with suppress(OSError):  # it has its own name by now, or could not even be made
+        with suppress(OSError):  # it has its final name by now, or could not be made
             unfinished.unlink()
 
 
@@ -51,6 +71,6 @@ def _give_free_name(unfinished: Path, path: Path) -> None:
         os.link(unfinished, path)
     except FileExistsError:
         raise
-    except OSError:  # no hard links on this disk: the name is taken first
+    except OSError:  # this disk has no hard links: take the name first
         path.touch(exist_ok=False)
         unfinished.replace(path)

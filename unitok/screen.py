@@ -1,4 +1,4 @@
-"""What is shown to a person who watches: text as it comes, bars while something is made, tables."""
+"""What a person at a terminal sees: text as it comes, progress bars, tables."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from unitok.results import Event
 
-TABLE_WIDTH = 120  # columns, where stdout is no terminal
+TABLE_WIDTH = 120  # columns, if stdout is not a terminal
 
 T = TypeVar("T")
 
@@ -23,7 +23,7 @@ T = TypeVar("T")
 
 
 def write_live(pieces: Iterable[str]) -> None:
-    """Write text to stdout as it comes, and end its line, whatever ends the text."""
+    """Write text to stdout as it comes. Its line is ended even if an error ends the text."""
     begun = False
     try:
         for piece in pieces:
@@ -35,12 +35,12 @@ def write_live(pieces: Iterable[str]) -> None:
 
 
 def printable(text: str) -> str:
-    """Text without control characters, which could do anything to a terminal."""
+    """Text without control characters, which could command a terminal."""
     return "".join(c for c in text if c in "\n\t" or unicodedata.category(c) != "Cc")
 
 
 def in_one_line(pieces: Iterable[str]) -> Iterator[str]:
-    """Text that comes in pieces, with one blank for each run of blanks and line ends."""
+    """Pieces of text with one blank in place of each run of blanks and line ends."""
     begun = blank = False
     for piece in pieces:
         words = " ".join(piece.split())
@@ -51,7 +51,7 @@ def in_one_line(pieces: Iterable[str]) -> Iterator[str]:
 
 
 def after(start: str, pieces: Iterable[str]) -> Iterator[str]:
-    """Pieces of text with a start before the first, once that is there."""
+    """Pieces of text with a start before the first piece."""
     for piece in pieces:
         yield start + piece
         start = ""
@@ -61,7 +61,12 @@ def after(start: str, pieces: Iterable[str]) -> Iterator[str]:
 
 
 def bar(shown: bool, transient: bool) -> Progress:
-    """A bar on stderr. transient: it vanishes at its end."""
+    """A progress bar on stderr.
+
+    Args:
+        shown: Whether it is shown at all.
+        transient: Whether it vanishes at its end.
+    """
     from rich.progress import MofNCompleteColumn, Progress
 
     return Progress(
@@ -70,24 +75,37 @@ def bar(shown: bool, transient: bool) -> Progress:
         console=Console(stderr=True),
         disable=not shown,
         transient=transient,
-        redirect_stdout=False,  # else what goes to a file or pipe would land beside the bar
+        redirect_stdout=False,  # else output to a file or pipe would appear beside the bar
     )
 
 
 def counted(items: Iterable[T], total: int, what: str, shown: bool) -> Generator[T]:
-    """Pass items on, and show how many of all there were."""
+    """Pass items on, and show how many there were.
+
+    Args:
+        items: The items.
+        total: How many there will be.
+        what: The name of the bar.
+        shown: Whether the bar is shown at all.
+    """
     with bar(shown, transient=False) as progress:
         yield from progress.track(items, total=total, description=what)
 
 
 def watched(events: Iterable[Event], n: int, shown: bool) -> Generator[Event]:
-    """Pass the events of a drawing on, and show how far its tokens and n pictures are."""
-    painted = 0
+    """Pass the events of a drawing on, and show its progress.
+
+    Args:
+        events: The events.
+        n: The number of pictures.
+        shown: Whether the progress is shown at all.
+    """
+    pictures = 0
     with bar(shown, transient=True) as progress:
         task = progress.add_task("drawing", total=None)
         for event in events:
-            painted += event.kind == "image"
-            what = "drawing" if n == 1 else f"{painted} of {n} pictures"
+            pictures += event.kind == "image"
+            what = "drawing" if n == 1 else f"{pictures} of {n} pictures"
             progress.update(task, description=what, completed=event.done, total=event.total)
             yield event
 
@@ -96,5 +114,5 @@ def watched(events: Iterable[Event], n: int, shown: bool) -> Generator[Event]:
 
 
 def stdout_console() -> Console:
-    """Where tables are printed."""
+    """The console that prints tables."""
     return Console() if sys.stdout.isatty() else Console(width=TABLE_WIDTH)

@@ -1,7 +1,7 @@
 """Methods that take the options of a kind of request as keyword arguments.
 
-A decorator here turns a method that takes requests into one that takes what they are made of. Its
-parameters are those of the request's class: editors complete them and type checkers check them, so
+A decorator turns a method that takes requests into one that takes the fields of a request. Its
+parameters are those of the request's class. Editors complete them and type checkers check them, so
 no option is declared twice.
 """
 
@@ -23,7 +23,7 @@ R_out = TypeVar("R_out", covariant=True)
 
 
 class OneOrMany(Protocol[P, X_in, R]):
-    """For one thing one result; for a list or tuple of them a list of results, in its order."""
+    """A method that returns one result for one thing, and a list of results for a list."""
 
     @overload
     def __call__(self, thing: X_in, /, *args: P.args, **options: P.kwargs) -> R: ...
@@ -34,7 +34,7 @@ class OneOrMany(Protocol[P, X_in, R]):
 
 
 class OneOrManyAsync(Protocol[P, X_in, R]):
-    """As `OneOrMany`, to be awaited."""
+    """`OneOrMany` for `await`."""
 
     @overload
     def __call__(self, thing: X_in, /, *args: P.args, **options: P.kwargs) -> Awaitable[R]: ...
@@ -45,7 +45,7 @@ class OneOrManyAsync(Protocol[P, X_in, R]):
 
 
 class One(Protocol[P, X_in, R_out]):
-    """For one thing one result."""
+    """A method that returns one result for one thing."""
 
     def __call__(self, thing: X_in, /, *args: P.args, **options: P.kwargs) -> R_out: ...
 
@@ -53,7 +53,11 @@ class One(Protocol[P, X_in, R_out]):
 def one_or_many(
     made: Callable[Concatenate[X, P], Any],
 ) -> Callable[[Callable[..., list[R]]], OneOrMany[P, X, R]]:
-    """Decorate a method from a list of requests to their results; `made` makes a request."""
+    """Decorate a method that takes a list of requests and returns a list of results.
+
+    Args:
+        made: The class of the requests.
+    """
 
     def decorate(method: Callable[..., list[R]]) -> Any:
         @wraps(method)
@@ -71,7 +75,11 @@ def one_or_many(
 def one_or_many_async(
     made: Callable[Concatenate[X, P], Any],
 ) -> Callable[[Callable[..., Awaitable[list[R]]]], OneOrManyAsync[P, X, R]]:
-    """As `one_or_many`, for a coroutine."""
+    """`one_or_many` for a coroutine.
+
+    Args:
+        made: The class of the requests.
+    """
 
     def decorate(method: Callable[..., Awaitable[list[R]]]) -> Any:
         @wraps(method)
@@ -89,7 +97,11 @@ def one_or_many_async(
 def one(
     made: Callable[Concatenate[X, P], Any],
 ) -> Callable[[Callable[..., R]], One[P, X, R]]:
-    """Decorate a method from one request to its result; `made` makes the request."""
+    """Decorate a method that takes one request.
+
+    Args:
+        made: The class of the request.
+    """
 
     def decorate(method: Callable[..., R]) -> Any:
         @wraps(method)
@@ -102,7 +114,7 @@ def one(
 
 
 def _with_parameters_of(made: Any, call: Any) -> Any:
-    """Let `help` and completion see a request's parameters, and what its options mean."""
+    """Give a function the signature of a request's class, and the help of its options."""
     hints = get_type_hints(made, localns={"PictureLike": PictureLike})
     parameters = [inspect.Parameter("self", inspect.Parameter.POSITIONAL_ONLY)]
     for name, parameter in inspect.signature(made).parameters.items():

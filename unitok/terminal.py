@@ -1,4 +1,4 @@
-"""How the command line speaks: a line per error, warning or log record; Ctrl-C, previews."""
+"""Parts of the command line: errors, warnings and logs of one line each, Ctrl-C, previews."""
 
 import logging
 import os
@@ -11,24 +11,24 @@ from contextlib import contextmanager
 
 from PIL import Image
 
-LONGEST = 400  # characters of an error or warning; what a user typed may be quoted in it
-STOPPED = 130  # the exit code after Ctrl-C, as shells have it
+LONGEST = 400  # characters of an error or warning, which may quote what a user typed
+STOPPED = 130  # the exit code after Ctrl-C, as in shells
 LOGGERS = ("unitok", "unitok_engine")
-LEVELS = (logging.WARNING, logging.INFO, logging.DEBUG)  # by how often --verbose is said
+LEVELS = (logging.WARNING, logging.INFO, logging.DEBUG)  # by how often --verbose is given
 
 
 def complain(what: str | BaseException) -> None:
-    """Say on stderr what went wrong, in one line."""
+    """Report an error on stderr, in one line."""
     say(f"unitok: {one_line(what)}")
 
 
 def say(line: str) -> None:
-    """Print a line on what is stderr now: a bar that is shown may stand in for it."""
+    """Print a line on the current stderr, which a progress bar may have replaced."""
     print(line, file=sys.stderr, flush=True)
 
 
 def one_line(what: str | BaseException) -> str:
-    """A message or an exception in one line of bounded length."""
+    """A message or an exception as one line of bounded length."""
     if isinstance(what, OSError) and what.strerror and what.filename is not None:
         what = f"{what.filename}: {what.strerror}"
     text = " ".join(str(what).split()) or type(what).__name__
@@ -37,9 +37,11 @@ def one_line(what: str | BaseException) -> str:
 
 @contextmanager
 def speech(verbose: int = 0, quiet: bool = False) -> Iterator[None]:
-    """Inside, warnings and log records are one line each on stderr.
+    """Print warnings and log records on stderr, one line each.
 
-    verbose: 0 for warnings only, 1 for what is done, 2 for how. quiet: errors only.
+    Args:
+        verbose: 0 for warnings only, 1 for progress, 2 for details.
+        quiet: Whether only errors are printed.
     """
     level = logging.ERROR if quiet else LEVELS[min(verbose, len(LEVELS) - 1)]
     with warnings_in_one_line(quiet), logs_in_one_line(level):
@@ -48,9 +50,10 @@ def speech(verbose: int = 0, quiet: bool = False) -> Iterator[None]:
 
 @contextmanager
 def warnings_in_one_line(quiet: bool = False) -> Iterator[None]:
-    """Inside, each UserWarning is one line on stderr, once; no other warning is shown.
+    """Print each UserWarning once, as a line on stderr, and no other warning.
 
-    quiet: none at all is.
+    Args:
+        quiet: Whether no warning is printed.
     """
     said: set[str] = set()
 
@@ -69,21 +72,22 @@ def warnings_in_one_line(quiet: bool = False) -> Iterator[None]:
 
 
 class OneLineHandler(logging.Handler):
-    """Says each record as warnings are said: `info: loading ...`."""
+    """Prints a log record as a line, such as `info: loading ...`."""
 
     def emit(self, record: logging.LogRecord) -> None:
+        """Print a record."""
         try:
             text = record.getMessage()
             if record.exc_info and record.exc_info[1] is not None:
                 text += f": {one_line(record.exc_info[1])}"
             say(f"{record.levelname.lower()}: {one_line(text)}")
-        except Exception:  # as every handler: what cannot be logged stops nothing
+        except Exception:  # as in every handler, a failure to log must not stop the program
             self.handleError(record)
 
 
 @contextmanager
 def logs_in_one_line(level: int) -> Iterator[None]:
-    """Inside, what our loggers tell from this level on is on stderr."""
+    """Print the records of our loggers on stderr, from a level on."""
     handler = OneLineHandler()
     loggers = [logging.getLogger(name) for name in LOGGERS]
     before = [logger.level for logger in loggers]
@@ -100,7 +104,7 @@ def logs_in_one_line(level: int) -> Iterator[None]:
 
 @contextmanager
 def uninterrupted() -> Iterator[None]:
-    """Inside, Ctrl-C waits for the end, so that what was done is noted as done."""
+    """Delay Ctrl-C until the end of the block, so that finished work is recorded."""
     if not hears_ctrl_c():
         yield
         return
@@ -116,9 +120,10 @@ def uninterrupted() -> Iterator[None]:
 
 @contextmanager
 def stopped_at_once() -> Iterator[None]:
-    """Inside, Ctrl-C ends the program on the spot.
+    """Let Ctrl-C end the program at once.
 
-    For imports: a library may swallow KeyboardInterrupt while it is imported, and be broken then.
+    This is for imports, as some libraries swallow KeyboardInterrupt while they are imported, and do
+    not work afterwards.
     """
     if not hears_ctrl_c():
         yield
@@ -136,13 +141,18 @@ def stopped_at_once() -> Iterator[None]:
 
 
 def hears_ctrl_c() -> bool:
-    """Whether Ctrl-C is KeyboardInterrupt here: in the main thread, unless it is to be ignored."""
+    """Whether Ctrl-C raises KeyboardInterrupt here, as in the main thread, unless ignored."""
     in_main = threading.current_thread() is threading.main_thread()
     return in_main and signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def half_blocks(image: Image.Image, columns: int) -> str:
-    """A picture in 24-bit coloured half blocks, two pixels each; at most `columns` wide."""
+    """A picture for a terminal, in half blocks of 24-bit colours with two pixels each.
+
+    Args:
+        image: The picture.
+        columns: The most columns to use.
+    """
     width = max(1, min(columns, image.width))
     height = max(1, round(image.height * width / image.width / 2)) * 2
     small = image.convert("RGB").resize((width, height), Image.Resampling.LANCZOS)

@@ -1,7 +1,7 @@
-"""The one id space: text ids and image ids on one line.
+"""The vocabulary: text tokens and image tokens share one space of token ids.
 
-Two layouts are known. In Janus (https://arxiv.org/abs/2410.13848) image ids follow the text ids;
-in Chameleon and Emu3 they lie inside the text vocabulary. Both are one contiguous range of ids.
+In Janus (https://arxiv.org/abs/2410.13848) the image tokens follow the text tokens. In Chameleon
+and Emu3 they lie inside the text vocabulary. In both, they are one contiguous range of token ids.
 """
 
 from dataclasses import dataclass
@@ -14,11 +14,15 @@ from unitok_engine import IdRange
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """Which ids are text, which are image codes, and how a code becomes an id.
+    """Which token ids are text, which are images, and how an image code becomes a token id.
 
-    Ids below `text_size` belong to the text tokenizer; image code c is id `image_start` + c for c
-    in 0, ..., `image_size` - 1. Raises ValueError if the image ids neither follow the text ids nor
-    lie wholly inside them.
+    Attributes:
+        text_size: Token ids below this belong to the text tokenizer.
+        image_start: The token id of image code 0; code c has the token id `image_start` + c.
+        image_size: The number of image codes.
+
+    Raises:
+        ValueError: The image tokens neither follow the text tokens nor lie inside them.
     """
 
     text_size: int
@@ -27,24 +31,25 @@ class Vocabulary:
 
     def __post_init__(self):
         if self.image_start < 0 or self.image_size < 0:
-            raise ValueError(f"sizes of a vocabulary are not negative: {self}")
+            raise ValueError(f"a size of a vocabulary must not be negative: {self}")
         follows = self.image_start == self.text_size
         inside = self.image_start + self.image_size <= self.text_size
         if not follows and not inside:
-            raise ValueError(f"image ids must follow the text ids or lie inside them: {self}")
+            raise ValueError(f"image tokens must follow the text tokens or lie inside them: {self}")
 
     @property
     def size(self) -> int:
-        """How many ids there are in all."""
+        """The number of token ids."""
         return max(self.text_size, self.image_start + self.image_size)
 
     @property
     def text_range(self) -> IdRange:
-        """Ids of the text tokenizer; where image ids lie inside it, they are among these."""
+        """The token ids of the text tokenizer, with the image tokens that lie inside."""
         return IdRange(0, self.text_size)
 
     @property
     def image_range(self) -> IdRange:
+        """The token ids of images."""
         return IdRange(self.image_start, self.image_start + self.image_size)
 
     @overload
@@ -52,7 +57,14 @@ class Vocabulary:
     @overload
     def code_to_id(self, code: torch.Tensor) -> torch.Tensor: ...
     def code_to_id(self, code: int | torch.Tensor) -> int | torch.Tensor:
-        """Ids of image codes (an int or an integer tensor); ValueError for what is no code."""
+        """The token ids of image codes.
+
+        Args:
+            code: An int or an integer tensor.
+
+        Raises:
+            ValueError: It is not an image code.
+        """
         _check_within(code, 0, self.image_size, "an image code")
         return code + self.image_start
 
@@ -61,12 +73,19 @@ class Vocabulary:
     @overload
     def id_to_code(self, token: torch.Tensor) -> torch.Tensor: ...
     def id_to_code(self, token: int | torch.Tensor) -> int | torch.Tensor:
-        """Image codes of ids (an int or an integer tensor); ValueError for what is no image id."""
-        _check_within(token, self.image_range.start, self.image_range.stop, "an image id")
+        """The image codes of token ids.
+
+        Args:
+            token: An int or an integer tensor.
+
+        Raises:
+            ValueError: It is not an image token.
+        """
+        _check_within(token, self.image_range.start, self.image_range.stop, "an image token")
         return token - self.image_start
 
     def is_image(self, ids: torch.Tensor) -> torch.Tensor:
-        """Which of the ids are image ids: a bool tensor of the shape of `ids`."""
+        """Whether each token id is an image token: a bool tensor of the same shape."""
         return (ids >= self.image_range.start) & (ids < self.image_range.stop)
 
 

@@ -18,9 +18,10 @@ import unitok
 from tests.unitok.tiny import PATCHES, same, save_tiny
 from unitok import Caption, Draw, api
 from unitok.api import Model
+from unitok.draw_job import DrawJob
 from unitok.families.janus import Janus
 from unitok.image_decoder import ImageDecoder
-from unitok.jobs import DrawJob, split_words
+from unitok.preparer import split_words
 from unitok.prompt import Message
 from unitok_engine import EngineConfig, Plan, Request
 
@@ -308,7 +309,7 @@ def test_a_saved_png_tells_prompt_seed_and_model(model: Model, tmp_path: Path):
 
 @pytest.fixture(params=[False, True], ids=["between steps", "in a thread"])
 def either(request: pytest.FixtureRequest, shared: Model) -> Iterator[Model]:
-    """A model that paints between its steps, or in a thread beside them."""
+    """A model that decodes pictures between its steps, or in a thread beside them."""
     with beside(shared, background=request.param) as model:
         yield model
         assert_idle(model)
@@ -320,24 +321,24 @@ def beside(shared: Model, background: bool) -> Model:
     return Model(shared.family, config, ImageDecoder(shared.device, background=background))
 
 
-def spy_on_paint(model: Model, monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """How many pictures each call painted."""
+def spy_on_decoding(model: Model, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many pictures each call decoded."""
     calls: list[int] = []
-    paint = janus_of(model).decode_images
+    decode = janus_of(model).decode_images
 
     def noting(ids):
         calls.append(len(ids))
-        return paint(ids)
+        return decode(ids)
 
     monkeypatch.setattr(model.family, "decode_images", noting)
     return calls
 
 
-def test_drawings_that_end_together_are_painted_together(
+def test_drawings_that_end_together_are_decoded_together(
     either: Model, monkeypatch: pytest.MonkeyPatch
 ):
     alone = [either.draw("a dog", seed=i, logprobs=True) for i in range(3)]
-    calls = spy_on_paint(either, monkeypatch)
+    calls = spy_on_decoding(either, monkeypatch)
     together = list(either.run(Draw("a dog", seed=i, logprobs=True) for i in range(20)))
     assert calls == [16, 4]
     assert sorted(r.index for r in together) == list(range(20))
@@ -352,12 +353,12 @@ def test_drawings_that_end_together_are_painted_together(
     assert same(n.images[0], alone[1].image)
 
 
-def test_a_picture_that_cannot_be_painted_fails_alone(
+def test_a_picture_that_cannot_be_decoded_fails_alone(
     either: Model, monkeypatch: pytest.MonkeyPatch
 ):
     marked: list[tuple[int, ...]] = []
     told: dict[tuple[DrawJob, int], list[int]] = {}
-    feed, paint = DrawJob.feed, janus_of(either).decode_images
+    feed, decode = DrawJob.feed, janus_of(either).decode_images
 
     def noting(job, output):
         if job.asked.prompt == "a cat":
@@ -369,7 +370,7 @@ def test_a_picture_that_cannot_be_painted_fails_alone(
     def fragile(ids):
         if any(one in marked for one in ids):
             raise OSError("no\npaint left")
-        return paint(ids)
+        return decode(ids)
 
     monkeypatch.setattr(DrawJob, "feed", noting)
     monkeypatch.setattr(either.family, "decode_images", fragile)
@@ -384,18 +385,18 @@ def test_a_picture_that_cannot_be_painted_fails_alone(
     assert failed.completion_tokens == PATCHES
 
 
-def test_a_caller_that_leaves_leaves_nothing_to_paint(
+def test_a_caller_that_leaves_leaves_nothing_to_decode(
     either: Model, monkeypatch: pytest.MonkeyPatch
 ):
-    calls = spy_on_paint(either, monkeypatch)
-    painter = either.driver.image_decoder
-    monkeypatch.setattr(painter, "work", lambda: None)  # the pictures wait for ever
+    calls = spy_on_decoding(either, monkeypatch)
+    decoder = either.driver.image_decoder
+    monkeypatch.setattr(decoder, "work", lambda: None)  # the pictures wait for ever
     results = either.run([Draw("a dog"), Draw("a cat"), Caption(picture(), max_tokens=30)])
     assert next(results).index == 2
-    assert len(painter._waiting) == 2
+    assert len(decoder._waiting) == 2
     results.close()
     assert_idle(either)
-    assert not painter._waiting and calls == []
+    assert not decoder._waiting and calls == []
 
 
 def press_ctrl_c() -> None:
@@ -403,16 +404,16 @@ def press_ctrl_c() -> None:
 
 
 @pytest.mark.parametrize("background", [False, True], ids=["between steps", "in a thread"])
-def test_ctrl_c_while_it_is_painted_leaves_nothing_behind(
+def test_ctrl_c_while_it_is_decoded_leaves_nothing_behind(
     background: bool, shared: Model, monkeypatch: pytest.MonkeyPatch
 ):
     go_on = threading.Event()
-    paint = janus_of(shared).decode_images
+    decode = janus_of(shared).decode_images
 
     def slow(ids):
         press_ctrl_c()
         go_on.wait(PATIENCE)
-        return paint(ids)
+        return decode(ids)
 
     with beside(shared, background) as model:
         with monkeypatch.context() as patch:

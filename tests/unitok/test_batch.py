@@ -69,7 +69,7 @@ def outputs(folder: Path) -> dict[int, str | list[Image.Image]]:
 
 
 def assert_same(left: Path, right: Path) -> None:
-    """Two folders hold the same, but for the last bit, which painting in a batch may turn."""
+    """Two folders hold the same, but for the last bit, which decoding in a batch may change."""
     one, other = outputs(left), outputs(right)
     assert one.keys() == other.keys()
     for line, made in one.items():
@@ -276,7 +276,7 @@ def test_a_damaged_results_file_is_not_written_to(batch, source, tmp_path):
     (tmp_path / "out/results.jsonl").write_text("my notes\nof the day\n")
     done = batch(source)
     assert done.exit_code == 2
-    assert "line 1 is no result" in done.stderr
+    assert "line 1 is not a result" in done.stderr
     assert (tmp_path / "out/results.jsonl").read_text() == "my notes\nof the day\n"
 
 
@@ -316,23 +316,26 @@ def test_every_file_of_a_model_tells_it_from_another(tmp_path: Path):
     ("line", "told"),
     [
         ('{"draw": "a cat"', "not JSON"),
-        ("[1, 2]", "a line is an object"),
-        ('{"draw": "a cat", "guidance": NaN}', "NaN is no number"),
+        ("[1, 2]", "a line must be an object"),
+        ('{"draw": "a cat", "guidance": NaN}', "NaN is not a number"),
         ("[" * 100_000, "not JSON"),
         ('{"draw": "\\ud800"}', "surrogates"),
         ('{"prompt": "a cat"}', 'either "caption"'),
         ('{"draw": "a cat", "caption": "scene.png"}', 'either "caption"'),
         ('{"draw": "a cat", "sede": 7}', 'unknown key "sede"'),
         ('{"draw": "a cat", "sede": 7}', 'did you mean "seed"?'),
-        ('{"draw": "a cat", "question": "what?"}', 'with "draw" go id, seed, guidance, n, '),
+        (
+            '{"draw": "a cat", "question": "what?"}',
+            'the keys beside "draw" are id, seed, guidance, n, ',
+        ),
         ('{"draw": "a cat", "question": "what?"}', 'unknown key "question"'),
         ('{"caption": "scene.png", "image": "x"}', 'unknown key "image"'),
-        ('{"draw": 7}', '"draw" is text, not 7'),
-        ('{"draw": "a cat", "id": []}', '"id" is'),
-        ('{"draw": "a cat", "seed": "7"}', '"seed" is a whole number, not "7"'),
-        ('{"draw": "a cat", "seed": true}', '"seed" is a whole number, not true'),
-        ('{"draw": "a cat", "n": 1.5}', '"n" is a whole number, not 1.5'),
-        ('{"draw": "a cat", "n": 1000000000}', '"n" is at most'),
+        ('{"draw": 7}', '"draw" must be text, not 7'),
+        ('{"draw": "a cat", "id": []}', '"id" must be'),
+        ('{"draw": "a cat", "seed": "7"}', '"seed" must be a whole number, not "7"'),
+        ('{"draw": "a cat", "seed": true}', '"seed" must be a whole number, not true'),
+        ('{"draw": "a cat", "n": 1.5}', '"n" must be a whole number, not 1.5'),
+        ('{"draw": "a cat", "n": 1000000000}', '"n" must be at most'),
         ('{"draw": "a cat", "n": 0}', "n must be at least 1"),
         ('{"draw": "a cat", "top_p": 3}', "top_p"),
         ('{"draw": "a cat", "guidance": 1e999}', "finite"),
@@ -340,15 +343,15 @@ def test_every_file_of_a_model_tells_it_from_another(tmp_path: Path):
         ('{"caption": "nowhere.png"}', "no such file"),
         ('{"caption": "."}', "no such file"),
         ('{"caption": "work.jsonl"}', "is not a picture"),
-        ('{"caption": "scene.png", "stop": [1]}', '"stop" is text or a list of texts'),
+        ('{"caption": "scene.png", "stop": [1]}', '"stop" must be text or a list of texts'),
         ('{"caption": "scene.png", "max_tokens": 0}', "max_tokens must be at least 1"),
         ('{"caption": "scene.png", "temperature": -1}', "temperature must be 0 or more"),
         ('{"caption": "scene.png", "top_p": 0}', "top_p must be above 0"),
         ('{"caption": "scene.png", "min_p": 1.5}', "min_p must be from 0 to 1"),
         ('{"caption": "scene.png", "repetition_penalty": 0}', "repetition_penalty must be above"),
         ('{"draw": "a cat", "repetition_penalty": 2}', 'unknown key "repetition_penalty"'),
-        ('{"draw": "a cat", "min_p": "1"}', '"min_p" is a number, not "1"'),
-        ('{"draw": "a cat", "logprobs": 1}', '"logprobs" is true or false, not 1'),
+        ('{"draw": "a cat", "min_p": "1"}', '"min_p" must be a number, not "1"'),
+        ('{"draw": "a cat", "logprobs": 1}', '"logprobs" must be true or false, not 1'),
         ('{"draw": "' + "cat " * 3000 + '"}', "shorten it"),
         ('{"caption": "scene.png", "question": "' + "cat " * 3000 + '"}', "shorten it"),
     ],
@@ -431,4 +434,4 @@ def test_what_cannot_be_read_or_written_is_one_line(missing, out, batch, source)
     done = batch(source.with_name("none.jsonl") if missing else source, out)
     assert done.exit_code == 2
     assert done.stderr.count("\n") == 1
-    assert ("no such file" if missing else "is no folder") in done.stderr
+    assert ("no such file" if missing else "is not a folder") in done.stderr

@@ -17,7 +17,8 @@ from PIL import Image
 from typer.testing import CliRunner
 
 import unitok
-from unitok.cli import app, in_order, main
+from unitok.captioning import in_order
+from unitok.cli import app, main
 from unitok.flags import flag_name
 from unitok.requests import Caption, Draw, Edit, options_of
 
@@ -165,7 +166,7 @@ def test_a_wrong_option_is_told_once_and_before_a_model_is_looked_for(run, scene
 def test_logprobs_need_json(flag, run, scene):
     for words in (["caption", str(scene)], ["draw", "a cat", "-o", "cat.png"]):
         result = run(*words, flag, model=Path("nowhere"))
-        told = f"unitok: {flag} are told in JSON only: add --json"
+        told = f"unitok: {flag} appears only in JSON: add --json"
         assert (result.exit_code, one_line(result.stderr)) == (2, told)
 
 
@@ -289,7 +290,7 @@ def test_a_seed_that_is_told_draws_the_same_again(run):
         (["a cat", "--negative-prompt", "dog " * 3000], "shorten it"),
         (["a cat", "-o", "cat.xyz"], "cat.xyz: name a picture, such as cat.png"),
         (["a cat", "-o", "cat"], "cat: name a picture"),
-        (["a cat", "-o", "plain/cat.png"], "plain is no folder"),
+        (["a cat", "-o", "plain/cat.png"], "plain is not a folder"),
         (["a cat", "-o", "folder.png"], "folder.png is a folder"),
         (["a cat", "--size", "big"], "such as 768x512"),
         (["a cat", "--size", "128x64"], "paints 64 x 64 pixels only, not 128 x 64"),
@@ -349,7 +350,7 @@ def test_verbose_says_what_is_done_and_quiet_says_nothing(run, scene):
     assert lines[-1] == "warning: this model never saw the word 'zebra'"
     assert run("caption", str(scene), "--quiet", *question).stderr == ""
     both = run("info", "-q", "-vv")
-    assert (both.exit_code, both.stderr) == (2, "unitok: --verbose or --quiet, but not both\n")
+    assert (both.exit_code, both.stderr) == (2, "unitok: give --verbose or --quiet, not both\n")
 
 
 def test_an_unknown_setting_is_a_warning_and_with_strict_an_error(run, untrained_folder, tmp_path):

@@ -21,9 +21,10 @@ from tests.unitok.test_driver import PATIENCE, assert_idle, ids, stepped
 from tests.unitok.tiny import same, save_tiny
 from unitok import Caption, Draw, Event
 from unitok.api import Model
+from unitok.draw_job import DrawJob
 from unitok.driver import Driver
 from unitok.handles import Flight, TokenJob
-from unitok.jobs import DrawJob, TextJob
+from unitok.text_job import TextJob
 
 CALLERS = 300
 

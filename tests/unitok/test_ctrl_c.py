@@ -102,7 +102,7 @@ def test_a_batch_keeps_its_results_and_goes_on(begin, folder, untrained_folder):
     told, err = interrupt(process)
     assert (process.returncode, told) == (130, "")
     assert err == [
-        "unitok: stopped; out keeps what finished, and the same command goes on from there"
+        "unitok: stopped; out keeps what is finished, and the same command resumes from there"
     ]
     kept = [json.loads(line) for line in journal.read_text().splitlines()]
     assert 0 < len(kept) < 70

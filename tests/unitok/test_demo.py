@@ -51,7 +51,8 @@ def test_a_perfect_model_passes_everything(perfect, capsys):
     print_demo(perfect)
     out = capsys.readouterr().out
     assert (
-        "Drawn as asked: 6 of 6. Read back as asked: 6 of 6. New scenes read right: 6 of 6." in out
+        "Drawn as asked: 6 of 6. Captioned as asked: 6 of 6. New scenes captioned right: 6 of 6."
+        in out
     )
 
 

@@ -18,14 +18,14 @@ PATIENCE = 60  # seconds, for what takes none
 
 
 class Brush:
-    """Paints one pixel per id, which it is; a negative id cannot be painted."""
+    """Decodes one pixel per id, which it is; a negative id cannot be decoded."""
 
     def __init__(self, most: int = 100) -> None:
         self.calls: list[list[int]] = []  # the first ids of each picture of each call
         self.threads: set[str] = set()
         self.most = most  # pictures that find room at once
 
-    def paint(self, ids: Sequence[Sequence[int]]) -> Tensor:
+    def decode(self, ids: Sequence[Sequence[int]]) -> Tensor:
         self.calls.append([one[0] for one in ids])
         self.threads.add(threading.current_thread().name)
         if len(ids) > self.most:
@@ -36,114 +36,114 @@ class Brush:
 
 
 @pytest.fixture(params=[False, True], ids=["between steps", "in a thread"])
-def painter(request: pytest.FixtureRequest) -> ImageDecoder:
+def decoder(request: pytest.FixtureRequest) -> ImageDecoder:
     return ImageDecoder(CPU, background=request.param)
 
 
-def paint_all(painter: ImageDecoder, pictures: Sequence[Future[Tensor]]) -> None:
+def decode_all(decoder: ImageDecoder, pictures: Sequence[Future[Tensor]]) -> None:
     for _ in range(len(pictures) + 1):
-        painter.work()
+        decoder.work()
     assert not wait(pictures, timeout=PATIENCE).not_done
 
 
-def test_what_waits_together_and_is_alike_is_painted_in_one_call(painter: ImageDecoder):
+def test_what_waits_together_and_is_alike_is_decoded_in_one_call(decoder: ImageDecoder):
     brush, other = Brush(), Brush()
     orders = [(brush, (1, 2)), (brush, (3, 4)), (other, (5, 6)), (brush, (7,)), (brush, (8, 9))]
-    pictures = [painter.submit(b.paint, ids) for b, ids in orders]
-    paint_all(painter, pictures)
+    pictures = [decoder.submit(b.decode, ids) for b, ids in orders]
+    decode_all(decoder, pictures)
     assert brush.calls == [[1, 3, 8], [7]] and other.calls == [[5]]
     for (_, ids), picture in zip(orders, pictures, strict=True):
         assert picture.result().dtype == torch.uint8
         assert picture.result().tolist() == [[[id] * 3 for id in ids]]
-    beside = {name.startswith("unitok-painter") for name in brush.threads}
-    assert beside == {painter._worker is not None}
+    beside = {name.startswith("unitok-image-decoder") for name in brush.threads}
+    assert beside == {decoder._worker is not None}
 
 
-def test_a_call_is_bounded_in_pictures_and_in_ids(painter: ImageDecoder):
+def test_a_call_is_bounded_in_pictures_and_in_ids(decoder: ImageDecoder):
     brush, large = Brush(), Brush()
-    small = [painter.submit(brush.paint, (i,)) for i in range(2 * IMAGES_PER_CALL + 3)]
-    big = [painter.submit(large.paint, (i,) * (TOKENS_PER_CALL // 2)) for i in range(3)]
-    huge = [painter.submit(large.paint, (i,) * (2 * TOKENS_PER_CALL)) for i in range(2)]
-    paint_all(painter, [*small, *big, *huge])
+    small = [decoder.submit(brush.decode, (i,)) for i in range(2 * IMAGES_PER_CALL + 3)]
+    big = [decoder.submit(large.decode, (i,) * (TOKENS_PER_CALL // 2)) for i in range(3)]
+    huge = [decoder.submit(large.decode, (i,) * (2 * TOKENS_PER_CALL)) for i in range(2)]
+    decode_all(decoder, [*small, *big, *huge])
     assert list(map(len, brush.calls)) == [IMAGES_PER_CALL, IMAGES_PER_CALL, 3]
     assert list(map(len, large.calls)) == [2, 1, 1, 1]
 
 
-def test_between_steps_one_batch_is_painted_at_a_time():
-    painter, brush = ImageDecoder(CPU, background=False), Brush()
+def test_between_steps_one_batch_is_decoded_at_a_time():
+    decoder, brush = ImageDecoder(CPU, background=False), Brush()
     for i in range(IMAGES_PER_CALL + 1):
-        painter.submit(brush.paint, (i,))
-    painter.work()
+        decoder.submit(brush.decode, (i,))
+    decoder.work()
     assert list(map(len, brush.calls)) == [IMAGES_PER_CALL]
 
 
-def test_one_that_cannot_be_painted_fails_alone(painter: ImageDecoder):
+def test_one_that_cannot_be_decoded_fails_alone(decoder: ImageDecoder):
     brush = Brush()
-    pictures = [painter.submit(brush.paint, (id,)) for id in (4, -1, 5)]
-    paint_all(painter, pictures)
+    pictures = [decoder.submit(brush.decode, (id,)) for id in (4, -1, 5)]
+    decode_all(decoder, pictures)
     assert isinstance(pictures[1].exception(), OSError)
     assert [pictures[i].result().tolist() for i in (0, 2)] == [[[[4] * 3]], [[[5] * 3]]]
     assert brush.calls == [[4, -1, 5], [4], [-1], [5]]
 
 
 def test_a_batch_that_fails_though_each_alone_does_not_is_warned_of():
-    painter, brush = ImageDecoder(CPU, background=False), Brush(most=1)
-    pictures = [painter.submit(brush.paint, (id,)) for id in (4, 5)]
+    decoder, brush = ImageDecoder(CPU, background=False), Brush(most=1)
+    pictures = [decoder.submit(brush.decode, (id,)) for id in (4, 5)]
     with pytest.warns(UserWarning, match="2 pictures had to be decoded one by one: out of memory"):
-        painter.work()
+        decoder.work()
     assert [int(p.result().max()) for p in pictures] == [4, 5]
 
 
-def test_too_few_pictures_are_an_error(painter: ImageDecoder):
-    picture = painter.submit(lambda ids: torch.zeros(0, 3, 1, 1), (1,))
-    paint_all(painter, [picture])
+def test_too_few_pictures_are_an_error(decoder: ImageDecoder):
+    picture = decoder.submit(lambda ids: torch.zeros(0, 3, 1, 1), (1,))
+    decode_all(decoder, [picture])
     with pytest.raises(ValueError, match="0 pictures were decoded, not 1"):
         picture.result()
 
 
-def test_what_nobody_wants_is_not_painted(painter: ImageDecoder):
+def test_what_nobody_wants_is_not_decoded(decoder: ImageDecoder):
     brush = Brush()
-    kept, dropped = (painter.submit(brush.paint, (i,)) for i in range(2))
-    painter.cancel([dropped])
-    assert dropped.cancelled() and len(painter._waiting) == 1
-    paint_all(painter, [kept])
+    kept, dropped = (decoder.submit(brush.decode, (i,)) for i in range(2))
+    decoder.cancel([dropped])
+    assert dropped.cancelled() and len(decoder._waiting) == 1
+    decode_all(decoder, [kept])
     assert brush.calls == [[0]]
 
 
-def test_one_that_is_dropped_while_it_is_painted_harms_no_other(painter: ImageDecoder):
+def test_one_that_is_dropped_while_it_is_decoded_harms_no_other(decoder: ImageDecoder):
     brush = Brush()
 
-    def paint(ids: Sequence[Sequence[int]]) -> Tensor:
-        painter.cancel([dropped])
-        return brush.paint(ids)
+    def decode(ids: Sequence[Sequence[int]]) -> Tensor:
+        decoder.cancel([dropped])
+        return brush.decode(ids)
 
-    dropped, kept = (painter.submit(paint, (i,)) for i in range(2))
-    paint_all(painter, [kept])
+    dropped, kept = (decoder.submit(decode, (i,)) for i in range(2))
+    decode_all(decoder, [kept])
     assert dropped.cancelled() and int(kept.result().max()) == 1
 
 
-def test_an_interrupted_batch_is_painted_later():
-    painter, brush, calls = ImageDecoder(CPU, background=False), Brush(), []
+def test_an_interrupted_batch_is_decoded_later():
+    decoder, brush, calls = ImageDecoder(CPU, background=False), Brush(), []
 
-    def paint(ids: Sequence[Sequence[int]]) -> Tensor:
+    def decode(ids: Sequence[Sequence[int]]) -> Tensor:
         calls.append(len(ids))
         if len(calls) == 1:
             raise KeyboardInterrupt
-        return brush.paint(ids)
+        return brush.decode(ids)
 
-    pictures = [painter.submit(paint, (i,)) for i in range(3)]
+    pictures = [decoder.submit(decode, (i,)) for i in range(3)]
     with pytest.raises(KeyboardInterrupt):
-        painter.work()
-    paint_all(painter, pictures)
+        decoder.work()
+    decode_all(decoder, pictures)
     assert [int(p.result().max()) for p in pictures] == [0, 1, 2]
 
 
-def test_a_painter_that_is_gone_leaves_no_thread():
-    painter = ImageDecoder(CPU, background=True)
-    paint_all(painter, [painter.submit(Brush().paint, (1,))])
-    assert painter._worker is not None
-    (thread,) = painter._worker._threads
-    del painter
+def test_a_decoder_that_is_gone_leaves_no_thread():
+    decoder = ImageDecoder(CPU, background=True)
+    decode_all(decoder, [decoder.submit(Brush().decode, (1,))])
+    assert decoder._worker is not None
+    (thread,) = decoder._worker._threads
+    del decoder
     gc.collect()
     thread.join(PATIENCE)
     assert not thread.is_alive()
@@ -152,10 +152,10 @@ def test_a_painter_that_is_gone_leaves_no_thread():
 LEAVE = """
 import torch
 from unitok.image_decoder import ImageDecoder
-painter = ImageDecoder(torch.device("cpu"), background=True)
+decoder = ImageDecoder(torch.device("cpu"), background=True)
 blank = lambda ids: torch.zeros(len(ids), 3, 8, 8)
-pictures = [painter.submit(blank, (0,)) for _ in range(100)]
-painter.work()
+pictures = [decoder.submit(blank, (0,)) for _ in range(100)]
+decoder.work()
 """
 
 
@@ -174,7 +174,7 @@ def test_python_ends_while_pictures_wait():
     ("threads", "cores", "background"),
     [(1, 2, True), (2, 2, False), (1, 1, False), (1, None, False)],
 )
-def test_a_thread_paints_where_torch_leaves_a_core(
+def test_a_thread_decodes_where_torch_leaves_a_core(
     threads: int, cores: int | None, background: bool, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(torch, "get_num_threads", lambda: threads)

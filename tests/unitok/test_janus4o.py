@@ -434,7 +434,7 @@ def test_lines_of_a_batch_may_be_edits(model: Model, whole: Path, scene: Path, t
         (
             'line 4: "edit" needs "prompt" too, which is text',
             'line 5: "edit" needs "prompt" too, which is text',
-            'line 6: "prompt" is text, not 5',
+            'line 6: "prompt" must be text, not 5',
             'line 7: unknown key "negative_prompt"',
             "none.png: no such file",
             'line 9: a line has either "caption" or "edit"',

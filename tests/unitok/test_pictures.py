@@ -79,7 +79,7 @@ def test_whole_numbers_are_bytes_unless_one_is_too_large():
 
 def test_a_float_that_is_no_number_is_refused():
     image = Image.fromarray(np.array([[0.5, np.nan]], dtype=np.float32))
-    with pytest.raises(ValueError, match="no numbers"):
+    with pytest.raises(ValueError, match="not numbers"):
         open_picture(image)
 
 

@@ -40,9 +40,9 @@ def test_codes_and_ids_are_inverse(vocabulary: Vocabulary, data: st.DataObject):
 
 @pytest.mark.parametrize("token", [639, 1664])
 def test_an_id_that_is_no_image_id_has_no_code(token: int):
-    with pytest.raises(ValueError, match=f"{token} is not an image id"):
+    with pytest.raises(ValueError, match=f"{token} is not an image token"):
         JANUS.id_to_code(token)
-    with pytest.raises(ValueError, match=f"{token} is not an image id"):
+    with pytest.raises(ValueError, match=f"{token} is not an image token"):
         JANUS.id_to_code(torch.tensor([700, token]))
 
 

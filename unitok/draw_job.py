@@ -1,0 +1,169 @@
+"""The job of a drawing or an edit: the engine's tokens are decoded to pictures."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from concurrent.futures import Future
+
+from PIL import Image
+from torch import Tensor
+
+from unitok.families import GenerationSpec
+from unitok.handles import FailReason
+from unitok.image_decoder import ImageDecoder
+from unitok.requests import Draw, Edit
+from unitok.results import DrawResult, Event, Picture
+from unitok.terminal import one_line
+from unitok_engine import Output, Request, join_outputs
+
+
+class DrawJob:
+    """Collects the tokens of n samples, and their pictures as they are decoded.
+
+    It is a `unitok.handles.Job`.
+
+    Attributes:
+        request: The engine's request.
+        seed: The seed of the sampling.
+        index: The request's place among those that were given together.
+    """
+
+    def __init__(
+        self,
+        asked: Draw | Edit,
+        request: Request,
+        spec: GenerationSpec,
+        image_decoder: ImageDecoder,
+        info: dict[str, str],
+        seed: int,
+        index: int,
+    ) -> None:
+        """Start the clock; nothing has been generated yet.
+
+        Args:
+            asked: What the caller asked for.
+            request: What the engine is asked for.
+            spec: How tokens are decoded to a picture.
+            image_decoder: Where that is done.
+            info: What a saved picture says of itself.
+            seed: The seed of the sampling.
+            index: The request's place among those that were given together.
+        """
+        self.asked, self.request, self.seed, self.index = asked, request, seed, index
+        self._spec, self._image_decoder, self._info = spec, image_decoder, info
+        self._outputs: dict[int, list[Output]] = {}  # of each sample, so far
+        self._finished: dict[int, Output] = {}  # all of each sample that has ended
+        self._decoded: dict[int, Future[Tensor]] = {}
+        self._done = 0  # tokens of all samples so far
+        self._unreported: dict[int, Future[Tensor]] = {}  # pictures that no event had yet
+        self._reported_done = 0
+        self._reported_result = False
+        self._images: dict[int, Image.Image] = {}
+        self._start = self._end = time.monotonic()
+        self._result: DrawResult | None = None
+
+    @property
+    def ended(self) -> bool:
+        """Whether every sample has all its tokens, or the job has failed."""
+        return len(self._finished) == self.request.n or self._result is not None
+
+    @property
+    def pictures(self) -> tuple[Future[Tensor], ...]:
+        """The pictures that were handed to the image decoder."""
+        return tuple(self._decoded.values())
+
+    def feed(self, output: Output) -> None:
+        """Add the tokens of an output; those of a complete sample go to the image decoder."""
+        self._done += len(output.token_ids)
+        outputs = self._outputs.setdefault(output.sample, [])
+        outputs.append(output)
+        if not output.finished:
+            return
+        output = self._finished[output.sample] = join_outputs(outputs)
+        self._end = time.monotonic()
+        if output.finish_reason == "complete":
+            picture = self._image_decoder.submit(self._spec.decode, output.token_ids)
+            picture.add_done_callback(self._note_time)
+            self._decoded[output.sample] = self._unreported[output.sample] = picture
+
+    def fail(self, reason: FailReason, error: str) -> None:
+        """End the job without pictures, unless it has its result."""
+        if self._result is None:
+            self._result = self._make_result(reason, error)
+
+    def new_events(self) -> list[Event]:
+        """The progress and the pictures that no event had yet and, at the end, the result."""
+        events = []
+        done, total = self._done, self.request.n * self.request.plan.max_length
+        if done > self._reported_done:
+            self._reported_done = done
+            events.append(Event("tokens", done=done, total=total))
+        for sample in [s for s, picture in self._unreported.items() if picture.done()]:
+            if not failed(self._unreported.pop(sample)):
+                image = self._image(sample)
+                events.append(Event("image", done=done, total=total, sample=sample, image=image))
+        if self.result is not None and not self._reported_result:
+            self._reported_result = True
+            events.append(Event("result", done=done, total=total, result=self.result))
+        return events
+
+    def merge(self, unread: Event, new: Event) -> Event | None:
+        """The newer of two events of progress; None for other events."""
+        return new if (unread.kind, new.kind) == ("tokens", "tokens") else None
+
+    @property
+    def result(self) -> DrawResult | None:
+        """The pictures of all samples; None while one of them is still to be decoded."""
+        if self._result is None and self.ended and all(p.done() for p in self.pictures):
+            self._result = self._make_result(*self._reason())
+        return self._result
+
+    def _note_time(self, _: Future[Tensor]) -> None:
+        self._end = time.monotonic()
+
+    def _reason(self) -> tuple[str, str | None]:
+        """The finish reason of all samples together, and the first error."""
+        outputs = [self._finished[sample] for sample in range(self.request.n)]
+        wrong = next((o for o in outputs if o.finish_reason != "complete"), None)
+        if wrong is not None:
+            return str(wrong.finish_reason), wrong.error
+        broken = next(filter(None, (p.exception() for p in self.pictures)), None)
+        if broken is not None:
+            return "error", one_line(str(broken) or type(broken).__name__)
+        return "complete", None
+
+    def _make_result(self, reason: str, error: str | None) -> DrawResult:
+        outputs = [self._finished[sample] for sample in sorted(self._finished)]
+        samples = range(self.request.n) if reason == "complete" else ()
+        return DrawResult(
+            prompt=self.asked.prompt,
+            images=tuple(self._image(sample) for sample in samples),
+            seed=self.seed,
+            finish_reason=reason,
+            prompt_tokens=len(self.request.branches[0].token_ids),
+            completion_tokens=sum(len(o.token_ids) for o in outputs),
+            seconds=self._end - self._start,
+            request=self.asked,
+            index=self.index,
+            error=error,
+            logprobs=of_all(o.logprobs for o in outputs),
+            branch_logprobs=of_all(o.branch_logprobs for o in outputs),
+        )
+
+    def _image(self, sample: int) -> Image.Image:
+        """The picture of a decoded sample, which is made only once."""
+        if sample not in self._images:
+            pixels = self._decoded[sample].result()
+            self._images[sample] = Picture.wrap(pixels, self._info | {"sample": str(sample)})
+        return self._images[sample]
+
+
+def failed(picture: Future[Tensor]) -> bool:
+    """Whether a picture that is done could not be decoded, or was cancelled."""
+    return picture.cancelled() or picture.exception() is not None
+
+
+def of_all(logprobs: Iterable[tuple[float, ...] | None]) -> tuple[tuple[float, ...], ...] | None:
+    """The log-probabilities of each picture; None if they were not asked for."""
+    return tuple(one for one in logprobs if one is not None) or None

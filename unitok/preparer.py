@@ -1,0 +1,222 @@
+"""Prepares requests: what a caller asks for becomes a job that the driver can run."""
+
+from __future__ import annotations
+
+import secrets
+import warnings
+from collections.abc import Sequence
+
+from unitok.draw_job import DrawJob
+from unitok.failed_job import FailedJob
+from unitok.families import Family, GenerationSpec, ImageOptions
+from unitok.families.common.editing import EditOptions, need_editor
+from unitok.handles import Job
+from unitok.image_decoder import ImageDecoder
+from unitok.pictures import PictureLike, open_picture
+from unitok.prompt import EncodedImage, Message
+from unitok.requests import AnyRequest, Caption, Draw, Edit, TextOptions, check_ranges
+from unitok.results import Event, Result, failure
+from unitok.text_job import TextJob
+from unitok_engine import Branch, Request, Sampling
+
+AnyJob = Job[Event, Result]
+
+
+class Preparer:
+    """Makes the jobs of one model.
+
+    Attributes:
+        family: The model, its tokenizer and its prompts.
+        image_decoder: Where the jobs have their pictures decoded.
+    """
+
+    def __init__(self, family: Family, image_decoder: ImageDecoder) -> None:
+        """Keep what all jobs share."""
+        self.family, self.image_decoder = family, image_decoder
+
+    def job(self, asked: AnyRequest, index: int = 0) -> TextJob | DrawJob:
+        """The job of a request that is no part of a conversation.
+
+        Args:
+            asked: The request.
+            index: Its place among those that were given together.
+
+        Raises:
+            FileNotFoundError, ValueError, TypeError: As `Model.caption`, `draw` and `edit`.
+        """
+        if isinstance(asked, Caption):
+            question = self.family.defaults.question if asked.question is None else asked.question
+            check_text(question, "the question")
+            messages = [Message("user", question, (self.encode(asked.image),))]
+            return self.answer(asked, messages, asked.system, index)
+        if isinstance(asked, Draw):
+            check_text(asked.prompt, "the prompt")
+            return self.drawing(asked, [Message("user", asked.prompt)], index)
+        if isinstance(asked, Edit):
+            return self.edit(asked, index)
+        raise TypeError(f"a request is an Edit, a Caption or a Draw, not {type(asked).__name__}")
+
+    def job_or_failure(self, asked: AnyRequest, index: int) -> AnyJob:
+        """As `job`; a request that cannot be prepared becomes a `FailedJob`."""
+        try:
+            return self.job(asked, index)
+        except Exception as error:  # of the picture, or of the family's code
+            return FailedJob(failure(asked, index, error))
+
+    def answer(
+        self,
+        asked: TextOptions,
+        messages: Sequence[Message],
+        system: str | None,
+        index: int = 0,
+    ) -> TextJob:
+        """The job of an answer to a conversation.
+
+        Args:
+            asked: How text is sampled.
+            messages: The conversation, whose last message is to be answered.
+            system: The system prompt; None for the family's own.
+            index: The request's place among those that were given together.
+
+        Raises:
+            ValueError: An option is out of its range, or the prompt is too long.
+        """
+        check_ranges(asked)
+        self._warn_of_unknown_words(messages[-1].text)
+        prompt = self.family.chat_prompt(messages, system)
+        limit = min(asked.max_tokens, self._room(prompt))
+        seed = pick_seed(asked.seed)
+        sampling = Sampling(
+            temperature=asked.temperature,
+            top_k=asked.top_k,
+            top_p=asked.top_p,
+            seed=seed,
+            min_p=asked.min_p,
+            repetition_penalty=asked.repetition_penalty,
+        )
+        request = Request(
+            branches=(prompt,),
+            plan=self.family.text_plan(limit),
+            sampling=sampling,
+            logprobs=asked.logprobs,
+            branch_logprobs=asked.branch_logprobs,
+        )
+        return TextJob(asked, request, self.family.tokenizer.stream(), seed, index)
+
+    def drawing(self, asked: Draw, messages: Sequence[Message], index: int = 0) -> DrawJob:
+        """The job of a drawing at the end of a conversation.
+
+        Args:
+            asked: How pictures are generated.
+            messages: The conversation, whose last message is the prompt.
+            index: The request's place among those that were given together.
+
+        Raises:
+            ValueError: An option is out of its range, or the prompt is too long.
+        """
+        check_ranges(asked)
+        self._warn_of_unknown_words(asked.prompt, asked.negative_prompt or "")
+        guidance = self._guidance(asked)
+        if guidance == 1 and asked.negative_prompt is not None:
+            warnings.warn("negative_prompt does nothing at guidance 1", UserWarning, stacklevel=2)
+        options = ImageOptions(guidance, asked.negative_prompt, asked.size)
+        return self._pictures(asked, self.family.generation_spec(messages, options), index)
+
+    def edit(self, asked: Edit, index: int = 0) -> DrawJob:
+        """The job of a picture that is to be changed.
+
+        Args:
+            asked: The picture, and what to change.
+            index: The request's place among those that were given together.
+
+        Raises:
+            FileNotFoundError, ValueError, TypeError: As `Model.edit`.
+        """
+        check_ranges(asked)
+        check_text(asked.prompt, "the prompt")
+        editor = need_editor(self.family)
+        image = open_picture(asked.image)
+        self._warn_of_unknown_words(asked.prompt)
+        options = EditOptions(self._guidance(asked), asked.freedom)
+        spec = editor.edit_spec(image, asked.prompt, options)
+        return self._pictures(asked, spec, index)
+
+    def _guidance(self, asked: Draw | Edit) -> float:
+        return self.family.defaults.guidance if asked.guidance is None else asked.guidance
+
+    def _pictures(self, asked: Draw | Edit, spec: GenerationSpec, index: int) -> DrawJob:
+        """The job of pictures that are to be generated."""
+        for branch in spec.branches:
+            self._room(branch, spec.plan.max_length)
+        d, seed = self.family.defaults, pick_seed(asked.seed)
+        sampling = Sampling(
+            temperature=d.temperature if asked.temperature is None else asked.temperature,
+            top_k=d.top_k if asked.top_k is None else asked.top_k,
+            top_p=d.top_p if asked.top_p is None else asked.top_p,
+            seed=seed,
+            min_p=asked.min_p,
+        )
+        request = Request(
+            branches=spec.branches,
+            plan=spec.plan,
+            sampling=sampling,
+            n=asked.n,
+            logprobs=asked.logprobs,
+            branch_logprobs=asked.branch_logprobs,
+        )
+        info = {"prompt": asked.prompt, "seed": str(seed), "model": self.family.name}
+        return DrawJob(asked, request, spec, self.image_decoder, info, seed, index)
+
+    def encode(self, image: PictureLike) -> EncodedImage:
+        """How a picture of any kind enters a prompt.
+
+        Raises:
+            FileNotFoundError, ValueError, TypeError: The picture cannot be opened.
+        """
+        return self.family.encode_image(open_picture(image))
+
+    def _room(self, prompt: Branch, needed: int = 1) -> int:
+        """How many tokens still fit behind a prompt; ValueError if fewer than needed."""
+        room = self.family.max_context - len(prompt.token_ids)
+        if room < needed:
+            raise ValueError(
+                f"the prompt takes {len(prompt.token_ids)} tokens and needs {needed} more; the "
+                f"context holds {self.family.max_context}: shorten it, or take a smaller picture"
+            )
+        return room
+
+    def _warn_of_unknown_words(self, *texts: str) -> None:
+        known = self.family.defaults.known_words
+        if known is None:
+            return
+        words = {w for text in texts for w in split_words(text)}
+        if unknown := sorted(words - known):
+            names = ", ".join(repr(w) for w in unknown)
+            warnings.warn(f"this model never saw the word {names}", UserWarning, stacklevel=2)
+
+
+def pick_seed(seed: int | None) -> int:
+    """The seed that was asked for, or a random one."""
+    return secrets.randbelow(2**32) if seed is None else seed
+
+
+def check_text(text: str, what: str) -> None:
+    """Check that a text is there.
+
+    Args:
+        text: What was given.
+        what: Its name in messages.
+
+    Raises:
+        TypeError: It is not text.
+        ValueError: It is empty or blank.
+    """
+    if not isinstance(text, str):
+        raise TypeError(f"{what} is text, not {type(text).__name__}")
+    if not text.strip():
+        raise ValueError(f"{what} is empty")
+
+
+def split_words(text: str) -> list[str]:
+    """The words of a text in lower case. Every character that is not a letter separates them."""
+    return "".join(c if c.isalpha() else " " for c in text.lower()).split()
