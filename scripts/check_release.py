@@ -82,7 +82,7 @@ def main() -> None:
     parser.add_argument("--dtype", default="float32", help="in which the results are compared")
     args = parser.parse_args()
     try:
-        model = unitok.load(args.folder, device=args.device, dtype=args.dtype)
+        model = unitok.load(args.folder, device=args.device, dtype=args.dtype, strict=True)
         picture = open_picture(args.picture) if args.picture else None
     except (ValueError, OSError) as error:
         sys.exit(f"check_release: {error}")

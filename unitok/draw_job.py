@@ -52,7 +52,7 @@ class DrawJob:
         """
         self.asked, self.request, self.seed, self.index = asked, request, seed, index
         self._spec, self._image_decoder, self._info = spec, image_decoder, info
-        self._outputs: dict[int, list[Output]] = {}  # of each sample, so far
+        self._outputs: dict[int, list[Output]] = {}  # of each sample that goes on
         self._finished: dict[int, Output] = {}  # all of each sample that has ended
         self._decoded: dict[int, Future[Tensor]] = {}
         self._done = 0  # tokens of all samples so far
@@ -80,7 +80,7 @@ class DrawJob:
         outputs.append(output)
         if not output.finished:
             return
-        output = self._finished[output.sample] = join_outputs(outputs)
+        output = self._finished[output.sample] = join_outputs(self._outputs.pop(output.sample))
         self._end = time.monotonic()
         if output.finish_reason == "complete":
             picture = self._image_decoder.submit(self._spec.decode, output.token_ids)
@@ -90,6 +90,7 @@ class DrawJob:
     def fail(self, reason: FailReason, error: str) -> None:
         """End the job without pictures, unless it has its result."""
         if self._result is None:
+            self._end = time.monotonic()
             self._result = self._make_result(reason, error)
 
     def new_events(self) -> list[Event]:
@@ -142,7 +143,7 @@ class DrawJob:
             seed=self.seed,
             finish_reason=reason,
             prompt_tokens=len(self.request.branches[0].token_ids),
-            completion_tokens=sum(len(o.token_ids) for o in outputs),
+            completion_tokens=self._done,
             seconds=self._end - self._start,
             request=self.asked,
             index=self.index,

@@ -84,9 +84,10 @@ class TokenJob:
     def __init__(self, request: Request) -> None:
         """Nothing has been generated yet."""
         self.request = request
-        self._outputs: dict[int, list[Output]] = {}  # of each sample, so far
+        self._outputs: dict[int, list[Output]] = {}  # of each sample that goes on
         self._finished: dict[int, Output] = {}  # all of each sample that has ended
-        self._new: list[Output] = []
+        self._reported: dict[int, int] = {}  # outputs of each sample that events had
+        self._new: dict[int, Output | None] = {}  # samples with news; the rest of an ended one
 
     @property
     def ended(self) -> bool:
@@ -100,16 +101,28 @@ class TokenJob:
 
     def feed(self, output: Output) -> None:
         """Take an output of the engine."""
-        self._new.append(output)
-        outputs = self._outputs.setdefault(output.sample, [])
+        sample = output.sample
+        outputs = self._outputs.setdefault(sample, [])
         outputs.append(output)
+        self._new[sample] = None
         if output.finished:
-            self._finished[output.sample] = join_outputs(outputs)
+            del self._outputs[sample]
+            self._finished[sample] = whole = join_outputs(outputs)
+            reported = self._reported.pop(sample, 0)
+            self._new[sample] = join_outputs(outputs[reported:]) if reported else whole
 
     def new_events(self) -> list[Output]:
         """The outputs since the last call."""
-        new, self._new = self._new, []
-        return new
+        events: list[Output] = []
+        for sample, rest in self._new.items():
+            if rest is not None:
+                events.append(rest)
+                continue
+            outputs = self._outputs[sample]
+            events += outputs[self._reported.get(sample, 0) :]
+            self._reported[sample] = len(outputs)
+        self._new = {}
+        return events
 
     def merge(self, unread: Output, new: Output) -> Output | None:
         """Two outputs of one sample as one output; None if they belong to two samples."""
@@ -118,9 +131,11 @@ class TokenJob:
     def fail(self, reason: FailReason, error: str) -> None:
         """End the samples that have not ended, with the tokens that they have."""
         prompt = len(self.request.branches[0].token_ids)
+        logprobs = () if self.request.logprobs else None
+        of_branch = () if self.request.branch_logprobs else None
         for sample in set(range(self.request.n)) - self._finished.keys():
             start = self._outputs[sample][-1].stop if sample in self._outputs else 0
-            self.feed(Output(-1, sample, (), start, prompt, reason, error))
+            self.feed(Output(-1, sample, (), start, prompt, reason, error, logprobs, of_branch))
 
 
 class Flight(Generic[E, R]):

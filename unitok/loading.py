@@ -43,7 +43,8 @@ def load(
             types. `Model.info` has the type and the reason.
         memory: The size of the K/V pool: bytes, "512MB" or "2GB"; or a share of the free memory,
             0.5 or "50%".
-        strict: Whether settings in the folder's JSON files that unitok does not know are refused.
+        strict: Whether settings that unitok does not know are refused, in config.json, in the files
+            of the image preprocessor and in unitok.json.
             If not, a UserWarning names them. Settings that are known to change the maths are
             always refused.
         compile: Whether decode steps go through torch.compile, which joins small kernels and takes

@@ -157,7 +157,7 @@ class Request:
             raise ValueError(f"n must be at least 1, not {self.n}")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Output:
     """What one sample of a request emitted since its last output.
 

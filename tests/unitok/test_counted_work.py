@@ -16,10 +16,11 @@ from torch import Tensor
 
 from tests.unitok.tiny import tiny_model, tiny_template
 from unitok import Caption, Draw
+from unitok.draw_job import DrawJob
 from unitok.families.common.family import Defaults
 from unitok.families.janus import Janus, Preprocessor
 from unitok.image_decoder import ImageDecoder
-from unitok.jobs import DrawJob, Preparer
+from unitok.preparer import Preparer
 from unitok_engine import Engine, EngineConfig, FreePlan, Request, StepRecord, transfer
 from unitok_engine.attention.backends import BackendName
 

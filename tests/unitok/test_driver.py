@@ -537,3 +537,19 @@ def test_after_a_fork_it_is_a_clear_error_and_the_parent_goes_on():
     first, second, kept, parent = done.stdout.splitlines()
     assert first == second == driver_module.FORKED
     assert "spawn" in first and (kept, parent) == ("1", "20")
+
+
+def test_a_long_job_that_nobody_streams_keeps_one_output(driver: Driver):
+    job = TokenJob(caption(3, max_tokens=60, stop_ids=()))
+    driver.submit(job).result(PATIENCE)
+    assert not job._outputs and len(job._new) == 1
+
+
+def test_what_was_emitted_before_a_cancel_keeps_its_log_probabilities():
+    request = replace(caption(1), logprobs=True, branch_logprobs=True)
+    job = TokenJob(request)
+    job.feed(Output(0, 0, (3, 4), 0, 5, None, None, (-1.0, -2.0), (-3.0, -4.0)))
+    job.fail("abort", "cancelled")
+    (output,) = job.result or []
+    assert (output.token_ids, output.finish_reason) == ((3, 4), "abort")
+    assert (output.logprobs, output.branch_logprobs) == ((-1.0, -2.0), (-3.0, -4.0))

@@ -101,7 +101,7 @@ class Settings:
         if self.strict:
             raise ValueError(f"{message}; take it out if it does not matter")
         place = f"{self.folder}: " if self.folder else ""
-        text = f"{place}{message}, and ignores; strict=True refuses such a checkpoint"
+        text = f"{place}{message}, and ignores; strict loading refuses such a checkpoint"
         warnings.warn(text, UserWarning, stacklevel=3)
 
     def section(self, key: str, where: str | None = None) -> "Settings":

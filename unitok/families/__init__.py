@@ -63,6 +63,8 @@ def open_folder(folder: Path, device: str, dtype: Dtype, strict: bool = False) -
 def _load(folder: Path, device: str, dtype: Dtype, strict: bool) -> Family:
     """As `open_folder`, but messages may lack the folder's name."""
     config = read_json(folder / "config.json", optional=True)
+    if not isinstance(kind := config.get("model_type"), str | None):
+        raise ValueError(f"config.json: model_type must be text, not {kind!r}")
     names = frozenset(path.name for path in folder.iterdir())
     for family in FAMILIES:
         if family.matches(config, names, folder):

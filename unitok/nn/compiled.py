@@ -9,6 +9,7 @@ Weights are its inputs, so that it is compiled once and serves all layers.
 
 import logging
 import os
+import shlex
 import shutil
 import sys
 from collections.abc import Callable, Sequence
@@ -104,10 +105,16 @@ def why_not_compiled(device: torch.device) -> str | None:
     if device.type == "cuda":
         if find_spec("triton") is None:
             return "Triton is not installed"
-        compilers = [os.environ.get("CC"), "gcc", "clang", "cc"]
-        found = any(shutil.which(name) for name in compilers if name)
+        compilers = (os.environ.get("CC", ""), "gcc", "clang", "cc")
+        found = any(map(is_there, compilers))
         return None if found else "Triton finds no C compiler: install gcc, or name one in CC"
     compiler = os.environ.get("CXX") or ("clang++" if sys.platform == "darwin" else "g++")
-    if shutil.which(compiler) is None:
+    if not is_there(compiler):
         return f"there is no C++ compiler {compiler!r}: install one, or name one in CXX"
     return None
+
+
+def is_there(command: str) -> bool:
+    """Whether the program of a command is found, such as ccache of "ccache g++"."""
+    words = shlex.split(command)
+    return bool(words) and shutil.which(words[0]) is not None

@@ -122,8 +122,13 @@ class UnifiedModel(nn.Module):
                 after a while of use.
             compile: Whether the decoder's steps of few rows go through torch.compile. Its linear
                 layers are packed now then, as what is compiled may not change.
+
+        Raises:
+            ValueError: It is to be compiled, and a weight is trainable.
         """
         if any(p.requires_grad for p in self.parameters()):
+            if compile:
+                raise ValueError("trainable weights cannot be compiled: freeze them first")
             return
         self._tabulate_embeddings()
         prepare_norms(self)

@@ -163,7 +163,7 @@ def load(folder: Path, device: str, dtype: Dtype, strict: bool = False) -> Janus
     template.check()
     defaults = files.defaults_from_json(
         read_json(folder / "generation_config.json", optional=True),
-        read_json(folder / "unitok.json", optional=True),
+        files.read_own_file(folder, strict),
     )
     model = weights.load_weights(folder, sizes, dtype, device, format, format.ties(config))
     return Janus(folder.name, model, template, preprocess, defaults, source=folder)

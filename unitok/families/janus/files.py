@@ -7,6 +7,7 @@ from typing import Any
 
 from unitok.checkpoints.folders import read_json
 from unitok.checkpoints.saving import write_json
+from unitok.checkpoints.settings import Settings
 from unitok.families.common.family import Defaults, with_sampling
 from unitok.families.janus.prompts import PLAIN_ROLES, Template
 from unitok.precision import name_of, read_cpu_dtype
@@ -35,10 +36,35 @@ def defaults_from_json(generation: Mapping[str, Any], extra: Mapping[str, Any]) 
         guidance=5.0,
         question=extra.get("question", QUESTION),
         system=extra.get("system", SYSTEM),
-        known_words=frozenset(extra["known_words"]) if "known_words" in extra else None,
+        known_words=read_known_words(extra),
         cpu_dtype=read_cpu_dtype(extra),
     )
     return with_sampling(own, generation)
+
+
+OWN_FILE = "unitok.json"
+OWN_KEYS = ("question", "system", "known_words", "cpu_dtype", "family")
+
+
+def read_own_file(folder: Path, strict: bool) -> Mapping[str, Any]:
+    """unitok.json, empty if there is none; unknown keys as in any `Settings`."""
+    extra = read_json(folder / OWN_FILE, optional=True)
+    Settings(extra, OWN_FILE, strict, str(folder)).check(OWN_KEYS, required={})
+    return extra
+
+
+def read_known_words(extra: Mapping[str, Any]) -> frozenset[str] | None:
+    """All words that the model ever saw, if unitok.json lists them.
+
+    Raises:
+        ValueError: They are no list of texts.
+    """
+    words = extra.get("known_words")
+    if words is None:
+        return None
+    if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
+        raise ValueError(f"{OWN_FILE}: known_words must be a list of words")
+    return frozenset(words)
 
 
 def extra_to_json(defaults: Defaults) -> dict[str, Any]:
