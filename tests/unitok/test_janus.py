@@ -709,7 +709,7 @@ def test_plans_follow_the_vocabulary(whole: Path):
     assert (painted.max_length, painted.exact) == (16, True)
     ids = [[640 + i for i in range(16)]]
     assert drawing.decode(ids).shape == (1, 3, 64, 64)
-    with pytest.raises(ValueError, match="not an image id"):
+    with pytest.raises(ValueError, match="not an image token"):
         drawing.decode([[0] * 16])
 
 
