@@ -142,7 +142,7 @@ def test_a_setting_that_nobody_knows_is_named_and_if_strict_refused(place: str |
         ({"vq_config": {"channel_multiplier": 2}}, "channel_multiplier must be a list"),
         ({"vq_config": {"channel_multiplier": [1, 0]}}, "channel_multiplier must be a list"),
         ({"tie_word_embeddings": "no"}, "tie_word_embeddings must be true or false"),
-        ({"architectures": {}, "model_type": ["janus"]}, "setting has a wrong type or value"),
+        ({"architectures": {}, "model_type": ["janus"]}, "model_type must be text"),
     ],
 )
 def test_a_value_of_the_wrong_kind_is_named_with_its_place(
