@@ -61,6 +61,7 @@ class Batch:
         return self.attention.query_lengths[-1] == 1 and not self.embeddings
 
     def to(self, device: torch.device) -> "Batch":
+        """The batch with its flat tensors on a device; on CUDA the transfer is only queued."""
         if self.ids.device == device:
             return self
         ids, positions = send(self.ids, device), send(self.positions, device)

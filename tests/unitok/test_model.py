@@ -198,5 +198,5 @@ def test_sizes_that_do_not_fit_are_refused():
     with pytest.raises(ValueError, match="multiple of its heads"):
         dataclasses.replace(TINY.vision, heads=3)
     vision = dataclasses.replace(TINY.vision, patch_size=8)
-    with pytest.raises(ValueError, match="64 patches to read but 16 codes to paint"):
+    with pytest.raises(ValueError, match="64 patches to read but 16 codes to draw"):
         JanusConfig(TINY.decoder, vision, TINY.image_tokenizer)

@@ -128,7 +128,7 @@ class JanusConfig(ModelConfig):
         if self.vision.patches != self.image_tokenizer.grid**2:
             raise ValueError(
                 f"a picture is {self.vision.patches} patches to read but "
-                f"{self.image_tokenizer.grid**2} codes to paint; Janus wants both alike"
+                f"{self.image_tokenizer.grid**2} codes to draw; Janus wants both alike"
             )
 
 

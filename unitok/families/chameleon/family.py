@@ -91,7 +91,7 @@ class Chameleon:
         check_image_size(options, self.picture_size)
         if not self.model.image_tokenizer.can_decode:
             raise ValueError(
-                f"{self.name} has no VQ decoder, so it cannot paint; put Meta's vqgan.ckpt into "
+                f"{self.name} has no VQ decoder, so it cannot draw; put Meta's vqgan.ckpt into "
                 "its folder"
             )
         branches = self.template.guided(messages, options)

@@ -93,7 +93,7 @@ class Emu3:
         nearest = columns * self.step, rows * self.step
         if nearest != tuple(sides):
             raise ValueError(
-                f"this model paints sides in multiples of {self.step} pixels, not {sides[0]} x "
+                f"this model draws sides in multiples of {self.step} pixels, not {sides[0]} x "
                 f"{sides[1]}; {nearest[0]} x {nearest[1]} is the nearest"
             )
         return rows, columns
