@@ -293,7 +293,7 @@ def test_a_seed_that_is_told_draws_the_same_again(run):
         (["a cat", "-o", "plain/cat.png"], "plain is not a folder"),
         (["a cat", "-o", "folder.png"], "folder.png is a folder"),
         (["a cat", "--size", "big"], "such as 768x512"),
-        (["a cat", "--size", "128x64"], "paints 64 x 64 pixels only, not 128 x 64"),
+        (["a cat", "--size", "128x64"], "draws 64 x 64 pixels only, not 128 x 64"),
         (["a cat", "--memory", "much"], "memory must be"),
         (["a cat", "--memory", "12"], "memory must hold at least one block"),
         (["a cat", "--memory", "120%"], "memory as a share must be above 0"),
