@@ -100,8 +100,7 @@ def check_all(outputs: Sequence[Output]) -> None:
         reference.check(output, request, MODEL)
 
 
-@pytest.mark.parametrize("right", [0.0, 0.6, 1.0])
-@pytest.mark.parametrize("width", [1, 3, 12])
+@pytest.mark.parametrize(("width", "right"), [(1, 0.6), (3, 0.0), (3, 0.7), (12, 1.0)])
 @pytest.mark.parametrize(
     "options",
     [
