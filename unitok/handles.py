@@ -104,12 +104,14 @@ class TokenJob:
         sample = output.sample
         outputs = self._outputs.setdefault(sample, [])
         outputs.append(output)
-        self._new[sample] = None
-        if output.finished:
-            del self._outputs[sample]
-            self._finished[sample] = whole = join_outputs(outputs)
-            reported = self._reported.pop(sample, 0)
-            self._new[sample] = join_outputs(outputs[reported:]) if reported else whole
+        if not output.finished:
+            self._new[sample] = None
+            return
+        # In this order, so that an interrupt in between loses nothing.
+        whole, reported = join_outputs(outputs), self._reported.get(sample, 0)
+        self._new[sample] = join_outputs(outputs[reported:]) if reported else whole
+        self._finished[sample] = whole
+        self._outputs.pop(sample, None)
 
     def new_events(self) -> list[Output]:
         """The outputs since the last call."""
