@@ -72,7 +72,7 @@ class DeviceBench:
         """The results of a part; if it fails, say so, note its name, and go on without it."""
         try:
             yield from results
-        except Exception as error:
+        except Exception as error:  # one part that fails must not cost the others
             traceback.print_exc()
             print(f"{name} failed ({type(error).__name__}); going on", file=sys.stderr, flush=True)
             self.failures.append(name)

@@ -81,7 +81,7 @@ def attempt(check: Check) -> bool:
     """Whether a check passes; one that raises an error has failed."""
     try:
         return check()
-    except Exception as error:
+    except Exception as error:  # one check that fails must not cost the others
         traceback.print_exc()
         print(f"a check failed ({type(error).__name__}: {error}); going on", flush=True)
         return False
