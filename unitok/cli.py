@@ -286,12 +286,10 @@ def run_lines(model: Model, common: Common, source: Path, output: Path) -> dict[
         How many lines are new, kept from an earlier run, and failed.
     """
     from unitok.batch import count_lines, model_identity, run_batch
-    from unitok.checkpoints.folders import find_folder
-    from unitok.loading import DEFAULT_FOLDER
 
     counts = {"new": 0, "kept": 0, "failed": 0}
     try:
-        identity = model_identity(find_folder(common.model or DEFAULT_FOLDER))
+        identity = model_identity(common.find_folder())
         outcomes = run_batch(model, source, output, identity)
         with closing(counted(outcomes, count_lines(source), "batch", common.bars)) as shown:
             for outcome in shown:
