@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from unitok.checkpoints.settings import MAX_FIELDS
+from unitok.checkpoints.weights import SEARCHED
 from unitok.requests import MAX_SAMPLES, Draw, check_ranges
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -40,4 +41,5 @@ def test_a_drawing_has_at_most_so_many_pictures():
 
 def test_limits_of_a_checkpoint_are_all_on_the_page():
     listed = {key for *_, key, _, _ in LIMITS if key}
+    assert f"fewer than {SEARCHED:,} numbers" in PAGE
     assert MAX_FIELDS.keys() - listed == {"min_pixels"}, "which is bounded as max_pixels is"

@@ -82,7 +82,7 @@ def read_settings(folder: Path) -> FolderSettings:
         special = frozenset(named.values())
         added = {_token_id(i): _added_token(flags[i], special) for i in flags}
         pairs = [(_token_id(i), token) for token, i in listed.items()]
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+    except (AttributeError, LookupError, TypeError, ValueError) as error:
         raise ValueError(f"{folder} has a badly written added token: {error!r}") from error
     _check_agreement(folder, {*pairs, *((i, token.content) for i, token in added.items())})
     return FolderSettings(
