@@ -30,7 +30,7 @@ def growing(growth: int) -> dict[str, Any]:
 
 def test_a_replacement_may_be_as_long_as_the_limit():
     check_growth(growing(MAX_GROWTH))
-    with pytest.raises(ValueError, match="a normalizer whose replacements make more than 64 char"):
+    with pytest.raises(ValueError, match="a normalizer whose replacements make more than 16 char"):
         check_growth(growing(MAX_GROWTH + 1))
 
 

@@ -5,6 +5,7 @@ import logging
 import re
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -158,13 +159,14 @@ def test_a_device_that_is_not_there_is_a_short_line(folder: Path, device: str):
     ],
 )
 def test_an_argument_of_another_type_is_a_type_error(folder: Path, given: dict, message: str):
+    arguments: dict[str, Any] = {"device": "cpu"} | given
     with pytest.raises(TypeError, match=message):
-        unitok.load(folder, **{"device": "cpu"} | given)
+        unitok.load(folder, **arguments)
 
 
-def test_numbers_of_numpy_are_numbers():
-    assert parse_memory(np.int64(123)) == 123 and type(parse_memory(np.int64(123))) is int
-    assert parse_memory(np.float32(0.5)) == 0.5
+@pytest.mark.parametrize(("memory", "kind"), [(np.int64(123), int), (np.float32(0.5), float)])
+def test_numbers_of_numpy_are_numbers(memory: Any, kind: type):
+    assert parse_memory(memory) == memory and type(parse_memory(memory)) is kind
 
 
 @pytest.mark.parametrize("device", ["meta", "meta:0", torch.device("meta")])
@@ -254,7 +256,7 @@ def test_a_precision_has_several_names(name: torch.dtype | str | None, dtype: to
 
 
 @pytest.mark.parametrize("name", ["int8", "", "BF16", "half", torch.int8, torch.float8_e4m3fn, 16])
-def test_another_precision_is_refused(name):
+def test_another_precision_is_refused(name: Any):
     allowed = r"auto, float32, bfloat16, float16, float64 \(or fp32, bf16, fp16, fp64\)"
     kind = TypeError if name == 16 else ValueError
     with pytest.raises(kind, match=f"dtype must be one of {allowed}, not {name!r}"):

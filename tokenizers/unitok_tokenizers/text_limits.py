@@ -4,8 +4,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from math import prod
 from typing import Any
 
-MAX_GROWTH = 64
-"""The most characters that the rewriting steps of a normalizer or decoder may make of one."""
+MAX_GROWTH = 16
+"""The most characters that the rewriting steps of a normalizer or decoder may make of one.
+
+Those of published models make two at most. A text of 100,000 characters then takes about 250 MB.
+"""
 
 MAX_ADDED_CHARACTERS = 2**21
 """The most characters of all added tokens together; Emu3's have 0.8 million."""

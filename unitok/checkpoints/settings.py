@@ -233,5 +233,6 @@ def is_int(value: object, least: int) -> bool:
 
 def is_float(value: object) -> bool:
     """Whether a value is a finite number."""
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    return is_number and abs(value) <= sys.float_info.max
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return False
+    return abs(value) <= sys.float_info.max
