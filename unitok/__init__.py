@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from unitok.api import Info, Model
     from unitok.chat import Chat
     from unitok.loading import load
-    from unitok.requests import Caption, Draw, Edit
+    from unitok.requests import Caption, Draw, Edit, Reply
     from unitok.results import DrawResult, Event, Picture, Result, TextResult
 
 getLogger(__name__).addHandler(NullHandler())  # logs are shown only to those who ask for them
@@ -30,6 +30,7 @@ __all__ = [
     "Info",
     "Model",
     "Picture",
+    "Reply",
     "Result",
     "TextResult",
     "load",
@@ -44,6 +45,7 @@ _PLACES = {
     "Info": "api",
     "Model": "api",
     "Picture": "results",
+    "Reply": "requests",
     "Result": "results",
     "TextResult": "results",
     "load": "loading",

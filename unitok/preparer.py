@@ -12,9 +12,10 @@ from unitok.families import Family, GenerationSpec, ImageOptions
 from unitok.families.common.editing import EditOptions, need_editor
 from unitok.handles import Job
 from unitok.image_decoder import ImageDecoder
+from unitok.messages import Part, parse_messages
 from unitok.pictures import PictureLike, open_picture
 from unitok.prompt import EncodedImage, Message
-from unitok.requests import AnyRequest, Caption, Draw, Edit, TextOptions, check_ranges
+from unitok.requests import AnyRequest, Caption, Draw, Edit, Reply, TextOptions, check_ranges
 from unitok.results import Event, Result, failure
 from unitok.text_job import TextJob
 from unitok_engine import Branch, Request, Sampling
@@ -49,12 +50,16 @@ class Preparer:
             check_text(question, "the question")
             messages = [Message("user", question, (self.encode(asked.image),))]
             return self.answer(asked, messages, asked.system, index)
+        if isinstance(asked, Reply):
+            return self.reply(asked, index)
         if isinstance(asked, Draw):
             check_text(asked.prompt, "the prompt")
-            return self.drawing(asked, [Message("user", asked.prompt)], index)
+            shown = tuple(map(self.encode, as_list(asked.images)))
+            return self.drawing(asked, [Message("user", asked.prompt, shown)], index)
         if isinstance(asked, Edit):
             return self.edit(asked, index)
-        raise TypeError(f"a request is an Edit, a Caption or a Draw, not {type(asked).__name__}")
+        known = "a Caption, a Reply, a Draw or an Edit"
+        raise TypeError(f"a request is {known}, not {type(asked).__name__}")
 
     def job_or_failure(self, asked: AnyRequest, index: int) -> AnyJob:
         """As `job`; a request that cannot be prepared becomes a `FailedJob`."""
@@ -62,6 +67,18 @@ class Preparer:
             return self.job(asked, index)
         except Exception as error:  # of the picture, or of the family's code
             return FailedJob(failure(asked, index, error))
+
+    def reply(self, asked: Reply, index: int = 0) -> TextJob:
+        """The job of an answer to messages.
+
+        Raises:
+            FileNotFoundError, ValueError, TypeError: As `Model.chat`.
+        """
+        parsed = parse_messages(asked.messages, asked.folder)
+        messages = [
+            Message.of(turn.role, map(self.encode_part, turn.parts)) for turn in parsed.turns
+        ]
+        return self.answer(asked, messages, parsed.system, index)
 
     def answer(
         self,
@@ -175,6 +192,14 @@ class Preparer:
         """
         return self.family.encode_image(open_picture(image))
 
+    def encode_part(self, part: Part) -> str | EncodedImage:
+        """How a part of a message enters a prompt: text stays text.
+
+        Raises:
+            FileNotFoundError, ValueError, TypeError: The picture cannot be opened.
+        """
+        return part if isinstance(part, str) else self.family.encode_image(part.open())
+
     def _room(self, prompt: Branch, needed: int = 1) -> int:
         """How many tokens still fit behind a prompt; ValueError if fewer than needed."""
         room = self.family.max_context - len(prompt.token_ids)
@@ -193,6 +218,11 @@ class Preparer:
         if unknown := sorted(words - known):
             names = ", ".join(repr(w) for w in unknown)
             warnings.warn(f"this model never saw the word {names}", UserWarning, stacklevel=2)
+
+
+def as_list(images: PictureLike | Sequence[PictureLike]) -> Sequence[PictureLike]:
+    """Pictures as a list, of which one alone need not be one."""
+    return images if isinstance(images, list | tuple) else [images]  # type: ignore[list-item]
 
 
 def pick_seed(seed: int | None) -> int:

@@ -11,7 +11,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
-from unitok.requests import Caption, Draw, Edit
+from unitok.requests import Caption, Draw, Edit, Reply
 from unitok.terminal import one_line
 
 SHOWN = 60  # characters of a text in a repr
@@ -31,7 +31,7 @@ class TextResult:
         prompt_tokens: The tokens of the prompt.
         completion_tokens: The tokens of the answer.
         seconds: From the request to the answer.
-        request: What was asked; None in a chat.
+        request: What was asked; None for `Chat.send`.
         index: The request's place in the list or iterable that it came from.
         error: What went wrong; None if nothing did.
         logprobs: The log-probability of each token of the answer, if asked for. Text that a stop
@@ -45,7 +45,7 @@ class TextResult:
     prompt_tokens: int
     completion_tokens: int
     seconds: float
-    request: Caption | None = field(default=None, repr=False)
+    request: Caption | Reply | None = field(default=None, repr=False)
     index: int = 0
     error: str | None = None
     logprobs: tuple[float, ...] | None = None
@@ -185,7 +185,7 @@ def failure(asked: object, index: int, error: Exception) -> Result:
         return DrawResult(
             asked.prompt, (), asked.seed or 0, "error", 0, 0, 0.0, asked, index, one_line(error)
         )
-    request = asked if isinstance(asked, Caption) else None
+    request = asked if isinstance(asked, Caption | Reply) else None
     seed = (request.seed if request else 0) or 0
     return TextResult("", seed, "error", 0, 0, 0.0, request, index, one_line(error))
 
