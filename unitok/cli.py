@@ -25,7 +25,7 @@ from unitok.captioning import print_all, print_live
 from unitok.drawing import generate, parse_size
 from unitok.flags import Common, names_of_options, with_flags
 from unitok.reporting import WRONG_USE, check, facts, print_json, stopped
-from unitok.requests import Caption, Draw, Edit
+from unitok.requests import Caption, Draw, Edit, Reply
 from unitok.saving import make_folder, save_whole
 from unitok.screen import counted, stdout_console
 from unitok.terminal import complain, hears_ctrl_c
@@ -211,6 +211,7 @@ def chat(
 
 @app.command(
     epilog=f'The keys beside "caption" are {names_of_options(Caption)}. '
+    f'Beside "messages" they are {names_of_options(Reply)}. '
     f'Beside "draw" they are {names_of_options(Draw)}. '
     f'Beside "edit" they are {names_of_options(Edit)}. Any line may have an "id".'
 )

@@ -25,7 +25,7 @@ class _Wrong:
     """Stands in for a value that is refused, until its key is known."""
 
     why: str
-    key: str = ""
+    key: str | None = None  # of the object that stands here; None for all of it
 
 
 def parse_json(data: bytes) -> Any:
@@ -83,7 +83,8 @@ def _where(error: json.JSONDecodeError) -> str:
     rest = error.doc[error.pos :].strip()
     if not rest:
         return "not JSON: it breaks off"
-    return f"not JSON from column {error.colno:,} on: {shown(rest[:SHOWN])[1:-1]}"
+    seen = "".join(c if c.isprintable() else f"\\u{ord(c):04x}" for c in rest[:SHOWN])
+    return f"not JSON from column {error.colno:,} on: {seen}"
 
 
 def _constant(name: str) -> _Wrong:
@@ -92,21 +93,21 @@ def _constant(name: str) -> _Wrong:
 
 def _number(text: str) -> float | _Wrong:
     value = float(text)
-    return value if abs(value) < float("inf") else _Wrong(f"must be finite, not {text[:SHOWN]}")
+    return value if abs(value) < float("inf") else _Wrong(f"{text[:SHOWN]} is not finite")
 
 
 def _whole_number(text: str) -> int | _Wrong:
     digits = len(text.lstrip("-"))
     if digits <= MAX_DIGITS:
         return int(text)
-    return _Wrong(f"has {digits:,} digits; a whole number has at most {MAX_DIGITS}")
+    return _Wrong(f"a number of {digits:,} digits; at most {MAX_DIGITS} are read")
 
 
 def _object(pairs: list[tuple[str, Any]]) -> JsonObject | _Wrong:
     found: JsonObject = {}
     for key, value in pairs:
         if key in found:
-            return _Wrong("is given twice", key)
+            return _Wrong("this key is given twice", key)
         found[key] = value
     return found
 
@@ -131,13 +132,16 @@ def _join(path: str, key: str) -> str:
 def _check(path: str, value: Any) -> None:
     """Refuse a value that no other JSON reader would understand."""
     if isinstance(value, _Wrong):
-        key = _join(path, value.key) if value.key else path
-        raise ValueError(f"{shown(key)}: {value.why}" if key else value.why)
+        raise ValueError(_at(path if value.key is None else _join(path, value.key)) + value.why)
     if isinstance(value, str):
         try:
             value.encode("utf-8")
         except UnicodeEncodeError as error:
             half = f"\\u{ord(value[error.start]):04x}"
-            raise ValueError(
-                f"{shown(path)}: {half} is half of a pair of surrogates, and no character"
-            ) from None
+            why = f"{half} is half of a pair of surrogates, and no character"
+            raise ValueError(_at(path) + why) from None
+
+
+def _at(path: str) -> str:
+    """The beginning of a message about a value."""
+    return f"{shown(path)}: " if path else ""

@@ -92,7 +92,7 @@ def parse_line(line: Line) -> JsonObject:
 
 
 def seeded(request: AnyRequest, key: str) -> AnyRequest:
-    """A request with a seed: one made of the key, which is the same in every run, if it has none."""
+    """A request with a seed: if it has none, one of its key, which is the same in every run."""
     return replace(request, seed=int(key[:8], 16)) if request.seed is None else request
 
 

@@ -93,9 +93,12 @@ class BatchRun:
     def _finish(self, entry: Entry, result: Result) -> Outcome:
         """Write a result, unless it has an error. A later run tries a failed line again."""
         if result.error is not None:
-            wrong = WrongLine(entry.line, entry.asked, entry.form, RuntimeError(result.error))
-            return self._fail(wrong, ran=result.prompt_tokens > 0)
-        self.journal.append(entry.form.record(entry, result, self.journal.pictures))
+            error = RuntimeError(result.error)
+            return self._fail(failed_entry(entry, error), ran=result.prompt_tokens > 0)
+        try:
+            self.journal.append(entry.form.record(entry, result, self.journal.pictures))
+        except ValueError as error:  # it is not JSON
+            return self._fail(failed_entry(entry, error), ran=True)
         return Outcome(entry.line, "new")
 
     def _fail(self, wrong: WrongLine, ran: bool) -> Outcome:
@@ -107,3 +110,8 @@ class BatchRun:
         """
         self.journal.report(wrong.form.failure(wrong.line, wrong.asked, wrong.error, ran))
         return Outcome(wrong.line, "failed", one_line(wrong.error))
+
+
+def failed_entry(entry: Entry, error: Exception) -> WrongLine:
+    """An entry that was run, and failed."""
+    return WrongLine(entry.line, entry.asked, entry.form, error)
