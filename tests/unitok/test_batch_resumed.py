@@ -1,4 +1,4 @@
-"""A hundred mixed requests: killed and resumed, they give what an unbroken run gives, byte by byte."""
+"""A hundred mixed requests, killed and resumed, give what an unbroken run gives, byte by byte."""
 
 import itertools
 import os
