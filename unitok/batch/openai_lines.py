@@ -27,11 +27,12 @@ from unitok.terminal import one_line
 
 CHAT, IMAGES = "/v1/chat/completions", "/v1/images/generations"
 KEYS = ("custom_id", "method", "url", "body")
+MARKS = ("custom_id", "body")  # keys that no line of our own has
 
 
 def is_openai_line(asked: JsonObject) -> bool:
-    """Whether a line is in this form: it has a key that no line of our own has."""
-    return any(key in asked for key in KEYS)
+    """Whether a line is in this form."""
+    return any(key in asked for key in MARKS)
 
 
 class OpenAILines:
