@@ -198,7 +198,7 @@ def read_content(content: object, where: str, folder: Path | None) -> Iterator[P
         ValueError, TypeError: As `parse_messages`.
     """
     if isinstance(content, str):
-        yield content
+        yield read_text(content, where)
         return
     for i, part in enumerate(check_list(content, where, MAX_PARTS, "text or a list of parts")):
         yield read_part(part, f"{where}[{i}]", folder)
@@ -211,25 +211,31 @@ def read_part(part: object, where: str, folder: Path | None) -> Part:
         ValueError, TypeError: As `parse_messages`.
     """
     if isinstance(part, str):
-        return part
+        return read_text(part, where)
     kind = part.get("type") if isinstance(part, Mapping) else None
     if isinstance(kind, str) and kind in TEXT_PARTS:
-        return read_text(read_keys(part, where, ("type", "text"), needed=("text",)), where)
+        values = read_keys(part, where, ("type", "text"), needed=("text",))
+        return read_text(values["text"], where)
     if isinstance(kind, str) and kind in PICTURE_PARTS:
         return ParsedPicture(placed(read_picture(part, kind, where), folder), where)
     read_keys(part, where, None, needed=("type",))
     raise ValueError(f"{where}: unknown part type {short(kind)}; the types are {SHOWN_TYPES}")
 
 
-def read_text(values: Mapping[str, Any], where: str) -> str:
-    """The text of a part.
+def read_text(text: object, where: str) -> str:
+    """A text that a tokenizer can read.
 
     Raises:
         TypeError: It is no text.
+        ValueError: It is not valid Unicode, as JSON with half of a surrogate pair gives.
     """
-    if not isinstance(values["text"], str):
-        raise TypeError(f"{where}: text must be text, not {type(values['text']).__name__}")
-    return values["text"]
+    if not isinstance(text, str):
+        raise TypeError(f"{where}: text must be text, not {type(text).__name__}")
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        raise ValueError(f"{where}: the text is not valid Unicode") from None
+    return text
 
 
 def read_picture(part: object, kind: str, where: str) -> PictureLike:

@@ -151,6 +151,11 @@ def test_neighbours_of_one_role_are_one_turn():
         ([user({"text": "a"})], r"messages\[0\].content\[0\]: 'type' is missing"),
         ([user({"type": ["text"]})], r"content\[0\]: unknown part type \['text'\]"),
         ([user({"type": "text"})], r"messages\[0\].content\[0\]: 'text' is missing"),
+        (
+            [{"role": "user", "content": "\ud800"}],
+            r"messages\[0\].content: the text is not valid U",
+        ),
+        ([user(text("\ud800"))], r"messages\[0\].content\[0\]: the text is not valid Unicode"),
         ([user(text("a") | {"cache": 1})], r"content\[0\]: unknown key 'cache'; the keys are ty"),
         ([user({"type": "image"})], "an image part needs one of 'image', 'path', 'url', 'base64'"),
         ([user(shown("a") | {"url": "b"})], "an image part needs one of"),
