@@ -13,7 +13,7 @@ import sys
 from contextlib import closing
 from io import TextIOWrapper
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.table import Table
@@ -145,6 +145,15 @@ def draw(
         str | None,
         typer.Option(metavar="WxH", help="In pixels, such as 768x512, if the model offers sizes."),
     ] = None,
+    image: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="FILE",
+            help="A picture that the prompt speaks of, if the model can. May be given several "
+            "times.",
+            show_default=False,
+        ),
+    ] = None,
     as_json: Json = False,
     **options: Any,
 ) -> None:
@@ -153,7 +162,7 @@ def draw(
     Example: unitok draw "two apples on a blue background" -o apples.png --seed 7
     """
     width, height = parse_size(size)
-    asked = Draw(prompt, width=width, height=height, **options)
+    asked = Draw(prompt, images=tuple(image or ()), width=width, height=height, **options)
     paths, result = generate(common, asked, output, as_json)
     if as_json:
         print_json({"prompt": prompt, "files": paths} | facts(result))
@@ -188,6 +197,13 @@ def chat(
     no_preview: Annotated[
         bool, typer.Option("--no-preview", help="Do not show drawings in the terminal.")
     ] = False,
+    when_full: Annotated[
+        Literal["error", "drop"],
+        typer.Option(
+            help="When the context is full: an error, or go on without the oldest pictures "
+            "and then the oldest exchanges."
+        ),
+    ] = "error",
 ) -> None:
     """Chat with the model about pictures that you show it, or that it draws for you.
 
@@ -202,7 +218,8 @@ def chat(
         live, typed = sys.stdout.isatty(), sys.stdin.isatty()
         if typed:
             print(f"{model.family.name}: /draw PROMPT, /show FILE [QUESTION], /help, /quit")
-        conversation = Conversation(model, out, live and not no_preview, live, common.bars)
+        preview = live and not no_preview
+        conversation = Conversation(model, out, preview, live, common.bars, when_full)
         try:
             conversation.talk(typed_lines(), patient=typed)
         except KeyboardInterrupt:

@@ -19,6 +19,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
+from reprlib import repr as short
 from typing import Any, cast
 
 from PIL import Image
@@ -105,7 +106,7 @@ class ParsedMessages:
 
 
 def parse_messages(
-    messages: object, folder: Path | None = None, last: Role = "user"
+    messages: object, folder: Path | None = None, last: Role = "user", name: str = "messages"
 ) -> ParsedMessages:
     """Parse and check a conversation. No picture is opened.
 
@@ -115,47 +116,45 @@ def parse_messages(
         messages: The messages.
         folder: Where relative paths of pictures start; None for the current folder.
         last: Whose message must be the last one.
+        name: What the messages are called in errors.
 
     Raises:
         ValueError: Something is missing, unknown, too much or out of its place.
         TypeError: Something is of a wrong type.
     """
-    given = check_list(messages, "messages", MAX_MESSAGES)
-    if not given:
-        raise ValueError("messages is empty: give at least a message of the user")
-    read = [read_message(m, f"messages[{i}]", folder) for i, m in enumerate(given)]
-    for i, (role, _) in enumerate(read[1:], 1):
-        if role == "system":
-            raise ValueError(f"messages[{i}]: a {role} message can only be the first one")
+    given = check_list(messages, name, MAX_MESSAGES)
+    read = [read_message(m, f"{name}[{i}]", folder) for i, m in enumerate(given)]
+    check_order([role for role, _ in read], name, last)
     system = system_text(read[0][1]) if read[0][0] == "system" else None
-    talk = read if system is None else read[1:]
-    check_speakers(talk, len(read) - len(talk), last)
-    parsed = ParsedMessages(system, joined_turns(talk))
-    if len(parsed.pictures) > MAX_PICTURES:
-        raise ValueError(
-            f"messages: there are {len(parsed.pictures)} pictures; at most {MAX_PICTURES} are read"
-        )
+    parsed = ParsedMessages(system, joined_turns(read if system is None else read[1:]))
+    if (count := len(parsed.pictures)) > MAX_PICTURES:
+        raise ValueError(f"{name} has {count} pictures; at most {MAX_PICTURES} are read")
     return parsed
 
 
-def check_speakers(talk: Sequence[tuple[str, object]], first: int, last: Role) -> None:
-    """Check who speaks first and last.
+def check_order(roles: Sequence[str], name: str, last: Role) -> None:
+    """Check who speaks when.
 
     Args:
-        talk: The messages but for that of the system, role first.
-        first: The index of the first one, for errors.
+        roles: Of all messages.
+        name: What the messages are called in errors.
         last: Whose message must be the last one.
 
     Raises:
-        ValueError: The user does not begin, or the last message is not of whom it must be.
+        ValueError: A system message is not the first one, the user does not begin, or the last
+            message is not of whom it must be.
     """
-    if not talk:
-        raise ValueError("messages has only a system message: add one of the user")
-    if talk[0][0] != "user":
-        raise ValueError(f"messages[{first}]: the user begins, not the {talk[0][0]}")
-    if talk[-1][0] != last:
-        place = f"messages[{first + len(talk) - 1}]"
-        raise ValueError(f"{place}: the last message must be of the {last}, not {talk[-1][0]}")
+    first = 1 if roles[:1] == ["system"] else 0
+    if len(roles) == first:
+        raise ValueError(f"{name} has no message of the user")
+    for i, role in enumerate(roles):
+        if role == "system" and i:
+            raise ValueError(f"{name}[{i}]: a system message can only be the first one")
+    if roles[first] != "user":
+        raise ValueError(f"{name}[{first}]: the user begins, not the {roles[first]}")
+    if roles[-1] != last:
+        place = f"{name}[{len(roles) - 1}]"
+        raise ValueError(f"{place}: the last message must be of the {last}, not the {roles[-1]}")
 
 
 def joined_turns(talk: Sequence[tuple[str, tuple[Part, ...]]]) -> tuple[ParsedTurn, ...]:
@@ -176,7 +175,7 @@ def read_message(message: object, where: str, folder: Path | None) -> tuple[str,
     values = read_keys(message, where, ("role", "content"), needed=("role", "content"))
     role = values["role"]
     if role not in ROLES:
-        raise ValueError(f"{where}: unknown role {role!r}; the roles are {', '.join(ROLES)}")
+        raise ValueError(f"{where}: unknown role {short(role)}; the roles are {', '.join(ROLES)}")
     parts = tuple(read_content(values["content"], f"{where}.content", folder))
     if role in ("system", "developer"):
         if any(isinstance(part, ParsedPicture) for part in parts):
@@ -199,7 +198,7 @@ def read_content(content: object, where: str, folder: Path | None) -> Iterator[P
         ValueError, TypeError: As `parse_messages`.
     """
     if isinstance(content, str):
-        yield content
+        yield read_text(content, where)
         return
     for i, part in enumerate(check_list(content, where, MAX_PARTS, "text or a list of parts")):
         yield read_part(part, f"{where}[{i}]", folder)
@@ -212,25 +211,31 @@ def read_part(part: object, where: str, folder: Path | None) -> Part:
         ValueError, TypeError: As `parse_messages`.
     """
     if isinstance(part, str):
-        return part
+        return read_text(part, where)
     kind = part.get("type") if isinstance(part, Mapping) else None
     if isinstance(kind, str) and kind in TEXT_PARTS:
-        return read_text(read_keys(part, where, ("type", "text"), needed=("text",)), where)
+        values = read_keys(part, where, ("type", "text"), needed=("text",))
+        return read_text(values["text"], where)
     if isinstance(kind, str) and kind in PICTURE_PARTS:
         return ParsedPicture(placed(read_picture(part, kind, where), folder), where)
     read_keys(part, where, None, needed=("type",))
-    raise ValueError(f"{where}: unknown part type {kind!r}; the types are {SHOWN_TYPES}")
+    raise ValueError(f"{where}: unknown part type {short(kind)}; the types are {SHOWN_TYPES}")
 
 
-def read_text(values: Mapping[str, Any], where: str) -> str:
-    """The text of a part.
+def read_text(text: object, where: str) -> str:
+    """A text that a tokenizer can read.
 
     Raises:
         TypeError: It is no text.
+        ValueError: It is not valid Unicode, as JSON with half of a surrogate pair gives.
     """
-    if not isinstance(values["text"], str):
-        raise TypeError(f"{where}: text must be text, not {type(values['text']).__name__}")
-    return values["text"]
+    if not isinstance(text, str):
+        raise TypeError(f"{where}: text must be text, not {type(text).__name__}")
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        raise ValueError(f"{where}: the text is not valid Unicode") from None
+    return text
 
 
 def read_picture(part: object, kind: str, where: str) -> PictureLike:
@@ -268,7 +273,8 @@ def check_detail(values: Mapping[str, Any], where: str) -> None:
         ValueError: A certain way is asked for.
     """
     if values.get("detail", "auto") != "auto":
-        raise ValueError(f"{where}: detail can only be 'auto', not {values['detail']!r}")
+        asked = short(values["detail"])
+        raise ValueError(f"{where}: detail can only be 'auto', not {asked}; leave it out")
 
 
 def decoded(text: str, where: str) -> bytes:
@@ -310,7 +316,7 @@ def read_keys(
     values = {key: given for key, given in value.items() if given is not None}
     for key in values:
         if known is not None and key not in known:
-            raise ValueError(f"{where}: unknown key {key!r}; the keys are {', '.join(known)}")
+            raise ValueError(f"{where}: unknown key {short(key)}; the keys are {', '.join(known)}")
     for key in needed:
         if key not in values:
             raise ValueError(f"{where}: {key!r} is missing")

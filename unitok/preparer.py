@@ -23,6 +23,24 @@ from unitok_engine import Branch, Request, Sampling
 AnyJob = Job[Event, Result]
 
 
+class ContextFullError(ValueError):
+    """A prompt, with what follows it, does not fit into the context.
+
+    Attributes:
+        tokens: What the prompt takes.
+        needed: How many more are needed.
+        limit: The size of the context.
+    """
+
+    def __init__(self, tokens: int, needed: int, limit: int) -> None:
+        """Say so, with the numbers."""
+        self.tokens, self.needed, self.limit = tokens, needed, limit
+        super().__init__(
+            f"the prompt takes {tokens} tokens and needs {needed} more; the context holds {limit}: "
+            "shorten it, or take a smaller picture"
+        )
+
+
 class Preparer:
     """Makes the jobs of one model.
 
@@ -86,6 +104,7 @@ class Preparer:
         messages: Sequence[Message],
         system: str | None,
         index: int = 0,
+        room: int = 1,
     ) -> TextJob:
         """The job of an answer to a conversation.
 
@@ -94,14 +113,16 @@ class Preparer:
             messages: The conversation, whose last message is to be answered.
             system: The system prompt; None for the family's own.
             index: The request's place among those that were given together.
+            room: The tokens that must be left for the answer.
 
         Raises:
-            ValueError: An option is out of its range, or the prompt is too long.
+            ContextFullError: The prompt is too long.
+            ValueError: An option is out of its range.
         """
         check_ranges(asked)
-        self._warn_of_unknown_words(messages[-1].text)
         prompt = self.family.chat_prompt(messages, system)
-        limit = min(asked.max_tokens, self._room(prompt))
+        limit = min(asked.max_tokens, self._room(prompt, room))
+        self._warn_of_unknown_words(messages[-1].text)
         seed = pick_seed(asked.seed)
         sampling = Sampling(
             temperature=asked.temperature,
@@ -129,15 +150,17 @@ class Preparer:
             index: The request's place among those that were given together.
 
         Raises:
-            ValueError: An option is out of its range, or the prompt is too long.
+            ContextFullError: The prompt is too long.
+            ValueError: An option is out of its range.
         """
         check_ranges(asked)
-        self._warn_of_unknown_words(asked.prompt, asked.negative_prompt or "")
         guidance = self._guidance(asked)
+        options = ImageOptions(guidance, asked.negative_prompt, asked.size)
+        job = self._pictures(asked, self.family.generation_spec(messages, options), index)
+        self._warn_of_unknown_words(asked.prompt, asked.negative_prompt or "")
         if guidance == 1 and asked.negative_prompt is not None:
             warnings.warn("negative_prompt does nothing at guidance 1", UserWarning, stacklevel=2)
-        options = ImageOptions(guidance, asked.negative_prompt, asked.size)
-        return self._pictures(asked, self.family.generation_spec(messages, options), index)
+        return job
 
     def edit(self, asked: Edit, index: int = 0) -> DrawJob:
         """The job of a picture that is to be changed.
@@ -201,13 +224,10 @@ class Preparer:
         return part if isinstance(part, str) else self.family.encode_image(part.open())
 
     def _room(self, prompt: Branch, needed: int = 1) -> int:
-        """How many tokens still fit behind a prompt; ValueError if fewer than needed."""
+        """How many tokens still fit behind a prompt; ContextFullError if fewer than needed."""
         room = self.family.max_context - len(prompt.token_ids)
         if room < needed:
-            raise ValueError(
-                f"the prompt takes {len(prompt.token_ids)} tokens and needs {needed} more; the "
-                f"context holds {self.family.max_context}: shorten it, or take a smaller picture"
-            )
+            raise ContextFullError(len(prompt.token_ids), needed, self.family.max_context)
         return room
 
     def _warn_of_unknown_words(self, *texts: str) -> None:

@@ -21,6 +21,23 @@ SHEET_MOST = 100  # pictures of a sheet
 
 
 @dataclass(frozen=True)
+class Dropped:
+    """What a chat has left out of its history because the context was full.
+
+    Attributes:
+        pictures: The number of pictures.
+        exchanges: The number of messages that are gone with their answers or drawings.
+    """
+
+    pictures: int
+    exchanges: int
+
+    def __str__(self) -> str:
+        counts = {"picture": self.pictures, "exchange": self.exchanges}
+        return " and ".join(counted(count, what) for what, count in counts.items() if count)
+
+
+@dataclass(frozen=True)
 class TextResult:
     """An answer.
 
@@ -37,6 +54,7 @@ class TextResult:
         logprobs: The log-probability of each token of the answer, if asked for. Text that a stop
             string cut off has them too. `unitok_engine.Output` explains them.
         branch_logprobs: The same before any filter, if asked for.
+        dropped: What a chat has left out of its history to make room; None if nothing.
     """
 
     text: str
@@ -50,6 +68,7 @@ class TextResult:
     error: str | None = None
     logprobs: tuple[float, ...] | None = None
     branch_logprobs: tuple[float, ...] | None = None
+    dropped: Dropped | None = None
 
     def __repr__(self) -> str:
         return f"<TextResult {shortened(self.text)!r}: {summary(self)}>"
@@ -73,6 +92,7 @@ class DrawResult:
         logprobs: The log-probability of each token of each picture, if asked for.
             `unitok_engine.Output` explains them.
         branch_logprobs: The same without guidance and filters, if asked for.
+        dropped: What a chat has left out of its history to make room; None if nothing.
     """
 
     prompt: str
@@ -87,6 +107,7 @@ class DrawResult:
     error: str | None = None
     logprobs: tuple[tuple[float, ...], ...] | None = None
     branch_logprobs: tuple[tuple[float, ...], ...] | None = None
+    dropped: Dropped | None = None
 
     @property
     def image(self) -> Image.Image:
@@ -197,7 +218,9 @@ def summary(result: Result) -> str:
     """How a request ended, in a few words."""
     error = "" if result.error is None else f" ({shortened(one_line(result.error))})"
     tokens = counted(result.completion_tokens, "token")
-    return f"{result.finish_reason}{error}, {tokens}, {result.seconds:.2f} s, seed {result.seed}"
+    end = f", dropped {result.dropped}" if result.dropped else ""
+    numbers = f"{tokens}, {result.seconds:.2f} s, seed {result.seed}"
+    return f"{result.finish_reason}{error}, {numbers}{end}"
 
 
 def shortened(text: str) -> str:
