@@ -115,7 +115,7 @@ def test_a_second_run_keeps_the_results_and_mixes_them_with_lines_of_our_own(
 @pytest.mark.parametrize(
     ("asked", "told", "param"),
     [
-        (drawing("a", n="2"), "n must be a whole number", "n"),
+        (drawing("a", n="2"), '"n" must be a whole number, not "2"', "n"),
         (drawing("a", style="vivid"), '"style" is not supported', "style"),
         (drawing("a", size="1x1"), "size", None),
         (drawing("a") | {"url": "/v1/embeddings"}, '"url" must be "/v1/chat/completions"', "url"),

@@ -1,11 +1,13 @@
 """What the bodies of OpenAI's API share: keys that are checked, options, and errors."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from difflib import get_close_matches
-from typing import Any
+from typing import Any, TypeVar
 
 from unitok.requests import options_of
 from unitok.strict_json import JsonObject, shown
+
+R = TypeVar("R")
 
 MAX_NAME = 60  # characters of an unknown key that are compared with known ones
 
@@ -101,27 +103,46 @@ def check_neutral(given: JsonObject, neutral: Mapping[str, tuple[object, ...]]) 
             )
 
 
-def take_options(given: JsonObject, made: type, names: Iterable[str]) -> dict[str, Any]:
+def take_options(given: JsonObject, kind: type, names: Iterable[str]) -> dict[str, Any]:
     """The options of a request, checked.
 
     Args:
         given: The body.
-        made: The class of the request.
+        kind: The class of the request.
         names: The options that a body may have.
 
     Raises:
         WireError: One is of a wrong type, or out of its range.
     """
-    specs, options = options_of(made), {}
+    specs, options = options_of(kind), {}
     for name in names:
         if name in given:
+            spec, value = specs[name], given[name]
+            if not spec.fits(value):
+                raise WireError(f'"{name}" must be {spec.in_words}, not {shown(value)}', name)
             try:
-                specs[name].check_type(given[name])
-                specs[name].check_range(given[name])
-            except (TypeError, ValueError) as error:
-                raise WireError(f"{error}", name) from None
-            options[name] = given[name]
+                spec.check_range(value)
+            except ValueError as error:
+                raise WireError(str(error), name) from None
+            options[name] = value
     return options
+
+
+def made(request: Callable[..., R], *args: Any, **options: Any) -> R:
+    """A request of options that are right one by one.
+
+    Args:
+        request: The class of the request.
+        args: What is asked for.
+        options: The options.
+
+    Raises:
+        WireError: The options do not go together.
+    """
+    try:
+        return request(*args, **options)
+    except (TypeError, ValueError) as error:
+        raise WireError(str(error)) from None
 
 
 def _equal(left: object, right: object) -> bool:

@@ -13,6 +13,7 @@ from unitok.openai_wire.body import (
     check_known,
     check_neutral,
     given_keys,
+    made,
     take_options,
     take_text,
 )
@@ -61,7 +62,7 @@ def reply_of(body: object, folder: Path | None = None) -> Reply:
     if "messages" not in given:
         raise WireError('"messages" is missing', "messages")
     check_messages(given["messages"], folder)
-    return Reply(given["messages"], folder, **_options(given))
+    return made(Reply, given["messages"], folder, **_options(given))
 
 
 def check_messages(messages: object, folder: Path | None) -> None:

@@ -16,6 +16,7 @@ from unitok.openai_wire.body import (
     check_known,
     check_neutral,
     given_keys,
+    made,
     take_options,
     take_text,
 )
@@ -57,7 +58,8 @@ def draw_of(body: object) -> Draw:
     if not prompt.strip():
         raise WireError("the prompt is empty", "prompt")
     width, height = _size(given)
-    return Draw(prompt, width=width, height=height, **take_options(given, Draw, OPTIONS))
+    options = take_options(given, Draw, OPTIONS)
+    return made(Draw, prompt, width=width, height=height, **options)
 
 
 def response_format(body: object) -> ResponseFormat:
