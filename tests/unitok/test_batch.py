@@ -357,7 +357,7 @@ def test_errors_jsonl_has_the_lines_that_failed_in_the_last_run(batch, source, t
         ('{"caption": "' + "a" * 300 + '.png"}', "is too long for a path"),
         ('{"caption": "http://example.org/cat.png"}', "download the picture"),
         ('{"caption": "/dev/stdin"}', "give the file of a picture"),
-        ('{"messages": []}', "messages is empty"),
+        ('{"messages": []}', "messages has no message"),
         ('{"messages": "hello"}', "messages must be"),
         ('{"messages": [{"role": "user", "content": "hi"}], "n": 2}', 'unknown key "n"'),
         (

@@ -80,10 +80,14 @@ def test_max_tokens_has_a_newer_name():
         ({"temperature": "1"}, "temperature", '"temperature" must be a number, not "1"'),
         ({"top_p": 0}, "top_p", "top_p must be above 0"),
         ({"seed": True}, "seed", '"seed" must be a whole number'),
-        ({"max_completion_tokens": 0}, "max_completion_tokens", "must be at least 1"),
+        (
+            {"max_completion_tokens": 0},
+            "max_completion_tokens",
+            "max_completion_tokens must be at least 1",
+        ),
         ({"model": 4}, "model", '"model" must be text, not 4'),
         ({"messages": None}, "messages", '"messages" is missing'),
-        ({"messages": []}, "messages", "empty"),
+        ({"messages": []}, "messages", "messages has no message"),
         ({"messages": [{"role": "user"}]}, "messages[0]", "content"),
         ({"messages": [{"role": "tool", "content": "x"}]}, "messages[0]", "tool"),
         (

@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from unitok.strict_json import MAX_DEPTH, MAX_DIGITS, parse_json, shown
@@ -76,6 +76,7 @@ JSON = st.recursive(
 )
 
 
+@settings(max_examples=40)
 @given(JSON)
 def test_what_json_can_say_is_read_as_it_is(value):
     assert parse_json(json.dumps(value).encode()) == value

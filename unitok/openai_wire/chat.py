@@ -115,7 +115,10 @@ def _options(given: JsonObject) -> JsonObject:
     """The options of a body, in which max_tokens may have its newer name."""
     options = take_options(given, Reply, OPTIONS)
     if NEWER in given:
-        newer = take_options({"max_tokens": given[NEWER]}, Reply, ("max_tokens",))
+        try:
+            newer = take_options({"max_tokens": given[NEWER]}, Reply, ("max_tokens",))
+        except WireError as error:
+            raise WireError(str(error).replace("max_tokens", NEWER), NEWER) from None
         if options.setdefault("max_tokens", newer["max_tokens"]) != newer["max_tokens"]:
             raise WireError(f'give "max_tokens" or "{NEWER}", not both', NEWER)
     return options
