@@ -117,7 +117,7 @@ def test_a_second_run_keeps_the_results_and_mixes_them_with_lines_of_our_own(
     [
         (drawing("a", n="2"), '"n" must be a whole number, not "2"', "n"),
         (drawing("a", style="vivid"), '"style" is not supported', "style"),
-        (drawing("a", size="1x1"), "size", None),
+        (drawing("a", size="1x1"), "not 1 x 1", None),
         (drawing("a") | {"url": "/v1/embeddings"}, '"url" must be "/v1/chat/completions"', "url"),
         (drawing("a") | {"method": "GET"}, '"method" is supported only as "POST"', "method"),
         (drawing("a") | {"method": None}, '"method" must be text; it is missing', "method"),

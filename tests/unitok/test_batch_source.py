@@ -89,7 +89,7 @@ def test_a_gigantic_line_is_not_kept_in_memory_and_the_others_go_on(
     done = batch(source)
     assert done.exit_code == 1
     assert [line[:32] for line in done.stderr.splitlines()] == [
-        f"unitok: line {number}: the line is lo" for number in (2, 4)
+        f"unitok: line {number}: the line is long" for number in (2, 4)
     ]
     assert max(longest) <= 500
     assert sorted(r["line"] for r in results(tmp_path / "out")) == [1, 3]

@@ -44,8 +44,8 @@ class OwnLines:
             raise ValueError('"id" must be text or a number')
         options = options_in(kind, {k: v for k, v in asked.items() if k not in (kind, "id")})
         if kind == "messages":
-            parse_messages(subject, folder)
-            return Reply(subject, folder, **options)
+            parse_messages(asked[kind], folder)
+            return Reply(asked[kind], folder, **options)
         if kind == "draw":
             return Draw(subject, **options)
         return (Caption if kind == "caption" else Edit)(picture_in(folder, subject), **options)
