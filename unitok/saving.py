@@ -1,5 +1,6 @@
 """Pictures are saved completely or not at all: only a complete file gets its final name."""
 
+import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -8,6 +9,9 @@ from pathlib import Path
 from PIL import Image
 
 UNFINISHED = ".part"  # the suffix of a file that is being written
+# A drawing of 1,024 x 1,024 pixels, scaled by this, fits into every format. WebP has the least: its
+# pictures are at most 16,383 pixels wide and high.
+MAX_SCALE = 8
 
 
 def save_whole(image: Image.Image, path: Path, new: bool = False) -> None:
@@ -60,6 +64,10 @@ def _written(image: Image.Image, path: Path) -> Iterator[Path]:
             file.flush()
             os.fsync(file.fileno())
         yield unfinished
+    except OSError as error:
+        if error.errno is not None and error.filename is None:  # of a full disk, for example
+            error.filename = str(path)
+        raise
     finally:
         with suppress(OSError):  # it has its final name by now, or could not be made
             unfinished.unlink()
@@ -70,7 +78,7 @@ def _give_free_name(unfinished: Path, path: Path) -> None:
     try:
         os.link(unfinished, path)
     except FileExistsError:
-        raise
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path)) from None
     except OSError:  # this disk has no hard links: take the name first
         path.touch(exist_ok=False)
         unfinished.replace(path)

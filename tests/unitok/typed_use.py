@@ -6,6 +6,7 @@ Where a line is wrong on purpose, an unnecessary "type: ignore" would be an erro
 # pyright: reportUnnecessaryTypeIgnoreComment=true
 
 from collections.abc import AsyncGenerator, Generator
+from io import BytesIO
 from typing import assert_type
 
 import numpy as np
@@ -45,6 +46,9 @@ def captions(model: unitok.Model, array: np.ndarray) -> None:
     assert_type(model.caption(pictures), list[unitok.TextResult])
     assert_type(model.caption(tuple(pictures)), list[unitok.TextResult])
     assert_type(model.caption(["a.png", array]), list[unitok.TextResult])
+    with open("a.png", "rb") as file:
+        assert_type(model.caption(file), unitok.TextResult)
+    assert_type(model.caption([BytesIO(b""), b""]), list[unitok.TextResult])
     assert_type(
         model.caption(
             array,
@@ -74,6 +78,7 @@ def drawings(model: unitok.Model) -> None:
     result = assert_type(model.draw("a dog"), unitok.DrawResult)
     assert_type(result.image, Image.Image)
     assert_type(result.images, tuple[Image.Image, ...])
+    assert_type(unitok.read_info("a.png"), dict[str, str])
     assert_type(model.draw(["a dog", "a cat"], seed=1, n=2), list[unitok.DrawResult])
     assert_type(
         model.draw(
