@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from unitok.api import Info, Model
     from unitok.chat import Chat
     from unitok.loading import load
+    from unitok.picture_info import read_info
     from unitok.requests import Caption, Draw, Edit, Reply
     from unitok.results import DrawResult, Event, Picture, Result, TextResult
 
@@ -34,6 +35,7 @@ __all__ = [
     "Result",
     "TextResult",
     "load",
+    "read_info",
 ]
 _PLACES = {
     "Caption": "requests",
@@ -49,6 +51,7 @@ _PLACES = {
     "Result": "results",
     "TextResult": "results",
     "load": "loading",
+    "read_info": "picture_info",
 }
 
 

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from io import BytesIO
 from typing import Any, Literal
 
 from PIL import Image
-from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
+from unitok.picture_info import format_of, save_options
 from unitok.requests import Caption, Draw, Edit, Reply
+from unitok.saving import MAX_SCALE
 from unitok.terminal import one_line
 
 SHOWN = 60  # characters of a text in a repr
@@ -165,7 +167,11 @@ class Event:
 
 
 class Picture(Image.Image):
-    """A generated picture. `save` writes its prompt, seed and model into the text of a PNG."""
+    """A generated picture, which remembers its prompt, seed and model in `info`.
+
+    `save` writes them into the file: as text into a PNG, as EXIF into a JPEG, WebP, TIFF or AVIF.
+    `unitok.read_info` reads them again.
+    """
 
     @classmethod
     def wrap(cls, pixels: Tensor, info: dict[str, str]) -> Picture:
@@ -173,25 +179,42 @@ class Picture(Image.Image):
 
         Args:
             pixels: Bytes [H, W, 3].
-            info: What a PNG of the picture says of it.
+            info: What a file of the picture says of it.
         """
-        image = Image.fromarray(pixels.numpy())
-        image.__class__ = cls
+        image = cls._adopt(Image.fromarray(pixels.numpy()))
         image.info.update(info)
+        return image
+
+    @classmethod
+    def _adopt(cls, image: Image.Image) -> Picture:
+        image.__class__ = cls
         return image  # type: ignore[return-value]
 
+    def scaled(self, factor: int) -> Picture:
+        """The picture, larger. Every pixel becomes a square of pixels, so nothing is invented.
+
+        Args:
+            factor: How many times as wide and as high, from 1 to 8.
+
+        Raises:
+            ValueError: The factor is out of its range.
+            TypeError: It is not a whole number.
+        """
+        factor = operator.index(factor)
+        if not 1 <= factor <= MAX_SCALE:
+            raise ValueError(f"factor must be from 1 to {MAX_SCALE}, not {factor}")
+        size = (self.width * factor, self.height * factor)
+        return self._adopt(self.resize(size, Image.Resampling.NEAREST))
+
     def save(self, fp: Any, format: str | None = None, **params: Any) -> None:
-        """`PIL.Image.Image.save`, with the picture's `info` as text of a PNG.
+        """`PIL.Image.Image.save`, with the picture's `info` in the file, if the format can hold it.
 
         Args:
             fp: A path or a file.
             format: The file format; by default the one that the path's suffix names.
-            params: Passed on.
+            params: Passed on. `pnginfo` or `exif` take the place of what would be written.
         """
-        text = PngInfo()
-        for key, value in self.info.items():
-            text.add_itxt(str(key), str(value))
-        super().save(fp, format, **({"pnginfo": text} | params))
+        super().save(fp, format, **(save_options(self.info, format_of(fp, format)) | params))
 
 
 def failure(asked: object, index: int, error: Exception) -> Result:

@@ -1,5 +1,6 @@
 """Files are saved completely or not at all: only a complete one gets its final name."""
 
+import errno
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -9,6 +10,9 @@ from typing import IO
 from PIL import Image
 
 UNFINISHED = ".part"  # the suffix of a file that is being written
+# A drawing of 1,024 x 1,024 pixels, scaled by this, fits into every format. WebP has the least: its
+# pictures are at most 16,383 pixels wide and high.
+MAX_SCALE = 8
 
 
 def save_whole(image: Image.Image, path: Path, new: bool = False) -> None:
@@ -44,10 +48,7 @@ def write_whole(data: bytes, path: Path, new: bool = False) -> None:
         raise IsADirectoryError(f"{path} is a folder; name a file")
     if not path.parent.is_dir():
         raise FileNotFoundError(f"{path.parent}: no such folder")
-    try:
-        _save(lambda file: file.write(data), path if new else path.resolve(), new)
-    except FileExistsError:
-        raise FileExistsError(f"{path} exists already") from None
+    _save(lambda file: file.write(data), path if new else path.resolve(), new)
 
 
 def _save(write: Callable[[IO[bytes]], object], path: Path, new: bool) -> None:
@@ -88,6 +89,10 @@ def _written(write: Callable[[IO[bytes]], object], path: Path) -> Iterator[Path]
             file.flush()
             os.fsync(file.fileno())
         yield unfinished
+    except OSError as error:
+        if error.errno is not None and error.filename is None:  # of a full disk, for example
+            error.filename = str(path)
+        raise
     finally:
         with suppress(OSError):  # it has its final name by now, or could not be made
             unfinished.unlink()
@@ -98,7 +103,7 @@ def _give_free_name(unfinished: Path, path: Path) -> None:
     try:
         os.link(unfinished, path)
     except FileExistsError:
-        raise
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path)) from None
     except OSError:  # this disk has no hard links: take the name first
         path.touch(exist_ok=False)
         unfinished.replace(path)

@@ -6,6 +6,7 @@ Where a line is wrong on purpose, an unnecessary "type: ignore" would be an erro
 # pyright: reportUnnecessaryTypeIgnoreComment=true
 
 from collections.abc import AsyncGenerator, Generator
+from io import BytesIO
 from pathlib import Path
 from typing import Any, assert_type
 
@@ -46,6 +47,9 @@ def captions(model: unitok.Model, array: np.ndarray) -> None:
     assert_type(model.caption(pictures), list[unitok.TextResult])
     assert_type(model.caption(tuple(pictures)), list[unitok.TextResult])
     assert_type(model.caption(["a.png", array]), list[unitok.TextResult])
+    with open("a.png", "rb") as file:
+        assert_type(model.caption(file), unitok.TextResult)
+    assert_type(model.caption([BytesIO(b""), b""]), list[unitok.TextResult])
     assert_type(
         model.caption(
             array,
@@ -75,6 +79,7 @@ def drawings(model: unitok.Model) -> None:
     result = assert_type(model.draw("a dog"), unitok.DrawResult)
     assert_type(result.image, Image.Image)
     assert_type(result.images, tuple[Image.Image, ...])
+    assert_type(unitok.read_info("a.png"), dict[str, str])
     assert_type(model.draw(["a dog", "a cat"], seed=1, n=2), list[unitok.DrawResult])
     assert_type(
         model.draw(
