@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from unitok.api import Info, Model
     from unitok.chat import Chat
     from unitok.loading import load
-    from unitok.requests import Caption, Draw, Edit
+    from unitok.picture_info import read_info
+    from unitok.requests import Caption, Draw, Edit, Reply
     from unitok.results import DrawResult, Event, Picture, Result, TextResult
 
 getLogger(__name__).addHandler(NullHandler())  # logs are shown only to those who ask for them
@@ -30,9 +31,11 @@ __all__ = [
     "Info",
     "Model",
     "Picture",
+    "Reply",
     "Result",
     "TextResult",
     "load",
+    "read_info",
 ]
 _PLACES = {
     "Caption": "requests",
@@ -44,9 +47,11 @@ _PLACES = {
     "Info": "api",
     "Model": "api",
     "Picture": "results",
+    "Reply": "requests",
     "Result": "results",
     "TextResult": "results",
     "load": "loading",
+    "read_info": "picture_info",
 }
 
 

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import KW_ONLY, MISSING, dataclass, fields
 from functools import cache, wraps
+from pathlib import Path
 from types import NoneType
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, get_args, get_type_hints
 
@@ -224,6 +225,20 @@ class Caption(TextOptions):
 
 @_says_which_option_is_unknown
 @dataclass(frozen=True)
+class Reply(TextOptions):
+    """Answer a conversation, which is given as messages. `unitok.messages` explains their form.
+
+    Attributes:
+        messages: The conversation. The last message is of the user.
+        folder: Where relative paths of pictures start; None for the current folder.
+    """
+
+    messages: Sequence[Mapping[str, Any]]
+    folder: Path | None = None
+
+
+@_says_which_option_is_unknown
+@dataclass(frozen=True)
 class Turn(TextOptions):
     """A message of a chat, and the pictures that are shown with it."""
 
@@ -276,10 +291,11 @@ class PictureOptions:
 @_says_which_option_is_unknown
 @dataclass(frozen=True)
 class Draw(PictureOptions):
-    """Generate n pictures of a prompt."""
+    """Generate n pictures of a prompt, which may refer to pictures: those of `images`."""
 
     prompt: str
     _: KW_ONLY
+    images: PictureLike | Sequence[PictureLike] = ()
     negative_prompt: Annotated[
         str | None, Option("What guidance steers away from.", metavar="TEXT", unset="")
     ] = None
@@ -315,7 +331,7 @@ class Edit(PictureOptions):
     ] = None
 
 
-AnyRequest = Caption | Draw | Edit
+AnyRequest = Caption | Reply | Draw | Edit
 
 
 @cache
