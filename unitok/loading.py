@@ -22,8 +22,6 @@ from unitok_engine import EngineConfig
 logger = logging.getLogger(__name__)
 
 DEFAULT_FOLDER = Path(__file__).parent / "assets" / "default"
-LONGEST_REASON = 120
-"""Characters of torch's own reason against a device, which may list all of its backends."""
 
 
 def load(
@@ -138,8 +136,7 @@ def check_device(device: str | torch.device | None) -> str:
         torch.zeros(1, device=name).tolist()
     except Exception as error:  # each backend of torch has another
         reason = first_line(error)
-        short = reason if len(reason) <= LONGEST_REASON else f"{reason[:LONGEST_REASON]} ..."
-        raise ValueError(f"device {brief(name)} cannot be used here: {short}") from None
+        raise ValueError(f"device {brief(name)} cannot be used here: {reason}") from None
     return name
 
 

@@ -411,3 +411,32 @@ def test_a_codebook_of_any_size_is_searched(tmp_path: Path):
         model = Codes()
     with pytest.raises(ValueError, match=r"quantizer\.codebook holds NaN or infinity"):
         fill(model, open_tensors(tmp_path), Stored, torch.float32, "cpu")
+
+
+# --- messages ------------------------------------------------------------------------------------
+
+
+def test_a_library_that_quotes_the_file_is_cut_short(folder: Path):
+    (folder / "tokenizer.json").write_text('{"version": "' + "x" * 5000 + '"}')
+    assert len(refused(folder)) < 400
+    weights = safetensors_file(header(a={"dtype": "x" * 5000, "shape": [], "data_offsets": [0, 0]}))
+    (folder / "model.safetensors").write_bytes(weights)
+    with pytest.raises(ValueError, match=r"model\.safetensors cannot be read: .{,300}$"):
+        open_tensors(folder)
+
+
+@pytest.mark.parametrize(
+    ("name", "key", "value", "message"),
+    [
+        ("unitok.json", "system", 5, "unitok.json: system must be text, not 5"),
+        ("unitok.json", "question", ["a"], "unitok.json: question must be text, not ['a']"),
+        ("generation_config.json", "guidance_scale", -1e30, "guidance_scale must be from -1000 to"),
+        ("generation_config.json", "guidance_scale", 1001, "guidance_scale must be from -1000 to"),
+        ("generation_config.json", "temperature", 10**400, "temperature must be a number"),
+    ],
+)
+def test_how_a_model_is_asked_and_sampled_is_checked_on_loading(
+    folder: Path, name: str, key: str, value: object, message: str
+):
+    change(folder / name, (key,), value)
+    assert message in refused(folder)

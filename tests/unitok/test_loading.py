@@ -142,7 +142,7 @@ def test_what_cannot_be_loaded_says_why(folder: Path, tmp_path: Path):
 def test_a_device_that_is_not_there_is_a_short_line(folder: Path, device: str):
     with pytest.raises(ValueError, match=rf"^device '{device}' cannot be used here: ") as caught:
         unitok.load(folder, device)
-    assert "\n" not in str(caught.value) and len(str(caught.value)) < 180
+    assert "\n" not in str(caught.value) and len(str(caught.value)) < 260
 
 
 @pytest.mark.parametrize(
@@ -258,7 +258,7 @@ def test_a_precision_has_several_names(name: torch.dtype | str | None, dtype: to
 @pytest.mark.parametrize("name", ["int8", "", "BF16", "half", torch.int8, torch.float8_e4m3fn, 16])
 def test_another_precision_is_refused(name: Any):
     allowed = r"auto, float32, bfloat16, float16, float64 \(or fp32, bf16, fp16, fp64\)"
-    kind = TypeError if name == 16 else ValueError
+    kind = ValueError if isinstance(name, str | torch.dtype) else TypeError
     with pytest.raises(kind, match=f"dtype must be one of {allowed}, not {name!r}"):
         parse_dtype(name)
 

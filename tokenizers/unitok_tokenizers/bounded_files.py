@@ -37,11 +37,10 @@ def read_text(file: Path, most: int = MAX_BYTES) -> str:
         ValueError: It is larger than `most` bytes, or not in UTF-8.
         OSError: It cannot be read.
     """
-    content = read_file(file, most)
     try:
-        return content.decode("utf-8-sig")
+        return _decode(read_file(file, most))
     except UnicodeDecodeError as error:
-        raise ValueError(f"{file} is not text in UTF-8: {error}") from None
+        raise ValueError(f"{file} is not text in UTF-8 at byte {error.start}") from None
 
 
 def read_object(file: Path) -> dict[str, Any]:
@@ -69,14 +68,23 @@ def parse_json(content: bytes) -> Any:
         ValueError: It is no JSON, or nested deeper than `MAX_DEPTH`. The message continues "It is".
     """
     try:
-        document = json.loads(content.decode("utf-8-sig"))
+        document = json.loads(_decode(content))
     except RecursionError:
         raise ValueError(f"nested more than {MAX_DEPTH} deep") from None
-    except ValueError as error:
+    except UnicodeDecodeError as error:
+        raise ValueError(f"not JSON: no UTF-8 at byte {error.start}") from None
+    except json.JSONDecodeError as error:
         raise ValueError(f"not JSON: {error}") from None
+    except ValueError:  # Python reads no number of thousands of digits
+        raise ValueError("not JSON that can be read: a number has too many digits") from None
     if _depth_exceeds(document, MAX_DEPTH):
         raise ValueError(f"nested more than {MAX_DEPTH} deep")
     return document
+
+
+def _decode(content: bytes) -> str:
+    """Text in UTF-8, which may begin with a mark that says so."""
+    return content.decode("utf-8-sig")
 
 
 def _depth_exceeds(document: object, limit: int) -> bool:

@@ -146,9 +146,14 @@ def advice(error: Exception, hub: HubOptions) -> str:
             )
 
 
+LONGEST_REASON = 200
+"""Characters of a library's own message, which may quote a file at length."""
+
+
 def first_line(error: Exception) -> str:
-    """The first line of an error's message, or its class if it has none."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+    """The first line of a library's message, cut off where it is long; its class if it is empty."""
+    line = (str(error).strip() or type(error).__name__).splitlines()[0]
+    return line if len(line) <= LONGEST_REASON else f"{line[:LONGEST_REASON]} ..."
 
 
 def read_json(path: Path, optional: bool = False) -> Mapping[str, Any]:

@@ -56,11 +56,14 @@ def read_tiktoken(folder: Path) -> TextTokenizer:
 def read_ranks(file: Path) -> dict[bytes, int]:
     """Tokens and their ranks, which are their ids; all bytes are among them."""
     content = read_file(file)
-    try:
-        pairs = [line.split() for line in content.splitlines() if line]
-        ranks = {base64.b64decode(token, validate=True): int(rank) for token, rank in pairs}
-    except ValueError as error:
-        raise ValueError(f"{file} is not a file of tiktoken: {error}") from None
+    ranks: dict[bytes, int] = {}
+    for number, line in enumerate(content.splitlines(), 1):
+        try:
+            if line:
+                token, rank = line.split()
+                ranks[base64.b64decode(token, validate=True)] = int(rank)
+        except ValueError:
+            raise ValueError(f"{file} is not a file of tiktoken: see its line {number}") from None
     complete = sorted(ranks.values()) == list(range(len(ranks)))
     if not complete or not all(bytes([b]) in ranks for b in range(256)):
         raise ValueError(f"{file} is cut off: ranks or single bytes are missing")
