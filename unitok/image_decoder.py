@@ -177,10 +177,19 @@ class ImageDecoder:
             pixels = jobs[0].decode([job.token_ids for job in jobs])  # [n, 3, H, W] in [0, 1]
             if len(pixels) != len(jobs):
                 raise ValueError(f"{len(pixels)} pictures were decoded, not {len(jobs)}")
-            return pixels.mul(255).round().byte().permute(0, 2, 3, 1).contiguous().cpu()
+            return to_bytes(pixels).permute(0, 2, 3, 1).contiguous().cpu()
 
     def _own_stream(self) -> AbstractContextManager[object]:
         return nullcontext() if self._stream is None else torch.cuda.stream(self._stream)
+
+
+def to_bytes(pixels: Tensor) -> Tensor:
+    """Pixels in [0, 1] -> bytes. Fractions of levels are cut off, not rounded.
+
+    All families' authors do so: deepseek-ai/Janus, generation_inference.py; Chameleon's and
+    UniToken's image_tokenizer.py; baaivision/Emu3, image_processing_emu3visionvq.py.
+    """
+    return pixels.mul(255).byte()
 
 
 def nothing() -> None:
