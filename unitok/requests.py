@@ -24,7 +24,8 @@ if TYPE_CHECKING:  # it imports torch, which would delay the command line's help
 MAX_TOKENS = 256  # the default for an answer
 MAX_SAMPLES = 1000  # pictures of one drawing or edit
 
-_REPR = Repr(maxstring=60, maxother=60)
+_REPR = Repr()  # Python 3.11 takes no arguments
+_REPR.maxstring = _REPR.maxother = 60
 
 T = TypeVar("T")
 

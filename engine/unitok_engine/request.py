@@ -81,6 +81,11 @@ class Branch:
             end = embeddings.stop
 
 
+def _check_seed(seed: int) -> None:
+    if not -(2**63) <= index(seed) < 2**64:
+        raise ValueError("seed must fit in 64 bits")
+
+
 @dataclass(frozen=True)
 class Sampling:
     """How the next token is sampled from the mixed logits.
@@ -229,8 +234,3 @@ def _joined(columns: Sequence[tuple[float, ...] | None]) -> tuple[float, ...] | 
     if any(column is None for column in columns):
         return None
     return tuple(chain.from_iterable(column for column in columns if column is not None))
-
-
-def _check_seed(seed: int) -> None:
-    if not -(2**63) <= index(seed) < 2**64:
-        raise ValueError("seed must fit in 64 bits")
