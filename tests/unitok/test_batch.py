@@ -69,7 +69,7 @@ def outputs(folder: Path) -> dict[int, str | list[Image.Image]]:
 
 
 def assert_same(left: Path, right: Path) -> None:
-    """Two folders hold the same, but for the last bit, which decoding in a batch may change."""
+    """Two folders hold the same texts, and the same pictures byte for byte."""
     one, other = outputs(left), outputs(right)
     assert one.keys() == other.keys()
     for line, made in one.items():
