@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 import threading
 import warnings
 from collections.abc import Callable, Iterator
@@ -454,6 +455,10 @@ def ticking(shared: Model, monkeypatch: pytest.MonkeyPatch) -> Iterator[Model]:
         assert not model.driver._flights and not model.driver._deadlines
 
 
+async def awaited(model: Model, **options: Any) -> unitok.TextResult:
+    return await model.acaption(picture(), max_tokens=150, **options)
+
+
 MESSAGE = r"^the request was not done within its timeout of 0\.1 s$"
 
 
@@ -464,28 +469,28 @@ def test_a_request_that_takes_too_long_is_ended_and_its_blocks_are_free(ticking:
         lambda: model.draw(["a dog", "a cat"], n=3, timeout=0.1, guidance=2.0),
         lambda: model.chat().send("a dog", max_tokens=150, timeout=0.1),
         lambda: list(model.chat().stream("a dog", max_tokens=150, timeout=0.1)),
-        lambda: asyncio.run(model.acaption(picture(), max_tokens=150, timeout=0.1)),
+        lambda: asyncio.run(awaited(model, timeout=0.1)),
     ):
         with pytest.raises(TimeoutError, match=MESSAGE):
             call()
+
+
+async def streamed(model: Model, asked: Caption) -> list[unitok.Event]:
+    return [event async for event in model.astream(asked)]
 
 
 def test_run_and_stream_tell_a_timeout_with_the_text_so_far(ticking: Model):
     model = ticking
     late, free = Caption(picture(), max_tokens=150, timeout=0.1), Caption(picture(1), max_tokens=3)
     results = {r.index: r for r in model.run([late, free, Draw("a dog", timeout=0.1)])}
-    assert (results[0].finish_reason, results[1].finish_reason) == ("timeout", "length")
-    assert results[0].error == results[2].error == MESSAGE.strip("^$").replace("\\", "")
-    assert results[0].completion_tokens == 5 and results[0].text  # type: ignore[union-attr]
-    assert (results[2].finish_reason, results[2].images) == ("timeout", ())
-    *events, last = model.stream(late)
-    assert last.result.finish_reason == "timeout"
-    assert last.result.text == "".join(event.text for event in events)
-
-    async def later() -> list[unitok.Event]:
-        return [event async for event in model.astream(late)]
-
-    assert asyncio.run(later())[-1].result.finish_reason == "timeout"
+    assert [results[i].finish_reason for i in range(3)] == ["timeout", "length", "timeout"]
+    assert all(re.match(MESSAGE, str(results[i].error)) for i in (0, 2))
+    assert isinstance(results[0], unitok.TextResult) and isinstance(results[2], unitok.DrawResult)
+    assert results[0].completion_tokens == 5 and results[0].text and results[2].images == ()
+    for events in (list(model.stream(late)), asyncio.run(streamed(model, late))):
+        result = events[-1].result
+        assert isinstance(result, unitok.TextResult) and result.finish_reason == "timeout"
+        assert result.text == "".join(event.text for event in events) != ""
 
 
 def test_a_turn_that_takes_too_long_is_no_part_of_the_history(ticking: Model):
