@@ -433,12 +433,16 @@ class Edit(PictureOptions):
 AnyRequest = Caption | Draw | Edit
 
 
+_COMMON = frozenset(known_names(RequestOptions))
+
+
 @cache
 def options_of(made: type) -> dict[str, OptionSpec]:
     """The options of a kind of request by name, as its fields declare them."""
     hints = get_type_hints(made, localns={"PictureLike": object}, include_extras=True)
     specs = {}
-    for field in fields(made):
+    # What every request may say stands behind what is special to its kind.
+    for field in sorted(fields(made), key=lambda field: field.name in _COMMON):
         hint = hints[field.name]
         option = next((m for m in getattr(hint, "__metadata__", ()) if isinstance(m, Option)), None)
         if option is not None:
