@@ -62,6 +62,12 @@ class AnswerOrStart(Protocol[P, R_out, Q, S_out]):
     def __call__(self, *args: P.args, **options: P.kwargs) -> R_out: ...
 
 
+class Answer(Protocol[P, R_out]):
+    """A method that answers messages."""
+
+    def __call__(self, *args: P.args, **options: P.kwargs) -> R_out: ...
+
+
 def answer_or_start(
     made: Callable[P, Any], start: Callable[Concatenate[Any, Q], S]
 ) -> Callable[[Callable[..., R]], AnswerOrStart[P, R, Q, S]]:
@@ -86,7 +92,7 @@ def answer_or_start(
     return decorate
 
 
-def answer(made: Callable[P, Any]) -> Callable[[Callable[..., R]], Callable[P, R]]:
+def answer(made: Callable[P, Any]) -> Callable[[Callable[..., R]], Answer[P, R]]:
     """Decorate a method that answers a request which holds messages.
 
     Args:
