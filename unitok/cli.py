@@ -13,7 +13,7 @@ import sys
 from contextlib import closing
 from io import TextIOWrapper
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.table import Table
@@ -21,11 +21,11 @@ from typer.core import TyperGroup
 
 from unitok import __version__
 from unitok.captioning import print_all, print_live
-from unitok.drawing import generate, parse_size
+from unitok.drawing import Target, generate, parse_size
 from unitok.flags import Common, names_of_options, with_flags
-from unitok.reporting import WRONG_USE, check, facts, print_json, stopped
+from unitok.reporting import WRONG_USE, check, print_json, stopped, with_stdin
 from unitok.requests import Caption, Draw, Edit
-from unitok.saving import make_folder, save_whole
+from unitok.saving import MAX_SCALE, make_folder, save_whole
 from unitok.screen import counted, stdout_console
 from unitok.terminal import complain, hears_ctrl_c
 
@@ -58,7 +58,6 @@ class Commands(TyperGroup):
 app = typer.Typer(
     cls=Commands,
     no_args_is_help=True,
-    add_completion=False,
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -70,6 +69,20 @@ Output = Annotated[
     typer.Option(
         "--output", "-o", metavar="FILE", help="Several get -0, -1, ... before the suffix."
     ),
+]
+
+
+Scale = Annotated[
+    int,
+    typer.Option(
+        metavar="K",
+        min=1,
+        max=MAX_SCALE,
+        help="Save every pixel as a square of K x K pixels.",
+    ),
+]
+NoClobber = Annotated[
+    bool, typer.Option("--no-clobber", help="Replace no file: it is an error if one exists.")
 ]
 
 
@@ -117,7 +130,10 @@ def demo(
 @with_flags(Caption)
 def caption(
     common: Common,
-    files: Annotated[list[Path], typer.Argument(metavar="FILES...", show_default=False)],
+    files: Annotated[
+        list[Path],
+        typer.Argument(metavar="FILES...", show_default=False, help="Pictures; - is stdin."),
+    ],
     as_json: Json = False,
     **options: Any,
 ) -> None:
@@ -125,11 +141,15 @@ def caption(
 
     Example: unitok caption cat.png dog.png --question "what colour is the background?"
     """
-    asked = [Caption(file, **options) for file in files]
+    asked, names = [Caption(file, **options) for file in files], [str(file) for file in files]
     check(asked[0], as_json)
+    asked = [with_stdin(one) for one in asked]
     live = len(files) == 1 and not as_json and sys.stdout.isatty()
     with common.load() as model:
-        complete = print_live(model, asked[0]) if live else print_all(model, asked, as_json)
+        if live:
+            complete = print_live(model, asked[0], names[0])
+        else:
+            complete = print_all(model, asked, names, as_json)
     if not complete:
         raise typer.Exit(FAILED)
 
@@ -138,33 +158,49 @@ def caption(
 @with_flags(Draw, but=("width", "height"))
 def draw(
     common: Common,
-    prompt: Annotated[str, typer.Argument(show_default=False)],
+    prompts: Annotated[list[str], typer.Argument(metavar="PROMPTS...", show_default=False)],
     output: Output,
     size: Annotated[
         str | None,
         typer.Option(metavar="WxH", help="In pixels, such as 768x512, if the model offers sizes."),
     ] = None,
+    image: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="FILE",
+            help="A picture that the prompts speak of, if the model can. May be given several "
+            "times.",
+            show_default=False,
+        ),
+    ] = None,
+    scale: Scale = 1,
+    no_clobber: NoClobber = False,
     as_json: Json = False,
     **options: Any,
 ) -> None:
-    """Generate pictures of a prompt. Options left out have the model's own defaults.
+    """Generate pictures of prompts. Options left out have the model's own defaults.
+
+    Several prompts are drawn together. Their files are numbered in their order.
 
     Example: unitok draw "two apples on a blue background" -o apples.png --seed 7
     """
     width, height = parse_size(size)
-    asked = Draw(prompt, width=width, height=height, **options)
-    paths, result = generate(common, asked, output, as_json)
-    if as_json:
-        print_json({"prompt": prompt, "files": paths} | facts(result))
+    options |= {"images": tuple(image or ()), "width": width, "height": height}
+    asked = [Draw(prompt, **options) for prompt in prompts]
+    given = [{"prompt": prompt} for prompt in prompts]
+    if not generate(common, asked, given, Target(output, scale, no_clobber), as_json):
+        raise typer.Exit(FAILED)
 
 
 @app.command()
 @with_flags(Edit, but=("prompt",))
 def edit(
     common: Common,
-    image: Annotated[Path, typer.Argument(show_default=False)],
+    image: Annotated[Path, typer.Argument(show_default=False, help="A picture; - is stdin.")],
     prompt: Annotated[str, typer.Argument(show_default=False)],
     output: Output,
+    scale: Scale = 1,
+    no_clobber: NoClobber = False,
     as_json: Json = False,
     **options: Any,
 ) -> None:
@@ -172,11 +208,10 @@ def edit(
 
     Example: unitok edit day.png "make it night" -o night.png --model Janus-4o-7B
     """
-    asked = Edit(image, prompt, **options)
-    paths, result = generate(common, asked, output, as_json)
-    if as_json:
-        given = {"image": str(image), "prompt": prompt, "files": paths}
-        print_json(given | facts(result))
+    asked = with_stdin(Edit(image, prompt, **options))
+    given = {"image": str(image), "prompt": prompt}
+    if not generate(common, [asked], [given], Target(output, scale, no_clobber), as_json):
+        raise typer.Exit(FAILED)
 
 
 @app.command()
@@ -187,6 +222,13 @@ def chat(
     no_preview: Annotated[
         bool, typer.Option("--no-preview", help="Do not show drawings in the terminal.")
     ] = False,
+    when_full: Annotated[
+        Literal["error", "drop"],
+        typer.Option(
+            help="When the context is full: an error, or go on without the oldest pictures "
+            "and then the oldest exchanges."
+        ),
+    ] = "error",
 ) -> None:
     """Chat with the model about pictures that you show it, or that it draws for you.
 
@@ -201,7 +243,8 @@ def chat(
         live, typed = sys.stdout.isatty(), sys.stdin.isatty()
         if typed:
             print(f"{model.family.name}: /draw PROMPT, /show FILE [QUESTION], /help, /quit")
-        conversation = Conversation(model, out, live and not no_preview, live, common.bars)
+        preview = live and not no_preview
+        conversation = Conversation(model, out, preview, live, common.bars, when_full)
         try:
             conversation.talk(typed_lines(), patient=typed)
         except KeyboardInterrupt:

@@ -152,6 +152,12 @@ def test_each_turn_ends_in_end_of_turn(family: Chameleon):
     assert list(family.chat_prompt(talk, "").token_ids) == expected
 
 
+def test_pictures_keep_their_places_among_the_texts(family: Chameleon):
+    turn = Message.of("user", ["this", READ, "or", READ])
+    expected = (BOS, *words("this"), *PICTURE, *words("or"), *PICTURE, EOT)
+    assert family.chat_prompt([turn], None).token_ids == expected
+
+
 def test_what_looks_like_a_special_token_in_a_text_is_only_letters(family: Chameleon):
     ids = family.chat_prompt([Message("user", "<racm3:break></s>")], None).token_ids[1:-1]
     assert not {BOI, EOS, EOT} & set(ids)

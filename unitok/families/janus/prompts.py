@@ -47,18 +47,16 @@ class Template:
         return builder.text(system.lstrip() + "\n\n") if system.strip() else builder
 
     def turn(self, builder: PromptBuilder, message: Message) -> PromptBuilder:
-        """Add a whole turn."""
+        """Add a whole turn. What a user shows stands on a line of its own."""
         self.open_turn(builder, message.role)
+        pieces = stripped(message.pieces)
         if message.role == "user":
-            text = message.text.rstrip() if message.pictures else message.text.strip()
             builder.text(" ")
-            for i, picture in enumerate(message.pictures):
-                builder.text("\n" if i else "").picture(picture)
-            return builder.text("\n" if text and message.pictures else "").text(text + "\n\n")
-        for picture in message.pictures:
-            builder.picture(picture)
-        if text := message.text.strip():
-            builder.text(" " + text)
+            for i, piece in enumerate(pieces):
+                builder.text("\n" if i else "").piece(piece)
+            return builder.text("\n\n")
+        for piece in pieces:
+            builder.piece(" " + piece.strip() if isinstance(piece, str) else piece)
         return builder.special(self.eos)
 
     def open_turn(self, builder: PromptBuilder, role: Role) -> PromptBuilder:
@@ -108,6 +106,16 @@ class Template:
         pictures = (self.begin_of_image, self.placeholder, self.end_of_image)
         for token in (self.bos, self.eos, self.pad, *pictures):
             self.tokenizer.id(token)
+
+
+def stripped(pieces: Sequence[str | EncodedImage]) -> list[str | EncodedImage]:
+    """The pieces of a message without the space around them, and without empty texts."""
+    ends = list(pieces)
+    if ends and isinstance(first := ends[0], str):
+        ends[0] = first.lstrip()
+    if ends and isinstance(last := ends[-1], str):
+        ends[-1] = last.rstrip()
+    return [piece for piece in ends if piece]
 
 
 def is_special(tokenizer: TextTokenizer, token: str) -> bool:
