@@ -35,8 +35,8 @@ def read_info(source: str | Path | bytes | BinaryIO) -> dict[str, str]:
         source: A path, a data URI, bytes or a binary file object.
 
     Returns:
-        The text before the pixels of a PNG, whoever wrote it. Of another format, what unitok wrote. Nothing if there
-        is nothing.
+        The text before the pixels of a PNG, whoever wrote it. Of another format, what unitok wrote.
+        Nothing if there is nothing.
 
     Raises:
         OSError: There is no such file, it is a folder, or it cannot be read.
