@@ -16,13 +16,12 @@ from typing import Any, BinaryIO
 from PIL import ExifTags, Image
 from PIL.PngImagePlugin import PngImageFile, PngInfo
 
-from unitok import __version__
 from unitok.pictures import opened_file, read_source
 
 EXIF_FORMATS = ("JPEG", "WEBP", "TIFF", "AVIF")
 LONGEST_EXIF = 60_000  # bytes; a JPEG's holds 65,533
 SHORTEST_CUT = 16  # characters; if this does not do, there are too many keys, and PIL says so
-PROGRAM = f"unitok {__version__}"
+PROGRAM = "unitok"  # which model drew the picture stands in the info
 ASCII = b"ASCII\0\0\0"  # the start of a comment in EXIF, which says how it is encoded
 
 
@@ -47,7 +46,9 @@ def read_info(source: str | Path | bytes | BinaryIO) -> dict[str, str]:
     with opened_file(file, name) as image:
         if isinstance(image, PngImageFile):
             # Its `text` would decode all frames of an animation, to find what stands behind them.
-            return {key: str(text) for key, text in image.info.items() if isinstance(text, str)}
+            return {
+                str(key): str(text) for key, text in image.info.items() if isinstance(text, str)
+            }
         return _info_of_exif(image.getexif())
 
 
