@@ -28,6 +28,7 @@ logger = logging.getLogger(__name__)
 
 Command = Callable[..., None]
 SEVERAL = ("whole numbers", "texts")  # kinds of options whose flag may be given several times
+SAMPLING = "Options of sampling"  # the panel of those that several kinds of request share
 _common = partial(typer.Option, rich_help_panel="Options of every command")
 
 
@@ -142,7 +143,8 @@ def with_flags(made: type | None = None, but: Sequence[str] = ()) -> Callable[[C
             with speech(common.verbose, common.quiet):
                 function(common, **given | {s.name: _value(s, given[s.name]) for s in specs})
 
-        parameters = [*own, *map(flag_of, specs), *shared]
+        flags = (flag_of(spec, None if spec.name in vars(made) else SAMPLING) for spec in specs)
+        parameters = [*own, *flags, *shared]
         call.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
         call.__annotations__ = {p.name: p.annotation for p in parameters}
         return call
@@ -155,8 +157,13 @@ def own_first(made: type) -> list[OptionSpec]:
     return sorted(options_of(made).values(), key=lambda spec: spec.name not in vars(made))
 
 
-def flag_of(spec: OptionSpec) -> inspect.Parameter:
-    """The flag of an option, as a parameter of a command."""
+def flag_of(spec: OptionSpec, panel: str | None = None) -> inspect.Parameter:
+    """The flag of an option, as a parameter of a command.
+
+    Args:
+        spec: The option.
+        panel: The part of the help that shows it; None for that of the command's own options.
+    """
     kinds: dict[str, Any] = {
         "whole number": int,
         "whole numbers": list[int],
@@ -174,6 +181,7 @@ def flag_of(spec: OptionSpec) -> inspect.Parameter:
         flag_name(spec.name),
         help=option.help + (" May be given several times." if several else ""),
         metavar=option.metavar,
+        rich_help_panel=panel,
         min=option.low if bounded else None,
         max=option.high if bounded else None,
         show_default=(option.unset or False) if spec.default is None else shown,
