@@ -20,11 +20,12 @@ from rich.table import Table
 from typer.core import TyperGroup
 
 from unitok import __version__
+from unitok.batch.source import Source
 from unitok.captioning import print_all, print_live
 from unitok.drawing import Target, generate, parse_size
 from unitok.flags import Common, names_of_options, with_flags
 from unitok.reporting import WRONG_USE, check, print_json, stopped, with_stdin
-from unitok.requests import Caption, Draw, Edit
+from unitok.requests import Caption, Draw, Edit, Reply
 from unitok.saving import MAX_SCALE, make_folder, save_whole
 from unitok.screen import counted, stdout_console
 from unitok.terminal import complain, hears_ctrl_c
@@ -253,6 +254,7 @@ def chat(
 
 @app.command(
     epilog=f'The keys beside "caption" are {names_of_options(Caption)}. '
+    f'Beside "messages" they are {names_of_options(Reply)}. '
     f'Beside "draw" they are {names_of_options(Draw)}. '
     f'Beside "edit" they are {names_of_options(Edit)}. Any line may have an "id".'
 )
@@ -267,19 +269,22 @@ def batch(
         ),
     ],
 ) -> None:
-    """Run the requests of a file of JSON lines. An interrupted run can be resumed.
+    """Run the requests of JSON lines. An interrupted run can be resumed.
 
-    A line is {"caption": "cat.png", "question": "how many cats are there?"}, where the path is
-    relative to the folder of IN.jsonl, or {"draw": "a cat", "seed": 7, "n": 2}, or, for a model
-    that can edit, {"edit": "cat.png", "prompt": "make it night"}. Further keys are listed below.
+    A line is {"caption": "cat.png", "question": "how many cats are there?"}, or {"draw": "a cat",
+    "seed": 7, "n": 2}, or {"messages": [...]}, or, for a model that can edit, {"edit": "cat.png",
+    "prompt": "make it night"}. Further keys are listed below. Lines of OpenAI's Batch API,
+    {"custom_id": ..., "method": "POST", "url": ..., "body": ...}, are taken too.
+
+    Paths of pictures are relative to the folder of IN.jsonl. With - for IN.jsonl, lines are read
+    from stdin, and paths are relative to the working folder.
 
     Example: unitok batch work.jsonl -o results
     """
-    if not source.is_file():
-        raise FileNotFoundError(f"{source}: no such file")
+    lines = Source(source)
     make_folder(output)
     with common.load() as model:
-        counts = run_lines(model, common, source, output)
+        counts = run_lines(model, common, lines, output)
     summary = ", ".join(f"{count} {status}" for status, count in counts.items())
     print(f"{output / 'results.jsonl'}: {summary}")
     if counts["failed"]:
@@ -322,13 +327,14 @@ def print_info(info: Info) -> None:
     stdout_console().print(table)
 
 
-def run_lines(model: Model, common: Common, source: Path, output: Path) -> dict[str, int]:
+def run_lines(model: Model, common: Common, source: Source, output: Path) -> dict[str, int]:
     """Run a batch, and report the lines that fail.
 
     Returns:
         How many lines are new, kept from an earlier run, and failed.
     """
-    from unitok.batch import count_lines, model_identity, run_batch
+    from unitok.batch.keys import model_identity
+    from unitok.batch.runner import run_batch
     from unitok.checkpoints.folders import find_folder
     from unitok.loading import DEFAULT_FOLDER
 
@@ -336,7 +342,7 @@ def run_lines(model: Model, common: Common, source: Path, output: Path) -> dict[
     try:
         identity = model_identity(find_folder(common.model or DEFAULT_FOLDER))
         outcomes = run_batch(model, source, output, identity)
-        with closing(counted(outcomes, count_lines(source), "batch", common.bars)) as shown:
+        with closing(counted(outcomes, source.count(), "batch", common.bars)) as shown:
             for outcome in shown:
                 counts[outcome.status] += 1
                 if outcome.error is not None:
