@@ -335,12 +335,10 @@ def run_lines(model: Model, common: Common, source: Source, output: Path) -> dic
     """
     from unitok.batch.keys import model_identity
     from unitok.batch.runner import run_batch
-    from unitok.checkpoints.folders import find_folder
-    from unitok.loading import DEFAULT_FOLDER
 
     counts = {"new": 0, "kept": 0, "failed": 0}
     try:
-        identity = model_identity(find_folder(common.model or DEFAULT_FOLDER))
+        identity = model_identity(common.find_folder())
         outcomes = run_batch(model, source, output, identity)
         with closing(counted(outcomes, source.count(), "batch", common.bars)) as shown:
             for outcome in shown:

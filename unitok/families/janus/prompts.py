@@ -11,6 +11,7 @@ from unitok.checkpoints.folders import read_json
 from unitok.families.common.siglip import vision_embeddings
 from unitok.prompt import EncodedImage, Message, PromptBuilder, Role
 from unitok_engine import Branch
+from unitok_tokenizers.bounded_files import read_text
 from unitok_tokenizers.text import TextTokenizer
 
 PRO_ROLES, PLAIN_ROLES = ("<|User|>", "<|Assistant|>"), ("User", "Assistant")
@@ -142,7 +143,7 @@ def read_chat_template(folder: Path) -> str:
     """The text of a folder's chat template, wherever it stands; "" if there is none."""
     file = folder / "chat_template.jinja"
     if file.is_file():
-        return file.read_text(encoding="utf-8")
+        return read_text(file)
     documents = ("chat_template.json", "processor_config.json", "tokenizer_config.json")
     found = (read_json(folder / d, optional=True).get("chat_template") for d in documents)
     template = next((t for t in found if t), "")
