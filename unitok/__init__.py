@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from unitok.picture_info import read_info
     from unitok.requests import Caption, Draw, Edit, Reply
     from unitok.results import DrawResult, Event, Picture, Result, TextResult
+    from unitok.stats import Stats
 
 getLogger(__name__).addHandler(NullHandler())  # logs are shown only to those who ask for them
 
@@ -33,6 +34,7 @@ __all__ = [
     "Picture",
     "Reply",
     "Result",
+    "Stats",
     "TextResult",
     "load",
     "read_info",
@@ -49,6 +51,7 @@ _PLACES = {
     "Picture": "results",
     "Reply": "requests",
     "Result": "results",
+    "Stats": "stats",
     "TextResult": "results",
     "load": "loading",
     "read_info": "picture_info",

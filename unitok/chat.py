@@ -113,7 +113,8 @@ class Chat:
             raise TypeError(f"system must be text, not {type(system).__name__}")
         if when_full not in get_args(WhenFull):
             raise ValueError(f"when_full must be 'error' or 'drop', not {when_full!r}")
-        self.model, self.system, self.when_full = model, system, when_full
+        self.model, self.system = model, system
+        self.when_full: WhenFull = when_full
         self._history: History = []
 
     def __repr__(self) -> str:

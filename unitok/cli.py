@@ -133,7 +133,7 @@ def caption(
     common: Common,
     files: Annotated[
         list[Path],
-        typer.Argument(metavar="FILES...", show_default=False, help="Pictures; - is stdin."),
+        typer.Argument(metavar="FILE", show_default=False, help="Pictures; - is stdin."),
     ],
     as_json: Json = False,
     **options: Any,
@@ -159,7 +159,7 @@ def caption(
 @with_flags(Draw, but=("width", "height"))
 def draw(
     common: Common,
-    prompts: Annotated[list[str], typer.Argument(metavar="PROMPTS...", show_default=False)],
+    prompts: Annotated[list[str], typer.Argument(metavar="PROMPT", show_default=False)],
     output: Output,
     size: Annotated[
         str | None,

@@ -67,7 +67,8 @@ class Conversation:
             bars: Whether to show the progress of a drawing.
             when_full: What happens when the context is full, as in `Chat`.
         """
-        self.model, self.out, self.when_full = model, out, when_full
+        self.model, self.out = model, out
+        self.when_full: WhenFull = when_full
         self.preview, self.live, self.bars = preview, live, bars
         self.chat = Chat(model, when_full=when_full)
         self._commands = {

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, field
+from itertools import islice
 
 import torch
 from torch import Tensor
@@ -147,8 +148,9 @@ class ImageDecoder:
                 return []
             first = self._waiting[0]
             most = min(self._images_per_call, max(1, TOKENS_PER_CALL // len(first.token_ids)))
-            taken = [job for job in self._waiting if job.goes_with(first)][:most]
-            self._waiting = deque(job for job in self._waiting if job not in taken)
+            taken = list(islice((job for job in self._waiting if job.goes_with(first)), most))
+            for job in taken:
+                self._waiting.remove(job)
             return taken
 
     def _fill(self, jobs: Sequence[DecodeJob]) -> None:
@@ -177,10 +179,19 @@ class ImageDecoder:
             pixels = jobs[0].decode([job.token_ids for job in jobs])  # [n, 3, H, W] in [0, 1]
             if len(pixels) != len(jobs):
                 raise ValueError(f"{len(pixels)} pictures were decoded, not {len(jobs)}")
-            return pixels.mul(255).round().byte().permute(0, 2, 3, 1).contiguous().cpu()
+            return to_bytes(pixels).permute(0, 2, 3, 1).contiguous().cpu()
 
     def _own_stream(self) -> AbstractContextManager[object]:
         return nullcontext() if self._stream is None else torch.cuda.stream(self._stream)
+
+
+def to_bytes(pixels: Tensor) -> Tensor:
+    """Pixels in [0, 1] -> bytes. Fractions of levels are cut off, not rounded.
+
+    All families' authors do so: deepseek-ai/Janus, generation_inference.py; Chameleon's and
+    UniToken's image_tokenizer.py; baaivision/Emu3, image_processing_emu3visionvq.py.
+    """
+    return pixels.mul(255).byte()
 
 
 def nothing() -> None:

@@ -1,38 +1,41 @@
 """What a saved picture says of itself: as text in a PNG, as EXIF in other formats.
 
 Of EXIF, UserComment holds all keys as JSON, which `read_info` reads. ImageDescription holds the
-prompt, which many viewers show, and Software names unitok.
+prompt, which many viewers show, and Software names unitok. In a TIFF, ImageDescription holds the
+JSON, as a compressed one has no room for UserComment.
 """
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from PIL import ExifTags, Image
 from PIL.PngImagePlugin import PngImageFile, PngInfo
 
-from unitok import __version__
 from unitok.pictures import opened_file, read_source
 
 EXIF_FORMATS = ("JPEG", "WEBP", "TIFF", "AVIF")
 LONGEST_EXIF = 60_000  # bytes; a JPEG's holds 65,533
 SHORTEST_CUT = 16  # characters; if this does not do, there are too many keys, and PIL says so
+PROGRAM = "unitok"  # which model drew the picture stands in the info
 ASCII = b"ASCII\0\0\0"  # the start of a comment in EXIF, which says how it is encoded
 
 
 def read_info(source: str | Path | bytes | BinaryIO) -> dict[str, str]:
     """Read what a saved picture says of itself, such as its prompt, seed and model.
 
+    No pixel is decoded.
+
     Args:
         source: A path, a data URI, bytes or a binary file object.
 
     Returns:
-        The text of a PNG, whoever wrote it. Of another format, what unitok wrote. Nothing if there
-        is nothing.
+        The text before the pixels of a PNG, whoever wrote it. Of another format, what unitok wrote.
+        Nothing if there is nothing.
 
     Raises:
         OSError: There is no such file, it is a folder, or it cannot be read.
@@ -42,7 +45,10 @@ def read_info(source: str | Path | bytes | BinaryIO) -> dict[str, str]:
     file, name = read_source(source)
     with opened_file(file, name) as image:
         if isinstance(image, PngImageFile):
-            return {str(key): str(text) for key, text in image.text.items()}
+            # Its `text` would decode all frames of an animation, to find what stands behind them.
+            return {
+                str(key): str(text) for key, text in image.info.items() if isinstance(text, str)
+            }
         return _info_of_exif(image.getexif())
 
 
@@ -56,7 +62,9 @@ def save_options(info: Mapping[Any, Any], kind: str | None) -> dict[str, Any]:
     texts = {str(key): str(value) for key, value in info.items()}
     if kind == "PNG":
         return {"pnginfo": _png_text(texts)}
-    return {"exif": _exif_within_limit(texts)} if kind in EXIF_FORMATS and texts else {}
+    if kind in EXIF_FORMATS and texts:
+        return {"exif": _exif_within_limit(texts, _tiff_exif if kind == "TIFF" else _exif)}
+    return {}
 
 
 def format_of(fp: object, format: str | None) -> str | None:
@@ -81,12 +89,14 @@ def _png_text(texts: Mapping[str, str]) -> PngInfo:
     return png
 
 
-def _exif_within_limit(texts: Mapping[str, str]) -> Image.Exif:
+def _exif_within_limit(
+    texts: Mapping[str, str], make: Callable[[Mapping[str, str]], Image.Exif]
+) -> Image.Exif:
     """EXIF of texts. Long ones are cut if there would be more of it than a JPEG can hold."""
-    exif, most = _exif(texts), LONGEST_EXIF
+    exif, most = make(texts), LONGEST_EXIF
     while len(exif.tobytes()) > LONGEST_EXIF and most > SHORTEST_CUT:
         most //= 2
-        exif = _exif({key: _cut(text, most) for key, text in texts.items()})
+        exif = make({key: _cut(text, most) for key, text in texts.items()})
     return exif
 
 
@@ -96,23 +106,34 @@ def _cut(text: str, most: int) -> str:
 
 def _exif(texts: Mapping[str, str]) -> Image.Exif:
     exif = Image.Exif()
-    exif[ExifTags.Base.Software] = f"unitok {__version__}"
+    exif[ExifTags.Base.Software] = PROGRAM
     if prompt := texts.get("prompt"):
         exif[ExifTags.Base.ImageDescription] = prompt.encode(errors="replace")  # or PIL takes ASCII
     comments = exif.get_ifd(ExifTags.IFD.Exif)
     comments[ExifTags.Base.UserComment] = ASCII + json.dumps(texts).encode()
-    exif[ExifTags.IFD.Exif] = comments  # a TIFF gets only what stands in the outer directory
+    return exif
+
+
+def _tiff_exif(texts: Mapping[str, str]) -> Image.Exif:
+    exif = Image.Exif()
+    exif[ExifTags.Base.Software] = PROGRAM
+    exif[ExifTags.Base.ImageDescription] = json.dumps(texts)
     return exif
 
 
 def _info_of_exif(exif: Image.Exif) -> dict[str, str]:
     """The info in EXIF; nothing if another program wrote it."""
     comment = exif.get_ifd(ExifTags.IFD.Exif).get(ExifTags.Base.UserComment)
-    if not isinstance(comment, bytes) or not comment.startswith(ASCII):
-        return {}
+    if isinstance(comment, bytes) and comment.startswith(ASCII):
+        return _info_of_json(comment[len(ASCII) :])
+    return _info_of_json(exif.get(ExifTags.Base.ImageDescription))
+
+
+def _info_of_json(text: object) -> dict[str, str]:
+    """The texts of a JSON object; nothing if it is anything else."""
     try:
-        info = json.loads(comment[len(ASCII) :])
-    except (ValueError, RecursionError):  # a comment in another form
+        info = json.loads(text) if isinstance(text, str | bytes) else None
+    except (ValueError, RecursionError):
         return {}
     if not isinstance(info, dict):
         return {}

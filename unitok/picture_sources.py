@@ -147,11 +147,14 @@ def read_data_uri(uri: str) -> BytesIO:
     start = uri[:LONGEST_START].partition(",")[0]
     if not start.lower().endswith(";base64"):
         raise ValueError(f"{DATA_URI} must begin like data:image/png;base64,")
-    check_length((len(uri) - len(start)) // 4 * 3, DATA_URI)  # before it is copied
+    # Four characters hold three bytes, of which two may be padding. This is before any are copied.
+    check_length((len(uri) - len(start)) // 4 * 3 - 2, DATA_URI)
     try:
-        return BytesIO(base64.b64decode(uri[len(start) + 1 :], validate=True))
+        data = base64.b64decode(uri[len(start) + 1 :], validate=True)
     except ValueError as error:
         raise ValueError(f"{DATA_URI} is not in base64: {error}") from None
+    check_length(len(data), DATA_URI)
+    return BytesIO(data)
 
 
 def _naming(error: OSError, path: str) -> OSError:

@@ -15,6 +15,7 @@ from typing import BinaryIO
 import numpy as np
 import torch
 from PIL import Image, ImageOps, UnidentifiedImageError, features
+from PIL.TiffImagePlugin import TILELENGTH, TILEWIDTH
 from torch import Tensor
 
 from unitok.picture_sources import (
@@ -35,7 +36,7 @@ MAX_PIXELS = 32_000_000
 # Some phones write 48 to 64 million, as JPEG. Above the limit for all, these are decoded at half
 # their width and height, which takes no more memory.
 MAX_JPEG_PIXELS = 64_000_000
-STRIP = 2**20  # pixels that are converted at a time
+STRIP = 2**18  # pixels that are converted at a time
 # Only these formats are tried, whatever a file is called. Others may start programs, as EPS does.
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
 if features.check("avif"):
@@ -135,6 +136,7 @@ def opened_file(file: BytesIO, name: str) -> Iterator[Image.Image]:
     """
     with errors_named(name), Image.open(file, formats=FORMATS) as image:
         check_size(image, name, MAX_JPEG_PIXELS if image.format in JPEGS else MAX_PIXELS)
+        check_tile(image, name)
         yield image
 
 
@@ -202,6 +204,22 @@ def check_size(image: Image.Image, name: str, most: int) -> None:
         raise Refused(
             f"{name} has {width * height:,} pixels; at most {most:,} are read: shrink it first"
         )
+
+
+def check_tile(image: Image.Image, name: str) -> None:
+    """Check the size of a TIFF's tiles. They may be larger than the picture, and are decoded whole.
+
+    Args:
+        image: The image.
+        name: Its name in messages.
+
+    Raises:
+        ValueError: A tile has too many pixels.
+    """
+    tags = getattr(image, "tag_v2", {})
+    pixels = tags.get(TILEWIDTH, 0) * tags.get(TILELENGTH, 0)
+    if pixels > MAX_PIXELS:
+        raise Refused(f"{name} has a tile of {pixels:,} pixels; at most {MAX_PIXELS:,} are read")
 
 
 def to_rgb(image: Image.Image, name: str) -> Image.Image:

@@ -565,7 +565,7 @@ def test_other_wrong_options_are_refused(model: Model):
         model.caption(picture(), max_tokens=0)
     with pytest.raises(TypeError, match="guidence"):
         model.draw("a dog", guidence=2.0)  # type: ignore[call-overload]
-    with pytest.raises(TypeError, match="is text, not int"):
+    with pytest.raises(TypeError, match="prompt must be text, not 7"):
         model.draw(7)  # type: ignore[call-overload]
     with pytest.raises(TypeError, match="not NoneType"):
         model.caption(None)  # type: ignore[call-overload]

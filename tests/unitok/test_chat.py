@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
@@ -10,11 +11,13 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from typer.testing import CliRunner
 
 import unitok
 from tests.unitok.tiny import PATCHES, save_tiny
 from unitok import Chat, chat_file
 from unitok.api import Model
+from unitok.cli import app
 from unitok.conversation import Conversation
 from unitok.history import PNG_URI, Said, to_png, what_dropped, without_oldest
 from unitok.prompt import EncodedImage, Message
@@ -55,6 +58,14 @@ def talk(model: Model) -> Chat:
     return chat
 
 
+def seen(request: Request) -> list[tuple[Any, ...]]:
+    """The token ids and the pictures of a request."""
+    return [
+        (branch.token_ids, branch.weight, [e.digest for e in branch.embeddings])
+        for branch in request.branches
+    ]
+
+
 def texts_of(messages: list[dict[str, Any]]) -> list[str]:
     """The texts of messages, with "#" for each picture."""
     contents = [m["content"] for m in messages]
@@ -72,7 +83,7 @@ def test_a_chat_gives_its_messages_in_the_form_that_models_take(model: Model, as
     question = {"role": "user", "content": "is there a cat?"}
     result = model.chat(messages=[*messages, question], max_tokens=3)
     assert chat.send("is there a cat?", max_tokens=3).text == result.text
-    assert asked[-1].branches == asked[-2].branches
+    assert seen(asked[-1]) == seen(asked[-2])
 
 
 def test_undo_drops_the_last_exchange_and_returns_it(model: Model, asked: list[Request]):
@@ -85,7 +96,7 @@ def test_undo_drops_the_last_exchange_and_returns_it(model: Model, asked: list[R
     fresh = model.chat(system="a dog")
     fresh.send("what is this?", images=[picture()], max_tokens=3)
     assert fresh.send("is there a cat?", max_tokens=3).text == again.text
-    assert asked[-1].branches == asked[-3].branches
+    assert seen(asked[-1]) == seen(asked[-3])
     chat.undo()
     chat.undo()
     with pytest.raises(ValueError, match="nothing to undo: the chat is empty"):
@@ -128,10 +139,10 @@ def test_a_loaded_chat_goes_on_as_the_saved_one(model: Model, tmp_path: Path, as
     chat.save(tmp_path / "talk.json")
     loaded = Chat.load(model, str(tmp_path / "talk.json"))
     assert (repr(loaded), loaded.system) == (repr(chat), "a dog")
-    assert loaded.messages == chat.messages
+    assert loaded.to_messages() == chat.to_messages()
     answers = [c.send("and this?", images=picture(1), max_tokens=6) for c in (chat, loaded)]
     assert answers[0].text == answers[1].text
-    assert asked[-1].branches == asked[-2].branches
+    assert seen(asked[-1]) == seen(asked[-2])
     assert len(asked[-1].branches[0].embeddings) == 3
     loaded.save(tmp_path / "again.json")
     chat.save(tmp_path / "talk.json")
@@ -241,7 +252,7 @@ def test_a_full_chat_tells_the_numbers_and_how_to_go_on(model: Model):
     with pytest.raises(ValueError, match=r"holds 256. Drop the last exchange with undo\(\), start"):
         chat.send("what is this?", images=[picture()], max_tokens=2)
     with pytest.raises(ValueError, match=r"takes \d+ tokens and needs 16 more.*when_full='drop'"):
-        chat.draw("a cat", seed=1)
+        chat.draw("a cat " * 15, seed=1)
     with pytest.raises(ValueError, match="shorten it"):  # no undo would help
         chat.send("dog " * 300)
     assert len(chat.messages) == 2 * turns
@@ -268,7 +279,7 @@ def test_an_error_can_be_followed_by_dropping(model: Model):
     chat = model.chat()
     turns = fill(chat)
     chat.when_full = "drop"
-    result = chat.draw("a cat", seed=1)
+    result = chat.draw("a cat " * 15, seed=1)
     assert result.dropped is not None and result.dropped.exchanges == 0
     assert len(chat.messages) == 2 * turns + 2
     *_, last = chat.stream("is there a cat?", images=[picture(i) for i in range(4)], max_tokens=2)
@@ -279,27 +290,27 @@ def test_an_error_can_be_followed_by_dropping(model: Model):
 
 def test_a_long_talk_without_pictures_loses_whole_exchanges(model: Model):
     chat = model.chat(when_full="drop")
-    results = [chat.send("dog " * 20, max_tokens=2) for _ in range(14)]
+    results = [chat.send("dog " * 60, max_tokens=2) for _ in range(6)]
     dropped = [result.dropped for result in results if result.dropped]
     assert dropped and set(dropped) == {Dropped(0, 1)}
-    assert [m.role for m in chat.messages] == ["user", "assistant"] * (14 - len(dropped))
+    assert [m.role for m in chat.messages] == ["user", "assistant"] * (6 - len(dropped))
 
 
 def test_dropping_leaves_room_for_the_whole_answer(model: Model):
     chat = model.chat(when_full="drop")
-    results = [chat.send("dog " * 20, max_tokens=30) for _ in range(14)]
+    results = [chat.send("dog " * 50, max_tokens=12) for _ in range(6)]
     cut = [r.completion_tokens for r in results if r.finish_reason == "length"]
-    assert cut and set(cut) == {30}
+    assert cut and set(cut) == {12}
     assert any(r.dropped for r in results)
 
 
 def test_a_message_that_does_not_fit_alone_drops_nothing(model: Model):
     chat = model.chat(when_full="drop")
     chat.send("what is this?", max_tokens=2)
-    before = chat.messages
+    before = chat.to_messages()
     with pytest.raises(ValueError, match="shorten it"):
         chat.send("dog " * 300)
-    assert chat.messages == before
+    assert chat.to_messages() == before
 
 
 def said(role: Any, text: str, pictures: int = 0) -> Said:
@@ -342,7 +353,7 @@ def test_a_drawing_may_follow_pictures_without_a_chat(model: Model, asked: list[
     assert len({result.image.tobytes() for result in (plain, one, two)}) == 3
     chat = model.chat()
     chat.draw("a cat like this", images=[picture()], seed=1)
-    assert asked[-1].branches == asked[1].branches
+    assert seen(asked[-1]) == seen(asked[1])
     assert [len(m.pictures) for m in chat.messages] == [1, 1]
 
 
@@ -358,10 +369,12 @@ def test_a_drawing_whose_picture_cannot_be_opened_is_refused(model: Model):
 
 def test_a_conversation_is_saved_loaded_and_undone(model: Model, tmp_path: Path, capsys):
     file = tmp_path / "my talk.json"
-    typed = ["what is this?", f'/save "{file}"', f'/save "{file}"', "/new", f'/load "{file}"']
-    Conversation(model, tmp_path).talk([*typed, "/undo", "/undo", "/save", "/load a b", "/save a"])
+    talk = Conversation(model, tmp_path)
+    talk.chat.send("what is this?", max_tokens=2)
+    typed = [f'/save "{file}"', f'/save "{file}"', "/new", f'/load "{file}"', "/undo"]
+    talk.talk([*typed, "/undo", "/save", "/load a b", "/save a"])
     out, err = capsys.readouterr()
-    assert out.splitlines()[1:] == [
+    assert out.splitlines() == [
         f"saved in {file}",
         f"{file}: 1 turn, 0 pictures",
         "dropped: 'what is this?'",
@@ -374,7 +387,8 @@ def test_a_conversation_is_saved_loaded_and_undone(model: Model, tmp_path: Path,
         "unitok: there is nothing to save: the chat is empty",
     ]
     before = file.read_text()
-    Conversation(model, tmp_path).talk(["is there a dog?", f'/save! "{file}"'])
+    talk.chat.send("is there a dog?", max_tokens=2)
+    talk.talk([f'/save! "{file}"'])
     assert file.read_text() != before
 
 
@@ -383,14 +397,39 @@ def test_a_full_conversation_names_the_commands_that_help(
     model: Model, tmp_path: Path, capsys, live: bool
 ):
     picture().save(tmp_path / "a.png")
-    typed = [f"/show {tmp_path}/a.png what is this?"] * 9
-    Conversation(model, tmp_path, live=live).talk([*typed, "/draw a cat"])
+    talk = Conversation(model, tmp_path, live=live)
+    turns = fill(talk.chat)
+    talk.talk([f"/show {tmp_path}/a.png what is this?", f"/draw {'a cat ' * 15}"])
     err = capsys.readouterr().err.splitlines()
-    assert err and all(
+    assert len(err) == 2 and len(talk.chat.messages) == 2 * turns
+    assert all(
         "and the context holds 256. /undo drops the last exchange, /new starts" in line
         and "--when-full drop" in line
         for line in err
     )
-    Conversation(model, tmp_path, live=live, when_full="drop").talk([*typed, "/draw a cat"])
+    talk.chat.when_full = "drop"
+    talk.talk([f"/draw {'a cat ' * 15}", f"/show {tmp_path}/a.png what is this?"])
     err = capsys.readouterr().err.splitlines()
-    assert err[0] == "unitok: the context was full: 1 picture dropped, the oldest first"
+    assert len(err) == 2
+    for line in err:
+        assert re.fullmatch(
+            r"unitok: the context was full: \d pictures?( and 1 exchange)? dropped, the .*", line
+        )
+
+
+def test_the_command_line_chooses_what_happens_when_the_context_is_full(untrained_folder, tmp_path):
+    words = ["chat", "--out", str(tmp_path), "--model", str(untrained_folder)]
+    chosen: list[str] = []
+
+    class Noting(Conversation):
+        def talk(self, lines: Any, patient: bool = False) -> None:
+            chosen.append(self.chat.when_full)
+            self.new("")
+            chosen.append(self.chat.when_full)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("unitok.conversation.Conversation", Noting)
+        for flags in ([], ["--when-full", "drop"]):
+            assert CliRunner().invoke(app, [*words, *flags]).exit_code == 0
+    assert chosen == ["error", "error", "drop", "drop"]
+    assert CliRunner().invoke(app, [*words, "--when-full", "forget"]).exit_code == 2

@@ -22,7 +22,7 @@ PATIENCE = 60  # seconds, for what takes none
 
 
 class Brush:
-    """Decodes one pixel per id, which it is; a negative id cannot be decoded."""
+    """Decodes one pixel per id, which is its level; a negative id cannot be decoded."""
 
     def __init__(self, most: int = 100) -> None:
         self.calls: list[list[int]] = []  # the first ids of each picture of each call
@@ -36,7 +36,8 @@ class Brush:
             raise MemoryError("out of memory")
         if min(min(one) for one in ids) < 0:
             raise OSError("no such\ncolour")
-        return torch.tensor(ids)[:, None, None, :].expand(-1, 3, -1, -1) / 255
+        levels = torch.tensor(ids) + 0.5  # as fractions are cut off
+        return levels[:, None, None, :].expand(-1, 3, -1, -1) / 255
 
 
 @pytest.fixture(params=[False, True], ids=["between steps", "in a thread"])
@@ -119,6 +120,15 @@ def test_a_batch_that_fails_though_each_alone_does_not_is_warned_of():
     with pytest.warns(UserWarning, match="2 pictures had to be decoded one by one: out of memory"):
         decoder.work()
     assert [int(p.result().max()) for p in pictures] == [4, 5]
+
+
+def test_fractions_of_levels_are_cut_off(decoder: ImageDecoder):
+    """As in the code of the families' authors."""
+    levels = torch.tensor([0.0, 0.99, 1.01, 127.5, 254.99, 255.0])
+    pixels = (levels / 255).expand(1, 3, 1, -1)
+    picture = decoder.submit(lambda ids: pixels, (1,))
+    decode_all(decoder, [picture])
+    assert picture.result()[0, :, 0].tolist() == [0, 0, 1, 127, 254, 255]
 
 
 def test_too_few_pictures_are_an_error(decoder: ImageDecoder):

@@ -239,17 +239,19 @@ def test_messages_are_answered_as_a_chat_answers(model: Model):
 def test_messages_go_every_way_that_requests_go(model: Model, tmp_path: Path):
     picture().save(tmp_path / "a.png")
     asked = Reply([user(shown("a.png"), text("what?"))], folder=tmp_path, max_tokens=4)
-    wanted = model.chat(messages=asked.messages, folder=tmp_path, max_tokens=4).text
+    options: dict[str, Any] = {"folder": tmp_path, "max_tokens": 4}
+    wanted = model.chat(messages=asked.messages, **options).text
     assert wanted == model.caption(picture(), "what?", max_tokens=4).text
 
     async def awaited() -> list[Any]:
-        answer = await model.achat(messages=asked.messages, folder=tmp_path, max_tokens=4)
+        answer = await model.achat(messages=asked.messages, **options)
         events = [event async for event in model.astream(asked)]
         return [answer, events[-1].result, *[result async for result in model.arun([asked])]]
 
     *_, last = model.stream(asked)
     bad, good = model.run([Reply([ANSWER]), asked])
-    assert [r.text for r in (last.result, good, *asyncio.run(awaited()))] == [wanted] * 5
+    results: list[Any] = [last.result, good, *asyncio.run(awaited())]
+    assert [r.text for r in results] == [wanted] * 5
     assert (bad.finish_reason, bad.request) == ("error", Reply([ANSWER]))
     assert bad.error == "messages[0]: the user begins, not the assistant"
 

@@ -7,9 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import ExifTags, Image
+from PIL import ExifTags, Image, ImageFile
 
-import unitok
 from unitok import Picture, read_info
 from unitok.picture_info import EXIF_FORMATS, LONGEST_EXIF
 from unitok.pictures import FORMATS
@@ -58,9 +57,9 @@ def test_the_text_of_a_png_is_what_it_was():
 def test_viewers_find_the_prompt_and_the_program(format: str):
     with Image.open(saved(picture(), format)) as image:
         exif = image.getexif()
-        assert exif[ExifTags.Base.Software] == f"unitok {unitok.__version__}"
+        assert exif[ExifTags.Base.Software] == "unitok"
         shown = exif[ExifTags.Base.ImageDescription].encode("latin-1").decode()
-        assert shown == INFO["prompt"]
+        assert shown == (json.dumps(INFO) if format == "TIFF" else INFO["prompt"])
 
 
 @pytest.mark.parametrize("format", ["GIF", "BMP"])
@@ -73,7 +72,11 @@ def test_options_of_the_caller_come_first():
     own[ExifTags.Base.Software] = "mine"
     with Image.open(saved(picture(), "JPEG", exif=own, quality=30)) as image:
         assert image.getexif()[ExifTags.Base.Software] == "mine"
-    assert read_info(saved(picture(), "TIFF", compression="tiff_lzw")) == INFO
+
+
+@pytest.mark.parametrize("compression", ["raw", "tiff_lzw", "tiff_deflate", "jpeg"])
+def test_a_compressed_tiff_remembers_them_too(compression: str):
+    assert read_info(saved(picture(), "TIFF", compression=compression)) == INFO
 
 
 @pytest.mark.parametrize("letter", ["a", "ä", "🍎", "\0"])
@@ -123,9 +126,19 @@ def test_reading_info_is_as_safe_as_reading_pixels(tmp_path: Path):
     with pytest.raises(ValueError, match=r"a\.png is not a picture"):
         read_info(tmp_path / "a.png")
     with pytest.raises(ValueError, match="cut off or damaged"):
-        read_info(saved(picture(), "PNG").getvalue()[:200])
+        read_info(saved(picture(), "PNG").getvalue()[:60])
     with pytest.raises(FileNotFoundError):
         read_info(tmp_path / "b.png")
+
+
+def test_no_pixel_is_decoded(monkeypatch):
+    files = [saved(picture(), format) for format in ("PNG", *KINDS)]
+
+    def load(_: object) -> None:
+        raise AssertionError("decoded")
+
+    monkeypatch.setattr(ImageFile.ImageFile, "load", load)
+    assert [read_info(file) for file in files] == [INFO] * len(files)
 
 
 # --- larger --------------------------------------------------------------------------------------

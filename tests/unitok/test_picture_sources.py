@@ -165,7 +165,7 @@ def test_open_files_that_cannot_be_read_are_told(tmp_path: Path):
     with pytest.raises(TypeError, match="open as text"):
         open_picture(io.StringIO("a"))  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=r"a\.png is closed"):
-        open_picture(text.buffer)
+        open_picture(text.buffer)  # type: ignore[arg-type]
     with (
         path.open("ab") as file,
         pytest.raises(ValueError, match=r"a\.png is not open for reading"),

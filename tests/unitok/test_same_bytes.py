@@ -12,7 +12,7 @@ from tests.unitok.tiny import save_tiny
 from unitok import Caption, Draw, DrawResult, Model, TextResult
 
 REQUESTS = 100
-PROMPTS = ("a dog", "two apples", "a cat on a house", "snow")
+PROMPTS = ("a dog", "two apples", "a cat left of a house", "three stars")
 GUIDANCE = (None, 1.0, 2.5)
 
 

@@ -20,6 +20,7 @@ from PIL import Image
 from unitok.batch.form import Entry
 from unitok.saving import UNFINISHED, save_whole
 from unitok.strict_json import JsonObject
+from unitok.terminal import uninterrupted
 
 try:
     import fcntl
@@ -77,7 +78,7 @@ class Journal:
             ValueError: It has a number that is not finite, so that it is not JSON.
         """
         line = json_line(record)
-        with told(self._path):
+        with told(self._path), uninterrupted():
             self._write(line)
         self.done.add(record["key"])
 
@@ -120,12 +121,15 @@ class Journal:
         return done
 
     def _write(self, line: bytes) -> None:
-        """Add a line to the results and wait until it is on disk: all of it, or nothing."""
+        """Add a line to the results and wait until it is on disk: all of it, or nothing.
+
+        The caller delays Ctrl-C, so that a line is not given up while it is being written.
+        """
         before = os.fstat(self._file.fileno()).st_size
         try:
             write_all(self._file, line)
             os.fsync(self._file.fileno())
-        except BaseException:
+        except OSError:
             with suppress(OSError):  # if this fails too, the next run cuts the rest off
                 self._file.truncate(before)
             raise
