@@ -391,14 +391,10 @@ def test_errors_jsonl_has_the_lines_that_failed_in_the_last_run(batch, source, t
         ('{"caption": "scene.png", "image": "x"}', 'unknown key "image"'),
         ('{"draw": 7}', '"draw" must be text, not 7'),
         ('{"draw": "a cat", "id": []}', '"id" must be'),
-        (
-            '{"draw": "a cat", "seed": "7"}',
-            '"seed" must be a whole number or a list of whole numbers, not "7"',
-        ),
-        (
-            '{"draw": "a cat", "seed": true}',
-            '"seed" must be a whole number or a list of whole numbers, not true',
-        ),
+        ('{"draw": "a cat", "seed": "7"}', '"seed" must be a whole number'),
+        ('{"draw": "a cat", "seed": "7"}', ', not "7"'),
+        ('{"draw": "a cat", "seed": true}', '"seed" must be a whole number'),
+        ('{"draw": "a cat", "seed": true}', ", not true"),
         ('{"draw": "a cat", "n": 1.5}', '"n" must be a whole number, not 1.5'),
         ('{"draw": "a cat", "n": 1000000000}', '"n" must be at most'),
         ('{"draw": "a cat", "n": 0}', "n must be at least 1"),
