@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from unitok.picture_info import read_info
     from unitok.requests import Caption, Draw, Edit
     from unitok.results import DrawResult, Event, Picture, Result, TextResult
+    from unitok.stats import Stats
 
 getLogger(__name__).addHandler(NullHandler())  # logs are shown only to those who ask for them
 
@@ -32,6 +33,7 @@ __all__ = [
     "Model",
     "Picture",
     "Result",
+    "Stats",
     "TextResult",
     "load",
     "read_info",
@@ -47,6 +49,7 @@ _PLACES = {
     "Model": "api",
     "Picture": "results",
     "Result": "results",
+    "Stats": "stats",
     "TextResult": "results",
     "load": "loading",
     "read_info": "picture_info",

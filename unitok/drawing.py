@@ -68,8 +68,8 @@ class Album:
         Raises:
             ValueError, OSError: The files cannot be written, or exist and must not.
         """
-        paths = iter(numbered(target.output, sum(one.n for one in asked)))
-        self.paths = [list(islice(paths, one.n)) for one in asked]
+        paths = iter(numbered(target.output, sum(one.samples for one in asked)))
+        self.paths = [list(islice(paths, one.samples)) for one in asked]
         self.done = 0
         self._target, self._given, self._as_json = target, given, as_json
         self._unreported: dict[Path, str] = {}  # saved pictures -> what is printed of them
@@ -171,7 +171,10 @@ def drawn_one(
     model: Model, asked: Sequence[Draw | Edit], album: Album, bars: bool
 ) -> Iterator[DrawResult]:
     """The result of one request, each of whose pictures is saved as soon as it is decoded."""
-    with closing(watched(model.stream(asked[0]), asked[0].n, bars)) as events:
+    from unitok.api import checked_event
+
+    checked = map(checked_event, model.stream(asked[0]))
+    with closing(watched(checked, asked[0].samples, bars)) as events:
         for event in events:
             if event.image is not None:
                 album.save(0, event.sample, event.image)

@@ -28,6 +28,7 @@ logger = logging.getLogger(__name__)
 
 Command = Callable[..., None]
 SAMPLING = "Options of sampling"  # the panel of those that several kinds of request share
+SEVERAL = ("whole numbers", "texts")  # kinds of options whose flag may be given several times
 _common = partial(typer.Option, rich_help_panel="Options of every command")
 
 
@@ -140,7 +141,7 @@ def with_flags(made: type | None = None, but: Sequence[str] = ()) -> Callable[[C
         def call(**given: Any) -> None:
             common = Common(**{p.name: given.pop(p.name) for p in shared})
             with speech(common.verbose, common.quiet):
-                function(common, **given)
+                function(common, **given | {s.name: _value(s, given[s.name]) for s in specs})
 
         flags = (flag_of(spec, None if spec.name in vars(made) else SAMPLING) for spec in specs)
         parameters = [*own, *flags, *shared]
@@ -163,24 +164,37 @@ def flag_of(spec: OptionSpec, panel: str | None = None) -> inspect.Parameter:
         spec: The option.
         panel: The part of the help that shows it; None for that of the command's own options.
     """
-    kinds = {"whole number": int, "number": float, "text": str, "texts": list[str], "flag": bool}
-    kind: Any = kinds[spec.kind]
-    option = spec.option
+    kinds: dict[str, Any] = {
+        "whole number": int,
+        "whole numbers": list[int],
+        "number": float,
+        "text": str,
+        "texts": list[str],
+        "flag": bool,
+    }
+    kind, option, several = kinds[spec.kind], spec.option, spec.kind in SEVERAL
     # Typer shows a range with two ends in the help, and checks it. Others are checked with the
     # request.
     bounded = spec.kind == "whole number" and option.low is not None and option.high is not None
     shown: bool | str = spec.kind in ("whole number", "number", "text")
     info = typer.Option(
         flag_name(spec.name),
-        help=option.help + (" May be given several times." if spec.kind == "texts" else ""),
+        help=option.help + (" May be given several times." if several else ""),
         metavar=option.metavar,
         rich_help_panel=panel,
         min=option.low if bounded else None,
         max=option.high if bounded else None,
         show_default=(option.unset or False) if spec.default is None else shown,
     )
-    default = list(spec.default or ()) if spec.kind == "texts" else spec.default
+    default = list(spec.default or ()) if several else spec.default
     return _parameter(spec.name, Annotated[kind | None if spec.nullable else kind, info], default)
+
+
+def _value(spec: OptionSpec, given: Any) -> Any:
+    """The value of an option, of what typer makes of its flag."""
+    if spec.kind != "whole numbers":
+        return given
+    return given[0] if given and len(given) == 1 else given or None
 
 
 def flag_name(name: str) -> str:

@@ -18,7 +18,7 @@ from unitok.terminal import STOPPED, complain
 if TYPE_CHECKING:
     from unitok.results import Result
 
-WRONG_USE = (ValueError, OSError, TypeError, RuntimeError)
+WRONG_USE = (ValueError, OSError, TypeError, RuntimeError)  # a TimeoutError is an OSError
 FACTS = ("seed", "finish_reason", "prompt_tokens", "completion_tokens", "seconds")
 LOGPROBS = ("logprobs", "branch_logprobs")
 STDIN = Path("-")  # stands for the picture that is piped into the program
@@ -71,6 +71,8 @@ def in_order(results: Iterable[R], early: dict[int, R] | None = None) -> Iterato
 def facts(result: Result | None) -> dict[str, object]:
     """The keys that the JSON of every result has."""
     values = {name: getattr(result, name) for name in (*FACTS, *LOGPROBS)}
+    several = getattr(result, "seeds", ())
+    values["seeds"] = several if len(set(several)) > 1 else None
     return {name: value for name, value in values.items() if value is not None}
 
 
