@@ -173,8 +173,8 @@ def drawn_one(
     """The result of one request, each of whose pictures is saved as soon as it is decoded."""
     from unitok.api import checked_event
 
-    progress = map(checked_event, model.stream(asked[0]))
-    with closing(watched(progress, asked[0].samples, bars)) as events:
+    checked = map(checked_event, model.stream(asked[0]))
+    with closing(watched(checked, asked[0].samples, bars)) as events:
         for event in events:
             if event.image is not None:
                 album.save(0, event.sample, event.image)

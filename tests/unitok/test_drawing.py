@@ -174,3 +174,9 @@ def test_without_it_a_file_is_replaced_and_with_it_a_new_one_is_made(run):
     assert run("draw", "a cat", "-o", "a.png").exit_code == 0
     assert run("draw", "a cat", "-o", "b.png", "--no-clobber").exit_code == 0
     assert unitok.read_info("a.png")["prompt"] == unitok.read_info("b.png")["prompt"] == "a cat"
+
+
+def test_seeds_of_samples_are_printed_as_the_pictures_say(run):
+    words = ["draw", "a cat", "-o", "a.png", "--seed", "7", "--seed", "8"]
+    assert lines(run(*words).stdout) == ["a-0.png: seed 7, sample 0", "a-1.png: seed 8, sample 0"]
+    assert [unitok.read_info(name)["seed"] for name in names()] == ["7", "8"]

@@ -545,7 +545,7 @@ def test_a_live_caption_that_takes_too_long_is_told(folder: Path, capsys):
     from unitok.captioning import print_live
 
     with unitok.load(folder, device="cpu", memory="16MB") as model:
-        assert not print_live(model, Caption(picture(), timeout=1e-9))
+        assert not print_live(model, Caption(picture(), timeout=1e-9), "a.png")
     assert "was not done within its timeout" in capsys.readouterr().err
 
 
