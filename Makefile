@@ -6,9 +6,12 @@ BIN := $(VENV)/bin
 VLLM := .venv-vllm
 PIP_INSTALL := $(BIN)/python -m pip install --constraint constraints.txt
 WHEEL_DIR ?= dist
+N ?= 200
+SEED ?= 0
+FILES ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-parity bench lint format hooks wheel check-wheel clean
+.PHONY: help install demo test test-parity bench mutate lint format hooks wheel check-wheel clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -23,6 +26,9 @@ test: $(VENV)/.stamp-test  ## run the tests
 
 test-parity: $(VENV)/.stamp-test  ## run the tests against reference implementations
 	$(BIN)/python -m pytest tests/parity
+
+mutate: $(VENV)/.stamp-test $(VENV)/.stamp-mutate  ## change N places, drawn by SEED, and see which no test notices
+	$(BIN)/python scripts/mutate.py --count $(N) --seed $(SEED) $(FILES)
 
 bench: $(VENV)/.stamp-bench $(VLLM)/.stamp  ## compare speeds on this CPU; writes docs/benchmarks.md
 	$(BIN)/python scripts/bench.py --write docs
@@ -59,7 +65,7 @@ $(VENV)/.stamp-base: pyproject.toml constraints.txt | $(BIN)/python
 	$(PIP_INSTALL) --no-build-isolation --editable .
 	@touch $@
 
-$(VENV)/.stamp-test $(VENV)/.stamp-build $(VENV)/.stamp-bench $(VENV)/.stamp-hooks: $(VENV)/.stamp-%: $(VENV)/.stamp-base
+$(patsubst %,$(VENV)/.stamp-%,test build bench hooks mutate): $(VENV)/.stamp-%: $(VENV)/.stamp-base
 	$(PIP_INSTALL) --no-build-isolation --editable '.[$*]'
 	@touch $@
 

@@ -39,6 +39,9 @@ def features(start: int, length: int) -> Embeddings:
         (lambda: Sampling(seed=2**64), "64 bits"),
         (lambda: Branch(()), "at least one token id"),
         (lambda: Branch((1,), first_position=-1), "first_position"),
+        (lambda: features(-1, 1), "start >= 0 and length >= 1"),
+        (lambda: features(0, 0), "start >= 0 and length >= 1"),
+        (lambda: features(0, -1), "start >= 0 and length >= 1"),
         (lambda: Branch((1, 2), embeddings=(features(1, 2),)), "outside"),
         (lambda: Branch((1, 2, 3), embeddings=(features(1, 2), features(0, 2))), "overlap"),
         (lambda: Request((), FixedPlan(RANGE, 1)), "at least one branch"),
@@ -60,6 +63,12 @@ def features(start: int, length: int) -> Embeddings:
 def test_a_wrong_value_is_refused_with_a_word_about_it(make, words):
     with pytest.raises(ValueError, match=words):
         make()
+
+
+def test_the_least_values_are_taken():
+    assert features(0, 1).stop == 1
+    branch = Branch((1, 2), embeddings=(features(0, 1), features(1, 1)))
+    assert Request((branch,), FixedPlan(RANGE, 1), n=1).plan.max_length == 1
 
 
 def test_a_free_plan_may_be_masked():
