@@ -29,6 +29,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import chain
 from multiprocessing import get_context
 from pathlib import Path
 from random import Random
@@ -120,7 +121,9 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("files", nargs="*", help="to mutate; all of the engine and the API if none")
+    parser.add_argument(
+        "paths", nargs="*", type=Path, help="files or folders; the engine and the API if left out"
+    )
     parser.add_argument("--count", type=int, default=200, help="mutants to try")
     parser.add_argument("--seed", type=int, default=0, help="another one draws other mutants")
     parser.add_argument("--limit", type=float, default=600, help="seconds for one mutant's tests")
@@ -133,7 +136,7 @@ def main() -> None:
     """Draw mutants, try each, and report."""
     args = parse()
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # before the tests' processes import torch
-    files = [relative(Path(file)) for file in args.files] or mutated_files()
+    files = files_at(args.paths) or mutated_files()
     out = args.out or ROOT / "runs" / f"mutants-{args.seed}.tsv"
     out.parent.mkdir(parents=True, exist_ok=True)
     mutants = sample(files, args.count, args.seed)
@@ -152,9 +155,14 @@ def main() -> None:
 
 
 def mutated_files() -> list[str]:
-    """All files that are mutated, from the root of the repository."""
-    engine = sorted((ROOT / "engine/unitok_engine").rglob("*.py"))
-    return [relative(path) for path in engine] + [f"unitok/{name}.py" for name in API]
+    """All files of the engine and of the API, from the root of the repository."""
+    return [*files_at([ROOT / "engine"]), *(f"unitok/{name}.py" for name in API)]
+
+
+def files_at(paths: Sequence[Path]) -> list[str]:
+    """Files, and all those in folders, from the root of the repository."""
+    files = [sorted(path.rglob("*.py")) if path.is_dir() else [path] for path in paths]
+    return [relative(file) for file in chain.from_iterable(files)]
 
 
 def relative(path: Path) -> str:
@@ -195,14 +203,14 @@ def sample(files: Sequence[str], count: int, seed: int) -> list[Mutant]:
 
 def places(file: str) -> list[list[tuple[str, int, int]]]:
     """For each place of a file what can be done there: operator, its occurrence, and the line."""
-    from cosmic_ray.ast import ast_nodes, get_ast
-    from cosmic_ray.plugins import get_operator, operator_names
+    from cosmic_ray import ast as syntax  # pyright: ignore[reportMissingImports]
+    from cosmic_ray import plugins  # pyright: ignore[reportMissingImports]
 
-    tree = get_ast((ROOT / file).read_text(encoding="utf-8"))
-    nodes = [(node, declares(node)) for node in ast_nodes(tree)]
+    tree = syntax.get_ast((ROOT / file).read_text(encoding="utf-8"))
+    nodes = [(node, declares(node)) for node in syntax.ast_nodes(tree)]
     found: dict[Any, list[tuple[str, int, int]]] = defaultdict(list)
-    for name in operator_names():
-        operator_class = get_operator(name)
+    for name in plugins.operator_names():
+        operator_class = plugins.get_operator(name)
         if operator_class.arguments() or EXCLUDED.search(name):
             continue
         occurrence = -1
@@ -229,11 +237,10 @@ def declares(node: Any) -> bool:
 
 def make(file: str, operator: str, occurrence: int, line: int) -> Mutant | None:
     """One mutant, or None if it is no program or the same one."""
-    from cosmic_ray.mutating import mutate_code
-    from cosmic_ray.plugins import get_operator
+    from cosmic_ray import mutating, plugins  # pyright: ignore[reportMissingImports]
 
     code = (ROOT / file).read_text(encoding="utf-8")
-    mutated = mutate_code(code, get_operator(operator)(), occurrence)
+    mutated = mutating.mutate_code(code, plugins.get_operator(operator)(), occurrence)
     try:
         if mutated is None or same_program(code, mutated):
             return None
