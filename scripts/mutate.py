@@ -6,12 +6,13 @@
 Places are drawn by the seed, and one of the mutants that Cosmic Ray's operators
 (https://cosmic-ray.readthedocs.io) make there is taken: another operator, comparison, number or
 truth value, a condition turned round, a loop or an exception handler left out. A longer run with
-the same seed begins with the same mutants. What only declares is left alone: annotations, and the
-arguments of decorators.
+the same seed begins with the same mutants. What only declares is left alone: annotations, the
+arguments of decorators, and `strict=True` of `zip`.
 
 Mutants are made in a copy of the tree. Each is tried on the tests of its module first, then on
-those of its part (`tests_of`), up to the first that fails. One that hangs counts as noticed. The
-table has a line for each mutant; the exit code is 1 if fewer than --target percent were noticed.
+those of its part (`tests_of`), up to the first that fails. One that hangs, or takes three times as
+long as all tests do without a change, counts as noticed. The table has a line for each mutant; the
+exit code is 1 if fewer than --target percent were noticed.
 """
 
 import argparse
@@ -79,6 +80,8 @@ CLOSEST = {
 # Numbers are compared by value: whether equal ones are the same object is an accident.
 EXCLUDED = re.compile(r"RemoveDecorator$|(Eq|Lt|LtE|Gt|GtE)_Is(Not)?$|_Is(Not)?_(?!Is)")
 
+LONGEST = 3600  # seconds for all tests on the code as it is
+
 NOTICED, HUNG, SURVIVED = "noticed", "hung", "survived"
 
 
@@ -126,7 +129,6 @@ def parse() -> argparse.Namespace:
     )
     parser.add_argument("--count", type=int, default=200, help="mutants to try")
     parser.add_argument("--seed", type=int, default=0, help="another one draws other mutants")
-    parser.add_argument("--limit", type=float, default=600, help="seconds for one mutant's tests")
     parser.add_argument("--target", type=float, default=95, help="percent that must be noticed")
     parser.add_argument("--out", type=Path, help="the table; runs/mutants-SEED.tsv if left out")
     return parser.parse_args()
@@ -136,6 +138,7 @@ def main() -> None:
     """Draw mutants, try each, and report."""
     args = parse()
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # before the tests' processes import torch
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the tests end with it
     files = files_at(args.paths) or mutated_files()
     out = args.out or ROOT / "runs" / f"mutants-{args.seed}.tsv"
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -143,11 +146,11 @@ def main() -> None:
     print(f"{len(mutants)} mutants of {len(files)} files; the table is {out}", flush=True)
     with tempfile.TemporaryDirectory(prefix="mutants-") as folder:
         tree = copy_of_tree(Path(folder) / "tree")
-        check_unchanged(tree, mutants, args.limit)
+        limit = 60 + 3 * seconds_unchanged(tree, mutants)
         results = []
         with out.open("w", encoding="utf-8") as table:
             for mutant in mutants:
-                outcome = attempt(tree, mutant, args.limit)
+                outcome = attempt(tree, mutant, limit)
                 results.append((mutant, outcome))
                 print(*row(mutant, outcome), sep="\t", file=table, flush=True)
                 print(outcome.verdict, f"{mutant.path}:{mutant.line}", outcome.test, flush=True)
@@ -224,9 +227,11 @@ def places(file: str) -> list[list[tuple[str, int, int]]]:
 
 
 def declares(node: Any) -> bool:
-    """Whether a node of the syntax tree is part of an annotation or of a decorator."""
+    """Whether a node of the syntax tree is part of an annotation, a decorator or `strict=True`."""
     while (parent := node.parent) is not None:
         index = parent.children.index(node)
+        if parent.type == "argument" and parent.children[0].get_code().strip() == "strict":
+            return True
         if parent.type == "decorator" or (parent.type in ("annassign", "tfpdef") and index < 3):
             return parent.type != "tfpdef" or index == 2
         if parent.type == "funcdef" and index > 0 and parent.children[index - 1] == "->":
@@ -276,13 +281,14 @@ def copy_of_tree(target: Path) -> Path:
     return target
 
 
-def check_unchanged(tree: Path, mutants: Sequence[Mutant], limit: float) -> None:
-    """See that all the tests pass on the code as it is."""
+def seconds_unchanged(tree: Path, mutants: Sequence[Mutant]) -> float:
+    """How long the tests take on the code as it is; they must all pass."""
     tests = dict.fromkeys(test for mutant in mutants for test in tests_of(mutant.path))
-    outcome = run_tests(tree, list(tests), limit * 4)
+    outcome = run_tests(tree, list(tests), LONGEST)
     if outcome.verdict != SURVIVED:
         sys.exit(f"mutate: the tests {outcome.verdict} without a change: {outcome.test}")
     print(f"{len(tests)} test files pass as it is, in {outcome.seconds:.0f} s", flush=True)
+    return outcome.seconds
 
 
 def attempt(tree: Path, mutant: Mutant, limit: float) -> Outcome:
