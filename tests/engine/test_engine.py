@@ -566,6 +566,23 @@ def test_a_long_request_is_not_starved_by_short_ones_that_keep_coming():
     pytest.fail("the long request never ended")
 
 
+def test_a_step_laid_out_ahead_is_for_the_same_tokens_in_the_same_blocks():
+    machine = engine(block_size=64, num_blocks=8)
+    for request in (drawing(1), caption(2)):
+        machine.add(request)
+    machine._looks_ahead = True
+    machine.step()
+    machine.step()
+    ahead, chunks = machine._ahead, machine._scheduler.schedule().chunks
+    assert ahead is not None and ahead.are(chunks)
+    last = chunks[-1]
+    assert not ahead.are(chunks[:-1])
+    assert not ahead.are([*chunks[:-1], last._replace(start=last.start - 1)])
+    assert not ahead.are([*chunks[:-1], last._replace(stop=last.stop + 1)])
+    last.branch.blocks = list(last.branch.blocks)  # as after a preemption
+    assert not ahead.are(chunks)
+
+
 @pytest.mark.parametrize(
     ("options", "foreseen"),
     [

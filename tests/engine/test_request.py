@@ -37,6 +37,7 @@ def features(start: int, length: int) -> Embeddings:
         (lambda: Sampling(repetition_penalty=0), "repetition_penalty"),
         (lambda: Sampling(repetition_penalty=float("inf")), "repetition_penalty"),
         (lambda: Sampling(seed=2**64), "64 bits"),
+        (lambda: Sampling(seed=-(2**63) - 1), "64 bits"),
         (lambda: Branch(()), "at least one token id"),
         (lambda: Branch((1,), first_position=-1), "first_position"),
         (lambda: features(-1, 1), "start >= 0 and length >= 1"),
@@ -63,6 +64,11 @@ def features(start: int, length: int) -> Embeddings:
 def test_a_wrong_value_is_refused_with_a_word_about_it(make, words):
     with pytest.raises(ValueError, match=words):
         make()
+
+
+@pytest.mark.parametrize("seed", [-(2**63), 0, 2**64 - 1])
+def test_a_seed_is_any_integer_of_64_bits_signed_or_not(seed: int):
+    assert Sampling(seed=seed).seed == seed
 
 
 def test_the_least_values_are_taken():
