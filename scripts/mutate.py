@@ -47,8 +47,8 @@ preparer prompt requests results saving signatures text_job vocabulary
 
 # Quickest first.
 ENGINE_TESTS = """
-request block_pool observer attention sampler probe caution prefix_caching graphs scheduler engine
-drafts shares faults reference engine_random_use engine_machine interrupts
+request plans block_pool observer attention sampler probe caution prefix_caching graphs scheduler
+engine drafts shares faults reference engine_random_use engine_machine interrupts
 """.split()
 API_TESTS = """
 vocabulary results prompt saving settings pictures image_decoder counted_work one_loop driver
@@ -68,7 +68,6 @@ CLOSEST = {
     ],
     "engine/unitok_engine/graphs.py": ["tests/engine/test_graphs.py"],
     "engine/unitok_engine/noise.py": ["tests/engine/test_sampler.py"],
-    "engine/unitok_engine/plans.py": ["tests/engine/test_request.py"],
     "engine/unitok_engine/prefix_cache.py": ["tests/engine/test_prefix_caching.py"],
     "engine/unitok_engine/waiting.py": ["tests/engine/test_scheduler.py"],
     "unitok/chat.py": ["tests/unitok/test_conversation.py"],
