@@ -7,6 +7,7 @@ from tests.engine.tiny import TinyModel, caption, drawing, engine, finish
 from unitok_engine import AttentionMetadata, KVShape, make_backend
 from unitok_engine.attention.backends import BACKENDS, BackendName, pick_backend
 from unitok_engine.attention.base import StaticBackend
+from unitok_engine.attention.xformers import XformersBackend
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 SHAPE = KVShape(layers=1, kv_heads=2, head_dim=64)
@@ -87,6 +88,40 @@ def test_the_backend_that_fits_is_picked(
     else:
         with pytest.raises(ValueError, match='"xformers" does not work here: '):
             pick_backend(shape, block_size, dtype, device, "xformers")
+
+
+def test_xformers_takes_heads_of_a_few_sizes(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("unitok_engine.attention.xformers.find_spec", lambda library: object())
+    sizes = [
+        head_dim
+        for head_dim in range(1, 1100)
+        if XformersBackend.why_unfit(KVShape(1, 1, head_dim), 64, BRAIN, CUDA) is None
+    ]
+    assert sizes == [16, 32, 64, 128, 256, 512]
+
+
+@pytest.mark.parametrize(
+    ("dtype", "device", "block_size", "head_dim", "words"),
+    [
+        (BRAIN, torch.device("mps"), 64, 64, "it needs CUDA, not mps"),
+        (FULL, CUDA, 64, 64, "it takes float16 and bfloat16, not float32"),
+        (HALF, CUDA, 64, 48, "it takes heads of 16, 32, 64, 128, 256, 512, not 48"),
+        (HALF, CUDA, 32, 64, "it takes blocks of 64 tokens or a multiple, not 32"),
+        (HALF, CUDA, 64, 64, "xformers is not installed"),
+    ],
+    ids=lambda value: str(value).removeprefix("torch."),
+)
+def test_a_reason_is_given_where_xformers_does_not_fit(
+    dtype: torch.dtype,
+    device: torch.device,
+    block_size: int,
+    head_dim: int,
+    words: str,
+    monkeypatch: pytest.MonkeyPatch,
+):
+    monkeypatch.setattr("unitok_engine.attention.xformers.find_spec", lambda library: None)
+    shape = KVShape(layers=1, kv_heads=2, head_dim=head_dim)
+    assert XformersBackend.why_unfit(shape, block_size, dtype, device) == words
 
 
 def test_only_xformers_has_static_views():
