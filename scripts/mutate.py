@@ -79,6 +79,7 @@ CLOSEST = {
 # Numbers are compared by value: whether equal ones are the same object is an accident.
 EXCLUDED = re.compile(r"RemoveDecorator$|(Eq|Lt|LtE|Gt|GtE)_Is(Not)?$|_Is(Not)?_(?!Is)")
 
+COLUMNS = ("verdict", "file", "line", "operator", "change", "seconds", "test")
 LONGEST = 3600  # seconds for all tests on the code as it is
 
 NOTICED, HUNG, SURVIVED = "noticed", "hung", "survived"
@@ -148,6 +149,7 @@ def main() -> None:
         limit = 60 + 3 * seconds_unchanged(tree, mutants)
         results = []
         with out.open("w", encoding="utf-8") as table:
+            print(*COLUMNS, sep="\t", file=table)
             for mutant in mutants:
                 outcome = attempt(tree, mutant, limit)
                 results.append((mutant, outcome))
@@ -285,7 +287,7 @@ def seconds_unchanged(tree: Path, mutants: Sequence[Mutant]) -> float:
     tests = dict.fromkeys(test for mutant in mutants for test in tests_of(mutant.path))
     outcome = run_tests(tree, list(tests), LONGEST)
     if outcome.verdict != SURVIVED:
-        sys.exit(f"mutate: the tests {outcome.verdict} without a change: {outcome.test}")
+        sys.exit(f"mutate: tests fail without any change: {outcome.test or outcome.verdict}")
     print(f"{len(tests)} test files pass as it is, in {outcome.seconds:.0f} s", flush=True)
     return outcome.seconds
 
