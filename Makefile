@@ -9,9 +9,12 @@ WHEEL_DIR ?= dist
 # A process per core, with one thread each: faster than one process with as many threads.
 WORKERS ?= auto
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --maxprocesses 4 --dist worksteal
+N ?= 200
+SEED ?= 0
+FILES ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-parity bench lint format hooks wheel check-wheel clean
+.PHONY: help install demo test test-parity bench mutate lint format hooks wheel check-wheel clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -26,6 +29,9 @@ test: $(VENV)/.stamp-test  ## run the tests
 
 test-parity: $(VENV)/.stamp-test  ## run the tests against reference implementations
 	$(PYTEST) tests/parity
+
+mutate: $(VENV)/.stamp-test $(VENV)/.stamp-mutate  ## change N places, drawn by SEED, and see which no test notices
+	$(BIN)/python scripts/mutate.py --count $(N) --seed $(SEED) $(FILES)
 
 bench: $(VENV)/.stamp-bench $(VLLM)/.stamp  ## compare speeds on this CPU; writes docs/benchmarks.md
 	$(BIN)/python scripts/bench.py --write docs
@@ -62,7 +68,7 @@ $(VENV)/.stamp-base: pyproject.toml constraints.txt | $(BIN)/python
 	$(PIP_INSTALL) --no-build-isolation --editable .
 	@touch $@
 
-$(VENV)/.stamp-test $(VENV)/.stamp-build $(VENV)/.stamp-bench $(VENV)/.stamp-hooks: $(VENV)/.stamp-%: $(VENV)/.stamp-base
+$(patsubst %,$(VENV)/.stamp-%,test build bench hooks mutate): $(VENV)/.stamp-%: $(VENV)/.stamp-base
 	$(PIP_INSTALL) --no-build-isolation --editable '.[$*]'
 	@touch $@
 

@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 Command = Callable[..., None]
-SAMPLING = "Options of sampling"  # the panel of those that several kinds of request share
 SEVERAL = ("whole numbers", "texts")  # kinds of options whose flag may be given several times
+SAMPLING = "Options of sampling"  # the panel of those that several kinds of request share
 _common = partial(typer.Option, rich_help_panel="Options of every command")
 
 
@@ -38,6 +38,8 @@ class Common:
 
     Attributes:
         model: A checkpoint's folder or a hub id; None for the embedded model.
+        revision: Of a hub repository; None for its main branch.
+        cache_dir: The folder of downloads; None for the hub library's own.
         device: Where the model computes; None chooses.
         dtype: The type it computes in; None chooses.
         memory: The size of the K/V pool; None chooses.
@@ -47,11 +49,22 @@ class Common:
     """
 
     model: Annotated[
-        Path | None,
+        str | None,
         _common(
             metavar="FOLDER",
             help="A checkpoint's folder, or a hub id such as deepseek-community/Janus-Pro-1B.",
             show_default="embedded",
+        ),
+    ] = None
+    # There is no flag for a token: a command line can be read by everybody on the machine.
+    revision: Annotated[
+        str | None,
+        _common(metavar="NAME", help="A branch, tag or commit of a hub id.", show_default="main"),
+    ] = None
+    cache_dir: Annotated[
+        Path | None,
+        _common(
+            metavar="FOLDER", help="Where a hub id is downloaded to.", show_default="the hub's own"
         ),
     ] = None
     device: Annotated[
@@ -104,7 +117,7 @@ class Common:
         Raises:
             ValueError: There is no CUDA device, or as `unitok.load`.
         """
-        logger.info("loading %s", self.model or "the embedded model")
+        logger.info("loading %s", "the embedded model" if self.model is None else self.model)
         if self.quiet:  # the hub's library looks at this when it is imported
             os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
         with stopped_at_once():
@@ -119,7 +132,24 @@ class Common:
             )
         plain = self.memory is not None and self.memory.isdecimal()
         memory = int(self.memory) if plain and self.memory else self.memory
-        return load(self.model, self.device, self.dtype, memory, self.strict, self.compile)
+        return load(
+            self.model,
+            self.device,
+            self.dtype,
+            memory,
+            self.strict,
+            self.compile,
+            revision=self.revision,
+            cache_dir=self.cache_dir,
+        )
+
+    def find_folder(self) -> Path:
+        """The folder that `load` opens, which it has found before."""
+        from unitok.checkpoints.folders import HubOptions, find_folder
+        from unitok.loading import DEFAULT_FOLDER
+
+        hub = HubOptions(self.revision, cache_dir=self.cache_dir)
+        return find_folder(DEFAULT_FOLDER if self.model is None else self.model, hub)
 
 
 def with_flags(made: type | None = None, but: Sequence[str] = ()) -> Callable[[Command], Command]:

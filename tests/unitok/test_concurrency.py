@@ -247,6 +247,7 @@ def forwards_of(model: Model, call: Callable[[], object]) -> int:
     return model.stats().forwards - before
 
 
+@pytest.mark.timeout(300, method="thread")  # the test needs the signal of the other method
 def test_200_signals_amid_a_thousand_drawings_leave_nothing_behind(model: Model):
     """Each comes at another moment: while prompts are written, handed in, awaited, given up."""
     chance = random.Random(0)
@@ -319,6 +320,7 @@ def work(trap: Trap) -> int:
     return lines
 
 
+@pytest.mark.timeout(300)
 def test_an_interrupt_at_any_line_of_the_drivers_thread_hangs_nobody():
     lines = work(Trap(None))
     places = random.Random(0).sample(range(1, lines + 1), 160)
