@@ -6,9 +6,10 @@ BIN := $(VENV)/bin
 VLLM := .venv-vllm
 PIP_INSTALL := $(BIN)/python -m pip install --constraint constraints.txt
 WHEEL_DIR ?= dist
+SECONDS ?= 60
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-parity bench lint format hooks wheel check-wheel clean
+.PHONY: help install demo test test-parity fuzz bench lint format docs docs-serve hooks wheel check-wheel clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -24,6 +25,9 @@ test: $(VENV)/.stamp-test  ## run the tests
 test-parity: $(VENV)/.stamp-test  ## run the tests against reference implementations
 	$(BIN)/python -m pytest tests/parity
 
+fuzz: $(VENV)/.stamp-test  ## give random inputs to all that takes any, for SECONDS, made of SEED
+	$(BIN)/python -m tests.fuzz --seconds $(SECONDS) $(if $(SEED),--seed $(SEED))
+
 bench: $(VENV)/.stamp-bench $(VLLM)/.stamp  ## compare speeds on this CPU; writes docs/benchmarks.md
 	$(BIN)/python scripts/bench.py --write docs
 
@@ -36,6 +40,12 @@ format: $(VENV)/.stamp-lint  ## format and fix what can be fixed
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
+docs: $(VENV)/.stamp-docs  ## build the site of the documentation into site/
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build
+
+docs-serve: $(VENV)/.stamp-docs  ## show the site of the documentation as it is edited
+	$(BIN)/python -m mkdocs serve
+
 hooks: $(VENV)/.stamp-lint $(VENV)/.stamp-hooks  ## check format, style and types at every commit
 	$(BIN)/pre-commit install
 
@@ -46,7 +56,7 @@ check-wheel: $(VENV)/.stamp-build  ## build the wheel and use it in a fresh envi
 	PYTHON="$(PYTHON)" .ci/check_wheel
 
 clean:  ## remove .venv and what was built
-	rm -rf $(VENV) $(VLLM) dist
+	rm -rf $(VENV) $(VLLM) dist site
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 11) else \
@@ -59,12 +69,12 @@ $(VENV)/.stamp-base: pyproject.toml constraints.txt | $(BIN)/python
 	$(PIP_INSTALL) --no-build-isolation --editable .
 	@touch $@
 
-$(VENV)/.stamp-test $(VENV)/.stamp-build $(VENV)/.stamp-bench $(VENV)/.stamp-hooks: $(VENV)/.stamp-%: $(VENV)/.stamp-base
+$(VENV)/.stamp-test $(VENV)/.stamp-build $(VENV)/.stamp-bench $(VENV)/.stamp-docs $(VENV)/.stamp-hooks: $(VENV)/.stamp-%: $(VENV)/.stamp-base
 	$(PIP_INSTALL) --no-build-isolation --editable '.[$*]'
 	@touch $@
 
-# The type checker follows imports into the tests' libraries.
-$(VENV)/.stamp-lint: $(VENV)/.stamp-test
+# The type checker follows imports into the libraries of the tests and the documentation.
+$(VENV)/.stamp-lint: $(VENV)/.stamp-test $(VENV)/.stamp-docs
 	$(PIP_INSTALL) --no-build-isolation --editable '.[lint]'
 	@touch $@
 
