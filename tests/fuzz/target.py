@@ -19,7 +19,7 @@ UNCHECKED = re.compile(
     "codec can't|embedded null|4300 digits|NoneType|unpack|out of range: |index out of|bad operand|"
     "invalid literal for|could not convert|too large to convert|too big to convert|not callable|"
     "not supported between|os.PathLike|surrogates not allowed|maximum recursion|"
-    "unsupported operand|must be real number|truth value|broadcast|expected str|expected bytes|"
+    r"unsupported operand|must be real number|truth value|broadcast|expected (str|bytes)\b|"
     "Errno None"
 )
 
@@ -81,6 +81,7 @@ def check_message(message: str, names: Iterable[str] = ()) -> None:
     names = list(names)
     assert message.strip(), "the message is empty"
     assert len(message) <= LONGEST_MESSAGE, f"the message is long: {message[:300]}..."
-    assert not UNCHECKED.search(message), f"Python's own message: {message}"
+    foreign = UNCHECKED.search(message)
+    assert foreign is None, f"the message is Python's own, {foreign and foreign[0]!r}: {message}"
     named = not names or any(name in message for name in names)
-    assert named, f"the message names nothing of {', '.join(names)[:300]}: {message}"
+    assert named, f"the message names nothing: {message}\nnor any of {', '.join(names)[:300]}"

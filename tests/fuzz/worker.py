@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import re
 import time
 import traceback
 from collections.abc import Mapping
@@ -42,9 +41,8 @@ class Verdict:
 
     @property
     def kind(self) -> str:
-        """The problem without what differs from input to input."""
-        text = re.sub(r"'[^']*'|\"[^\"]*\"", "'...'", self.problem.split("\n")[0])
-        return re.sub(r"\d+", "N", text)[:160]
+        """The problem without what differs from input to input: the beginning, and the place."""
+        return self.problem.split(": ")[0] + self.problem.rpartition("\nat ")[2]
 
 
 # --- outside -------------------------------------------------------------------------------------
@@ -82,10 +80,10 @@ class Worker:
             self._connection.send((name, None, case))
             return self._receive(self._case_seconds)
         except TimeoutError:
-            problem = f"Hang: it takes longer than {self._case_seconds:g} seconds"
+            problem = f"hang: it takes longer than {self._case_seconds:g} seconds"
         except (EOFError, OSError):
             self._process.join()
-            problem = f"Crash: the process ends with code {self._process.exitcode}"
+            problem = f"crash: the process ends with code {self._process.exitcode}"
         self.close()
         self._begin()
         return Verdict(problem)
@@ -138,9 +136,9 @@ def judge(target: Target, case: bytes, guard: Guard) -> Verdict:
     seconds = time.monotonic() - began
     grown = memory_peak() - before
     if guard.seen and not (target.names_files and guard.seen[0].startswith("write")):
-        problem = f"Forbidden: it makes the program {guard.seen[0]}"
+        problem = f"it makes the program {guard.seen[0]}"
     elif grown > target.memory and not problem:
-        problem = f"Memory: it takes {grown / 2**20:.0f} MB"
+        problem = f"memory: it takes {grown / 2**20:.0f} MB"
     return Verdict(problem, accepted, seconds, grown)
 
 
@@ -152,12 +150,12 @@ def outcome(target: Target, case: bytes) -> tuple[str, bool]:
         try:
             check_message(str(error), target.names(case))
         except AssertionError as wrong:
-            return f"{type(error).__name__}, but {wrong}\n{place_of(error)}", False
+            return f"{type(error).__name__}, but {wrong}\nat {place_of(error)}", False
         return "", False
     except AssertionError as wrong:
-        return f"Wrong: {wrong}\n{place_of(wrong)}", True
+        return f"{wrong}\nat {place_of(wrong)}", True
     except (Exception, SystemExit) as error:
-        return f"{type(error).__name__} at {place_of(error)}: {error}", False
+        return f"{type(error).__name__}: {error}\nat {place_of(error)}", False
     return "", True
 
 
