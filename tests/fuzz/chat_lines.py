@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
-import os
 from collections.abc import Sequence
+from contextlib import chdir, redirect_stderr, redirect_stdout
+from io import StringIO
 from random import Random
 
 from tests.fuzz.mutations import mutated_bytes
@@ -69,13 +68,9 @@ class ChatLines:
     def run(self, case: bytes) -> None:
         """Hold the conversation, and check what it says on stderr."""
         lines = case.decode("utf-8", "surrogateescape").split("\n")
-        out, errors, before = self.folder / "out", io.StringIO(), os.getcwd()
-        os.chdir(self.folder)
-        try:
-            with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(errors):
-                Conversation(self.model, out).talk(lines)
-        finally:
-            os.chdir(before)
+        out, errors = self.folder / "out", StringIO()
+        with chdir(self.folder), redirect_stdout(StringIO()), redirect_stderr(errors):
+            Conversation(self.model, out).talk(lines)
         for line in errors.getvalue().splitlines():
             check_message(line)
         if errors.getvalue():

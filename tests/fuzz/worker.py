@@ -119,6 +119,7 @@ def work(connection: Connection, module: str, folder: Path, seed: int) -> None:
     targets: Mapping[str, Target] = import_module(module).make_targets(place)
     guard = Guard(folder)
     limit_memory(MEMORY)
+    silence()
     connection.send(list(targets))
     while True:
         name, index, case = connection.recv()
@@ -126,6 +127,13 @@ def work(connection: Connection, module: str, folder: Path, seed: int) -> None:
             connection.send(targets[name].make(Random(f"{seed}-{name}-{index}")))
         else:
             connection.send(judge(targets[name], case, guard))
+
+
+def silence() -> None:
+    """Drop what the process prints: libraries in C complain about damaged pictures at length."""
+    with open(os.devnull, "w") as nothing:
+        for stream in (1, 2):
+            os.dup2(nothing.fileno(), stream)
 
 
 def judge(target: Target, case: bytes, guard: Guard) -> Verdict:
