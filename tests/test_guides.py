@@ -10,9 +10,13 @@ import re
 import shlex
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from tests.command_server import PATHS, command_server
 
 ROOT = Path(__file__).resolve().parents[1]
 README = ROOT / "README.md"
@@ -20,19 +24,17 @@ GUIDES = sorted((ROOT / "docs" / "guide").glob("*.md"))
 BLOCK = re.compile(r"^```(python|sh)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 
-@pytest.fixture(scope="session")
-def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """What the shell knows: `unitok` and `python` are those of the tests."""
-    programs = tmp_path_factory.mktemp("bin")
-    roots = os.pathsep.join(str(ROOT / root) for root in (".", "engine", "tokenizers"))
-    for name, words in {"python": [], "unitok": ["-m", "unitok"]}.items():
-        program = programs / name
-        program.write_text(f'#!/bin/sh\nexec {shlex.join([sys.executable, *words])} "$@"\n')
-        program.chmod(0o755)
-    return os.environ | {
-        "PATH": f"{programs}{os.pathsep}{os.environ['PATH']}",
-        "PYTHONPATH": roots,
-    }
+@pytest.fixture(scope="module")
+def environment() -> Iterator[dict[str, str]]:
+    """What the shell knows: `unitok` is the one of this repository, `python` that of the tests."""
+    with tempfile.TemporaryDirectory() as folder, command_server(Path(folder)) as programs:
+        python = programs / "python"
+        python.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} "$@"\n')
+        python.chmod(0o755)
+        yield os.environ | {
+            "PATH": f"{programs}{os.pathsep}{os.environ['PATH']}",
+            "PYTHONPATH": os.pathsep.join(PATHS),
+        }
 
 
 def blocks_of(page: Path, *kinds: str) -> list[tuple[str, str, str]]:
