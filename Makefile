@@ -7,6 +7,9 @@ VLLM := .venv-vllm
 PIP_INSTALL := $(BIN)/python -m pip install --constraint constraints.txt
 WHEEL_DIR ?= dist
 SECONDS ?= 60
+# A process per core, with one thread each: faster than one process with as many threads.
+WORKERS ?= auto
+PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --maxprocesses 4 --dist worksteal
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo test test-parity fuzz bench lint format docs docs-serve hooks wheel check-wheel clean
@@ -20,10 +23,10 @@ demo: $(VENV)/.stamp-base  ## draw and caption with the embedded model
 	$(BIN)/unitok demo
 
 test: $(VENV)/.stamp-test  ## run the tests
-	$(BIN)/python -m pytest tests --ignore=tests/parity
+	$(PYTEST) tests --ignore=tests/parity
 
 test-parity: $(VENV)/.stamp-test  ## run the tests against reference implementations
-	$(BIN)/python -m pytest tests/parity
+	$(PYTEST) tests/parity
 
 fuzz: $(VENV)/.stamp-test  ## give random inputs to all that takes any, for SECONDS, made of SEED
 	$(BIN)/python -m tests.fuzz --seconds $(SECONDS) $(if $(SEED),--seed $(SEED))

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from unitok.loading import load
     from unitok.requests import Caption, Draw, Edit
     from unitok.results import DrawResult, Event, Picture, Result, TextResult
+    from unitok.stats import Stats
 
 getLogger(__name__).addHandler(NullHandler())  # logs are shown only to those who ask for them
 
@@ -31,6 +32,7 @@ __all__ = [
     "Model",
     "Picture",
     "Result",
+    "Stats",
     "TextResult",
     "load",
 ]
@@ -45,6 +47,7 @@ _PLACES = {
     "Model": "api",
     "Picture": "results",
     "Result": "results",
+    "Stats": "stats",
     "TextResult": "results",
     "load": "loading",
 }

@@ -24,8 +24,11 @@ def print_live(model: Model, asked: Caption) -> bool:
     Returns:
         Whether there was a caption.
     """
+    from unitok.api import checked_event
+
     try:
-        pieces = in_one_line(event.text for event in model.stream(asked))
+        events = map(checked_event, model.stream(asked))
+        pieces = in_one_line(event.text for event in events)
         write_live(after(f"{asked.image}: ", pieces))
     except WRONG_USE as error:  # of this picture alone, as if it were one of several
         complain(error)

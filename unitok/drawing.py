@@ -32,14 +32,18 @@ def generate(
     check_picture_name(output)
     check(asked, as_json)
     make_folder(output.parent)
-    paths = numbered(output, asked.n)
+    paths = numbered(output, asked.samples)
     saved: dict[int, str] = {}  # number of a picture -> its seed
     try:
         with common.load() as model:
-            events = watched(model.stream(asked), asked.n, common.bars)
+            from unitok.api import checked_event
+
+            events = map(checked_event, model.stream(asked))
+            events = watched(events, asked.samples, common.bars)
             result = save_as_decoded(events, paths, saved)
     except KeyboardInterrupt:
-        raise stopped(f"{len(saved)} of {asked.n} pictures are saved" if saved else "") from None
+        done = f"{len(saved)} of {asked.samples} pictures are saved"
+        raise stopped(done if saved else "") from None
     finally:
         for number in () if as_json else sorted(saved):
             print(f"{paths[number]}: seed {saved[number]}")

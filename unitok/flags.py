@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 Command = Callable[..., None]
+SEVERAL = ("whole numbers", "texts")  # kinds of options whose flag may be given several times
 _common = partial(typer.Option, rich_help_panel="Options of every command")
 
 
@@ -139,7 +140,7 @@ def with_flags(made: type | None = None, but: Sequence[str] = ()) -> Callable[[C
         def call(**given: Any) -> None:
             common = Common(**{p.name: given.pop(p.name) for p in shared})
             with speech(common.verbose, common.quiet):
-                function(common, **given)
+                function(common, **given | {s.name: _value(s, given[s.name]) for s in specs})
 
         parameters = [*own, *map(flag_of, specs), *shared]
         call.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
@@ -156,23 +157,36 @@ def own_first(made: type) -> list[OptionSpec]:
 
 def flag_of(spec: OptionSpec) -> inspect.Parameter:
     """The flag of an option, as a parameter of a command."""
-    kinds = {"whole number": int, "number": float, "text": str, "texts": list[str], "flag": bool}
-    kind: Any = kinds[spec.kind]
-    option = spec.option
+    kinds: dict[str, Any] = {
+        "whole number": int,
+        "whole numbers": list[int],
+        "number": float,
+        "text": str,
+        "texts": list[str],
+        "flag": bool,
+    }
+    kind, option, several = kinds[spec.kind], spec.option, spec.kind in SEVERAL
     # Typer shows a range with two ends in the help, and checks it. Others are checked with the
     # request.
     bounded = spec.kind == "whole number" and option.low is not None and option.high is not None
     shown: bool | str = spec.kind in ("whole number", "number", "text")
     info = typer.Option(
         flag_name(spec.name),
-        help=option.help + (" May be given several times." if spec.kind == "texts" else ""),
+        help=option.help + (" May be given several times." if several else ""),
         metavar=option.metavar,
         min=option.low if bounded else None,
         max=option.high if bounded else None,
         show_default=(option.unset or False) if spec.default is None else shown,
     )
-    default = list(spec.default or ()) if spec.kind == "texts" else spec.default
+    default = list(spec.default or ()) if several else spec.default
     return _parameter(spec.name, Annotated[kind | None if spec.nullable else kind, info], default)
+
+
+def _value(spec: OptionSpec, given: Any) -> Any:
+    """The value of an option, of what typer makes of its flag."""
+    if spec.kind != "whole numbers":
+        return given
+    return given[0] if given and len(given) == 1 else given or None
 
 
 def flag_name(name: str) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import secrets
-import warnings
 from collections.abc import Sequence
 
 from unitok.draw_job import DrawJob
@@ -14,9 +13,11 @@ from unitok.handles import Job
 from unitok.image_decoder import ImageDecoder
 from unitok.pictures import PictureLike, open_picture
 from unitok.prompt import EncodedImage, Message
+from unitok.prompt_length import check_length
 from unitok.requests import AnyRequest, Caption, Draw, Edit, TextOptions, check_ranges
 from unitok.results import Event, Result, failure
 from unitok.text_job import TextJob
+from unitok.user_warnings import warn
 from unitok_engine import Branch, Request, Sampling
 
 AnyJob = Job[Event, Result]
@@ -82,6 +83,7 @@ class Preparer:
             ValueError: An option is out of its range, or the prompt is too long.
         """
         check_ranges(asked)
+        self._check_lengths(messages[-1].text, system)
         self._warn_of_unknown_words(messages[-1].text)
         prompt = self.family.chat_prompt(messages, system)
         limit = min(asked.max_tokens, self._room(prompt))
@@ -100,6 +102,7 @@ class Preparer:
             sampling=sampling,
             logprobs=asked.logprobs,
             branch_logprobs=asked.branch_logprobs,
+            priority=asked.priority,
         )
         return TextJob(asked, request, self.family.tokenizer.stream(), seed, index)
 
@@ -115,10 +118,11 @@ class Preparer:
             ValueError: An option is out of its range, or the prompt is too long.
         """
         check_ranges(asked)
+        self._check_lengths(asked.prompt, asked.negative_prompt)
         self._warn_of_unknown_words(asked.prompt, asked.negative_prompt or "")
         guidance = self._guidance(asked)
         if guidance == 1 and asked.negative_prompt is not None:
-            warnings.warn("negative_prompt does nothing at guidance 1", UserWarning, stacklevel=2)
+            warn("negative_prompt does nothing at guidance 1")
         options = ImageOptions(guidance, asked.negative_prompt, asked.size)
         return self._pictures(asked, self.family.generation_spec(messages, options), index)
 
@@ -134,6 +138,7 @@ class Preparer:
         """
         check_ranges(asked)
         check_text(asked.prompt, "the prompt")
+        self._check_lengths(asked.prompt)
         editor = need_editor(self.family)
         image = open_picture(asked.image)
         self._warn_of_unknown_words(asked.prompt)
@@ -148,24 +153,26 @@ class Preparer:
         """The job of pictures that are to be generated."""
         for branch in spec.branches:
             self._room(branch, spec.plan.max_length)
-        d, seed = self.family.defaults, pick_seed(asked.seed)
+        d = self.family.defaults
         sampling = Sampling(
             temperature=d.temperature if asked.temperature is None else asked.temperature,
             top_k=d.top_k if asked.top_k is None else asked.top_k,
             top_p=d.top_p if asked.top_p is None else asked.top_p,
-            seed=seed,
+            seed=0 if isinstance(asked.seed, Sequence) else pick_seed(asked.seed),
             min_p=asked.min_p,
         )
         request = Request(
             branches=spec.branches,
             plan=spec.plan,
             sampling=sampling,
-            n=asked.n,
+            n=asked.samples,
             logprobs=asked.logprobs,
             branch_logprobs=asked.branch_logprobs,
+            seeds=asked.seeds,
+            priority=asked.priority,
         )
-        info = {"prompt": asked.prompt, "seed": str(seed), "model": self.family.name}
-        return DrawJob(asked, request, spec, self.image_decoder, info, seed, index)
+        info = {"prompt": asked.prompt, "model": self.family.name}
+        return DrawJob(asked, request, spec, self.image_decoder, info, index)
 
     def encode(self, image: PictureLike) -> EncodedImage:
         """How a picture of any kind enters a prompt.
@@ -185,6 +192,10 @@ class Preparer:
             )
         return room
 
+    def _check_lengths(self, *texts: str | None) -> None:
+        for text in filter(None, texts):
+            check_length(text, self.family.tokenizer, self.family.max_context)
+
     def _warn_of_unknown_words(self, *texts: str) -> None:
         known = self.family.defaults.known_words
         if known is None:
@@ -192,7 +203,7 @@ class Preparer:
         words = {w for text in texts for w in split_words(text)}
         if unknown := sorted(words - known):
             names = ", ".join(repr(w) for w in unknown)
-            warnings.warn(f"this model never saw the word {names}", UserWarning, stacklevel=2)
+            warn(f"this model never saw the word {names}")
 
 
 def pick_seed(seed: int | None) -> int:

@@ -14,7 +14,7 @@ from unitok.terminal import STOPPED, complain
 if TYPE_CHECKING:
     from unitok.results import Result
 
-WRONG_USE = (ValueError, OSError, TypeError, RuntimeError)
+WRONG_USE = (ValueError, OSError, TypeError, RuntimeError)  # a TimeoutError is an OSError
 FACTS = ("seed", "finish_reason", "prompt_tokens", "completion_tokens", "seconds")
 LOGPROBS = ("logprobs", "branch_logprobs")
 
@@ -38,6 +38,8 @@ def check(asked: TextOptions | PictureOptions, as_json: bool) -> None:
 def facts(result: Result | None) -> dict[str, object]:
     """The keys that the JSON of every result has."""
     values = {name: getattr(result, name) for name in (*FACTS, *LOGPROBS)}
+    several = getattr(result, "seeds", ())
+    values["seeds"] = several if len(set(several)) > 1 else None
     return {name: value for name, value in values.items() if value is not None}
 
 

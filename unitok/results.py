@@ -27,7 +27,8 @@ class TextResult:
     Attributes:
         text: The answer.
         seed: The seed that was used.
-        finish_reason: "stop" or "length". From `run` and `stream` also "error" or "abort".
+        finish_reason: "stop" or "length". From `run` also "error" or "abort". From `run` and
+            `stream` also "timeout", with the text so far.
         prompt_tokens: The tokens of the prompt.
         completion_tokens: The tokens of the answer.
         seconds: From the request to the answer.
@@ -62,8 +63,9 @@ class DrawResult:
     Attributes:
         prompt: What was asked for.
         images: The pictures; none if an error occurred.
-        seed: The seed that was used.
-        finish_reason: "complete". From `run` and `stream` also "error" or "abort".
+        seed: The seed that was used; that of the first picture if each has its own.
+        finish_reason: "complete". From `run` also "error" or "abort". From `run` and `stream` also
+            "timeout".
         prompt_tokens: The tokens of the prompt.
         completion_tokens: The tokens of all pictures together.
         seconds: From the request to the last picture.
@@ -73,6 +75,7 @@ class DrawResult:
         logprobs: The log-probability of each token of each picture, if asked for.
             `unitok_engine.Output` explains them.
         branch_logprobs: The same without guidance and filters, if asked for.
+        seeds: The seed of each picture.
     """
 
     prompt: str
@@ -87,6 +90,7 @@ class DrawResult:
     error: str | None = None
     logprobs: tuple[tuple[float, ...], ...] | None = None
     branch_logprobs: tuple[tuple[float, ...], ...] | None = None
+    seeds: tuple[int, ...] = ()
 
     @property
     def image(self) -> Image.Image:
@@ -182,9 +186,8 @@ def failure(asked: object, index: int, error: Exception) -> Result:
         error: Why it could not be prepared.
     """
     if isinstance(asked, Draw | Edit):
-        return DrawResult(
-            asked.prompt, (), asked.seed or 0, "error", 0, 0, 0.0, asked, index, one_line(error)
-        )
+        seed = asked.seeds[0] if isinstance(asked.seed, Sequence) else asked.seed or 0
+        return DrawResult(asked.prompt, (), seed, "error", 0, 0, 0.0, asked, index, one_line(error))
     request = asked if isinstance(asked, Caption) else None
     seed = (request.seed if request else 0) or 0
     return TextResult("", seed, "error", 0, 0, 0.0, request, index, one_line(error))

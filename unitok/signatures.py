@@ -8,9 +8,14 @@ no option is declared twice.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Awaitable, Callable, Sequence
+import os
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from functools import wraps
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, get_type_hints, overload
+
+import numpy as np
+from PIL import Image
+from torch import Tensor
 
 from unitok.pictures import PictureLike
 from unitok.requests import options_of
@@ -23,13 +28,13 @@ R_out = TypeVar("R_out", covariant=True)
 
 
 class OneOrMany(Protocol[P, X_in, R]):
-    """A method that returns one result for one thing, and a list of results for a list."""
+    """A method that returns one result for one thing, and a list of results for an iterable."""
 
     @overload
     def __call__(self, thing: X_in, /, *args: P.args, **options: P.kwargs) -> R: ...
     @overload
     def __call__(
-        self, things: Sequence[X_in], /, *args: P.args, **options: P.kwargs
+        self, things: Iterable[X_in], /, *args: P.args, **options: P.kwargs
     ) -> list[R]: ...
 
 
@@ -40,7 +45,7 @@ class OneOrManyAsync(Protocol[P, X_in, R]):
     def __call__(self, thing: X_in, /, *args: P.args, **options: P.kwargs) -> Awaitable[R]: ...
     @overload
     def __call__(
-        self, things: Sequence[X_in], /, *args: P.args, **options: P.kwargs
+        self, things: Iterable[X_in], /, *args: P.args, **options: P.kwargs
     ) -> Awaitable[list[R]]: ...
 
 
@@ -55,6 +60,8 @@ def one_or_many(
 ) -> Callable[[Callable[..., list[R]]], OneOrMany[P, X, R]]:
     """Decorate a method that takes a list of requests and returns a list of results.
 
+    The method that this makes takes one prompt or picture, or any iterable of them.
+
     Args:
         made: The class of the requests.
     """
@@ -62,7 +69,7 @@ def one_or_many(
     def decorate(method: Callable[..., list[R]]) -> Any:
         @wraps(method)
         def call(self: Any, things: Any, *args: Any, **options: Any) -> Any:
-            several = isinstance(things, list | tuple)
+            several = are_several(things)
             asked = [made(thing, *args, **options) for thing in (things if several else [things])]
             results = method(self, asked)
             return results if several else results[0]
@@ -84,7 +91,7 @@ def one_or_many_async(
     def decorate(method: Callable[..., Awaitable[list[R]]]) -> Any:
         @wraps(method)
         async def call(self: Any, things: Any, *args: Any, **options: Any) -> Any:
-            several = isinstance(things, list | tuple)
+            several = are_several(things)
             asked = [made(thing, *args, **options) for thing in (things if several else [things])]
             results = await method(self, asked)
             return results if several else results[0]
@@ -111,6 +118,22 @@ def one(
         return _with_parameters_of(made, call)
 
     return decorate
+
+
+# Some of these can be iterated over, but each of them is one prompt or one picture.
+_SINGLE = (str, bytes, bytearray, memoryview, os.PathLike, Image.Image, np.ndarray, Tensor)
+
+
+def are_several(things: object) -> bool:
+    """Whether an argument holds several prompts or pictures, and is not one itself.
+
+    Raises:
+        TypeError: It is a dict, whose keys nobody means.
+    """
+    if isinstance(things, Mapping):
+        raise TypeError("give one prompt or picture or a list of them, not a dict")
+    is_file = hasattr(things, "read")  # its lines are not meant
+    return isinstance(things, Iterable) and not isinstance(things, _SINGLE) and not is_file
 
 
 def _with_parameters_of(made: Any, call: Any) -> Any:

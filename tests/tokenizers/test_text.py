@@ -469,6 +469,22 @@ def test_a_stream_waits_for_bytes_that_a_later_one_may_break(tmp_path: Path):
         assert stream.push(ids[-1:]) + stream.finish() == text == tokenizer.decode(ids)
 
 
+def test_the_vocabulary_lists_all_tokens_with_their_ids(tokenizer: TextTokenizer):
+    tokens = tokenizer.vocabulary()
+    assert sorted(tokens.values()) == list(range(tokenizer.size))
+    assert all(tokenizer.id(token) == id for token, id in tokens.items())
+
+
+def test_an_added_token_is_in_the_vocabulary_once(tmp_path: Path):
+    """Under its own name, where it took the place of a piece, or behind all pieces."""
+    model = sentencepiece_model(user_defined_symbols=["<place>"])
+    plain = saved(tmp_path, model)
+    beside = {"<mark>": plain.id("<place>"), "<late>": plain.size}
+    tokens = saved(tmp_path, model, added_tokens=beside).vocabulary()
+    assert "<place>" not in tokens and len(tokens) == plain.size + 1
+    assert {name: tokens[name] for name in beside} == beside
+
+
 def test_a_token_that_is_not_there_is_named(tokenizer: TextTokenizer):
     with pytest.raises(ValueError, match="no token '<no_such>'"):
         tokenizer.id("<no_such>")

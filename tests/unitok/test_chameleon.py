@@ -21,6 +21,7 @@ from tests.unitok.tiny_chameleon import (
     EOT,
     IMAGE_START,
     PATCHES,
+    TEXT_START,
     VOCAB_SIZE,
     VQ_CONFIG,
     config_json,
@@ -219,15 +220,14 @@ def test_only_its_own_size_is_painted(family: Chameleon):
         family.generation_spec([Message("user", "a cat")], ImageOptions(3.0, size=(32, 32)))
 
 
-def test_text_has_no_image_ids_and_begins_no_picture(family: Chameleon):
+def test_text_holds_no_picture_and_no_markup_and_ends_where_meta_ends_it(family: Chameleon):
     plan = family.text_plan(7)
     step = plan.next([])
     assert isinstance(step, Allow) and step.mask is not None
-    forbidden = {BOI, *range(IMAGE_START, IMAGE_START + CODES)}
-    assert set((~step.mask).nonzero().flatten().tolist()) == forbidden
+    letters = range(TEXT_START, TEXT_START + 256)
+    assert set(step.mask.nonzero().flatten().tolist()) == {EOS, *letters}
     assert len(step.mask) == VOCAB_SIZE
-    for stop in (EOS, EOT):
-        assert plan.next([60, stop]) == Stop("stop", drop=1)
+    assert plan.next([60, EOS]) == Stop("stop", drop=1)
 
 
 # --- pictures ------------------------------------------------------------------------------------

@@ -30,7 +30,10 @@ def facts(model: unitok.Model) -> None:
     assert_type(model.dtype, torch.dtype)
     assert_type(model.info(), unitok.Info)
     assert_type(model.info().precision, str)
+    assert_type(model.stats(), unitok.Stats)
     assert_type(model.stats().free_blocks, int)
+    assert_type(model.stats().hit_rate, float)
+    assert_type(model.stats().tokens_per_second, float)
     assert_type(model.tokenizer.encode_plain("a dog"), list[int])
     _ = model.info().precison  # type: ignore
 
@@ -67,7 +70,10 @@ def captions(model: unitok.Model, array: np.ndarray) -> None:
     model.caption("a.png", seed="three")  # type: ignore
     model.caption(5)  # type: ignore
     model.caption([5])  # type: ignore
-    model.caption({"a.png"})  # type: ignore
+    assert_type(model.caption(name for name in "ab"), list[unitok.TextResult])
+    model.caption("a.png", stop=None, timeout=0.5, priority=-1)
+    model.caption("a.png", seed=[3, 4])  # type: ignore
+    model.caption("a.png", timeout="long")  # type: ignore
 
 
 def drawings(model: unitok.Model) -> None:
@@ -93,7 +99,13 @@ def drawings(model: unitok.Model) -> None:
         ),
         unitok.DrawResult,
     )
+    assert_type(model.draw("a dog", seed=[1, 2]).seeds, tuple[int, ...])
+    assert_type(model.draw((f"a {x}" for x in "ab"), seed=range(3)), list[unitok.DrawResult])
+    model.draw("a dog", seed=(1, 2), n=None, timeout=5, priority=3)
+    assert_type(unitok.Draw("a dog", seed=[1, 2]).samples, int)
     model.draw("a dog", sead=1)  # type: ignore
+    model.draw("a dog", seed=["1"])  # type: ignore
+    model.draw("a dog", priority="high")  # type: ignore
     model.draw("a dog", guidance="high")  # type: ignore
     _ = result.text  # type: ignore
 

@@ -108,6 +108,10 @@ class TextTokenizer:
             raise ValueError(f"the text tokenizer has no token {token!r}")
         return found
 
+    def vocabulary(self) -> dict[str, int]:
+        """List all tokens by their strings, spelt as the files spell them, with their ids."""
+        return self._backend.vocabulary()
+
     def stream(self, skip_special: bool = True) -> Detokenizer:
         """Make a decoder for token ids that come a few at a time.
 

@@ -45,6 +45,10 @@ class TextBackend(Protocol):
         """Find the id of a token by its string; None if there is none."""
         ...
 
+    def vocabulary(self) -> dict[str, int]:
+        """List all tokens, as `TextTokenizer.vocabulary` does."""
+        ...
+
 
 def open_library(library: Callable[[bytes], Opened], content: bytes) -> Opened:
     """Open the content of a tokenizer file with a library.

@@ -71,6 +71,10 @@ class HuggingFaceBackend:
         """Find the id of a token by its string; None if there is none."""
         return self._tokenizer.token_to_id(token)
 
+    def vocabulary(self) -> dict[str, int]:
+        """List all tokens, as `TextTokenizer.vocabulary` does."""
+        return self._tokenizer.get_vocab(with_added_tokens=True)
+
     def _add(self, settings: FolderSettings) -> None:
         """Add the tokens that the file lacks, and change the flags of those that it has."""
         added = self._tokenizer.get_added_tokens_decoder()

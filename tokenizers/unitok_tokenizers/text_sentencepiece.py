@@ -96,6 +96,11 @@ class SentencePieceBackend:
         found = self._model.PieceToId(token)
         return found if self._pieces[found] == token else None
 
+    def vocabulary(self) -> dict[str, int]:
+        """List all tokens, as `TextTokenizer.vocabulary` does."""
+        pieces = {piece: i for i, piece in enumerate(self._pieces) if i not in self._named}
+        return pieces | self._ids
+
     def _encode(self, text: str, finder: "TokenFinder") -> list[int]:
         ids: list[int] = []
         at = 0

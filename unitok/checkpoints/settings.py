@@ -5,7 +5,6 @@ other nobody can say what it changes, so it gives a warning, or an error where l
 """
 
 import math
-import warnings
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,6 +12,7 @@ from reprlib import repr as brief
 from typing import Any
 
 from unitok.checkpoints.folders import read_json
+from unitok.user_warnings import warn
 
 # What transformers writes into any config and what is of use in training or in its own code alone.
 # A decoder reads its tie_word_embeddings itself; parts that hold no head have it as well.
@@ -102,7 +102,7 @@ class Settings:
             raise ValueError(f"{message}; take it out if it does not matter")
         place = f"{self.folder}: " if self.folder else ""
         text = f"{place}{message}, and ignores; strict loading refuses such a checkpoint"
-        warnings.warn(text, UserWarning, stacklevel=3)
+        warn(text)
 
     def section(self, key: str, where: str | None = None) -> "Settings":
         """An object inside this one; empty if it is absent or null.

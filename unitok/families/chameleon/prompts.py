@@ -33,6 +33,11 @@ class Template:
     end_of_image: str = "<eoss>"
     end_of_turn: str = "<reserved08706>"
 
+    @property
+    def text_ends(self) -> tuple[str, ...]:
+        """The names of the tokens that end an answer."""
+        return (self.eos,)
+
     def image_plan(self, grid: int) -> GridPlan:
         """What a drawing of so many rows and columns may emit."""
         return GridPlan(self.image_range, grid, grid)
