@@ -93,7 +93,11 @@ def test_a_command_shows_its_usage_its_help_and_the_defaults_of_its_flags():
     shown = section(command_sections(), "unitok draw")
     assert "unitok draw [OPTIONS] PROMPT" in shown
     assert "Example: `unitok draw " in shown
-    assert rows(shown)["-n"] == ["`INTEGER` from 1 to 1000", "`1`", "How many pictures."]
+    assert rows(shown)["-n"] == [
+        "`INTEGER` from 1 to 1000",
+        "1, or one for each seed",
+        "How many pictures.",
+    ]
     assert rows(shown)["--guidance"][:2] == ["`NUMBER`", "the model's own"]
 
 

@@ -64,7 +64,7 @@ DEEDS: dict[str, Callable[[Path], object]] = {
     "use the network": use_the_network,
     "write outside": write_outside,
     "write inside": write_inside,
-    "take memory": lambda _: b"x" * (200 * 2**20),
+    "take memory": lambda _: b"x" * (60 * 2**20),
     "hang": lambda _: time.sleep(600),
     "crash": lambda _: os._exit(3),
 }
@@ -73,7 +73,7 @@ DEEDS: dict[str, Callable[[Path], object]] = {
 class Naughty:
     """Does what its input says."""
 
-    memory = 100 * 2**20
+    memory = 30 * 2**20
     names_files = False
 
     def __init__(self, folder: Path) -> None:

@@ -145,7 +145,7 @@ class Options:
         if places and random.random() < 0.3:
             places[random.randrange(len(places))] = random.choice(VALUES)
         names = random.sample(self._options(called), random.choice((0, 1, 1, 2)))
-        options = [f"{name}={random.choice(VALUES)}" for name in names if name != "n"]
+        options = [f"{name}={random.choice(VALUES)}" for name in names]
         short = [text for text in SHORT.get(called, ()) if text.split("=")[0] not in names]
         return f"{called}({', '.join([*places, *options, *short])})".encode()
 

@@ -29,15 +29,15 @@ JUDGED = {
     "use the network": (True, "it makes the program use the network: socket."),
     "write outside": (True, "it makes the program write elsewhere: "),
     "write inside": (True, ""),
-    "take memory": (True, "memory: it takes 2"),
-    "hang": (False, "hang: it takes longer than 1 seconds"),
+    "take memory": (True, "memory: it takes 6"),
+    "hang": (False, "hang: it takes longer than 3 seconds"),
     "crash": (False, "crash: the process ends with code 3"),
 }
 
 
 @pytest.fixture(scope="module")
 def worker(tmp_path_factory):
-    worker = Worker("tests.fuzz.naughty", tmp_path_factory.mktemp("fuzz"), seed=0, case_seconds=1)
+    worker = Worker("tests.fuzz.naughty", tmp_path_factory.mktemp("fuzz"), seed=0, case_seconds=3)
     yield worker
     worker.close()
 
