@@ -257,6 +257,7 @@ class Model:
             ValueError: The messages are not of the form, a file is not a picture, the prompt is
                 longer than the context, or an option is out of its range.
             TypeError: An option is unknown, or something is of a wrong type.
+            TimeoutError: The request was not done within its timeout.
             RuntimeError: The model failed, for example with logits that are not finite, or it is
                 closed.
         """

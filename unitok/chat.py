@@ -16,7 +16,7 @@ from unitok.history import History, Said, pictures_of, what_dropped, without_old
 from unitok.pictures import open_picture
 from unitok.preparer import AnyJob, ContextFullError, Preparer, as_list, check_text
 from unitok.prompt import Message, Role
-from unitok.requests import Draw, Turn
+from unitok.requests import Draw, Turn, check_is_text
 from unitok.results import DrawResult, Dropped, Event, Result, TextResult, counted
 from unitok.signatures import one
 from unitok.text_job import TextJob
@@ -109,8 +109,8 @@ class Chat:
             system: The system prompt; None for the model's own.
             when_full: What happens when the context is full: "error" or "drop".
         """
-        if system is not None and not isinstance(system, str):
-            raise TypeError(f"system must be text, not {type(system).__name__}")
+        if system is not None:
+            check_is_text("system", system)
         if when_full not in get_args(WhenFull):
             raise ValueError(f"when_full must be 'error' or 'drop', not {when_full!r}")
         self.model, self.system = model, system

@@ -121,7 +121,7 @@ class Preparer:
             ValueError: An option is out of its range.
         """
         check_ranges(asked)
-        self._check_lengths(*(message.text for message in messages), system)
+        self._check_lengths("\n".join(message.text for message in messages), system)
         prompt = self.family.chat_prompt(messages, system)
         limit = min(asked.max_tokens, self._room(prompt, room))
         self._warn_of_unknown_words(messages[-1].text)
@@ -157,7 +157,8 @@ class Preparer:
             ValueError: An option is out of its range.
         """
         check_ranges(asked)
-        self._check_lengths(asked.prompt, asked.negative_prompt)
+        said = "\n".join(message.text for message in messages)
+        self._check_lengths(said, asked.negative_prompt)
         guidance = self._guidance(asked)
         options = ImageOptions(guidance, asked.negative_prompt, asked.size)
         job = self._pictures(asked, self.family.generation_spec(messages, options), index)

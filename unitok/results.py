@@ -96,8 +96,8 @@ class DrawResult:
         logprobs: The log-probability of each token of each picture, if asked for.
             `unitok_engine.Output` explains them.
         branch_logprobs: The same without guidance and filters, if asked for.
-        seeds: The seed of each picture.
         dropped: What a chat has left out of its history to make room; None if nothing.
+        seeds: The seed of each picture.
     """
 
     prompt: str
@@ -112,8 +112,8 @@ class DrawResult:
     error: str | None = None
     logprobs: tuple[tuple[float, ...], ...] | None = None
     branch_logprobs: tuple[tuple[float, ...], ...] | None = None
-    seeds: tuple[int, ...] = ()
     dropped: Dropped | None = None
+    seeds: tuple[int, ...] = ()
 
     @property
     def image(self) -> Image.Image:

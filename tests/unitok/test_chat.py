@@ -113,7 +113,7 @@ def test_tokens_and_room_fill_the_context(model: Model):
 
 
 def test_wrong_ways_to_begin_a_chat_are_refused(model: Model):
-    with pytest.raises(TypeError, match="system must be text, not int"):
+    with pytest.raises(TypeError, match="system must be text, not 1"):
         model.chat(system=1)  # type: ignore[call-overload]
     with pytest.raises(ValueError, match="when_full must be 'error' or 'drop', not 'forget'"):
         model.chat(when_full="forget")  # type: ignore[call-overload]
