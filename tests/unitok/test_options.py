@@ -610,6 +610,7 @@ def test_seeds_timeout_and_priority_are_keys_of_json_lines(folder: Path, tmp_pat
     record = json.loads((out / "results.jsonl").read_text())
     images = [Image.open(out / name) for name in record["pictures"]]
     assert [image.info["seed"] for image in images] == ["5", "6"]
+    assert record["seeds"] == [5, 6]
 
 
 # --- stats ---------------------------------------------------------------------------------------

@@ -57,6 +57,8 @@ class OwnLines:
             record["id"] = entry.asked["id"]
         if isinstance(result, DrawResult):
             record["pictures"] = pictures.save(entry, result.images)
+            if len(set(result.seeds)) > 1:
+                record["seeds"] = list(result.seeds)
         else:
             record["text"] = result.text
         names = ("seed", "finish_reason", "prompt_tokens", "completion_tokens")
