@@ -348,7 +348,7 @@ def test_errors_jsonl_has_the_lines_that_failed_in_the_last_run(batch, source, t
     for _ in range(2):  # the second run starts the file anew
         assert batch(source).exit_code == 1
         missing, nonsense = map(json.loads, errors.read_text().splitlines())
-        assert missing == {"line": 2, "id": 7, "error": f"no such file: {source.parent}/late.png"}
+        assert missing == {"line": 2, "id": 7, "error": f"{source.parent}/late.png: no such file"}
         assert nonsense["line"] == 3 and nonsense["error"].startswith("not JSON")
     write(source, WORK[1:2])
     assert batch(source).exit_code == 0

@@ -78,7 +78,7 @@ def check_file(path: Path) -> None:
     try:
         mode = path.stat().st_mode
     except (FileNotFoundError, NotADirectoryError):
-        raise FileNotFoundError(f"no such file: {name}") from None
+        raise FileNotFoundError(f"{name}: no such file") from None
     except OSError as error:
         if error.errno == errno.ENAMETOOLONG:
             raise ValueError(f"{shown(name)} is too long for a path") from None
