@@ -333,12 +333,13 @@ def test_process(tree: Path, log: Path, tests: Sequence[str]) -> None:
     os.environ |= {"PYTHONPATH": roots, "PYTHONDONTWRITEBYTECODE": "1"}
     sys.dont_write_bytecode = True  # a file that changes twice in a second would look unchanged
     import pytest
+    from hypothesis import Phase, settings
 
-    sys.exit(
-        pytest.main(
-            ["-x", "-q", "--tb=no", "-rfE", "--timeout=60", "-p", "no:cacheprovider", *tests]
-        )
-    )
+    phases = (Phase.explicit, Phase.reuse, Phase.generate)  # a failure need not be made smaller
+    settings.register_profile("mutate", phases=phases)
+    settings.load_profile("mutate")
+    options = ["-x", "-q", "--tb=no", "-rfE", "--timeout=60", "-p", "no:cacheprovider"]
+    sys.exit(pytest.main([*options, *tests]))
 
 
 def end_group(pid: int) -> None:
