@@ -72,10 +72,11 @@ class ChatLines:
         with chdir(self.folder), redirect_stdout(StringIO()), redirect_stderr(errors):
             Conversation(self.model, out).talk(lines)
         for line in errors.getvalue().splitlines():
-            check_message(line)
+            check_message(line, self.names(case))
         if errors.getvalue():
             raise ValueError(errors.getvalue()[:500])
 
     def names(self, case: bytes) -> Sequence[str]:
-        """None: each line is told apart."""
-        return ()
+        """The words of the lines, and what else a message may be about."""
+        words = [word for word in case.decode("utf-8", "replace").split() if len(word) > 1]
+        return *words, "chat", "context", "message", "picture", "prompt", "question", "stopped"

@@ -61,7 +61,7 @@ class Checkpoints:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             with unitok.load(root, device="cpu", memory="4MB") as model:
-                use(model)
+                use(model, root)
 
     def _lay_out(self, damaged: Path, content: bytes) -> Path:
         """A copy of the damaged file's checkpoint, and the folder in it that is loaded."""
@@ -83,7 +83,7 @@ class Checkpoints:
         return path.name, self.copy.name, *keys_of((self.base / path).read_bytes())
 
 
-def use(model: unitok.Model) -> None:
+def use(model: unitok.Model, folder: Path) -> None:
     """Caption a picture, and draw one, if the model can.
 
     Raises:
@@ -92,8 +92,8 @@ def use(model: unitok.Model) -> None:
     try:
         model.caption(picture("RGB"), max_tokens=2)
         model.draw("a", seed=1)
-    except RuntimeError as error:  # documented: the model failed
-        raise ValueError(f"{model.name}: {error}") from None
+    except (RuntimeError, ValueError) as error:  # as documented; a request knows no folder
+        raise ValueError(f"{folder}: {error}") from None
 
 
 def keys_of(data: bytes) -> Iterator[str]:
