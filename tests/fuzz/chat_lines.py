@@ -79,4 +79,14 @@ class ChatLines:
     def names(self, case: bytes) -> Sequence[str]:
         """The words of the lines, and what else a message may be about."""
         words = [word for word in case.decode("utf-8", "replace").split() if len(word) > 1]
-        return *words, "chat", "context", "message", "picture", "prompt", "question", "stopped"
+        return (
+            *words,
+            "chat",
+            "context",
+            "file",
+            "message",
+            "picture",
+            "prompt",
+            "question",
+            "stopped",
+        )

@@ -18,6 +18,7 @@ from tests.fuzz.pictures import picture
 from tests.fuzz.target import Place
 from tests.unitok.golden.folders import FOLDERS
 
+LARGEST = 128  # side of a picture, in pixels, of a model that is tried
 MISSING = b"(missing)"
 EVIL_YAML = b"!!python/object/apply:os.system ['true']\n"
 
@@ -84,11 +85,13 @@ class Checkpoints:
 
 
 def use(model: unitok.Model, folder: Path) -> None:
-    """Caption a picture, and draw one, if the model can.
+    """Caption a picture, and draw one, if the model can, and its pictures are small.
 
     Raises:
         ValueError: It cannot, or what was damaged is seen only now.
     """
+    if max(model.info().picture_size) > LARGEST:
+        return
     try:
         model.caption(picture("RGB"), max_tokens=2)
         model.draw("a", seed=1)

@@ -108,7 +108,7 @@ CALLS: dict[str, tuple[str, ...]] = {
     "model.edit": ("picture('RGB')", "'make it night'"),
     "model.chat().send": ("'hello'",),
     "model.chat().draw": ("'a cat'",),
-    "model.chat": (),
+    "model.chat": ("'Be brief.'",),
     "unitok.load": ("folder",),
 }
 # Answers are short, so that valid calls are quick.
@@ -144,7 +144,8 @@ class Options:
         places = list(CALLS[called])
         if places and random.random() < 0.3:
             places[random.randrange(len(places))] = random.choice(VALUES)
-        names = random.sample(self._options(called), random.choice((0, 1, 1, 2)))
+        named = self._options(called)
+        names = random.sample(named, min(len(named), random.choice((0, 1, 1, 2))))
         options = [f"{name}={random.choice(VALUES)}" for name in names]
         short = [text for text in SHORT.get(called, ()) if text.split("=")[0] not in names]
         return f"{called}({', '.join([*places, *options, *short])})".encode()
@@ -153,7 +154,7 @@ class Options:
         function: Callable[..., Any] = eval(called, self.known)
         named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
         parameters = list(inspect.signature(function).parameters.values())[len(CALLS[called]) :]
-        return [*[p.name for p in parameters if p.kind in named], "system", "unknown"]
+        return [*[p.name for p in parameters if p.kind in named], "unknown"]
 
     def _messages(self, random: Random) -> str:
         """Messages in the form of chat APIs, with a part that is another."""
@@ -180,5 +181,5 @@ class Options:
 
     def names(self, case: bytes) -> Sequence[str]:
         """The options of the call, and words for what is given by place."""
-        things = ("picture", "prompt", "question", "message", "model", "folder", "device")
-        return *re.findall(r"(\w+)=", case.decode()), *things, "nowhere.png", "URL", "data URI"
+        things = "picture prompt question message text model folder file device URL URI".split()
+        return *re.findall(r"(\w+)=", case.decode()), *things

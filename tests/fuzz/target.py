@@ -17,7 +17,7 @@ LONGEST_MESSAGE = 1000
 # it tells enough where the thing is named too.
 UNCHECKED = re.compile(
     "has no attribute|positional argument|subscriptable|unhashable|not iterable|"
-    "embedded null|NoneType|values to unpack|out of range: |index out of|bad operand|"
+    "embedded null|'NoneType' |values to unpack|out of range: |index out of|bad operand|"
     "invalid literal for|could not convert|too large to convert|too big to convert|not callable|"
     "not supported between|os.PathLike|surrogates not allowed|maximum recursion|"
     r"unsupported operand|must be real number|truth value|broadcast|expected (str|bytes)\b|"
