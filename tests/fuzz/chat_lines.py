@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from contextlib import chdir, redirect_stderr, redirect_stdout
 from io import StringIO
@@ -70,7 +71,9 @@ class ChatLines:
         lines = case.decode("utf-8", "surrogateescape").split("\n")
         out, errors = self.folder / "out", StringIO()
         with chdir(self.folder), redirect_stdout(StringIO()), redirect_stderr(errors):
-            Conversation(self.model, out).talk(lines)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                Conversation(self.model, out).talk(lines)
         for line in errors.getvalue().splitlines():
             check_message(line, self.names(case))
         if errors.getvalue():
