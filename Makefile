@@ -10,9 +10,12 @@ SECONDS ?= 60
 # A process per core, with one thread each: faster than one process with as many threads.
 WORKERS ?= auto
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --maxprocesses 4 --dist worksteal
+N ?= 200
+FILES ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-parity fuzz bench lint format docs docs-serve hooks wheel check-wheel clean
+.PHONY: help install demo test test-parity fuzz bench mutate lint format docs docs-serve hooks wheel \
+	check-wheel clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -27,6 +30,9 @@ test: $(VENV)/.stamp-test  ## run the tests
 
 test-parity: $(VENV)/.stamp-test  ## run the tests against reference implementations
 	$(PYTEST) tests/parity
+
+mutate: $(VENV)/.stamp-test $(VENV)/.stamp-mutate  ## change N places, drawn by SEED, and see which no test notices
+	$(BIN)/python scripts/mutate.py --count $(N) --seed $(or $(SEED),0) $(FILES)
 
 fuzz: $(VENV)/.stamp-test  ## give random inputs to all that takes any, for SECONDS, made of SEED
 	$(BIN)/python -m tests.fuzz --seconds $(SECONDS) $(if $(SEED),--seed $(SEED))
@@ -72,7 +78,7 @@ $(VENV)/.stamp-base: pyproject.toml constraints.txt | $(BIN)/python
 	$(PIP_INSTALL) --no-build-isolation --editable .
 	@touch $@
 
-$(VENV)/.stamp-test $(VENV)/.stamp-build $(VENV)/.stamp-bench $(VENV)/.stamp-docs $(VENV)/.stamp-hooks: $(VENV)/.stamp-%: $(VENV)/.stamp-base
+$(patsubst %,$(VENV)/.stamp-%,test build bench docs hooks mutate): $(VENV)/.stamp-%: $(VENV)/.stamp-base
 	$(PIP_INSTALL) --no-build-isolation --editable '.[$*]'
 	@touch $@
 

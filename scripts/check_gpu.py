@@ -9,7 +9,8 @@
 3. Decode steps replayed as CUDA graphs against launched ones: the same tokens.
 4. With --train-minutes, pretraining from runs/default (or anew), then a held-out evaluation.
 
-It prints one line per check. A check that fails leaves the others to run; the exit code is then 1.
+It prints which attention backend is picked and why, then one line per check. A check that fails
+leaves the others to run; the exit code is then 1.
 --device cpu rehearses it at toy size.
 """
 
@@ -34,6 +35,7 @@ from unitok.emoji.evaluation import draw_held_out, held_out_scenes
 from unitok.evaluation.metrics import rate
 from unitok.nn.compiled import why_not_compiled
 from unitok_engine import Engine, EngineConfig, KVShape
+from unitok_engine.attention.backends import pick_backend
 
 ROOT = Path(__file__).parent.parent
 TABLES = ((9, 2), (4, 7), (1, 8, 3, 6, 5), (0, 10))  # blocks of four sequences, out of order
@@ -60,6 +62,7 @@ def main() -> None:
         sys.exit("check_gpu: no GPU here; --device cpu rehearses the checks")
     if args.device == "cuda":
         print(f"{torch.cuda.get_device_name()}, torch {torch.__version__}")
+        print(f"attention: {picked_attention()}")
     passed = [attempt(check) for check in checks(args)]
     sys.exit(0 if all(passed) else 1)
 
@@ -75,6 +78,15 @@ def checks(args: argparse.Namespace) -> Iterator[Check]:
     yield partial(compiled_agrees, args.device)
     if args.train_minutes:
         yield partial(train, args.device, args.train_minutes)
+
+
+def picked_attention() -> str:
+    """The backend for bfloat16 on CUDA, and why it is not xformers."""
+    where = (KVShape(1, 8, HEAD_SIZE), BLOCK, torch.bfloat16, torch.device("cuda"))
+    try:
+        return pick_backend(*where, "xformers")
+    except ValueError as error:
+        return f"{pick_backend(*where)}, as {error}"
 
 
 def attempt(check: Check) -> bool:

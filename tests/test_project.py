@@ -100,6 +100,11 @@ def test_the_hooks_are_the_checks_of_make_lint():
     assert [hook["entry"].split(" --")[0] for hook in hooks] == [c.split(" --")[0] for c in checks]
 
 
+def test_no_test_runs_without_a_limit(pytestconfig: pytest.Config):
+    assert pytestconfig.pluginmanager.has_plugin("timeout")
+    assert float(pytestconfig.getini("timeout")) == 120
+
+
 def test_each_job_makes_what_the_makefile_has():
     jobs = read_yaml(".github/workflows/ci.yml")["jobs"]
     made = {

@@ -27,9 +27,9 @@ from unitok.handles import Job
 from unitok.image_decoder import ImageDecoder
 from unitok.precision import name_of
 from unitok.preparer import AnyJob, Preparer
-from unitok.requests import AnyRequest, Caption, Draw, Edit, RequestOptions, check_is_text
+from unitok.requests import AnyRequest, Caption, Draw, Edit, Reply, RequestOptions
 from unitok.results import DrawResult, Event, Result, TextResult
-from unitok.signatures import one_or_many, one_or_many_async
+from unitok.signatures import answer, answer_or_start, one_or_many, one_or_many_async
 from unitok.stats import Stats
 from unitok.user_warnings import at_callers_line
 from unitok_engine import Engine, EngineConfig
@@ -244,18 +244,29 @@ class Model:
         """`edit` for `await`. Cancelling the task cancels its requests."""
         return await self._aall(asked)
 
-    def chat(self, system: str | None = None) -> Chat:
-        """Start a conversation, in which pictures can be shown, drawn and asked about.
+    @answer_or_start(Reply, Chat)
+    def chat(self, asked: Reply) -> TextResult:
+        """Answer a conversation that is given as messages, or start a `Chat`.
 
-        Args:
-            system: The system prompt; None for the model's own.
+        `chat(messages=[...])` answers the last message, with the options of `caption`.
+        `unitok.messages` explains the form. `chat(system=None, when_full="error")` starts a `Chat`,
+        in which pictures can be shown, drawn and asked about.
 
         Raises:
-            TypeError: The system prompt is not text.
+            FileNotFoundError: There is no such file.
+            ValueError: The messages are not of the form, a file is not a picture, the prompt is
+                longer than the context, or an option is out of its range.
+            TypeError: An option is unknown, or something is of a wrong type.
+            TimeoutError: The request was not done within its timeout.
+            RuntimeError: The model failed, for example with logits that are not finite, or it is
+                closed.
         """
-        if system is not None:
-            check_is_text("system", system)
-        return Chat(self, system)
+        return self._all([asked])[0]
+
+    @answer(Reply)
+    async def achat(self, asked: Reply) -> TextResult:
+        """`chat` with messages, for `await`. Cancelling the task cancels the request."""
+        return (await self._aall([asked]))[0]
 
     # -- as it comes
 

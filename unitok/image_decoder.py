@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, field
+from itertools import islice
 
 import torch
 from torch import Tensor
@@ -147,8 +148,9 @@ class ImageDecoder:
                 return []
             first = self._waiting[0]
             most = min(self._images_per_call, max(1, TOKENS_PER_CALL // len(first.token_ids)))
-            taken = [job for job in self._waiting if job.goes_with(first)][:most]
-            self._waiting = deque(job for job in self._waiting if job not in taken)
+            taken = list(islice((job for job in self._waiting if job.goes_with(first)), most))
+            for job in taken:
+                self._waiting.remove(job)
             return taken
 
     def _fill(self, jobs: Sequence[DecodeJob]) -> None:

@@ -14,6 +14,7 @@ from dataclasses import KW_ONLY, MISSING, dataclass, fields
 from functools import cache, wraps
 from numbers import Integral, Real
 from operator import index
+from pathlib import Path
 from reprlib import Repr
 from types import NoneType
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, get_args, get_type_hints
@@ -314,6 +315,20 @@ class Caption(TextOptions):
 
 @_says_which_option_is_unknown
 @dataclass(frozen=True)
+class Reply(TextOptions):
+    """Answer a conversation, which is given as messages. `unitok.messages` explains their form.
+
+    Attributes:
+        messages: The conversation. The last message is of the user.
+        folder: Where relative paths of pictures start; None for the current folder.
+    """
+
+    messages: Sequence[Mapping[str, Any]]
+    folder: Path | None = None
+
+
+@_says_which_option_is_unknown
+@dataclass(frozen=True)
 class Turn(TextOptions):
     """A message of a chat, and the pictures that are shown with it."""
 
@@ -391,10 +406,11 @@ class PictureOptions(RequestOptions):
 @_says_which_option_is_unknown
 @dataclass(frozen=True)
 class Draw(PictureOptions):
-    """Generate n pictures of a prompt."""
+    """Generate n pictures of a prompt, which may refer to pictures: those of `images`."""
 
     prompt: str
     _: KW_ONLY
+    images: PictureLike | Sequence[PictureLike] = ()
     negative_prompt: Annotated[
         str | None, Option("What guidance steers away from.", metavar="TEXT", unset="")
     ] = None
@@ -430,7 +446,7 @@ class Edit(PictureOptions):
     ] = None
 
 
-AnyRequest = Caption | Draw | Edit
+AnyRequest = Caption | Reply | Draw | Edit
 
 
 _COMMON = frozenset(known_names(RequestOptions))

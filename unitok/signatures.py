@@ -21,10 +21,13 @@ from unitok.pictures import PictureLike
 from unitok.requests import options_of
 
 P = ParamSpec("P")
+Q = ParamSpec("Q")
 X = TypeVar("X")
 X_in = TypeVar("X_in", contravariant=True)
 R = TypeVar("R")
 R_out = TypeVar("R_out", covariant=True)
+S = TypeVar("S")
+S_out = TypeVar("S_out", covariant=True)
 
 
 class OneOrMany(Protocol[P, X_in, R]):
@@ -53,6 +56,62 @@ class One(Protocol[P, X_in, R_out]):
     """A method that returns one result for one thing."""
 
     def __call__(self, thing: X_in, /, *args: P.args, **options: P.kwargs) -> R_out: ...
+
+
+class AnswerOrStart(Protocol[P, R_out, Q, S_out]):
+    """A method that answers messages; without messages it starts a conversation."""
+
+    @overload
+    def __call__(self, *args: Q.args, **options: Q.kwargs) -> S_out: ...
+    @overload
+    def __call__(self, *args: P.args, **options: P.kwargs) -> R_out: ...
+
+
+class Answer(Protocol[P, R_out]):
+    """A method that answers messages."""
+
+    def __call__(self, *args: P.args, **options: P.kwargs) -> R_out: ...
+
+
+def answer_or_start(
+    made: Callable[P, Any], start: Callable[Concatenate[Any, Q], S]
+) -> Callable[[Callable[..., R]], AnswerOrStart[P, R, Q, S]]:
+    """Decorate a method that answers a request which holds messages.
+
+    Args:
+        made: The class of the request.
+        start: What is called instead if no messages are given, with the method's object first.
+    """
+
+    def decorate(method: Callable[..., R]) -> Any:
+        @wraps(method)
+        def call(self: Any, *args: Any, **options: Any) -> Any:
+            if "messages" in options or isinstance(next(iter(args), None), list | tuple):
+                return method(self, made(*args, **options))
+            return start(self, *args, **options)
+
+        del call.__wrapped__  # type: ignore[attr-defined]  # its parameters are not those of a caller
+        call.__doc__ = _with_help_of(made, call)
+        return call
+
+    return decorate
+
+
+def answer(made: Callable[P, Any]) -> Callable[[Callable[..., R]], Answer[P, R]]:
+    """Decorate a method that answers a request which holds messages.
+
+    Args:
+        made: The class of the request.
+    """
+
+    def decorate(method: Callable[..., R]) -> Any:
+        @wraps(method)
+        def call(self: Any, *args: Any, **options: Any) -> Any:
+            return method(self, made(*args, **options))
+
+        return _with_parameters_of(made, call, first=inspect.Parameter.POSITIONAL_OR_KEYWORD)
+
+    return decorate
 
 
 def one_or_many(
@@ -136,14 +195,27 @@ def are_several(things: object) -> bool:
     return isinstance(things, Iterable) and not isinstance(things, _SINGLE) and not is_file
 
 
-def _with_parameters_of(made: Any, call: Any) -> Any:
-    """Give a function the signature of a request's class, and the help of its options."""
+def _with_parameters_of(
+    made: Any, call: Any, first: Any = inspect.Parameter.POSITIONAL_ONLY
+) -> Any:
+    """Give a function the signature of a request's class, and the help of its options.
+
+    Args:
+        made: The class of the request.
+        call: The function.
+        first: The kind of the first parameter after `self`.
+    """
     hints = get_type_hints(made, localns={"PictureLike": PictureLike})
     parameters = [inspect.Parameter("self", inspect.Parameter.POSITIONAL_ONLY)]
     for name, parameter in inspect.signature(made).parameters.items():
-        kind = parameter.POSITIONAL_ONLY if len(parameters) == 1 else parameter.kind
+        kind = first if len(parameters) == 1 else parameter.kind
         parameters.append(parameter.replace(kind=kind, annotation=hints[name]))
     call.__signature__ = inspect.Signature(parameters)
-    options = [f"    {name}: {spec.option.help}" for name, spec in options_of(made).items()]
-    call.__doc__ = "\n".join([inspect.cleandoc(call.__doc__ or ""), "", "Options:", *options])
+    call.__doc__ = _with_help_of(made, call)
     return call
+
+
+def _with_help_of(made: Any, call: Any) -> str:
+    """A function's docstring, with the help of the options of a request's class."""
+    options = [f"    {name}: {spec.option.help}" for name, spec in options_of(made).items()]
+    return "\n".join([inspect.cleandoc(call.__doc__ or ""), "", "Options:", *options])

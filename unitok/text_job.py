@@ -9,7 +9,7 @@ from concurrent.futures import Future
 from torch import Tensor
 
 from unitok.handles import FailReason
-from unitok.requests import Caption, TextOptions
+from unitok.requests import Caption, Reply, TextOptions
 from unitok.results import Event, TextResult
 from unitok_engine import Output, Request, join_outputs
 from unitok_tokenizers.detokenizer import Detokenizer
@@ -96,7 +96,7 @@ class TextJob:
             prompt_tokens=len(self.request.branches[0].token_ids),
             completion_tokens=self._tokens,
             seconds=time.monotonic() - self._start,
-            request=self.asked if isinstance(self.asked, Caption) else None,
+            request=self.asked if isinstance(self.asked, Caption | Reply) else None,
             index=self.index,
             error=error,
             logprobs=None if joined is None else joined.logprobs,

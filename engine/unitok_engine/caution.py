@@ -62,7 +62,7 @@ class Caution:
         if self._passed >= (1 if self._blamed else _PATIENCE):
             self.limit, self._passed = 2 * self.limit, 0
             if self.limit >= self._most:
-                self.limit, self._suspects, self._blamed = None, {}, False
+                self.limit, self._suspects = None, {}
 
 
 def rows_of(chunks: Iterable[Chunk]) -> int:

@@ -27,7 +27,7 @@ class EngineConfig:
         max_context: Tokens of a branch, counted from position 0, prompt and emitted ones together.
         prefix_caching: Whether the K/V of full blocks is kept when their requests end, until room
             is needed, and shared with branches that begin alike.
-        attention: The attention backend; None picks what fits best.
+        attention: The attention backend; None picks what fits best and works.
         cuda_graphs: Whether decode steps on CUDA are recorded and replayed, where xformers attends.
         preempt_every_step: Whether all that may be preempted is, before each step, to test
             recompute.
@@ -68,9 +68,10 @@ class EngineConfig:
             device: Where they lie.
 
         Raises:
-            ValueError: The memory does not hold a single block.
+            ValueError: The memory does not hold a single block, or xformers is asked for and does
+                not work on the device.
         """
-        attention = self.attention or pick_backend(shape, self.block_size, dtype, device)
+        attention = pick_backend(shape, self.block_size, dtype, device, self.attention)
         block_size = self.block_size or BACKENDS[attention].preferred_block_size(dtype, device)
         block_bytes = shape.bytes_per_token(dtype) * block_size
         blocks = self.num_blocks or self._blocks_in_memory(block_bytes, block_size, device)

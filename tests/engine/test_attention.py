@@ -7,6 +7,7 @@ from tests.engine.tiny import TinyModel, caption, drawing, engine, finish
 from unitok_engine import AttentionMetadata, KVShape, make_backend
 from unitok_engine.attention.backends import BACKENDS, BackendName, pick_backend
 from unitok_engine.attention.base import StaticBackend
+from unitok_engine.attention.xformers import XformersBackend
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 SHAPE = KVShape(layers=1, kv_heads=2, head_dim=64)
@@ -47,29 +48,80 @@ def test_groups_cover_all_rows_by_their_length(
     ]
 
 
+HALF, BRAIN, FULL = torch.float16, torch.bfloat16, torch.float32
+
+
 @pytest.mark.parametrize(
-    ("dtype", "device", "block_size", "installed", "name"),
+    ("dtype", "device", "block_size", "head_dim", "installed", "name"),
     [
-        (torch.float32, CPU, None, True, "torch"),
-        (torch.bfloat16, CUDA, None, True, "xformers"),
-        (torch.bfloat16, CUDA, 128, True, "xformers"),
-        (torch.bfloat16, CUDA, 32, True, "torch-gather"),
-        (torch.float32, CUDA, None, True, "torch-gather"),
-        (torch.bfloat16, CUDA, None, False, "torch-gather"),
+        (FULL, CPU, None, 64, True, "torch"),
+        (BRAIN, CPU, 64, 64, True, "torch"),
+        (BRAIN, CUDA, None, 64, True, "xformers"),
+        (HALF, CUDA, None, 64, True, "xformers"),
+        (BRAIN, CUDA, 128, 64, True, "xformers"),
+        (BRAIN, CUDA, 32, 64, True, "torch-gather"),
+        (BRAIN, CUDA, 96, 64, True, "torch-gather"),
+        (FULL, CUDA, None, 64, True, "torch-gather"),
+        (BRAIN, CUDA, None, 48, True, "torch-gather"),
+        (BRAIN, CUDA, None, 64, False, "torch-gather"),
+        (BRAIN, torch.device("mps"), None, 64, True, "torch-gather"),
     ],
-    ids=["a CPU", "CUDA", "two pages", "half a page", "fp32", "no xformers"],
+    ids=lambda value: str(value).removeprefix("torch."),
 )
 def test_the_backend_that_fits_is_picked(
     dtype: torch.dtype,
     device: torch.device,
     block_size: int | None,
+    head_dim: int,
     installed: bool,
     name: BackendName,
     monkeypatch: pytest.MonkeyPatch,
 ):
     found = (lambda library: object()) if installed else (lambda library: None)
     monkeypatch.setattr("unitok_engine.attention.xformers.find_spec", found)
-    assert pick_backend(SHAPE, block_size, dtype, device) == name
+    monkeypatch.setattr("unitok_engine.attention.backends.kernel_fault", lambda *sizes: None)
+    shape = KVShape(layers=1, kv_heads=2, head_dim=head_dim)
+    assert pick_backend(shape, block_size, dtype, device) == name
+    assert pick_backend(shape, block_size, dtype, device, "torch-gather") == "torch-gather"
+    if device == CPU or name == "xformers":
+        assert pick_backend(shape, block_size, dtype, device, "xformers") == "xformers"
+    else:
+        with pytest.raises(ValueError, match='"xformers" does not work here: '):
+            pick_backend(shape, block_size, dtype, device, "xformers")
+
+
+def test_xformers_takes_heads_of_a_few_sizes(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("unitok_engine.attention.xformers.find_spec", lambda library: object())
+    sizes = [
+        head_dim
+        for head_dim in range(1, 1100)
+        if XformersBackend.why_unfit(KVShape(1, 1, head_dim), 64, BRAIN, CUDA) is None
+    ]
+    assert sizes == [16, 32, 64, 128, 256, 512]
+
+
+@pytest.mark.parametrize(
+    ("dtype", "device", "block_size", "head_dim", "words"),
+    [
+        (BRAIN, torch.device("mps"), 64, 64, "it needs CUDA, not mps"),
+        (FULL, CUDA, 64, 64, "it takes float16 and bfloat16, not float32"),
+        (HALF, CUDA, 64, 48, "it takes heads of 16, 32, 64, 128, 256, 512, not 48"),
+        (HALF, CUDA, 32, 64, "it takes blocks of 64 tokens or a multiple, not 32"),
+        (HALF, CUDA, 64, 64, "xformers is not installed"),
+    ],
+    ids=lambda value: str(value).removeprefix("torch."),
+)
+def test_a_reason_is_given_where_xformers_does_not_fit(
+    dtype: torch.dtype,
+    device: torch.device,
+    block_size: int,
+    head_dim: int,
+    words: str,
+    monkeypatch: pytest.MonkeyPatch,
+):
+    monkeypatch.setattr("unitok_engine.attention.xformers.find_spec", lambda library: None)
+    shape = KVShape(layers=1, kv_heads=2, head_dim=head_dim)
+    assert XformersBackend.why_unfit(shape, block_size, dtype, device) == words
 
 
 def test_only_xformers_has_static_views():
@@ -93,3 +145,23 @@ def test_each_forward_embeds_once_and_nothing_else_does():
     machine = engine(model)
     finish(machine, [caption(0), drawing(1)])
     assert model.embedded == machine.runner.forwards > 0
+
+
+@pytest.mark.parametrize(("heads", "kv_heads"), [(1, 1), (2, 1), (3, 3)])
+@pytest.mark.parametrize("contexts", [(9, 9), (3, 9)], ids=["equal", "ragged"])
+def test_rows_read_in_place_as_gathered_whatever_the_number_of_heads(
+    heads: int, kv_heads: int, contexts: tuple[int, ...]
+):
+    torch.manual_seed(0)
+    tables = ((1, 4, 3), (5, 2, 0))
+    slots = [t[(n - 1) // 4] * 4 + (n - 1) % 4 for t, n in zip(tables, contexts, strict=True)]
+    step = AttentionMetadata(torch.tensor(slots), (1, 1), contexts, tables)
+    history = torch.randn(2, 24, kv_heads, 8)
+    q, (k, v) = torch.randn(2, heads, 8), torch.randn(2, 2, kv_heads, 8)
+    outs = []
+    for name in ("torch", "torch-gather"):
+        backend = make_backend(KVShape(1, kv_heads, 8), 6, 4, torch.float32, CPU, name)
+        everywhere = backend.layout.slot_index(torch.arange(24))
+        backend.layout.write(0, everywhere, history[0], history[1])
+        outs.append(backend.view(step).attend(0, q, k, v))
+    torch.testing.assert_close(outs[0], outs[1])

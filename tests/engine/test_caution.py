@@ -89,6 +89,27 @@ def test_a_model_that_has_room_for_few_rows_gets_few(most: int, budget: int, cac
     assert not raised or max(good) > most // 2  # no less than need be
 
 
+@pytest.mark.parametrize("device", ["cuda", "cpu"])
+@pytest.mark.parametrize("error", [MemoryError, torch.OutOfMemoryError, RuntimeError])
+def test_memory_of_the_device_is_given_back_once_after_it_ran_out(
+    device: str, error: type[Exception], monkeypatch: pytest.MonkeyPatch
+):
+    given_back: list[str] = []
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: given_back.append("all"))
+    model = Limited(9, error)
+    machine = engine(model)
+    machine._device = torch.device(device)
+    machine.add(caption(0))  # 9 tokens
+    machine.step()
+    machine.add(caption(1))
+    with pytest.raises(error):
+        machine.step()
+    assert given_back == []
+    while machine.has_work:
+        machine.step()
+    assert given_back == ["all"] * (device == "cuda" and error is not RuntimeError)
+
+
 def test_the_limit_goes_away_after_a_good_while():
     model = Limited(16)
     machine = engine(model, max_running=8, max_batch_tokens=24)

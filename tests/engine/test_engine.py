@@ -138,6 +138,28 @@ def test_a_pool_that_runs_out_preempts_and_changes_nothing():
     assert small.runner.forwards > 40
 
 
+@pytest.mark.parametrize("num_blocks", [8, 9, 11, 13])
+def test_branches_that_need_a_block_in_the_same_step_all_get_one(num_blocks: int):
+    plan = FreePlan(TEXT, frozenset(), 12)
+    requests = [
+        Request((Branch((2, 3, 4, seed), 2.0), Branch((5, 6, 7, seed), -1.0)), plan)
+        for seed in range(8, 12)
+    ]
+    small = engine(num_blocks=num_blocks)  # one request alone takes 8
+    assert finished_ids(small, requests) == finished_ids(engine(), requests)
+    assert small.stats.preemptions > 0 and small.stats.free_blocks == num_blocks
+
+
+@pytest.mark.parametrize(("prompt", "length"), [(5, 12), (16, 1), (1, 16)])
+def test_a_drawing_that_just_fits_the_pool_runs(prompt: int, length: int):
+    machine = engine(num_blocks=4)  # of 4 tokens each; the last one that is drawn needs no room
+    machine.add(Request((Branch((2,) * prompt),), FixedPlan(IMAGE, length)))
+    outputs = [output for _ in range(length) for output in machine.step()]
+    assert [output.finish_reason for output in outputs] == [*[None] * (length - 1), "complete"]
+    with pytest.raises(ValueError, match="needs up to 5 K/V blocks and the pool has 4"):
+        machine.add(Request((Branch((2,) * prompt),), FixedPlan(IMAGE, length + 1)))
+
+
 @pytest.mark.parametrize(("num_blocks", "budget"), [(20, 2), (24, 4)])
 def test_a_preempted_request_emits_before_it_is_preempted_again(num_blocks: int, budget: int):
     machine = engine(num_blocks=num_blocks, max_batch_tokens=budget)
@@ -542,6 +564,23 @@ def test_a_long_request_is_not_starved_by_short_ones_that_keep_coming():
                 assert output.finish_reason == "complete"
                 return
     pytest.fail("the long request never ended")
+
+
+def test_a_step_laid_out_ahead_is_for_the_same_tokens_in_the_same_blocks():
+    machine = engine(block_size=64, num_blocks=8)
+    for request in (drawing(1), caption(2)):
+        machine.add(request)
+    machine._looks_ahead = True
+    machine.step()
+    machine.step()
+    ahead, chunks = machine._ahead, machine._scheduler.schedule().chunks
+    assert ahead is not None and ahead.are(chunks)
+    last = chunks[-1]
+    assert not ahead.are(chunks[:-1])
+    assert not ahead.are([*chunks[:-1], last._replace(start=last.start - 1)])
+    assert not ahead.are([*chunks[:-1], last._replace(stop=last.stop + 1)])
+    last.branch.blocks = list(last.branch.blocks)  # as after a preemption
+    assert not ahead.are(chunks)
 
 
 @pytest.mark.parametrize(

@@ -188,6 +188,7 @@ def chosen_places(lines: Sequence[Line], known: set[Line]) -> list[int]:
     ]
 
 
+@pytest.mark.timeout(300)
 def test_an_interrupt_at_any_line_loses_nothing():
     known: set[Line] = set()
     count = 0

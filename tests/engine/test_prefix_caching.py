@@ -102,6 +102,15 @@ def test_lines_that_differ_share_nothing(one: Request, other: Request):
     assert seen[0] == (13,)
 
 
+def test_blocks_before_a_picture_are_shared_whatever_it_shows():
+    cat, dog = (text(embeddings=(picture(name, i, start=4),)) for i, name in enumerate("cd"))
+    machine = engine()
+    finish(machine, [cat])
+    seen = watched(machine)
+    assert finished_ids(machine, [dog]) == finished_ids(engine(), [dog])
+    assert seen[0] == (13 - 4,)  # the first block ends where the picture begins
+
+
 def test_a_picture_that_was_read_is_not_read_again():
     calls = []
 

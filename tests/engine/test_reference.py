@@ -73,6 +73,7 @@ def test_a_seed_may_be_any_integer_type():
     assert one.token_ids == other.token_ids
 
 
+@pytest.mark.timeout(300)
 @settings(max_examples=60, deadline=None, derandomize=True)
 @given(
     requests=st.lists(REQUESTS, min_size=1, max_size=8),

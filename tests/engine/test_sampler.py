@@ -9,7 +9,7 @@ from torch import Tensor
 from tests.engine import reference
 from tests.engine.tiny import Waits
 from unitok_engine import IdRange, Sampling
-from unitok_engine.noise import gumbel, hashed_uniform, noise_key
+from unitok_engine.noise import gumbel, hashed_uniform, noise_at, noise_key
 from unitok_engine.sampler import (
     SampledToken,
     SamplingInput,
@@ -112,6 +112,15 @@ def test_a_row_samples_the_same_alone_or_in_a_crowd(seeds):
     id_range = IdRange(100, 150)
     alone = [chosen(rows[i : i + 1], id_range, [p])[0] for i, p in enumerate(picks)]
     assert chosen(rows, id_range, picks) == alone
+
+
+@pytest.mark.parametrize("rows", [1, 2], ids=["alone", "two"])
+@pytest.mark.parametrize("size", [5, 5000], ids=["few ids", "many ids"])
+def test_noise_lies_where_the_scores_do(rows: int, size: int):
+    id_range, places = IdRange(0, size), [(3, 0, 7)] * rows
+    assert noise_at(places, id_range, torch.device("meta")).is_meta
+    drawn = choose(torch.empty(rows, size, device="meta"), id_range, [pick(Sampling())] * rows)
+    assert (drawn.shape, drawn.is_meta) == ((rows,), True)
 
 
 def test_noise_belongs_to_the_id_and_not_to_its_place_in_the_range():

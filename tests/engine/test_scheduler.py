@@ -26,6 +26,7 @@ from unitok_engine.embedding_store import EmbeddingStore
 from unitok_engine.sampler import SampledToken
 from unitok_engine.scheduler import Schedule, Scheduler
 from unitok_engine.sequence import BranchState, Sequence
+from unitok_engine.waiting import Waiting
 
 BLOCK = 4
 
@@ -291,3 +292,44 @@ def test_a_sample_that_was_preempted_waits_for_no_later_sample_of_its_request():
     scheduler.add(first)  # as when it was preempted: it comes before those that came later
     scheduler.commit(scheduler.schedule().chunks)
     assert scheduler.running == [first, second]
+
+
+def scheduler_and_sequences(
+    requests: list[Request], **options: int
+) -> tuple[Scheduler, list[Sequence]]:
+    """A scheduler with room for 40 blocks, and one sequence of each request, not yet added."""
+    config = EngineConfig(num_blocks=40, block_size=BLOCK, **options)
+    resolved = config.resolve(KVShape(1, 1, 1), torch.float32, torch.device("cpu"))
+    sequences = [
+        Sequence(i, 0, i, request, EmbeddingStore(), (TEXT, IMAGE))
+        for i, request in enumerate(requests)
+    ]
+    for sequence in sequences:
+        sequence.advance()
+    return Scheduler(resolved, BlockPool(40)), sequences
+
+
+def test_nobody_passes_one_whose_branches_do_not_fit_though_it_waits_for_a_prefix_too():
+    prompt, plan = Branch((2,) * 17), FixedPlan(IMAGE, 3)
+    guided = (Branch(prompt.token_ids, 2.0), Branch((3,), -1.0))
+    requests = [Request((prompt,), plan), Request(guided, plan), Request((Branch((4,)),), plan)]
+    scheduler, (first, second, third) = scheduler_and_sequences(
+        requests, max_batch_tokens=12, max_running=2
+    )
+    scheduler.add(first)
+    scheduler.commit(scheduler.schedule().chunks)
+    scheduler.add(second)  # two branches beside one, and the first one's fourth block is awaited
+    scheduler.add(third)
+    scheduler.schedule()
+    assert scheduler.running == [first]
+
+
+def test_the_order_of_the_shares_that_wait_forgets_what_is_out_of_date():
+    _, (sequence,) = scheduler_and_sequences([Request((Branch((2,)),), FixedPlan(IMAGE, 3))])
+    waiting, entries = Waiting(), []
+    waiting.add(sequence)
+    for _ in range(200):
+        waiting.count(sequence.share, 1)
+        entries.append(len(waiting._order))
+    assert max(entries) == 4 + 64 and min(entries) == 1
+    assert waiting.first() == [sequence]

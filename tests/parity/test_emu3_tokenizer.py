@@ -182,3 +182,18 @@ def test_a_picture_makes_the_round_trip_through_the_processor(monkeypatch: pytes
     monkeypatch.setattr(made, "decode_raw", lambda codes: raw)
     levels = made.decode(codes)[0].permute(1, 2, 0) * 255
     assert np.array_equal(levels.byte().numpy(), expected), "the same where fractions are cut off"
+
+
+def test_whole_levels_round_as_in_the_processor(monkeypatch: pytest.MonkeyPatch):
+    """They lie where the order of the arithmetic decides which byte they become."""
+    made = ours(CONFIGS["as published"], reference(CONFIGS["as published"]).state_dict())
+    mean, std = (torch.tensor(v).view(3, 1, 1) for v in (CLIP_MEAN, CLIP_STD))
+    raw = ((torch.arange(256).view(16, 16) / 255 - mean) / std)[None]
+    processor: Any = Emu3ImageProcessor()
+    expected = np.array(processor.postprocess(raw)["pixel_values"][0])
+    monkeypatch.setattr(made, "decode_raw", lambda codes: raw)
+    found = made.decode(torch.zeros(1, 2, 2, dtype=torch.long))[0].permute(1, 2, 0) * 255
+    assert np.array_equal(found.byte().numpy(), expected)
+    assert np.array_equal(
+        drawn_bytes.of_emu3(drawn_bytes.last_axis(raw), CLIP_MEAN, CLIP_STD)[0], expected
+    )

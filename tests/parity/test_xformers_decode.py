@@ -8,10 +8,12 @@ import os
 import subprocess
 import sys
 
+import pytest
 import torch
 
 from unitok_engine import AttentionMetadata, KVShape, make_backend
 from unitok_engine.attention.backends import BackendName
+from unitok_engine.attention.probe import kernel_fault
 
 CPU = torch.device("cpu")
 PAGE, HEADS, HEAD_DIM = 64, 4, 32
@@ -46,13 +48,18 @@ def attended(name: BackendName, kv_heads: int) -> torch.Tensor:
 def main() -> None:
     from xformers.ops.fmha import triton_splitk
 
+    refusal = kernel_fault(HEAD_DIM, PAGE, torch.float16, CPU)
+    assert refusal is not None and refusal.startswith("its paged kernel raised "), refusal
     triton_splitk.FwOp.SUPPORTED_DEVICES = {*triton_splitk.FwOp.SUPPORTED_DEVICES, "cpu"}
     for kv_heads in (4, 2, 1):
         ours, theirs = attended("torch-gather", kv_heads), attended("xformers", kv_heads)
         torch.testing.assert_close(theirs, ours, atol=4e-3, rtol=0)
         print(f"{kv_heads} K/V heads agree")
+    kernel_fault.cache_clear()
+    print(f"fault: {kernel_fault(HEAD_DIM, PAGE, torch.float16, CPU)}")
 
 
+@pytest.mark.timeout(330)
 def test_the_paged_kernel_gives_what_the_torch_backend_gives():
     environment = os.environ | {
         "TRITON_INTERPRET": "1",
@@ -63,7 +70,8 @@ def test_the_paged_kernel_gives_what_the_torch_backend_gives():
         [sys.executable, __file__], env=environment, capture_output=True, text=True, timeout=300
     )
     assert run.returncode == 0, run.stderr
-    assert run.stdout.splitlines() == [f"{n} K/V heads agree" for n in (4, 2, 1)]
+    agreed = [f"{n} K/V heads agree" for n in (4, 2, 1)]
+    assert run.stdout.splitlines() == [*agreed, "fault: None"]
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from collections import defaultdict
 from typing import Any
 from unittest.mock import patch
 
+import pytest
 import torch
 from torch import Tensor
 
@@ -132,6 +133,7 @@ def main() -> None:
     print(f"{count} launches of shapes {sorted(launches)}")
 
 
+@pytest.mark.timeout(330)
 def test_static_steps_give_the_bits_of_ordinary_ones_and_launch_alike():
     environment = os.environ | {
         "TRITON_INTERPRET": "1",

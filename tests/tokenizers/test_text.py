@@ -386,7 +386,7 @@ def test_an_id_that_the_library_would_not_give_is_refused(tmp_path: Path, i: int
 
 def test_a_broken_file_beside_a_tokenizer_is_refused(tmp_path: Path):
     (tmp_path / "special_tokens_map.json").write_text("{")
-    with pytest.raises(ValueError, match=r"special_tokens_map\.json is not readable JSON"):
+    with pytest.raises(ValueError, match=r"special_tokens_map\.json is not JSON"):
         saved(tmp_path, sentencepiece_model())
 
 

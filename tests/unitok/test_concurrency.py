@@ -231,6 +231,9 @@ def test_callers_that_go_away_leave_nothing_behind(model: Model):
     assert not any(caller.is_alive() for caller in callers)
     model._helper.submit(lambda: None).result(PATIENCE)  # it may just prepare for a cancelled task
     assert_idle(model.driver)
+    worker = model.driver.image_decoder._worker
+    if worker is not None:  # it may just decode a cancelled picture
+        worker.submit(lambda: None).result(PATIENCE)
     gc.collect()
     left = [type(x).__name__ for x in gc.get_objects() if type(x) in (Flight, TextJob, DrawJob)]
     assert left == []
@@ -247,6 +250,7 @@ def forwards_of(model: Model, call: Callable[[], object]) -> int:
     return model.stats().forwards - before
 
 
+@pytest.mark.timeout(300, method="thread")  # the test needs the signal of the other method
 def test_200_signals_amid_a_thousand_drawings_leave_nothing_behind(model: Model):
     """Each comes at another moment: while prompts are written, handed in, awaited, given up."""
     chance = random.Random(0)
@@ -319,6 +323,7 @@ def work(trap: Trap) -> int:
     return lines
 
 
+@pytest.mark.timeout(300)
 def test_an_interrupt_at_any_line_of_the_drivers_thread_hangs_nobody():
     lines = work(Trap(None))
     places = random.Random(0).sample(range(1, lines + 1), 160)

@@ -344,6 +344,19 @@ def test_an_answer_follows_the_format_of_its_folder(family: Emu3):
     assert question == "Please describe the image."
 
 
+def test_pictures_of_a_turn_stand_before_its_texts(family: Emu3):
+    picture = EncodedImage(((7, 8),))
+    mixed = Message.of("user", ["a", picture, "b"])
+    plain = Message("user", "a\nb", (picture,))
+    assert family.chat_prompt([mixed], None) == family.chat_prompt([plain], None)
+
+
+def test_a_drawing_after_a_picture_is_refused(family: Emu3):
+    asked = Message("user", "a cat", (EncodedImage(((7, 8),)),))
+    with pytest.raises(ValueError, match=f"{family.name} draws from text alone"):
+        family.generation_spec([asked], ImageOptions(3.0))
+
+
 def test_a_picture_is_rows_of_ids_each_with_its_end(family: Emu3):
     start = family.model.vocabulary.image_start
     ids = torch.tensor([[0, 1, 47], [3, 4, 5]]) + start

@@ -545,7 +545,7 @@ def test_a_live_caption_that_takes_too_long_is_told(folder: Path, capsys):
     from unitok.captioning import print_live
 
     with unitok.load(folder, device="cpu", memory="16MB") as model:
-        assert not print_live(model, Caption(picture(), timeout=1e-9))
+        assert not print_live(model, Caption(picture(), timeout=1e-9), "a.png")
     assert "was not done within its timeout" in capsys.readouterr().err
 
 
@@ -591,10 +591,8 @@ def test_the_flag_for_seeds_may_be_given_several_times(
     assert wrong.exit_code == 2 and wrong.stderr.startswith("unitok: seed holds 2 seeds")
 
 
-def test_seeds_timeout_and_priority_are_keys_of_json_lines(model: Model, tmp_path: Path):
-    from unitok.batch import run_batch
-
-    source = tmp_path / "in.jsonl"
+def test_seeds_timeout_and_priority_are_keys_of_json_lines(folder: Path, tmp_path: Path):
+    source, out = tmp_path / "in.jsonl", tmp_path / "out"
     lines = [
         {"draw": "a dog", "seed": [5, 6], "priority": 1},
         {"draw": "a dog", "seed": [5, "6"]},
@@ -602,14 +600,17 @@ def test_seeds_timeout_and_priority_are_keys_of_json_lines(model: Model, tmp_pat
         {"draw": "a dog", "seed": [5, 6], "n": 3},
     ]
     source.write_text("\n".join(map(json.dumps, lines)))
-    outcomes = {o.line: o for o in run_batch(model, source, tmp_path / "out", "tiny")}
-    assert [outcomes[i].status for i in (1, 2, 3, 4)] == ["new", "failed", "failed", "failed"]
-    assert '"seed" must be a whole number or a list of whole numbers' in str(outcomes[2].error)
-    assert "within its timeout" in str(outcomes[3].error)
-    assert "seed holds 2 seeds, and n is 3" in str(outcomes[4].error)
-    record = json.loads((tmp_path / "out" / "results.jsonl").read_text())
-    images = [Image.open(tmp_path / "out" / name) for name in record["pictures"]]
+    words = ["batch", str(source), "-o", str(out), "--model", str(folder)]
+    told = CliRunner().invoke(app, words)
+    assert told.exit_code == 1 and "1 new, 0 kept, 3 failed" in told.stdout
+    errors = {line.split(": ")[1]: line for line in told.stderr.splitlines()}
+    assert '"seed" must be a whole number or a list of whole numbers' in errors["line 2"]
+    assert "within its timeout" in errors["line 3"]
+    assert "seed holds 2 seeds, and n is 3" in errors["line 4"]
+    record = json.loads((out / "results.jsonl").read_text())
+    images = [Image.open(out / name) for name in record["pictures"]]
     assert [image.info["seed"] for image in images] == ["5", "6"]
+    assert record["seeds"] == [5, 6]
 
 
 # --- stats ---------------------------------------------------------------------------------------

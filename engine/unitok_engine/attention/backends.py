@@ -1,5 +1,6 @@
 """Which attention backends there are, and which fits a model and its device best."""
 
+import warnings
 from typing import Literal
 
 import torch
@@ -8,6 +9,7 @@ from unitok_engine.attention.base import AttentionBackend
 from unitok_engine.attention.cpu import CpuBackend
 from unitok_engine.attention.gather import GatherBackend
 from unitok_engine.attention.kv_layout import KVShape
+from unitok_engine.attention.probe import kernel_fault
 from unitok_engine.attention.xformers import XformersBackend
 
 BackendName = Literal["torch", "torch-gather", "xformers"]
@@ -23,20 +25,40 @@ BACKENDS: dict[BackendName, BackendClass] = {
 
 
 def pick_backend(
-    shape: KVShape, block_size: int | None, dtype: torch.dtype, device: torch.device
+    shape: KVShape,
+    block_size: int | None,
+    dtype: torch.dtype,
+    device: torch.device,
+    name: BackendName | None = None,
 ) -> BackendName:
-    """The backend that fits best.
+    """The backend that is asked for, or else the one that fits best.
+
+    Where xformers fits, its kernel is tried once. If it fails, torch attends, and a warning says
+    why.
 
     Args:
         shape: The shape of the model's keys and values.
         block_size: Tokens per block, or None if it may be what the backend prefers.
         dtype: The type of keys and values.
         device: Where they are.
+        name: The backend that is asked for.
+
+    Raises:
+        ValueError: xformers is asked for, and does not work on the device.
     """
-    if device.type == "cpu":
-        return "torch"
+    # On a CPU, xformers' kernel runs in Triton's interpreter alone: whoever asks for it knows.
+    if device.type == "cpu" or name not in (None, "xformers"):
+        return name or "torch"
     size = block_size or XformersBackend.preferred_block_size(dtype, device)
-    return "xformers" if XformersBackend.fits(shape, size, dtype, device) else "torch-gather"
+    unfit = XformersBackend.why_unfit(shape, size, dtype, device)
+    fault = None if unfit else kernel_fault(shape.head_dim, size, dtype, device)
+    if unfit is None and fault is None:
+        return "xformers"
+    if name == "xformers":
+        raise ValueError(f'attention "xformers" does not work here: {unfit or fault}')
+    if fault:
+        warnings.warn(f"torch attends instead of xformers, more slowly: {fault}", stacklevel=2)
+    return "torch-gather"
 
 
 def make_backend(
@@ -56,6 +78,9 @@ def make_backend(
         dtype: The type of keys and values.
         device: Where they are.
         name: The backend; None picks what fits best.
+
+    Raises:
+        ValueError: xformers is asked for, and does not work on the device.
     """
-    name = name or pick_backend(shape, block_size, dtype, device)
+    name = pick_backend(shape, block_size, dtype, device, name)
     return BACKENDS[name](shape, num_blocks, block_size, dtype, device)

@@ -41,15 +41,19 @@ class XformersBackend(PagedBackend[StandardKVLayout]):
         return PAGE
 
     @staticmethod
-    def fits(shape: KVShape, block_size: int, dtype: torch.dtype, device: torch.device) -> bool:
-        """Whether the kernels take such keys and values, and xformers is installed."""
-        fits = (
-            device.type == "cuda"
-            and dtype in (torch.float16, torch.bfloat16)
-            and shape.head_dim in HEAD_DIMS
-            and block_size % PAGE == 0
-        )
-        return fits and find_spec("xformers") is not None
+    def why_unfit(
+        shape: KVShape, block_size: int, dtype: torch.dtype, device: torch.device
+    ) -> str | None:
+        """Why the kernels do not take such keys and values, or None if they do."""
+        if device.type != "cuda":
+            return f"it needs CUDA, not {device.type}"
+        if dtype not in (torch.float16, torch.bfloat16):
+            return f"it takes float16 and bfloat16, not {str(dtype).removeprefix('torch.')}"
+        if shape.head_dim not in HEAD_DIMS:
+            return f"it takes heads of {', '.join(map(str, HEAD_DIMS))}, not {shape.head_dim}"
+        if block_size % PAGE:
+            return f"it takes blocks of {PAGE} tokens or a multiple, not {block_size}"
+        return None if find_spec("xformers") else "xformers is not installed"
 
     def view(self, metadata: AttentionMetadata) -> CacheView:
         """See `AttentionBackend.view`."""
