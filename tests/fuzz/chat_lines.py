@@ -70,10 +70,9 @@ class ChatLines:
         """Hold the conversation, and check what it says on stderr."""
         lines = case.decode("utf-8", "surrogateescape").split("\n")
         out, errors = self.folder / "out", StringIO()
-        with chdir(self.folder), redirect_stdout(StringIO()), redirect_stderr(errors):
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                Conversation(self.model, out).talk(lines)
+        hushed = warnings.catch_warnings(action="ignore")
+        with chdir(self.folder), redirect_stdout(StringIO()), redirect_stderr(errors), hushed:
+            Conversation(self.model, out).talk(lines)
         for line in errors.getvalue().splitlines():
             check_message(line, self.names(case))
         if errors.getvalue():

@@ -59,10 +59,9 @@ class Checkpoints:
         place, _, content = case.partition(b"\n")
         damaged = self.base / place.decode()
         root = self._lay_out(damaged, content)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            with unitok.load(root, device="cpu", memory="4MB") as model:
-                use(model, root)
+        hushed = warnings.catch_warnings(action="ignore")
+        with hushed, unitok.load(root, device="cpu", memory="4MB") as model:
+            use(model, root)
 
     def _lay_out(self, damaged: Path, content: bytes) -> Path:
         """A copy of the damaged file's checkpoint, and the folder in it that is loaded."""

@@ -173,8 +173,7 @@ class Options:
 
     def run(self, case: bytes) -> None:
         """Evaluate the call."""
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with warnings.catch_warnings(action="ignore"):
             made = eval(case.decode(), dict(self.known))
         if isinstance(made, unitok.Model):
             made.close()
