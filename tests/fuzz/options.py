@@ -180,5 +180,7 @@ class Options:
 
     def names(self, case: bytes) -> Sequence[str]:
         """The options of the call, and words for what is given by place."""
-        things = "picture prompt question message text model folder file device URL URI".split()
+        things = (
+            "request picture prompt question message text model folder file device URL URI".split()
+        )
         return *re.findall(r"(\w+)=", case.decode()), *things
