@@ -81,14 +81,5 @@ class ChatLines:
     def names(self, case: bytes) -> Sequence[str]:
         """The words of the lines, and what else a message may be about."""
         words = [word for word in case.decode("utf-8", "replace").split() if len(word) > 1]
-        return (
-            *words,
-            "chat",
-            "context",
-            "file",
-            "message",
-            "picture",
-            "prompt",
-            "question",
-            "stopped",
-        )
+        things = "chat context file help message picture prompt question stopped".split()
+        return *words, *things
