@@ -108,7 +108,7 @@ CALLS: dict[str, tuple[str, ...]] = {
     "model.edit": ("picture('RGB')", "'make it night'"),
     "model.chat().send": ("'hello'",),
     "model.chat().draw": ("'a cat'",),
-    "model.chat": (),
+    "model.chat": ("'Be brief.'",),
     "unitok.load": ("folder",),
 }
 # Answers are short, so that valid calls are quick.
@@ -139,52 +139,48 @@ class Options:
     def make(self, random: Random) -> bytes:
         """A call of which something is likely to be wrong."""
         if random.random() < 0.2:
-            return f"model.chat(messages={mutated_messages(random)}, max_tokens=2)".encode()
+            return f"model.chat(messages={self._messages(random)}, max_tokens=2)".encode()
         called = random.choice(list(CALLS))
         places = list(CALLS[called])
         if places and random.random() < 0.3:
             places[random.randrange(len(places))] = random.choice(VALUES)
-        names = random.sample(self._options(called), random.choice((0, 1, 1, 2)))
+        named = self._options(called)
+        names = random.sample(named, min(len(named), random.choice((0, 1, 1, 2))))
         options = [f"{name}={random.choice(VALUES)}" for name in names]
         short = [text for text in SHORT.get(called, ()) if text.split("=")[0] not in names]
         return f"{called}({', '.join([*places, *options, *short])})".encode()
 
     def _options(self, called: str) -> list[str]:
         function: Callable[..., Any] = eval(called, self.known)
-        names = list(inspect.signature(function).parameters)
-        by_name = [name for name in names if name != "self"][len(CALLS[called]) :]
-        return [*by_name, "unknown"]
+        named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+        parameters = list(inspect.signature(function).parameters.values())[len(CALLS[called]) :]
+        return [*[p.name for p in parameters if p.kind in named], "unknown"]
+
+    def _messages(self, random: Random) -> str:
+        """Messages in the form of chat APIs, with a part that is another."""
+        text = random.choice(MESSAGES)
+        part = random.choice(re.findall(r"'[^']*'|\[\{|picture\('RGB'\)", text))
+        value = (
+            "[" if part == "[{" else random.choice((*VALUES, "'type'", "'image'", "'assistant'"))
+        )
+        place = random.choice([found.start() for found in re.finditer(re.escape(part), text)])
+        changed = text[:place] + value + text[place + len(part) :]
+        try:
+            eval(changed, dict(self.known))
+        except (SyntaxError, ValueError, TypeError):  # it is no Python, or no key
+            return random.choice((text, *VALUES))
+        return changed
 
     def run(self, case: bytes) -> None:
         """Evaluate the call."""
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with warnings.catch_warnings(action="ignore"):
             made = eval(case.decode(), dict(self.known))
         if isinstance(made, unitok.Model):
             made.close()
 
     def names(self, case: bytes) -> Sequence[str]:
         """The options of the call, and words for what is given by place."""
-        things = ("picture", "prompt", "question", "message", "model", "folder", "device")
-        return *re.findall(r"(\w+)=", case.decode()), *things, "nowhere.png", "URL", "data URI"
-
-
-def mutated_messages(random: Random) -> str:
-    """Messages in the form of chat APIs, with a part that is another."""
-    text = random.choice(MESSAGES)
-    parts = re.findall(r"'[^']*'|\[\{|picture\('RGB'\)", text)
-    part = random.choice(parts)
-    value = "[" if part == "[{" else random.choice((*VALUES, "'type'", "'image'", "'assistant'"))
-    places = [found.start() for found in re.finditer(re.escape(part), text)]
-    place = random.choice(places)
-    changed = text[:place] + value + text[place + len(part) :]
-    return changed if is_python(changed) else random.choice((text, *VALUES))
-
-
-def is_python(text: str) -> bool:
-    """Whether a text is an expression."""
-    try:
-        compile(text, "case", "eval")
-    except (SyntaxError, ValueError):
-        return False
-    return True
+        things = (
+            "request picture prompt question message text model folder file device URL URI".split()
+        )
+        return *re.findall(r"(\w+)=", case.decode()), *things

@@ -13,15 +13,17 @@ import unitok
 
 DOCUMENTED = (ValueError, TypeError, OSError)
 LONGEST_MESSAGE = 1000
-# What Python and its libraries say when they are handed something that nobody has checked.
+# What Python and its libraries say when they are handed something that nobody has checked. Some of
+# it tells enough where the thing is named too.
 UNCHECKED = re.compile(
-    "has no attribute|unexpected keyword|positional argument|subscriptable|unhashable|not iterable|"
-    "codec can't|embedded null|4300 digits|NoneType|unpack|out of range: |index out of|bad operand|"
+    "has no attribute|positional argument|subscriptable|unhashable|not iterable|"
+    "embedded null|'NoneType' |values to unpack|out of range: |index out of|bad operand|"
     "invalid literal for|could not convert|too large to convert|too big to convert|not callable|"
     "not supported between|os.PathLike|surrogates not allowed|maximum recursion|"
     r"unsupported operand|must be real number|truth value|broadcast|expected (str|bytes)\b|"
     "Errno None"
 )
+UNNAMED = re.compile("codec can't|4300 digits|unexpected keyword")
 
 
 @dataclass(frozen=True)
@@ -81,7 +83,8 @@ def check_message(message: str, names: Iterable[str] = ()) -> None:
     names = list(names)
     assert message.strip(), "the message is empty"
     assert len(message) <= LONGEST_MESSAGE, f"the message is long: {message[:300]}..."
-    foreign = UNCHECKED.search(message)
+    named = any(name in message for name in names)
+    foreign = UNCHECKED.search(message) or (None if named else UNNAMED.search(message))
     assert foreign is None, f"the message is Python's own, {foreign and foreign[0]!r}: {message}"
-    named = not names or any(name in message for name in names)
-    assert named, f"the message names nothing: {message}\nnor any of {', '.join(names)[:300]}"
+    wanted = ", ".join(names)[:300]
+    assert named or not names, f"the message names nothing: {message}\nnor any of {wanted}"

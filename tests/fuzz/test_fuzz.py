@@ -22,7 +22,7 @@ JUDGED = {
     ),
     "say nothing": (False, "OSError, but the message is empty"),
     "say much": (False, "ValueError, but the message is long: the thing"),
-    "be python": (False, "TypeError, but the message is Python's own, 'NoneType': the thing"),
+    "be python": (False, "TypeError, but the message is Python's own, \"'NoneType' \": the thing"),
     "be undocumented": (False, "KeyError: 'the thing'"),
     "be wrong": (True, "two is one"),
     "start a process": (True, "it makes the program start a process: subprocess.Popen"),

@@ -6,7 +6,8 @@ import multiprocessing
 import os
 import time
 import traceback
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
 from multiprocessing.connection import Connection
@@ -119,7 +120,6 @@ def work(connection: Connection, module: str, folder: Path, seed: int) -> None:
     targets: Mapping[str, Target] = import_module(module).make_targets(place)
     guard = Guard(folder)
     limit_memory(MEMORY)
-    silence()
     connection.send(list(targets))
     while True:
         name, index, case = connection.recv()
@@ -129,17 +129,25 @@ def work(connection: Connection, module: str, folder: Path, seed: int) -> None:
             connection.send(judge(targets[name], case, guard))
 
 
-def silence() -> None:
+@contextmanager
+def silence() -> Iterator[None]:
     """Drop what the process prints: libraries in C complain about damaged pictures at length."""
+    kept = [os.dup(stream) for stream in (1, 2)]
     with open(os.devnull, "w") as nothing:
         for stream in (1, 2):
             os.dup2(nothing.fileno(), stream)
+    try:
+        yield
+    finally:
+        for stream, before in zip((1, 2), kept, strict=True):
+            os.dup2(before, stream)
+            os.close(before)
 
 
 def judge(target: Target, case: bytes, guard: Guard) -> Verdict:
     """Run an input, and judge what it does."""
     before, began = forget_peak(), time.monotonic()
-    with guard.on():
+    with silence(), guard.on():
         problem, accepted = outcome(target, case)
     seconds = time.monotonic() - began
     grown = memory_peak() - before
