@@ -14,7 +14,7 @@ from typing import BinaryIO
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError, features
+from PIL import ExifTags, Image, UnidentifiedImageError, features
 from PIL.TiffImagePlugin import TILELENGTH, TILEWIDTH
 from torch import Tensor
 
@@ -41,6 +41,16 @@ STRIP = 2**18  # pixels that are converted at a time
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
 if features.check("avif"):
     FORMATS = (*FORMATS, "AVIF")
+# What makes an image upright whose EXIF has this orientation; as it is stored, 1 is upright.
+TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 JPEGS = ("JPEG", "MPO")  # Pillow's names; an MPO is a JPEG with further pictures behind it
 
 
@@ -154,8 +164,9 @@ def decode(file: BytesIO, name: str) -> Image.Image:
         if image.width * image.height > MAX_PIXELS:  # a JPEG
             image.draft(None, (image.width // 2, image.height // 2))
         image.load()
-        ImageOps.exif_transpose(image, in_place=True)  # as transformers reads it
-        return to_rgb(image, name)
+        rgb, turn = to_rgb(image, name), turn_of(image)
+        image.close()  # its pixels need not be in memory beside those that are turned
+        return rgb if turn is None else rgb.transpose(turn)
 
 
 def from_image(image: Image.Image) -> Image.Image:
@@ -169,8 +180,22 @@ def from_image(image: Image.Image) -> Image.Image:
     with errors_named(name):
         refuse_unread(image, name)
         check_size(image, name, MAX_PIXELS)
+        check_tile(image, name)
         image.load()
-        return to_rgb(ImageOps.exif_transpose(image), name)
+        rgb, turn = to_rgb(image, name), turn_of(image)
+        return rgb if turn is None else rgb.transpose(turn)
+
+
+def turn_of(image: Image.Image) -> Image.Transpose | None:
+    """How an image is to be turned to be upright, as its EXIF says; None if it is.
+
+    EXIF that cannot be read turns nothing: the pixels are whole without it. Pillow's
+    `exif_transpose` also writes the EXIF anew, which fails for odd tags.
+    """
+    try:
+        return TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
+    except Exception:  # damaged EXIF raises errors of all kinds
+        return None
 
 
 def refuse_unread(image: Image.Image, name: str) -> None:
