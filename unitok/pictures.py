@@ -6,6 +6,7 @@ pixels are counted before any is decoded.
 
 import hashlib
 import os
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from io import BytesIO
@@ -34,8 +35,11 @@ PictureLike = str | Path | bytes | BinaryIO | Image.Image | np.ndarray | Tensor
 # Screens and most phones make pictures of 8 to 24 million pixels. A model sees about a million.
 MAX_PIXELS = 32_000_000
 # Some phones write 48 to 64 million, as JPEG. Above the limit for all, these are decoded at half
-# their width and height, which takes no more memory.
+# their width and height.
 MAX_JPEG_PIXELS = 64_000_000
+# Encoders write about ten scans of a progressive JPEG. Each is a pass over all pixels, even if it is
+# of fifty bytes: a file of a megabyte could take ten minutes.
+MAX_SCANS = 100
 STRIP = 2**18  # pixels that are converted at a time
 # Only these formats are tried, whatever a file is called. Others may start programs, as EPS does.
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
@@ -52,6 +56,10 @@ TURNS = {
     8: Image.Transpose.ROTATE_90,
 }
 JPEGS = ("JPEG", "MPO")  # Pillow's names; an MPO is a JPEG with further pictures behind it
+# The markers of a JPEG, as its decoder finds them: what stands between pixels is none.
+MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]", re.DOTALL)
+START_OF_SCAN, END_OF_JPEG = b"\xff\xda", b"\xff\xd9"
+WITHOUT_LENGTH = (b"\xff\xd8", b"\xff\x01")
 
 
 class Refused(ValueError):
@@ -147,6 +155,8 @@ def opened_file(file: BytesIO, name: str) -> Iterator[Image.Image]:
     with errors_named(name), Image.open(file, formats=FORMATS) as image:
         check_size(image, name, MAX_JPEG_PIXELS if image.format in JPEGS else MAX_PIXELS)
         check_tile(image, name)
+        if image.format in JPEGS:
+            check_scans(file, name)
         yield image
 
 
@@ -245,6 +255,26 @@ def check_tile(image: Image.Image, name: str) -> None:
     pixels = tags.get(TILEWIDTH, 0) * tags.get(TILELENGTH, 0)
     if pixels > MAX_PIXELS:
         raise Refused(f"{name} has a tile of {pixels:,} pixels; at most {MAX_PIXELS:,} are read")
+
+
+def check_scans(file: BytesIO, name: str) -> None:
+    """Check the number of scans of a JPEG.
+
+    Args:
+        file: All bytes.
+        name: Its name in messages.
+
+    Raises:
+        ValueError: There are too many.
+    """
+    data, at, scans = file.getbuffer(), 0, 0
+    while (found := MARKER.search(data, at)) and found[0] != END_OF_JPEG:
+        scans += found[0] == START_OF_SCAN
+        if scans > MAX_SCANS:
+            raise Refused(f"{name} has more than {MAX_SCANS} scans, the most that are read")
+        at = found.end()
+        if found[0] not in WITHOUT_LENGTH:  # what follows is no picture, and may look like markers
+            at += int.from_bytes(data[at : at + 2], "big")
 
 
 def to_rgb(image: Image.Image, name: str) -> Image.Image:

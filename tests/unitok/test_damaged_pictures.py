@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFile, ImageOps
 
-from unitok.pictures import FORMATS, open_picture
+from unitok.pictures import FORMATS, MAX_SCANS, open_picture
 
 # Pillow warns of odd metadata, which says nothing about the pixels.
 pytestmark = [
@@ -165,6 +165,26 @@ def test_odd_tags_beside_the_orientation_do_no_harm():
     assert open_picture(data).size == (20, 24)
     with Image.open(io.BytesIO(data)) as unread:
         assert open_picture(unread).size == (20, 24)
+
+
+def jpeg_of_scans(count: int, between: bytes = b"", comment: bytes = b"") -> bytes:
+    """A progressive JPEG whose last scan is there again and again."""
+    data = encoded(noise("L"), "JPEG", progressive=True, comment=comment)
+    last, scans = data.rindex(b"\xff\xda"), data.count(b"\xff\xda") - comment.count(b"\xff\xda")
+    return data[:-2] + (between + data[last:-2]) * (count - scans) + data[-2:]
+
+
+def test_the_scans_of_a_jpeg_are_bounded():
+    for between in (b"", b"junk", b"\xff\xd0\xff", b"\xff\xfe\0\2"):
+        assert open_picture(jpeg_of_scans(MAX_SCANS, between)).size == (24, 20)
+        with pytest.raises(ValueError, match="the picture has more than 100 scans"):
+            open_picture(jpeg_of_scans(MAX_SCANS + 1, between))
+
+
+def test_what_only_looks_like_scans_is_no_scan():
+    looks = b"\xff\xda" * MAX_SCANS
+    assert open_picture(jpeg_of_scans(10, comment=looks)).size == (24, 20)
+    assert open_picture(jpeg_of_scans(10) + looks).size == (24, 20), "a film behind a photo"
 
 
 def test_a_format_that_is_not_allowed_is_no_picture(tmp_path: Path):
