@@ -51,6 +51,12 @@ def test_every_option_of_a_request_has_a_row_with_its_default_range_and_help(mad
             assert (bounds, text) == (spec.range, spec.option.help)
 
 
+def test_what_a_request_is_about_is_listed_before_its_options():
+    shown = section(request_sections(), "Reply")
+    assert "Attributes:" not in shown
+    assert "\n- `messages`: The conversation." in shown.partition("| option")[0]
+
+
 def test_all_public_kinds_of_requests_are_shown():
     assert {Caption, Draw, Edit} <= set(kinds_of_requests())
 
