@@ -130,7 +130,8 @@ def argument(parameter: inspect.Parameter) -> str:
     """The placeholder of an argument in the usage; "" for a flag that may be left out."""
     info = info_of(parameter)
     if isinstance(info, ArgumentInfo):
-        return info.metavar or parameter.name.upper()
+        name = (info.metavar or parameter.name.upper()).removesuffix("...")
+        return f"{name}..." if get_origin(get_args(parameter.annotation)[0]) is list else name
     missing = parameter.default is parameter.empty
     return f"{flags_of(parameter)[0]} {placeholder(parameter)}" if missing else ""
 

@@ -98,6 +98,8 @@ def test_every_flag_of_a_command_is_shown(name):
 def test_a_command_shows_its_usage_its_help_and_the_defaults_of_its_flags():
     shown = section(command_sections(), "unitok draw")
     assert "unitok draw [OPTIONS] PROMPT" in shown
+    assert "unitok caption [OPTIONS] FILE" in command_sections()
+    assert re.search(r"unitok caption .*\.\.\.\n", command_sections())
     assert "Example: `unitok draw " in shown
     assert rows(shown)["-n"] == [
         "`INTEGER` from 1 to 1000",
