@@ -55,25 +55,38 @@ vocabulary results prompt saving settings pictures image_decoder counted_work on
 conversation loading golden api janus concurrency
 """.split()
 
-# Of modules whose tests are not called as they are: the tests that look at them most closely.
+# Of modules that no test file is named after: the tests that look at them most closely.
 CLOSEST = {
-    "engine/unitok_engine/attention/cpu.py": ["tests/parity/test_paged_attention.py"],
-    "engine/unitok_engine/attention/gather.py": ["tests/parity/test_paged_attention.py"],
-    "engine/unitok_engine/attention/kv_layout.py": ["tests/parity/test_paged_attention.py"],
-    "engine/unitok_engine/attention/paged.py": ["tests/parity/test_paged_attention.py"],
-    "engine/unitok_engine/attention/xformers.py": [
-        "tests/engine/test_probe.py",
-        "tests/parity/test_xformers_decode.py",
-        "tests/parity/test_xformers_static.py",
-    ],
-    "engine/unitok_engine/graphs.py": ["tests/engine/test_graphs.py"],
-    "engine/unitok_engine/noise.py": ["tests/engine/test_sampler.py"],
-    "engine/unitok_engine/prefix_cache.py": ["tests/engine/test_prefix_caching.py"],
-    "engine/unitok_engine/waiting.py": ["tests/engine/test_scheduler.py"],
-    "unitok/chat.py": ["tests/unitok/test_conversation.py"],
-    "unitok/handles.py": ["tests/unitok/test_driver.py"],
-    "unitok/precision.py": ["tests/unitok/test_loading.py"],
-    "unitok/requests.py": ["tests/unitok/test_api.py"],
+    "engine/unitok_engine/attention/backends.py": "engine/attention engine/probe",
+    "engine/unitok_engine/attention/base.py": "engine/attention",
+    "engine/unitok_engine/attention/cpu.py": "engine/attention parity/paged_attention",
+    "engine/unitok_engine/attention/gather.py": "engine/attention parity/paged_attention",
+    "engine/unitok_engine/attention/kv_layout.py": "engine/attention parity/paged_attention",
+    "engine/unitok_engine/attention/paged.py": "engine/attention parity/paged_attention",
+    "engine/unitok_engine/attention/xformers.py": """engine/attention engine/probe engine/graphs
+        parity/xformers_decode parity/xformers_static""",
+    "engine/unitok_engine/batch.py": "engine/engine",
+    "engine/unitok_engine/config.py": "engine/request",
+    "engine/unitok_engine/drafter.py": "engine/drafts",
+    "engine/unitok_engine/embedding_store.py": "engine/faults",
+    "engine/unitok_engine/embeddings.py": "engine/faults",
+    "engine/unitok_engine/ids.py": "engine/request",
+    "engine/unitok_engine/model.py": "engine/engine",
+    "engine/unitok_engine/noise.py": "engine/sampler",
+    "engine/unitok_engine/prefix_cache.py": "engine/prefix_caching",
+    "engine/unitok_engine/runner.py": "engine/engine",
+    "engine/unitok_engine/sequence.py": "engine/engine engine/drafts",
+    "engine/unitok_engine/transfer.py": "engine/sampler",
+    "engine/unitok_engine/waiting.py": "engine/scheduler",
+    "unitok/chat.py": "unitok/conversation",
+    "unitok/draw_job.py": "unitok/driver",
+    "unitok/failed_job.py": "unitok/driver",
+    "unitok/handles.py": "unitok/driver",
+    "unitok/precision.py": "unitok/loading",
+    "unitok/preparer.py": "unitok/api",
+    "unitok/requests.py": "unitok/api",
+    "unitok/signatures.py": "unitok/api",
+    "unitok/text_job.py": "unitok/driver",
 }
 
 # Numbers are compared by value: whether equal ones are the same object is an accident.
@@ -164,8 +177,8 @@ def mutated_files() -> list[str]:
 
 
 def files_at(paths: Sequence[Path]) -> list[str]:
-    """Files, and all those in folders, from the root of the repository."""
-    files = [sorted(path.rglob("*.py")) if path.is_dir() else [path] for path in paths]
+    """Files, and those in folders that do more than gather names, from the repository's root."""
+    files = [sorted(path.rglob("[!_]*.py")) if path.is_dir() else [path] for path in paths]
     return [relative(file) for file in chain.from_iterable(files)]
 
 
@@ -174,16 +187,21 @@ def relative(path: Path) -> str:
     return path.resolve().relative_to(ROOT).as_posix()
 
 
-def tests_of(path: str) -> list[str]:
-    """The test files for a module: its own first, then those of its part."""
+def tests_of(path: str) -> list[list[str]]:
+    """The test files for a module: those that look at it most closely, and those of its part."""
     part = "engine" if path.startswith("engine/") else "unitok"
-    own = [*CLOSEST.get(path, ()), f"tests/{part}/test_{Path(path).stem}.py"]
-    common = [
-        f"tests/{part}/test_{n}.py" for n in (ENGINE_TESTS if part == "engine" else API_TESTS)
-    ]
+    own = CLOSEST.get(path, f"{part}/{Path(path).stem}").split()
+    common = [f"{part}/{name}" for name in (ENGINE_TESTS if part == "engine" else API_TESTS)]
     if part == "engine":
-        common.append("tests/unitok/test_counted_work.py")
-    return [test for test in dict.fromkeys([*own, *common]) if (ROOT / test).is_file()]
+        common.append("unitok/counted_work")
+    names = (own, [name for name in common if name not in own])
+    return [[test_file(name) for name in stage] for stage in names]
+
+
+def test_file(name: str) -> str:
+    """The path of the tests "engine/request"."""
+    folder, stem = name.split("/")
+    return f"tests/{folder}/test_{stem}.py"
 
 
 # --- mutants --------------------------------------------------------------------------------------
@@ -284,8 +302,9 @@ def copy_of_tree(target: Path) -> Path:
 
 def seconds_unchanged(tree: Path, mutants: Sequence[Mutant]) -> float:
     """How long the tests take on the code as it is; they must all pass."""
-    tests = dict.fromkeys(test for mutant in mutants for test in tests_of(mutant.path))
-    outcome = run_tests(tree, list(tests), LONGEST)
+    stages = chain.from_iterable(tests_of(mutant.path) for mutant in mutants)
+    tests = list(dict.fromkeys(chain.from_iterable(stages)))
+    outcome = run_tests(tree, tests, LONGEST)
     if outcome.verdict != SURVIVED:
         sys.exit(f"mutate: tests fail without any change: {outcome.test or outcome.verdict}")
     print(f"{len(tests)} test files pass as it is, in {outcome.seconds:.0f} s", flush=True)
@@ -298,7 +317,9 @@ def attempt(tree: Path, mutant: Mutant, limit: float) -> Outcome:
     unchanged = target.read_bytes()
     target.write_text(mutant.code, encoding="utf-8")
     try:
-        return run_tests(tree, tests_of(mutant.path), limit)
+        closest, others = tests_of(mutant.path)
+        outcome = run_tests(tree, closest, limit)
+        return outcome if outcome.verdict != SURVIVED else run_tests(tree, others, limit)
     finally:
         target.write_bytes(unchanged)
 
@@ -333,12 +354,13 @@ def test_process(tree: Path, log: Path, tests: Sequence[str]) -> None:
     os.environ |= {"PYTHONPATH": roots, "PYTHONDONTWRITEBYTECODE": "1"}
     sys.dont_write_bytecode = True  # a file that changes twice in a second would look unchanged
     import pytest
+    from hypothesis import Phase, settings
 
-    sys.exit(
-        pytest.main(
-            ["-x", "-q", "--tb=no", "-rfE", "--timeout=60", "-p", "no:cacheprovider", *tests]
-        )
-    )
+    phases = (Phase.explicit, Phase.reuse, Phase.generate)  # one failure will do, of any size
+    settings.register_profile("mutate", phases=phases, report_multiple_bugs=False)
+    settings.load_profile("mutate")
+    options = ["-x", "-q", "--tb=no", "-rfE", "--timeout=60", "-p", "no:cacheprovider"]
+    sys.exit(pytest.main([*options, *tests]))
 
 
 def end_group(pid: int) -> None:

@@ -150,6 +150,23 @@ def test_branches_that_need_a_block_in_the_same_step_all_get_one(num_blocks: int
     assert small.stats.preemptions > 0 and small.stats.free_blocks == num_blocks
 
 
+@pytest.mark.parametrize("older", [4, 5, 6, 7])
+@pytest.mark.parametrize("newer", [4, 5, 6, 7])
+def test_a_pool_that_runs_out_holds_up_the_newest_alone(older: int, newer: int):
+    machine, plan = engine(num_blocks=5, prefix_caching=False), FreePlan(TEXT, frozenset(), 12)
+    first, second = (
+        machine.add(Request((Branch((id,) * length),), plan))
+        for id, length in ((2, older), (3, newer))
+    )
+    steps = [[output.request_id for output in machine.step()] for _ in range(12)]
+    assert all(first in ids for ids in steps)
+    assert 0 < sum(second in ids for ids in steps) < 12
+    assert machine.stats.preemptions > 0
+    while machine.has_work:
+        machine.step()
+    assert machine.stats.free_blocks == 5
+
+
 @pytest.mark.parametrize(("prompt", "length"), [(5, 12), (16, 1), (1, 16)])
 def test_a_drawing_that_just_fits_the_pool_runs(prompt: int, length: int):
     machine = engine(num_blocks=4)  # of 4 tokens each; the last one that is drawn needs no room

@@ -29,6 +29,7 @@ def features(start: int, length: int) -> Embeddings:
     ("make", "words"),
     [
         (lambda: IdRange(5, 5), "start < stop"),
+        (lambda: IdRange(-1, 5), "start < stop"),
         (lambda: Sampling(temperature=-1), "temperature"),
         (lambda: Sampling(temperature=float("nan")), "temperature"),
         (lambda: Sampling(top_k=-1), "top_k"),
@@ -79,6 +80,7 @@ def test_a_seed_is_any_integer_of_64_bits_signed_or_not(seed: int):
 
 def test_the_least_values_are_taken():
     assert features(0, 1).stop == 1
+    assert (IdRange(0, 1).size, 0 in IdRange(0, 1), 1 in IdRange(0, 1)) == (1, True, False)
     branch = Branch((1, 2), embeddings=(features(0, 1), features(1, 1)))
     assert Request((branch,), FixedPlan(RANGE, 1), n=1).plan.max_length == 1
 

@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Hashable
 from dataclasses import dataclass
 from random import Random
+from typing import Any
 
 import torch
 from hypothesis import settings
@@ -295,7 +296,7 @@ def test_a_sample_that_was_preempted_waits_for_no_later_sample_of_its_request():
 
 
 def scheduler_and_sequences(
-    requests: list[Request], **options: int
+    requests: list[Request], **options: Any
 ) -> tuple[Scheduler, list[Sequence]]:
     """A scheduler with room for 40 blocks, and one sequence of each request, not yet added."""
     config = EngineConfig(num_blocks=40, block_size=BLOCK, **options)

@@ -772,7 +772,7 @@ def test_a_request_that_fails_is_a_result_and_the_others_go_on(model: Model):
     failed = {i: r.error for i, r in results.items() if r.finish_reason == "error"}
     assert failed.keys() == {0, 2, 3, 4, 6}
     assert "none.png" in str(failed[0]) and "not a picture" in str(failed[3])
-    assert "Caption or a Draw, not str" in str(failed[4]) and "shorten it" in str(failed[6])
+    assert "a Draw or an Edit, not str" in str(failed[4]) and "shorten it" in str(failed[6])
     assert (results[0].seed, results[2].seed) == (4, 9)
     assert results[2].images == ()  # type: ignore[union-attr]
     assert {i: results[i].finish_reason for i in (1, 5)} == {1: "complete", 5: "length"}
