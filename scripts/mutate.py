@@ -55,7 +55,7 @@ vocabulary results prompt saving settings pictures image_decoder counted_work on
 conversation loading golden api janus concurrency
 """.split()
 
-# Of modules that no test file is named after: the tests that look at them most closely.
+# The tests that look at a module most closely, where that is not the file named after it.
 CLOSEST = {
     "engine/unitok_engine/attention/backends.py": "engine/attention engine/probe",
     "engine/unitok_engine/attention/base.py": "engine/attention",
@@ -75,9 +75,10 @@ CLOSEST = {
     "engine/unitok_engine/noise.py": "engine/sampler",
     "engine/unitok_engine/prefix_cache.py": "engine/prefix_caching",
     "engine/unitok_engine/runner.py": "engine/engine",
+    "engine/unitok_engine/scheduler.py": "engine/scheduler engine/shares",
     "engine/unitok_engine/sequence.py": "engine/engine engine/drafts",
     "engine/unitok_engine/transfer.py": "engine/sampler",
-    "engine/unitok_engine/waiting.py": "engine/scheduler",
+    "engine/unitok_engine/waiting.py": "engine/scheduler engine/shares",
     "unitok/chat.py": "unitok/conversation",
     "unitok/draw_job.py": "unitok/driver",
     "unitok/failed_job.py": "unitok/driver",
