@@ -6,12 +6,16 @@ BIN := $(VENV)/bin
 VLLM := .venv-vllm
 PIP_INSTALL := $(BIN)/python -m pip install --constraint constraints.txt
 WHEEL_DIR ?= dist
+SECONDS ?= 60
+# A process per core, with one thread each: faster than one process with as many threads.
+WORKERS ?= auto
+PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --maxprocesses 4 --dist worksteal
 N ?= 200
-SEED ?= 0
 FILES ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-parity bench mutate lint format hooks wheel check-wheel clean
+.PHONY: help install demo test test-parity fuzz bench mutate lint format docs docs-serve hooks wheel \
+	check-wheel clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -22,13 +26,16 @@ demo: $(VENV)/.stamp-base  ## draw and caption with the embedded model
 	$(BIN)/unitok demo
 
 test: $(VENV)/.stamp-test  ## run the tests
-	$(BIN)/python -m pytest tests --ignore=tests/parity
+	$(PYTEST) tests --ignore=tests/parity
 
 test-parity: $(VENV)/.stamp-test  ## run the tests against reference implementations
-	$(BIN)/python -m pytest tests/parity
+	$(PYTEST) tests/parity
 
 mutate: $(VENV)/.stamp-test $(VENV)/.stamp-mutate  ## change N places, drawn by SEED, and see which no test notices
-	$(BIN)/python scripts/mutate.py --count $(N) --seed $(SEED) $(FILES)
+	$(BIN)/python scripts/mutate.py --count $(N) --seed $(or $(SEED),0) $(FILES)
+
+fuzz: $(VENV)/.stamp-test  ## give random inputs to all that takes any, for SECONDS, made of SEED
+	$(BIN)/python -m tests.fuzz --seconds $(SECONDS) $(if $(SEED),--seed $(SEED))
 
 bench: $(VENV)/.stamp-bench $(VLLM)/.stamp  ## compare speeds on this CPU; writes docs/benchmarks.md
 	$(BIN)/python scripts/bench.py --write docs
@@ -42,6 +49,12 @@ format: $(VENV)/.stamp-lint  ## format and fix what can be fixed
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
+docs: $(VENV)/.stamp-docs  ## build the site of the documentation into site/
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build
+
+docs-serve: $(VENV)/.stamp-docs  ## show the site of the documentation as it is edited
+	$(BIN)/python -m mkdocs serve
+
 hooks: $(VENV)/.stamp-lint $(VENV)/.stamp-hooks  ## check format, style and types at every commit
 	$(BIN)/pre-commit install
 
@@ -52,7 +65,7 @@ check-wheel: $(VENV)/.stamp-build  ## build the wheel and use it in a fresh envi
 	PYTHON="$(PYTHON)" .ci/check_wheel
 
 clean:  ## remove .venv and what was built
-	rm -rf $(VENV) $(VLLM) dist
+	rm -rf $(VENV) $(VLLM) dist site
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 11) else \
@@ -65,12 +78,12 @@ $(VENV)/.stamp-base: pyproject.toml constraints.txt | $(BIN)/python
 	$(PIP_INSTALL) --no-build-isolation --editable .
 	@touch $@
 
-$(patsubst %,$(VENV)/.stamp-%,test build bench hooks mutate): $(VENV)/.stamp-%: $(VENV)/.stamp-base
+$(patsubst %,$(VENV)/.stamp-%,test build bench docs hooks mutate): $(VENV)/.stamp-%: $(VENV)/.stamp-base
 	$(PIP_INSTALL) --no-build-isolation --editable '.[$*]'
 	@touch $@
 
-# The type checker follows imports into the tests' libraries.
-$(VENV)/.stamp-lint: $(VENV)/.stamp-test
+# The type checker follows imports into the libraries of the tests and the documentation.
+$(VENV)/.stamp-lint: $(VENV)/.stamp-test $(VENV)/.stamp-docs
 	$(PIP_INSTALL) --no-build-isolation --editable '.[lint]'
 	@touch $@
 

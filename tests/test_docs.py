@@ -7,7 +7,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDERS = ("benchmarks", "docs", "engine", "examples", "scripts", "tests", "tokenizers", "unitok")
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 PATH = re.compile(rf"(?<![\w./-])(?:{'|'.join(FOLDERS)})/[\w./-]*+(?![<*])")  # not test_*.py
 PYTHON_FILE = re.compile(r"(?<![\w./<>*-])[\w/]+\.py\b")
 LINK = re.compile(r"\]\((?!https?:)([^)#]*)#?([^)]*)\)")

@@ -18,7 +18,7 @@ from unitok.cli import app
 ROOT = Path(__file__).resolve().parents[1]
 MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
 WHEEL = WheelBuilder(str(ROOT))
-PAGES = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")]
+PAGES = [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")]
 
 
 def read_yaml(path: str) -> Any:
@@ -112,8 +112,10 @@ def test_each_job_makes_what_the_makefile_has():
     }
     assert made == {
         "lint": ["make lint"],
+        "docs": ["make docs"],
         "test": ["make test"],
         "parity": ["make test-parity"],
+        "fuzz": ["make fuzz"],
         "wheel": ["make check-wheel"],
     }
     for (command,) in made.values():

@@ -9,6 +9,7 @@ from collections.abc import (
     Callable,
     Generator,
     Iterable,
+    Mapping,
     Sequence,
 )
 from concurrent.futures import ThreadPoolExecutor
@@ -26,10 +27,12 @@ from unitok.handles import Job
 from unitok.image_decoder import ImageDecoder
 from unitok.precision import name_of
 from unitok.preparer import AnyJob, Preparer
-from unitok.requests import AnyRequest, Caption, Draw, Edit
+from unitok.requests import AnyRequest, Caption, Draw, Edit, Reply, RequestOptions
 from unitok.results import DrawResult, Event, Result, TextResult
-from unitok.signatures import one_or_many, one_or_many_async
-from unitok_engine import Engine, EngineConfig, EngineStats
+from unitok.signatures import answer, answer_or_start, one_or_many, one_or_many_async
+from unitok.stats import Stats
+from unitok.user_warnings import at_callers_line
+from unitok_engine import Engine, EngineConfig
 from unitok_tokenizers.text import TextTokenizer
 
 IN_FLIGHT = 64  # requests that `run` keeps going at once
@@ -143,9 +146,10 @@ class Model:
         """The tokenizer of text."""
         return self.family.tokenizer
 
-    def stats(self) -> EngineStats:
-        """Counts of what the engine has done, and of what it holds now."""
-        return self.driver.engine.stats
+    def stats(self) -> Stats:
+        """Counts of what the engine has done, of what it holds now, and its speed."""
+        rate = self.driver.tokens_per_second
+        return Stats(**vars(self.driver.engine.stats), tokens_per_second=rate)
 
     def info(self) -> Info:
         """The model's sizes and defaults."""
@@ -190,6 +194,7 @@ class Model:
             ValueError: A file is not a picture, the question is empty, the prompt is longer than
                 the context, or an option is out of its range.
             TypeError: An option is unknown or of a wrong type.
+            TimeoutError: The request was not done within its timeout.
             RuntimeError: The model failed, for example with logits that are not finite, or it is
                 closed.
         """
@@ -203,6 +208,7 @@ class Model:
             ValueError: A prompt is empty or longer than the context, or an option is out of its
                 range.
             TypeError: An option is unknown or of a wrong type.
+            TimeoutError: The request was not done within its timeout.
             RuntimeError: The model failed, for example with logits that are not finite, or it is
                 closed.
         """
@@ -217,6 +223,7 @@ class Model:
             ValueError: The model cannot edit, a file is not a picture, the prompt is empty or
                 longer than the context, or an option is out of its range.
             TypeError: An option is unknown or of a wrong type.
+            TimeoutError: The request was not done within its timeout.
             RuntimeError: The model failed, for example with logits that are not finite, or it is
                 closed.
         """
@@ -237,13 +244,29 @@ class Model:
         """`edit` for `await`. Cancelling the task cancels its requests."""
         return await self._aall(asked)
 
-    def chat(self, system: str | None = None) -> Chat:
-        """Start a conversation, in which pictures can be shown, drawn and asked about.
+    @answer_or_start(Reply, Chat)
+    def chat(self, asked: Reply) -> TextResult:
+        """Answer a conversation that is given as messages, or start a `Chat`.
 
-        Args:
-            system: The system prompt; None for the model's own.
+        `chat(messages=[...])` answers the last message, with the options of `caption`.
+        `unitok.messages` explains the form. `chat(system=None, when_full="error")` starts a `Chat`,
+        in which pictures can be shown, drawn and asked about.
+
+        Raises:
+            FileNotFoundError: There is no such file.
+            ValueError: The messages are not of the form, a file is not a picture, the prompt is
+                longer than the context, or an option is out of its range.
+            TypeError: An option is unknown, or something is of a wrong type.
+            TimeoutError: The request was not done within its timeout.
+            RuntimeError: The model failed, for example with logits that are not finite, or it is
+                closed.
         """
-        return Chat(self, system)
+        return self._all([asked])[0]
+
+    @answer(Reply)
+    async def achat(self, asked: Reply) -> TextResult:
+        """`chat` with messages, for `await`. Cancelling the task cancels the request."""
+        return (await self._aall([asked]))[0]
 
     # -- as it comes
 
@@ -252,20 +275,25 @@ class Model:
 
         Each event of kind "text" has new text; all of them together are the result's text. Unread
         events are merged, so a slow caller misses nothing and delays nobody. Closing the generator
-        cancels the request.
+        cancels the request. If the request's timeout ends it, the result says so in its finish
+        reason and its error, and has the text so far.
 
         Raises:
             FileNotFoundError, ValueError, TypeError, RuntimeError: As `caption`, `draw` and `edit`.
         """
         self.driver.check_open()
-        return self.events(self.prepare.job(asked))
+        return self._stream(self.prepare.job(asked))
 
     async def astream(self, asked: AnyRequest) -> AsyncGenerator[Event]:
         """`stream` for `async for`."""
         self.driver.check_open()
         job = await self._in_thread(lambda: self.prepare.job(asked))
         async for event in self.driver.submit(job, stream=True):
-            yield checked_event(event)
+            yield checked_event(event, timeouts=False)
+
+    def _stream(self, job: AnyJob) -> Generator[Event]:
+        for event in self.driver.submit(job, stream=True):
+            yield checked_event(event, timeouts=False)
 
     # -- many at once
 
@@ -273,22 +301,34 @@ class Model:
         """Results as they finish, each with its `index` and its `request`.
 
         A request that fails gives a result with the finish reason "error" and an `error`. The
-        others go on.
+        others go on. One whose timeout ends it has the finish reason "timeout".
 
         Args:
-            requests: Taken lazily, as only a bounded number runs at once.
+            requests: Taken lazily, as only a bounded number runs at once. A request's timeout
+                counts from when it begins to run.
 
         Raises:
+            TypeError: The requests are no list or other iterable of requests.
             RuntimeError: The model is closed.
         """
+        check_several(requests, "run")
+        return self._run(requests)
+
+    def _run(self, requests: Iterable[AnyRequest]) -> Generator[Result]:
         self.driver.check_open()
         jobs = (self.prepare.job_or_failure(a, i) for i, a in enumerate(requests))
         yield from self.driver.run(jobs, IN_FLIGHT)
 
-    async def arun(
+    def arun(
         self, requests: Iterable[AnyRequest] | AsyncIterable[AnyRequest]
     ) -> AsyncGenerator[Result]:
         """`run` for `async for`. The requests may be an async iterable too."""
+        check_several(requests, "arun")
+        return self._arun(requests)
+
+    async def _arun(
+        self, requests: Iterable[AnyRequest] | AsyncIterable[AnyRequest]
+    ) -> AsyncGenerator[Result]:
         self.driver.check_open()
 
         async def jobs() -> AsyncGenerator[AnyJob]:
@@ -307,6 +347,7 @@ class Model:
 
         Raises:
             ValueError: A job could never run. Then none was started.
+            TimeoutError: The timeout of a job ended it. All have ended.
             RuntimeError: A job failed. All have ended.
         """
         for job in jobs:
@@ -318,6 +359,7 @@ class Model:
         """Events of a job as they come. The last one has the result.
 
         Raises:
+            TimeoutError: The job's timeout ended it.
             RuntimeError: The job failed.
         """
         for event in self.driver.submit(job, stream=True):
@@ -357,7 +399,8 @@ class Model:
 
     async def _in_thread(self, work: Callable[[], T]) -> T:
         """Run a function beside the event loop: opening pictures and tokenizing take time."""
-        return await asyncio.get_running_loop().run_in_executor(self._helper, work)
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._helper, at_callers_line(work))
 
     @cached_property
     def _helper(self) -> ThreadPoolExecutor:
@@ -374,23 +417,48 @@ async def each(things: Iterable[T] | AsyncIterable[T]) -> AsyncGenerator[T]:
             yield thing
 
 
+def check_several(requests: object, name: str) -> None:
+    """Check that an argument can hold several requests.
+
+    Args:
+        requests: The argument.
+        name: The method that was called, for the message.
+
+    Raises:
+        TypeError: It is one request, text or a dict, or nothing that can be iterated over.
+    """
+    single = isinstance(requests, RequestOptions | str | bytes | Mapping)
+    if single or not isinstance(requests, Iterable | AsyncIterable):
+        kind = type(requests).__name__
+        raise TypeError(
+            f"{name} takes a list of requests, such as {name}([unitok.Draw(...)]), not one {kind}"
+        )
+
+
 def checked(result: R) -> R:
     """A result without an error.
 
     Raises:
-        RuntimeError: The result has an error.
+        TimeoutError: The request's timeout ended it.
+        RuntimeError: The result has another error.
     """
     if result.error is not None:
-        raise RuntimeError(result.error)
+        raise (TimeoutError if result.finish_reason == "timeout" else RuntimeError)(result.error)
     return result
 
 
-def checked_event(event: Event) -> Event:
+def checked_event(event: Event, timeouts: bool = True) -> Event:
     """An event whose result, if there is one, has no error.
 
+    Args:
+        event: The event.
+        timeouts: Whether the end by a timeout is such an error.
+
     Raises:
-        RuntimeError: The result has an error.
+        TimeoutError: The request's timeout ended it.
+        RuntimeError: The result has another error.
     """
-    if event.result is not None:
-        checked(event.result)
+    result = event.result
+    if result is not None and (timeouts or result.finish_reason != "timeout"):
+        checked(result)
     return event

@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
-from dataclasses import replace
-from typing import Protocol, TypeVar
+from collections.abc import Callable, Generator, Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Generic, Literal, Protocol, TypeVar, get_args
 
+from PIL import Image
+
+from unitok.chat_file import read_chat, write_chat
 from unitok.draw_job import DrawJob
 from unitok.handles import Job
-from unitok.preparer import AnyJob, Preparer, check_text
-from unitok.prompt import Message
-from unitok.requests import Draw, Turn
-from unitok.results import DrawResult, Event, Result, TextResult, counted
+from unitok.history import History, Said, pictures_of, what_dropped, without_oldest
+from unitok.pictures import open_picture
+from unitok.preparer import AnyJob, ContextFullError, Preparer, as_list, check_text
+from unitok.prompt import Message, Role
+from unitok.requests import Draw, Turn, check_is_text
+from unitok.results import DrawResult, Dropped, Event, Result, TextResult, counted
 from unitok.signatures import one
 from unitok.text_job import TextJob
 
+WhenFull = Literal["error", "drop"]
+
+ANSWER_SHARE = 4  # with "drop", an answer has room for max_tokens, or for context / ANSWER_SHARE
+
+J = TypeVar("J")
 R = TypeVar("R", bound=Result)
 
 
@@ -40,33 +51,162 @@ class ChatModel(Protocol):
         ...
 
 
+class ChatFullError(ContextFullError):
+    """The context is too small for a chat and what comes next.
+
+    Attributes:
+        tokens: What the chat takes, with the new message.
+        needed: How many more are needed.
+        limit: The size of the context.
+    """
+
+    def __init__(self, tokens: int, needed: int, limit: int) -> None:
+        """Say so, and how to go on."""
+        super().__init__(tokens, needed, limit)
+        self.args = (
+            f"the chat is full: with this message it takes {tokens:,} tokens and needs {needed:,} "
+            f"more, and the context holds {limit:,}. Drop the last exchange with undo(), start a "
+            "new chat, or set when_full='drop', which goes on without the oldest pictures",
+        )
+
+
+@dataclass(frozen=True)
+class Ready(Generic[J]):
+    """A turn that can begin.
+
+    Attributes:
+        job: What the model does.
+        history: What was said, up to the user's new message.
+        dropped: What the history has lost for want of room.
+    """
+
+    job: J
+    history: History
+    dropped: Dropped | None
+
+
 class Chat:
     """A conversation, in which pictures can be shown, drawn and asked about.
 
-    The history holds text and encoded pictures. A drawing is encoded like a picture that is shown.
-    A turn that raises or is interrupted adds nothing to the history.
+    The history holds text and pictures. A drawing is encoded like a picture that is shown. A turn
+    that raises or is interrupted changes nothing in the history.
 
     Attributes:
         model: Who answers.
         system: The system prompt; None for the model's own.
-        messages: The history.
+        when_full: What happens when the context is full. "error" raises an error. "drop" goes on
+            without the oldest pictures and, when there are none left, without the oldest exchanges.
+            The result's `dropped` tells how many.
     """
 
-    def __init__(self, model: ChatModel, system: str | None = None) -> None:
+    def __init__(
+        self, model: ChatModel, system: str | None = None, when_full: WhenFull = "error"
+    ) -> None:
         """Begin with an empty history.
 
         Args:
             model: Who answers.
             system: The system prompt; None for the model's own.
+            when_full: What happens when the context is full: "error" or "drop".
         """
+        if system is not None:
+            check_is_text("system", system)
+        if when_full not in get_args(WhenFull):
+            raise ValueError(f"when_full must be 'error' or 'drop', not {when_full!r}")
         self.model, self.system = model, system
-        self.messages: list[Message] = []
+        self.when_full: WhenFull = when_full
+        self._history: History = []
 
     def __repr__(self) -> str:
-        turns = sum(message.role == "user" for message in self.messages)
-        pictures = sum(len(message.pictures) for message in self.messages)
-        size = f"{counted(turns, 'turn')}, {counted(pictures, 'picture')}"
-        return f"<unitok.Chat with {self.model.name!r}: {size}>"
+        return f"<unitok.Chat with {self.model.name!r}: {self.size}>"
+
+    # -- what was said
+
+    @property
+    def messages(self) -> list[Message]:
+        """The history, as the model reads it."""
+        return [said.message for said in self._history]
+
+    @property
+    def size(self) -> str:
+        """How long the chat is, in words, such as "2 turns, 1 picture"."""
+        turns, pictures = len(self._history) // 2, pictures_of(self._history)
+        return f"{counted(turns, 'turn')}, {counted(pictures, 'picture')}"
+
+    @property
+    def tokens(self) -> int:
+        """The tokens of the context that the chat takes so far."""
+        return len(self.model.prepare.family.chat_prompt(self.messages, self.system).token_ids)
+
+    @property
+    def room(self) -> int:
+        """The tokens that are left in the context for the next message and its answer."""
+        return self.model.prepare.family.max_context - self.tokens
+
+    def to_messages(self) -> list[dict[str, Any]]:
+        """The chat in the form that `Model.chat(messages=...)` takes.
+
+        Pictures are PNG in data URIs, so the list can be written as JSON.
+        """
+        system = [] if self.system is None else [{"role": "system", "content": self.system}]
+        return [*system, *(said.to_json() for said in self._history)]
+
+    def undo(self) -> list[dict[str, Any]]:
+        """Drop the last exchange: what the user said last, and the answer or the drawing.
+
+        Returns:
+            The two messages that are dropped, in the form of `to_messages`.
+
+        Raises:
+            ValueError: Nothing was said yet.
+        """
+        if not self._history:
+            raise ValueError("there is nothing to undo: the chat is empty")
+        dropped = self._history[-2:]
+        self._history = self._history[:-2]
+        return [said.to_json() for said in dropped]
+
+    # -- files
+
+    def save(self, path: str | Path, new: bool = False) -> None:
+        """Write the chat into a JSON file, with its pictures. `load` goes on from there.
+
+        Args:
+            path: The file. It is written completely or not at all.
+            new: Whether the file must not exist yet. Else an old one is replaced.
+
+        Raises:
+            FileExistsError: The file exists, and `new` was asked for.
+            OSError: The file cannot be written.
+            ValueError: Nothing was said yet, or the chat is too large for a file.
+        """
+        if not self._history:
+            raise ValueError("there is nothing to save: the chat is empty")
+        write_chat(Path(path).expanduser(), self.to_messages(), self.model.name, new)
+
+    @classmethod
+    def load(cls, model: ChatModel, path: str | Path, when_full: WhenFull = "error") -> Chat:
+        """Open a chat that was saved.
+
+        Args:
+            model: Who answers from now on.
+            path: The file.
+            when_full: As in `Chat`.
+
+        Raises:
+            FileNotFoundError: There is no such file.
+            OSError: The file cannot be read.
+            ValueError: It is not a saved chat, or is damaged.
+        """
+        parsed = read_chat(Path(path).expanduser())
+        chat = cls(model, parsed.system, when_full)
+        chat._history = [
+            chat._said(turn.role, (p if isinstance(p, str) else p.open() for p in turn.parts))
+            for turn in parsed.turns
+        ]
+        return chat
+
+    # -- turns
 
     @one(Turn)
     def send(self, turn: Turn) -> TextResult:
@@ -77,16 +217,16 @@ class Chat:
         Returns:
             The answer.
         """
-        messages, job = self._turn(turn)
-        return self._add_answer(messages, self.model.finish([job])[0])
+        ready = self._turn(turn)
+        return self._add_answer(ready, self.model.finish([ready.job])[0])
 
     @one(Turn)
     def stream(self, turn: Turn) -> Generator[Event]:
         """`send`, with the answer as it comes: events of kind "text", then "result"."""
-        messages, job = self._turn(turn)
-        for event in self.model.events(job):
+        ready = self._turn(turn)
+        for event in self.model.events(ready.job):
             if isinstance(event.result, TextResult):
-                event = replace(event, result=self._add_answer(messages, event.result))
+                event = replace(event, result=self._add_answer(ready, event.result))
             yield event
 
     @one(Draw)
@@ -95,36 +235,69 @@ class Chat:
 
         Options and errors are those of `Model.draw`.
         """
-        messages, job = self._drawing(asked)
-        return self._add_drawing(messages, self.model.finish([job])[0])
+        ready = self._drawing(asked)
+        return self._add_drawing(ready, self.model.finish([ready.job])[0])
 
     @one(Draw)
     def stream_drawing(self, asked: Draw) -> Generator[Event]:
         """`draw`, with progress: events of kind "tokens" and "image", then "result"."""
-        messages, job = self._drawing(asked)
-        for event in self.model.events(job):
+        ready = self._drawing(asked)
+        for event in self.model.events(ready.job):
             if isinstance(event.result, DrawResult):
-                self._add_drawing(messages, event.result)
+                event = replace(event, result=self._add_drawing(ready, event.result))
             yield event
 
-    def _turn(self, turn: Turn) -> tuple[list[Message], TextJob]:
+    def _turn(self, turn: Turn) -> Ready[TextJob]:
         check_text(turn.text, "the message")
-        several = isinstance(turn.images, list | tuple)
-        images = turn.images if several else [turn.images]
-        shown = tuple(self.model.prepare.encode(image) for image in images)  # type: ignore[arg-type]
-        messages = [*self.messages, Message("user", turn.text, shown)]
-        return messages, self.model.prepare.answer(turn, messages, self.system)
+        said = self._said("user", [*map(open_picture, as_list(turn.images)), turn.text])
+        share = self.model.prepare.family.max_context // ANSWER_SHARE
+        wanted = 1 if self.when_full == "error" else min(turn.max_tokens, share)
 
-    def _drawing(self, asked: Draw) -> tuple[list[Message], DrawJob]:
+        def make(messages: list[Message]) -> TextJob:
+            # Without a history there is nothing left to drop, so a short answer has to do.
+            room = wanted if len(messages) > 1 else 1
+            return self.model.prepare.answer(turn, messages, self.system, room=room)
+
+        return self._fit(said, make)
+
+    def _drawing(self, asked: Draw) -> Ready[DrawJob]:
         check_text(asked.prompt, "the prompt")
-        messages = [*self.messages, Message("user", asked.prompt)]
-        return messages, self.model.prepare.drawing(asked, messages)
+        said = self._said("user", [*map(open_picture, as_list(asked.images)), asked.prompt])
+        return self._fit(said, lambda messages: self.model.prepare.drawing(asked, messages))
 
-    def _add_answer(self, messages: list[Message], result: TextResult) -> TextResult:
-        self.messages = [*messages, Message("assistant", result.text)]
-        return result
+    def _said(self, role: Role, parts: Iterable[str | Image.Image]) -> Said:
+        return Said.of(role, parts, self.model.prepare.family.encode_image)
 
-    def _add_drawing(self, messages: list[Message], result: DrawResult) -> DrawResult:
-        drawn = tuple(self.model.prepare.encode(image) for image in result.images)
-        self.messages = [*messages, Message("assistant", "", drawn)]
-        return result
+    def _fit(self, said: Said, make: Callable[[list[Message]], J]) -> Ready[J]:
+        """The job of a new message, after as much of the history as fits.
+
+        Args:
+            said: The new message.
+            make: Makes the job of all messages.
+
+        Raises:
+            ChatFullError: Not all of it fits, and nothing may be dropped.
+            ContextFullError: The message does not fit even alone.
+        """
+        kept = self._history
+        while True:
+            try:
+                job = make([s.message for s in (*kept, said)])
+                return Ready(job, [*kept, said], what_dropped(self._history, kept))
+            except ContextFullError as error:
+                if not kept:
+                    raise
+                full = error
+            if self.when_full == "error":
+                make([said.message])  # raises, if the message is too long in itself
+                raise ChatFullError(full.tokens, full.needed, full.limit)
+            kept = without_oldest(kept)
+
+    def _add_answer(self, ready: Ready[TextJob], result: TextResult) -> TextResult:
+        self._history = [*ready.history, self._said("assistant", [result.text])]
+        return replace(result, dropped=ready.dropped)
+
+    def _add_drawing(self, ready: Ready[DrawJob], result: DrawResult) -> DrawResult:
+        drawn = map(open_picture, result.images)
+        self._history = [*ready.history, self._said("assistant", drawn)]
+        return replace(result, dropped=ready.dropped)

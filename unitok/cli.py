@@ -13,19 +13,20 @@ import sys
 from contextlib import closing
 from io import TextIOWrapper
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.table import Table
 from typer.core import TyperGroup
 
 from unitok import __version__
+from unitok.batch.source import Source
 from unitok.captioning import print_all, print_live
-from unitok.drawing import generate, parse_size
+from unitok.drawing import Target, generate, parse_size
 from unitok.flags import Common, names_of_options, with_flags
-from unitok.reporting import WRONG_USE, check, facts, print_json, stopped
-from unitok.requests import Caption, Draw, Edit
-from unitok.saving import make_folder, save_whole
+from unitok.reporting import WRONG_USE, check, print_json, stopped, with_stdin
+from unitok.requests import Caption, Draw, Edit, Reply
+from unitok.saving import MAX_SCALE, make_folder, save_whole
 from unitok.screen import counted, stdout_console
 from unitok.terminal import complain, hears_ctrl_c
 
@@ -58,7 +59,6 @@ class Commands(TyperGroup):
 app = typer.Typer(
     cls=Commands,
     no_args_is_help=True,
-    add_completion=False,
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -70,6 +70,20 @@ Output = Annotated[
     typer.Option(
         "--output", "-o", metavar="FILE", help="Several get -0, -1, ... before the suffix."
     ),
+]
+
+
+Scale = Annotated[
+    int,
+    typer.Option(
+        metavar="K",
+        min=1,
+        max=MAX_SCALE,
+        help="Save every pixel as a square of K x K pixels.",
+    ),
+]
+NoClobber = Annotated[
+    bool, typer.Option("--no-clobber", help="Replace no file: it is an error if one exists.")
 ]
 
 
@@ -117,7 +131,10 @@ def demo(
 @with_flags(Caption)
 def caption(
     common: Common,
-    files: Annotated[list[Path], typer.Argument(metavar="FILES...", show_default=False)],
+    files: Annotated[
+        list[Path],
+        typer.Argument(metavar="FILE", show_default=False, help="Pictures; - is stdin."),
+    ],
     as_json: Json = False,
     **options: Any,
 ) -> None:
@@ -125,11 +142,15 @@ def caption(
 
     Example: unitok caption cat.png dog.png --question "what colour is the background?"
     """
-    asked = [Caption(file, **options) for file in files]
+    asked, names = [Caption(file, **options) for file in files], [str(file) for file in files]
     check(asked[0], as_json)
+    asked = [with_stdin(one) for one in asked]
     live = len(files) == 1 and not as_json and sys.stdout.isatty()
     with common.load() as model:
-        complete = print_live(model, asked[0]) if live else print_all(model, asked, as_json)
+        if live:
+            complete = print_live(model, asked[0], names[0])
+        else:
+            complete = print_all(model, asked, names, as_json)
     if not complete:
         raise typer.Exit(FAILED)
 
@@ -138,33 +159,49 @@ def caption(
 @with_flags(Draw, but=("width", "height"))
 def draw(
     common: Common,
-    prompt: Annotated[str, typer.Argument(show_default=False)],
+    prompts: Annotated[list[str], typer.Argument(metavar="PROMPT", show_default=False)],
     output: Output,
     size: Annotated[
         str | None,
         typer.Option(metavar="WxH", help="In pixels, such as 768x512, if the model offers sizes."),
     ] = None,
+    image: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="FILE",
+            help="A picture that the prompts speak of, if the model can. May be given several "
+            "times.",
+            show_default=False,
+        ),
+    ] = None,
+    scale: Scale = 1,
+    no_clobber: NoClobber = False,
     as_json: Json = False,
     **options: Any,
 ) -> None:
-    """Generate pictures of a prompt. Options left out have the model's own defaults.
+    """Generate pictures of prompts. Options left out have the model's own defaults.
+
+    Several prompts are drawn together. Their files are numbered in their order.
 
     Example: unitok draw "two apples on a blue background" -o apples.png --seed 7
     """
     width, height = parse_size(size)
-    asked = Draw(prompt, width=width, height=height, **options)
-    paths, result = generate(common, asked, output, as_json)
-    if as_json:
-        print_json({"prompt": prompt, "files": paths} | facts(result))
+    options |= {"images": tuple(image or ()), "width": width, "height": height}
+    asked = [Draw(prompt, **options) for prompt in prompts]
+    given = [{"prompt": prompt} for prompt in prompts]
+    if not generate(common, asked, given, Target(output, scale, no_clobber), as_json):
+        raise typer.Exit(FAILED)
 
 
 @app.command()
 @with_flags(Edit, but=("prompt",))
 def edit(
     common: Common,
-    image: Annotated[Path, typer.Argument(show_default=False)],
+    image: Annotated[Path, typer.Argument(show_default=False, help="A picture; - is stdin.")],
     prompt: Annotated[str, typer.Argument(show_default=False)],
     output: Output,
+    scale: Scale = 1,
+    no_clobber: NoClobber = False,
     as_json: Json = False,
     **options: Any,
 ) -> None:
@@ -172,11 +209,10 @@ def edit(
 
     Example: unitok edit day.png "make it night" -o night.png --model Janus-4o-7B
     """
-    asked = Edit(image, prompt, **options)
-    paths, result = generate(common, asked, output, as_json)
-    if as_json:
-        given = {"image": str(image), "prompt": prompt, "files": paths}
-        print_json(given | facts(result))
+    asked = with_stdin(Edit(image, prompt, **options))
+    given = {"image": str(image), "prompt": prompt}
+    if not generate(common, [asked], [given], Target(output, scale, no_clobber), as_json):
+        raise typer.Exit(FAILED)
 
 
 @app.command()
@@ -187,6 +223,13 @@ def chat(
     no_preview: Annotated[
         bool, typer.Option("--no-preview", help="Do not show drawings in the terminal.")
     ] = False,
+    when_full: Annotated[
+        Literal["error", "drop"],
+        typer.Option(
+            help="When the context is full: an error, or go on without the oldest pictures "
+            "and then the oldest exchanges."
+        ),
+    ] = "error",
 ) -> None:
     """Chat with the model about pictures that you show it, or that it draws for you.
 
@@ -201,7 +244,8 @@ def chat(
         live, typed = sys.stdout.isatty(), sys.stdin.isatty()
         if typed:
             print(f"{model.family.name}: /draw PROMPT, /show FILE [QUESTION], /help, /quit")
-        conversation = Conversation(model, out, live and not no_preview, live, common.bars)
+        preview = live and not no_preview
+        conversation = Conversation(model, out, preview, live, common.bars, when_full)
         try:
             conversation.talk(typed_lines(), patient=typed)
         except KeyboardInterrupt:
@@ -210,6 +254,7 @@ def chat(
 
 @app.command(
     epilog=f'The keys beside "caption" are {names_of_options(Caption)}. '
+    f'Beside "messages" they are {names_of_options(Reply)}. '
     f'Beside "draw" they are {names_of_options(Draw)}. '
     f'Beside "edit" they are {names_of_options(Edit)}. Any line may have an "id".'
 )
@@ -224,19 +269,22 @@ def batch(
         ),
     ],
 ) -> None:
-    """Run the requests of a file of JSON lines. An interrupted run can be resumed.
+    """Run the requests of JSON lines. An interrupted run can be resumed.
 
-    A line is {"caption": "cat.png", "question": "how many cats are there?"}, where the path is
-    relative to the folder of IN.jsonl, or {"draw": "a cat", "seed": 7, "n": 2}, or, for a model
-    that can edit, {"edit": "cat.png", "prompt": "make it night"}. Further keys are listed below.
+    A line is {"caption": "cat.png", "question": "how many cats are there?"}, or {"draw": "a cat",
+    "seed": 7, "n": 2}, or {"messages": [...]}, or, for a model that can edit, {"edit": "cat.png",
+    "prompt": "make it night"}. Further keys are listed below. Lines of OpenAI's Batch API,
+    {"custom_id": ..., "method": "POST", "url": ..., "body": ...}, are taken too.
+
+    Paths of pictures are relative to the folder of IN.jsonl. With - for IN.jsonl, lines are read
+    from stdin, and paths are relative to the working folder.
 
     Example: unitok batch work.jsonl -o results
     """
-    if not source.is_file():
-        raise FileNotFoundError(f"{source}: no such file")
+    lines = Source(source)
     make_folder(output)
     with common.load() as model:
-        counts = run_lines(model, common, source, output)
+        counts = run_lines(model, common, lines, output)
     summary = ", ".join(f"{count} {status}" for status, count in counts.items())
     print(f"{output / 'results.jsonl'}: {summary}")
     if counts["failed"]:
@@ -279,21 +327,20 @@ def print_info(info: Info) -> None:
     stdout_console().print(table)
 
 
-def run_lines(model: Model, common: Common, source: Path, output: Path) -> dict[str, int]:
+def run_lines(model: Model, common: Common, source: Source, output: Path) -> dict[str, int]:
     """Run a batch, and report the lines that fail.
 
     Returns:
         How many lines are new, kept from an earlier run, and failed.
     """
-    from unitok.batch import count_lines, model_identity, run_batch
-    from unitok.checkpoints.folders import find_folder
-    from unitok.loading import DEFAULT_FOLDER
+    from unitok.batch.keys import model_identity
+    from unitok.batch.runner import run_batch
 
     counts = {"new": 0, "kept": 0, "failed": 0}
     try:
-        identity = model_identity(find_folder(common.model or DEFAULT_FOLDER))
+        identity = model_identity(common.find_folder())
         outcomes = run_batch(model, source, output, identity)
-        with closing(counted(outcomes, count_lines(source), "batch", common.bars)) as shown:
+        with closing(counted(outcomes, source.count(), "batch", common.bars)) as shown:
             for outcome in shown:
                 counts[outcome.status] += 1
                 if outcome.error is not None:

@@ -25,7 +25,7 @@ class DrawJob:
 
     Attributes:
         request: The engine's request.
-        seed: The seed of the sampling.
+        timeout: The most seconds until the result; None for no limit.
         index: The request's place among those that were given together.
     """
 
@@ -36,7 +36,6 @@ class DrawJob:
         spec: GenerationSpec,
         image_decoder: ImageDecoder,
         info: dict[str, str],
-        seed: int,
         index: int,
     ) -> None:
         """Start the clock; nothing has been generated yet.
@@ -46,11 +45,11 @@ class DrawJob:
             request: What the engine is asked for.
             spec: How tokens are decoded to a picture.
             image_decoder: Where that is done.
-            info: What a saved picture says of itself.
-            seed: The seed of the sampling.
+            info: What a saved picture says of itself, beside its seed.
             index: The request's place among those that were given together.
         """
-        self.asked, self.request, self.seed, self.index = asked, request, seed, index
+        self.asked, self.request, self.index = asked, request, index
+        self.timeout = asked.timeout
         self._spec, self._image_decoder, self._info = spec, image_decoder, info
         self._outputs: dict[int, list[Output]] = {}  # of each sample that goes on
         self._finished: dict[int, Output] = {}  # all of each sample that has ended
@@ -140,7 +139,7 @@ class DrawJob:
         return DrawResult(
             prompt=self.asked.prompt,
             images=tuple(self._image(sample) for sample in samples),
-            seed=self.seed,
+            seed=self._seed(0),
             finish_reason=reason,
             prompt_tokens=len(self.request.branches[0].token_ids),
             completion_tokens=self._done,
@@ -150,13 +149,19 @@ class DrawJob:
             error=error,
             logprobs=of_all(o.logprobs for o in outputs),
             branch_logprobs=of_all(o.branch_logprobs for o in outputs),
+            seeds=tuple(map(self._seed, range(self.request.n))),
         )
+
+    def _seed(self, sample: int) -> int:
+        return self.request.noise_of(sample)[0]
 
     def _image(self, sample: int) -> Image.Image:
         """The picture of a decoded sample, which is made only once."""
         if sample not in self._images:
             pixels = self._decoded[sample].result()
-            self._images[sample] = Picture.wrap(pixels, self._info | {"sample": str(sample)})
+            seed, number = self.request.noise_of(sample)
+            made_of = {"seed": str(seed), "sample": str(number)}
+            self._images[sample] = Picture.wrap(pixels, self._info | made_of)
         return self._images[sample]
 
 

@@ -12,6 +12,7 @@ import atexit
 import logging
 import os
 import threading
+import time
 import weakref
 from collections import deque
 from collections.abc import (
@@ -36,6 +37,7 @@ from unitok.handles import AnyFlight, FailReason, Flight, Handle, Job, TokenJob,
 from unitok.image_decoder import ImageDecoder
 from unitok.openmp import give_up_team
 from unitok.terminal import one_line
+from unitok.throughput import Throughput
 from unitok_engine import Engine, Output, Request
 
 logger = logging.getLogger(__name__)
@@ -44,6 +46,7 @@ CLOSED = "the model is closed"
 MAX_OPEN = 10_000  # jobs that have no result yet
 MAX_FAILURES = 100  # turns in a row that fail without an output
 PATIENCE = 30.0  # seconds that the interpreter's exit waits for a step
+LONGEST_REST = 3600.0  # seconds that the thread sleeps at once while a deadline is set
 FORKED = (
     "this model was loaded before a fork, and its threads did not come along: load it in the child "
     "process, or start processes with multiprocessing's 'spawn'"
@@ -85,6 +88,8 @@ class Driver:
         self._command: Command | None = None  # the one that is being executed
         self._flights: dict[int, AnyFlight] = {}  # by the engine's request id
         self._decoding_images: dict[int, AnyFlight] = {}  # those that wait only for pictures
+        self._deadlines: dict[int, float] = {}  # of flights that have one
+        self._throughput = Throughput()
         self._outputs: deque[Output] = deque()
         self._delivering: Output | None = None
         self._idlers: list[threading.Event] = []
@@ -310,6 +315,7 @@ class Driver:
         while (command := self._next_command()) is not None:
             self._execute(command)
             self._command = None
+        self._end_overdue()
         if self.engine.has_work or self._outputs or self._doubtful:
             self._step()
         self.image_decoder.work()
@@ -345,10 +351,24 @@ class Driver:
             Whether the thread is to end.
         """
         give_up_team()
+        self._throughput.rest()
         idlers, self._idlers = self._idlers, []
         for idler in idlers:
             idler.set()
         return self._closing
+
+    @property
+    def time_left(self) -> float | None:
+        """The seconds until the next deadline, within bounds; None if there is none."""
+        if not self._deadlines:
+            return None
+        left = min(self._deadlines.values()) - time.monotonic()
+        return min(max(left, 0.0), LONGEST_REST)
+
+    @property
+    def tokens_per_second(self) -> float:
+        """The rate of generated tokens while the engine is busy; see `Throughput.rate`."""
+        return self._throughput.rate
 
     def _next_command(self) -> Command | None:
         """The command that was interrupted, else the next."""
@@ -381,11 +401,24 @@ class Driver:
             if flight.request_id is None:
                 flight.request_id = self.engine.add(flight.job.request, flight.share)
             self._flights[flight.request_id] = flight
+            if flight.deadline is not None:
+                self._deadlines[flight.request_id] = flight.deadline
         except Exception as error:  # the plan is the caller's code
             self._fail(flight, "error", one_line(error))
 
+    def _end_overdue(self) -> None:
+        """End the jobs whose time is over."""
+        if not self._deadlines:
+            return
+        now = time.monotonic()
+        for request_id in [i for i, deadline in self._deadlines.items() if deadline <= now]:
+            flight = self._flights.get(request_id) or self._decoding_images[request_id]
+            self._fail(flight, "timeout", timed_out(flight.job.timeout))
+
     def _step(self) -> None:
+        self._throughput.begin(time.monotonic(), self.engine.generated_tokens)
         self._outputs.extend(self.engine.step())
+        self._throughput.note(time.monotonic(), self.engine.generated_tokens)
         if self._outputs:
             self._failures = 0
         while self._outputs:
@@ -438,6 +471,7 @@ class Driver:
     def _finish(self, flight: AnyFlight) -> None:
         flight.finish()  # first, so that the flight is found again if this is interrupted
         if flight.request_id is not None:
+            self._deadlines.pop(flight.request_id, None)
             self._flights.pop(flight.request_id, None)
             self._decoding_images.pop(flight.request_id, None)
 
@@ -467,12 +501,17 @@ def _drive(driver_ref: weakref.ref[Driver], commands: SimpleQueue[Command]) -> N
         except BaseException as error:
             _note(driver, error)
             continue
-        if not busy:
-            del driver
-            command = commands.get()
-            if (driver := driver_ref()) is not None:
-                driver.wake(command)
-            del command  # it may hold a job, which is to be freed when it is done
+        if busy:
+            continue
+        seconds = driver.time_left
+        del driver
+        try:
+            command = commands.get(timeout=seconds)
+        except Empty:  # a deadline has come
+            continue
+        if (driver := driver_ref()) is not None:
+            driver.wake(command)
+        del command  # it may hold a job, which is to be freed when it is done
 
 
 def _note(driver: Driver, error: BaseException) -> None:
@@ -481,6 +520,11 @@ def _note(driver: Driver, error: BaseException) -> None:
         driver.note_failure(error)
     except BaseException:
         logger.exception("the driver could not recover from a failed step")
+
+
+def timed_out(timeout: float | None) -> str:
+    """What is said of a request whose time is over."""
+    return f"the request was not done within its timeout of {timeout:g} s"
 
 
 def _looker(commands: SimpleQueue[Command]) -> Callable[[], None]:

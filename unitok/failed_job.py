@@ -16,11 +16,13 @@ class FailedJob:
 
     Attributes:
         pictures: Empty, as nothing is generated.
+        timeout: None, as it takes no time.
         ended: Always true.
         result: What the caller gets, with its error.
     """
 
     pictures: tuple[Future[Tensor], ...] = ()
+    timeout: float | None = None
     ended = True
 
     def __init__(self, result: Result) -> None:

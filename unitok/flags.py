@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 Command = Callable[..., None]
+SEVERAL = ("whole numbers", "texts")  # kinds of options whose flag may be given several times
+SAMPLING = "Options of sampling"  # the panel of those that several kinds of request share
 _common = partial(typer.Option, rich_help_panel="Options of every command")
 
 
@@ -36,6 +38,8 @@ class Common:
 
     Attributes:
         model: A checkpoint's folder or a hub id; None for the embedded model.
+        revision: Of a hub repository; None for its main branch.
+        cache_dir: The folder of downloads; None for the hub library's own.
         device: Where the model computes; None chooses.
         dtype: The type it computes in; None chooses.
         memory: The size of the K/V pool; None chooses.
@@ -45,11 +49,22 @@ class Common:
     """
 
     model: Annotated[
-        Path | None,
+        str | None,
         _common(
             metavar="FOLDER",
             help="A checkpoint's folder, or a hub id such as deepseek-community/Janus-Pro-1B.",
             show_default="embedded",
+        ),
+    ] = None
+    # There is no flag for a token: a command line can be read by everybody on the machine.
+    revision: Annotated[
+        str | None,
+        _common(metavar="NAME", help="A branch, tag or commit of a hub id.", show_default="main"),
+    ] = None
+    cache_dir: Annotated[
+        Path | None,
+        _common(
+            metavar="FOLDER", help="Where a hub id is downloaded to.", show_default="the hub's own"
         ),
     ] = None
     device: Annotated[
@@ -102,7 +117,7 @@ class Common:
         Raises:
             ValueError: There is no CUDA device, or as `unitok.load`.
         """
-        logger.info("loading %s", self.model or "the embedded model")
+        logger.info("loading %s", "the embedded model" if self.model is None else self.model)
         if self.quiet:  # the hub's library looks at this when it is imported
             os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
         with stopped_at_once():
@@ -117,7 +132,24 @@ class Common:
             )
         plain = self.memory is not None and self.memory.isdecimal()
         memory = int(self.memory) if plain and self.memory else self.memory
-        return load(self.model, self.device, self.dtype, memory, self.strict, self.compile)
+        return load(
+            self.model,
+            self.device,
+            self.dtype,
+            memory,
+            self.strict,
+            self.compile,
+            revision=self.revision,
+            cache_dir=self.cache_dir,
+        )
+
+    def find_folder(self) -> Path:
+        """The folder that `load` opens, which it has found before."""
+        from unitok.checkpoints.folders import HubOptions, find_folder
+        from unitok.loading import DEFAULT_FOLDER
+
+        hub = HubOptions(self.revision, cache_dir=self.cache_dir)
+        return find_folder(DEFAULT_FOLDER if self.model is None else self.model, hub)
 
 
 def with_flags(made: type | None = None, but: Sequence[str] = ()) -> Callable[[Command], Command]:
@@ -139,9 +171,10 @@ def with_flags(made: type | None = None, but: Sequence[str] = ()) -> Callable[[C
         def call(**given: Any) -> None:
             common = Common(**{p.name: given.pop(p.name) for p in shared})
             with speech(common.verbose, common.quiet):
-                function(common, **given)
+                function(common, **given | {s.name: _value(s, given[s.name]) for s in specs})
 
-        parameters = [*own, *map(flag_of, specs), *shared]
+        flags = (flag_of(spec, None if spec.name in vars(made) else SAMPLING) for spec in specs)
+        parameters = [*own, *flags, *shared]
         call.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
         call.__annotations__ = {p.name: p.annotation for p in parameters}
         return call
@@ -154,25 +187,44 @@ def own_first(made: type) -> list[OptionSpec]:
     return sorted(options_of(made).values(), key=lambda spec: spec.name not in vars(made))
 
 
-def flag_of(spec: OptionSpec) -> inspect.Parameter:
-    """The flag of an option, as a parameter of a command."""
-    kinds = {"whole number": int, "number": float, "text": str, "texts": list[str], "flag": bool}
-    kind: Any = kinds[spec.kind]
-    option = spec.option
+def flag_of(spec: OptionSpec, panel: str | None = None) -> inspect.Parameter:
+    """The flag of an option, as a parameter of a command.
+
+    Args:
+        spec: The option.
+        panel: The part of the help that shows it; None for that of the command's own options.
+    """
+    kinds: dict[str, Any] = {
+        "whole number": int,
+        "whole numbers": list[int],
+        "number": float,
+        "text": str,
+        "texts": list[str],
+        "flag": bool,
+    }
+    kind, option, several = kinds[spec.kind], spec.option, spec.kind in SEVERAL
     # Typer shows a range with two ends in the help, and checks it. Others are checked with the
     # request.
     bounded = spec.kind == "whole number" and option.low is not None and option.high is not None
     shown: bool | str = spec.kind in ("whole number", "number", "text")
     info = typer.Option(
         flag_name(spec.name),
-        help=option.help + (" May be given several times." if spec.kind == "texts" else ""),
+        help=option.help + (" May be given several times." if several else ""),
         metavar=option.metavar,
+        rich_help_panel=panel,
         min=option.low if bounded else None,
         max=option.high if bounded else None,
         show_default=(option.unset or False) if spec.default is None else shown,
     )
-    default = list(spec.default or ()) if spec.kind == "texts" else spec.default
+    default = list(spec.default or ()) if several else spec.default
     return _parameter(spec.name, Annotated[kind | None if spec.nullable else kind, info], default)
+
+
+def _value(spec: OptionSpec, given: Any) -> Any:
+    """The value of an option, of what typer makes of its flag."""
+    if spec.kind != "whole numbers":
+        return given
+    return given[0] if given and len(given) == 1 else given or None
 
 
 def flag_name(name: str) -> str:

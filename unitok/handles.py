@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Generator, Hashable, Iterator, Sequence
 from concurrent.futures import Future
@@ -23,18 +24,23 @@ E = TypeVar("E")
 R = TypeVar("R")
 R_co = TypeVar("R_co", covariant=True)
 Waker = Callable[[], object]
-FailReason = Literal["error", "abort"]
+FailReason = Literal["error", "abort", "timeout"]
 
 
 class Job(Protocol[E, R_co]):
     """A request for the driver: what the engine is asked for, and what becomes of its outputs.
 
-    Only `request` is used by other threads than the driver's.
+    Only `request` and `timeout` are used by other threads than the driver's.
     """
 
     @property
     def request(self) -> Request:
         """What the engine is asked for."""
+        ...
+
+    @property
+    def timeout(self) -> float | None:
+        """The most seconds from its submission to its result; None for no limit."""
         ...
 
     @property
@@ -77,13 +83,14 @@ class TokenJob:
     Attributes:
         pictures: Empty, as the tokens are not decoded.
         request: The engine's request.
+        timeout: The most seconds until the result; None for no limit.
     """
 
     pictures: tuple[Future[Tensor], ...] = ()
 
-    def __init__(self, request: Request) -> None:
+    def __init__(self, request: Request, timeout: float | None = None) -> None:
         """Nothing has been generated yet."""
-        self.request = request
+        self.request, self.timeout = request, timeout
         self._outputs: dict[int, list[Output]] = {}  # of each sample that goes on
         self._finished: dict[int, Output] = {}  # all of each sample that has ended
         self._reported: dict[int, int] = {}  # outputs of each sample that events had
@@ -147,6 +154,7 @@ class Flight(Generic[E, R]):
         job: The job.
         share: Jobs with an equal share take turns as one among the others, see `Engine.add`.
         streamed: Whether the caller wants events.
+        deadline: When the job times out, on the clock of `time.monotonic`; None for never.
         request_id: The engine's id of the request; None until the engine has it.
         done: Holds the result.
     """
@@ -156,6 +164,7 @@ class Flight(Generic[E, R]):
         self.job = job
         self.share = share
         self.streamed = streamed
+        self.deadline = None if job.timeout is None else time.monotonic() + job.timeout
         self.request_id: int | None = None
         self.done: Future[R] = Future()
         self._events: deque[E] = deque()

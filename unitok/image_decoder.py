@@ -1,8 +1,8 @@
 """Decodes the tokens of complete drawings to pixels, apart from the engine's steps.
 
-Drawings that wait at the same time are decoded together, a bounded number in one call. A picture
-does not depend on the others in its call, except for fp32 rounding, which may change the last bit
-of a pixel.
+Each picture is decoded in a call of its own, so that its bytes do not depend on the others: in a
+batch, rounding differs, and the last bit of a pixel may turn. On CUDA, drawings that wait at the
+same time are decoded together nevertheless, a bounded number in one call, for speed.
 """
 
 import os
@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, field
+from itertools import islice
 
 import torch
 from torch import Tensor
@@ -43,7 +44,7 @@ class DecodeJob:
 
 
 class ImageDecoder:
-    """Decodes jobs, the oldest first, each together with the waiting jobs that are like it.
+    """Decodes jobs, the oldest first.
 
     It decodes either in a thread of its own, while the engine goes on, or between steps, in `work`.
     On CUDA the thread has a stream of its own. On a CPU there is a thread only if torch leaves a
@@ -54,16 +55,26 @@ class ImageDecoder:
         notify: Called by the thread, if there is one, when pictures are decoded.
     """
 
-    def __init__(self, device: torch.device, background: bool | None = None) -> None:
+    def __init__(
+        self,
+        device: torch.device,
+        background: bool | None = None,
+        batched: bool | None = None,
+    ) -> None:
         """Start without jobs.
 
         Args:
             device: Where pictures are decoded.
             background: Whether to decode in a thread; None chooses what suits the device.
+            batched: Whether a job is decoded together with the waiting jobs that are like it; None
+                does so on CUDA alone. Elsewhere it gains little: 4.8 instead of 5.3 ms a picture.
         """
         self.notify: Callable[[], None] = nothing
         if background is None:
             background = device.type == "cuda" or has_idle_core()
+        if batched is None:
+            batched = device.type == "cuda"
+        self._images_per_call = IMAGES_PER_CALL if batched else 1
         self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
         self._waiting: deque[DecodeJob] = deque()
         self._lock = threading.RLock()
@@ -131,14 +142,15 @@ class ImageDecoder:
             raise
 
     def _take(self) -> list[DecodeJob]:
-        """Take the oldest job and those like it, as many as fit in one call."""
+        """Take the oldest job and, if batched, those like it, as many as fit in one call."""
         with self._lock:
             if not self._waiting:
                 return []
             first = self._waiting[0]
-            most = min(IMAGES_PER_CALL, max(1, TOKENS_PER_CALL // len(first.token_ids)))
-            taken = [job for job in self._waiting if job.goes_with(first)][:most]
-            self._waiting = deque(job for job in self._waiting if job not in taken)
+            most = min(self._images_per_call, max(1, TOKENS_PER_CALL // len(first.token_ids)))
+            taken = list(islice((job for job in self._waiting if job.goes_with(first)), most))
+            for job in taken:
+                self._waiting.remove(job)
             return taken
 
     def _fill(self, jobs: Sequence[DecodeJob]) -> None:
@@ -167,10 +179,19 @@ class ImageDecoder:
             pixels = jobs[0].decode([job.token_ids for job in jobs])  # [n, 3, H, W] in [0, 1]
             if len(pixels) != len(jobs):
                 raise ValueError(f"{len(pixels)} pictures were decoded, not {len(jobs)}")
-            return pixels.mul(255).round().byte().permute(0, 2, 3, 1).contiguous().cpu()
+            return to_bytes(pixels).permute(0, 2, 3, 1).contiguous().cpu()
 
     def _own_stream(self) -> AbstractContextManager[object]:
         return nullcontext() if self._stream is None else torch.cuda.stream(self._stream)
+
+
+def to_bytes(pixels: Tensor) -> Tensor:
+    """Pixels in [0, 1] -> bytes. Fractions of levels are cut off, not rounded.
+
+    All families' authors do so: deepseek-ai/Janus, generation_inference.py; Chameleon's and
+    UniToken's image_tokenizer.py; baaivision/Emu3, image_processing_emu3visionvq.py.
+    """
+    return pixels.mul(255).byte()
 
 
 def nothing() -> None:

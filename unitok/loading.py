@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import logging
+import os
 import time
+from numbers import Integral, Real
 from pathlib import Path
+from reprlib import repr as brief
 from typing import Literal
 
 import torch
 
 from unitok.api import Model
-from unitok.checkpoints.folders import find_folder, read_json
+from unitok.checkpoints.folders import HubOptions, find_folder, first_line, read_json
 from unitok.families import open_folder
 from unitok.nn.compiled import why_not_compiled
 from unitok.precision import Choice, parse_dtype, read_cpu_dtype
@@ -22,12 +25,15 @@ DEFAULT_FOLDER = Path(__file__).parent / "assets" / "default"
 
 
 def load(
-    path: str | Path | None = None,
+    path: str | os.PathLike[str] | None = None,
     device: str | torch.device | None = None,
     dtype: torch.dtype | str | None = "auto",
     memory: int | float | str | None = None,
     strict: bool = False,
     compile: bool | Literal["auto"] = False,
+    revision: str | None = None,
+    token: str | bool | None = None,
+    cache_dir: str | os.PathLike[str] | None = None,
 ) -> Model:
     """Load a model: the embedded one, a checkpoint's folder, or a Hugging Face hub id.
 
@@ -49,20 +55,29 @@ def load(
             always refused.
         compile: Whether decode steps go through torch.compile, which joins small kernels and takes
             up to minutes when the steps first run. "auto" does it on CUDA if Triton is installed.
+        revision: Of a hub repository: a branch, a tag or a commit. By default its main branch.
+        token: An access token of the hub; False for none. By default that of the environment
+            variable HF_TOKEN, or of `hf auth login`.
+        cache_dir: The folder of downloads from the hub. By default the hub library's own, which
+            the environment variables HF_HOME and HF_HUB_CACHE set.
 
     Returns:
         The model, ready for use.
 
     Raises:
-        FileNotFoundError: There is no such folder, or a file in it is missing.
-        ValueError: A file cannot be read or does not fit; the device, dtype or memory is unknown;
-            or what it takes to compile is missing.
+        FileNotFoundError: There is no such folder or repository, or a file in it is missing.
+        OSError: A download broke off.
+        ValueError: A file cannot be read, does not fit, or is beyond a limit (docs/security.md);
+            the path is empty; the device, dtype or memory is unknown; a revision, token or
+            cache_dir is given for a folder; or what it takes to compile is missing.
+        TypeError: An argument has another type.
     """
     began = time.perf_counter()
-    where = check_device(str(device or ("cuda" if torch.cuda.is_available() else "cpu")))
+    hub = HubOptions(revision, token, cache_dir)
+    where = check_device(device)
     asked, size = parse_dtype(dtype), parse_memory(memory)
     compiled = decide_compile(compile, torch.device(where))
-    folder = DEFAULT_FOLDER if path is None else find_folder(path)
+    folder = find_folder(DEFAULT_FOLDER if path is None else path, hub)
     logger.info("opening %s on %s", folder, where)
     choice = Choice(asked, torch.device(where), own_cpu_dtype(folder))
     family = open_folder(folder, where, choice, strict)
@@ -97,23 +112,32 @@ def log_loaded(model: Model, seconds: float) -> None:
     )
 
 
-def check_device(device: str) -> str:
+def check_device(device: str | torch.device | None) -> str:
     """Check that a device exists and can hold a model.
 
+    Args:
+        device: None for "cuda" if there is a GPU, else "cpu".
+
     Returns:
-        The device.
+        The device's name.
 
     Raises:
         ValueError: It does not exist, or holds no numbers.
+        TypeError: It is neither a name nor a device of torch's.
     """
-    if device.startswith("meta"):
+    if device is None:
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if not isinstance(device, str | torch.device):
+        raise TypeError(f"device must be a name such as 'cpu' or 'cuda:1', not {brief(device)}")
+    name = str(device)
+    if name.startswith("meta"):
         raise ValueError("device 'meta' cannot be used: it holds no numbers, so nothing runs there")
     try:
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:  # torch raises either
-        reason = str(error).splitlines()[0]
-        raise ValueError(f"device {device!r} cannot be used here: {reason}") from None
-    return device
+        torch.zeros(1, device=name).tolist()
+    except Exception as error:  # each backend of torch has another
+        reason = first_line(error)
+        raise ValueError(f"device {brief(name)} cannot be used here: {reason}") from None
+    return name
 
 
 def decide_compile(asked: bool | str, device: torch.device) -> bool:
@@ -123,7 +147,7 @@ def decide_compile(asked: bool | str, device: torch.device) -> bool:
         ValueError: It is asked for, and what it takes is missing; or `asked` is something else.
     """
     if asked not in (True, False, "auto"):
-        raise ValueError(f"compile must be True, False or 'auto', not {asked!r}")
+        raise ValueError(f"compile must be True, False or 'auto', not {brief(asked)}")
     if not asked or (asked == "auto" and device.type != "cuda"):
         return False
     missing = why_not_compiled(device)
@@ -143,10 +167,15 @@ def parse_memory(memory: int | float | str | None) -> int | float | None:
 
     Raises:
         ValueError: The text is of no such form, or the share is not above 0 and at most 1.
+        TypeError: It is neither a number nor text.
     """
-    if memory is None or isinstance(memory, int):
-        return memory
-    size = parse_size(memory) if isinstance(memory, str) else memory
+    if memory is None:
+        return None
+    if isinstance(memory, bool) or not isinstance(memory, str | Real):
+        raise TypeError(f"memory must be a number of bytes, a share, or text, not {brief(memory)}")
+    if isinstance(memory, Integral):
+        return int(memory)
+    size = parse_size(memory) if isinstance(memory, str) else float(memory)
     if isinstance(size, float) and not 0 < size <= 1:
         raise ValueError(f"memory as a share must be above 0 and at most 1 (100%), not {memory!r}")
     return size

@@ -1,21 +1,51 @@
-"""Opens pictures safely, as RGB: files, bytes, PIL images, arrays and tensors."""
+"""Opens pictures safely, as RGB: files, streams, bytes, PIL images, arrays and tensors.
+
+No more than some bytes a pixel are held at once. So a picture is converted in strips, and its
+pixels are counted before any is decoded.
+"""
 
 import hashlib
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import torch
 from PIL import Image, ImageOps, UnidentifiedImageError, features
+from PIL.TiffImagePlugin import TILELENGTH, TILEWIDTH
 from torch import Tensor
 
-PictureLike = str | Path | bytes | Image.Image | np.ndarray | Tensor
+from unitok.picture_sources import (
+    DATA_URI,
+    PICTURE,
+    check_length,
+    is_data_uri,
+    name_of,
+    read_data_uri,
+    read_file_object,
+    read_path,
+)
 
-MAX_PIXELS = 64_000_000
+PictureLike = str | Path | bytes | BinaryIO | Image.Image | np.ndarray | Tensor
+
+# Screens and most phones make pictures of 8 to 24 million pixels. A model sees about a million.
+MAX_PIXELS = 32_000_000
+# Some phones write 48 to 64 million, as JPEG. Above the limit for all, these are decoded at half
+# their width and height, which takes no more memory.
+MAX_JPEG_PIXELS = 64_000_000
+STRIP = 2**18  # pixels that are converted at a time
 # Only these formats are tried, whatever a file is called. Others may start programs, as EPS does.
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
 if features.check("avif"):
     FORMATS = (*FORMATS, "AVIF")
+JPEGS = ("JPEG", "MPO")  # Pillow's names; an MPO is a JPEG with further pictures behind it
+
+
+class Refused(ValueError):
+    """A picture cannot be read; the message names it and says why."""
 
 
 def open_picture(source: PictureLike) -> Image.Image:
@@ -24,140 +54,313 @@ def open_picture(source: PictureLike) -> Image.Image:
     Transparent pixels are laid on white. Of an animation, the first frame is taken.
 
     Args:
-        source: A path, bytes, a PIL image, an array or a tensor. Files and bytes have one of
-            `FORMATS`, which their content shows, not their name. Arrays and tensors are
-            [H, W, 3], [3, H, W] or [H, W], of bytes in 0..255 or floats in 0..1.
+        source: A path, a data URI, bytes, a binary file object, a PIL image, an array or a tensor.
+            Files have one of `FORMATS`, which their content shows, not their name. Arrays and
+            tensors are [H, W, 3], [3, H, W] or [H, W], of whole numbers in 0..255 or floats in
+            0..1.
 
     Raises:
-        FileNotFoundError: There is no such file.
-        ValueError: It is not a picture of a known format, is cut off, or has more than 64 million
-            pixels.
+        OSError: There is no such file, it is a folder, or it cannot be read.
+        ValueError: It is not a picture of a known format, is cut off or damaged, or is too large.
         TypeError: The source is of another type.
     """
     if isinstance(source, np.ndarray | Tensor):
         return from_array(source)
     if isinstance(source, Image.Image):
-        refuse_unread(source)
-        return to_rgb(source, "the picture")
+        return from_image(source)
+    return decode(*read_source(source))
+
+
+def read_source(source: str | Path | bytes | BinaryIO) -> tuple[BytesIO, str]:
+    """The bytes of a picture, and its name in messages.
+
+    Raises:
+        OSError, ValueError: As `unitok.picture_sources`.
+        TypeError: The source is of another type.
+    """
     if isinstance(source, bytes):
-        return read_file(BytesIO(source), "the picture")
+        check_length(len(source), PICTURE)
+        return BytesIO(source), PICTURE
+    if isinstance(source, str) and is_data_uri(source):
+        return read_data_uri(source), DATA_URI
     if isinstance(source, str | Path):
-        path = Path(source)
-        if not path.is_file():
-            raise FileNotFoundError(f"{path}: no such file")
-        return read_file(path, str(path))
-    raise TypeError(f"a picture is a path, PIL image, array or tensor, not {type(source).__name__}")
+        return read_path(source), str(source)
+    if hasattr(source, "read"):
+        return read_file_object(source), name_of(source)
+    raise TypeError(
+        "a picture is a path, a data URI, bytes, a binary file object, a PIL image, an array or a "
+        f"tensor, not {type(source).__name__}"
+    )
 
 
-def refuse_unread(image: Image.Image) -> None:
+@contextmanager
+def errors_named(name: str) -> Iterator[None]:
+    """Let every error of Pillow name the picture. Damaged files raise errors of all kinds.
+
+    Args:
+        name: The picture's name in messages.
+
+    Raises:
+        ValueError: There was an error.
+    """
+    try:
+        yield
+    except Refused:
+        raise
+    except UnidentifiedImageError:
+        raise Refused(f"{name} is not a picture") from None
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        raise Refused(f"{name} has too many pixels; at most {MAX_PIXELS:,} are read") from None
+    except MemoryError as error:
+        raise Refused(f"{name} needs more memory than there is, or is damaged") from error
+    except Exception as error:
+        told = str(error) or type(error).__name__
+        raise Refused(f"{name} is cut off or damaged: {told}") from error
+
+
+# --- images --------------------------------------------------------------------------------------
+
+
+@contextmanager
+def opened_file(file: BytesIO, name: str) -> Iterator[Image.Image]:
+    """A picture whose size is checked, and of which no pixel is decoded yet.
+
+    Args:
+        file: All bytes. Pillow gets no path, as it would map the file into memory, and a file that
+            another program cuts off meanwhile would then end the process.
+        name: Its name in messages.
+
+    Raises:
+        ValueError: It is not a picture, is cut off or damaged, or has too many pixels. Errors in
+            the block that use the picture are of this kind too.
+    """
+    with errors_named(name), Image.open(file, formats=FORMATS) as image:
+        check_size(image, name, MAX_JPEG_PIXELS if image.format in JPEGS else MAX_PIXELS)
+        check_tile(image, name)
+        yield image
+
+
+def decode(file: BytesIO, name: str) -> Image.Image:
+    """Decode a picture's bytes to an upright RGB image.
+
+    Args:
+        file: All bytes.
+        name: Its name in messages.
+
+    Raises:
+        ValueError: As `opened_file`.
+    """
+    with opened_file(file, name) as image:
+        if image.width * image.height > MAX_PIXELS:  # a JPEG
+            image.draft(None, (image.width // 2, image.height // 2))
+        image.load()
+        ImageOps.exif_transpose(image, in_place=True)  # as transformers reads it
+        return to_rgb(image, name)
+
+
+def from_image(image: Image.Image) -> Image.Image:
+    """An upright RGB copy of a PIL image.
+
+    Raises:
+        ValueError: It has no pixels or too many, or is an unread file that is damaged or of a
+            format that is not read.
+    """
+    name = os.fsdecode(getattr(image, "filename", "") or PICTURE)
+    with errors_named(name):
+        refuse_unread(image, name)
+        check_size(image, name, MAX_PIXELS)
+        image.load()
+        return to_rgb(ImageOps.exif_transpose(image), name)
+
+
+def refuse_unread(image: Image.Image, name: str) -> None:
     """Refuse an image that PIL has opened, but not read, from a file of another format.
 
     Raises:
         ValueError: It is such an image.
     """
-    if getattr(image, "tile", None) and image.format not in FORMATS:
-        raise ValueError(
-            f"the picture is an unread {image.format} file; only {', '.join(FORMATS)} are read. "
+    if getattr(image, "tile", None) and image.format not in (*FORMATS, *JPEGS):
+        raise Refused(
+            f"{name} is an unread {image.format} file; only {', '.join(FORMATS)} are read. "
             "Call its load() first if you trust it"
         )
 
 
-def read_file(file: Path | BytesIO, name: str) -> Image.Image:
-    """Read an RGB image from a file.
+def check_size(image: Image.Image, name: str, most: int) -> None:
+    """Check the size of an image.
 
     Args:
-        file: The file.
+        image: The image, which need not be decoded.
         name: Its name in messages.
+        most: The most pixels.
 
     Raises:
-        OSError: The file cannot be read.
-        ValueError: It is not a picture, is cut off, or has too many pixels.
+        ValueError: It has no pixels, or too many.
     """
-    try:
-        with Image.open(file, formats=FORMATS) as image:
-            return to_rgb(image, name)
-    except UnidentifiedImageError:
-        raise ValueError(f"{name} is not a picture") from None
-    except Image.DecompressionBombError:
-        raise ValueError(f"{name} has more than {MAX_PIXELS:,} pixels") from None
-    except (OSError, SyntaxError) as error:
-        if isinstance(error, OSError) and error.errno is not None:
-            raise  # an error of the system, such as a missing permission
-        raise ValueError(f"{name} is cut off or damaged: {error}") from None
+    width, height = image.size
+    if min(width, height) < 1:
+        raise Refused(f"{name} has no pixels: its size is {width} x {height}")
+    if width * height > most:
+        raise Refused(
+            f"{name} has {width * height:,} pixels; at most {most:,} are read: shrink it first"
+        )
 
 
-def to_rgb(image: Image.Image, name: str) -> Image.Image:
-    """Read an image completely, turn it upright, and convert it to RGB.
+def check_tile(image: Image.Image, name: str) -> None:
+    """Check the size of a TIFF's tiles. They may be larger than the picture, and are decoded whole.
 
     Args:
         image: The image.
         name: Its name in messages.
 
     Raises:
-        ValueError: It is cut off, or has too many pixels.
+        ValueError: A tile has too many pixels.
     """
-    width, height = image.size
-    if width * height > MAX_PIXELS:
-        raise ValueError(f"{name} has {width * height:,} pixels; at most {MAX_PIXELS:,} are read")
-    try:
-        image.load()
-    except (OSError, SyntaxError, EOFError) as error:
-        raise ValueError(f"{name} is cut off or damaged: {error}") from None
-    image = ImageOps.exif_transpose(image)  # a camera held upright, as transformers reads it
-    if image.mode.startswith("I") or image.mode == "F":
-        return from_array(to_bytes(np.asarray(image), image.mode, name))
-    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
-        layer = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB")
-    return image.convert("RGB")
+    tags = getattr(image, "tag_v2", {})
+    pixels = tags.get(TILEWIDTH, 0) * tags.get(TILELENGTH, 0)
+    if pixels > MAX_PIXELS:
+        raise Refused(f"{name} has a tile of {pixels:,} pixels; at most {MAX_PIXELS:,} are read")
 
 
-def to_bytes(values: np.ndarray, mode: str, name: str) -> np.ndarray:
-    """Convert grey values of more than 8 bits to bytes.
+def to_rgb(image: Image.Image, name: str) -> Image.Image:
+    """Convert an image to RGB, strip by strip.
 
     Args:
-        values: Of 16 bits, of which the high byte is taken. Or of 32 bits, taken as bytes if all
-            are at most 255, else as 16 bits. Or floats in 0..1 or 0..255.
-        mode: PIL's mode of the image.
-        name: The image's name in messages.
+        image: The image, which is decoded.
+        name: Its name in messages.
 
     Raises:
         ValueError: A value is not a number.
     """
-    if mode == "F":
-        if not np.isfinite(values).all():
-            raise ValueError(f"{name} has values that are not numbers")
-        scale = 255 if values.max(initial=0) <= 1 else 1
-        return (values * scale).clip(0, 255).astype(np.uint8)
-    is_wide = mode.startswith("I;16") or values.max(initial=0) > 255
-    return (values >> 8 if is_wide else values).clip(0, 255).astype(np.uint8)
+    convert, (width, height) = conversion(image, name), image.size
+    rgb, rows = Image.new("RGB", image.size), max(1, STRIP // width)
+    for top in range(0, height, rows):
+        strip = image.crop((0, top, width, min(top + rows, height)))
+        rgb.paste(convert(strip), (0, top))
+    return rgb
+
+
+def conversion(image: Image.Image, name: str) -> Callable[[Image.Image], Image.Image]:
+    """How strips of an image are converted to RGB.
+
+    Args:
+        image: The image, whose largest value decides about the scale of grey values that take more
+            than 8 bits. Of 16 bits, the high byte is taken. 32 bits are taken as bytes if all are
+            at most 255, else as 16 bits. Floats lie in 0..1 or, if one is above 1, in 0..255.
+        name: Its name in messages.
+    """
+    if image.mode == "F":
+        scale = 255 if largest(image) <= 1 else 1
+        return lambda strip: grey(floats_of(strip, name) * scale)
+    if image.mode.startswith("I"):
+        shift = 8 if image.mode.startswith("I;16") or largest(image) > 255 else 0
+        return lambda strip: grey(np.asarray(strip) >> shift)
+    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
+        return on_white
+    return lambda strip: strip.convert("RGB")
+
+
+def on_white(image: Image.Image) -> Image.Image:
+    """A transparent image, laid on white."""
+    layer = image.convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB")
+
+
+def grey(values: np.ndarray) -> Image.Image:
+    """An RGB image of grey values [H, W], of which those outside 0..255 are clipped."""
+    return Image.fromarray(values.clip(0, 255).astype(np.uint8)).convert("RGB")
+
+
+def largest(image: Image.Image) -> float:
+    """The largest value of an image of one channel."""
+    return float(image.getextrema()[1])  # type: ignore[arg-type]
+
+
+def floats_of(image: Image.Image, name: str) -> np.ndarray:
+    """The values [H, W] of an image of floats.
+
+    Raises:
+        ValueError: One is not a number.
+    """
+    values = np.asarray(image)
+    if not np.isfinite(values).all():
+        raise Refused(f"{name} has values that are not numbers")
+    return values
+
+
+# --- arrays --------------------------------------------------------------------------------------
 
 
 def from_array(values: np.ndarray | Tensor) -> Image.Image:
     """Make an RGB image of an array.
 
     Args:
-        values: [H, W, 3], [3, H, W] or [H, W], of bytes in 0..255 or floats in 0..1.
+        values: [H, W, 3], [3, H, W] or [H, W], of whole numbers in 0..255, floats in 0..1, or True
+            and False for white and black.
 
     Raises:
         ValueError: The shape or a value is not of that kind, or there are too many pixels.
+        TypeError: The values are neither whole numbers nor floats.
     """
-    array = values.detach().cpu().float().numpy() if isinstance(values, Tensor) else values
-    if isinstance(values, Tensor) and values.dtype == torch.uint8:
-        array = values.cpu().numpy()
+    array = array_of(values) if isinstance(values, Tensor) else values
     if array.ndim == 3 and array.shape[0] == 3 and array.shape[2] != 3:
         array = array.transpose(1, 2, 0)
     if array.ndim == 2:
-        array = np.stack([array] * 3, -1)
+        array = np.broadcast_to(array[..., None], (*array.shape, 3))
     if array.ndim != 3 or array.shape[2] != 3 or 0 in array.shape:
         raise ValueError(f"a picture array is [H, W, 3] or [3, H, W], not {list(values.shape)}")
     if array.shape[0] * array.shape[1] > MAX_PIXELS:
         raise ValueError(f"a picture array holds at most {MAX_PIXELS:,} pixels")
-    if array.dtype != np.uint8:
-        if not np.isfinite(array).all() or array.min() < 0 or array.max() > 1:
-            raise ValueError("a picture of floats lies in 0..1; give bytes for 0..255")
-        array = (array * 255).round().astype(np.uint8)
-    return Image.fromarray(np.ascontiguousarray(array))
+    return Image.fromarray(np.ascontiguousarray(to_bytes(array)))
+
+
+def array_of(values: Tensor) -> np.ndarray:
+    """The values of a tensor.
+
+    Raises:
+        ValueError: It holds none, as on the device "meta", or not all, as a sparse one.
+        TypeError: They are neither whole numbers nor floats.
+    """
+    if values.is_meta or values.is_nested or values.layout != torch.strided:
+        raise ValueError(
+            f"a picture tensor is dense and holds its values; this one is {values.layout}, on the "
+            f"device {values.device}"
+        )
+    if values.is_complex() or values.is_quantized:
+        raise TypeError(f"a picture tensor holds whole numbers or floats, not {values.dtype}")
+    values = values.detach().cpu().resolve_neg()
+    return (values.float() if values.is_floating_point() else values).numpy()
+
+
+def to_bytes(array: np.ndarray) -> np.ndarray:
+    """An array's values as bytes.
+
+    Args:
+        array: [H, W, 3]. Whole numbers are taken as they are, and floats are scaled from 0..1.
+
+    Raises:
+        ValueError: A value is out of its range.
+        TypeError: The values are neither whole numbers nor floats.
+    """
+    if array.dtype == np.uint8:
+        return array
+    if array.dtype.kind not in "biuf":
+        raise TypeError(f"a picture array holds whole numbers or floats, not {array.dtype}")
+    is_whole = array.dtype.kind in "iu"
+    if not (array.min() >= 0 and array.max() <= (255 if is_whole else 1)):  # NaN is out, too
+        if is_whole:
+            raise ValueError("a picture of whole numbers lies in 0..255")
+        raise ValueError("a picture of floats lies in 0..1; give bytes for 0..255")
+    return array.astype(np.uint8) if is_whole else scaled_to_bytes(array)
+
+
+def scaled_to_bytes(array: np.ndarray) -> np.ndarray:
+    """Bytes of floats [H, W, 3] in 0..1, strip by strip."""
+    scaled = np.empty(array.shape, np.uint8)
+    rows = max(1, STRIP // array.shape[1])
+    for top in range(0, len(array), rows):
+        scaled[top : top + rows] = (array[top : top + rows] * 255).round()
+    return scaled
 
 
 def digest(pixels: Tensor, encoder: str) -> str:

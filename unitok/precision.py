@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from reprlib import repr as brief
 
 import torch
 
@@ -44,17 +45,17 @@ def parse_dtype(dtype: torch.dtype | str | None) -> torch.dtype | None:
     """The type that a caller names; None for "auto".
 
     Raises:
-        ValueError: It is another name or type.
+        ValueError: It is another name, or another of torch's types.
+        TypeError: It is neither a name nor one of torch's types.
     """
-    if dtype is None or dtype == "auto":
+    if dtype is None or (isinstance(dtype, str) and dtype == "auto"):
         return None
-    if isinstance(dtype, str):
-        dtype = DTYPES.get(SHORT.get(dtype, dtype), dtype)
-    if isinstance(dtype, torch.dtype) and dtype in DTYPES.values():
-        return dtype
-    raise ValueError(
-        f"dtype must be one of auto, {', '.join(DTYPES)} (or {', '.join(SHORT)}), not {dtype!r}"
-    )
+    named = DTYPES.get(SHORT.get(dtype, dtype)) if isinstance(dtype, str) else dtype
+    if isinstance(named, torch.dtype) and named in DTYPES.values():
+        return named
+    kind = ValueError if isinstance(dtype, str | torch.dtype) else TypeError
+    allowed = f"auto, {', '.join(DTYPES)} (or {', '.join(SHORT)})"
+    raise kind(f"dtype must be one of {allowed}, not {brief(dtype)}")
 
 
 def read_cpu_dtype(extra: Mapping[str, object], where: str = "unitok.json") -> torch.dtype | None:
@@ -71,7 +72,9 @@ def read_cpu_dtype(extra: Mapping[str, object], where: str = "unitok.json") -> t
     if name is None:
         return None
     if not isinstance(name, str) or name not in DTYPES:
-        raise ValueError(f"{where}: cpu_dtype must be one of {', '.join(DTYPES)}, not {name!r}")
+        raise ValueError(
+            f"{where}: cpu_dtype must be one of {', '.join(DTYPES)}, not {brief(name)}"
+        )
     return DTYPES[name]
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import secrets
-import warnings
 from collections.abc import Sequence
 
 from unitok.draw_job import DrawJob
@@ -12,14 +11,35 @@ from unitok.families import Family, GenerationSpec, ImageOptions
 from unitok.families.common.editing import EditOptions, need_editor
 from unitok.handles import Job
 from unitok.image_decoder import ImageDecoder
+from unitok.messages import Part, parse_messages
 from unitok.pictures import PictureLike, open_picture
 from unitok.prompt import EncodedImage, Message
-from unitok.requests import AnyRequest, Caption, Draw, Edit, TextOptions, check_ranges
+from unitok.prompt_length import check_length
+from unitok.requests import AnyRequest, Caption, Draw, Edit, Reply, TextOptions, check_ranges
 from unitok.results import Event, Result, failure
 from unitok.text_job import TextJob
+from unitok.user_warnings import warn
 from unitok_engine import Branch, Request, Sampling
 
 AnyJob = Job[Event, Result]
+
+
+class ContextFullError(ValueError):
+    """A prompt, with what follows it, does not fit into the context.
+
+    Attributes:
+        tokens: What the prompt takes.
+        needed: How many more are needed.
+        limit: The size of the context.
+    """
+
+    def __init__(self, tokens: int, needed: int, limit: int) -> None:
+        """Say so, with the numbers."""
+        self.tokens, self.needed, self.limit = tokens, needed, limit
+        super().__init__(
+            f"the prompt takes {tokens} tokens and needs {needed} more; the context holds {limit}: "
+            "shorten it, or take a smaller picture"
+        )
 
 
 class Preparer:
@@ -49,12 +69,16 @@ class Preparer:
             check_text(question, "the question")
             messages = [Message("user", question, (self.encode(asked.image),))]
             return self.answer(asked, messages, asked.system, index)
+        if isinstance(asked, Reply):
+            return self.reply(asked, index)
         if isinstance(asked, Draw):
             check_text(asked.prompt, "the prompt")
-            return self.drawing(asked, [Message("user", asked.prompt)], index)
+            shown = tuple(map(self.encode, as_list(asked.images)))
+            return self.drawing(asked, [Message("user", asked.prompt, shown)], index)
         if isinstance(asked, Edit):
             return self.edit(asked, index)
-        raise TypeError(f"a request is an Edit, a Caption or a Draw, not {type(asked).__name__}")
+        known = "a Caption, a Reply, a Draw or an Edit"
+        raise TypeError(f"a request is {known}, not {type(asked).__name__}")
 
     def job_or_failure(self, asked: AnyRequest, index: int) -> AnyJob:
         """As `job`; a request that cannot be prepared becomes a `FailedJob`."""
@@ -63,12 +87,25 @@ class Preparer:
         except Exception as error:  # of the picture, or of the family's code
             return FailedJob(failure(asked, index, error))
 
+    def reply(self, asked: Reply, index: int = 0) -> TextJob:
+        """The job of an answer to messages.
+
+        Raises:
+            FileNotFoundError, ValueError, TypeError: As `Model.chat`.
+        """
+        parsed = parse_messages(asked.messages, asked.folder)
+        messages = [
+            Message.of(turn.role, map(self.encode_part, turn.parts)) for turn in parsed.turns
+        ]
+        return self.answer(asked, messages, parsed.system, index)
+
     def answer(
         self,
         asked: TextOptions,
         messages: Sequence[Message],
         system: str | None,
         index: int = 0,
+        room: int = 1,
     ) -> TextJob:
         """The job of an answer to a conversation.
 
@@ -77,14 +114,17 @@ class Preparer:
             messages: The conversation, whose last message is to be answered.
             system: The system prompt; None for the family's own.
             index: The request's place among those that were given together.
+            room: The tokens that must be left for the answer.
 
         Raises:
-            ValueError: An option is out of its range, or the prompt is too long.
+            ContextFullError: The prompt is too long.
+            ValueError: An option is out of its range.
         """
         check_ranges(asked)
-        self._warn_of_unknown_words(messages[-1].text)
+        self._check_lengths("\n".join(message.text for message in messages), system)
         prompt = self.family.chat_prompt(messages, system)
-        limit = min(asked.max_tokens, self._room(prompt))
+        limit = min(asked.max_tokens, self._room(prompt, room))
+        self._warn_of_unknown_words(messages[-1].text)
         seed = pick_seed(asked.seed)
         sampling = Sampling(
             temperature=asked.temperature,
@@ -100,6 +140,7 @@ class Preparer:
             sampling=sampling,
             logprobs=asked.logprobs,
             branch_logprobs=asked.branch_logprobs,
+            priority=asked.priority,
         )
         return TextJob(asked, request, self.family.tokenizer.stream(), seed, index)
 
@@ -112,15 +153,19 @@ class Preparer:
             index: The request's place among those that were given together.
 
         Raises:
-            ValueError: An option is out of its range, or the prompt is too long.
+            ContextFullError: The prompt is too long.
+            ValueError: An option is out of its range.
         """
         check_ranges(asked)
-        self._warn_of_unknown_words(asked.prompt, asked.negative_prompt or "")
+        said = "\n".join(message.text for message in messages)
+        self._check_lengths(said, asked.negative_prompt)
         guidance = self._guidance(asked)
-        if guidance == 1 and asked.negative_prompt is not None:
-            warnings.warn("negative_prompt does nothing at guidance 1", UserWarning, stacklevel=2)
         options = ImageOptions(guidance, asked.negative_prompt, asked.size)
-        return self._pictures(asked, self.family.generation_spec(messages, options), index)
+        job = self._pictures(asked, self.family.generation_spec(messages, options), index)
+        self._warn_of_unknown_words(asked.prompt, asked.negative_prompt or "")
+        if guidance == 1 and asked.negative_prompt is not None:
+            warn("negative_prompt does nothing at guidance 1")
+        return job
 
     def edit(self, asked: Edit, index: int = 0) -> DrawJob:
         """The job of a picture that is to be changed.
@@ -134,6 +179,7 @@ class Preparer:
         """
         check_ranges(asked)
         check_text(asked.prompt, "the prompt")
+        self._check_lengths(asked.prompt)
         editor = need_editor(self.family)
         image = open_picture(asked.image)
         self._warn_of_unknown_words(asked.prompt)
@@ -148,24 +194,26 @@ class Preparer:
         """The job of pictures that are to be generated."""
         for branch in spec.branches:
             self._room(branch, spec.plan.max_length)
-        d, seed = self.family.defaults, pick_seed(asked.seed)
+        d = self.family.defaults
         sampling = Sampling(
             temperature=d.temperature if asked.temperature is None else asked.temperature,
             top_k=d.top_k if asked.top_k is None else asked.top_k,
             top_p=d.top_p if asked.top_p is None else asked.top_p,
-            seed=seed,
+            seed=0 if isinstance(asked.seed, Sequence) else pick_seed(asked.seed),
             min_p=asked.min_p,
         )
         request = Request(
             branches=spec.branches,
             plan=spec.plan,
             sampling=sampling,
-            n=asked.n,
+            n=asked.samples,
             logprobs=asked.logprobs,
             branch_logprobs=asked.branch_logprobs,
+            seeds=asked.seeds,
+            priority=asked.priority,
         )
-        info = {"prompt": asked.prompt, "seed": str(seed), "model": self.family.name}
-        return DrawJob(asked, request, spec, self.image_decoder, info, seed, index)
+        info = {"prompt": asked.prompt, "model": self.family.name}
+        return DrawJob(asked, request, spec, self.image_decoder, info, index)
 
     def encode(self, image: PictureLike) -> EncodedImage:
         """How a picture of any kind enters a prompt.
@@ -175,15 +223,24 @@ class Preparer:
         """
         return self.family.encode_image(open_picture(image))
 
+    def encode_part(self, part: Part) -> str | EncodedImage:
+        """How a part of a message enters a prompt: text stays text.
+
+        Raises:
+            FileNotFoundError, ValueError, TypeError: The picture cannot be opened.
+        """
+        return part if isinstance(part, str) else self.family.encode_image(part.open())
+
     def _room(self, prompt: Branch, needed: int = 1) -> int:
-        """How many tokens still fit behind a prompt; ValueError if fewer than needed."""
+        """How many tokens still fit behind a prompt; ContextFullError if fewer than needed."""
         room = self.family.max_context - len(prompt.token_ids)
         if room < needed:
-            raise ValueError(
-                f"the prompt takes {len(prompt.token_ids)} tokens and needs {needed} more; the "
-                f"context holds {self.family.max_context}: shorten it, or take a smaller picture"
-            )
+            raise ContextFullError(len(prompt.token_ids), needed, self.family.max_context)
         return room
+
+    def _check_lengths(self, *texts: str | None) -> None:
+        for text in filter(None, texts):
+            check_length(text, self.family.tokenizer, self.family.max_context)
 
     def _warn_of_unknown_words(self, *texts: str) -> None:
         known = self.family.defaults.known_words
@@ -192,7 +249,12 @@ class Preparer:
         words = {w for text in texts for w in split_words(text)}
         if unknown := sorted(words - known):
             names = ", ".join(repr(w) for w in unknown)
-            warnings.warn(f"this model never saw the word {names}", UserWarning, stacklevel=2)
+            warn(f"this model never saw the word {names}")
+
+
+def as_list(images: PictureLike | Sequence[PictureLike]) -> Sequence[PictureLike]:
+    """Pictures as a list, of which one alone need not be one."""
+    return images if isinstance(images, list | tuple) else [images]  # type: ignore[list-item]
 
 
 def pick_seed(seed: int | None) -> int:

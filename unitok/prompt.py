@@ -5,8 +5,9 @@ Ordinary text never becomes a special token. Neighbouring texts are tokenized to
 reference implementations, because a tokenizer may merge characters of both.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import groupby
 from typing import Literal
 
 import torch
@@ -57,13 +58,40 @@ class Message:
 
     Attributes:
         role: Who speaks.
-        text: What is said.
-        pictures: The pictures before the text.
+        text: All that is said.
+        pictures: All pictures.
+        order: The texts and pictures in their order; () for the pictures, then the text.
     """
 
     role: Role
     text: str
     pictures: tuple[EncodedImage, ...] = ()
+    order: tuple[str | EncodedImage, ...] = ()
+
+    @classmethod
+    def of(cls, role: Role, parts: Iterable[str | EncodedImage]) -> "Message":
+        """A turn of texts and pictures in any order. Neighbouring texts become lines of one."""
+        pieces = joined_texts(parts)
+        texts = [piece for piece in pieces if isinstance(piece, str)]
+        pictures = tuple(piece for piece in pieces if not isinstance(piece, str))
+        is_usual = not any(isinstance(piece, str) for piece in pieces[:-1])
+        return cls(role, "\n".join(texts), pictures, () if is_usual else pieces)
+
+    @property
+    def pieces(self) -> tuple[str | EncodedImage, ...]:
+        """The texts and pictures in their order, without empty texts."""
+        return self.order or (*self.pictures, *([self.text] if self.text else []))
+
+
+def joined_texts(parts: Iterable[str | EncodedImage]) -> tuple[str | EncodedImage, ...]:
+    """Parts of which neighbouring texts are lines of one text, and empty texts are left out."""
+    pieces: list[str | EncodedImage] = []
+    for is_text, group in groupby(parts, key=lambda part: isinstance(part, str)):
+        if is_text:
+            pieces += filter(None, ["\n".join(str(text) for text in group if text)])
+        else:
+            pieces += group
+    return tuple(pieces)
 
 
 @dataclass
@@ -107,6 +135,10 @@ class PromptBuilder:
             else:
                 self.token_ids += segment
         return self
+
+    def piece(self, piece: str | EncodedImage) -> "PromptBuilder":
+        """Add a piece of a message: ordinary text, or a picture."""
+        return self.text(piece) if isinstance(piece, str) else self.picture(piece)
 
     def flush(self) -> "PromptBuilder":
         """Tokenize the text that has been collected."""

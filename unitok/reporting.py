@@ -1,22 +1,30 @@
-"""What commands share when they report: JSON of results, and the end after Ctrl-C."""
+"""What commands share: requests checked, results in order and as JSON, the end after Ctrl-C."""
 
 from __future__ import annotations
 
+import dataclasses
 import json
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
 
 import typer
 
 from unitok.flags import flag_name
-from unitok.requests import PictureOptions, TextOptions, check_ranges
+from unitok.picture_sources import read_stdin
+from unitok.requests import Caption, Edit, PictureOptions, TextOptions, check_ranges
 from unitok.terminal import STOPPED, complain
 
 if TYPE_CHECKING:
     from unitok.results import Result
 
-WRONG_USE = (ValueError, OSError, TypeError, RuntimeError)
+WRONG_USE = (ValueError, OSError, TypeError, RuntimeError)  # a TimeoutError is an OSError
 FACTS = ("seed", "finish_reason", "prompt_tokens", "completion_tokens", "seconds")
 LOGPROBS = ("logprobs", "branch_logprobs")
+STDIN = Path("-")  # stands for the picture that is piped into the program
+
+R = TypeVar("R", bound="Result")
+Shown = TypeVar("Shown", Caption, Edit)
 
 
 def check(asked: TextOptions | PictureOptions, as_json: bool) -> None:
@@ -35,9 +43,36 @@ def check(asked: TextOptions | PictureOptions, as_json: bool) -> None:
             raise ValueError(f"{flag_name(name)} appears only in JSON: add --json")
 
 
+def with_stdin(asked: Shown) -> Shown:
+    """The same request, with the picture from stdin if its picture is `-`.
+
+    Raises:
+        ValueError: Stdin is a terminal, empty or too large.
+    """
+    return dataclasses.replace(asked, image=read_stdin()) if asked.image == STDIN else asked
+
+
+def in_order(results: Iterable[R], early: dict[int, R] | None = None) -> Iterator[R]:
+    """Results by their index, each as soon as those before it have come.
+
+    Args:
+        results: Results in any order, with the indices 0, 1, ...
+        early: Holds the results that still wait for one before them.
+    """
+    early = {} if early is None else early
+    following = 0
+    for result in results:
+        early[result.index] = result
+        while following in early:
+            yield early.pop(following)
+            following += 1
+
+
 def facts(result: Result | None) -> dict[str, object]:
     """The keys that the JSON of every result has."""
     values = {name: getattr(result, name) for name in (*FACTS, *LOGPROBS)}
+    several = getattr(result, "seeds", ())
+    values["seeds"] = several if len(set(several)) > 1 else None
     return {name: value for name, value in values.items() if value is not None}
 
 

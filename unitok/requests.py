@@ -8,10 +8,14 @@ keys of JSON lines all come from the fields here.
 from __future__ import annotations
 
 import difflib
-import math
-from collections.abc import Callable, Iterable, Sequence
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import KW_ONLY, MISSING, dataclass, fields
 from functools import cache, wraps
+from numbers import Integral, Real
+from operator import index
+from pathlib import Path
+from reprlib import Repr
 from types import NoneType
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, get_args, get_type_hints
 
@@ -20,6 +24,9 @@ if TYPE_CHECKING:  # it imports torch, which would delay the command line's help
 
 MAX_TOKENS = 256  # the default for an answer
 MAX_SAMPLES = 1000  # pictures of one drawing or edit
+
+_REPR = Repr()  # Python 3.11 takes no arguments
+_REPR.maxstring = _REPR.maxother = 60
 
 T = TypeVar("T")
 
@@ -45,7 +52,7 @@ class Option:
     unset: str = "the model's own"
 
 
-Kind = Literal["whole number", "number", "text", "texts", "flag"]
+Kind = Literal["whole number", "whole numbers", "number", "text", "texts", "flag"]
 
 
 @dataclass(frozen=True)
@@ -68,27 +75,35 @@ class OptionSpec:
     default: Any
     option: Option
 
-    def check_type(self, value: object) -> None:
-        """Check the type of a value.
+    def converted(self, value: object) -> Any:
+        """A value as Python's own type, so that numbers of numpy become int and float.
 
         Raises:
-            TypeError: It is of a wrong type.
+            TypeError: It is of a wrong type. True and False fit only a flag.
             ValueError: It is a number that is not finite.
         """
         if self.nullable and value is None:
-            return
-        if not self.fits(value):
-            raise TypeError(f"{self.name} must be {self.in_words}, not {value!r}")
-        if isinstance(value, float) and not math.isfinite(value):
-            raise ValueError(f"{self.name} must be finite, not {value}")
+            return None
+        try:
+            made = _CONVERTERS[self.kind](value)
+        except TypeError:
+            message = f"{self.name} must be {self.in_words}, not {shown(value)}"
+            raise TypeError(message) from None
+        except OverflowError:  # of a fraction
+            raise ValueError(f"{self.name} must be finite, not {shown(value)}") from None
+        if self.kind == "number" and not abs(made) <= sys.float_info.max:
+            raise ValueError(f"{self.name} must be finite, not {shown(value)}")
+        return made
 
     def fits(self, value: object) -> bool:
-        """Whether a value is of the option's type. True and False fit only a flag."""
-        if isinstance(value, bool):
-            return self.kind == "flag"
-        if self.kind == "texts" and not isinstance(value, str):
-            return isinstance(value, Sequence) and all(isinstance(text, str) for text in value)
-        return isinstance(value, _TYPES[self.kind])
+        """Whether a value is of the option's type."""
+        try:
+            self.converted(value)
+        except TypeError:
+            return False
+        except ValueError:
+            pass
+        return True
 
     def check_range(self, value: Any) -> None:
         """Check the range of a value.
@@ -126,20 +141,69 @@ class OptionSpec:
         )
 
 
+def _whole_number(value: Any) -> int:
+    if isinstance(value, bool):
+        raise TypeError
+    return index(value)
+
+
+def _whole_numbers(value: Any) -> int | tuple[int, ...]:
+    if hasattr(value, "__index__") and not getattr(value, "shape", ()):
+        return _whole_number(value)
+    if isinstance(value, str | bytes | Mapping | Set):
+        raise TypeError
+    return tuple(map(_whole_number, value))
+
+
+def _number(value: Any) -> int | float:
+    if isinstance(value, Integral):
+        return _whole_number(value)
+    if not isinstance(value, Real):
+        raise TypeError
+    return float(value)
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError
+    return value
+
+
+def _texts(value: Any) -> str | Sequence[str]:
+    if isinstance(value, str):
+        return value
+    if not isinstance(value, Sequence) or not all(isinstance(text, str) for text in value):
+        raise TypeError
+    return value
+
+
+def _flag(value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise TypeError
+    return value
+
+
 _IN_WORDS: dict[Kind, str] = {
     "whole number": "a whole number",
+    "whole numbers": "a whole number or a list of whole numbers",
     "number": "a number",
     "text": "text",
     "texts": "text or a list of texts",
     "flag": "True or False",
 }
-_TYPES: dict[Kind, tuple[type, ...]] = {
-    "whole number": (int,),
-    "number": (int, float),
-    "text": (str,),
-    "texts": (str,),
-    "flag": (bool,),
+_CONVERTERS: dict[Kind, Callable[[Any], Any]] = {
+    "whole number": _whole_number,
+    "whole numbers": _whole_numbers,
+    "number": _number,
+    "text": _text,
+    "texts": _texts,
+    "flag": _flag,
 }
+
+
+def shown(value: object) -> str:
+    """The beginning of a value's repr, for messages."""
+    return " ".join(_REPR.repr(value).split())
 
 
 def _says_which_option_is_unknown(made: type[T]) -> type[T]:
@@ -168,9 +232,27 @@ def unknown_option(name: str, known: Iterable[str]) -> str:
     return f"no option {name!r}" + (f"; did you mean {near[0]!r}?" if near else "")
 
 
+@dataclass(frozen=True, kw_only=True)
+class RequestOptions:
+    """What every request may say of its turn and its time."""
+
+    timeout: Annotated[
+        float | None,
+        Option(
+            "The most seconds until the result. Then the request is ended.",
+            above=0,
+            unset="none",
+        ),
+    ] = None
+    priority: Annotated[int, Option("Waiting requests of a lower number come first.")] = 0
+
+    def __post_init__(self) -> None:
+        convert_options(self)
+
+
 @_says_which_option_is_unknown
 @dataclass(frozen=True, kw_only=True)
-class TextOptions:
+class TextOptions(RequestOptions):
     """How text is sampled: greedily, unless the temperature is above 0.
 
     `unitok_engine.Sampling` explains the numbers.
@@ -192,8 +274,8 @@ class TextOptions:
         float, Option("Above 1, earlier tokens become less likely.", above=0)
     ] = 1.0
     stop: Annotated[
-        str | Sequence[str],
-        Option("Text that ends the answer, and is cut off.", metavar="TEXT"),
+        str | Sequence[str] | None,
+        Option("Text that ends the answer, and is cut off.", metavar="TEXT", unset=""),
     ] = ()
     seed: Annotated[
         int | None,
@@ -207,7 +289,16 @@ class TextOptions:
     ] = False
 
     def __post_init__(self) -> None:
-        check_types(self)
+        super().__post_init__()
+        if "" in self.stops:
+            raise ValueError(
+                "stop holds an empty text, which would end every answer at once: take it out"
+            )
+
+    @property
+    def stops(self) -> tuple[str, ...]:
+        """The texts that end the answer."""
+        return (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
 
 
 @_says_which_option_is_unknown
@@ -224,6 +315,20 @@ class Caption(TextOptions):
 
 @_says_which_option_is_unknown
 @dataclass(frozen=True)
+class Reply(TextOptions):
+    """Answer a conversation, which is given as messages. `unitok.messages` explains their form.
+
+    Attributes:
+        messages: The conversation. The last message is of the user.
+        folder: Where relative paths of pictures start; None for the current folder.
+    """
+
+    messages: Sequence[Mapping[str, Any]]
+    folder: Path | None = None
+
+
+@_says_which_option_is_unknown
+@dataclass(frozen=True)
 class Turn(TextOptions):
     """A message of a chat, and the pictures that are shown with it."""
 
@@ -233,23 +338,29 @@ class Turn(TextOptions):
 
 @_says_which_option_is_unknown
 @dataclass(frozen=True, kw_only=True)
-class PictureOptions:
+class PictureOptions(RequestOptions):
     """How pictures are generated. An option that is None has the model's own default.
 
     `unitok_engine.Sampling` explains the numbers.
     """
 
     seed: Annotated[
-        int | None,
+        int | Sequence[int] | None,
         Option(
-            "The same seed gives the same picture. By default it is random, and reported.", unset=""
+            "The same seed gives the same picture. Several are one for each picture. By default it "
+            "is random, and reported.",
+            metavar="INTEGER",
+            unset="",
         ),
     ] = None
     guidance: Annotated[
         float | None,
         Option("The guidance scale. 1 is none; higher follows the prompt more closely."),
     ] = None
-    n: Annotated[int, Option("How many pictures.", low=1, high=MAX_SAMPLES)] = 1
+    n: Annotated[
+        int | None,
+        Option("How many pictures.", low=1, high=MAX_SAMPLES, unset="1, or one for each seed"),
+    ] = None
     temperature: Annotated[
         float | None, Option("0 takes the likeliest token; higher is more varied.", low=0)
     ] = None
@@ -270,16 +381,36 @@ class PictureOptions:
     ] = False
 
     def __post_init__(self) -> None:
-        check_types(self)
+        super().__post_init__()
+        if not isinstance(self.seed, tuple):
+            return
+        if not 1 <= len(self.seed) <= MAX_SAMPLES:
+            raise ValueError(f"seed must hold 1 to {MAX_SAMPLES} seeds, not {len(self.seed)}")
+        if self.n not in (None, len(self.seed)):
+            raise ValueError(
+                f"seed holds {len(self.seed)} seeds, and n is {self.n}: give as many seeds, one "
+                "seed for all, or no n"
+            )
+
+    @property
+    def samples(self) -> int:
+        """How many pictures are asked for: n, else one for each seed, else one."""
+        return len(self.seeds) or self.n or 1
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """A seed for each picture, if several were given; else ()."""
+        return self.seed if isinstance(self.seed, tuple) else ()
 
 
 @_says_which_option_is_unknown
 @dataclass(frozen=True)
 class Draw(PictureOptions):
-    """Generate n pictures of a prompt."""
+    """Generate n pictures of a prompt, which may refer to pictures: those of `images`."""
 
     prompt: str
     _: KW_ONLY
+    images: PictureLike | Sequence[PictureLike] = ()
     negative_prompt: Annotated[
         str | None, Option("What guidance steers away from.", metavar="TEXT", unset="")
     ] = None
@@ -315,7 +446,10 @@ class Edit(PictureOptions):
     ] = None
 
 
-AnyRequest = Caption | Draw | Edit
+AnyRequest = Caption | Reply | Draw | Edit
+
+
+_COMMON = frozenset(known_names(RequestOptions))
 
 
 @cache
@@ -323,7 +457,8 @@ def options_of(made: type) -> dict[str, OptionSpec]:
     """The options of a kind of request by name, as its fields declare them."""
     hints = get_type_hints(made, localns={"PictureLike": object}, include_extras=True)
     specs = {}
-    for field in fields(made):
+    # What every request may say stands behind what is special to its kind.
+    for field in sorted(fields(made), key=lambda field: field.name in _COMMON):
         hint = hints[field.name]
         option = next((m for m in getattr(hint, "__metadata__", ()) if isinstance(m, Option)), None)
         if option is not None:
@@ -340,23 +475,43 @@ def _kind(hint: Any) -> tuple[Kind, bool]:
     nullable = NoneType in parts
     parts -= {NoneType}
     if len(parts) > 1:
-        return "texts", nullable
+        return "texts" if str in parts else "whole numbers", nullable
     kinds: dict[type, Kind] = {int: "whole number", float: "number", str: "text", bool: "flag"}
     return kinds[parts.pop()], nullable
 
 
-def check_types(asked: object) -> None:
-    """Check the types of a request's options. Ranges are checked later.
+@cache
+def _texts_of(made: type) -> tuple[str, ...]:
+    """The fields of a kind of request that must be text and are no options, as its prompt."""
+    hints = get_type_hints(made, localns={"PictureLike": object})
+    options = options_of(made)
+    return tuple(name for name in known_names(made) if hints[name] is str and name not in options)
+
+
+def convert_options(asked: object) -> None:
+    """Give a new request's options Python's own types. Ranges are checked later.
 
     Raises:
         TypeError: An option is of a wrong type.
         ValueError: An option is a number that is not finite.
     """
+    for name in _texts_of(type(asked)):
+        check_is_text(name, getattr(asked, name))
     for name, spec in options_of(type(asked)).items():
-        spec.check_type(getattr(asked, name))
+        object.__setattr__(asked, name, spec.converted(getattr(asked, name)))
 
 
-def check_ranges(asked: TextOptions | PictureOptions) -> None:
+def check_is_text(name: str, value: object) -> None:
+    """Check that an argument is text.
+
+    Raises:
+        TypeError: It is something else.
+    """
+    if not isinstance(value, str):
+        raise TypeError(f"{name} must be text, not {shown(value)}")
+
+
+def check_ranges(asked: RequestOptions) -> None:
     """Check the ranges of a request's options.
 
     Raises:

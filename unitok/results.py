@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from io import BytesIO
 from typing import Any, Literal
 
 from PIL import Image
-from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
-from unitok.requests import Caption, Draw, Edit
+from unitok.picture_info import format_of, save_options
+from unitok.requests import Caption, Draw, Edit, Reply
+from unitok.saving import MAX_SCALE
 from unitok.terminal import one_line
 
 SHOWN = 60  # characters of a text in a repr
@@ -21,22 +23,41 @@ SHEET_MOST = 100  # pictures of a sheet
 
 
 @dataclass(frozen=True)
+class Dropped:
+    """What a chat has left out of its history because the context was full.
+
+    Attributes:
+        pictures: The number of pictures.
+        exchanges: The number of messages that are gone with their answers or drawings.
+    """
+
+    pictures: int
+    exchanges: int
+
+    def __str__(self) -> str:
+        counts = {"picture": self.pictures, "exchange": self.exchanges}
+        return " and ".join(counted(count, what) for what, count in counts.items() if count)
+
+
+@dataclass(frozen=True)
 class TextResult:
     """An answer.
 
     Attributes:
         text: The answer.
         seed: The seed that was used.
-        finish_reason: "stop" or "length". From `run` and `stream` also "error" or "abort".
+        finish_reason: "stop" or "length". From `run` also "error" or "abort". From `run` and
+            `stream` also "timeout", with the text so far.
         prompt_tokens: The tokens of the prompt.
         completion_tokens: The tokens of the answer.
         seconds: From the request to the answer.
-        request: What was asked; None in a chat.
+        request: What was asked; None for `Chat.send`.
         index: The request's place in the list or iterable that it came from.
         error: What went wrong; None if nothing did.
         logprobs: The log-probability of each token of the answer, if asked for. Text that a stop
             string cut off has them too. `unitok_engine.Output` explains them.
         branch_logprobs: The same before any filter, if asked for.
+        dropped: What a chat has left out of its history to make room; None if nothing.
     """
 
     text: str
@@ -45,11 +66,12 @@ class TextResult:
     prompt_tokens: int
     completion_tokens: int
     seconds: float
-    request: Caption | None = field(default=None, repr=False)
+    request: Caption | Reply | None = field(default=None, repr=False)
     index: int = 0
     error: str | None = None
     logprobs: tuple[float, ...] | None = None
     branch_logprobs: tuple[float, ...] | None = None
+    dropped: Dropped | None = None
 
     def __repr__(self) -> str:
         return f"<TextResult {shortened(self.text)!r}: {summary(self)}>"
@@ -62,8 +84,9 @@ class DrawResult:
     Attributes:
         prompt: What was asked for.
         images: The pictures; none if an error occurred.
-        seed: The seed that was used.
-        finish_reason: "complete". From `run` and `stream` also "error" or "abort".
+        seed: The seed that was used; that of the first picture if each has its own.
+        finish_reason: "complete". From `run` also "error" or "abort". From `run` and `stream` also
+            "timeout".
         prompt_tokens: The tokens of the prompt.
         completion_tokens: The tokens of all pictures together.
         seconds: From the request to the last picture.
@@ -73,6 +96,8 @@ class DrawResult:
         logprobs: The log-probability of each token of each picture, if asked for.
             `unitok_engine.Output` explains them.
         branch_logprobs: The same without guidance and filters, if asked for.
+        dropped: What a chat has left out of its history to make room; None if nothing.
+        seeds: The seed of each picture.
     """
 
     prompt: str
@@ -87,6 +112,8 @@ class DrawResult:
     error: str | None = None
     logprobs: tuple[tuple[float, ...], ...] | None = None
     branch_logprobs: tuple[tuple[float, ...], ...] | None = None
+    dropped: Dropped | None = None
+    seeds: tuple[int, ...] = ()
 
     @property
     def image(self) -> Image.Image:
@@ -144,7 +171,11 @@ class Event:
 
 
 class Picture(Image.Image):
-    """A generated picture. `save` writes its prompt, seed and model into the text of a PNG."""
+    """A generated picture, which remembers its prompt, seed and model in `info`.
+
+    `save` writes them into the file: as text into a PNG, as EXIF into a JPEG, WebP, TIFF or AVIF.
+    `unitok.read_info` reads them again.
+    """
 
     @classmethod
     def wrap(cls, pixels: Tensor, info: dict[str, str]) -> Picture:
@@ -152,25 +183,42 @@ class Picture(Image.Image):
 
         Args:
             pixels: Bytes [H, W, 3].
-            info: What a PNG of the picture says of it.
+            info: What a file of the picture says of it.
         """
-        image = Image.fromarray(pixels.numpy())
-        image.__class__ = cls
+        image = cls._adopt(Image.fromarray(pixels.numpy()))
         image.info.update(info)
+        return image
+
+    @classmethod
+    def _adopt(cls, image: Image.Image) -> Picture:
+        image.__class__ = cls
         return image  # type: ignore[return-value]
 
+    def scaled(self, factor: int) -> Picture:
+        """The picture, larger. Every pixel becomes a square of pixels, so nothing is invented.
+
+        Args:
+            factor: How many times as wide and as high, from 1 to 8.
+
+        Raises:
+            ValueError: The factor is out of its range.
+            TypeError: It is not a whole number.
+        """
+        factor = operator.index(factor)
+        if not 1 <= factor <= MAX_SCALE:
+            raise ValueError(f"factor must be from 1 to {MAX_SCALE}, not {factor}")
+        size = (self.width * factor, self.height * factor)
+        return self._adopt(self.resize(size, Image.Resampling.NEAREST))
+
     def save(self, fp: Any, format: str | None = None, **params: Any) -> None:
-        """`PIL.Image.Image.save`, with the picture's `info` as text of a PNG.
+        """`PIL.Image.Image.save`, with the picture's `info` in the file, if the format can hold it.
 
         Args:
             fp: A path or a file.
             format: The file format; by default the one that the path's suffix names.
-            params: Passed on.
+            params: Passed on. `pnginfo` or `exif` take the place of what would be written.
         """
-        text = PngInfo()
-        for key, value in self.info.items():
-            text.add_itxt(str(key), str(value))
-        super().save(fp, format, **({"pnginfo": text} | params))
+        super().save(fp, format, **(save_options(self.info, format_of(fp, format)) | params))
 
 
 def failure(asked: object, index: int, error: Exception) -> Result:
@@ -182,10 +230,9 @@ def failure(asked: object, index: int, error: Exception) -> Result:
         error: Why it could not be prepared.
     """
     if isinstance(asked, Draw | Edit):
-        return DrawResult(
-            asked.prompt, (), asked.seed or 0, "error", 0, 0, 0.0, asked, index, one_line(error)
-        )
-    request = asked if isinstance(asked, Caption) else None
+        seed = asked.seeds[0] if isinstance(asked.seed, Sequence) else asked.seed or 0
+        return DrawResult(asked.prompt, (), seed, "error", 0, 0, 0.0, asked, index, one_line(error))
+    request = asked if isinstance(asked, Caption | Reply) else None
     seed = (request.seed if request else 0) or 0
     return TextResult("", seed, "error", 0, 0, 0.0, request, index, one_line(error))
 
@@ -197,7 +244,9 @@ def summary(result: Result) -> str:
     """How a request ended, in a few words."""
     error = "" if result.error is None else f" ({shortened(one_line(result.error))})"
     tokens = counted(result.completion_tokens, "token")
-    return f"{result.finish_reason}{error}, {tokens}, {result.seconds:.2f} s, seed {result.seed}"
+    end = f", dropped {result.dropped}" if result.dropped else ""
+    numbers = f"{tokens}, {result.seconds:.2f} s, seed {result.seed}"
+    return f"{result.finish_reason}{error}, {numbers}{end}"
 
 
 def shortened(text: str) -> str:

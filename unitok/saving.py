@@ -1,13 +1,18 @@
-"""Pictures are saved completely or not at all: only a complete file gets its final name."""
+"""Files are saved completely or not at all: only a complete one gets its final name."""
 
+import errno
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import IO
 
 from PIL import Image
 
 UNFINISHED = ".part"  # the suffix of a file that is being written
+# A drawing of 1,024 x 1,024 pixels, scaled by this, fits into every format. WebP has the least: its
+# pictures are at most 16,383 pixels wide and high.
+MAX_SCALE = 8
 
 
 def save_whole(image: Image.Image, path: Path, new: bool = False) -> None:
@@ -24,7 +29,31 @@ def save_whole(image: Image.Image, path: Path, new: bool = False) -> None:
         OSError: The file cannot be written.
     """
     path = path if new else path.resolve()  # the target of a link is replaced, not the link
-    with _written(image, path) as unfinished:
+    _save(lambda file: image.save(file, picture_format(path)), path, new)
+
+
+def write_whole(data: bytes, path: Path, new: bool = False) -> None:
+    """Write a file.
+
+    Args:
+        data: What it holds.
+        path: The file.
+        new: As in `save_whole`.
+
+    Raises:
+        FileExistsError: The file exists, and `new` was asked for.
+        OSError: The file cannot be written.
+    """
+    if path.is_dir():
+        raise IsADirectoryError(f"{path} is a folder; name a file")
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"{path.parent}: no such folder")
+    _save(lambda file: file.write(data), path if new else path.resolve(), new)
+
+
+def _save(write: Callable[[IO[bytes]], object], path: Path, new: bool) -> None:
+    """Write a file by a function; see `save_whole`."""
+    with _written(write, path) as unfinished:
         if new:
             _give_free_name(unfinished, path)
         else:
@@ -51,15 +80,19 @@ def make_folder(folder: Path) -> None:
 
 
 @contextmanager
-def _written(image: Image.Image, path: Path) -> Iterator[Path]:
-    """Write a picture under another name in the same folder, which is this process's own."""
+def _written(write: Callable[[IO[bytes]], object], path: Path) -> Iterator[Path]:
+    """Write a file under another name in the same folder, which is this process's own."""
     unfinished = path.with_name(f".unitok-{os.getpid()}{UNFINISHED}")
     try:
         with unfinished.open("w+b") as file:
-            image.save(file, picture_format(path))
+            write(file)
             file.flush()
             os.fsync(file.fileno())
         yield unfinished
+    except OSError as error:
+        if error.errno is not None and error.filename is None:  # of a full disk, for example
+            error.filename = str(path)
+        raise
     finally:
         with suppress(OSError):  # it has its final name by now, or could not be made
             unfinished.unlink()
@@ -70,7 +103,7 @@ def _give_free_name(unfinished: Path, path: Path) -> None:
     try:
         os.link(unfinished, path)
     except FileExistsError:
-        raise
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path)) from None
     except OSError:  # this disk has no hard links: take the name first
         path.touch(exist_ok=False)
         unfinished.replace(path)

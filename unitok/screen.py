@@ -79,12 +79,12 @@ def bar(shown: bool, transient: bool) -> Progress:
     )
 
 
-def counted(items: Iterable[T], total: int, what: str, shown: bool) -> Generator[T]:
+def counted(items: Iterable[T], total: int | None, what: str, shown: bool) -> Generator[T]:
     """Pass items on, and show how many there were.
 
     Args:
         items: The items.
-        total: How many there will be.
+        total: How many there will be; None if that is not known.
         what: The name of the bar.
         shown: Whether the bar is shown at all.
     """

@@ -9,7 +9,7 @@ from concurrent.futures import Future
 from torch import Tensor
 
 from unitok.handles import FailReason
-from unitok.requests import Caption, TextOptions
+from unitok.requests import Caption, Reply, TextOptions
 from unitok.results import Event, TextResult
 from unitok_engine import Output, Request, join_outputs
 from unitok_tokenizers.detokenizer import Detokenizer
@@ -23,6 +23,7 @@ class TextJob:
     Attributes:
         pictures: Empty, as an answer has no pictures.
         request: The engine's request.
+        timeout: The most seconds until the result; None for no limit.
         seed: The seed of the sampling.
         index: The request's place among those that were given together.
         result: The answer; None until it has ended.
@@ -35,8 +36,9 @@ class TextJob:
     ) -> None:
         """Start the clock; nothing has been generated yet."""
         self.asked, self.request, self.seed, self.index = asked, request, seed, index
+        self.timeout = asked.timeout
         self.result: TextResult | None = None
-        self._text = StoppedText((asked.stop,) if isinstance(asked.stop, str) else asked.stop)
+        self._text = StoppedText(asked.stops)
         self._detokenizer = detokenizer
         self._tokens = 0
         self._reported = 0  # characters of the text that were in an event
@@ -94,7 +96,7 @@ class TextJob:
             prompt_tokens=len(self.request.branches[0].token_ids),
             completion_tokens=self._tokens,
             seconds=time.monotonic() - self._start,
-            request=self.asked if isinstance(self.asked, Caption) else None,
+            request=self.asked if isinstance(self.asked, Caption | Reply) else None,
             index=self.index,
             error=error,
             logprobs=None if joined is None else joined.logprobs,

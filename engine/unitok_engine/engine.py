@@ -34,8 +34,11 @@ class EngineStats:
         preemptions: Sequences whose blocks others needed, and which are computed again.
         prompt_tokens: Tokens that admitted sequences had, recomputed ones included.
         cached_tokens: Those of them that were found computed.
-        running: Sequences that run.
+        generated_tokens: Tokens that outputs had.
+        running: Sequences that run. A request has one for each of its samples.
         waiting: Sequences that wait.
+        running_requests: Requests with a sequence that runs.
+        waiting_requests: Requests all of whose sequences wait.
         memory: Bytes of the K/V pool.
         num_blocks: Blocks of the pool.
         free_blocks: Those of them that are nobody's.
@@ -46,12 +49,30 @@ class EngineStats:
     preemptions: int
     prompt_tokens: int
     cached_tokens: int
+    generated_tokens: int
     running: int
     waiting: int
+    running_requests: int
+    waiting_requests: int
     memory: int
     num_blocks: int
     free_blocks: int
     cached_blocks: int
+
+    @property
+    def computed_tokens(self) -> int:
+        """The prompt tokens that were not found computed."""
+        return self.prompt_tokens - self.cached_tokens
+
+    @property
+    def hit_rate(self) -> float:
+        """The share of the prompt tokens that were found computed; 0 if there were none."""
+        return self.cached_tokens / self.prompt_tokens if self.prompt_tokens else 0.0
+
+    @property
+    def used_blocks(self) -> int:
+        """The blocks that branches hold."""
+        return self.num_blocks - self.free_blocks
 
 
 @dataclass(frozen=True)
@@ -110,6 +131,7 @@ class Engine:
         self._alive: dict[int, list[Sequence]] = {}  # request id -> its sequences not ended
         self._unplanned: dict[Sequence, None] = {}  # those of them that do not yet wait or run
         self._untold: list[Output] = []  # not handed over yet
+        self._generated_tokens = 0
         self._broken = False  # a step began and did not end
         self._scheduled: Schedule | None = None  # while it runs
         prefill = self.config.max_batch_tokens
@@ -196,15 +218,24 @@ class Engine:
         )
 
     @property
+    def generated_tokens(self) -> int:
+        """Tokens that outputs had so far."""
+        return self._generated_tokens
+
+    @property
     def stats(self) -> EngineStats:
         """What the engine did so far, and what it holds now."""
+        running, alive = self._scheduler.running_requests, len(self._alive)
         return EngineStats(
             forwards=self.runner.forwards,
             preemptions=self._scheduler.preemptions,
             prompt_tokens=self._scheduler.prompt_tokens,
             cached_tokens=self._scheduler.cached_tokens,
+            generated_tokens=self._generated_tokens,
             running=len(self._scheduler.running),
             waiting=len(self._scheduler.waiting) + len(self._unplanned),
+            running_requests=running,
+            waiting_requests=max(alive - running, 0),  # a step may go on meanwhile
             memory=self.config.memory,
             num_blocks=self.config.num_blocks,
             free_blocks=self._pool.free_count,
@@ -385,6 +416,7 @@ class Engine:
         output = sequence.report()
         self._untold.append(output)
         sequence.reported = output.stop
+        self._generated_tokens += len(output.token_ids)
 
     def _rebuild(self) -> None:
         """Begin anew, as a step may have broken off anywhere, from what is certain all the same.

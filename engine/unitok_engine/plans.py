@@ -15,7 +15,8 @@ from torch import Tensor
 
 from unitok_engine.ids import IdRange
 
-FinishReason = Literal["stop", "length", "complete", "abort", "error"]
+# "timeout" is for those who abort a request because of its time.
+FinishReason = Literal["stop", "length", "complete", "abort", "error", "timeout"]
 
 
 @dataclass(frozen=True, eq=False)

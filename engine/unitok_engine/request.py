@@ -81,6 +81,11 @@ class Branch:
             end = embeddings.stop
 
 
+def _check_seed(seed: int) -> None:
+    if not -(2**63) <= index(seed) < 2**64:
+        raise ValueError("seed must fit in 64 bits")
+
+
 @dataclass(frozen=True)
 class Sampling:
     """How the next token is sampled from the mixed logits.
@@ -120,8 +125,7 @@ class Sampling:
         if not (isfinite(self.repetition_penalty) and self.repetition_penalty > 0):
             penalty = self.repetition_penalty
             raise ValueError(f"repetition_penalty must be above 0, not {penalty}")
-        if not -(2**63) <= index(self.seed) < 2**64:
-            raise ValueError("seed must fit in 64 bits")
+        _check_seed(self.seed)
 
 
 @dataclass(frozen=True)
@@ -138,6 +142,9 @@ class Request:
         n: How many samples are wanted; they differ in their noise alone.
         logprobs: Whether outputs carry `Output.logprobs`.
         branch_logprobs: Whether outputs carry `Output.branch_logprobs`.
+        seeds: A seed of each sample's own, instead of that of `sampling`. A sample with a seed of
+            its own emits what a request for one sample with this seed emits. () is none.
+        priority: Waiting requests of a lower number are admitted earlier.
     """
 
     branches: tuple[Branch, ...]
@@ -146,6 +153,8 @@ class Request:
     n: int = 1
     logprobs: bool = False
     branch_logprobs: bool = False
+    seeds: tuple[int, ...] = ()
+    priority: int = 0
 
     def __post_init__(self) -> None:
         if not self.branches:
@@ -155,6 +164,15 @@ class Request:
             raise ValueError(f"the branches' weights must sum to 1, not {total:g}")
         if index(self.n) < 1:
             raise ValueError(f"n must be at least 1, not {self.n}")
+        if self.seeds and len(self.seeds) != self.n:
+            raise ValueError(f"{len(self.seeds)} seeds are not one for each of {self.n} samples")
+        for seed in self.seeds:
+            _check_seed(seed)
+        index(self.priority)  # TypeError here, for what is no whole number
+
+    def noise_of(self, sample: int) -> tuple[int, int]:
+        """The seed and the sample number that decide a sample's noise."""
+        return (self.seeds[sample], 0) if self.seeds else (self.sampling.seed, sample)
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,7 +27,7 @@ class SamplingInput:
     Attributes:
         weights: Of its branches.
         sampling: How.
-        sample: Which of the request's samples it is; with the seed and `index`, it decides the
+        sample: The sample number of `Request.noise_of`; with the seed and `index`, it decides the
             noise.
         index: How many tokens the sequence emitted before.
         mask: Bool [id_range.size], the ids that are allowed; None allows all.

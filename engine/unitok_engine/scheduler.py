@@ -57,9 +57,10 @@ class Scheduler:
     """Decides which tokens run in the next step.
 
     Shares get equally many running branches, each share's sequences in the order of their arrival.
-    Next to be admitted is the oldest of the share that runs the fewest branches (see `Waiting`). If
-    it does not fit, sequences make room for it whose shares run so many more that this evens them
-    out. Else no other is admitted before it, so that nobody starves.
+    Next to be admitted, among those of the lowest priority number, is the oldest of the share that
+    runs the fewest branches (see `Waiting`). If it does not fit, sequences make room for it whose
+    shares run so many more that this evens them out, and whose number is no lower. Else no other is
+    admitted before it, so that of one number nobody starves.
 
     A sequence's branches are admitted, preempted and freed together. Every sequence that is added
     must fit the pool alone (the engine checks), and a preempted one emits a token before its next
@@ -94,6 +95,11 @@ class Scheduler:
     def add(self, sequence: Sequence) -> None:
         """Let a sequence wait for its turn."""
         self.waiting.add(sequence)
+
+    @property
+    def running_requests(self) -> int:
+        """How many requests have a sequence that runs."""
+        return len(self._samples)
 
     def remove(self, sequence: Sequence) -> None:
         """Take a finished or failed sequence out, if it was added, and free its blocks."""
@@ -211,7 +217,7 @@ class Scheduler:
                 if not self._would_repeat(sequence):
                     return sequence if self._begins(sequence) else None
                 looked += 1
-            self.waiting.set_aside(queue[0].share)
+            self.waiting.set_aside(queue[0])
         return None
 
     def _begins(self, sequence: Sequence) -> bool:
@@ -243,8 +249,9 @@ class Scheduler:
     ) -> bool:
         """Preempt what frees so many branches and blocks; if that cannot be fair, do nothing.
 
-        A share that makes room runs no fewer branches afterwards than that of the sequence. Of the
-        one that runs most, the sequence that loses least goes first.
+        A share that makes room runs no fewer branches afterwards than that of the sequence. The
+        highest priority number goes first, and never a lower one than the sequence's. Of the share
+        that then runs most, the sequence that loses least goes first.
         """
         kept = {block for prefix in prefixes for block in prefix.blocks}
         freed: Counter[int] = Counter()  # references to blocks
@@ -272,9 +279,11 @@ class Scheduler:
         for victim in victims:
             gone[victim.share] += len(victim.branches)
         left = [
-            (branches(s.share) - gone[s.share], -len(s.emitted), s.arrival, s)
+            (s.priority, branches(s.share) - gone[s.share], -len(s.emitted), s.arrival, s)
             for s in self._decoding
-            if s not in victims and branches(s.share) - gone[s.share] - len(s.branches) >= fair
+            if s.priority >= sequence.priority
+            and s not in victims
+            and branches(s.share) - gone[s.share] - len(s.branches) >= fair
         ]
         return max(left)[-1] if left else None
 
@@ -368,12 +377,13 @@ class Scheduler:
     def _victim_of_growth(self) -> Sequence:
         """The newest of the share that still runs the most branches without it.
 
-        The oldest sequence of all goes last.
+        Those of the highest priority number go first. The oldest one of the lowest number goes
+        last of all.
         """
-        free = [s for s in self.running[1:] if s.preemptible] or self.running[:1]
-        return max(
-            free, key=lambda s: (self.waiting.branches(s.share) - len(s.branches), s.arrival)
-        )
+        last = min(self.running, key=lambda s: (s.priority, s.arrival))
+        free = [s for s in self.running if s.preemptible and s is not last] or [last]
+        branches = self.waiting.branches
+        return max(free, key=lambda s: (s.priority, branches(s.share) - len(s.branches), s.arrival))
 
     def _missing_blocks(self, sequence: Sequence, drafts: int = 0) -> int:
         size, missing = self.config.block_size, 0

@@ -1,7 +1,7 @@
 """One sample of a request in flight: its branches, what it emitted, and how it ended."""
 
 from collections.abc import Hashable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import takewhile
 from operator import index
 
@@ -82,9 +82,12 @@ class Sequence:
         self.request_id = request_id
         self.sample = sample
         self.arrival = arrival
+        self.priority = index(request.priority)
         # What no caller can give: a share of the request's own.
         self.share = (Sequence, request_id) if share is None else share
         self.request = request
+        seed, self.noise_sample = request.noise_of(sample)
+        self.sampling = replace(request.sampling, seed=seed)
         self.embeddings = embeddings
         self.id_ranges = id_ranges  # of the model's heads: all that may be emitted
         self.branches = [BranchState(branch) for branch in request.branches]
@@ -262,13 +265,12 @@ class Sequence:
 
     def sampling_input(self, target: Target, device: torch.device) -> SamplingInput:
         """What is to be sampled at a target."""
-        sampling = self.request.sampling
-        penalised = sampling.repetition_penalty != 1
+        penalised = self.sampling.repetition_penalty != 1
         mask = target.allow.mask
         return SamplingInput(
             weights=self.weights,
-            sampling=sampling,
-            sample=self.sample,
+            sampling=self.sampling,
+            sample=self.noise_sample,
             index=len(self.emitted) + target.offset,
             mask=None if mask is None else self._sent(mask, device),
             seen=self._seen_ids(target.allow.id_range, device) if penalised else None,

@@ -117,10 +117,13 @@ def _request(
     n: int,
     logprobs: bool,
     branch_logprobs: bool,
+    seeds: Sequence[int],
+    priority: int,
 ) -> Request:
     weights = {1: (1.0,), 2: (2.5, -1.5), 3: (2.0, -1.5, 0.5)}[len(branches)]
     weighted = tuple(replace(b, weight=w) for b, w in zip(branches, weights, strict=True))
-    return Request(weighted, plan, sampling, n, logprobs, branch_logprobs)
+    own = tuple(seeds[:n])  # of each sample, or none
+    return Request(weighted, plan, sampling, n, logprobs, branch_logprobs, own, priority)
 
 
 REQUESTS = st.builds(
@@ -131,4 +134,6 @@ REQUESTS = st.builds(
     st.sampled_from([1, 1, 1, 2, 3]),
     st.booleans(),
     st.booleans(),
+    st.sampled_from([(), (), (4, 4, 9), (7, 8, 7)]),
+    st.sampled_from([0, 0, -1, 3]),
 )

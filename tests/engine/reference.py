@@ -77,10 +77,13 @@ def _expected(output: Output, request: Request, model: TinyModel) -> list[Expect
         seen = {*request.branches[0].token_ids, *output.token_ids[:index]}
         kept = distribution(mixed, step.id_range, seen, step.mask, request.sampling)
         noise = torch.zeros(step.id_range.size, dtype=torch.float64)
+        seed, sample = request.sampling.seed, output.sample
+        if request.seeds:
+            seed, sample = request.seeds[sample], 0
         if request.sampling.temperature > 0:
             for place in range(step.id_range.size):
                 id = step.id_range.start + place
-                uniform = hashed_uniform(request.sampling.seed, output.sample, index, id)
+                uniform = hashed_uniform(seed, sample, index, id)
                 noise[place] = -log(-log(uniform))
         own = rows[0].log_softmax(0)
         result.append(Expected(step.id_range, kept + noise, kept.log_softmax(0), own))

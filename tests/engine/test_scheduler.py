@@ -51,16 +51,21 @@ PLANS = st.one_of(
 )
 
 
-def guided(prompt: Branch, second: int, plan, n: int) -> Request:
+def guided(prompt: Branch, second: int, plan, n: int, priority: int) -> Request:
     branches = (prompt,)
     if second:
         ids = (0,) * second
         branches = (Branch(prompt.token_ids, 2.0, prompt.embeddings), Branch(ids, -1.0))
-    return Request(branches, plan, Sampling(), n)
+    return Request(branches, plan, Sampling(), n, priority=priority)
 
 
 REQUESTS = st.builds(
-    guided, PROMPTS, st.sampled_from([0, 0, 1, 8, 9]), PLANS, st.sampled_from([1, 1, 2, 3])
+    guided,
+    PROMPTS,
+    st.sampled_from([0, 0, 1, 8, 9]),
+    PLANS,
+    st.sampled_from([1, 1, 2, 3]),
+    st.sampled_from([0, 0, 0, 1, -2]),
 )
 
 
@@ -169,17 +174,21 @@ class SchedulerMachine(RuleBasedStateMachine):
     def scheduler_step(self) -> Schedule:
         """The next step; the oldest's share takes part, or nothing is admitted before the oldest.
 
-        Once one of its sequences runs, those of other shares may be admitted before the next.
+        That is the oldest of the lowest priority number. Once one of its sequences runs, those of
+        other shares may be admitted before the next.
         """
         before = list(self.scheduler.running)
         schedule = self.scheduler.schedule()
-        oldest = min(self.alive, key=lambda sequence: sequence.arrival, default=None)
+        oldest = min(self.alive, key=lambda s: (s.priority, s.arrival), default=None)
         if oldest is not None and all(
             chunk.sequence.share != oldest.share for chunk in schedule.chunks
         ):
             if oldest.running and not oldest.decoding:
                 return schedule  # it was just admitted, with too little left of the budget
             assert oldest in self.scheduler.waiting
+            if self.scheduler._would_repeat(oldest):  # it waits for its prefix
+                assert any(oldest.follows(other) for other in self.scheduler.running)
+                return schedule
             assert all(sequence in before for sequence in self.scheduler.running)
             assert schedule.chunks
         return schedule
@@ -238,13 +247,14 @@ class SchedulerMachine(RuleBasedStateMachine):
         assert branches <= self.scheduler.config.max_running
 
     @invariant()
-    def next_is_the_oldest_of_the_share_that_runs_fewest_lines(self) -> None:
+    def next_is_the_oldest_of_the_lowest_number_and_the_share_that_runs_fewest(self) -> None:
         branches: Counter[Hashable] = Counter()
         for sequence in self.scheduler.running:
             branches[sequence.share] += len(sequence.branches)
         waiting = self.scheduler.waiting
         queue = waiting.first()
-        wanted = min(waiting, key=lambda s: (branches[s.share], s.arrival), default=None)
+        order = lambda s: (s.priority, branches[s.share], s.arrival)  # noqa: E731
+        wanted = min(waiting, key=order, default=None)
         assert (queue[0] if queue else None) is wanted
         assert len(waiting) == len(list(waiting)) == len(self.alive) - len(self.scheduler.running)
         assert waiting.most_branches() == max(branches.values(), default=0)

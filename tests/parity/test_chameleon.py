@@ -21,6 +21,7 @@ from transformers import (
     GenerationConfig,
 )
 
+from tests.parity import drawn_bytes
 from tests.unitok.tiny_chameleon import (
     BOI,
     BOS,
@@ -57,10 +58,11 @@ from unitok.families.chameleon.weights import TRANSFORMERS, TRANSFORMERS_VQGAN, 
 from unitok.nn.config import ModelConfig
 from unitok.nn.model import UnifiedModel
 from unitok.prompt import Message
-from unitok_engine import Branch, Engine, EngineConfig, IdRange, Plan, Request, Sampling
+from unitok_engine import Allow, Branch, Engine, EngineConfig, IdRange, Plan, Request, Sampling
 
 SHUFFLED = [(7 * i + 3) % CODES for i in range(CODES)]
 PLACEHOLDER = 41  # <image>, which transformers' converter makes of <reserved08707>
+MARKUP = {"<div": 306, "</div": 307, "a<": 308}  # pieces of several letters, behind the others
 
 
 @dataclasses.dataclass(frozen=True)
@@ -138,7 +140,7 @@ def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     reference = make_reference(kind)
     folder = tmp_path_factory.mktemp("chameleon") / "converted"
     reference.save_pretrained(folder)
-    write(folder / "tokenizer.json", tokenizer_json(vocabulary(kind.order)))
+    write(folder / "tokenizer.json", tokenizer_json(vocabulary(kind.order) | MARKUP))
     save_vqgan(whole_vqgan(reference), folder / "vqgan.ckpt")
     return Pair(kind, opened(folder), reference, folder)
 
@@ -257,6 +259,8 @@ def test_greedy_answers_to_a_picture_are_those_of_transformers(pair: Pair):
     )
     ours = run(pair.family, (Branch(line.token_ids),), pair.family.text_plan(24))
     image = range(IMAGE_START, IMAGE_START + CODES)
+    allowed = text_of_meta(pair)
+    assert ours and allowed.issuperset(ours), "the end of an answer is not part of it"
     ids = torch.tensor([[PLACEHOLDER if id in image else id for id in line.token_ids]])
     theirs = pair.reference.generate(
         input_ids=ids,
@@ -266,11 +270,32 @@ def test_greedy_answers_to_a_picture_are_those_of_transformers(pair: Pair):
             max_new_tokens=24,
             do_sample=False,
             pad_token_id=0,
-            eos_token_id=[EOS, EOT],
-            suppress_tokens=[BOI],
+            eos_token_id=[EOS],
+            suppress_tokens=[id for id in range(VOCAB_SIZE) if id not in allowed],
         ),
     )[0, ids.shape[1] :].tolist()
-    assert ours == [id for id in theirs if id not in (EOS, EOT)] and len(ours) > 8
+    assert ours == [id for id in theirs if id != EOS] and len(ours) > 8
+
+
+def text_of_meta(pair: Pair) -> set[int]:
+    """The ids that Meta's TextDecoder allows without pictures (chameleon.py, vocab.py).
+
+    They are `</s>` and the text tokens: all names but those of images (IMGIMG...) and those that
+    begin with `<` and are more than that.
+    """
+    names = vocabulary(pair.kind.order) | MARKUP
+    special = {id for name, id in names.items() if name.startswith("<") and name != "<"}
+    images = {id for name, id in names.items() if name.startswith("IMGIMG")}
+    return (set(names.values()) - special - images) | {EOS}
+
+
+def test_an_answer_may_hold_what_meta_allows(pair: Pair):
+    step, allowed = pair.family.text_plan(5).next([]), text_of_meta(pair)
+    assert isinstance(step, Allow) and step.mask is not None
+    assert set(step.mask.nonzero().flatten().tolist()) == allowed
+    assert {words("<")[0], MARKUP["a<"]} <= allowed, "< and what holds it further on are text"
+    banned = {MARKUP["<div"], MARKUP["</div"], BOI, EOI, EOT, BOS, IMAGE_START, VOCAB_SIZE - 1}
+    assert not banned & allowed, "the last id has no name"
 
 
 # --- pictures ------------------------------------------------------------------------------------
@@ -370,3 +395,20 @@ def test_painted_pictures_come_from_the_codes_that_the_names_tell(pair: Pair):
         latents = codec.post_quant_conv(vectors.reshape(1, 4, 4, -1).permute(0, 3, 1, 2))
         pixels = ((codec.decoder(latents) + 1) / 2).clamp(0, 1)
     assert torch.allclose(family.decode_images([ids]), pixels, atol=1e-5)
+
+
+def test_drawn_bytes_are_those_of_meta(pair: Pair, monkeypatch: pytest.MonkeyPatch):
+    """transformers has no decoder: the raw pixels are noise, and those of our own."""
+    family = pair.family
+    spec = family.generation_spec([Message("user", "a cat")], ImageOptions(3.0))
+    ids = [[IMAGE_START + (5 * i + j) % CODES for i in range(PATCHES)] for j in range(3)]
+    noisy = torch.randn(3, 3, 16, 16, generator=torch.Generator().manual_seed(0)) * 0.7
+    with torch.no_grad():
+        codes = family.model.vocabulary.id_to_code(torch.tensor(ids)).unflatten(1, (4, 4))
+        codec = family.model.image_tokenizer
+        drawn = torch.cat([codec.decode_raw(one) for one in codes.split(1)])
+    for raw in (noisy, drawn):
+        expected = drawn_bytes.of_chameleon(drawn_bytes.last_axis(raw))
+        found = drawn_bytes.ours_from(raw, family.model, spec, ids, monkeypatch)
+        assert np.array_equal(found, expected) and expected.std() > 10
+    assert np.array_equal(drawn_bytes.ours(spec, ids), expected)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from transformers import Emu3ImageProcessor, Emu3VQVAE, Emu3VQVAEConfig
 
+from tests.parity import drawn_bytes
 from unitok_tokenizers.emu3 import Emu3Tokenizer, Emu3TokenizerConfig
 from unitok_tokenizers.emu3_names import DROPPED, linear_in_transformers, transformers_name
 
@@ -162,7 +163,7 @@ def test_in_double_precision_both_halves_agree_to_the_last_digits(pair, grid: tu
         torch.testing.assert_close(made.decode_raw(codes), expected, atol=1e-11, rtol=0)
 
 
-def test_a_picture_makes_the_round_trip_through_the_processor():
+def test_a_picture_makes_the_round_trip_through_the_processor(monkeypatch: pytest.MonkeyPatch):
     config = CONFIGS["as published"]
     model = reference(config)
     made = ours(config, model.state_dict())
@@ -175,8 +176,24 @@ def test_a_picture_makes_the_round_trip_through_the_processor():
 
     with torch.no_grad():
         decoded = processor.postprocess(model.decode(codes))["pixel_values"][0]
+        raw = model.decode(codes)
+    expected = drawn_bytes.of_emu3(drawn_bytes.last_axis(raw), CLIP_MEAN, CLIP_STD)[0]
+    assert np.array_equal(np.array(decoded), expected) and expected.std() > 10
+    monkeypatch.setattr(made, "decode_raw", lambda codes: raw)
     levels = made.decode(codes)[0].permute(1, 2, 0) * 255
-    assert levels.std() > 10
-    # The processor cuts fractions off.
-    expected = torch.from_numpy(np.array(decoded)).float()
-    assert ((levels - expected) > -1e-2).all() and ((levels - expected) < 1 + 1e-2).all()
+    assert np.array_equal(levels.byte().numpy(), expected), "the same where fractions are cut off"
+
+
+def test_whole_levels_round_as_in_the_processor(monkeypatch: pytest.MonkeyPatch):
+    """They lie where the order of the arithmetic decides which byte they become."""
+    made = ours(CONFIGS["as published"], reference(CONFIGS["as published"]).state_dict())
+    mean, std = (torch.tensor(v).view(3, 1, 1) for v in (CLIP_MEAN, CLIP_STD))
+    raw = ((torch.arange(256).view(16, 16) / 255 - mean) / std)[None]
+    processor: Any = Emu3ImageProcessor()
+    expected = np.array(processor.postprocess(raw)["pixel_values"][0])
+    monkeypatch.setattr(made, "decode_raw", lambda codes: raw)
+    found = made.decode(torch.zeros(1, 2, 2, dtype=torch.long))[0].permute(1, 2, 0) * 255
+    assert np.array_equal(found.byte().numpy(), expected)
+    assert np.array_equal(
+        drawn_bytes.of_emu3(drawn_bytes.last_axis(raw), CLIP_MEAN, CLIP_STD)[0], expected
+    )

@@ -11,6 +11,7 @@ from torch import Tensor
 from transformers import JanusImageProcessor
 
 import unitok
+from tests.parity import drawn_bytes
 from tests.parity.janus_reference import (
     EOS,
     SHAPES,
@@ -156,6 +157,22 @@ def test_a_batch_of_prompts_of_different_lengths_draws_the_same_ids_and_pixels(p
     expected = theirs.decode_image_tokens(codes).permute(0, 3, 1, 2)
     torch.testing.assert_close(painted, expected, atol=1e-5, rtol=0)
     assert 0.1 < expected.std() < 1
+
+
+@torch.no_grad()
+def test_drawn_bytes_are_those_of_the_authors(pair, monkeypatch: pytest.MonkeyPatch):
+    ours, theirs = pair
+    family = ours.family
+    codes, _ = drawn_by_us(ours, PROMPTS)
+    spec = family.generation_spec([Message("user", PROMPTS[0])], ImageOptions(5.0))
+    ids = family.model.vocabulary.code_to_id(codes).tolist()
+    raw = theirs.decode_image_tokens(codes)  # [n, H, W, 3]
+    expected = drawn_bytes.of_janus(raw.numpy())
+    given = raw.permute(0, 3, 1, 2)
+    exact = drawn_bytes.ours_from(given, family.model, spec, ids, monkeypatch)
+    assert np.array_equal(exact, expected)
+    levels = ((raw + 1) / 2 * 255).numpy()
+    drawn_bytes.assert_same_but_for_rounding(drawn_bytes.ours(spec, ids), expected, levels)
 
 
 def test_tied_embeddings_serve_as_the_text_head(tmp_path: Path):

@@ -21,6 +21,7 @@ from transformers import (
     SiglipVisionModel,
 )
 
+from tests.parity import drawn_bytes
 from tests.unitok.tiny_chameleon import (
     REAL_DECODER,
     REAL_SIZE,
@@ -235,14 +236,24 @@ def test_greedy_answers_to_a_picture_are_those_of_a_plain_loop(pair: Pair):
 
 
 @torch.no_grad()
-def draw_plainly(pair: Pair, prompt: str, scale: float) -> list[int]:
-    """The reference's `generate_img`: a line of its own from start-of-image on, at positions from
-    0; forced sizes, new lines and end."""
+def draw_plainly(
+    pair: Pair, prompt: str, scale: float, shown: Image.Image | None = None
+) -> list[int]:
+    """The reference's `generate_img`: ids alone, those of a picture in the prompt too.
+
+    The unconditional branch is a line of its own from the last start-of-image on, at positions from
+    0. Sizes, new lines and the end are forced.
+    """
 
     def logits(ids: list[int]) -> Tensor:
         return pair.chameleon.lm_head(pair.chameleon.model(input_ids=torch.tensor([ids]))[0][0, -1])
 
-    full = [BOS, *real_words(REQUEST + prompt), EOT, ANSWER, BOI]
+    seen: list[int] = []
+    if shown is not None:
+        codes = pair.family.image_ids(pair.family.fit(shown))
+        rows = [id for row in codes.tolist() for id in (*row, NEW_LINE)]
+        seen = [BOI, SIZE, SIZE, *rows, EOI]
+    full = [BOS, *seen, *real_words(REQUEST + prompt), EOT, ANSWER, BOI]
     start, length = len(full) - 1, len(full) + 2
     full += [SIZE, SIZE]
     while full[-1] != EOI:
@@ -264,3 +275,27 @@ def test_greedy_drawing_is_that_of_a_plain_loop(pair: Pair):
     drawing = pair.family.generation_spec([Message("user", "a cat")], ImageOptions(3.0))
     assert run(pair.family, drawing.branches, drawing.plan) == expected
     assert draw_plainly(pair, "a cat", 1.0) != expected, "guidance matters"
+
+
+@pytest.mark.parametrize("scale", [1.0, 3.0])
+def test_a_drawing_after_a_picture_sees_its_ids_alone(pair: Pair, scale: float):
+    picture = noise(40, 26)
+    expected = draw_plainly(pair, "a cat", scale, picture)
+    asked = Message("user", "a cat", (pair.family.encode_image(picture),))
+    drawing = pair.family.generation_spec([asked], ImageOptions(scale))
+    assert SEPARATOR not in drawing.branches[0].token_ids
+    assert all(branch.embeddings == () for branch in drawing.branches)
+    assert run(pair.family, drawing.branches, drawing.plan) == expected
+    assert draw_plainly(pair, "a cat", scale, noise(40, 26, seed=1)) != expected, "it matters"
+
+
+def test_drawn_bytes_are_those_of_the_reference(pair: Pair, monkeypatch: pytest.MonkeyPatch):
+    """Its file is a copy of Meta's, and so is the decoder, which transformers has not."""
+    family = pair.family
+    drawing = family.generation_spec([Message("user", "a cat")], ImageOptions(3.0))
+    row = [4 + 700 * column for column in range(GRID)] + [NEW_LINE]
+    ids = [[*row * GRID, EOI]]
+    raw = torch.randn(1, 3, 16, 16, generator=torch.Generator().manual_seed(0)) * 0.7
+    expected = drawn_bytes.of_chameleon(drawn_bytes.last_axis(raw))
+    found = drawn_bytes.ours_from(raw, family.model, drawing, ids, monkeypatch)
+    assert np.array_equal(found, expected) and expected.std() > 10

@@ -224,6 +224,14 @@ def test_misshapen_tensors_are_counted_and_named(hollow: dict[str, Tensor], tmp_
         load_llamagen(saved(hollow | wrong, tmp_path))
 
 
+@pytest.mark.parametrize("name", ["quantize.embedding.weight", "decoder.conv_out.bias"])
+def test_tensors_with_nan_are_named(hollow: dict[str, Tensor], tmp_path: Path, name: str):
+    broken = hollow[name].clone()
+    broken[-1] = float("nan")
+    with pytest.raises(ValueError, match=rf"\.pt: {name} holds NaN or infinity"):
+        load_llamagen(saved(hollow | {name: broken}, tmp_path))
+
+
 def test_a_net_of_other_levels_is_refused(hollow: dict[str, Tensor], tmp_path: Path):
     fewer = {k: v for k, v in hollow.items() if not k.startswith("encoder.conv_blocks.3.")}
     with pytest.raises(ValueError, match=r"has 3 levels .* VQ-16 has 5 and VQ-8 has 4"):

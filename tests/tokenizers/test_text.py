@@ -386,7 +386,7 @@ def test_an_id_that_the_library_would_not_give_is_refused(tmp_path: Path, i: int
 
 def test_a_broken_file_beside_a_tokenizer_is_refused(tmp_path: Path):
     (tmp_path / "special_tokens_map.json").write_text("{")
-    with pytest.raises(ValueError, match=r"special_tokens_map\.json is not readable JSON"):
+    with pytest.raises(ValueError, match=r"special_tokens_map\.json is not JSON"):
         saved(tmp_path, sentencepiece_model())
 
 
@@ -467,6 +467,22 @@ def test_a_stream_waits_for_bytes_that_a_later_one_may_break(tmp_path: Path):
         stream = tokenizer.stream()
         assert [stream.push([i]) for i in ids[:-1]] == ["", "", ""]
         assert stream.push(ids[-1:]) + stream.finish() == text == tokenizer.decode(ids)
+
+
+def test_the_vocabulary_lists_all_tokens_with_their_ids(tokenizer: TextTokenizer):
+    tokens = tokenizer.vocabulary()
+    assert sorted(tokens.values()) == list(range(tokenizer.size))
+    assert all(tokenizer.id(token) == id for token, id in tokens.items())
+
+
+def test_an_added_token_is_in_the_vocabulary_once(tmp_path: Path):
+    """Under its own name, where it took the place of a piece, or behind all pieces."""
+    model = sentencepiece_model(user_defined_symbols=["<place>"])
+    plain = saved(tmp_path, model)
+    beside = {"<mark>": plain.id("<place>"), "<late>": plain.size}
+    tokens = saved(tmp_path, model, added_tokens=beside).vocabulary()
+    assert "<place>" not in tokens and len(tokens) == plain.size + 1
+    assert {name: tokens[name] for name in beside} == beside
 
 
 def test_a_token_that_is_not_there_is_named(tokenizer: TextTokenizer):

@@ -5,8 +5,10 @@ import io
 import os
 import signal
 import threading
+import time
 import warnings
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -315,10 +317,10 @@ def either(request: pytest.FixtureRequest, shared: Model) -> Iterator[Model]:
         assert_idle(model)
 
 
-def beside(shared: Model, background: bool) -> Model:
+def beside(shared: Model, background: bool, batched: bool | None = None) -> Model:
     """Another model with the same weights."""
     config = EngineConfig(memory=2**24, max_context=shared.family.max_context)
-    return Model(shared.family, config, ImageDecoder(shared.device, background=background))
+    return Model(shared.family, config, ImageDecoder(shared.device, background, batched))
 
 
 def spy_on_decoding(model: Model, monkeypatch: pytest.MonkeyPatch) -> list[int]:
@@ -334,13 +336,14 @@ def spy_on_decoding(model: Model, monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return calls
 
 
-def test_drawings_that_end_together_are_decoded_together(
+def test_drawings_that_end_together_are_decoded_one_by_one(
     either: Model, monkeypatch: pytest.MonkeyPatch
 ):
+    """So that a picture's bytes do not depend on its neighbours; CUDA decodes them together."""
     alone = [either.draw("a dog", seed=i, logprobs=True) for i in range(3)]
     calls = spy_on_decoding(either, monkeypatch)
     together = list(either.run(Draw("a dog", seed=i, logprobs=True) for i in range(20)))
-    assert calls == [16, 4]
+    assert calls == [1] * 20
     assert sorted(r.index for r in together) == list(range(20))
     for index, one in enumerate(alone):
         crowd = next(r for r in together if r.index == index)
@@ -349,8 +352,43 @@ def test_drawings_that_end_together_are_decoded_together(
         assert crowd.logprobs[0] == pytest.approx(one.logprobs[0], abs=1e-3), "so the same ids"
         assert 0 < crowd.seconds < 60
     n = either.draw("a dog", seed=1, n=17)
-    assert sum(calls[2:]) == 17 and max(calls) == 16
+    assert calls[20:] == [1] * 17
     assert same(n.images[0], alone[1].image)
+
+
+@pytest.mark.parametrize("background", [False, True], ids=["between steps", "in a thread"])
+def test_in_batches_drawings_that_end_together_are_decoded_together(
+    background: bool, shared: Model, monkeypatch: pytest.MonkeyPatch
+):
+    with beside(shared, background, batched=True) as model:
+        calls = spy_on_decoding(model, monkeypatch)
+        model.draw(["a dog"] * 20, seed=1)
+        assert calls == [16, 4]
+        assert len(model.draw("a dog", seed=1, n=17).images) == 17
+        assert sum(calls[2:]) == 17 and max(calls) == 16
+
+
+def test_a_model_waits_while_a_thread_decodes(shared: Model, monkeypatch: pytest.MonkeyPatch):
+    begun, go_on, turns = threading.Event(), threading.Event(), []
+    decode = janus_of(shared).decode_images
+
+    def slow(ids):
+        begun.set()
+        assert go_on.wait(PATIENCE)
+        return decode(ids)
+
+    with beside(shared, background=True) as model:
+        monkeypatch.setattr(model.family, "decode_images", slow)
+        work = model.driver.image_decoder.work
+        monkeypatch.setattr(model.driver.image_decoder, "work", lambda: turns.append(work()))
+        with ThreadPoolExecutor(1) as caller:
+            drawn = caller.submit(model.draw, "a dog")
+            assert begun.wait(PATIENCE)
+            before = len(turns)
+            time.sleep(0.05)  # in which a thread that does not wait would turn a thousand times
+            assert len(turns) - before <= 2
+            go_on.set()
+            assert drawn.result(PATIENCE).finish_reason == "complete"
 
 
 def test_a_picture_that_cannot_be_decoded_fails_alone(
@@ -527,7 +565,7 @@ def test_other_wrong_options_are_refused(model: Model):
         model.caption(picture(), max_tokens=0)
     with pytest.raises(TypeError, match="guidence"):
         model.draw("a dog", guidence=2.0)  # type: ignore[call-overload]
-    with pytest.raises(TypeError, match="is text, not int"):
+    with pytest.raises(TypeError, match="prompt must be text, not 7"):
         model.draw(7)  # type: ignore[call-overload]
     with pytest.raises(TypeError, match="not NoneType"):
         model.caption(None)  # type: ignore[call-overload]
@@ -734,7 +772,7 @@ def test_a_request_that_fails_is_a_result_and_the_others_go_on(model: Model):
     failed = {i: r.error for i, r in results.items() if r.finish_reason == "error"}
     assert failed.keys() == {0, 2, 3, 4, 6}
     assert "none.png" in str(failed[0]) and "not a picture" in str(failed[3])
-    assert "Caption or a Draw, not str" in str(failed[4]) and "shorten it" in str(failed[6])
+    assert "a Draw or an Edit, not str" in str(failed[4]) and "shorten it" in str(failed[6])
     assert (results[0].seed, results[2].seed) == (4, 9)
     assert results[2].images == ()  # type: ignore[union-attr]
     assert {i: results[i].finish_reason for i in (1, 5)} == {1: "complete", 5: "length"}
@@ -899,7 +937,7 @@ def test_what_raises_is_no_part_of_the_history(model: Model):
 
 def test_a_chat_that_outgrows_the_context_says_so(model: Model):
     chat = model.chat()
-    with pytest.raises(ValueError, match="context holds 256: shorten it"):
+    with pytest.raises(ValueError, match=r"is full: .* context holds 256. Drop .* undo\(\)"):
         for _ in range(30):
             chat.send("what is this?", images=[picture()], max_tokens=2)
     assert 2 <= len(chat.messages) // 2 < 30

@@ -1,9 +1,12 @@
 """`unitok batch`: each result exactly once, whatever stops it and whatever the lines hold."""
 
+import dataclasses
 import itertools
 import json
+import math
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -12,52 +15,26 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
-from typer.testing import CliRunner
 
 import unitok
+from tests.unitok.batches import WORK, results, runner, work_in, write
 from tests.unitok.tiny import same
 from unitok.api import IN_FLIGHT
-from unitok.batch import Journal, model_identity, run_batch
-from unitok.cli import app
-
-WORK: list[dict] = [
-    {"draw": "a cat", "n": 2, "id": "first"},
-    {"caption": "scene.png", "max_tokens": 8},
-    {"draw": "a dog", "seed": 5, "guidance": 1.0, "temperature": 0.9, "top_k": 5, "top_p": 0.9},
-    {"caption": "scene.png", "question": "is there a cat?", "max_tokens": 4, "stop": ["z"]},
-    {"draw": "a cat", "negative_prompt": "a dog"},
-    {"caption": "scene.png", "max_tokens": 8},
-]
+from unitok.batch import journal as journal_module
+from unitok.batch.journal import Journal
+from unitok.batch.keys import model_identity
+from unitok.batch.runner import run_batch
+from unitok.batch.source import Source
 
 
 @pytest.fixture
 def source(tmp_path) -> Path:
-    """The lines of WORK in a file, beside the picture they read."""
-    folder = tmp_path / "input"
-    folder.mkdir()
-    Image.new("RGB", (64, 64), "pink").save(folder / "scene.png")
-    return write(folder / "work.jsonl", WORK)
+    return work_in(tmp_path / "input")
 
 
 @pytest.fixture
 def batch(untrained_folder, tmp_path):
-    """Run `unitok batch` into one folder, again and again."""
-
-    def batch(source: Path, out: str = "out", model: Path = untrained_folder):
-        words = ["batch", str(source), "-o", str(tmp_path / out), "--model", str(model)]
-        return CliRunner().invoke(app, words)
-
-    return batch
-
-
-def write(path: Path, lines: list) -> Path:
-    text = "".join((line if isinstance(line, str) else json.dumps(line)) + "\n" for line in lines)
-    path.write_text(text, encoding="utf-8")
-    return path
-
-
-def results(folder: Path) -> list[dict]:
-    return [json.loads(line) for line in (folder / "results.jsonl").read_text().splitlines()]
+    return runner(untrained_folder, tmp_path)
 
 
 def outputs(folder: Path) -> dict[int, str | list[Image.Image]]:
@@ -69,7 +46,7 @@ def outputs(folder: Path) -> dict[int, str | list[Image.Image]]:
 
 
 def assert_same(left: Path, right: Path) -> None:
-    """Two folders hold the same, but for the last bit, which decoding in a batch may change."""
+    """Two folders hold the same texts, and the same pictures byte for byte."""
     one, other = outputs(left), outputs(right)
     assert one.keys() == other.keys()
     for line, made in one.items():
@@ -182,6 +159,21 @@ def test_after_ctrl_c_what_finished_is_kept_and_the_rest_follows(
     assert len(results(tmp_path / "out")) == 6
 
 
+def test_a_result_that_is_being_written_at_ctrl_c_is_kept(batch, source, tmp_path, monkeypatch):
+    sync = os.fsync
+
+    def interrupted(file: int) -> None:
+        signal.raise_signal(signal.SIGINT)
+        sync(file)
+
+    write(source, WORK[1:2])
+    with monkeypatch.context() as patch:
+        patch.setattr(journal_module.os, "fsync", interrupted)
+        assert batch(source).exit_code == 130
+    assert len(results(tmp_path / "out")) == 1
+    assert "0 new, 1 kept, 0 failed" in batch(source).stdout
+
+
 def test_a_half_written_last_line_is_done_again(batch, source, tmp_path):
     batch(source)
     batch(source, "whole")
@@ -289,7 +281,7 @@ def test_lines_are_read_as_they_are_needed(untrained_folder, tmp_path):
         return run(taken.append(r) or r for r in requests)
 
     model.run = counting
-    outcomes = run_batch(model, source, tmp_path / "out", model_identity(untrained_folder))
+    outcomes = run_batch(model, Source(source), tmp_path / "out", model_identity(untrained_folder))
     next(outcomes)
     assert 0 < len(taken) <= IN_FLIGHT
 
@@ -309,6 +301,60 @@ def test_every_file_of_a_model_tells_it_from_another(tmp_path: Path):
     assert model_identity(tmp_path) in identities
 
 
+# --- conversations -------------------------------------------------------------------------------
+
+
+def test_a_line_may_hold_a_conversation(batch, source, tmp_path):
+    shown = {"type": "image", "path": "scene.png"}
+    asked = {"role": "user", "content": [shown, {"type": "text", "text": "is there a cat?"}]}
+    write(source, [{"messages": [asked], "max_tokens": 4, "stop": ["z"]}, WORK[3]])
+    assert batch(source).exit_code == 0
+    said, same_question = sorted(results(tmp_path / "out"), key=lambda r: r["line"])
+    assert said["text"] == same_question["text"]
+    assert said["request"]["messages"] == [asked]
+    assert "0 new, 2 kept" in batch(source).stdout
+    Image.new("RGB", (64, 64), "green").save(source.parent / "scene.png")
+    assert "2 new, 0 kept" in batch(source).stdout
+
+
+# --- results that are not JSON -------------------------------------------------------------------
+
+
+def test_a_number_that_is_not_finite_fails_its_line_and_is_not_written(
+    untrained_folder, source, tmp_path, monkeypatch
+):
+    model = unitok.load(untrained_folder)
+    run = model.run
+
+    def overflowing(requests):
+        for result in run(requests):
+            broken = isinstance(result, unitok.TextResult) and result.index == 1
+            yield dataclasses.replace(result, logprobs=(-math.inf,)) if broken else result
+
+    monkeypatch.setattr(model, "run", overflowing)
+    identity = model_identity(untrained_folder)
+    outcomes = {o.line: o for o in run_batch(model, Source(source), tmp_path / "out", identity)}
+    assert [line for line, o in outcomes.items() if o.status == "failed"] == [2]
+    assert outcomes[2].error == "the result has a number that is not finite"
+    assert {r["line"] for r in results(tmp_path / "out")} == {1, 3, 4, 5, 6}
+
+
+# --- what failed is written too ------------------------------------------------------------------
+
+
+def test_errors_jsonl_has_the_lines_that_failed_in_the_last_run(batch, source, tmp_path):
+    write(source, [WORK[1], {"caption": "late.png", "id": 7}, "nonsense"])
+    errors = tmp_path / "out/errors.jsonl"
+    for _ in range(2):  # the second run starts the file anew
+        assert batch(source).exit_code == 1
+        missing, nonsense = map(json.loads, errors.read_text().splitlines())
+        assert missing == {"line": 2, "id": 7, "error": f"{source.parent}/late.png: no such file"}
+        assert nonsense["line"] == 3 and nonsense["error"].startswith("not JSON")
+    write(source, WORK[1:2])
+    assert batch(source).exit_code == 0
+    assert not errors.exists()
+
+
 # --- lines that are wrong ------------------------------------------------------------------------
 
 
@@ -320,20 +366,35 @@ def test_every_file_of_a_model_tells_it_from_another(tmp_path: Path):
         ('{"draw": "a cat", "guidance": NaN}', "NaN is not a number"),
         ("[" * 100_000, "not JSON"),
         ('{"draw": "\\ud800"}', "surrogates"),
+        ('{"draw": "a cat", "id": 1e400}', '"id": 1e400 is not finite'),
+        ('{"draw": "a cat", "seed": 1, "seed": 2}', '"seed": this key is given twice'),
+        ('{"draw": "a cat", "seed": ' + "1" * 10_000 + "}", '"seed": a number of 10,000 digits'),
+        ('{"draw": "a cat", "guidance": ' + "[" * 60 + "]" * 60 + "}", '"guidance" must be'),
+        ('{"caption": "a\\u0000.png"}', "has a null character"),
+        ('{"caption": "' + "a" * 300 + '.png"}', "is too long for a path"),
+        ('{"caption": "http://example.org/cat.png"}', "download the picture"),
+        ('{"caption": "/dev/stdin"}', "give the file of a picture"),
+        ('{"messages": []}', "messages has no message"),
+        ('{"messages": "hello"}', "messages must be"),
+        ('{"messages": [{"role": "user", "content": "hi"}], "n": 2}', 'unknown key "n"'),
+        (
+            '{"messages": [{"role": "user", "content": [{"type": "image", "path": "none.png"}]}]}',
+            "no such file",
+        ),
         ('{"prompt": "a cat"}', 'either "caption"'),
         ('{"draw": "a cat", "caption": "scene.png"}', 'either "caption"'),
         ('{"draw": "a cat", "sede": 7}', 'unknown key "sede"'),
         ('{"draw": "a cat", "sede": 7}', 'did you mean "seed"?'),
-        (
-            '{"draw": "a cat", "question": "what?"}',
-            'the keys beside "draw" are id, seed, guidance, n, ',
-        ),
+        ('{"draw": "a cat", "question": "what?"}', 'the keys beside "draw" are id, '),
+        ('{"draw": "a cat", "question": "what?"}', ", seed, guidance, n, "),
         ('{"draw": "a cat", "question": "what?"}', 'unknown key "question"'),
         ('{"caption": "scene.png", "image": "x"}', 'unknown key "image"'),
         ('{"draw": 7}', '"draw" must be text, not 7'),
         ('{"draw": "a cat", "id": []}', '"id" must be'),
-        ('{"draw": "a cat", "seed": "7"}', '"seed" must be a whole number, not "7"'),
-        ('{"draw": "a cat", "seed": true}', '"seed" must be a whole number, not true'),
+        ('{"draw": "a cat", "seed": "7"}', '"seed" must be a whole number'),
+        ('{"draw": "a cat", "seed": "7"}', ', not "7"'),
+        ('{"draw": "a cat", "seed": true}', '"seed" must be a whole number'),
+        ('{"draw": "a cat", "seed": true}', ", not true"),
         ('{"draw": "a cat", "n": 1.5}', '"n" must be a whole number, not 1.5'),
         ('{"draw": "a cat", "n": 1000000000}', '"n" must be at most'),
         ('{"draw": "a cat", "n": 0}', "n must be at least 1"),
@@ -341,7 +402,7 @@ def test_every_file_of_a_model_tells_it_from_another(tmp_path: Path):
         ('{"draw": "a cat", "guidance": 1e999}', "finite"),
         ('{"draw": " "}', "the prompt is empty"),
         ('{"caption": "nowhere.png"}', "no such file"),
-        ('{"caption": "."}', "no such file"),
+        ('{"caption": "."}', "is a folder; give the file of a picture"),
         ('{"caption": "work.jsonl"}', "is not a picture"),
         ('{"caption": "scene.png", "stop": [1]}', '"stop" must be text or a list of texts'),
         ('{"caption": "scene.png", "max_tokens": 0}', "max_tokens must be at least 1"),
@@ -382,7 +443,7 @@ def test_what_fails_underway_fails_its_lines_alone(
     right = getattr(model.family, part)
     monkeypatch.setattr(model.family, part, lambda x: fault(right(x)))
     identity = model_identity(untrained_folder)
-    outcomes = {o.line: o for o in run_batch(model, source, tmp_path / "out", identity)}
+    outcomes = {o.line: o for o in run_batch(model, Source(source), tmp_path / "out", identity)}
     drawings = {line for line, asked in enumerate(WORK, 1) if "draw" in asked}
     sick = drawings if part == "decode_images" else outcomes.keys() - drawings
     assert {o.line for o in outcomes.values() if o.status == "failed"} == sick
@@ -396,7 +457,7 @@ def test_what_never_fits_the_pool_is_told_by_line(untrained_folder, source, tmp_
     model = unitok.load(untrained_folder, memory=8 * block)
     write(source, [WORK[1], {"draw": "cat " * 200}, WORK[2]])
     identity = model_identity(untrained_folder)
-    outcomes = {o.line: o for o in run_batch(model, source, tmp_path / "out", identity)}
+    outcomes = {o.line: o for o in run_batch(model, Source(source), tmp_path / "out", identity)}
     assert {line: o.status for line, o in outcomes.items()} == {1: "new", 2: "failed", 3: "new"}
     assert "give the engine more memory" in str(outcomes[2].error)
     assert model.stats().free_blocks == 8
@@ -404,7 +465,7 @@ def test_what_never_fits_the_pool_is_told_by_line(untrained_folder, source, tmp_
 
 def test_a_batch_that_is_left_gives_its_blocks_back(untrained_folder, source, tmp_path):
     model = unitok.load(untrained_folder)
-    outcomes = run_batch(model, source, tmp_path / "out", model_identity(untrained_folder))
+    outcomes = run_batch(model, Source(source), tmp_path / "out", model_identity(untrained_folder))
     next(outcomes)
     outcomes.close()  # type: ignore[attr-defined]
     assert model.driver.wait_until_idle(60)

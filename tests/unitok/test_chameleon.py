@@ -21,6 +21,7 @@ from tests.unitok.tiny_chameleon import (
     EOT,
     IMAGE_START,
     PATCHES,
+    TEXT_START,
     VOCAB_SIZE,
     VQ_CONFIG,
     config_json,
@@ -105,6 +106,8 @@ def test_another_order_of_names_reorders_the_codebook():
     ("changes", "message"),
     [
         ({image_name(0): 200}, "not one range"),
+        ({image_name(0): [1]}, r"an image token has the id \[1\]"),
+        ({image_name(0): -1}, "an image token has the id -1"),
         ({image_name(0): IMAGE_START + 1}, "not one range"),
         ({image_name(99): IMAGE_START + CODES}, "not one range"),
         (None, "names no image tokens"),
@@ -149,6 +152,12 @@ def test_each_turn_ends_in_end_of_turn(family: Chameleon):
     talk = [Message("user", "Hi"), Message("assistant", "Ho", (READ,)), Message("user", "?")]
     expected = [BOS, *words("Hi"), EOT, *PICTURE, *words("Ho"), EOT, *words("?"), EOT]
     assert list(family.chat_prompt(talk, "").token_ids) == expected
+
+
+def test_pictures_keep_their_places_among_the_texts(family: Chameleon):
+    turn = Message.of("user", ["this", READ, "or", READ])
+    expected = (BOS, *words("this"), *PICTURE, *words("or"), *PICTURE, EOT)
+    assert family.chat_prompt([turn], None).token_ids == expected
 
 
 def test_what_looks_like_a_special_token_in_a_text_is_only_letters(family: Chameleon):
@@ -219,15 +228,14 @@ def test_only_its_own_size_is_painted(family: Chameleon):
         family.generation_spec([Message("user", "a cat")], ImageOptions(3.0, size=(32, 32)))
 
 
-def test_text_has_no_image_ids_and_begins_no_picture(family: Chameleon):
+def test_text_holds_no_picture_and_no_markup_and_ends_where_meta_ends_it(family: Chameleon):
     plan = family.text_plan(7)
     step = plan.next([])
     assert isinstance(step, Allow) and step.mask is not None
-    forbidden = {BOI, *range(IMAGE_START, IMAGE_START + CODES)}
-    assert set((~step.mask).nonzero().flatten().tolist()) == forbidden
+    letters = range(TEXT_START, TEXT_START + 256)
+    assert set(step.mask.nonzero().flatten().tolist()) == {EOS, *letters}
     assert len(step.mask) == VOCAB_SIZE
-    for stop in (EOS, EOT):
-        assert plan.next([60, stop]) == Stop("stop", drop=1)
+    assert plan.next([60, EOS]) == Stop("stop", drop=1)
 
 
 # --- pictures ------------------------------------------------------------------------------------
@@ -329,7 +337,8 @@ def test_older_folders_hold_one_norm_for_all_heads(family: Chameleon, folder: Pa
         ({"swin_norm": "yes"}, "swin_norm must be true or false, not 'yes'"),
         ({"num_attention_heads": 0}, "num_attention_heads must be a whole number above 0"),
         ({"rope_parameters": [2]}, "rope_parameters must be an object"),
-        ({"architectures": 5}, "a setting has a wrong type or value"),
+        ({"architectures": 5}, "architectures must be a list of names, not 5"),
+        ({"architectures": [None]}, r"architectures must be a list of names, not \[None\]"),
         ({"vocab_size": 310}, r"\[320, 64\], not \[310, 64\]"),
         ({"vocab_size": 300}, "the tokenizer has 306 ids, the model 300"),
         ({"architectures": ["ChameleonXLLMXForConditionalGeneration"]}, "laid out otherwise"),

@@ -4,18 +4,22 @@ import json
 import pickle
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from typer.testing import CliRunner
 
+import unitok
 from unitok.checkpoints import folders
 from unitok.checkpoints.adapter import Stored, renaming
 from unitok.checkpoints.folders import find_folder, read_json
 from unitok.checkpoints.saving import stored_tensors, write_tensors
 from unitok.checkpoints.tensors import TorchFile, open_tensors
 from unitok.checkpoints.weights import fill, parameters
+from unitok.cli import app
 
 
 class Tiny(nn.Module):
@@ -306,9 +310,28 @@ def test_a_folder_of_this_disk_is_taken_as_it_is(tmp_path: Path, monkeypatch: py
     (tmp_path / "model.bin").touch()
     with pytest.raises(ValueError, match="is a file; give the folder that holds it"):
         find_folder(tmp_path / "model.bin")
-    for name in (tmp_path / "none", "./a/b", "a", "a/b/c", "../a/b", "a b/c"):
+    for name in (tmp_path / "none", "./a/b", "a", "a/b/c", "../a/b", "a b/c", " ", "a\0b"):
         with pytest.raises(FileNotFoundError, match=r"no such folder$"):
             find_folder(name)
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "message"),
+    [
+        ("", ValueError, "the model's name is empty; give a folder, such as '.', or a hub id"),
+        (5, TypeError, "a model is a folder or a hub id, not int"),
+        (b"tiny", TypeError, "a model is a folder or a hub id, not bytes"),
+    ],
+)
+def test_what_names_no_model_is_refused(name: Any, kind: type[Exception], message: str):
+    with pytest.raises(kind, match=message):
+        unitok.load(name, "cpu")
+
+
+def test_an_empty_name_is_refused_on_the_command_line():
+    result = CliRunner().invoke(app, ["info", "--model", ""])
+    assert result.exit_code == 2
+    assert "the model's name is empty" in result.output and "Traceback" not in result.output
 
 
 def lost(*args: object, **options: object) -> None:
@@ -322,7 +345,7 @@ def test_a_hub_id_that_cannot_be_had_is_one_line(monkeypatch: pytest.MonkeyPatch
         find_folder("deepseek-community/Janus-Pro-1B")
     assert str(caught.value) == (
         "deepseek-community/Janus-Pro-1B: no such folder here, and the hub did not give it: "
-        "cannot reach the hub"
+        "cannot reach the hub; load it once where the hub can be reached, or give a folder"
     )
 
 

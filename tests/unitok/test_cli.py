@@ -14,32 +14,12 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
-from typer.testing import CliRunner
 
 import unitok
-from unitok.captioning import in_order
-from unitok.cli import app, main
+from unitok.cli import main
 from unitok.flags import flag_name
+from unitok.reporting import in_order
 from unitok.requests import Caption, Draw, Edit, options_of
-
-
-@pytest.fixture
-def run(untrained_folder, tmp_path, monkeypatch):
-    """Run a command in an empty folder, with the untrained model."""
-    monkeypatch.chdir(tmp_path)
-
-    def run(*arguments: str, model: Path | None = untrained_folder, typed: str | None = None):
-        words = [*arguments, *(["--model", str(model)] if model else [])]
-        return CliRunner().invoke(app, words, input=typed, prog_name="unitok")
-
-    return run
-
-
-@pytest.fixture
-def scene(tmp_path) -> Path:
-    path = tmp_path / "scene.png"
-    Image.new("RGB", (80, 60), "pink").save(path)
-    return path
 
 
 def one_line(text: str) -> str:
@@ -88,6 +68,11 @@ def test_the_keys_of_json_lines_are_in_the_help(run):
     told = run("batch", "--help", model=None).stdout
     keys = {**options_of(Caption), **options_of(Draw), **options_of(Edit)}
     assert [key for key in keys if key not in told] == []
+
+
+def test_the_version_is_that_of_the_package(run):
+    result = run("--version", model=None)
+    assert (result.exit_code, result.stdout) == (0, f"unitok {unitok.__version__}\n")
 
 
 def test_help_comes_without_torch():
@@ -200,6 +185,53 @@ def test_a_huge_picture_is_refused_before_it_is_decoded(side, run, tmp_path):
     assert result.exit_code == 1
     assert "pixels" in one_line(result.stderr)
     assert result.stdout == ""
+
+
+def test_a_folder_and_a_url_are_told_with_what_to_do(run, scene):
+    for word, told in (
+        (str(scene.parent), f"{scene.parent} is a folder; give the files in it"),
+        (
+            "https://a.org/b.png",
+            "https://a.org/b.png is a URL; download the picture, and give its file",
+        ),
+    ):
+        result = run("caption", word)
+        assert (result.exit_code, one_line(result.stderr)) == (1, f"unitok: {told}")
+
+
+def test_a_picture_comes_from_stdin(run, scene):
+    result = run("caption", "-", str(scene), typed=scene.read_bytes())
+    assert result.exit_code == 0
+    lines = [line.split(": ", 1) for line in result.stdout.splitlines()]
+    assert lines == [["-", lines[1][1]], [str(scene), lines[1][1]]]
+    said = json.loads(one_line(run("caption", "-", "--json", typed=scene.read_bytes()).stdout))
+    assert said["file"] == "-" and said["text"].split() == lines[0][1].split()
+
+
+def test_what_is_wrong_with_stdin_is_told(run):
+    letter = run("caption", "-", typed=b"Dear reader")
+    assert (letter.exit_code, one_line(letter.stderr)) == (1, "unitok: stdin is not a picture")
+    empty = run("caption", "-", model=Path("no model is looked for"))
+    assert (empty.exit_code, one_line(empty.stderr)) == (2, "unitok: stdin is empty")
+
+
+def test_a_terminal_is_no_picture(tmp_path, untrained_folder):
+    ours, theirs = os.openpty()
+    try:
+        for words in (["caption", "-"], ["edit", "-", "make it night", "-o", "night.png"]):
+            done = subprocess.run(
+                [sys.executable, "-m", "unitok", *words, "--model", "no model is looked for"],
+                stdin=theirs,
+                cwd=tmp_path,
+                env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+                capture_output=True,
+                text=True,
+            )
+            assert done.returncode == 2
+            assert one_line(done.stderr).startswith("unitok: stdin is a terminal; pipe a picture")
+    finally:
+        os.close(ours)
+        os.close(theirs)
 
 
 # --- draw ----------------------------------------------------------------------------------------

@@ -231,6 +231,9 @@ def test_callers_that_go_away_leave_nothing_behind(model: Model):
     assert not any(caller.is_alive() for caller in callers)
     model._helper.submit(lambda: None).result(PATIENCE)  # it may just prepare for a cancelled task
     assert_idle(model.driver)
+    worker = model.driver.image_decoder._worker
+    if worker is not None:  # it may just decode a cancelled picture
+        worker.submit(lambda: None).result(PATIENCE)
     gc.collect()
     left = [type(x).__name__ for x in gc.get_objects() if type(x) in (Flight, TextJob, DrawJob)]
     assert left == []

@@ -88,7 +88,7 @@ def test_pictures_that_are_painted_are_saved_and_none_is_half_written(begin, fol
     count = check_pictures(folder)
     assert process.returncode == 130
     assert 0 < count < 300
-    assert out.splitlines()[0] == "cat-0.png: seed 7"
+    assert out.splitlines()[0] == "cat-0.png: seed 7, sample 0"
     assert len(out.splitlines()) == count
     assert err == [f"unitok: stopped; {count} of 300 pictures are saved"]
 

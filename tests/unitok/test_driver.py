@@ -21,7 +21,7 @@ from unitok.driver import Driver
 from unitok.handles import Handle, TokenJob
 from unitok_engine import Allow, CacheView, Output, Request
 
-PATIENCE = 20  # seconds, for what takes none
+PATIENCE = 100  # seconds until a test that hangs fails; long, as machines may be busy
 MIXED = [caption(1), drawing(2, n=2), caption(3, max_tokens=20), drawing(4)]
 
 

@@ -252,22 +252,30 @@ def test_the_published_size_takes_8193_ids():
     [
         ((720, 720), (720, 720)),
         ((721, 715), (720, 712)),
-        ((1, 1), (512, 512)),
+        ((8, 8), (512, 512)),
         ((100, 100), (512, 512)),
         ((640, 480), (640, 480)),
         ((3000, 2000), (1248, 832)),
         ((1024, 1036), (1016, 1024)),
-        ((1, 200), (40, 7248)),
-        ((20000, 100), (14480, 72)),
+        ((8, 40), (232, 1152)),
+        ((20000, 4000), (2288, 456)),
     ],
 )
 def test_a_read_picture_has_sides_in_multiples_of_8_and_a_bounded_area(source, fitted):
     assert Preprocessor().resized(*source) == fitted
 
 
-@pytest.mark.parametrize("size", [(1, 201), (20000, 1)])
-def test_a_picture_that_is_too_thin_is_refused(size):
-    with pytest.raises(ValueError, match="too thin"):
+@pytest.mark.parametrize(
+    ("size", "message"),
+    [
+        ((8, 41), "a picture of 8 x 41 is too thin for Emu3: one side may be at most 5 times"),
+        ((20000, 3999), "20000 x 3999 is too thin"),
+        ((7, 20), "a picture of 7 x 20 is too small for Emu3: each side needs at least 8 pixels"),
+        ((20000, 1), "20000 x 1 is too small"),
+    ],
+)
+def test_a_picture_that_the_authors_refuse_is_refused(size: tuple[int, int], message: str):
+    with pytest.raises(ValueError, match=message):
         Preprocessor().resized(*size)
 
 
@@ -334,6 +342,19 @@ def test_an_answer_follows_the_format_of_its_folder(family: Emu3):
     )
     question = family.defaults.question + stop
     assert question == "Please describe the image."
+
+
+def test_pictures_of_a_turn_stand_before_its_texts(family: Emu3):
+    picture = EncodedImage(((7, 8),))
+    mixed = Message.of("user", ["a", picture, "b"])
+    plain = Message("user", "a\nb", (picture,))
+    assert family.chat_prompt([mixed], None) == family.chat_prompt([plain], None)
+
+
+def test_a_drawing_after_a_picture_is_refused(family: Emu3):
+    asked = Message("user", "a cat", (EncodedImage(((7, 8),)),))
+    with pytest.raises(ValueError, match=f"{family.name} draws from text alone"):
+        family.generation_spec([asked], ImageOptions(3.0))
 
 
 def test_a_picture_is_rows_of_ids_each_with_its_end(family: Emu3):

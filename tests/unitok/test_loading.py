@@ -5,6 +5,7 @@ import logging
 import re
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -135,6 +136,39 @@ def test_what_cannot_be_loaded_says_why(folder: Path, tmp_path: Path):
         unitok.load(folder, device="warp")
 
 
+@pytest.mark.parametrize(
+    "device", ["", "cpu:x", "cuda:99", "cuda:-1", "xla", "mps:7", "CPU", " cpu"]
+)
+def test_a_device_that_is_not_there_is_a_short_line(folder: Path, device: str):
+    with pytest.raises(ValueError, match=rf"^device '{device}' cannot be used here: ") as caught:
+        unitok.load(folder, device)
+    assert "\n" not in str(caught.value) and len(str(caught.value)) < 260
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"device": 0}, "device must be a name such as 'cpu' or 'cuda:1', not 0"),
+        ({"device": ["cpu"]}, "device must be a name"),
+        ({"dtype": 16}, "dtype must be one of auto, float32"),
+        ({"dtype": np.float32}, "dtype must be one of auto, float32"),
+        ({"dtype": np.dtype("float32")}, "dtype must be one of auto, float32"),
+        ({"dtype": ["float32"]}, "dtype must be one of auto, float32"),
+        ({"memory": True}, "memory must be a number of bytes, a share, or text, not True"),
+        ({"memory": [1]}, "memory must be a number of bytes"),
+    ],
+)
+def test_an_argument_of_another_type_is_a_type_error(folder: Path, given: dict, message: str):
+    arguments: dict[str, Any] = {"device": "cpu"} | given
+    with pytest.raises(TypeError, match=message):
+        unitok.load(folder, **arguments)
+
+
+@pytest.mark.parametrize(("memory", "kind"), [(np.int64(123), int), (np.float32(0.5), float)])
+def test_numbers_of_numpy_are_numbers(memory: Any, kind: type):
+    assert parse_memory(memory) == memory and type(parse_memory(memory)) is kind
+
+
 @pytest.mark.parametrize("device", ["meta", "meta:0", torch.device("meta")])
 def test_a_device_without_numbers_is_refused(folder: Path, device: str | torch.device):
     with pytest.raises(ValueError, match="device 'meta' cannot be used: it holds no numbers"):
@@ -222,9 +256,10 @@ def test_a_precision_has_several_names(name: torch.dtype | str | None, dtype: to
 
 
 @pytest.mark.parametrize("name", ["int8", "", "BF16", "half", torch.int8, torch.float8_e4m3fn, 16])
-def test_another_precision_is_refused(name):
+def test_another_precision_is_refused(name: Any):
     allowed = r"auto, float32, bfloat16, float16, float64 \(or fp32, bf16, fp16, fp64\)"
-    with pytest.raises(ValueError, match=f"dtype must be one of {allowed}, not {name!r}"):
+    kind = ValueError if isinstance(name, str | torch.dtype) else TypeError
+    with pytest.raises(kind, match=f"dtype must be one of {allowed}, not {name!r}"):
         parse_dtype(name)
 
 

@@ -87,6 +87,17 @@ def test_several_pictures_of_a_turn_stand_before_its_text():
     assert len(line.embeddings) == 2
 
 
+def test_pictures_among_the_texts_of_a_turn_stand_on_lines_of_their_own():
+    turn = Message.of("user", [" this ", SEEN, "and this", SEEN, " differ? "])
+    assert TEMPLATE.answer([turn]).token_ids == trusted(
+        f"{BOS}<|User|>: this \n{PICTURE}\nand this\n{PICTURE}\n differ?\n\n<|Assistant|>:"
+    )
+    talk = [Message("user", "a dog"), Message.of("assistant", ["here ", SEEN, " you are"])]
+    assert TEMPLATE.answer(talk).token_ids == trusted(
+        f"{BOS}<|User|>: a dog\n\n<|Assistant|>: here{PICTURE} you are{EOS}<|Assistant|>:"
+    )
+
+
 # --- guidance ------------------------------------------------------------------------------------
 
 

@@ -1,5 +1,6 @@
 """Pictures are saved whole or not at all."""
 
+import errno
 import os
 from pathlib import Path
 from typing import Any
@@ -78,3 +79,14 @@ def test_a_picture_may_be_read_by_whom_other_files_may(tmp_path):
     (tmp_path / "plain").touch()
     save_whole(RED, tmp_path / "a.png")
     assert (tmp_path / "a.png").stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
+def test_a_full_disk_names_the_file(tmp_path, monkeypatch):
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(Image.Image, "save", full)
+    with pytest.raises(OSError, match=r"No space left on device: .*a\.png'$") as error:
+        save_whole(RED, tmp_path / "a.png")
+    assert error.value.errno == errno.ENOSPC
+    assert list(tmp_path.iterdir()) == []

@@ -87,7 +87,7 @@ def test_nothing_that_steers_a_terminal_is_shown():
 def test_a_drawing_shows_its_tokens_and_its_pictures_while_it_is_made(watch):
     code, out, err = watch("draw", "a cat", "-o", "cat.png", "-n", "3", "--seed", "1")
     assert code == 0
-    assert out == "".join(f"cat-{i}.png: seed 1\n" for i in range(3))
+    assert out == "".join(f"cat-{i}.png: seed 1, sample {i}\n" for i in range(3))
     assert "192/192" in err and "3 of 3 pictures" in err
     code, out, err = watch("draw", "a cat", "-o", "cat.png", "--seed", "1")
     assert "drawing" in err and "64/64" in err

@@ -113,6 +113,28 @@ def test_a_wish_ends_where_the_reference_begins_to_draw(families: dict[str, UniT
     assert (prompt.weight, against.weight) == (3.0, -2.0)
 
 
+def test_of_a_picture_a_drawing_sees_the_ids_alone(families: dict[str, UniToken]):
+    """The reference's `generate_img` gives the ids of pictures, and computes no embeddings."""
+    for family in families.values():
+        read = family.encode_image(noise(40, 26))
+        before, _, _ = segments(read)
+        talk = [Message("user", "see", (read,)), Message("user", "like it", (read,))]
+        prompt, against = family.generation_spec(talk, ImageOptions(3.0)).branches
+        ids = [*before[:-1], EOI]
+        asked = [*real_words(REQUEST + "like it"), EOT, ANSWER, BOI, SIZE, SIZE]
+        assert list(prompt.token_ids) == [BOS, *ids, *real_words("see"), EOT, *ids, *asked]
+        assert prompt.embeddings == () and against.token_ids == (BOI, SIZE, SIZE)
+
+
+def test_an_answer_holds_no_picture_and_ends_with_its_turn(families: dict[str, UniToken]):
+    plan = families["Base"].text_plan(7)
+    step = plan.next([])
+    assert isinstance(step, Allow) and step.mask is not None
+    assert set((~step.mask).nonzero().flatten().tolist()) == {BOI, *range(4, 8196)}
+    for stop in (2, EOT):
+        assert plan.next([16600, stop]) == Stop("stop", drop=1)
+
+
 def test_guidance_of_one_is_none_and_negative_words_are_a_wish(families: dict[str, UniToken]):
     ask = [Message("user", "it")]
     (prompt,) = families["Base"].generation_spec(ask, ImageOptions(1.0)).branches

@@ -6,7 +6,9 @@ Where a line is wrong on purpose, an unnecessary "type: ignore" would be an erro
 # pyright: reportUnnecessaryTypeIgnoreComment=true
 
 from collections.abc import AsyncGenerator, Generator
-from typing import assert_type
+from io import BytesIO
+from pathlib import Path
+from typing import Any, assert_type
 
 import numpy as np
 import torch
@@ -30,7 +32,10 @@ def facts(model: unitok.Model) -> None:
     assert_type(model.dtype, torch.dtype)
     assert_type(model.info(), unitok.Info)
     assert_type(model.info().precision, str)
+    assert_type(model.stats(), unitok.Stats)
     assert_type(model.stats().free_blocks, int)
+    assert_type(model.stats().hit_rate, float)
+    assert_type(model.stats().tokens_per_second, float)
     assert_type(model.tokenizer.encode_plain("a dog"), list[int])
     _ = model.info().precison  # type: ignore
 
@@ -45,6 +50,9 @@ def captions(model: unitok.Model, array: np.ndarray) -> None:
     assert_type(model.caption(pictures), list[unitok.TextResult])
     assert_type(model.caption(tuple(pictures)), list[unitok.TextResult])
     assert_type(model.caption(["a.png", array]), list[unitok.TextResult])
+    with open("a.png", "rb") as file:
+        assert_type(model.caption(file), unitok.TextResult)
+    assert_type(model.caption([BytesIO(b""), b""]), list[unitok.TextResult])
     assert_type(
         model.caption(
             array,
@@ -67,13 +75,17 @@ def captions(model: unitok.Model, array: np.ndarray) -> None:
     model.caption("a.png", seed="three")  # type: ignore
     model.caption(5)  # type: ignore
     model.caption([5])  # type: ignore
-    model.caption({"a.png"})  # type: ignore
+    assert_type(model.caption(name for name in "ab"), list[unitok.TextResult])
+    model.caption("a.png", stop=None, timeout=0.5, priority=-1)
+    model.caption("a.png", seed=[3, 4])  # type: ignore
+    model.caption("a.png", timeout="long")  # type: ignore
 
 
 def drawings(model: unitok.Model) -> None:
     result = assert_type(model.draw("a dog"), unitok.DrawResult)
     assert_type(result.image, Image.Image)
     assert_type(result.images, tuple[Image.Image, ...])
+    assert_type(unitok.read_info("a.png"), dict[str, str])
     assert_type(model.draw(["a dog", "a cat"], seed=1, n=2), list[unitok.DrawResult])
     assert_type(
         model.draw(
@@ -93,7 +105,13 @@ def drawings(model: unitok.Model) -> None:
         ),
         unitok.DrawResult,
     )
+    assert_type(model.draw("a dog", seed=[1, 2]).seeds, tuple[int, ...])
+    assert_type(model.draw((f"a {x}" for x in "ab"), seed=range(3)), list[unitok.DrawResult])
+    model.draw("a dog", seed=(1, 2), n=None, timeout=5, priority=3)
+    assert_type(unitok.Draw("a dog", seed=[1, 2]).samples, int)
     model.draw("a dog", sead=1)  # type: ignore
+    model.draw("a dog", seed=["1"])  # type: ignore
+    model.draw("a dog", priority="high")  # type: ignore
     model.draw("a dog", guidance="high")  # type: ignore
     _ = result.text  # type: ignore
 
@@ -169,8 +187,30 @@ def chats(model: unitok.Model) -> None:
     assert_type(chat.draw("a dog", seed=3, n=2), unitok.DrawResult)
     assert_type(chat.stream("hello", "a.png"), Generator[unitok.Event, None, None])
     assert_type(chat.stream_drawing("a dog"), Generator[unitok.Event, None, None])
+    chat.draw("a dog like this", images=["a.png"], seed=3)
+    assert_type(model.chat(system="be brief", when_full="drop"), unitok.Chat)
+    assert_type(unitok.Chat.load(model, "talk.json"), unitok.Chat)
+    chat.save("talk.json", new=True)
+    assert_type(chat.undo()[0]["role"], Any)
+    assert_type((chat.tokens, chat.room), tuple[int, int])
+    model.chat(when_full="forget")  # type: ignore
     chat.send("hello", image="a.png")  # type: ignore
     chat.send(["hello"])  # type: ignore
+
+
+async def messages(model: unitok.Model) -> None:
+    said = [{"role": "user", "content": "hello"}]
+    shown = [{"role": "user", "content": [{"type": "image", "image": Image.new("RGB", (8, 8))}]}]
+    result = assert_type(model.chat(messages=said, max_tokens=5), unitok.TextResult)
+    if result.dropped is not None:
+        assert_type(result.dropped.pictures, int)
+    assert_type(model.chat(shown, temperature=0.5, folder=Path("pictures")), unitok.TextResult)
+    assert_type(await model.achat(messages=said, seed=3), unitok.TextResult)
+    model.stream(unitok.Reply(said, max_tokens=5))
+    model.run([unitok.Reply(said), unitok.Draw("a dog like this", images="a.png")])
+    model.chat(messages=said, max_token=5)  # type: ignore
+    model.chat(messages=5)  # type: ignore
+    await model.achat("hello")  # type: ignore
 
 
 def kinds(result: unitok.Result) -> str:

@@ -5,6 +5,7 @@ shrinks them to one grid of codes. The decoder is that of MoVQ (https://arxiv.or
 each of its norms takes its scale and shift from the vectors of the codes.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -241,7 +242,7 @@ class Emu3Tokenizer(nn.Module):
                 f"not {list(pictures.shape)}"
             )
         weight = self.encoder.conv_in.weight
-        mean, std = self._normalisation(weight.device)
+        mean, std = (channels(v, weight.device) for v in (self.config.mean, self.config.std))
         pixels = (pictures.to(weight.device, torch.float32) - mean) / std
         return self.encode_raw(pixels.to(weight.dtype))
 
@@ -285,8 +286,11 @@ class Emu3Tokenizer(nn.Module):
             ValueError: The codes are no grids, or one lies outside the codebook.
         """
         pixels = self.decode_raw(codes).float()
-        mean, std = self._normalisation(pixels.device)
-        return (pixels * std + mean).clamp(0, 1)
+        # In the order of the reference's `postprocess`, so that levels round as there.
+        pairs = list(zip(self.config.mean, self.config.std, strict=True))
+        shift = channels([-mean / std for mean, std in pairs], pixels.device)
+        scale = channels([1 / std for _, std in pairs], pixels.device)
+        return ((pixels - shift) / scale).clamp(0, 1)
 
     def decode_raw(self, codes: Tensor) -> Tensor:
         """Decode codes into normalised pixels, with gradients.
@@ -308,11 +312,6 @@ class Emu3Tokenizer(nn.Module):
         vectors = vectors.unsqueeze(2).contiguous()  # [B, d, 1, h, w]
         return self.decoder(self.post_quant_conv(vectors), vectors)
 
-    def _normalisation(self, device: torch.device) -> tuple[Tensor, Tensor]:
-        """Mean and standard deviation, [3, 1, 1] each."""
-        values = torch.tensor([self.config.mean, self.config.std], device=device)
-        return values[0].view(3, 1, 1), values[1].view(3, 1, 1)
-
     @property
     def codebook_size(self) -> int:
         """The number of codes."""
@@ -325,6 +324,11 @@ class Emu3Tokenizer(nn.Module):
 
     def refresh(self) -> None:
         """Do nothing, as nothing is derived from the weights."""
+
+
+def channels(values: Sequence[float], device: torch.device) -> Tensor:
+    """A value for each colour, [3, 1, 1]."""
+    return torch.tensor(values, device=device).view(3, 1, 1)
 
 
 @make_image_tokenizer.register

@@ -6,13 +6,11 @@ vq_ds8_c2i.pt. Janus's checkpoints have the same names.
 """
 
 import argparse
-import pickle
 import re
 from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -72,8 +70,8 @@ def load_llamagen(
 
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: The file cannot be read, tensors are missing, unknown or misshapen, or the side
-            does not fit.
+        ValueError: The file cannot be read, tensors are missing, unknown or misshapen or hold NaN,
+            or the side does not fit.
     """
     path = Path(path)
     tensors = read_tensors(path)
@@ -102,8 +100,8 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         raise FileNotFoundError(f"{path} is missing")
     try:
         data = load_file(path) if path.suffix == ".safetensors" else read_torch(path)
-    except (SafetensorError, RuntimeError, OSError, pickle.UnpicklingError) as error:
-        reason = str(error).splitlines()[0]
+    except Exception as error:  # a damaged file may raise almost any
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ValueError(f"{path} cannot be read as a file of weights: {reason}") from None
     if not isinstance(data, Mapping) or not all(isinstance(v, Tensor) for v in data.values()):
         raise ValueError(f"{path} holds something else than tensors by name")
@@ -157,7 +155,7 @@ def find_config(tensors: Mapping[str, Tensor], image_size: int, path: Path) -> A
 
 
 def check_tensors(tensors: Mapping[str, Tensor], wanted: Mapping[str, Tensor], path: Path) -> None:
-    """Check that a file holds the tensors that a tokenizer needs, and no others.
+    """Check that a file holds the tensors that a tokenizer needs, whole, and no others.
 
     Args:
         tensors: The tensors of the file by name.
@@ -165,7 +163,8 @@ def check_tensors(tensors: Mapping[str, Tensor], wanted: Mapping[str, Tensor], p
         path: The file, for messages.
 
     Raises:
-        ValueError: Names or shapes differ. The message gives up to three of them.
+        ValueError: Names or shapes differ, and the message gives up to three of them; or a tensor
+            holds NaN or infinity.
     """
     missing, unknown = wanted.keys() - tensors.keys(), tensors.keys() - wanted.keys()
     misshapen = {
@@ -177,3 +176,7 @@ def check_tensors(tensors: Mapping[str, Tensor], wanted: Mapping[str, Tensor], p
         if names:
             few = ", ".join(sorted(names)[:3])
             raise ValueError(f"{path}: {len(names)} {what} tensors, such as {few}")
+    for name in wanted:
+        value = tensors[name]
+        if not value.sum().isfinite() and not value.isfinite().all():
+            raise ValueError(f"{path}: {name} holds NaN or infinity, so the file is damaged")

@@ -9,6 +9,7 @@ the second kind, and thereby loses spaces before the first word and ids that the
 from collections.abc import Sequence
 from pathlib import Path
 
+from unitok_tokenizers.bounded_files import read_file
 from unitok_tokenizers.detokenizer import Detokenizer
 from unitok_tokenizers.text_backend import TextBackend
 from unitok_tokenizers.text_files import FolderSettings, locate, read_settings
@@ -43,14 +44,16 @@ class TextTokenizer:
 
         Raises:
             FileNotFoundError: There is no tokenizer.
-            ValueError: A file cannot be read, or two files contradict each other.
+            ValueError: A file cannot be read or is beyond a limit (docs/security.md), or two files
+                contradict each other.
         """
         path = Path(path)
         file = locate(path)
         backend_type = HuggingFaceBackend if file.suffix == ".json" else SentencePieceBackend
         settings = read_settings(path) if path.is_dir() else FolderSettings()
+        content = read_file(file)
         try:
-            backend = backend_type(file.read_bytes(), settings)
+            backend = backend_type(content, settings)
         except ValueError as error:
             raise ValueError(f"{file} {error}") from error
         return cls(backend, [t for t in sorted(settings.special) if backend.find(t) is None])
@@ -107,6 +110,10 @@ class TextTokenizer:
         if found is None:
             raise ValueError(f"the text tokenizer has no token {token!r}")
         return found
+
+    def vocabulary(self) -> dict[str, int]:
+        """List all tokens by their strings, spelt as the files spell them, with their ids."""
+        return self._backend.vocabulary()
 
     def stream(self, skip_special: bool = True) -> Detokenizer:
         """Make a decoder for token ids that come a few at a time.

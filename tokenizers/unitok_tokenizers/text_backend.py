@@ -17,6 +17,9 @@ BYTE_PIECES = tuple(f"<0x{byte:02X}>" for byte in range(256))
 
 Opened = TypeVar("Opened")
 
+LONGEST_REASON = 200
+"""Characters of a library's own message, which may quote the file at length."""
+
 
 class TextBackend(Protocol):
     """A text tokenizer over one library.
@@ -45,6 +48,10 @@ class TextBackend(Protocol):
         """Find the id of a token by its string; None if there is none."""
         ...
 
+    def vocabulary(self) -> dict[str, int]:
+        """List all tokens, as `TextTokenizer.vocabulary` does."""
+        ...
+
 
 def open_library(library: Callable[[bytes], Opened], content: bytes) -> Opened:
     """Open the content of a tokenizer file with a library.
@@ -55,7 +62,9 @@ def open_library(library: Callable[[bytes], Opened], content: bytes) -> Opened:
     try:
         return library(content)
     except Exception as error:  # Both libraries raise bare Exceptions for a broken file.
-        raise ValueError(f"is not a readable tokenizer: {error}") from error
+        reason = str(error)
+        short = reason if len(reason) <= LONGEST_REASON else f"{reason[:LONGEST_REASON]} ..."
+        raise ValueError(f"is not a readable tokenizer: {short}") from error
 
 
 def required_id(backend: TextBackend, token: str) -> int:

@@ -4,13 +4,14 @@ The files beside it are `tokenizer_config.json`, `special_tokens_map.json` and `
 as transformers (https://github.com/huggingface/transformers) writes and reads them.
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from tokenizers import AddedToken
+
+from unitok_tokenizers.bounded_files import read_object
 
 SPECIAL_LISTS = ("additional_special_tokens", "extra_special_tokens")
 
@@ -73,14 +74,15 @@ def read_settings(folder: Path) -> FolderSettings:
         ValueError: A file is broken, or the files disagree on token ids.
     """
     config = _read_object(folder / "tokenizer_config.json")
-    named = _named_tokens(_read_object(folder / "special_tokens_map.json")) | _named_tokens(config)
-    special = frozenset(named.values())
+    roles = _read_object(folder / "special_tokens_map.json")
     listed = _read_object(folder / "added_tokens.json")
     flags = config.get("added_tokens_decoder") or {}
     try:
-        added = {int(i): _added_token(flags[i], special) for i in flags}
-        pairs = [(int(i), token) for token, i in listed.items()]
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        named = _named_tokens(roles) | _named_tokens(config)
+        special = frozenset(named.values())
+        added = {_token_id(i): _added_token(flags[i], special) for i in flags}
+        pairs = [(_token_id(i), token) for token, i in listed.items()]
+    except (AttributeError, LookupError, TypeError, ValueError) as error:
         raise ValueError(f"{folder} has a badly written added token: {error!r}") from error
     _check_agreement(folder, {*pairs, *((i, token.content) for i, token in added.items())})
     return FolderSettings(
@@ -99,15 +101,7 @@ def read_settings(folder: Path) -> FolderSettings:
 
 def _read_object(file: Path) -> dict[str, Any]:
     """The JSON object of a file, or an empty one if there is no such file."""
-    if not file.is_file():
-        return {}
-    try:
-        document = json.loads(file.read_bytes())
-    except ValueError as error:
-        raise ValueError(f"{file} is not readable JSON: {error}") from error
-    if not isinstance(document, dict):
-        raise ValueError(f"{file} holds no JSON object")
-    return document
+    return read_object(file) if file.is_file() else {}
 
 
 def _named_tokens(document: Mapping[str, Any]) -> dict[str, str]:
@@ -125,6 +119,13 @@ def _content(token: Any) -> str:
     """The string of a token, which may be written with its flags; empty if it is no token."""
     content = token.get("content") if isinstance(token, dict) else token
     return content if isinstance(content, str) else ""
+
+
+def _token_id(i: Any) -> int:
+    """The id of an added token, which is a key of an object in one file and a number in another."""
+    if (number := int(i)) < 0:
+        raise ValueError(f"{number} is no token id")
+    return number
 
 
 def _added_token(flags: Mapping[str, Any], special: frozenset[str]) -> AddedToken:

@@ -3,13 +3,13 @@
 Source: https://github.com/huggingface/tokenizers.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tokenizers import AddedToken, Tokenizer
 from tokenizers.processors import TemplateProcessing
 
+from unitok_tokenizers.bounded_files import parse_json
 from unitok_tokenizers.text_backend import (
     BYTE_PIECES,
     markup_ids,
@@ -18,6 +18,7 @@ from unitok_tokenizers.text_backend import (
     respell,
 )
 from unitok_tokenizers.text_files import FolderSettings
+from unitok_tokenizers.text_limits import check_added, check_growth
 
 
 class HuggingFaceBackend:
@@ -36,10 +37,10 @@ class HuggingFaceBackend:
     """
 
     def __init__(self, content: bytes, settings: FolderSettings):
+        document = _read_document(content, settings)
         self._tokenizer = open_library(Tokenizer.from_buffer, content)
         self._tokenizer.no_padding()
         self._tokenizer.no_truncation()
-        document = json.loads(content)
         self._check_ids({t["id"]: t["content"] for t in document.get("added_tokens", [])})
         self._add(settings)
         if settings.is_llama and settings.bos:
@@ -70,6 +71,10 @@ class HuggingFaceBackend:
     def find(self, token: str) -> int | None:
         """Find the id of a token by its string; None if there is none."""
         return self._tokenizer.token_to_id(token)
+
+    def vocabulary(self) -> dict[str, int]:
+        """List all tokens, as `TextTokenizer.vocabulary` does."""
+        return self._tokenizer.get_vocab(with_added_tokens=True)
 
     def _add(self, settings: FolderSettings) -> None:
         """Add the tokens that the file lacks, and change the flags of those that it has."""
@@ -129,6 +134,30 @@ class HuggingFaceBackend:
 
     def _byte_ids(self) -> frozenset[int]:
         return frozenset(i for piece in BYTE_PIECES if (i := self.find(piece)) is not None)
+
+
+def _read_document(content: bytes, settings: FolderSettings) -> dict[str, Any]:
+    """The content of a tokenizer.json, checked before the library makes anything of it.
+
+    Raises:
+        ValueError: It is no JSON object, or beyond a limit of `text_limits`.
+    """
+    document = open_library(parse_json, content)
+    if not isinstance(document, dict):
+        raise ValueError("holds no JSON object")
+    check_growth(document)
+    beside = (*settings.added.values(), *settings.unflagged.values())
+    check_added([*_listed_tokens(document), *(token.content for token in beside)])
+    return document
+
+
+def _listed_tokens(document: Mapping[str, Any]) -> list[str]:
+    """The added tokens that a document lists. The library checks that the list is well formed."""
+    listed = document.get("added_tokens")
+    tokens: list[Any] = listed if isinstance(listed, list) else []
+    return [
+        str(token["content"]) for token in tokens if isinstance(token, dict) and "content" in token
+    ]
 
 
 def _breaks_runs_of_bytes(document: Mapping[str, Any]) -> bool:

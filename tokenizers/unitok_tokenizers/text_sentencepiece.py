@@ -18,6 +18,7 @@ from unitok_tokenizers.text_backend import (
     respell,
 )
 from unitok_tokenizers.text_files import FolderSettings
+from unitok_tokenizers.text_limits import check_added
 
 # Python takes four more control characters for spaces than Unicode does.
 SPACES = r"[^\S\x1c-\x1f]*"
@@ -58,6 +59,7 @@ class SentencePieceBackend:
         added = dict(settings.unflagged) | dict(settings.added)
         self._check_ids(added)
         self._named = self._special_pieces(settings.special) | added
+        check_added(token.content for token in self._named.values())
         self._ids = {token.content: i for i, token in self._named.items()}
         markup = markup_ids(self._named, settings.special)
         self._finder = TokenFinder(self._named)
@@ -95,6 +97,11 @@ class SentencePieceBackend:
             return self._ids[token]
         found = self._model.PieceToId(token)
         return found if self._pieces[found] == token else None
+
+    def vocabulary(self) -> dict[str, int]:
+        """List all tokens, as `TextTokenizer.vocabulary` does."""
+        pieces = {piece: i for i, piece in enumerate(self._pieces) if i not in self._named}
+        return pieces | self._ids
 
     def _encode(self, text: str, finder: "TokenFinder") -> list[int]:
         ids: list[int] = []

@@ -1,13 +1,17 @@
 """Folders of checkpoints: on this disk, or fetched from the Hugging Face hub; their JSON files."""
 
-import json
 import logging
+import os
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from huggingface_hub import model_info, snapshot_download
+from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
+
+from unitok_tokenizers.bounded_files import read_object
 
 logger = logging.getLogger(__name__)
 
@@ -16,58 +20,140 @@ PATTERNS = ("*.json", "*.yaml", "*.model", "*.tiktoken", "*.txt", "*.jinja", "*.
 WEIGHTS = ("*.safetensors", "*.bin", "*.pth")  # the first kind that is there
 
 
-def find_folder(path: str | Path) -> Path:
+@dataclass(frozen=True)
+class HubOptions:
+    """How a repository of the hub is asked for, as in transformers.
+
+    Attributes:
+        revision: A branch, a tag or a commit; None for the main branch.
+        token: An access token; None for that of HF_TOKEN or of `hf auth login`, False for none.
+        cache_dir: The folder of downloads; None for the hub library's own.
+
+    Raises:
+        TypeError: A value has another type.
+        ValueError: A value is empty, or the token is none.
+    """
+
+    revision: str | None = None
+    token: str | bool | None = field(default=None, repr=False)
+    cache_dir: str | os.PathLike[str] | None = None
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.revision, str | None):
+            raise TypeError(f"revision must be text, not {type(self.revision).__name__}")
+        if not isinstance(self.token, str | bool | None):
+            raise TypeError(f"token must be text, True or False, not {type(self.token).__name__}")
+        if not isinstance(self.cache_dir, str | os.PathLike | None):
+            raise TypeError(f"cache_dir must be a path, not {type(self.cache_dir).__name__}")
+        for name in ("revision", "cache_dir"):
+            if getattr(self, name) == "":
+                raise ValueError(f"{name} is empty; leave it out")
+        # A message of the HTTP client would show a token that is no header, so none gets there.
+        if isinstance(self.token, str) and not re.fullmatch(r"[!-~]+", self.token):
+            raise ValueError("token is empty or has characters that no token has, such as spaces")
+
+    @property
+    def given(self) -> dict[str, Any]:
+        """The options that are not left out."""
+        return {name: value for name, value in vars(self).items() if value is not None}
+
+
+ANY = HubOptions()
+
+
+def find_folder(path: str | os.PathLike[str], hub: HubOptions = ANY) -> Path:
     """A folder of this disk, or the files of a hub repository, which are downloaded once.
 
     Args:
         path: The folder, or a name such as "deepseek-community/Janus-Pro-1B".
+        hub: How the repository is asked for. Nothing may be asked for of a folder.
 
     Raises:
         FileNotFoundError: There is no such folder, and no such repository can be had.
-        ValueError: It is a file.
+        ValueError: It is a file, or empty; or something is asked for of a folder.
+        TypeError: It is no path.
     """
-    folder = Path(path).expanduser()
+    name = os.fspath(path) if isinstance(path, str | os.PathLike) else path
+    if not isinstance(name, str):
+        raise TypeError(f"a model is a folder or a hub id, not {type(name).__name__}")
+    if not name:
+        raise ValueError("the model's name is empty; give a folder, such as '.', or a hub id")
+    folder = Path(name).expanduser()
     if folder.is_dir():
-        return folder
+        return check_local(folder, hub)
     if folder.exists():
-        raise ValueError(f"{path} is a file; give the folder that holds it")
-    if HUB_ID.fullmatch(str(path)) is None:
-        raise FileNotFoundError(f"{path}: no such folder")
-    return download(str(path))
+        raise ValueError(f"{name} is a file; give the folder that holds it")
+    if HUB_ID.fullmatch(name) is None:
+        raise FileNotFoundError(f"{name}: no such folder")
+    return download(name, hub)
 
 
-def download(repository: str) -> Path:
-    """Fetch what a model needs of a hub repository; an earlier download serves when offline."""
-    try:
-        files = [s.rfilename for s in model_info(repository, timeout=10).siblings or ()]
-    except Exception as error:  # each version of the library has another HTTP client's errors
-        return earlier_download(repository, error)
-    kind = next((w for w in WEIGHTS if any(Path(f).match(w) for f in files)), WEIGHTS[0])
-    logger.info("%s: fetching from the hub what is not here yet", repository)
-    try:
-        folder = Path(snapshot_download(repository, allow_patterns=[*PATTERNS, kind]))
-    except Exception as error:  # as above: the reason is told, whatever its class
-        raise OSError(f"{repository}: the download broke off: {first_line(error)}") from None
-    logger.info("%s: lies in %s", repository, folder)
+def check_local(folder: Path, hub: HubOptions) -> Path:
+    """The folder; ValueError if it is asked for as only a repository of the hub can be."""
+    if hub.given:
+        names = " and ".join(hub.given)
+        raise ValueError(
+            f"{folder} is a folder of this disk: {names} can be given for a hub id only"
+        )
     return folder
 
 
-def earlier_download(repository: str, why: Exception) -> Path:
+def download(repository: str, hub: HubOptions = ANY) -> Path:
+    """Fetch what a model needs of a hub repository; an earlier download serves when offline."""
+    asked = {name: value for name, value in hub.given.items() if name != "cache_dir"}
+    try:
+        files = [s.rfilename for s in model_info(repository, timeout=10, **asked).siblings or ()]
+    except Exception as error:  # each version of the library has another HTTP client's errors
+        return earlier_download(repository, hub, error)
+    kind = next((w for w in WEIGHTS if any(Path(f).match(w) for f in files)), WEIGHTS[0])
+    logger.info("%s: fetching from the hub what is not here yet", repository)
+    try:
+        found = snapshot_download(repository, allow_patterns=[*PATTERNS, kind], **hub.given)
+    except Exception as error:  # as above: the reason is told, whatever its class
+        raise OSError(
+            f"{repository}: the download broke off: {first_line(error)}; load it again to go on"
+        ) from None
+    logger.info("%s: lies in %s", repository, found)
+    return Path(found)
+
+
+def earlier_download(repository: str, hub: HubOptions, why: Exception) -> Path:
     """What is in the hub's cache, when the hub itself cannot be asked."""
     try:
-        folder = Path(snapshot_download(repository, local_files_only=True))
+        folder = Path(snapshot_download(repository, local_files_only=True, **hub.given))
     except Exception:  # there is none; why the hub could not be asked says more than that
         raise FileNotFoundError(
-            f"{repository}: no such folder here, and the hub did not give it: {first_line(why)}"
+            f"{repository}: no such folder here, and the hub did not give it: {advice(why, hub)}"
         ) from None
     reason = first_line(why)
     logger.info("%s: %s lies here; the hub could not be asked: %s", repository, folder, reason)
     return folder
 
 
+def advice(error: Exception, hub: HubOptions) -> str:
+    """Why the hub did not give a repository, and what to do."""
+    login = "log in with `hf auth login`, or set HF_TOKEN"
+    match error:
+        case GatedRepoError():
+            return f"ask for access on its page there, then {login}"
+        case RepositoryNotFoundError():
+            return f"check the name; if the repository is private, {login}"
+        case RevisionNotFoundError():
+            return f"it has no revision {hub.revision!r}"
+        case _:
+            return (
+                f"{first_line(error)}; load it once where the hub can be reached, or give a folder"
+            )
+
+
+LONGEST_REASON = 200
+"""Characters of a library's own message, which may quote a file at length."""
+
+
 def first_line(error: Exception) -> str:
-    """The first line of an error's message, or its class if it has none."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+    """The first line of a library's message, cut off where it is long; its class if it is empty."""
+    line = (str(error).strip() or type(error).__name__).splitlines()[0]
+    return line if len(line) <= LONGEST_REASON else f"{line[:LONGEST_REASON]} ..."
 
 
 def read_json(path: Path, optional: bool = False) -> Mapping[str, Any]:
@@ -79,16 +165,10 @@ def read_json(path: Path, optional: bool = False) -> Mapping[str, Any]:
 
     Raises:
         FileNotFoundError: It is missing and not optional.
-        ValueError: It cannot be parsed, or is no object.
+        ValueError: It cannot be parsed, is no object, or is beyond a limit of `bounded_files`.
     """
     if not path.is_file():
         if optional:
             return {}
         raise FileNotFoundError(f"{path} is missing; the folder is not complete")
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is not JSON: {error}") from None
-    if not isinstance(data, dict):
-        raise ValueError(f"{path} holds no JSON object")
-    return data
+    return read_object(path)

@@ -4,8 +4,7 @@ A setting is read, or must have the one value whose maths we do, or is known not
 other nobody can say what it changes, so it gives a warning, or an error where loading is strict.
 """
 
-import math
-import warnings
+import sys
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,6 +12,7 @@ from reprlib import repr as brief
 from typing import Any
 
 from unitok.checkpoints.folders import read_json
+from unitok.user_warnings import warn
 
 # What transformers writes into any config and what is of use in training or in its own code alone.
 # A decoder reads its tie_word_embeddings itself; parts that hold no head have it as well.
@@ -45,6 +45,23 @@ REQUIRED_VALUES: Mapping[str, tuple[Any, ...]] = {
     **dict.fromkeys(("residual_multiplier", "embedding_multiplier"), (None, 1.0)),
     "attention_multiplier": (None,),
 }
+
+
+MAX_INT = 2**24
+"""The largest whole number of any setting; sizes that are less absurd are compared with weights."""
+
+MAX_INTS = 16
+"""The most numbers in a list, such as one for each level of an image tokenizer."""
+
+MAX_FIELDS: Mapping[str, int] = {
+    "layers": 512,
+    "res_blocks": 16,
+    "max_positions": 2**20,
+    "image_size": 4096,
+    "min_pixels": 2**22,
+    "max_pixels": 2**22,
+}
+"""The largest value of the fields that no stored tensor bounds, or that are loops."""
 
 
 @dataclass(frozen=True)
@@ -102,7 +119,7 @@ class Settings:
             raise ValueError(f"{message}; take it out if it does not matter")
         place = f"{self.folder}: " if self.folder else ""
         text = f"{place}{message}, and ignores; strict loading refuses such a checkpoint"
-        warnings.warn(text, UserWarning, stacklevel=3)
+        warn(text)
 
     def section(self, key: str, where: str | None = None) -> "Settings":
         """An object inside this one; empty if it is absent or null.
@@ -115,22 +132,43 @@ class Settings:
             raise ValueError(f"{self.where}: {key} must be an object, not {brief(value)}")
         return replace(self, data=value or {}, where=where or f"{key} of {self.where}")
 
-    def int_setting(self, key: str, default: int) -> int:
-        """A whole number above 0; ValueError if it is something else."""
+    def int_setting(self, key: str, default: int, most: int = MAX_INT) -> int:
+        """A whole number above 0 and at most `most`; ValueError if it is something else."""
         value = self.data.get(key, default)
         if not is_int(value, 1):
             raise ValueError(
                 f"{self.where}: {key} must be a whole number above 0, not {brief(value)}"
             )
+        return self._check_most(key, value, most)
+
+    def scaled_setting(self, key: str, default: float, size: int) -> int:
+        """A size times the number above 0 that a setting is, rounded down; at most `MAX_INT`."""
+        scaled = self.float_setting(key, default) * size
+        self._check_most(key, scaled, MAX_INT)
+        return int(scaled)
+
+    def _check_most(self, key: str, value: Any, most: int) -> Any:
+        if value > most:
+            stated = brief(self.data.get(key))
+            raise ValueError(f"{self.where}: {key} = {stated} is too large; the most is {most}")
         return value
 
     def ints_setting(self, key: str, default: Collection[int], least: int = 1) -> tuple[int, ...]:
-        """A list of whole numbers of at least `least`; ValueError if it is something else."""
+        """A list of at most `MAX_INTS` whole numbers from `least` to `MAX_INT`.
+
+        Raises:
+            ValueError: It is something else.
+        """
         value = self.data.get(key, default)
         if not isinstance(value, list | tuple) or not all(is_int(v, least) for v in value):
             raise ValueError(
                 f"{self.where}: {key} must be a list of whole numbers, not {brief(value)}"
             )
+        if len(value) > MAX_INTS:
+            raise ValueError(
+                f"{self.where}: {key} has {len(value)} numbers; the most is {MAX_INTS}"
+            )
+        self._check_most(key, max(value, default=0), MAX_INT)
         return tuple(value)
 
     def float_setting(self, key: str, default: float) -> float:
@@ -156,16 +194,19 @@ class Settings:
                 the type that the settings must have; text is left for the dataclass to check.
 
         Raises:
-            ValueError: A setting has another type.
+            ValueError: A setting has another type, or is larger than `MAX_FIELDS` or `MAX_INT` say.
         """
-        return {field: self._typed(key, getattr(defaults, field)) for key, field in names.items()}
+        return {
+            field: self._typed(key, getattr(defaults, field), MAX_FIELDS.get(field, MAX_INT))
+            for key, field in names.items()
+        }
 
-    def _typed(self, key: str, default: Any) -> Any:
+    def _typed(self, key: str, default: Any, most: int) -> Any:
         match default:
             case bool():
                 return self.bool_setting(key, default)
             case int():
-                return self.int_setting(key, default)
+                return self.int_setting(key, default, most)
             case float():
                 return self.float_setting(key, default)
             case tuple():
@@ -192,4 +233,6 @@ def is_int(value: object, least: int) -> bool:
 
 def is_float(value: object) -> bool:
     """Whether a value is a finite number."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return False
+    return abs(value) <= sys.float_info.max

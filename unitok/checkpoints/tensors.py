@@ -4,7 +4,6 @@ Nothing is read before it is needed, and files stay mapped, so that opening a ch
 memory.
 """
 
-import pickle
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
@@ -13,7 +12,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from unitok.checkpoints.folders import read_json
+from unitok.checkpoints.folders import first_line, read_json
 
 
 class Tensors(Protocol):
@@ -38,6 +37,10 @@ class Tensors(Protocol):
         """The type of a tensor, as the file calls it."""
         ...
 
+    def file_of(self, name: str) -> str:
+        """The file that holds a tensor, for messages."""
+        ...
+
     def tensor(self, name: str) -> Tensor:
         """A tensor, read or mapped."""
         ...
@@ -55,7 +58,7 @@ class SafetensorsFile:
         try:
             self._file = safe_open(path, framework="pt")
         except (SafetensorError, OSError) as error:
-            raise ValueError(f"{path} cannot be read: {error}") from None
+            raise ValueError(f"{path} cannot be read: {first_line(error)}") from None
         self.names = frozenset(self._file.keys())
 
     def shape(self, name: str) -> tuple[int, ...]:
@@ -65,6 +68,10 @@ class SafetensorsFile:
     def dtype(self, name: str) -> str:
         """The type of a tensor in safetensors' words, such as "BF16"."""
         return self._file.get_slice(name).get_dtype()
+
+    def file_of(self, name: str) -> str:
+        """The file itself."""
+        return self.source
 
     def tensor(self, name: str) -> Tensor:
         """A tensor, mapped."""
@@ -77,7 +84,7 @@ class TorchFile:
     Args:
         path: The file.
         inside: Keys under which the tensors may lie, such as "state_dict". The first one that is
-            found is taken.
+            found is taken, and no other inside it.
 
     Raises:
         ValueError: The file cannot be read, or holds something else than tensors.
@@ -87,15 +94,18 @@ class TorchFile:
         self.source = str(path)
         try:
             data = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-        except (RuntimeError, pickle.UnpicklingError, EOFError, OSError, ValueError) as error:
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-            raise ValueError(f"{path} cannot be read as a file of weights: {reason}") from None
+        except Exception as error:  # a damaged file may raise almost any
+            raise ValueError(
+                f"{path} cannot be read as a file of weights: {first_line(error)}"
+            ) from None
         for key in inside:
             if isinstance(data, Mapping) and isinstance(data.get(key), Mapping):
                 data = data[key]
                 break
         if not isinstance(data, Mapping) or not all(isinstance(v, Tensor) for v in data.values()):
             raise ValueError(f"{path} holds something else than tensors by name")
+        if strange := [name for name, value in data.items() if not is_plain(value)]:
+            raise ValueError(f"{path}: {strange[0]} has not all of its numbers in the file")
         self._tensors = dict(data)
         self.names = frozenset(self._tensors)
 
@@ -107,9 +117,20 @@ class TorchFile:
         """The type of a tensor in torch's words, such as "bfloat16"."""
         return str(self._tensors[name].dtype).removeprefix("torch.")
 
+    def file_of(self, name: str) -> str:
+        """The file itself."""
+        return self.source
+
     def tensor(self, name: str) -> Tensor:
         """A tensor, mapped."""
         return self._tensors[name]
+
+
+def is_plain(tensor: Tensor) -> bool:
+    """Whether a tensor's numbers are all stored: it is not sparse, expanded, or of shape alone."""
+    is_dense = tensor.layout is torch.strided and not tensor.is_nested
+    on_cpu = tensor.device.type == "cpu"
+    return is_dense and on_cpu and tensor.untyped_storage().nbytes() >= tensor.nbytes
 
 
 class Shards:
@@ -135,6 +156,10 @@ class Shards:
     def dtype(self, name: str) -> str:
         """The type of a tensor, as its file calls it."""
         return self._home[name].dtype(name)
+
+    def file_of(self, name: str) -> str:
+        """The file that holds a tensor."""
+        return self._home[name].file_of(name)
 
     def tensor(self, name: str) -> Tensor:
         """A tensor, from the file that holds it."""
@@ -168,8 +193,8 @@ def listed_shards(index: Path) -> list[Path]:
     if not isinstance(weights, Mapping) or not weights:
         raise ValueError(f"{index} has no weight_map")
     names = sorted({str(name) for name in weights.values()})
-    if strange := [name for name in names if Path(name).name != name]:
-        raise ValueError(f"{index} names a file outside its folder: {strange[0]}")
+    if strange := [name for name in names if name in ("", "..") or Path(name).name != name]:
+        raise ValueError(f"{index} names a file outside its folder: {strange[0]!r}")
     paths = [index.parent / name for name in names]
     if missing := [path for path in paths if not path.is_file()]:
         raise FileNotFoundError(

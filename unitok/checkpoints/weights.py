@@ -19,6 +19,10 @@ from unitok.checkpoints.tensors import Tensors
 
 BIG = 2**30  # bytes of weights from which on loading is worth a progress bar
 READERS = 4  # threads
+# A tensor of as many numbers is not searched for NaN and infinity: reading all weights would make
+# the load of a large model late, which maps them. All of an image tokenizer's tensors are smaller.
+SEARCHED = 2**22
+CODEBOOK = "quantizer.codebook"  # the end of its name: a NaN in it is a picture, not an error
 
 # In which type to load: this one, or what a function says of the one that is stored.
 Dtype = torch.dtype | Callable[[torch.dtype], torch.dtype]
@@ -63,7 +67,8 @@ def fill(
         exact: How the names of our parameters begin that stay in float32 whatever `dtype` is.
 
     Raises:
-        ValueError: Keys are missing or unknown, or shapes or types do not fit; a few are named.
+        ValueError: Keys are missing or unknown, or shapes or types do not fit; a few are named. Or
+            a tensor holds NaN or infinity; large ones are not searched for them, but the codebook.
     """
     wanted = {key: (adapter(key), value) for key, value in parameters(model).items()}
     check_names({s.name for s, _ in wanted.values()}, tensors, dropped)
@@ -74,6 +79,8 @@ def fill(
     def read(key: str) -> Tensor:
         stored = wanted[key][0]
         value = stored.take(tensors.tensor(stored.name))
+        if value.numel() < SEARCHED or key.endswith(CODEBOOK):
+            check_finite(value, stored.name, tensors)
         kind = torch.float32 if exact and key.startswith(exact) else target
         return value.to(device, kind if value.is_floating_point() else value.dtype)
 
@@ -129,6 +136,15 @@ def check_types(wanted: Mapping[str, tuple[Stored, Tensor]], tensors: Tensors) -
         raise ValueError(
             f"{tensors.source}: {len(wrong)} tensors of a wrong type, such as {few}; load an "
             "unquantised checkpoint instead"
+        )
+
+
+def check_finite(value: Tensor, name: str, tensors: Tensors) -> None:
+    """Raise ValueError for a tensor with NaN or infinity among its numbers."""
+    # A sum takes a twentieth of the time, and is finite only if all numbers are.
+    if value.is_floating_point() and not value.sum().isfinite() and not value.isfinite().all():
+        raise ValueError(
+            f"{tensors.file_of(name)}: {name} holds NaN or infinity, so the file is damaged"
         )
 
 

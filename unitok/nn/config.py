@@ -5,6 +5,9 @@ from typing import Literal, Protocol
 
 from unitok_tokenizers.autoencoder import AutoencoderConfig
 
+MAX_ROTATIONS = 2**26
+"""The most numbers in the table of rotations, which is `max_positions` times `head_dim`."""
+
 Activation = Literal["gelu", "gelu_tanh"]
 """The activations of a vision encoder."""
 
@@ -45,6 +48,11 @@ class DecoderConfig:
         if self.heads % self.kv_heads:
             raise ValueError(
                 f"heads ({self.heads}) must be a multiple of kv_heads ({self.kv_heads})"
+            )
+        if self.max_positions * self.head_dim > MAX_ROTATIONS:
+            raise ValueError(
+                f"{self.max_positions} positions times heads of {self.head_dim} numbers are more "
+                f"than {MAX_ROTATIONS}, the most that the table of rotations may have"
             )
 
 

@@ -10,6 +10,7 @@ from unitok.families.common.llama import read_decoder
 from unitok.families.common.vqgan import VQGAN_FIELDS, VQGAN_REQUIRED, from_taming_names
 from unitok.nn.config import DecoderConfig
 from unitok_tokenizers.autoencoder import AutoencoderConfig
+from unitok_tokenizers.bounded_files import read_text
 
 CHAMELEON = DecoderConfig(  # what transformers takes for absent settings: the 7B model
     vocab_size=65536,
@@ -47,6 +48,7 @@ VQ_REQUIRED = {
 }
 # Sizes in vqgan.yaml, and what is of use in training alone. Converted folders repeat both after
 # transformers' own names.
+MAX_YAML = 2**16  # bytes; Meta's file has 1,400
 YAML_SIZES = ("n_embed", "z_channels", "ch", "ch_mult")
 VQ_IGNORED = """lossconfig ckpt_path monitor scheduler_config ignore_keys image_key
     colorize_nlabels lr_g_factor sane_index_shape""".split()
@@ -89,11 +91,12 @@ def read_vqgan_yaml(path: Path, strict: bool = False) -> AutoencoderConfig:
     Raises:
         ValueError: It cannot be read, or as in `config_from_json`.
     """
+    text = read_text(path, MAX_YAML)
     try:
-        params = yaml.safe_load(path.read_text(encoding="utf-8"))["model"]["params"]
+        params = yaml.safe_load(text)["model"]["params"]
         vq = {k: v for k, v in params.items() if k != "ddconfig"} | params["ddconfig"]
         complete = vq.keys() >= set(YAML_SIZES)
-    except (yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError, AttributeError):
+    except (yaml.YAMLError, RecursionError, KeyError, TypeError, AttributeError):
         complete = False
     if not complete:
         raise ValueError(f"{path} is no VQGAN's settings")

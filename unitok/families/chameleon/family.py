@@ -50,11 +50,8 @@ class Chameleon:
     ) -> None:
         self.name, self.model, self.template, self.defaults = name, model, template, defaults
         self.tokenizer = template.tokenizer
-        self.image_range = image = model.vocabulary.image_range
-        mask = torch.ones(model.vocabulary.text_range.size, dtype=torch.bool, device=model.device)
-        mask[image.start : image.stop] = False
-        mask[self.tokenizer.id(template.begin_of_image)] = False
-        self.text_mask = mask
+        self.image_range = model.vocabulary.image_range
+        self.text_mask = self.make_text_mask()
         self.max_context = model.config.decoder.max_positions
         self.picture_size = (model.image_tokenizer.config.image_size,) * 2
         self.plan = template.image_plan(model.image_tokenizer.config.grid)
@@ -81,10 +78,23 @@ class Chameleon:
         return self.template.conversation(messages).branch()
 
     def text_plan(self, max_tokens: int) -> Plan:
-        """Text without image ids and without what would begin a picture."""
-        names = (self.template.eos, self.template.end_of_turn)
-        stops = frozenset(map(self.tokenizer.id, names))
+        """Text up to the end of the sequence."""
+        stops = frozenset(map(self.tokenizer.id, self.template.text_ends))
         return FreePlan(self.model.vocabulary.text_range, stops, max_tokens, self.text_mask)
+
+    def make_text_mask(self) -> Tensor:
+        """Which ids an answer may hold, bool [vocabulary]: those of text, and its end.
+
+        Text is what has no name that begins with `<`, but for `<` itself (VocabInfo.text_tokens of
+        chameleon/inference/vocab.py, TextDecoder of chameleon/inference/chameleon.py).
+        """
+        names = self.tokenizer.vocabulary().items()
+        text = [id for name, id in names if name == "<" or not name.startswith("<")]
+        mask = torch.zeros(self.model.vocabulary.text_range.size, dtype=torch.bool)
+        mask[text] = True
+        mask[self.image_range.start : self.image_range.stop] = False
+        mask[self.tokenizer.id(self.template.eos)] = True
+        return mask.to(self.model.device)
 
     def generation_spec(self, messages: Sequence[Message], options: ImageOptions) -> GenerationSpec:
         """A picture after the whole conversation; ValueError without a VQ decoder."""

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from reprlib import repr as brief
 from typing import Any
 
 from unitok.families.chameleon.image_ids import IMAGE_NAME, ImageIds
@@ -15,8 +16,15 @@ ARCHITECTURE = "ChameleonForConditionalGeneration"
 
 
 def architecture(config: Mapping[str, Any]) -> str:
-    """The class that config.json was saved from, by default transformers' own."""
-    return next(iter(config.get("architectures") or []), ARCHITECTURE)
+    """The class that config.json was saved from, by default transformers' own.
+
+    Raises:
+        ValueError: It is no name in a list.
+    """
+    names = config.get("architectures") or [ARCHITECTURE]
+    if not isinstance(names, list) or not isinstance(names[0], str):
+        raise ValueError(f"config.json: architectures must be a list of names, not {brief(names)}")
+    return names[0]
 
 
 def is_unitoken(config: Mapping[str, Any]) -> bool:

@@ -3,9 +3,12 @@
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from reprlib import repr as brief
 
 import torch
 from torch import Tensor
+
+from unitok.checkpoints.settings import is_int
 
 IMAGE_NAME = re.compile("IMGIMG([A-J]+)Z")  # the letters are the digits of the code
 
@@ -42,7 +45,10 @@ def read_image_ids(vocabulary: object, where: str) -> ImageIds:
     if not isinstance(vocabulary, Mapping):
         raise ValueError(f"{where} has no vocabulary")
     names = ((id, IMAGE_NAME.fullmatch(name)) for name, id in vocabulary.items())
-    found = sorted((id, code_of(name[1])) for id, name in names if name)
+    named = [(id, name[1]) for id, name in names if name]
+    if strange := [id for id, _ in named if not is_int(id, 0)]:
+        raise ValueError(f"{where}: an image token has the id {brief(strange[0])}")
+    found = sorted((id, code_of(letters)) for id, letters in named)
     if not found:
         raise ValueError(f"{where} names no image tokens (IMGIMG...Z)")
     ids, codes = zip(*found, strict=True)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from unitok.checkpoints.folders import read_json
-from unitok.checkpoints.settings import Settings
+from unitok.checkpoints.settings import MAX_FIELDS, Settings
 from unitok.checkpoints.tensors import Tensors, TorchFile
 from unitok.nn.config import DecoderConfig
 
@@ -93,14 +93,14 @@ def config_from_params(
     settings = Settings(params, f"{where}: params.json")
     stated = replace(settings, data={k: v for k, v in params.items() if v is not None})
     dim, heads = (settings.int_setting(key, 1) for key in ("dim", "n_heads"))
-    width = int(stated.float_setting("ffn_dim_multiplier", 1) * int(2 * 4 * dim / 3))
+    width = stated.scaled_setting("ffn_dim_multiplier", 1, int(2 * 4 * dim / 3))
     multiple = settings.int_setting("multiple_of", 256)
     return replace(
         absent,
         vocab_size=settings.int_setting("vocab_size", 1),
         hidden_size=dim,
         intermediate_size=(width + multiple - 1) // multiple * multiple,
-        layers=settings.int_setting("n_layers", 1),
+        layers=settings.int_setting("n_layers", 1, MAX_FIELDS["layers"]),
         heads=heads,
         kv_heads=stated.int_setting("n_kv_heads", heads),
         head_dim=dim // heads,
@@ -149,6 +149,10 @@ class ParallelFiles:
         if len(kinds) > 1:
             raise ValueError(f"{self.source}: the slices of {name} are of several types")
         return kinds.pop()
+
+    def file_of(self, name: str) -> str:
+        """The folder: a slice lies in each of its files."""
+        return self.source
 
     def tensor(self, name: str) -> Tensor:
         """The joined tensor."""

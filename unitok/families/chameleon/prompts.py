@@ -33,6 +33,11 @@ class Template:
     end_of_image: str = "<eoss>"
     end_of_turn: str = "<reserved08706>"
 
+    @property
+    def text_ends(self) -> tuple[str, ...]:
+        """The names of the tokens that end an answer."""
+        return (self.eos,)
+
     def image_plan(self, grid: int) -> GridPlan:
         """What a drawing of so many rows and columns may emit."""
         return GridPlan(self.image_range, grid, grid)
@@ -42,13 +47,13 @@ class Template:
         return (self.tokenizer.id(self.begin_of_image), *ids.flatten().tolist())
 
     def conversation(self, messages: Sequence[Message]) -> PromptBuilder:
-        """BOS, then each turn: its pictures, its text, end of turn."""
+        """BOS, then each turn: its texts and pictures in their order, end of turn."""
         builder = PromptBuilder(self.tokenizer).special(self.bos)
         for message in messages:
             check_text(message.text)
-            for picture in message.pictures:
-                builder.picture(picture)
-            builder.text(message.text).special(self.end_of_turn)
+            for piece in message.pieces:
+                builder.piece(piece)
+            builder.special(self.end_of_turn)
         return builder
 
     def draw(self, messages: Sequence[Message]) -> Branch:

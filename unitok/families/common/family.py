@@ -17,6 +17,9 @@ from unitok.prompt import EncodedImage, Message
 from unitok_engine import Branch, Plan, Sampling
 from unitok_tokenizers.text import TextTokenizer
 
+MAX_GUIDANCE = 1000
+"""The largest scale that a checkpoint may ask for; the weights of far larger ones sum to 0."""
+
 
 @dataclass(frozen=True)
 class Defaults:
@@ -62,6 +65,11 @@ def with_sampling(defaults: Defaults, generation: Mapping[str, Any]) -> Defaults
     for key, value in stated.items():
         if not (is_int(value, 0) if key == "top_k" else is_float(value)):
             raise ValueError(f"{where}: {key} must be a number, not {value!r}")
+    if abs(stated.get("guidance", 0)) > MAX_GUIDANCE:
+        raise ValueError(
+            f"{where}: guidance_scale must be from {-MAX_GUIDANCE} to {MAX_GUIDANCE}, not "
+            f"{generation['guidance_scale']!r}"
+        )
     if not Settings(generation, where).bool_setting("do_sample", True):
         stated["temperature"] = 0.0
     made = replace(defaults, **stated)

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 import torch
 
 from unitok.checkpoints.adapter import StateDictAdapter
+from unitok.checkpoints.folders import first_line
 from unitok.checkpoints.tensors import Tensors
-from unitok.checkpoints.weights import Dtype, fill
+from unitok.checkpoints.weights import CODEBOOK, Dtype, check_shapes, fill
 from unitok.nn.config import ModelConfig
 from unitok.nn.model import UnifiedModel
 
@@ -49,10 +50,15 @@ def build_model(
         tied: Whether the text embedding serves as the text head if the checkpoint has none.
 
     Raises:
-        ValueError: A key is missing, unknown or misshapen.
+        ValueError: A key is missing, unknown or misshapen, or no tensor can have such sizes.
     """
-    with torch.device("meta"):
-        model = UnifiedModel(config)
+    check_codebook(config, weights)
+    try:
+        with torch.device("meta"):
+            model = UnifiedModel(config)
+    except RuntimeError as error:
+        reason = first_line(error)
+        raise ValueError(f"{weights.tensors.source}: the sizes of the model: {reason}") from None
     tied = tied and weights.adapter(HEAD).name not in weights.tensors.names
     if tied:
         model.text_head.register_parameter("weight", None)
@@ -62,3 +68,17 @@ def build_model(
         model.text_head.weight = model.text_embedding.weight
     model.image_tokenizer.refresh()
     return model.to(device).eval()
+
+
+def check_codebook(config: ModelConfig, weights: StoredWeights) -> None:
+    """Check the codebook's shape before the model is built, which allocates room for it alone.
+
+    Raises:
+        ValueError: It is missing, or has another shape than the settings say.
+    """
+    key, codes = f"image_tokenizer.{CODEBOOK}", config.image_tokenizer
+    stored, tensors = weights.adapter(key), weights.tensors
+    if stored.name not in tensors.names:
+        raise ValueError(f"{tensors.source}: 1 missing keys, such as {stored.name}")
+    shape = torch.empty(codes.codebook_size, codes.code_dim, device="meta")
+    check_shapes({key: (stored, shape)}, tensors)

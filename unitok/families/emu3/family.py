@@ -73,8 +73,10 @@ class Emu3:
         """A picture of the last message alone: Emu3 draws from one text.
 
         Raises:
-            ValueError: The sides are no multiples of a code's.
+            ValueError: The message has pictures, or the sides are no multiples of a code's.
         """
+        if messages[-1].pictures:
+            raise ValueError(f"{self.name} draws from text alone; leave the pictures out")
         grid = self.grid(options.size)
         plan = self.template.image_plan(self.model.vocabulary.image_range, *grid)
         negative = NEGATIVE if options.negative is None else options.negative

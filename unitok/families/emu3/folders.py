@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from unitok.checkpoints.settings import Settings, read_config
+from unitok.checkpoints.settings import MAX_FIELDS, Settings, read_config
 from unitok.checkpoints.tensors import Shards, open_tensors
 from unitok.families.common.llama import read_decoder
 from unitok.families.common.loading import StoredWeights
@@ -107,7 +107,7 @@ def read_original(folder: Path, config: Settings) -> Contents:
         preprocess=preprocess,
         template=template,
         ids={getattr(template, ORIGINAL_IDS[key]): id for key, id in ids.items()},
-        area=config.int_setting("image_area", AREA),
+        area=config.int_setting("image_area", AREA, MAX_FIELDS["max_pixels"]),
         weights=StoredWeights(tensors, ORIGINAL, image_tokenizer.DROPPED),
     )
 
@@ -130,6 +130,8 @@ def find_image_start(contents: Contents) -> int:
         ValueError: Tokens and config disagree, or the visual tokens are not the last ids in order.
     """
     tokenizer, codes = contents.template.tokenizer, contents.image_tokenizer.codebook_size
+    if codes > tokenizer.size:
+        raise ValueError(f"the model has {codes} codes, but the tokenizer {tokenizer.size} ids")
     visual = [VISUAL.format(code) for code in range(codes)]
     found = {name: tokenizer.id(name) for name in (*contents.template.specials, *visual)}
     for name, i in found.items():

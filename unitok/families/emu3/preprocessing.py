@@ -11,16 +11,17 @@ from unitok.families.common.preprocessing import BICUBIC, check_pixels, check_sc
 
 # do_pad is of pictures in a batch; here each is read alone.
 READ = ("min_pixels", "max_pixels", "spatial_factor", "size", "do_pad")
+LONGEST = 5  # times as long as wide
 
 
 @dataclass(frozen=True)
 class Preprocessor:
     """Resizes pictures and keeps their shape as nearly as can be.
 
-    Source: transformers, models/emu3/image_processing_emu3.py.
+    Source: baaivision/Emu3, emu3/tokenizer/image_processing_emu3visionvq.py.
 
     Attributes:
-        factor: The sides become multiples of it.
+        factor: The sides become multiples of it, and are at least as long.
         min_pixels: The area is at least this.
         max_pixels: The area is at most this.
     """
@@ -33,12 +34,17 @@ class Preprocessor:
         """The size a picture is shrunk or enlarged to.
 
         Raises:
-            ValueError: One side is more than 200 times the other.
+            ValueError: A side is shorter than `factor`, or more than `LONGEST` times the other.
         """
-        if max(width, height) > 200 * min(width, height):
+        if min(width, height) < self.factor:
             raise ValueError(
-                f"a picture of {width} x {height} is too thin to read: one side may be at most 200 "
-                "times the other"
+                f"a picture of {width} x {height} is too small for Emu3: each side needs at least "
+                f"{self.factor} pixels; enlarge it"
+            )
+        if max(width, height) > LONGEST * min(width, height):
+            raise ValueError(
+                f"a picture of {width} x {height} is too thin for Emu3: one side may be at most "
+                f"{LONGEST} times the other; crop it"
             )
         fitted = [round(side / self.factor) * self.factor for side in (width, height)]
         if math.prod(fitted) > self.max_pixels:

@@ -80,7 +80,7 @@ class Template:
         return builder.text("ASSISTANT:").branch()
 
     def turn(self, builder: PromptBuilder, message: Message) -> PromptBuilder:
-        """Add a whole turn."""
+        """Add a whole turn: its pictures, then its text, as in the template of the reference."""
         builder.text(message.role.upper() + ": ")
         for picture in message.pictures:
             builder.picture(picture)

@@ -12,6 +12,7 @@ from tempfile import TemporaryDirectory
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 
+from unitok_tokenizers.bounded_files import read_file, read_text
 from unitok_tokenizers.text import TextTokenizer
 
 SPLIT = (
@@ -36,10 +37,7 @@ def read_tiktoken(folder: Path) -> TextTokenizer:
         if not file.is_file():
             raise FileNotFoundError(f"{file} is missing; the folder is not complete")
     ranks = read_ranks(files[0])
-    try:
-        visual = [line.strip() for line in files[1].read_text(encoding="utf-8").splitlines()]
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{files[1]} is not text in UTF-8: {error}") from None
+    visual = [line.strip() for line in read_text(files[1]).splitlines()]
     tokenizer = Tokenizer(byte_bpe(ranks))
     tokenizer.normalizer = normalizers.NFC()
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence([
@@ -57,11 +55,15 @@ def read_tiktoken(folder: Path) -> TextTokenizer:
 
 def read_ranks(file: Path) -> dict[bytes, int]:
     """Tokens and their ranks, which are their ids; all bytes are among them."""
-    try:
-        pairs = [line.split() for line in file.read_bytes().splitlines() if line]
-        ranks = {base64.b64decode(token, validate=True): int(rank) for token, rank in pairs}
-    except ValueError as error:
-        raise ValueError(f"{file} is not a file of tiktoken: {error}") from None
+    content = read_file(file)
+    ranks: dict[bytes, int] = {}
+    for number, line in enumerate(content.splitlines(), 1):
+        try:
+            if line:
+                token, rank = line.split()
+                ranks[base64.b64decode(token, validate=True)] = int(rank)
+        except ValueError:
+            raise ValueError(f"{file} is not a file of tiktoken: see its line {number}") from None
     complete = sorted(ranks.values()) == list(range(len(ranks)))
     if not complete or not all(bytes([b]) in ranks for b in range(256)):
         raise ValueError(f"{file} is cut off: ranks or single bytes are missing")

@@ -57,7 +57,7 @@ def read_vision(vision: Settings) -> VisionConfig:
     """The sizes of the SigLIP tower."""
     vision.check(VISION_READ, VISION_REQUIRED, "janus_vision_model")
     sizes = vision.fields(SIGLIP_FIELDS, SIGLIP_LARGE)
-    width = int(sizes["hidden_size"] * vision.float_setting("mlp_ratio", 4.0))
+    width = vision.scaled_setting("mlp_ratio", 4.0, sizes["hidden_size"])
     tower = replace(SIGLIP_LARGE, **sizes, intermediate_size=width)
     stated = vision.data.get("num_image_tokens", tower.patches)
     if stated != tower.patches:

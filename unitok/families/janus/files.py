@@ -3,6 +3,7 @@
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
+from reprlib import repr as brief
 from typing import Any
 
 from unitok.checkpoints.folders import read_json
@@ -34,8 +35,8 @@ def defaults_from_json(generation: Mapping[str, Any], extra: Mapping[str, Any]) 
         top_k=0,
         top_p=1.0,
         guidance=5.0,
-        question=extra.get("question", QUESTION),
-        system=extra.get("system", SYSTEM),
+        question=read_text_of(extra, "question", QUESTION),
+        system=read_text_of(extra, "system", SYSTEM),
         known_words=read_known_words(extra),
         cpu_dtype=read_cpu_dtype(extra),
     )
@@ -51,6 +52,14 @@ def read_own_file(folder: Path, strict: bool) -> Mapping[str, Any]:
     extra = read_json(folder / OWN_FILE, optional=True)
     Settings(extra, OWN_FILE, strict, str(folder)).check(OWN_KEYS, required={})
     return extra
+
+
+def read_text_of(extra: Mapping[str, Any], key: str, default: str) -> str:
+    """A text of unitok.json; ValueError if it is something else."""
+    text = extra.get(key, default)
+    if not isinstance(text, str):
+        raise ValueError(f"{OWN_FILE}: {key} must be text, not {brief(text)}")
+    return text
 
 
 def read_known_words(extra: Mapping[str, Any]) -> frozenset[str] | None:

@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import Any
 
 from unitok.checkpoints.adapter import Stored, renaming
-from unitok.checkpoints.settings import Settings, fields_to_json
+from unitok.checkpoints.settings import MAX_FIELDS, Settings, fields_to_json
 from unitok.families.common.llama import LLAMA, llama_names, read_decoder
 from unitok.families.common.siglip import SIGLIP_LARGE, SIGLIP_SO400M
 from unitok.families.janus.config import decoder_to_json, ratio, read_codes
@@ -161,8 +161,8 @@ def read_tower(params: Settings) -> VisionConfig:
         raise ValueError(f"{params.where}: select_layer {select!r} is none of {layers} layers")
     return replace(
         tower,
-        image_size=params.int_setting("image_size", 336),
-        intermediate_size=int(tower.hidden_size * params.float_setting("mlp_ratio", mlp_ratio)),
+        image_size=params.int_setting("image_size", 336, MAX_FIELDS["image_size"]),
+        intermediate_size=params.scaled_setting("mlp_ratio", mlp_ratio, tower.hidden_size),
         layers=min(layers, layers + select + 1 if select <= 0 else select),
     )
 

@@ -100,4 +100,5 @@ def preprocessor_from_json(pixels: Settings) -> Preprocessor:
     if len(sides) > 1:
         raise ValueError(f"{pixels.where}: size and image_size differ")
     mean, std = read_colours(pixels)
-    return Preprocessor(next(iter(sides), 384), mean, std, pixels.int_setting("min_size", 14))
+    side = next(iter(sides), 384)
+    return Preprocessor(side, mean, std, pixels.int_setting("min_size", 14, most=max(side, 14)))

@@ -11,6 +11,7 @@ from unitok.checkpoints.folders import read_json
 from unitok.families.common.siglip import vision_embeddings
 from unitok.prompt import EncodedImage, Message, PromptBuilder, Role
 from unitok_engine import Branch
+from unitok_tokenizers.bounded_files import read_text
 from unitok_tokenizers.text import TextTokenizer
 
 PRO_ROLES, PLAIN_ROLES = ("<|User|>", "<|Assistant|>"), ("User", "Assistant")
@@ -47,18 +48,16 @@ class Template:
         return builder.text(system.lstrip() + "\n\n") if system.strip() else builder
 
     def turn(self, builder: PromptBuilder, message: Message) -> PromptBuilder:
-        """Add a whole turn."""
+        """Add a whole turn. What a user shows stands on a line of its own."""
         self.open_turn(builder, message.role)
+        pieces = stripped(message.pieces)
         if message.role == "user":
-            text = message.text.rstrip() if message.pictures else message.text.strip()
             builder.text(" ")
-            for i, picture in enumerate(message.pictures):
-                builder.text("\n" if i else "").picture(picture)
-            return builder.text("\n" if text and message.pictures else "").text(text + "\n\n")
-        for picture in message.pictures:
-            builder.picture(picture)
-        if text := message.text.strip():
-            builder.text(" " + text)
+            for i, piece in enumerate(pieces):
+                builder.text("\n" if i else "").piece(piece)
+            return builder.text("\n\n")
+        for piece in pieces:
+            builder.piece(" " + piece.strip() if isinstance(piece, str) else piece)
         return builder.special(self.eos)
 
     def open_turn(self, builder: PromptBuilder, role: Role) -> PromptBuilder:
@@ -110,6 +109,16 @@ class Template:
             self.tokenizer.id(token)
 
 
+def stripped(pieces: Sequence[str | EncodedImage]) -> list[str | EncodedImage]:
+    """The pieces of a message without the space around them, and without empty texts."""
+    ends = list(pieces)
+    if ends and isinstance(first := ends[0], str):
+        ends[0] = first.lstrip()
+    if ends and isinstance(last := ends[-1], str):
+        ends[-1] = last.rstrip()
+    return [piece for piece in ends if piece]
+
+
 def is_special(tokenizer: TextTokenizer, token: str) -> bool:
     """Whether trusted text makes one id of it, which a user's text does not."""
     return tokenizer.encode(token, add_special=False) != tokenizer.encode_plain(token)
@@ -134,7 +143,7 @@ def read_chat_template(folder: Path) -> str:
     """The text of a folder's chat template, wherever it stands; "" if there is none."""
     file = folder / "chat_template.jinja"
     if file.is_file():
-        return file.read_text(encoding="utf-8")
+        return read_text(file)
     documents = ("chat_template.json", "processor_config.json", "tokenizer_config.json")
     found = (read_json(folder / d, optional=True).get("chat_template") for d in documents)
     template = next((t for t in found if t), "")

@@ -66,6 +66,13 @@ class UniToken(Chameleon):
         vision = model.config.vision
         self.patches, self.side = vision.patches, vision.image_size // vision.patch_size
 
+    def make_text_mask(self) -> Tensor:
+        """Which ids an answer may hold: all but image ids and what would begin a picture."""
+        mask = torch.ones(self.model.vocabulary.text_range.size, dtype=torch.bool)
+        mask[self.image_range.start : self.image_range.stop] = False
+        mask[self.tokenizer.id(self.template.begin_of_image)] = False
+        return mask.to(self.model.device)
+
     def encode_image(self, image: Image.Image) -> EncodedImage:
         """Its size, rows of ids, the separator, its embeddings.
 

@@ -1,7 +1,7 @@
 """The prompts of UniToken."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -9,8 +9,8 @@ from torch import Tensor
 from unitok.families.chameleon.prompts import Template as ChameleonTemplate
 from unitok.families.common.family import ImageOptions
 from unitok.families.common.guidance import guided
-from unitok.prompt import Message
-from unitok_engine import Branch, GridPlan
+from unitok.prompt import EncodedImage, Message
+from unitok_engine import Branch, Embeddings, GridPlan
 
 SIZE_TOKEN = "<reserved{:05d}>"  # of 8800 + n: a side is n times 32 pixels
 FIRST_SIZE = 8800
@@ -31,6 +31,11 @@ class Template(ChameleonTemplate):
     grid: int = 32
     separator: str = "<sentinel:0>"
     new_line: str = "<reserved08799>"
+
+    @property
+    def text_ends(self) -> tuple[str, ...]:
+        """The names of the tokens that end an answer."""
+        return (self.eos, self.end_of_turn)
 
     @property
     def size(self) -> str:
@@ -67,11 +72,22 @@ class Template(ChameleonTemplate):
         return guided(self.draw([*before, asked(last)]), against, options.guidance)
 
     def draw(self, messages: Sequence[Message]) -> Branch:
-        """A conversation up to the size of the picture, which the reference forces."""
-        builder = self.conversation(messages).id(ANSWER)
+        """A conversation up to the size of the picture, which the reference forces.
+
+        Of the pictures in it a drawing sees the ids alone (`generate_img` of the reference's
+        inference_solver_base.py).
+        """
+        seen = [replace(m, pictures=tuple(map(self.ids_alone, m.pictures))) for m in messages]
+        builder = self.conversation(seen).id(ANSWER)
         for id in self.opening:
             builder.id(id)
         return builder.branch()
+
+    def ids_alone(self, picture: EncodedImage) -> EncodedImage:
+        """A picture without its embeddings and the separator before them."""
+        separator = self.tokenizer.id(self.separator)
+        segments = (s for s in picture.segments if not isinstance(s, Embeddings))
+        return EncodedImage((tuple(id for ids in segments for id in ids if id != separator),))
 
 
 def asked(message: Message) -> Message:

@@ -1,0 +1,101 @@
+"""Fuzzes the command line: commands with flags and values that are damaged."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from random import Random
+
+from tests.fuzz.command import run_command
+from tests.fuzz.mutations import mutated_bytes
+from tests.fuzz.pictures import picture
+from tests.fuzz.target import Place
+
+COMMANDS = (
+    "draw|two apples|-o|out.png|--seed|7|-n|2|--guidance|1.5|--json|--logprobs",
+    "draw|a cat|--output|out.png|--temperature|0.5|--top-k|8|--top-p|0.9|--min-p|0.1|--size|64x64",
+    "draw|a cat|--output|out.png|--negative-prompt|a dog|--memory|8MB|--dtype|bf16",
+    "caption|cat.png|--question|what is this?|--max-tokens|3|--stop|x|--stop|y",
+    "caption|cat.png|cat.png|--max-tokens|2|--json|--branch-logprobs|--repetition-penalty|1.2|-v",
+    "edit|cat.png|make it night|-o|out.png|--freedom|0.5|--quiet",
+    "info|--json|--strict|--device|cpu|--memory|10%|--dtype|float32",
+    "batch|in.jsonl|-o|results|-vv",
+    "chat|--out|drawings|--no-preview",
+)
+WORDS = (
+    "",
+    "-",
+    "--",
+    "-1",
+    "0",
+    "1",
+    "nan",
+    "inf",
+    "1e999",
+    "9" * 40,
+    "9" * 5000,
+    "cuda",
+    "meta",
+    "cpu:7",
+    "int8",
+    "200%",
+    "-5MB",
+    "0",
+    "1x1",
+    "99999x99999",
+    "nowhere.png",
+    ".",
+    "in.jsonl",
+    "cat.png",
+    "out.gif",
+    "out",
+    "http://127.0.0.1/cat.png",
+    "--unknown",
+    "--json",
+    "--quiet",
+    "--strict",
+    "-v",
+    "é" * 300,
+    "x" * 300_000,
+)
+
+
+class Flags:
+    """Commands run in a folder of their own, with a tiny model."""
+
+    memory = 600 * 2**20
+    names_files = True
+
+    def __init__(self, place: Place) -> None:
+        """Make the files that the commands name."""
+        self.folder, self.model = place.folder / "commands", place.model_folder
+        self.folder.mkdir()
+        picture("RGB").save(self.folder / "cat.png")
+        line = {"caption": "cat.png", "max_tokens": 2}
+        (self.folder / "in.jsonl").write_text(json.dumps(line))
+
+    def make(self, random: Random) -> bytes:
+        """A command in which words are damaged, missing, or in another place."""
+        words = [str(word) for word in random.choice(COMMANDS).split("|")]
+        for _ in range(random.choice((1, 1, 2))):
+            place = random.randrange(1, len(words) + 1)
+            what = random.choice(("put", "put", "insert", "remove", "damage"))
+            if what == "damage" and place < len(words):
+                damaged = mutated_bytes(random, words[place].encode())
+                words[place] = damaged.decode("utf-8", "replace")
+            else:
+                words[place : place + (what != "insert")] = [random.choice(WORDS)] * (
+                    what != "remove"
+                )
+        return json.dumps([word.replace("\0", "") for word in words]).encode()  # as a system does
+
+    def run(self, case: bytes) -> None:
+        """Run the command, and check how it ends and what it says."""
+        words = [*json.loads(case), "--model", str(self.model)]
+        code, told = run_command(words, self.folder, "hello\n/draw a cat\n")
+        if code:
+            raise ValueError(told[-900:])
+
+    def names(self, case: bytes) -> Sequence[str]:
+        """None: the words of a command are in no order."""
+        return ()

@@ -1,0 +1,114 @@
+"""The tables of the documentation list everything that the code declares."""
+
+import re
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+
+import unitok
+import unitok_engine
+from scripts.docs_tables import (
+    command_sections,
+    kinds_of_requests,
+    option_table,
+    request_sections,
+    table,
+)
+from unitok.cli import app
+from unitok.requests import Caption, Draw, Edit, options_of
+
+REFERENCE = Path(__file__).resolve().parents[1] / "docs" / "reference"
+
+
+def rows(text: str) -> dict[str, list[str]]:
+    """The rows of a table in Markdown by the first cell, without the head."""
+    lines = [re.split(r"(?<!\\)\|", line)[1:-1] for line in text.splitlines() if line[:1] == "|"]
+    cells = [[cell.strip() for cell in line] for line in lines]
+    return {first.strip("`"): rest for first, *rest in cells[2:]}
+
+
+def section(text: str, title: str) -> str:
+    """What stands under a heading of the second level."""
+    return text.split(f"## {title}\n", 1)[1].split("\n## ", 1)[0]
+
+
+# --- requests ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("made", kinds_of_requests(), ids=lambda made: made.__name__)
+def test_every_option_of_a_request_has_a_row_with_its_default_range_and_help(made):
+    shown = rows(section(request_sections(), made.__name__))
+    assert sorted(shown) == sorted(options_of(made))
+    for field in fields(made):
+        if field.name in shown:
+            _, default, bounds, text = shown[field.name]
+            spec = options_of(made)[field.name]
+            wanted = "must be given" if spec.required else f"`{field.default!r}`"
+            assert default.split(":")[0] == wanted
+            assert (bounds, text) == (spec.range, spec.option.help)
+
+
+def test_all_public_kinds_of_requests_are_shown():
+    assert {Caption, Draw, Edit} <= set(kinds_of_requests())
+
+
+def test_an_option_that_none_leaves_to_the_model_says_so():
+    assert rows(option_table(Draw))["guidance"][:2] == [
+        "a number or None",
+        "`None`: the model's own",
+    ]
+
+
+def test_a_bar_in_a_cell_does_not_end_it():
+    assert rows(table(("a", "b"), [("x", "1 | 2")]))["x"] == [r"1 \| 2"]
+
+
+# --- commands ------------------------------------------------------------------------------------
+
+
+def flags_of(command: Any) -> set[str]:
+    """All flags of a command as typer has them, but for --help."""
+    return {
+        flag
+        for parameter in command.params
+        if parameter.param_type_name == "option"
+        for flag in parameter.opts
+    } - {"--help", "-h"}
+
+
+@pytest.mark.parametrize("name", typer.main.get_command(app).commands)  # type: ignore[attr-defined]
+def test_every_flag_of_a_command_is_shown(name):
+    text = command_sections()
+    shown = section(text, f"unitok {name}") + section(text, "Options of every command")
+    firsts = " ".join(re.findall(r"^\| (.*?) \|", shown, re.MULTILINE))
+    flags = flags_of(typer.main.get_command(app).commands[name])  # type: ignore[attr-defined]
+    assert "--model" in flags
+    assert set(re.findall(r"`(-.*?)`", firsts)) == flags
+
+
+def test_a_command_shows_its_usage_its_help_and_the_defaults_of_its_flags():
+    shown = section(command_sections(), "unitok draw")
+    assert "unitok draw [OPTIONS] PROMPT" in shown
+    assert "Example: `unitok draw " in shown
+    assert rows(shown)["-n"] == [
+        "`INTEGER` from 1 to 1000",
+        "1, or one for each seed",
+        "How many pictures.",
+    ]
+    assert rows(shown)["--guidance"][:2] == ["`NUMBER`", "the model's own"]
+
+
+# --- the reference -------------------------------------------------------------------------------
+
+
+def test_the_reference_names_everything_that_is_public():
+    text = "".join(page.read_text(encoding="utf-8") for page in REFERENCE.glob("*.md"))
+    named = set(re.findall(r"^::: (\S+)$", text, re.MULTILINE))
+    named |= {f"unitok.{made.__name__}" for made in kinds_of_requests()}
+    public = {f"unitok.{name}" for name in unitok.__all__ if name != "Result"}
+    public |= {f"unitok_engine.{name}" for name in unitok_engine.__all__}
+    assert public <= named
+    assert "## unitok.Result" in text

@@ -1,0 +1,27 @@
+"""The keys of results: digests of what decides a result."""
+
+import hashlib
+import json
+from pathlib import Path
+
+
+def digest(*parts: object) -> str:
+    """The SHA-256 of values in canonical JSON, in hexadecimal."""
+    text = json.dumps(parts, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    return hashlib.sha256(text.encode("utf-8")).hexdigest()
+
+
+def file_digest(path: Path) -> str:
+    """The SHA-256 of a file, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def model_identity(folder: Path) -> str:
+    """A digest of all files of a model's folder except hidden ones.
+
+    Device and precision do not count, so a run that is resumed elsewhere keeps its results.
+    """
+    files = {path.relative_to(folder): path for path in folder.rglob("*") if path.is_file()}
+    seen = {p.as_posix(): f for p, f in files.items() if not any(x[0] == "." for x in p.parts)}
+    return digest(*[(name, file_digest(seen[name])) for name in sorted(seen)])

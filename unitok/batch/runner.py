@@ -1,0 +1,117 @@
+"""Runs a batch: what is not there yet is run, and every result is written once."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from unitok.api import Model
+from unitok.batch.entries import EntryReader, WrongLine
+from unitok.batch.form import Entry
+from unitok.batch.journal import Journal
+from unitok.batch.source import Source
+from unitok.requests import AnyRequest
+from unitok.results import Result
+from unitok.terminal import one_line
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a line.
+
+    Attributes:
+        line: Its number, from 1 on.
+        status: "new" for a new result, "kept" for one of an earlier run, "failed" for an error.
+        error: What went wrong; None if nothing did.
+    """
+
+    line: int
+    status: Literal["new", "kept", "failed"]
+    error: str | None = None
+
+
+def run_batch(model: Model, source: Source, folder: Path, identity: str) -> Iterator[Outcome]:
+    """Run the requests of JSON lines, and write their results.
+
+    Args:
+        model: The model.
+        source: The JSON lines.
+        folder: Where results.jsonl, errors.jsonl and pictures/ are written.
+        identity: Part of the keys, so that models have different results; see
+            `unitok.batch.keys.model_identity`.
+
+    Yields:
+        An outcome per line, as soon as it is known.
+
+    Raises:
+        OSError: `source` cannot be read, or `folder` cannot be written.
+        ValueError: Another run writes to `folder`, or its results.jsonl is damaged.
+    """
+    with Journal(folder) as journal:
+        yield from BatchRun(model, EntryReader(source, identity, model.name), journal).outcomes()
+
+
+class BatchRun:
+    """Which lines are being run, and what became of the others.
+
+    Attributes:
+        model: The model.
+        entries: The lines.
+        journal: The results.
+    """
+
+    def __init__(self, model: Model, entries: EntryReader, journal: Journal) -> None:
+        """Nothing is run yet."""
+        self.model, self.entries, self.journal = model, entries, journal
+        self._running: dict[int, Entry] = {}  # by the index of the request
+        self._settled: deque[Outcome] = deque()
+
+    def outcomes(self) -> Iterator[Outcome]:
+        """Run all lines. Gives an outcome per line, as soon as it is known."""
+        for result in self.model.run(self._requests()):
+            self._settled.append(self._finish(self._running.pop(result.index), result))
+            while self._settled:
+                yield self._settled.popleft()
+        yield from self._settled
+
+    def _requests(self) -> Iterator[AnyRequest]:
+        """The requests that are still to be run. What became of the other lines is settled."""
+        index = 0
+        for entry in self.entries:
+            if isinstance(entry, WrongLine):
+                self._settled.append(self._fail(entry, ran=False))
+            elif entry.key in self.journal.done:
+                self._settled.append(Outcome(entry.line, "kept"))
+            else:
+                self._running[index] = entry
+                index += 1
+                yield entry.request
+
+    def _finish(self, entry: Entry, result: Result) -> Outcome:
+        """Write a result, unless it has an error. A later run tries a failed line again."""
+        if result.error is not None:
+            error = RuntimeError(result.error)
+            return self._fail(failed_entry(entry, error), ran=result.prompt_tokens > 0)
+        try:
+            self.journal.append(entry.form.record(entry, result, self.journal.pictures))
+        except ValueError as error:  # it is not JSON
+            return self._fail(failed_entry(entry, error), ran=True)
+        return Outcome(entry.line, "new")
+
+    def _fail(self, wrong: WrongLine, ran: bool) -> Outcome:
+        """Report a line that failed.
+
+        Args:
+            wrong: The line.
+            ran: Whether the model ran.
+        """
+        self.journal.report(wrong.form.failure(wrong.line, wrong.asked, wrong.error, ran))
+        return Outcome(wrong.line, "failed", one_line(wrong.error))
+
+
+def failed_entry(entry: Entry, error: Exception) -> WrongLine:
+    """An entry that was run, and failed."""
+    return WrongLine(entry.line, entry.asked, entry.form, error)

@@ -1,0 +1,150 @@
+"""What the bodies of OpenAI's API share: keys that are checked, options, and errors."""
+
+from collections.abc import Callable, Iterable, Mapping
+from difflib import get_close_matches
+from typing import Any, TypeVar
+
+from unitok.requests import options_of
+from unitok.strict_json import JsonObject, shown
+
+R = TypeVar("R")
+
+MAX_NAME = 60  # characters of an unknown key that are compared with known ones
+
+
+class WireError(ValueError):
+    """A body that is refused.
+
+    Attributes:
+        param: The key that is wrong, such as "messages[0].content"; None for the whole body.
+    """
+
+    def __init__(self, message: str, param: str | None = None) -> None:
+        """Say what is wrong, and where."""
+        super().__init__(message)
+        self.param = param
+
+
+def error_body(message: str, param: str | None = None, server: bool = False) -> JsonObject:
+    """The body of a response that reports an error.
+
+    Args:
+        message: What went wrong.
+        param: The key that is wrong, if one is.
+        server: Whether the server failed, rather than that the request is wrong.
+    """
+    kind = "server_error" if server else "invalid_request_error"
+    return {"error": {"message": message, "type": kind, "param": param, "code": None}}
+
+
+def given_keys(value: object, what: str, param: str | None = None) -> JsonObject:
+    """The keys of an object that are not null.
+
+    Args:
+        value: The object.
+        what: Its name in messages.
+        param: Where it is; None for the whole body.
+
+    Raises:
+        WireError: It is no object.
+    """
+    if not isinstance(value, dict):
+        raise WireError(f"{what} must be an object, not {shown(value)}", param)
+    return {name: part for name, part in value.items() if part is not None}
+
+
+def take_text(given: JsonObject, name: str, at: str = "") -> str:
+    """A text that must be there.
+
+    Args:
+        given: The object that has it.
+        name: Its key.
+        at: Where the object is, such as "messages[0]."; "" for the body.
+
+    Raises:
+        WireError: It is missing, or no text.
+    """
+    text = given.get(name)
+    if not isinstance(text, str):
+        wrong = f", not {shown(text)}" if name in given else "; it is missing"
+        raise WireError(f'"{at}{name}" must be text{wrong}', at + name)
+    return text
+
+
+def check_known(given: Iterable[str], known: Iterable[str], at: str = "") -> None:
+    """Refuse a key that is not supported.
+
+    Raises:
+        WireError: There is one.
+    """
+    known = list(known)
+    for name in given:
+        if name not in known:
+            near = get_close_matches(name[:MAX_NAME], known, n=1)
+            hint = f'; did you mean "{near[0]}"?' if near else ""
+            raise WireError(f"{shown(at + name)} is not supported{hint}", at + name)
+
+
+def check_neutral(given: JsonObject, neutral: Mapping[str, tuple[object, ...]]) -> None:
+    """Refuse a key that asks for something else than what is always done.
+
+    Args:
+        given: The body.
+        neutral: The values that ask for nothing else, by key.
+
+    Raises:
+        WireError: A key has another value.
+    """
+    for name, values in neutral.items():
+        if name in given and not any(_equal(given[name], value) for value in values):
+            allowed = " or ".join(shown(value) for value in values)
+            raise WireError(
+                f'"{name}" is supported only as {allowed}, not {shown(given[name])}', name
+            )
+
+
+def take_options(given: JsonObject, kind: type, names: Iterable[str]) -> dict[str, Any]:
+    """The options of a request, checked.
+
+    Args:
+        given: The body.
+        kind: The class of the request.
+        names: The options that a body may have.
+
+    Raises:
+        WireError: One is of a wrong type, or out of its range.
+    """
+    specs, options = options_of(kind), {}
+    for name in names:
+        if name in given:
+            spec, value = specs[name], given[name]
+            if not spec.fits(value):
+                raise WireError(f'"{name}" must be {spec.in_words}, not {shown(value)}', name)
+            try:
+                spec.check_range(value)
+            except ValueError as error:
+                raise WireError(str(error), name) from None
+            options[name] = value
+    return options
+
+
+def made(request: Callable[..., R], *args: Any, **options: Any) -> R:
+    """A request of options that are right one by one.
+
+    Args:
+        request: The class of the request.
+        args: What is asked for.
+        options: The options.
+
+    Raises:
+        WireError: The options do not go together.
+    """
+    try:
+        return request(*args, **options)
+    except (TypeError, ValueError) as error:
+        raise WireError(str(error)) from None
+
+
+def _equal(left: object, right: object) -> bool:
+    """Whether two JSON values are equal. true is not 1."""
+    return left == right and isinstance(left, bool) == isinstance(right, bool)
