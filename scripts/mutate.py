@@ -43,7 +43,7 @@ SOURCE_ROOTS = (".", "engine", "tokenizers")
 API = """
 api chat chat_file conversation draw_job driver failed_job handles history image_decoder loading
 messages picture_info picture_sources pictures precision preparer prompt prompt_length requests
-results saving signatures stats strict_json text_job throughput user_warnings vocabulary
+results saving shown signatures stats strict_json text_job throughput user_warnings vocabulary
 """.split()
 
 # Quickest first.
