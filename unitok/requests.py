@@ -15,18 +15,18 @@ from functools import cache, wraps
 from numbers import Integral, Real
 from operator import index
 from pathlib import Path
-from reprlib import Repr
 from types import NoneType
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, get_args, get_type_hints
+
+from unitok.shown import shown
 
 if TYPE_CHECKING:  # it imports torch, which would delay the command line's help
     from unitok.pictures import PictureLike
 
 MAX_TOKENS = 256  # the default for an answer
 MAX_SAMPLES = 1000  # pictures of one drawing or edit
-
-_REPR = Repr()  # Python 3.11 takes no arguments
-_REPR.maxstring = _REPR.maxother = 60
+MAX_SIDE = 65_536  # pixels of a picture that is generated; a model's own limit is far lower
+MAX_GUIDANCE = 1000  # far more than any model wants; the weights of huge scales sum to no 1
 
 T = TypeVar("T")
 
@@ -112,7 +112,7 @@ class OptionSpec:
             ValueError: It is outside the option's range.
         """
         if value is not None and self.range and not self._in_range(value):
-            raise ValueError(f"{self.name} must be {self.range}, not {value}")
+            raise ValueError(f"{self.name} must be {self.range}, not {shown(value)}")
 
     @property
     def in_words(self) -> str:
@@ -199,11 +199,6 @@ _CONVERTERS: dict[Kind, Callable[[Any], Any]] = {
     "texts": _texts,
     "flag": _flag,
 }
-
-
-def shown(value: object) -> str:
-    """The beginning of a value's repr, for messages."""
-    return " ".join(_REPR.repr(value).split())
 
 
 def _says_which_option_is_unknown(made: type[T]) -> type[T]:
@@ -355,7 +350,11 @@ class PictureOptions(RequestOptions):
     ] = None
     guidance: Annotated[
         float | None,
-        Option("The guidance scale. 1 is none; higher follows the prompt more closely."),
+        Option(
+            "The guidance scale. 1 is none; higher follows the prompt more closely.",
+            low=-MAX_GUIDANCE,
+            high=MAX_GUIDANCE,
+        ),
     ] = None
     n: Annotated[
         int | None,
@@ -415,10 +414,12 @@ class Draw(PictureOptions):
         str | None, Option("What guidance steers away from.", metavar="TEXT", unset="")
     ] = None
     width: Annotated[
-        int | None, Option("In pixels, if the model offers sizes; needs height too.", low=1)
+        int | None,
+        Option("In pixels, if the model offers sizes; needs height too.", low=1, high=MAX_SIDE),
     ] = None
     height: Annotated[
-        int | None, Option("In pixels, if the model offers sizes; needs width too.", low=1)
+        int | None,
+        Option("In pixels, if the model offers sizes; needs width too.", low=1, high=MAX_SIDE),
     ] = None
 
     def __post_init__(self) -> None:

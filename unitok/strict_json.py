@@ -58,7 +58,7 @@ def parse_json(data: bytes) -> Any:
     return value
 
 
-def shown(value: object) -> str:
+def shown_json(value: object) -> str:
     """A value as JSON for a message, cut off if it is long."""
     text = json.dumps(value, ensure_ascii=False)
     text = text if len(text) <= SHOWN else text[: SHOWN - 3] + "..."
@@ -144,4 +144,4 @@ def _check(path: str, value: Any) -> None:
 
 def _at(path: str) -> str:
     """The beginning of a message about a value."""
-    return f"{shown(path)}: " if path else ""
+    return f"{shown_json(path)}: " if path else ""
