@@ -37,8 +37,8 @@ MAX_PIXELS = 32_000_000
 # Some phones write 48 to 64 million, as JPEG. Above the limit for all, these are decoded at half
 # their width and height.
 MAX_JPEG_PIXELS = 64_000_000
-# Encoders write about ten scans of a progressive JPEG. Each is a pass over all pixels, be it of fifty
-# bytes: a file of a megabyte could take ten minutes.
+# Encoders write about ten scans of a progressive JPEG. Each is a pass over all pixels, even one of
+# fifty bytes, so that a file of a megabyte could take ten minutes.
 MAX_SCANS = 100
 STRIP = 2**18  # pixels that are converted at a time
 # Only these formats are tried, whatever a file is called. Others may start programs, as EPS does.
