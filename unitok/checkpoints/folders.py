@@ -79,10 +79,11 @@ def find_folder(path: str | os.PathLike[str], hub: HubOptions = ANY) -> Path:
         raise TypeError(f"a model is a folder or a hub id, not {type(name).__name__}")
     if not name:
         raise ValueError("the model's name is empty; give a folder, such as '.', or a hub id")
-    folder = Path(name).expanduser()
     try:
+        folder = Path(name).expanduser()
         found = folder.exists()
-    except (OSError, ValueError):  # no path can be so long, or have such characters
+    # No path can be so long, or have such characters; or no user has the name after "~".
+    except (OSError, ValueError, RuntimeError):
         raise FileNotFoundError(f"{shown(name)}: no such folder") from None
     if folder.is_dir():
         return check_local(folder, hub)
