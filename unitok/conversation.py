@@ -184,7 +184,7 @@ class Conversation:
 def how_to_go_on(full: ChatFullError) -> str:
     """What to say when the context is full."""
     return (
-        f"the conversation is full: it takes {full.tokens:,} tokens and needs {full.needed:,} "
+        f"the conversation is full: it takes {full.taken} and needs {full.needed:,} "
         f"more, and the context holds {full.limit:,}. /undo drops the last exchange, /new starts "
         "a new conversation, and unitok chat --when-full drop goes on without the oldest pictures"
     )

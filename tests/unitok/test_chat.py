@@ -17,6 +17,7 @@ import unitok
 from tests.unitok.tiny import PATCHES, save_tiny
 from unitok import Chat, chat_file
 from unitok.api import Model
+from unitok.chat import ChatFullError
 from unitok.cli import app
 from unitok.conversation import Conversation
 from unitok.history import PNG_URI, Said, to_png, what_dropped, without_oldest
@@ -311,6 +312,38 @@ def test_a_message_that_does_not_fit_alone_drops_nothing(model: Model):
     with pytest.raises(ValueError, match="shorten it"):
         chat.send("dog " * 300)
     assert chat.to_messages() == before
+
+
+def long_chat(model: Model, tmp_path: Path) -> Chat:
+    """A chat of a model with a context many times as long, and a last exchange that fits here."""
+    chat = model.chat()
+    chat._history = [said(role, "dog " * 256) for role in ("user", "assistant") * 9]
+    chat._history += [said("user", "is there a dog?"), said("assistant", "yes")]
+    chat.save(tmp_path / "long.json")
+    return Chat.load(model, tmp_path / "long.json")
+
+
+def test_a_loaded_chat_far_longer_than_the_context_is_full(model: Model, tmp_path: Path, capsys):
+    chat = long_chat(model, tmp_path)
+    before = chat.to_messages()
+    for turn in (chat.send, chat.draw):
+        with pytest.raises(ChatFullError, match="takes more than .* holds 256. Drop .*'drop'"):
+            turn("a cat")
+    assert chat.to_messages() == before
+    talk = Conversation(model, tmp_path)
+    talk.talk([f"/load {tmp_path}/long.json", "is there a cat?"])
+    assert "takes more than" in (err := capsys.readouterr().err) and "/undo drops" in err
+
+
+@pytest.mark.parametrize("name", ["send", "draw"])
+def test_a_loaded_chat_far_longer_than_the_context_goes_on_without_its_beginning(
+    model: Model, tmp_path: Path, name: str
+):
+    chat = long_chat(model, tmp_path)
+    chat.when_full = "drop"
+    result = getattr(chat, name)("a cat")
+    assert result.dropped == Dropped(0, 9)
+    assert [m.text for m in chat.messages[:3]] == ["is there a dog?", "yes", "a cat"]
 
 
 def said(role: Any, text: str, pictures: int = 0) -> Said:
