@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import difflib
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import KW_ONLY, MISSING, dataclass, fields
 from functools import cache, wraps
 from numbers import Integral, Real
@@ -24,6 +24,7 @@ if TYPE_CHECKING:  # it imports torch, which would delay the command line's help
 
 MAX_TOKENS = 256  # the default for an answer
 MAX_SAMPLES = 1000  # pictures of one drawing or edit
+MAX_GUIDANCE = 1000  # above or below 0; the weights of far larger scales sum to 0
 
 _REPR = Repr()  # Python 3.11 takes no arguments
 _REPR.maxstring = _REPR.maxother = 60
@@ -112,7 +113,7 @@ class OptionSpec:
             ValueError: It is outside the option's range.
         """
         if value is not None and self.range and not self._in_range(value):
-            raise ValueError(f"{self.name} must be {self.range}, not {value}")
+            raise ValueError(f"{self.name} must be {self.range}, not {shown(value)}")
 
     @property
     def in_words(self) -> str:
@@ -150,7 +151,8 @@ def _whole_number(value: Any) -> int:
 def _whole_numbers(value: Any) -> int | tuple[int, ...]:
     if hasattr(value, "__index__") and not getattr(value, "shape", ()):
         return _whole_number(value)
-    if isinstance(value, str | bytes | Mapping | Set):
+    # What can be iterated over only once would be empty for the second of several requests.
+    if isinstance(value, str | bytes | Mapping | Set | Iterator):
         raise TypeError
     return tuple(map(_whole_number, value))
 
@@ -203,7 +205,10 @@ _CONVERTERS: dict[Kind, Callable[[Any], Any]] = {
 
 def shown(value: object) -> str:
     """The beginning of a value's repr, for messages."""
-    return " ".join(_REPR.repr(value).split())
+    try:
+        return " ".join(_REPR.repr(value).split())
+    except ValueError:  # Python writes no number of thousands of digits
+        return f"a huge {type(value).__name__}"
 
 
 def _says_which_option_is_unknown(made: type[T]) -> type[T]:
@@ -355,7 +360,11 @@ class PictureOptions(RequestOptions):
     ] = None
     guidance: Annotated[
         float | None,
-        Option("The guidance scale. 1 is none; higher follows the prompt more closely."),
+        Option(
+            "The guidance scale. 1 is none; higher follows the prompt more closely.",
+            low=-MAX_GUIDANCE,
+            high=MAX_GUIDANCE,
+        ),
     ] = None
     n: Annotated[
         int | None,
