@@ -25,8 +25,8 @@ class ContextFullError(ValueError):
         """Say so, with the numbers."""
         self.tokens, self.needed, self.limit = tokens, needed, limit
         super().__init__(
-            f"the prompt takes {self.taken} and needs {needed:,} more; the context holds {limit:,}: "
-            "shorten it, or take a smaller picture"
+            f"the prompt takes {self.taken} and needs {needed:,} more; the context holds "
+            f"{limit:,}: shorten it, or take a smaller picture"
         )
 
     @property

@@ -327,7 +327,7 @@ def test_a_loaded_chat_far_longer_than_the_context_is_full(model: Model, tmp_pat
     chat = long_chat(model, tmp_path)
     before = chat.to_messages()
     for turn in (chat.send, chat.draw):
-        with pytest.raises(ChatFullError, match="takes more than .* holds 256. Drop .*'drop'"):
+        with pytest.raises(ChatFullError, match=r"takes more than .* holds 256\. Drop "):
             turn("a cat")
     assert chat.to_messages() == before
     talk = Conversation(model, tmp_path)
