@@ -19,6 +19,7 @@ from unitok.prompt import Message, Role
 from unitok.prompt_length import ContextFullError
 from unitok.requests import Draw, Turn, check_is_text
 from unitok.results import DrawResult, Dropped, Event, Result, TextResult, counted
+from unitok.saving import expanded
 from unitok.signatures import one
 from unitok.text_job import TextJob
 
@@ -195,7 +196,7 @@ class Chat:
         """
         if not self._history:
             raise ValueError("there is nothing to save: the chat is empty")
-        write_chat(Path(path).expanduser(), self.to_messages(), self.model.name, new)
+        write_chat(expanded(path), self.to_messages(), self.model.name, new)
 
     @classmethod
     def load(cls, model: ChatModel, path: str | Path, when_full: WhenFull = "error") -> Chat:
@@ -211,7 +212,7 @@ class Chat:
             OSError: The file cannot be read.
             ValueError: It is not a saved chat, or is damaged.
         """
-        parsed = read_chat(Path(path).expanduser())
+        parsed = read_chat(expanded(path))
         chat = cls(model, parsed.system, when_full)
         chat._history = [
             chat._said(turn.role, (p if isinstance(p, str) else p.open() for p in turn.parts))

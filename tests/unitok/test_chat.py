@@ -427,6 +427,17 @@ def test_a_conversation_is_saved_loaded_and_undone(model: Model, tmp_path: Path,
     assert file.read_text() != before
 
 
+def test_the_home_of_nobody_is_told_with_the_file(model: Model, tmp_path: Path, capsys):
+    talk = Conversation(model, tmp_path)
+    talk.chat.send("what is this?", max_tokens=2)
+    talk.talk(["/load ~nobody-here/a.json", "/show ~nobody-here/a.png", "/save ~nobody-here/a"])
+    assert capsys.readouterr().err.splitlines() == [
+        "unitok: ~nobody-here/a.json: no such file",
+        "unitok: ~nobody-here/a.png: no such file",
+        "unitok: ~nobody-here: no such folder",
+    ]
+
+
 @pytest.mark.parametrize("live", [True, False])
 def test_a_full_conversation_names_the_commands_that_help(
     model: Model, tmp_path: Path, capsys, live: bool
