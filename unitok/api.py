@@ -29,6 +29,7 @@ from unitok.precision import name_of
 from unitok.preparer import AnyJob, Preparer
 from unitok.requests import AnyRequest, Caption, Draw, Edit, Reply, RequestOptions
 from unitok.results import DrawResult, Event, Result, TextResult
+from unitok.saving import expanded
 from unitok.signatures import answer, answer_or_start, one_or_many, one_or_many_async
 from unitok.stats import Stats
 from unitok.user_warnings import at_callers_line
@@ -181,7 +182,7 @@ class Model:
         Raises:
             ValueError: The family cannot be saved, or knows no such layout.
         """
-        self.family.save(Path(folder).expanduser(), layout)
+        self.family.save(expanded(folder), layout)
 
     # -- one call, one answer
 

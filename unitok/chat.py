@@ -14,10 +14,12 @@ from unitok.draw_job import DrawJob
 from unitok.handles import Job
 from unitok.history import History, Said, pictures_of, what_dropped, without_oldest
 from unitok.pictures import open_picture
-from unitok.preparer import AnyJob, ContextFullError, Preparer, as_list, check_text
+from unitok.preparer import AnyJob, Preparer, as_list, check_text
 from unitok.prompt import Message, Role
+from unitok.prompt_length import ContextFullError
 from unitok.requests import Draw, Turn, check_is_text
 from unitok.results import DrawResult, Dropped, Event, Result, TextResult, counted
+from unitok.saving import expanded
 from unitok.signatures import one
 from unitok.text_job import TextJob
 
@@ -55,19 +57,31 @@ class ChatFullError(ContextFullError):
     """The context is too small for a chat and what comes next.
 
     Attributes:
-        tokens: What the chat takes, with the new message.
+        tokens: What the chat takes, with the new message; if `taken` says "more than", less than
+            that, as not all of it was counted.
         needed: How many more are needed.
         limit: The size of the context.
     """
 
-    def __init__(self, tokens: int, needed: int, limit: int) -> None:
-        """Say so, and how to go on."""
-        super().__init__(tokens, needed, limit)
+    def __init__(self, full: ContextFullError) -> None:
+        """Say so, and how to go on.
+
+        Args:
+            full: What is said of the chat's prompt.
+        """
+        self._taken = full.taken
+        super().__init__(full.tokens, full.needed, full.limit)
         self.args = (
-            f"the chat is full: with this message it takes {tokens:,} tokens and needs {needed:,} "
-            f"more, and the context holds {limit:,}. Drop the last exchange with undo(), start a "
-            "new chat, or set when_full='drop', which goes on without the oldest pictures",
+            f"the chat is full: with this message it takes {full.taken} and needs "
+            f"{full.needed:,} more, and the context holds {full.limit:,}. Drop the last exchange "
+            "with undo(), start a new chat, or set when_full='drop', which goes on without the "
+            "oldest pictures",
         )
+
+    @property
+    def taken(self) -> str:
+        """What the chat takes, in words."""
+        return self._taken
 
 
 @dataclass(frozen=True)
@@ -182,7 +196,7 @@ class Chat:
         """
         if not self._history:
             raise ValueError("there is nothing to save: the chat is empty")
-        write_chat(Path(path).expanduser(), self.to_messages(), self.model.name, new)
+        write_chat(expanded(path), self.to_messages(), self.model.name, new)
 
     @classmethod
     def load(cls, model: ChatModel, path: str | Path, when_full: WhenFull = "error") -> Chat:
@@ -198,7 +212,7 @@ class Chat:
             OSError: The file cannot be read.
             ValueError: It is not a saved chat, or is damaged.
         """
-        parsed = read_chat(Path(path).expanduser())
+        parsed = read_chat(expanded(path))
         chat = cls(model, parsed.system, when_full)
         chat._history = [
             chat._said(turn.role, (p if isinstance(p, str) else p.open() for p in turn.parts))
@@ -290,7 +304,7 @@ class Chat:
                 full = error
             if self.when_full == "error":
                 make([said.message])  # raises, if the message is too long in itself
-                raise ChatFullError(full.tokens, full.needed, full.limit)
+                raise ChatFullError(full)
             kept = without_oldest(kept)
 
     def _add_answer(self, ready: Ready[TextJob], result: TextResult) -> TextResult:

@@ -14,6 +14,7 @@ from typing import Any
 from unitok.history import PNG_URI
 from unitok.messages import ParsedMessages, parse_messages
 from unitok.saving import write_whole
+from unitok.strict_json import parse_json
 from unitok.terminal import one_line
 
 FORMAT, VERSION = "unitok chat", 1
@@ -76,10 +77,8 @@ def parse_document(data: bytes, path: Path) -> Mapping[str, Any]:
         ValueError: It is something else.
     """
     try:
-        document = json.loads(data)
-    except RecursionError:
-        raise ValueError(f"{path} is not a saved chat: its JSON is nested too deeply") from None
-    except ValueError as error:  # of the JSON, or of its encoding
+        document = parse_json(data)
+    except ValueError as error:
         raise ValueError(f"{path} is not a saved chat, or is damaged: {one_line(error)}") from None
     if not isinstance(document, Mapping) or document.get("format") != FORMAT:
         raise ValueError(f'{path} is not a saved chat: its "format" is not "{FORMAT}"')

@@ -24,7 +24,7 @@ from unitok.batch.source import Source
 from unitok.captioning import print_all, print_live
 from unitok.drawing import Target, generate, parse_size
 from unitok.flags import Common, names_of_options, with_flags
-from unitok.reporting import WRONG_USE, check, print_json, stopped, with_stdin
+from unitok.reporting import WRONG_USE, check, from_stdin, print_json, stopped, with_stdin
 from unitok.requests import Caption, Draw, Edit, Reply
 from unitok.saving import MAX_SCALE, make_folder, save_whole
 from unitok.screen import counted, stdout_console
@@ -169,8 +169,8 @@ def draw(
         list[Path] | None,
         typer.Option(
             metavar="FILE",
-            help="A picture that the prompts speak of, if the model can. May be given several "
-            "times.",
+            help="A picture that the prompts speak of, if the model can; - is stdin. May be given "
+            "several times.",
             show_default=False,
         ),
     ] = None,
@@ -186,7 +186,8 @@ def draw(
     Example: unitok draw "two apples on a blue background" -o apples.png --seed 7
     """
     width, height = parse_size(size)
-    options |= {"images": tuple(image or ()), "width": width, "height": height}
+    images = tuple(map(from_stdin, image or ()))
+    options |= {"images": images, "width": width, "height": height}
     asked = [Draw(prompt, **options) for prompt in prompts]
     given = [{"prompt": prompt} for prompt in prompts]
     if not generate(common, asked, given, Target(output, scale, no_clobber), as_json):

@@ -14,7 +14,7 @@ from PIL import Image
 from unitok.api import Model
 from unitok.chat import Chat, ChatFullError, WhenFull
 from unitok.results import DrawResult, Dropped, Event, TextResult, shortened
-from unitok.saving import save_whole
+from unitok.saving import expanded, save_whole
 from unitok.screen import printable, watched, write_live
 from unitok.terminal import complain, half_blocks, one_line, say, uninterrupted
 
@@ -184,7 +184,7 @@ class Conversation:
 def how_to_go_on(full: ChatFullError) -> str:
     """What to say when the context is full."""
     return (
-        f"the conversation is full: it takes {full.tokens:,} tokens and needs {full.needed:,} "
+        f"the conversation is full: it takes {full.taken} and needs {full.needed:,} "
         f"more, and the context holds {full.limit:,}. /undo drops the last exchange, /new starts "
         "a new conversation, and unitok chat --when-full drop goes on without the oldest pictures"
     )
@@ -212,7 +212,7 @@ def parse_file(rest: str, usage: str) -> tuple[Path, str]:
     if found is None:
         raise ValueError(f"{usage.split()[0]} needs a file: {usage}")
     bare = re.sub(r"\\(.)", r"\1", found["bare"]) if found["bare"] else None
-    return Path(found["double"] or found["single"] or bare or "").expanduser(), found["rest"]
+    return expanded(found["double"] or found["single"] or bare or ""), found["rest"]
 
 
 def only_file(rest: str, usage: str) -> Path:

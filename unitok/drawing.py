@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, cast
 
 from unitok.flags import Common
 from unitok.reporting import check, facts, in_order, print_json, stopped
-from unitok.requests import Draw, Edit
+from unitok.requests import Draw, Edit, shown
 from unitok.saving import make_folder, picture_format, save_whole
 from unitok.screen import counted, watched
 from unitok.terminal import complain, uninterrupted
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
     from unitok.api import Model
     from unitok.results import DrawResult, Picture
+
+MAX_SIDE_DIGITS = 9  # of a width or a height on the command line
 
 
 @dataclass(frozen=True)
@@ -209,9 +211,16 @@ def parse_size(size: str | None) -> tuple[int | None, int | None]:
     if size is None:
         return None, None
     width, _, height = size.lower().partition("x")
-    if not (width.isdecimal() and height.isdecimal()):
-        raise ValueError(f"--size must be width x height in pixels, such as 768x512, not {size!r}")
+    if not (is_side(width) and is_side(height)):
+        raise ValueError(
+            f"--size must be width x height in pixels, such as 768x512, not {shown(size)}"
+        )
     return int(width), int(height)
+
+
+def is_side(text: str) -> bool:
+    """Whether a text is a number of pixels. Python reads no number of thousands of digits."""
+    return text.isdecimal() and len(text) <= MAX_SIDE_DIGITS
 
 
 def check_picture_name(path: Path) -> None:

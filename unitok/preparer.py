@@ -14,7 +14,7 @@ from unitok.image_decoder import ImageDecoder
 from unitok.messages import Part, parse_messages
 from unitok.pictures import PictureLike, open_picture
 from unitok.prompt import EncodedImage, Message
-from unitok.prompt_length import check_length
+from unitok.prompt_length import ContextFullError, check_length
 from unitok.requests import AnyRequest, Caption, Draw, Edit, Reply, TextOptions, check_ranges
 from unitok.results import Event, Result, failure
 from unitok.text_job import TextJob
@@ -22,24 +22,6 @@ from unitok.user_warnings import warn
 from unitok_engine import Branch, Request, Sampling
 
 AnyJob = Job[Event, Result]
-
-
-class ContextFullError(ValueError):
-    """A prompt, with what follows it, does not fit into the context.
-
-    Attributes:
-        tokens: What the prompt takes.
-        needed: How many more are needed.
-        limit: The size of the context.
-    """
-
-    def __init__(self, tokens: int, needed: int, limit: int) -> None:
-        """Say so, with the numbers."""
-        self.tokens, self.needed, self.limit = tokens, needed, limit
-        super().__init__(
-            f"the prompt takes {tokens} tokens and needs {needed} more; the context holds {limit}: "
-            "shorten it, or take a smaller picture"
-        )
 
 
 class Preparer:

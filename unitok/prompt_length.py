@@ -12,6 +12,57 @@ CHARACTERS = 4  # of a piece, for each token of the context
 MARGIN = 2  # how many times too many a text's tokens must be to be refused here
 
 
+class ContextFullError(ValueError):
+    """A prompt, with what follows it, does not fit into the context.
+
+    Attributes:
+        tokens: What the prompt takes.
+        needed: How many more are needed.
+        limit: The size of the context.
+    """
+
+    def __init__(self, tokens: int, needed: int, limit: int) -> None:
+        """Say so, with the numbers."""
+        self.tokens, self.needed, self.limit = tokens, needed, limit
+        super().__init__(
+            f"the prompt takes {self.taken} and needs {needed:,} more; the context holds "
+            f"{limit:,}: shorten it, or take a smaller picture"
+        )
+
+    @property
+    def taken(self) -> str:
+        """What the prompt takes, in words."""
+        return f"{self.tokens:,} tokens"
+
+
+class TextTooLongError(ContextFullError):
+    """A text is far too long for the context, so that not all of it was tokenized.
+
+    Attributes:
+        tokens: What the beginning of the text takes.
+    """
+
+    def __init__(self, characters: int, tokenized: int, tokens: int, limit: int) -> None:
+        """Say so, with the numbers.
+
+        Args:
+            characters: The length of the text.
+            tokenized: The length of its beginning, which was tokenized.
+            tokens: What the beginning takes.
+            limit: The size of the context.
+        """
+        super().__init__(tokens, 1, limit)
+        self.args = (
+            f"the prompt has {characters:,} characters, and the first {tokenized:,} of them take "
+            f"{tokens:,} tokens; the context holds {limit:,}: shorten it",
+        )
+
+    @property
+    def taken(self) -> str:
+        """What the text takes, in words."""
+        return f"more than {self.tokens:,} tokens"
+
+
 class PlainTokenizer(Protocol):
     """What is needed of a text tokenizer."""
 
@@ -34,7 +85,7 @@ def check_length(text: str, tokenizer: PlainTokenizer, context: int) -> None:
         context: The most tokens of a prompt and what follows it.
 
     Raises:
-        ValueError: The text is too long.
+        TextTooLongError: The text is too long.
     """
     size = CHARACTERS * context
     if len(text) <= size:
@@ -44,7 +95,4 @@ def check_length(text: str, tokenizer: PlainTokenizer, context: int) -> None:
         piece = text[start : start + size]
         tokens += len(tokenizer.encode_plain(piece))
         if tokens > MARGIN * context:
-            raise ValueError(
-                f"the prompt has {len(text):,} characters, and the first {start + len(piece):,} of "
-                f"them take {tokens:,} tokens; the context holds {context:,}: shorten it"
-            )
+            raise TextTooLongError(len(text), start + len(piece), tokens, context)

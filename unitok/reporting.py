@@ -16,6 +16,7 @@ from unitok.requests import Caption, Edit, PictureOptions, TextOptions, check_ra
 from unitok.terminal import STOPPED, complain
 
 if TYPE_CHECKING:
+    from unitok.pictures import PictureLike
     from unitok.results import Result
 
 WRONG_USE = (ValueError, OSError, TypeError, RuntimeError)  # a TimeoutError is an OSError
@@ -49,7 +50,16 @@ def with_stdin(asked: Shown) -> Shown:
     Raises:
         ValueError: Stdin is a terminal, empty or too large.
     """
-    return dataclasses.replace(asked, image=read_stdin()) if asked.image == STDIN else asked
+    return dataclasses.replace(asked, image=from_stdin(asked.image))
+
+
+def from_stdin(picture: PictureLike) -> PictureLike:
+    """The picture from stdin instead of `-`; every other one as it is.
+
+    Raises:
+        ValueError: Stdin is a terminal, empty or too large.
+    """
+    return read_stdin() if picture == STDIN else picture
 
 
 def in_order(results: Iterable[R], early: dict[int, R] | None = None) -> Iterator[R]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import difflib
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import KW_ONLY, MISSING, dataclass, fields
 from functools import cache, wraps
 from numbers import Integral, Real
@@ -150,7 +150,8 @@ def _whole_number(value: Any) -> int:
 def _whole_numbers(value: Any) -> int | tuple[int, ...]:
     if hasattr(value, "__index__") and not getattr(value, "shape", ()):
         return _whole_number(value)
-    if isinstance(value, str | bytes | Mapping | Set):
+    # What can be iterated over only once would be empty for the second of several requests.
+    if isinstance(value, str | bytes | Mapping | Set | Iterator):
         raise TypeError
     return tuple(map(_whole_number, value))
 

@@ -67,6 +67,11 @@ def picture_format(path: Path) -> str | None:
     return kind if kind in Image.SAVE else None
 
 
+def expanded(path: str | Path) -> Path:
+    """A path with the home folder instead of ~. The ~ of a user that does not exist stays."""
+    return Path(os.path.expanduser(path))  # that of a Path raises, and names no file
+
+
 def make_folder(folder: Path) -> None:
     """Make a folder, unless it exists, and check that it can be written to.
 

@@ -1,4 +1,4 @@
-"""Reads JSON of users strictly: finite numbers, whole characters, no key twice, bounded depth.
+"""Reads JSON of users strictly: finite numbers, whole characters, no key twice, bounded size.
 
 Python's reader takes NaN, numbers that overflow, halves of surrogate pairs and repeated keys. What
 is read here can be written again as JSON, and every message names the key that is wrong.
@@ -13,11 +13,17 @@ from typing import Any
 JsonObject = dict[str, Any]
 
 MAX_DEPTH = 64  # levels; a chat with pictures has seven, and Python's reader ends near a thousand
+# A conversation of as many messages and parts as are read has 300,000. Each takes up to 72 bytes.
+MAX_VALUES = 500_000
 MAX_DIGITS = 40  # of a whole number; seeds, the longest that mean something, have twenty
 SHOWN = 60  # characters of a key or a value in a message
 
-# A string, which may hold brackets, or a bracket. Nothing is ever tried twice (*+).
-_TOKEN = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+"?+|[\[{]|[\]}]', re.DOTALL)
+# A string, which may hold brackets and commas, or one of these. Nothing is ever tried twice (*+).
+_TOKEN = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+"?+|[\[{\]},]', re.DOTALL)
+
+# Where a value is: the place around it, and its key or its number there; None for the whole text.
+# It is put in words only for an error, as a key may be long, and many values may lie behind it.
+_Place = tuple["_Place", str | int] | None
 
 
 @dataclass(frozen=True)
@@ -35,14 +41,13 @@ def parse_json(data: bytes) -> Any:
         data: The text in UTF-8.
 
     Raises:
-        ValueError: It is not JSON, nested too deeply, or holds what is refused here.
+        ValueError: It is not JSON, is nested too deeply, or holds too much or what is refused here.
     """
     try:
         text = data.decode("utf-8")
     except UnicodeDecodeError as error:
         raise ValueError(f"not JSON: byte {error.start + 1:,} is not UTF-8") from None
-    if _is_too_deep(text):
-        raise ValueError(f"not JSON that is read here: it is nested deeper than {MAX_DEPTH} levels")
+    _check_size(text)
     try:
         value = json.loads(
             text,
@@ -53,8 +58,8 @@ def parse_json(data: bytes) -> Any:
         )
     except json.JSONDecodeError as error:
         raise ValueError(_where(error)) from None
-    for path, part in _walk(value):
-        _check(path, part)
+    for place, part in _walk(value):
+        _check(place, part)
     return value
 
 
@@ -65,17 +70,25 @@ def shown_json(value: object) -> str:
     return text.encode("utf-8", "backslashreplace").decode()
 
 
-def _is_too_deep(text: str) -> bool:
-    """Whether brackets are nested too deeply; looked at first, as the reader calls itself."""
-    if text.count("[") + text.count("{") <= MAX_DEPTH:
-        return False
-    depth = 0
+def _check_size(text: str) -> None:
+    """Refuse a text that is nested too deeply or has too many values.
+
+    This comes before reading, as the reader calls itself, and makes an object of each value.
+    """
+    opened = text.count("[") + text.count("{")
+    if opened <= MAX_DEPTH and opened + text.count(",") < MAX_VALUES:
+        return
+    depth, values = 0, 1
     for token in _TOKEN.finditer(text):
         first = text[token.start()]
         depth += (first in "[{") - (first in "]}")
+        values += first in "[{,"
         if depth > MAX_DEPTH:
-            return True
-    return False
+            raise ValueError(
+                f"not JSON that is read here: it is nested deeper than {MAX_DEPTH} levels"
+            )
+        if values > MAX_VALUES:
+            raise ValueError(f"not JSON that is read here: it has more than {MAX_VALUES:,} values")
 
 
 def _where(error: json.JSONDecodeError) -> str:
@@ -112,36 +125,41 @@ def _object(pairs: list[tuple[str, Any]]) -> JsonObject | _Wrong:
     return found
 
 
-def _walk(value: Any) -> Iterator[tuple[str, Any]]:
-    """All values and keys inside a value, each with its path, in the order of the text."""
-    todo: list[tuple[str, Any]] = [("", value)]
+def _walk(value: Any) -> Iterator[tuple[_Place, Any]]:
+    """All values and keys inside a value, each with its place, in the order of the text."""
+    todo: list[tuple[_Place, Any]] = [(None, value)]
     while todo:
-        path, value = todo.pop()
-        yield path, value
+        place, value = todo.pop()
+        yield place, value
         if isinstance(value, dict):
-            yield from ((_join(path, key), key) for key in value)
-            todo += [(_join(path, key), part) for key, part in reversed(value.items())]
+            yield from (((place, key), key) for key in value)
+            todo += [((place, key), part) for key, part in reversed(value.items())]
         elif isinstance(value, list):
-            todo += [(f"{path}[{i}]", value[i]) for i in reversed(range(len(value)))]
+            todo += [((place, i), value[i]) for i in reversed(range(len(value)))]
 
 
-def _join(path: str, key: str) -> str:
-    return f"{path}.{key}" if path else key
-
-
-def _check(path: str, value: Any) -> None:
+def _check(place: _Place, value: Any) -> None:
     """Refuse a value that no other JSON reader would understand."""
     if isinstance(value, _Wrong):
-        raise ValueError(_at(path if value.key is None else _join(path, value.key)) + value.why)
+        raise ValueError(_at(place if value.key is None else (place, value.key)) + value.why)
     if isinstance(value, str):
         try:
             value.encode("utf-8")
         except UnicodeEncodeError as error:
             half = f"\\u{ord(value[error.start]):04x}"
             why = f"{half} is half of a pair of surrogates, and no character"
-            raise ValueError(_at(path) + why) from None
+            raise ValueError(_at(place) + why) from None
 
 
-def _at(path: str) -> str:
+def _at(place: _Place) -> str:
     """The beginning of a message about a value."""
-    return f"{shown_json(path)}: " if path else ""
+    return "" if place is None else f"{shown_json(_path(place))}: "
+
+
+def _path(place: _Place) -> str:
+    """A place in words, such as messages[0].content."""
+    path = ""
+    while place is not None:
+        place, step = place
+        path = f"[{step}]{path}" if isinstance(step, int) else f".{step}{path}"
+    return path.removeprefix(".")

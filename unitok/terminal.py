@@ -5,6 +5,7 @@ import os
 import signal
 import sys
 import threading
+import unicodedata
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -28,11 +29,16 @@ def say(line: str) -> None:
 
 
 def one_line(what: str | BaseException) -> str:
-    """A message or an exception as one line of bounded length."""
+    """A message or an exception as one line of bounded length.
+
+    Control characters are escaped. The name of a file may hold them, and they could command a
+    terminal.
+    """
     if isinstance(what, OSError) and what.strerror and what.filename is not None:
         what = f"{what.filename}: {what.strerror}"
     text = " ".join(str(what).split()) or type(what).__name__
-    return text if len(text) <= LONGEST else text[: LONGEST - 3] + "..."
+    text = text if len(text) <= LONGEST else text[: LONGEST - 3] + "..."
+    return "".join(f"\\x{ord(c):02x}" if unicodedata.category(c) == "Cc" else c for c in text)
 
 
 @contextmanager

@@ -473,6 +473,36 @@ def test_a_batch_that_is_left_gives_its_blocks_back(untrained_folder, source, tm
     assert not model.driver.engine.has_work and not model.driver.image_decoder._waiting
 
 
+def test_lines_that_need_no_run_are_told_before_the_next_ones_are_read(
+    batch, untrained_folder, source, tmp_path, monkeypatch
+):
+    write(source, WORK[:1])
+    assert batch(source).exit_code == 0
+    write(source, [WORK[0], {"drow": "a cat"}, {"caption": "none.png"}, WORK[1]])
+    read: list[int] = []
+    lines = Source.lines
+
+    def noting(source: Source):
+        for line in lines(source):
+            read.append(line.number)
+            yield line
+
+    monkeypatch.setattr(Source, "lines", noting)
+    identity = model_identity(untrained_folder)
+    model = unitok.load(untrained_folder)
+    outcomes = run_batch(model, Source(source), tmp_path / "out", identity)
+    told = [(o.line, o.status, max(read)) for o in outcomes]
+    assert (1, "kept", 1) in told and (3, "failed", 3) in told
+    assert sorted(told)[-1][:2] == (4, "new") and len(told) == 4
+
+
+def test_the_name_of_a_picture_cannot_command_the_terminal(batch, source):
+    write(source, [{"caption": "\x1b]0;title\x07\x1b[2J.png"}])
+    done = batch(source)
+    assert done.exit_code == 1 and r"\x1b]0;title\x07\x1b[2J.png: no such file" in done.stderr
+    assert done.stderr.replace("\n", "").isprintable()
+
+
 def test_a_line_that_failed_is_tried_again(batch, source, tmp_path):
     write(source, [{"caption": "late.png", "max_tokens": 2}, WORK[1]])
     assert batch(source).exit_code == 1

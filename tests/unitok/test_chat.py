@@ -17,6 +17,7 @@ import unitok
 from tests.unitok.tiny import PATCHES, save_tiny
 from unitok import Chat, chat_file
 from unitok.api import Model
+from unitok.chat import ChatFullError
 from unitok.cli import app
 from unitok.conversation import Conversation
 from unitok.history import PNG_URI, Said, to_png, what_dropped, without_oldest
@@ -198,7 +199,9 @@ def test_files_that_are_no_saved_chats_are_named(model: Model, tmp_path: Path, m
         b"": "is not a saved chat, or is damaged",
         b"\xff\xfe\x00": "is not a saved chat, or is damaged",
         (tmp_path / "whole.json").read_bytes()[:-40]: "is not a saved chat, or is damaged",
-        b"[" * 200_000: "nested too deeply",
+        b"[" * 200_000: "nested deeper than 64 levels",
+        b"[" + b"0," * 600_000 + b"0]": "more than 500,000 values",
+        b'{"format": "unitok chat", "format": "unitok chat"}': '"format": this key is given twice',
         b"[]": 'its "format" is not "unitok chat"',
         changed(format="other"): 'its "format" is not',
         changed(version=2): "is of version 2; this unitok reads version 1",
@@ -313,6 +316,38 @@ def test_a_message_that_does_not_fit_alone_drops_nothing(model: Model):
     assert chat.to_messages() == before
 
 
+def long_chat(model: Model, tmp_path: Path) -> Chat:
+    """A chat of a model with a context many times as long, and a last exchange that fits here."""
+    chat = model.chat()
+    chat._history = [said(role, "dog " * 256) for role in ("user", "assistant") * 9]
+    chat._history += [said("user", "is there a dog?"), said("assistant", "yes")]
+    chat.save(tmp_path / "long.json")
+    return Chat.load(model, tmp_path / "long.json")
+
+
+def test_a_loaded_chat_far_longer_than_the_context_is_full(model: Model, tmp_path: Path, capsys):
+    chat = long_chat(model, tmp_path)
+    before = chat.to_messages()
+    for turn in (chat.send, chat.draw):
+        with pytest.raises(ChatFullError, match=r"takes more than .* holds 256\. Drop "):
+            turn("a cat")
+    assert chat.to_messages() == before
+    talk = Conversation(model, tmp_path)
+    talk.talk([f"/load {tmp_path}/long.json", "is there a cat?"])
+    assert "takes more than" in (err := capsys.readouterr().err) and "/undo drops" in err
+
+
+@pytest.mark.parametrize("name", ["send", "draw"])
+def test_a_loaded_chat_far_longer_than_the_context_goes_on_without_its_beginning(
+    model: Model, tmp_path: Path, name: str
+):
+    chat = long_chat(model, tmp_path)
+    chat.when_full = "drop"
+    result = getattr(chat, name)("a cat")
+    assert result.dropped == Dropped(0, 9)
+    assert [m.text for m in chat.messages[:3]] == ["is there a dog?", "yes", "a cat"]
+
+
 def said(role: Any, text: str, pictures: int = 0) -> Said:
     shown = (EncodedImage(((3, 4),)),) * pictures
     return Said(Message(role, text, shown), (b"png",) * pictures)
@@ -390,6 +425,17 @@ def test_a_conversation_is_saved_loaded_and_undone(model: Model, tmp_path: Path,
     talk.chat.send("is there a dog?", max_tokens=2)
     talk.talk([f'/save! "{file}"'])
     assert file.read_text() != before
+
+
+def test_the_home_of_nobody_is_told_with_the_file(model: Model, tmp_path: Path, capsys):
+    talk = Conversation(model, tmp_path)
+    talk.chat.send("what is this?", max_tokens=2)
+    talk.talk(["/load ~nobody-here/a.json", "/show ~nobody-here/a.png", "/save ~nobody-here/a"])
+    assert capsys.readouterr().err.splitlines() == [
+        "unitok: ~nobody-here/a.json: no such file",
+        "unitok: ~nobody-here/a.png: no such file",
+        "unitok: ~nobody-here: no such folder",
+    ]
 
 
 @pytest.mark.parametrize("live", [True, False])

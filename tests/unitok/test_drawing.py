@@ -34,6 +34,24 @@ def test_several_prompts_are_drawn_together_and_numbered_in_their_order(run, unt
             assert saved.tobytes() == one.image.tobytes()
 
 
+def test_the_picture_that_prompts_speak_of_may_come_from_stdin(run, scene):
+    words = ["draw", "a cat", "a dog", "--seed", "7"]
+    for name, picture in (("file", str(scene)), ("stdin", "-")):
+        result = run(*words, "--image", picture, "-o", f"{name}.png", typed=scene.read_bytes())
+        assert (result.exit_code, result.stderr) == (0, "")
+    for i in range(2):
+        with Image.open(f"file-{i}.png") as one, Image.open(f"stdin-{i}.png") as other:
+            assert one.tobytes() == other.tobytes()
+
+
+@pytest.mark.parametrize("size", ["9" * 5000 + "x3", "3x" + "9" * 5000])
+def test_a_size_of_thousands_of_digits_is_refused_in_our_words(run, size):
+    result = run("draw", "a cat", "-o", "a.png", "--size", size, model=None)
+    assert result.exit_code == 2
+    assert result.stderr.startswith("unitok: --size must be width x height in pixels")
+    assert len(result.stderr) < 200
+
+
 def test_they_share_one_run_of_the_engine(run, monkeypatch):
     def stream(*_):
         raise AssertionError("one by one")

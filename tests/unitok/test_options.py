@@ -23,7 +23,7 @@ from unitok import Caption, Draw, Edit, driver, handles
 from unitok.api import Model
 from unitok.cli import app
 from unitok.prompt_length import CHARACTERS, MARGIN, check_length
-from unitok.requests import Turn
+from unitok.requests import Turn, check_ranges
 from unitok.stats import Stats
 from unitok.throughput import Throughput
 from unitok.user_warnings import warn
@@ -75,6 +75,7 @@ def picture(seed: int = 0) -> Image.Image:
         (Draw, {"seed": [1, True]}, r"seed must be .*, not \[1, True\]"),
         (Draw, {"seed": {1, 2}}, "seed must be a whole number or a list"),
         (Draw, {"seed": b"12"}, "seed must be a whole number or a list"),
+        (Draw, {"seed": iter([1, 2])}, "seed must be a whole number or a list"),
         (Draw, {"n": 2.0}, "n must be a whole number, not 2.0"),
         (Draw, {"n": True}, "n must be a whole number, not True"),
         (Draw, {"n": np.True_}, "n must be a whole number, not"),
@@ -100,6 +101,27 @@ def test_an_option_of_a_wrong_type_is_named_and_says_what_it_must_be(
 def test_a_number_must_be_finite(value: Any):
     with pytest.raises(ValueError, match="temperature must be finite"):
         Draw("a dog", temperature=value)
+
+
+def test_a_number_too_long_to_be_written_is_refused_in_our_words():
+    huge = 10**10_000
+    with pytest.raises(
+        ValueError, match="temperature must be finite, not a number of more than 40 digits"
+    ):
+        Draw("a dog", temperature=huge)
+    with pytest.raises(
+        ValueError,
+        match="n must be at least 1 and at most 1000, not a number of more than 40 digits",
+    ):
+        check_ranges(Draw("a dog", n=huge))
+    with pytest.raises(TypeError, match="prompt must be text, not a number of more than 40 digits"):
+        Draw(huge)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("guidance", [1e12, -1e300, 1001])
+def test_guidance_whose_weights_cannot_be_told_apart_is_refused_by_name(model: Model, guidance):
+    with pytest.raises(ValueError, match="guidance must be from -1000 to 1000, not"):
+        model.draw("a dog", guidance=guidance)
 
 
 def test_a_chat_and_its_turns_refuse_what_is_no_text(model: Model):

@@ -1,12 +1,13 @@
 """JSON of users is read strictly, and each message names the key."""
 
 import json
+import tracemalloc
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from unitok.strict_json import MAX_DEPTH, MAX_DIGITS, parse_json, shown_json
+from unitok.strict_json import MAX_DEPTH, MAX_DIGITS, MAX_VALUES, parse_json, shown_json
 
 
 @pytest.mark.parametrize(
@@ -58,6 +59,27 @@ def test_what_is_within_the_limits_is_read():
     assert parse_json(b"-" + b"1" * MAX_DIGITS) == -int("1" * MAX_DIGITS)
     assert parse_json(b'"\\ud83d\\ude00"') == "\U0001f600"
     assert parse_json(b"[1e-400, null, true]") == [0.0, None, True]
+
+
+def test_a_line_of_too_many_values_is_refused_before_it_is_read(monkeypatch):
+    most = b"[" + b"0," * (MAX_VALUES - 2) + b"0]"  # the list is a value too
+    assert len(parse_json(most)) == MAX_VALUES - 1
+    assert parse_json(b'["' + b"," * MAX_VALUES + b'"]') == ["," * MAX_VALUES]
+    monkeypatch.setattr("json.loads", None)
+    for many in (b"0," + most, b"[" + b"[]," * MAX_VALUES, b'{"a":[' + b"{}," * MAX_VALUES):
+        with pytest.raises(ValueError, match="it has more than 500,000 values"):
+            parse_json(many)
+
+
+def test_a_long_key_takes_its_memory_once_not_once_for_each_value_behind_it():
+    line = b'{"' + b"k" * 100_000 + b'": [' + b"0," * 9_999 + b"0]}"
+    tracemalloc.start()
+    try:
+        parse_json(line)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 50 * len(line)
 
 
 def test_a_long_value_is_cut_off_in_messages():

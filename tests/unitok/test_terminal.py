@@ -14,7 +14,7 @@ from tests.unitok.terminals import terminal_as
 from unitok.cli import app
 from unitok.conversation import Conversation
 from unitok.screen import after, in_one_line, printable, write_live
-from unitok.terminal import speech, uninterrupted
+from unitok.terminal import one_line, speech, uninterrupted
 
 
 @pytest.fixture
@@ -79,6 +79,13 @@ def test_a_line_begins_with_its_text_and_ends_whatever_happens(capsys):
 
 def test_nothing_that_steers_a_terminal_is_shown():
     assert printable("\x1b[2Jäö\r\x07 猫\n\t\x9b1m👨‍👩‍👧") == "[2Jäö 猫\n\t1m👨‍👩‍👧"
+
+
+def test_an_error_shows_what_would_steer_a_terminal_and_does_not_do_it():
+    assert one_line("\x1b[2Jäö\r\x07 猫\n\t\x9b1m") == r"\x1b[2Jäö \x07 猫 \x9b1m"
+    assert one_line(FileNotFoundError(2, "no such file", "a\x1bb.png")) == (
+        r"a\x1bb.png: no such file"
+    )
 
 
 # --- draw ----------------------------------------------------------------------------------------

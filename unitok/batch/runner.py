@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Literal
 
@@ -71,24 +72,38 @@ class BatchRun:
 
     def outcomes(self) -> Iterator[Outcome]:
         """Run all lines. Gives an outcome per line, as soon as it is known."""
-        for result in self.model.run(self._requests()):
+        entries = iter(self.entries)
+        for entry in entries:
+            outcome = self._settle(entry)
+            if outcome is None:  # only from here on is there something to wait for
+                yield from self._run(chain([entry], entries))
+            else:
+                yield outcome
+
+    def _run(self, entries: Iterable[Entry | WrongLine]) -> Iterator[Outcome]:
+        for result in self.model.run(self._requests(entries)):
             self._settled.append(self._finish(self._running.pop(result.index), result))
             while self._settled:
                 yield self._settled.popleft()
         yield from self._settled
 
-    def _requests(self) -> Iterator[AnyRequest]:
+    def _requests(self, entries: Iterable[Entry | WrongLine]) -> Iterator[AnyRequest]:
         """The requests that are still to be run. What became of the other lines is settled."""
         index = 0
-        for entry in self.entries:
-            if isinstance(entry, WrongLine):
-                self._settled.append(self._fail(entry, ran=False))
-            elif entry.key in self.journal.done:
-                self._settled.append(Outcome(entry.line, "kept"))
+        for entry in entries:
+            outcome = self._settle(entry)
+            if outcome is not None:
+                self._settled.append(outcome)
             else:
                 self._running[index] = entry
                 index += 1
                 yield entry.request
+
+    def _settle(self, entry: Entry | WrongLine) -> Outcome | None:
+        """What became of a line that is not run; None if it has to be run."""
+        if isinstance(entry, WrongLine):
+            return self._fail(entry, ran=False)
+        return Outcome(entry.line, "kept") if entry.key in self.journal.done else None
 
     def _finish(self, entry: Entry, result: Result) -> Outcome:
         """Write a result, unless it has an error. A later run tries a failed line again."""

@@ -14,12 +14,10 @@ from unitok.checkpoints.settings import Settings, is_float, is_int
 from unitok.nn.config import DecoderConfig
 from unitok.nn.model import UnifiedModel
 from unitok.prompt import EncodedImage, Message
+from unitok.requests import MAX_GUIDANCE
 from unitok.shown import shown
 from unitok_engine import Branch, Plan, Sampling
 from unitok_tokenizers.text import TextTokenizer
-
-MAX_GUIDANCE = 1000
-"""The largest scale that a checkpoint may ask for; the weights of far larger ones sum to 0."""
 
 
 @dataclass(frozen=True)
