@@ -21,6 +21,8 @@ from unitok.requests import OptionSpec
 
 _PLACEHOLDERS = {int: "INTEGER", float: "NUMBER", str: "TEXT", Path: "PATH"}
 
+_ATTRIBUTE = re.compile(r"^    (\w+): (.*(?:\n     .*)*)", re.MULTILINE)  # of a docstring
+
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """A table in Markdown."""
@@ -54,9 +56,10 @@ def request_section(made: type) -> str:
     """What a kind of request asks for, how it is made, and its options."""
     names = [str(p) for p in given_by_place(made)]
     call = f"```python\n{made.__name__}({', '.join([*names, '*', '...'])})\n```"
-    return "\n\n".join(
-        [f"## {made.__name__}", inspect.getdoc(made) or "", call, option_table(made)]
-    )
+    about, _, attributes = (inspect.getdoc(made) or "").partition("\n\nAttributes:\n")
+    given = [f"- `{name}`: {text}" for name, text in _ATTRIBUTE.findall(attributes)]
+    parts = [f"## {made.__name__}", about, call, "\n".join(given), option_table(made)]
+    return "\n\n".join(filter(None, parts))
 
 
 def given_by_place(made: type) -> Iterator[inspect.Parameter]:
@@ -127,7 +130,8 @@ def argument(parameter: inspect.Parameter) -> str:
     """The placeholder of an argument in the usage; "" for a flag that may be left out."""
     info = info_of(parameter)
     if isinstance(info, ArgumentInfo):
-        return info.metavar or parameter.name.upper()
+        name = (info.metavar or parameter.name.upper()).removesuffix("...")
+        return f"{name}..." if get_origin(get_args(parameter.annotation)[0]) is list else name
     missing = parameter.default is parameter.empty
     return f"{flags_of(parameter)[0]} {placeholder(parameter)}" if missing else ""
 

@@ -41,21 +41,23 @@ SOURCE_ROOTS = (".", "engine", "tokenizers")
 
 # The files of `unitok` that are the API. The command line is not part of it.
 API = """
-api chat conversation draw_job driver failed_job handles image_decoder loading pictures precision
-preparer prompt requests results saving signatures text_job vocabulary
+api chat chat_file conversation draw_job driver failed_job handles history image_decoder loading
+messages picture_info picture_sources pictures precision preparer prompt prompt_length requests
+results saving shown signatures stats strict_json text_job throughput user_warnings vocabulary
 """.split()
 
 # Quickest first.
 ENGINE_TESTS = """
 request plans block_pool observer attention sampler probe caution prefix_caching graphs scheduler
-engine drafts shares faults reference engine_random_use engine_machine interrupts
+seeds priority engine drafts shares faults reference engine_random_use engine_machine interrupts
 """.split()
 API_TESTS = """
-vocabulary results prompt saving settings pictures image_decoder counted_work one_loop driver
-conversation loading golden api janus concurrency
+vocabulary results prompt saving settings strict_json picture_info picture_sources pictures
+damaged_pictures image_decoder counted_work one_loop driver conversation messages chat loading
+options golden api same_bytes janus concurrency
 """.split()
 
-# Of modules that no test file is named after: the tests that look at them most closely.
+# The tests that look at a module most closely, where that is not the file named after it.
 CLOSEST = {
     "engine/unitok_engine/attention/backends.py": "engine/attention engine/probe",
     "engine/unitok_engine/attention/base.py": "engine/attention",
@@ -75,18 +77,24 @@ CLOSEST = {
     "engine/unitok_engine/noise.py": "engine/sampler",
     "engine/unitok_engine/prefix_cache.py": "engine/prefix_caching",
     "engine/unitok_engine/runner.py": "engine/engine",
+    "engine/unitok_engine/scheduler.py": "engine/scheduler engine/shares",
     "engine/unitok_engine/sequence.py": "engine/engine engine/drafts",
     "engine/unitok_engine/transfer.py": "engine/sampler",
-    "engine/unitok_engine/waiting.py": "engine/scheduler",
-    "unitok/chat.py": "unitok/conversation",
+    "engine/unitok_engine/waiting.py": "engine/scheduler engine/shares engine/priority",
+    "unitok/chat_file.py": "unitok/chat",
     "unitok/draw_job.py": "unitok/driver",
     "unitok/failed_job.py": "unitok/driver",
     "unitok/handles.py": "unitok/driver",
+    "unitok/history.py": "unitok/chat",
     "unitok/precision.py": "unitok/loading",
-    "unitok/preparer.py": "unitok/api",
-    "unitok/requests.py": "unitok/api",
-    "unitok/signatures.py": "unitok/api",
+    "unitok/preparer.py": "unitok/options unitok/api",
+    "unitok/prompt_length.py": "unitok/options",
+    "unitok/requests.py": "unitok/options unitok/api",
+    "unitok/signatures.py": "unitok/options unitok/api",
+    "unitok/stats.py": "unitok/options",
     "unitok/text_job.py": "unitok/driver",
+    "unitok/throughput.py": "unitok/options",
+    "unitok/user_warnings.py": "unitok/options unitok/api",
 }
 
 # Numbers are compared by value: whether equal ones are the same object is an accident.

@@ -51,6 +51,12 @@ def test_every_option_of_a_request_has_a_row_with_its_default_range_and_help(mad
             assert (bounds, text) == (spec.range, spec.option.help)
 
 
+def test_what_a_request_is_about_is_listed_before_its_options():
+    shown = section(request_sections(), "Reply")
+    assert "Attributes:" not in shown
+    assert "\n- `messages`: The conversation." in shown.partition("| option")[0]
+
+
 def test_all_public_kinds_of_requests_are_shown():
     assert {Caption, Draw, Edit} <= set(kinds_of_requests())
 
@@ -92,6 +98,8 @@ def test_every_flag_of_a_command_is_shown(name):
 def test_a_command_shows_its_usage_its_help_and_the_defaults_of_its_flags():
     shown = section(command_sections(), "unitok draw")
     assert "unitok draw [OPTIONS] PROMPT" in shown
+    assert "unitok caption [OPTIONS] FILE" in command_sections()
+    assert re.search(r"unitok caption .*\.\.\.\n", command_sections())
     assert "Example: `unitok draw " in shown
     assert rows(shown)["-n"] == [
         "`INTEGER` from 1 to 1000",

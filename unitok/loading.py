@@ -7,7 +7,6 @@ import os
 import time
 from numbers import Integral, Real
 from pathlib import Path
-from reprlib import repr as brief
 from typing import Literal
 
 import torch
@@ -17,6 +16,7 @@ from unitok.checkpoints.folders import HubOptions, find_folder, first_line, read
 from unitok.families import open_folder
 from unitok.nn.compiled import why_not_compiled
 from unitok.precision import Choice, parse_dtype, read_cpu_dtype
+from unitok.shown import shown
 from unitok_engine import EngineConfig
 
 logger = logging.getLogger(__name__)
@@ -128,7 +128,7 @@ def check_device(device: str | torch.device | None) -> str:
     if device is None:
         return "cuda" if torch.cuda.is_available() else "cpu"
     if not isinstance(device, str | torch.device):
-        raise TypeError(f"device must be a name such as 'cpu' or 'cuda:1', not {brief(device)}")
+        raise TypeError(f"device must be a name such as 'cpu' or 'cuda:1', not {shown(device)}")
     name = str(device)
     if name.startswith("meta"):
         raise ValueError("device 'meta' cannot be used: it holds no numbers, so nothing runs there")
@@ -136,7 +136,7 @@ def check_device(device: str | torch.device | None) -> str:
         torch.zeros(1, device=name).tolist()
     except Exception as error:  # each backend of torch has another
         reason = first_line(error)
-        raise ValueError(f"device {brief(name)} cannot be used here: {reason}") from None
+        raise ValueError(f"device {shown(name)} cannot be used here: {reason}") from None
     return name
 
 
@@ -146,8 +146,8 @@ def decide_compile(asked: bool | str, device: torch.device) -> bool:
     Raises:
         ValueError: It is asked for, and what it takes is missing; or `asked` is something else.
     """
-    if asked not in (True, False, "auto"):
-        raise ValueError(f"compile must be True, False or 'auto', not {brief(asked)}")
+    if not isinstance(asked, bool) and not (isinstance(asked, str) and asked == "auto"):
+        raise ValueError(f"compile must be True, False or 'auto', not {shown(asked)}")
     if not asked or (asked == "auto" and device.type != "cuda"):
         return False
     missing = why_not_compiled(device)
@@ -172,12 +172,14 @@ def parse_memory(memory: int | float | str | None) -> int | float | None:
     if memory is None:
         return None
     if isinstance(memory, bool) or not isinstance(memory, str | Real):
-        raise TypeError(f"memory must be a number of bytes, a share, or text, not {brief(memory)}")
+        raise TypeError(f"memory must be a number of bytes, a share, or text, not {shown(memory)}")
     if isinstance(memory, Integral):
         return int(memory)
     size = parse_size(memory) if isinstance(memory, str) else float(memory)
     if isinstance(size, float) and not 0 < size <= 1:
-        raise ValueError(f"memory as a share must be above 0 and at most 1 (100%), not {memory!r}")
+        raise ValueError(
+            f"memory as a share must be above 0 and at most 1 (100%), not {shown(memory)}"
+        )
     return size
 
 
@@ -198,5 +200,5 @@ def parse_size(text: str) -> int | float:
     except (KeyError, ValueError, OverflowError):
         raise ValueError(
             "memory must be bytes, such as '512MB' or '2GB', or a share of what is free, such as "
-            f"'50%', not {text!r}"
+            f"'50%', not {shown(text)}"
         ) from None

@@ -19,13 +19,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
-from reprlib import repr as short
 from typing import Any, cast
 
 from PIL import Image
 
 from unitok.pictures import PictureLike, open_picture
 from unitok.prompt import Role
+from unitok.shown import shown
 from unitok.terminal import one_line
 
 MAX_MESSAGES = 1000
@@ -174,8 +174,8 @@ def read_message(message: object, where: str, folder: Path | None) -> tuple[str,
     """
     values = read_keys(message, where, ("role", "content"), needed=("role", "content"))
     role = values["role"]
-    if role not in ROLES:
-        raise ValueError(f"{where}: unknown role {short(role)}; the roles are {', '.join(ROLES)}")
+    if not isinstance(role, str) or role not in ROLES:
+        raise ValueError(f"{where}: unknown role {shown(role)}; the roles are {', '.join(ROLES)}")
     parts = tuple(read_content(values["content"], f"{where}.content", folder))
     if role in ("system", "developer"):
         if any(isinstance(part, ParsedPicture) for part in parts):
@@ -219,7 +219,7 @@ def read_part(part: object, where: str, folder: Path | None) -> Part:
     if isinstance(kind, str) and kind in PICTURE_PARTS:
         return ParsedPicture(placed(read_picture(part, kind, where), folder), where)
     read_keys(part, where, None, needed=("type",))
-    raise ValueError(f"{where}: unknown part type {short(kind)}; the types are {SHOWN_TYPES}")
+    raise ValueError(f"{where}: unknown part type {shown(kind)}; the types are {SHOWN_TYPES}")
 
 
 def read_text(text: object, where: str) -> str:
@@ -273,7 +273,7 @@ def check_detail(values: Mapping[str, Any], where: str) -> None:
         ValueError: A certain way is asked for.
     """
     if values.get("detail", "auto") != "auto":
-        asked = short(values["detail"])
+        asked = shown(values["detail"])
         raise ValueError(f"{where}: detail can only be 'auto', not {asked}; leave it out")
 
 
@@ -316,7 +316,7 @@ def read_keys(
     values = {key: given for key, given in value.items() if given is not None}
     for key in values:
         if known is not None and key not in known:
-            raise ValueError(f"{where}: unknown key {short(key)}; the keys are {', '.join(known)}")
+            raise ValueError(f"{where}: unknown key {shown(key)}; the keys are {', '.join(known)}")
     for key in needed:
         if key not in values:
             raise ValueError(f"{where}: {key!r} is missing")

@@ -35,8 +35,12 @@ def read_path(source: str | Path) -> BytesIO:
     """
     refuse_url(source)
     path = Path(source)
-    if "\0" in str(path):
+    if not _is_name(path):
         raise FileNotFoundError(f"{str(path)!r}: no such file")
+    try:
+        os.fsencode(path)
+    except UnicodeEncodeError:
+        raise FileNotFoundError(f"{str(path)!r}: no file has such a name") from None
     try:
         if path.is_dir():
             raise IsADirectoryError(f"{path} is a folder; give the files in it")
@@ -46,6 +50,14 @@ def read_path(source: str | Path) -> BytesIO:
             return read_stream(file, str(path))
     except OSError as error:
         raise _naming(error, str(path)) from None
+
+
+def _is_name(path: Path) -> bool:
+    """Whether the system can have a file of that name."""
+    try:
+        return b"\0" not in os.fsencode(path)
+    except UnicodeEncodeError:  # half a character, as JSON can have it
+        return False
 
 
 def refuse_url(source: str | Path) -> None:

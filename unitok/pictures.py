@@ -6,6 +6,7 @@ pixels are counted before any is decoded.
 
 import hashlib
 import os
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from io import BytesIO
@@ -14,7 +15,7 @@ from typing import BinaryIO
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError, features
+from PIL import ExifTags, Image, UnidentifiedImageError, features
 from PIL.TiffImagePlugin import TILELENGTH, TILEWIDTH
 from torch import Tensor
 
@@ -34,14 +35,31 @@ PictureLike = str | Path | bytes | BinaryIO | Image.Image | np.ndarray | Tensor
 # Screens and most phones make pictures of 8 to 24 million pixels. A model sees about a million.
 MAX_PIXELS = 32_000_000
 # Some phones write 48 to 64 million, as JPEG. Above the limit for all, these are decoded at half
-# their width and height, which takes no more memory.
+# their width and height.
 MAX_JPEG_PIXELS = 64_000_000
+# Encoders write about ten scans of a progressive JPEG. Each is a pass over all pixels, even one of
+# fifty bytes, so that a file of a megabyte could take ten minutes.
+MAX_SCANS = 100
 STRIP = 2**18  # pixels that are converted at a time
 # Only these formats are tried, whatever a file is called. Others may start programs, as EPS does.
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
 if features.check("avif"):
     FORMATS = (*FORMATS, "AVIF")
+# What makes an image upright whose EXIF has this orientation; as it is stored, 1 is upright.
+TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 JPEGS = ("JPEG", "MPO")  # Pillow's names; an MPO is a JPEG with further pictures behind it
+# The markers of a JPEG, as its decoder finds them: what stands between pixels is none.
+MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]", re.DOTALL)
+START_OF_SCAN, END_OF_JPEG = b"\xff\xda", b"\xff\xd9"
+WITHOUT_LENGTH = (b"\xff\xd8", b"\xff\x01")
 
 
 class Refused(ValueError):
@@ -137,6 +155,8 @@ def opened_file(file: BytesIO, name: str) -> Iterator[Image.Image]:
     with errors_named(name), Image.open(file, formats=FORMATS) as image:
         check_size(image, name, MAX_JPEG_PIXELS if image.format in JPEGS else MAX_PIXELS)
         check_tile(image, name)
+        if image.format in JPEGS:
+            check_scans(file, name)
         yield image
 
 
@@ -154,8 +174,9 @@ def decode(file: BytesIO, name: str) -> Image.Image:
         if image.width * image.height > MAX_PIXELS:  # a JPEG
             image.draft(None, (image.width // 2, image.height // 2))
         image.load()
-        ImageOps.exif_transpose(image, in_place=True)  # as transformers reads it
-        return to_rgb(image, name)
+        rgb, turn = to_rgb(image, name), turn_of(image)
+        image.close()  # its pixels need not be in memory beside those that are turned
+        return rgb if turn is None else rgb.transpose(turn)
 
 
 def from_image(image: Image.Image) -> Image.Image:
@@ -169,8 +190,22 @@ def from_image(image: Image.Image) -> Image.Image:
     with errors_named(name):
         refuse_unread(image, name)
         check_size(image, name, MAX_PIXELS)
+        check_tile(image, name)
         image.load()
-        return to_rgb(ImageOps.exif_transpose(image), name)
+        rgb, turn = to_rgb(image, name), turn_of(image)
+        return rgb if turn is None else rgb.transpose(turn)
+
+
+def turn_of(image: Image.Image) -> Image.Transpose | None:
+    """How an image is to be turned to be upright, as its EXIF says; None if it is.
+
+    EXIF that cannot be read turns nothing: the pixels are whole without it. Pillow's
+    `exif_transpose` also writes the EXIF anew, which fails for odd tags.
+    """
+    try:
+        return TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
+    except Exception:  # damaged EXIF raises errors of all kinds
+        return None
 
 
 def refuse_unread(image: Image.Image, name: str) -> None:
@@ -220,6 +255,26 @@ def check_tile(image: Image.Image, name: str) -> None:
     pixels = tags.get(TILEWIDTH, 0) * tags.get(TILELENGTH, 0)
     if pixels > MAX_PIXELS:
         raise Refused(f"{name} has a tile of {pixels:,} pixels; at most {MAX_PIXELS:,} are read")
+
+
+def check_scans(file: BytesIO, name: str) -> None:
+    """Check the number of scans of a JPEG.
+
+    Args:
+        file: All bytes.
+        name: Its name in messages.
+
+    Raises:
+        ValueError: There are too many.
+    """
+    data, at, scans = file.getbuffer(), 0, 0
+    while (found := MARKER.search(data, at)) and found[0] != END_OF_JPEG:
+        scans += found[0] == START_OF_SCAN
+        if scans > MAX_SCANS:
+            raise Refused(f"{name} has more than {MAX_SCANS} scans, the most that are read")
+        at = found.end()
+        if found[0] not in WITHOUT_LENGTH:  # what follows is no picture, and may look like markers
+            at += int.from_bytes(data[at : at + 2], "big")
 
 
 def to_rgb(image: Image.Image, name: str) -> Image.Image:

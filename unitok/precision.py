@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from reprlib import repr as brief
 
 import torch
+
+from unitok.shown import shown
 
 DTYPES = {
     "float32": torch.float32,
@@ -55,7 +56,7 @@ def parse_dtype(dtype: torch.dtype | str | None) -> torch.dtype | None:
         return named
     kind = ValueError if isinstance(dtype, str | torch.dtype) else TypeError
     allowed = f"auto, {', '.join(DTYPES)} (or {', '.join(SHORT)})"
-    raise kind(f"dtype must be one of {allowed}, not {brief(dtype)}")
+    raise kind(f"dtype must be one of {allowed}, not {shown(dtype)}")
 
 
 def read_cpu_dtype(extra: Mapping[str, object], where: str = "unitok.json") -> torch.dtype | None:
@@ -73,7 +74,7 @@ def read_cpu_dtype(extra: Mapping[str, object], where: str = "unitok.json") -> t
         return None
     if not isinstance(name, str) or name not in DTYPES:
         raise ValueError(
-            f"{where}: cpu_dtype must be one of {', '.join(DTYPES)}, not {brief(name)}"
+            f"{where}: cpu_dtype must be one of {', '.join(DTYPES)}, not {shown(name)}"
         )
     return DTYPES[name]
 

@@ -15,19 +15,18 @@ from functools import cache, wraps
 from numbers import Integral, Real
 from operator import index
 from pathlib import Path
-from reprlib import Repr
 from types import NoneType
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, get_args, get_type_hints
+
+from unitok.shown import shown
 
 if TYPE_CHECKING:  # it imports torch, which would delay the command line's help
     from unitok.pictures import PictureLike
 
 MAX_TOKENS = 256  # the default for an answer
 MAX_SAMPLES = 1000  # pictures of one drawing or edit
-MAX_GUIDANCE = 1000  # above or below 0; the weights of far larger scales sum to 0
-
-_REPR = Repr()  # Python 3.11 takes no arguments
-_REPR.maxstring = _REPR.maxother = 60
+MAX_SIDE = 65_536  # pixels of a picture that is generated; a model's own limit is far lower
+MAX_GUIDANCE = 1000  # far more than any model wants; the weights of huge scales sum to no 1
 
 T = TypeVar("T")
 
@@ -201,14 +200,6 @@ _CONVERTERS: dict[Kind, Callable[[Any], Any]] = {
     "texts": _texts,
     "flag": _flag,
 }
-
-
-def shown(value: object) -> str:
-    """The beginning of a value's repr, for messages."""
-    try:
-        return " ".join(_REPR.repr(value).split())
-    except ValueError:  # Python writes no number of thousands of digits
-        return f"a huge {type(value).__name__}"
 
 
 def _says_which_option_is_unknown(made: type[T]) -> type[T]:
@@ -424,10 +415,12 @@ class Draw(PictureOptions):
         str | None, Option("What guidance steers away from.", metavar="TEXT", unset="")
     ] = None
     width: Annotated[
-        int | None, Option("In pixels, if the model offers sizes; needs height too.", low=1)
+        int | None,
+        Option("In pixels, if the model offers sizes; needs height too.", low=1, high=MAX_SIDE),
     ] = None
     height: Annotated[
-        int | None, Option("In pixels, if the model offers sizes; needs width too.", low=1)
+        int | None,
+        Option("In pixels, if the model offers sizes; needs width too.", low=1, high=MAX_SIDE),
     ] = None
 
     def __post_init__(self) -> None:

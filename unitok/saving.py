@@ -2,6 +2,7 @@
 
 import errno
 import os
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -86,8 +87,9 @@ def make_folder(folder: Path) -> None:
 
 @contextmanager
 def _written(write: Callable[[IO[bytes]], object], path: Path) -> Iterator[Path]:
-    """Write a file under another name in the same folder, which is this process's own."""
-    unfinished = path.with_name(f".unitok-{os.getpid()}{UNFINISHED}")
+    """Write a file under another name in the same folder, which is this thread's own."""
+    name = f".unitok-{os.getpid()}-{threading.get_ident()}{UNFINISHED}"
+    unfinished = path.with_name(name)
     try:
         with unfinished.open("w+b") as file:
             write(file)

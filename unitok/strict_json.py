@@ -63,7 +63,7 @@ def parse_json(data: bytes) -> Any:
     return value
 
 
-def shown(value: object) -> str:
+def shown_json(value: object) -> str:
     """A value as JSON for a message, cut off if it is long."""
     text = json.dumps(value, ensure_ascii=False)
     text = text if len(text) <= SHOWN else text[: SHOWN - 3] + "..."
@@ -153,7 +153,7 @@ def _check(place: _Place, value: Any) -> None:
 
 def _at(place: _Place) -> str:
     """The beginning of a message about a value."""
-    return "" if place is None else f"{shown(_path(place))}: "
+    return "" if place is None else f"{shown_json(_path(place))}: "
 
 
 def _path(place: _Place) -> str:

@@ -17,9 +17,10 @@ SHAPE = KVShape(layers=4, kv_heads=16, head_dim=64)
 
 
 class FakeKernel:
-    """In the place of `PagedAttention`: it attends in plain torch, and counts its launches."""
+    """In the place of `PagedAttention`: it attends in plain torch, and notes its launches."""
 
     launches = 0
+    contexts: tuple[int, ...] = ()  # of the last launch
     error: Exception | None = None
     lost = 0  # tokens at the end of each context that it does not see
 
@@ -30,6 +31,7 @@ class FakeKernel:
 
     def __call__(self, layer: int, q: Tensor) -> Tensor:
         type(self).launches += 1
+        type(self).contexts = tuple(self._contexts)
         if self.error is not None:
             raise self.error
         keys, values = self._layout.gather(layer, self._tables.long())
@@ -72,7 +74,8 @@ def test_a_kernel_that_attends_as_torch_does_has_no_fault(
     kernel: type[FakeKernel], dtype: torch.dtype, head_dim: int, block_size: int
 ):
     assert kernel_fault(head_dim, block_size, dtype, CPU) is None
-    assert kernel.launches == 1
+    # A row that goes on in its second block, and a short one.
+    assert (kernel.launches, kernel.contexts) == (1, (block_size + 2, 3))
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])

@@ -81,5 +81,5 @@ class ChatLines:
     def names(self, case: bytes) -> Sequence[str]:
         """The words of the lines, and what else a message may be about."""
         words = [word for word in case.decode("utf-8", "replace").split() if len(word) > 1]
-        things = "chat context file help message picture prompt question stopped".split()
+        things = "chat context file help message picture prompt question stopped text".split()
         return *words, *things

@@ -137,6 +137,15 @@ def test_padding_and_truncation_kept_in_a_file_change_no_ids(tmp_path: Path):
     assert TextTokenizer.load(tmp_path).encode(TEMPLATE, True) == DEFAULT.encode(TEMPLATE, True)
 
 
+def test_dropout_kept_in_a_file_changes_no_ids(tmp_path: Path):
+    document = json.loads((ASSETS / "tokenizer.json").read_text(encoding="utf-8"))
+    document["model"]["dropout"] = 0.9
+    (tmp_path / "tokenizer.json").write_text(json.dumps(document))
+    loaded = TextTokenizer.load(tmp_path)
+    assert loaded.encode(TEMPLATE, True) == DEFAULT.encode(TEMPLATE, True)
+    assert loaded.encode_plain("a red apple") == DEFAULT.encode_plain("a red apple")
+
+
 @fuzzed
 @given(st.text())
 def test_any_text_comes_back_in_lower_case(text: str):

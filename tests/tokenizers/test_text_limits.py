@@ -89,10 +89,15 @@ def test_a_folder_with_a_long_replacement_is_refused_before_any_text(tmp_path: P
 
 
 def test_added_tokens_may_be_as_long_as_the_limit():
-    half = "x" * (MAX_ADDED_CHARACTERS // 2)
-    check_added([half, half])
+    half, other = ("x" * (MAX_ADDED_CHARACTERS // 2), "y" * (MAX_ADDED_CHARACTERS // 2))
+    check_added([half, other])
     with pytest.raises(ValueError, match=r"adds tokens of more than 2,097,152 characters in all"):
-        check_added([half, half, "x"])
+        check_added([half, other, "x"])
+
+
+def test_a_token_that_several_files_of_a_folder_list_counts_once():
+    visual = [f"<|visual token {i:06d}|>" for i in range(32768)]  # Emu3's
+    check_added(visual * 3)
 
 
 @pytest.mark.parametrize("where", ["tokenizer", "added_tokens", "tokenizer_config"])

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image, ImageFile
+from PIL import Image, ImageFile, ImageOps
 
-from unitok.pictures import FORMATS, open_picture
+from unitok.pictures import FORMATS, MAX_SCANS, open_picture
 
 # Pillow warns of odd metadata, which says nothing about the pixels.
 pytestmark = [
@@ -129,8 +129,62 @@ def test_a_tile_that_is_larger_than_its_picture_is_not_decoded(side: int, told: 
     tags += [(322, side), (323, side), (324, at), (325, length)]
     entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags)
     start = struct.pack("<I", 8 + length) + bytes(length) + struct.pack("<H", len(tags))
+    data = b"II*\0" + start + entries + bytes(4)
     with pytest.raises(ValueError, match=told):
-        open_picture(b"II*\0" + start + entries + bytes(4))
+        open_picture(data)
+    with Image.open(io.BytesIO(data)) as unread, pytest.raises(ValueError, match=told):
+        open_picture(unread)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP"])
+def test_exif_that_cannot_be_read_turns_nothing(kind: str):
+    image = noise()
+    for exif in (b"Exif\0\0junk", b"Exif\0\0II*\0\xff\xff\xff\xff", b"Exif\0\0"):
+        data = encoded(image, kind, exif=exif)
+        assert open_picture(data).size == image.size
+        with Image.open(io.BytesIO(data)) as unread:
+            assert open_picture(unread).size == image.size
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("opened", [True, False])
+def test_pictures_are_turned_as_pillow_turns_them(orientation: int, opened: bool):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    data = encoded(noise(), "PNG", exif=exif)
+    with Image.open(io.BytesIO(data)) as image:
+        wanted = ImageOps.exif_transpose(image)
+        assert open_picture(image if opened else data).tobytes() == wanted.tobytes()
+
+
+def test_odd_tags_beside_the_orientation_do_no_harm():
+    """Pillow reads this EXIF, but cannot write it: where a number is due it holds text."""
+    tags = struct.pack("<HHIHH", 0x0112, 3, 1, 6, 0) + struct.pack("<HHI4s", 0x0200, 2, 3, b"ab")
+    exif = b"Exif\0\0II*\0" + struct.pack("<IH", 8, 2) + tags + bytes(4)
+    data = encoded(noise(), "JPEG", exif=exif)
+    assert open_picture(data).size == (20, 24)
+    with Image.open(io.BytesIO(data)) as unread:
+        assert open_picture(unread).size == (20, 24)
+
+
+def jpeg_of_scans(count: int, between: bytes = b"", comment: bytes = b"") -> bytes:
+    """A progressive JPEG whose last scan is there again and again."""
+    data = encoded(noise("L"), "JPEG", progressive=True, comment=comment)
+    last, scans = data.rindex(b"\xff\xda"), data.count(b"\xff\xda") - comment.count(b"\xff\xda")
+    return data[:-2] + (between + data[last:-2]) * (count - scans) + data[-2:]
+
+
+def test_the_scans_of_a_jpeg_are_bounded():
+    for between in (b"", b"junk", b"\xff\xd0\xff", b"\xff\xfe\0\2"):
+        assert open_picture(jpeg_of_scans(MAX_SCANS, between)).size == (24, 20)
+        with pytest.raises(ValueError, match="the picture has more than 100 scans"):
+            open_picture(jpeg_of_scans(MAX_SCANS + 1, between))
+
+
+def test_what_only_looks_like_scans_is_no_scan():
+    looks = b"\xff\xda" * MAX_SCANS
+    assert open_picture(jpeg_of_scans(10, comment=looks)).size == (24, 20)
+    assert open_picture(jpeg_of_scans(10) + looks).size == (24, 20), "a film behind a photo"
 
 
 def test_a_format_that_is_not_allowed_is_no_picture(tmp_path: Path):

@@ -394,23 +394,32 @@ def test_every_small_tensor_is_searched_and_its_shard_named(tmp_path: Path):
                 filled(tmp_path)
 
 
-def test_a_codebook_of_any_size_is_searched(tmp_path: Path):
-    class Codes(torch.nn.Module):
+def test_large_weights_are_searched_in_an_image_tokenizer_alone(tmp_path: Path):
+    class Model(torch.nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.quantizer = torch.nn.Module()
-            self.quantizer.register_buffer("codebook", torch.empty(SEARCHED // 8, 16))
+            self.image_tokenizer, self.decoder = torch.nn.Module(), torch.nn.Module()
+            self.image_tokenizer.register_buffer("conv", torch.empty(SEARCHED // 8, 16))
+            self.decoder.register_buffer("up", torch.empty(SEARCHED // 8, 16))
 
     from unitok.checkpoints.adapter import Stored
     from unitok.checkpoints.weights import fill
 
-    codes = torch.zeros(SEARCHED // 8, 16)
-    codes[-1, -1] = float("nan")
-    save_file({"quantizer.codebook": codes}, tmp_path / "model.safetensors")
-    with torch.device("meta"):
-        model = Codes()
-    with pytest.raises(ValueError, match=r"quantizer\.codebook holds NaN or infinity"):
+    weights = {
+        name: torch.zeros(SEARCHED // 8, 16) for name in ("image_tokenizer.conv", "decoder.up")
+    }
+    weights["decoder.up"][-1, -1] = float("nan")
+
+    def load() -> None:
+        save_file(weights, tmp_path / "model.safetensors")
+        with torch.device("meta"):
+            model = Model()
         fill(model, open_tensors(tmp_path), Stored, torch.float32, "cpu")
+
+    load()  # such a tensor is only mapped
+    weights["image_tokenizer.conv"][-1, -1] = float("nan")
+    with pytest.raises(ValueError, match=r"image_tokenizer\.conv holds NaN or infinity"):
+        load()
 
 
 # --- messages ------------------------------------------------------------------------------------

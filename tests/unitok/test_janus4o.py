@@ -370,7 +370,9 @@ def test_the_command_saves_what_the_api_makes(model: Model, whole: Path, scene: 
     done = run("edit", scene, CHANGE, "-o", out, *options, model=whole)
     assert done.exit_code == 0, done.output
     paths = [out.with_name(f"night-{i}.png") for i in range(2)]
-    assert done.stdout.splitlines() == [f"{path}: seed 4, sample {i}" for i, path in enumerate(paths)]
+    assert done.stdout.splitlines() == [
+        f"{path}: seed 4, sample {i}" for i, path in enumerate(paths)
+    ]
     wanted = model.edit(scene, CHANGE, n=2, seed=4, freedom=2, guidance=3)
     for path, image in zip(paths, wanted.images, strict=True):
         with Image.open(path) as saved:

@@ -125,6 +125,8 @@ def test_no_memory_is_refused(folder: Path, memory: int | str):
 def test_what_cannot_be_loaded_says_why(folder: Path, tmp_path: Path):
     with pytest.raises(FileNotFoundError, match="no such folder"):
         unitok.load(tmp_path / "none")
+    with pytest.raises(FileNotFoundError, match=r"nobody-has-this-name/model.*: no such folder"):
+        unitok.load("~nobody-has-this-name/model")
     with pytest.raises(FileNotFoundError, match=r"has no config\.json"):
         unitok.load(tmp_path)
     (tmp_path / "config.json").write_text('{"model_type": "llama"}')

@@ -42,7 +42,7 @@ def test_a_folder_is_no_picture(tmp_path: Path):
         assert str(error.value) == f"{tmp_path} is a folder; give the files in it"
 
 
-@pytest.mark.parametrize("name", ["none.png", "a\0b.png", "x" * 5000])
+@pytest.mark.parametrize("name", ["none.png", "a\0b.png", "\ud800.png", "x" * 5000])
 def test_what_is_not_there_is_not_found(name: str, tmp_path: Path):
     with pytest.raises(FileNotFoundError) as error:
         open_picture(tmp_path / name)

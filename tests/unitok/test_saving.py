@@ -2,6 +2,7 @@
 
 import errno
 import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from PIL import Image
 from unitok.saving import picture_format, save_whole
 
 RED, BLUE = (Image.new("RGB", (8, 8), colour) for colour in ("red", "blue"))
+RED_AND_BLUE = ((255, 0, 0), (0, 0, 255))
 
 
 class Broken(Image.Image):
@@ -50,6 +52,20 @@ def test_a_file_is_replaced_only_by_a_whole_one(tmp_path):
     save_whole(BLUE, path)
     assert colour_of(path) == (0, 0, 255)
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_two_threads_may_save_in_one_folder(tmp_path):
+    class Slow(Image.Image):
+        """A picture that is being written while another thread saves one beside it."""
+
+        def save(self, fp: Any, format: str | None = None, **params: Any) -> None:
+            with ThreadPoolExecutor(1) as pool:
+                pool.submit(save_whole, BLUE, tmp_path / "b.png").result()
+            RED.save(fp, format)
+
+    save_whole(Slow(), tmp_path / "a.png")
+    assert (colour_of(tmp_path / "a.png"), colour_of(tmp_path / "b.png")) == RED_AND_BLUE
+    assert len(list(tmp_path.iterdir())) == 2
 
 
 def test_a_link_stays_one(tmp_path):

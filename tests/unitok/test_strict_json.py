@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from unitok.strict_json import MAX_DEPTH, MAX_DIGITS, MAX_VALUES, parse_json, shown
+from unitok.strict_json import MAX_DEPTH, MAX_DIGITS, MAX_VALUES, parse_json, shown_json
 
 
 @pytest.mark.parametrize(
@@ -83,8 +83,8 @@ def test_a_long_key_takes_its_memory_once_not_once_for_each_value_behind_it():
 
 
 def test_a_long_value_is_cut_off_in_messages():
-    assert shown("x" * 10_000) == '"' + "x" * 56 + "..."
-    assert shown(["\ud800"]) == '["\\ud800"]'
+    assert shown_json("x" * 10_000) == '"' + "x" * 56 + "..."
+    assert shown_json(["\ud800"]) == '["\\ud800"]'
 
 
 JSON = st.recursive(

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tokenizers import AddedToken, Tokenizer
+from tokenizers.models import BPE
 from tokenizers.processors import TemplateProcessing
 
 from unitok_tokenizers.bounded_files import parse_json
@@ -41,6 +42,8 @@ class HuggingFaceBackend:
         self._tokenizer = open_library(Tokenizer.from_buffer, content)
         self._tokenizer.no_padding()
         self._tokenizer.no_truncation()
+        if isinstance(self._tokenizer.model, BPE):
+            self._tokenizer.model.dropout = None  # of use in training: merges left out at random
         self._check_ids({t["id"]: t["content"] for t in document.get("added_tokens", [])})
         self._add(settings)
         if settings.is_llama and settings.bos:

@@ -34,10 +34,13 @@ def check_growth(document: Mapping[str, Any]) -> None:
 def check_added(tokens: Iterable[str]) -> None:
     """Check the length of added tokens, of which the libraries make one automaton.
 
+    Args:
+        tokens: The tokens. One that several files of a folder list counts once.
+
     Raises:
         ValueError: They have more than `MAX_ADDED_CHARACTERS` characters in all.
     """
-    if sum(map(len, tokens)) > MAX_ADDED_CHARACTERS:
+    if sum(map(len, set(tokens))) > MAX_ADDED_CHARACTERS:
         raise ValueError(f"adds tokens of more than {MAX_ADDED_CHARACTERS:,} characters in all")
 
 

@@ -22,7 +22,7 @@ from unitok.openai_wire.chat import completion_body, reply_of
 from unitok.openai_wire.images import draw_of, images_body, in_base64, response_format
 from unitok.requests import AnyRequest
 from unitok.results import DrawResult, Result
-from unitok.strict_json import JsonObject, shown
+from unitok.strict_json import JsonObject, shown_json
 from unitok.terminal import one_line
 
 CHAT, IMAGES = "/v1/chat/completions", "/v1/images/generations"
@@ -66,7 +66,7 @@ class OpenAILines:
             return draw_of(given.get("body"))
         if url == CHAT:
             return reply_of(given.get("body"), folder)
-        raise WireError(f'"url" must be "{CHAT}" or "{IMAGES}", not {shown(url)}', "url")
+        raise WireError(f'"url" must be "{CHAT}" or "{IMAGES}", not {shown_json(url)}', "url")
 
     def _check_id(self, line: int, given: JsonObject) -> None:
         """Refuse a custom_id that is missing, or that an earlier line has."""
@@ -74,7 +74,7 @@ class OpenAILines:
         earlier = self._line_of.setdefault(name, line)
         if earlier != line:
             raise WireError(
-                f"the custom_id {shown(name)} is that of line {earlier} already", "custom_id"
+                f"the custom_id {shown_json(name)} is that of line {earlier} already", "custom_id"
             )
 
     def record(self, entry: Entry, result: Result, pictures: Pictures) -> JsonObject:

@@ -9,7 +9,7 @@ from unitok.batch.picture_paths import picture_in
 from unitok.messages import parse_messages
 from unitok.requests import AnyRequest, Caption, Draw, Edit, OptionSpec, Reply, options_of
 from unitok.results import DrawResult, Result
-from unitok.strict_json import JsonObject, shown
+from unitok.strict_json import JsonObject, shown_json
 from unitok.terminal import one_line
 
 MAX_NAME = 60  # characters of an unknown key that are compared with known ones
@@ -39,7 +39,7 @@ class OwnLines:
         kind = kinds[0]
         subject = asked[kind]
         if kind != "messages" and not isinstance(subject, str):
-            raise ValueError(f'"{kind}" must be text, not {shown(subject)}')
+            raise ValueError(f'"{kind}" must be text, not {shown_json(subject)}')
         if isinstance(asked.get("id", ""), dict | list):
             raise ValueError('"id" must be text or a number')
         options = options_in(kind, {k: v for k, v in asked.items() if k not in (kind, "id")})
@@ -105,10 +105,10 @@ def check_option(kind: str, name: str, value: object) -> None:
     """
     options = options_of(KINDS[kind])
     if name not in options:
-        raise ValueError(f"unknown key {shown(name)}; {what_is_known(kind, name, options)}")
+        raise ValueError(f"unknown key {shown_json(name)}; {what_is_known(kind, name, options)}")
     spec = options[name]
     if value is not None and not spec.fits(value):
-        raise ValueError(f'"{name}" must be {json_type(spec)}, not {shown(value)}')
+        raise ValueError(f'"{name}" must be {json_type(spec)}, not {shown_json(value)}')
     high = spec.option.high
     if spec.kind == "whole number" and isinstance(value, int) and high is not None and value > high:
         raise ValueError(f'"{name}" must be at most {high:g}, not {value}')

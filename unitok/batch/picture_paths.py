@@ -7,7 +7,7 @@ from stat import S_ISDIR, S_ISREG
 
 from unitok.messages import parse_messages
 from unitok.requests import AnyRequest, Caption, Edit, Reply
-from unitok.strict_json import shown
+from unitok.strict_json import shown_json
 
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:/")
 _DATA = re.compile(r"data:", re.IGNORECASE)
@@ -47,7 +47,9 @@ def picture_files(request: AnyRequest) -> list[Path]:
     for source in sources:
         if isinstance(source, str) and not _DATA.match(source):
             refuse_url(source)
-            raise ValueError(f"{shown(source)} looks like a URL; if it is a path, begin it with ./")
+            raise ValueError(
+                f"{shown_json(source)} looks like a URL; if it is a path, begin it with ./"
+            )
     files = [source for source in sources if isinstance(source, Path)]
     for file in files:
         check_file(file)
@@ -61,7 +63,7 @@ def refuse_url(name: str) -> None:
         ValueError: It is one.
     """
     if _URL.match(name):
-        raise ValueError(f"{shown(name)} is a URL; download the picture, and give its file")
+        raise ValueError(f"{shown_json(name)} is a URL; download the picture, and give its file")
 
 
 def check_file(path: Path) -> None:
@@ -74,14 +76,14 @@ def check_file(path: Path) -> None:
     """
     name = str(path)
     if "\0" in name:
-        raise ValueError(f"{shown(name)} has a null character, which no path has")
+        raise ValueError(f"{shown_json(name)} has a null character, which no path has")
     try:
         mode = path.stat().st_mode
     except (FileNotFoundError, NotADirectoryError):
         raise FileNotFoundError(f"{name}: no such file") from None
     except OSError as error:
         if error.errno == errno.ENAMETOOLONG:
-            raise ValueError(f"{shown(name)} is too long for a path") from None
+            raise ValueError(f"{shown_json(name)} is too long for a path") from None
         raise
     if S_ISDIR(mode):
         raise ValueError(f"{name} is a folder; give the file of a picture")

@@ -11,6 +11,7 @@ from typing import Any
 from huggingface_hub import model_info, snapshot_download
 from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
 
+from unitok.shown import shown
 from unitok_tokenizers.bounded_files import read_object
 
 logger = logging.getLogger(__name__)
@@ -78,10 +79,15 @@ def find_folder(path: str | os.PathLike[str], hub: HubOptions = ANY) -> Path:
         raise TypeError(f"a model is a folder or a hub id, not {type(name).__name__}")
     if not name:
         raise ValueError("the model's name is empty; give a folder, such as '.', or a hub id")
-    folder = Path(name).expanduser()
+    try:
+        folder = Path(name).expanduser()
+        found = folder.exists()
+    # No path can be so long, or have such characters; or no user has the name after "~".
+    except (OSError, ValueError, RuntimeError):
+        raise FileNotFoundError(f"{shown(name)}: no such folder") from None
     if folder.is_dir():
         return check_local(folder, hub)
-    if folder.exists():
+    if found:
         raise ValueError(f"{name} is a file; give the folder that holds it")
     if HUB_ID.fullmatch(name) is None:
         raise FileNotFoundError(f"{name}: no such folder")

@@ -8,10 +8,10 @@ import sys
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from reprlib import repr as brief
 from typing import Any
 
 from unitok.checkpoints.folders import read_json
+from unitok.shown import shown
 from unitok.user_warnings import warn
 
 # What transformers writes into any config and what is of use in training or in its own code alone.
@@ -99,7 +99,7 @@ class Settings:
         """
         stated = self.data.get("model_type")
         if stated not in (None, model_type):
-            raise ValueError(f"{self.where}: model_type is {brief(stated)}, not {model_type!r}")
+            raise ValueError(f"{self.where}: model_type is {shown(stated)}, not {model_type!r}")
         for key, values in required.items():
             if key in self.data and key not in read and self.data[key] not in values:
                 raise ValueError(self._refusal(key, values[-1]))
@@ -109,7 +109,7 @@ class Settings:
     def _refusal(self, key: str, value: object) -> str:
         if key == "quantization_config":
             return f"{self.where}: {key} is set; load the unquantised checkpoint instead"
-        stated = brief(self.data[key])
+        stated = shown(self.data[key])
         return f"{self.where}: {key} = {stated} is not supported; it must be {value!r}"
 
     def _report_unknown(self, keys: list[str]) -> None:
@@ -129,7 +129,7 @@ class Settings:
         """
         value = self.data.get(key)
         if not isinstance(value, Mapping | None):
-            raise ValueError(f"{self.where}: {key} must be an object, not {brief(value)}")
+            raise ValueError(f"{self.where}: {key} must be an object, not {shown(value)}")
         return replace(self, data=value or {}, where=where or f"{key} of {self.where}")
 
     def int_setting(self, key: str, default: int, most: int = MAX_INT) -> int:
@@ -137,7 +137,7 @@ class Settings:
         value = self.data.get(key, default)
         if not is_int(value, 1):
             raise ValueError(
-                f"{self.where}: {key} must be a whole number above 0, not {brief(value)}"
+                f"{self.where}: {key} must be a whole number above 0, not {shown(value)}"
             )
         return self._check_most(key, value, most)
 
@@ -149,7 +149,7 @@ class Settings:
 
     def _check_most(self, key: str, value: Any, most: int) -> Any:
         if value > most:
-            stated = brief(self.data.get(key))
+            stated = shown(self.data.get(key))
             raise ValueError(f"{self.where}: {key} = {stated} is too large; the most is {most}")
         return value
 
@@ -162,7 +162,7 @@ class Settings:
         value = self.data.get(key, default)
         if not isinstance(value, list | tuple) or not all(is_int(v, least) for v in value):
             raise ValueError(
-                f"{self.where}: {key} must be a list of whole numbers, not {brief(value)}"
+                f"{self.where}: {key} must be a list of whole numbers, not {shown(value)}"
             )
         if len(value) > MAX_INTS:
             raise ValueError(
@@ -175,14 +175,14 @@ class Settings:
         """A number above 0; ValueError if it is something else."""
         value = self.data.get(key, default)
         if not is_float(value) or value <= 0:
-            raise ValueError(f"{self.where}: {key} must be a number above 0, not {brief(value)}")
+            raise ValueError(f"{self.where}: {key} must be a number above 0, not {shown(value)}")
         return value
 
     def bool_setting(self, key: str, default: bool) -> bool:
         """True or false, and null for the default; ValueError if it is something else."""
         value = self.data.get(key)
         if not isinstance(value, bool | None):
-            raise ValueError(f"{self.where}: {key} must be true or false, not {brief(value)}")
+            raise ValueError(f"{self.where}: {key} must be true or false, not {shown(value)}")
         return default if value is None else value
 
     def fields(self, names: Mapping[str, str], defaults: object) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from unitok.checkpoints.folders import first_line, read_json
+from unitok.shown import shown
 
 
 class Tensors(Protocol):
@@ -194,7 +195,7 @@ def listed_shards(index: Path) -> list[Path]:
         raise ValueError(f"{index} has no weight_map")
     names = sorted({str(name) for name in weights.values()})
     if strange := [name for name in names if name in ("", "..") or Path(name).name != name]:
-        raise ValueError(f"{index} names a file outside its folder: {strange[0]!r}")
+        raise ValueError(f"{index} names a file outside its folder: {shown(strange[0])}")
     paths = [index.parent / name for name in names]
     if missing := [path for path in paths if not path.is_file()]:
         raise FileNotFoundError(

@@ -20,9 +20,11 @@ from unitok.checkpoints.tensors import Tensors
 BIG = 2**30  # bytes of weights from which on loading is worth a progress bar
 READERS = 4  # threads
 # A tensor of as many numbers is not searched for NaN and infinity: reading all weights would make
-# the load of a large model late, which maps them. All of an image tokenizer's tensors are smaller.
+# the load of a large model late, which maps them. Those of the image tokenizer are searched all the
+# same: a NaN in them is a picture, not an error.
 SEARCHED = 2**22
-CODEBOOK = "quantizer.codebook"  # the end of its name: a NaN in it is a picture, not an error
+IMAGE_TOKENIZER = "image_tokenizer."  # how its parameters' names begin
+CODEBOOK = f"{IMAGE_TOKENIZER}quantizer.codebook"
 
 # In which type to load: this one, or what a function says of the one that is stored.
 Dtype = torch.dtype | Callable[[torch.dtype], torch.dtype]
@@ -68,7 +70,8 @@ def fill(
 
     Raises:
         ValueError: Keys are missing or unknown, or shapes or types do not fit; a few are named. Or
-            a tensor holds NaN or infinity; large ones are not searched for them, but the codebook.
+            a tensor holds NaN or infinity; large ones are not searched for them, but those of the
+            image tokenizer.
     """
     wanted = {key: (adapter(key), value) for key, value in parameters(model).items()}
     check_names({s.name for s, _ in wanted.values()}, tensors, dropped)
@@ -79,7 +82,7 @@ def fill(
     def read(key: str) -> Tensor:
         stored = wanted[key][0]
         value = stored.take(tensors.tensor(stored.name))
-        if value.numel() < SEARCHED or key.endswith(CODEBOOK):
+        if value.numel() < SEARCHED or key.startswith(IMAGE_TOKENIZER):
             check_finite(value, stored.name, tensors)
         kind = torch.float32 if exact and key.startswith(exact) else target
         return value.to(device, kind if value.is_floating_point() else value.dtype)

@@ -8,6 +8,7 @@ from unitok.checkpoints.folders import read_json
 from unitok.checkpoints.weights import Dtype
 from unitok.families import chameleon, emu3, janus, janus4o, unitoken
 from unitok.families.common.family import Defaults, Family, GenerationSpec, ImageOptions
+from unitok.shown import shown
 
 
 class FamilyPackage(Protocol):
@@ -64,7 +65,7 @@ def _load(folder: Path, device: str, dtype: Dtype, strict: bool) -> Family:
     """As `open_folder`, but messages may lack the folder's name."""
     config = read_json(folder / "config.json", optional=True)
     if not isinstance(kind := config.get("model_type"), str | None):
-        raise ValueError(f"config.json: model_type must be text, not {kind!r}")
+        raise ValueError(f"config.json: model_type must be text, not {shown(kind)}")
     names = frozenset(path.name for path in folder.iterdir())
     for family in FAMILIES:
         if family.matches(config, names, folder):
@@ -72,7 +73,7 @@ def _load(folder: Path, device: str, dtype: Dtype, strict: bool) -> Family:
     if not config:
         raise FileNotFoundError(f"{folder} has no config.json; is it a model's folder?")
     raise ValueError(
-        f"{folder}: config.json says model_type {config.get('model_type')!r}, "
+        f"{folder}: config.json says model_type {shown(config.get('model_type'))}, "
         "which is no family that unitok reads (docs/checkpoints.md lists them)"
     )
 

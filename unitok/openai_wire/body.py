@@ -5,7 +5,7 @@ from difflib import get_close_matches
 from typing import Any, TypeVar
 
 from unitok.requests import options_of
-from unitok.strict_json import JsonObject, shown
+from unitok.strict_json import JsonObject, shown_json
 
 R = TypeVar("R")
 
@@ -49,7 +49,7 @@ def given_keys(value: object, what: str, param: str | None = None) -> JsonObject
         WireError: It is no object.
     """
     if not isinstance(value, dict):
-        raise WireError(f"{what} must be an object, not {shown(value)}", param)
+        raise WireError(f"{what} must be an object, not {shown_json(value)}", param)
     return {name: part for name, part in value.items() if part is not None}
 
 
@@ -66,7 +66,7 @@ def take_text(given: JsonObject, name: str, at: str = "") -> str:
     """
     text = given.get(name)
     if not isinstance(text, str):
-        wrong = f", not {shown(text)}" if name in given else "; it is missing"
+        wrong = f", not {shown_json(text)}" if name in given else "; it is missing"
         raise WireError(f'"{at}{name}" must be text{wrong}', at + name)
     return text
 
@@ -82,7 +82,7 @@ def check_known(given: Iterable[str], known: Iterable[str], at: str = "") -> Non
         if name not in known:
             near = get_close_matches(name[:MAX_NAME], known, n=1)
             hint = f'; did you mean "{near[0]}"?' if near else ""
-            raise WireError(f"{shown(at + name)} is not supported{hint}", at + name)
+            raise WireError(f"{shown_json(at + name)} is not supported{hint}", at + name)
 
 
 def check_neutral(given: JsonObject, neutral: Mapping[str, tuple[object, ...]]) -> None:
@@ -97,9 +97,9 @@ def check_neutral(given: JsonObject, neutral: Mapping[str, tuple[object, ...]]) 
     """
     for name, values in neutral.items():
         if name in given and not any(_equal(given[name], value) for value in values):
-            allowed = " or ".join(shown(value) for value in values)
+            allowed = " or ".join(shown_json(value) for value in values)
             raise WireError(
-                f'"{name}" is supported only as {allowed}, not {shown(given[name])}', name
+                f'"{name}" is supported only as {allowed}, not {shown_json(given[name])}', name
             )
 
 
@@ -119,7 +119,7 @@ def take_options(given: JsonObject, kind: type, names: Iterable[str]) -> dict[st
         if name in given:
             spec, value = specs[name], given[name]
             if not spec.fits(value):
-                raise WireError(f'"{name}" must be {spec.in_words}, not {shown(value)}', name)
+                raise WireError(f'"{name}" must be {spec.in_words}, not {shown_json(value)}', name)
             try:
                 spec.check_range(value)
             except ValueError as error:

@@ -22,7 +22,7 @@ from unitok.openai_wire.body import (
 )
 from unitok.requests import Draw, options_of
 from unitok.results import DrawResult
-from unitok.strict_json import JsonObject, shown
+from unitok.strict_json import JsonObject, shown_json
 
 ResponseFormat = Literal["b64_json", "url"]
 
@@ -71,7 +71,8 @@ def response_format(body: object) -> ResponseFormat:
     value = given_keys(body, '"body"').get("response_format", "b64_json")
     if value not in ("b64_json", "url"):
         raise WireError(
-            f'"response_format" must be "b64_json" or "url", not {shown(value)}', "response_format"
+            f'"response_format" must be "b64_json" or "url", not {shown_json(value)}',
+            "response_format",
         )
     return value
 
@@ -116,5 +117,5 @@ def _size(given: JsonObject) -> tuple[int | None, int | None]:
         return None, None
     found = _SIZE.fullmatch(size) if isinstance(size, str) else None
     if found is None:
-        raise WireError(f'"size" must be "auto" or like "512x512", not {shown(size)}', "size")
+        raise WireError(f'"size" must be "auto" or like "512x512", not {shown_json(size)}', "size")
     return int(found[1]), int(found[2])

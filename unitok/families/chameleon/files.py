@@ -3,13 +3,13 @@
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from reprlib import repr as brief
 from typing import Any
 
 from unitok.families.chameleon.image_ids import IMAGE_NAME, ImageIds
 from unitok.families.chameleon.prompts import MARKS
 from unitok.families.common.family import check_ids
 from unitok.nn.config import DecoderConfig
+from unitok.shown import shown
 from unitok_tokenizers.text import TextTokenizer
 
 ARCHITECTURE = "ChameleonForConditionalGeneration"
@@ -23,7 +23,7 @@ def architecture(config: Mapping[str, Any]) -> str:
     """
     names = config.get("architectures") or [ARCHITECTURE]
     if not isinstance(names, list) or not isinstance(names[0], str):
-        raise ValueError(f"config.json: architectures must be a list of names, not {brief(names)}")
+        raise ValueError(f"config.json: architectures must be a list of names, not {shown(names)}")
     return names[0]
 
 

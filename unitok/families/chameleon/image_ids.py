@@ -3,12 +3,12 @@
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from reprlib import repr as brief
 
 import torch
 from torch import Tensor
 
 from unitok.checkpoints.settings import is_int
+from unitok.shown import shown
 
 IMAGE_NAME = re.compile("IMGIMG([A-J]+)Z")  # the letters are the digits of the code
 
@@ -47,7 +47,7 @@ def read_image_ids(vocabulary: object, where: str) -> ImageIds:
     names = ((id, IMAGE_NAME.fullmatch(name)) for name, id in vocabulary.items())
     named = [(id, name[1]) for id, name in names if name]
     if strange := [id for id, _ in named if not is_int(id, 0)]:
-        raise ValueError(f"{where}: an image token has the id {brief(strange[0])}")
+        raise ValueError(f"{where}: an image token has the id {shown(strange[0])}")
     found = sorted((id, code_of(letters)) for id, letters in named)
     if not found:
         raise ValueError(f"{where} names no image tokens (IMGIMG...Z)")

@@ -15,6 +15,7 @@ from unitok.nn.config import DecoderConfig
 from unitok.nn.model import UnifiedModel
 from unitok.prompt import EncodedImage, Message
 from unitok.requests import MAX_GUIDANCE
+from unitok.shown import shown
 from unitok_engine import Branch, Plan, Sampling
 from unitok_tokenizers.text import TextTokenizer
 
@@ -62,11 +63,11 @@ def with_sampling(defaults: Defaults, generation: Mapping[str, Any]) -> Defaults
     }
     for key, value in stated.items():
         if not (is_int(value, 0) if key == "top_k" else is_float(value)):
-            raise ValueError(f"{where}: {key} must be a number, not {value!r}")
+            raise ValueError(f"{where}: {key} must be a number, not {shown(value)}")
     if abs(stated.get("guidance", 0)) > MAX_GUIDANCE:
         raise ValueError(
             f"{where}: guidance_scale must be from {-MAX_GUIDANCE} to {MAX_GUIDANCE}, not "
-            f"{generation['guidance_scale']!r}"
+            f"{shown(generation['guidance_scale'])}"
         )
     if not Settings(generation, where).bool_setting("do_sample", True):
         stated["temperature"] = 0.0

@@ -2,10 +2,10 @@
 
 from collections.abc import Collection
 from dataclasses import replace
-from reprlib import repr as brief
 
 from unitok.checkpoints.settings import Settings
 from unitok.nn.config import DecoderConfig
+from unitok.shown import shown
 
 LLAMA = DecoderConfig(  # what the Llama class of transformers takes for absent settings
     vocab_size=32000,
@@ -72,7 +72,7 @@ def read_rope_theta(config: Settings, absent: float) -> float:
         is_plain = rope.data.get("rope_type", rope.data.get("type", "default")) == "default"
         if not is_plain or rope.data.keys() - ROPE_READ:
             raise ValueError(
-                f"{config.where}: rope scaling {brief(dict(rope.data))} is not supported"
+                f"{config.where}: rope scaling {shown(dict(rope.data))} is not supported"
             )
         if rope.data.get("partial_rotary_factor", 1.0) != 1.0:
             raise ValueError(f"{config.where}: a partial rotary embedding is not supported")

@@ -76,9 +76,9 @@ def check_codebook(config: ModelConfig, weights: StoredWeights) -> None:
     Raises:
         ValueError: It is missing, or has another shape than the settings say.
     """
-    key, codes = f"image_tokenizer.{CODEBOOK}", config.image_tokenizer
-    stored, tensors = weights.adapter(key), weights.tensors
+    stored, tensors = weights.adapter(CODEBOOK), weights.tensors
+    codes = config.image_tokenizer
     if stored.name not in tensors.names:
         raise ValueError(f"{tensors.source}: 1 missing keys, such as {stored.name}")
     shape = torch.empty(codes.codebook_size, codes.code_dim, device="meta")
-    check_shapes({key: (stored, shape)}, tensors)
+    check_shapes({CODEBOOK: (stored, shape)}, tensors)

@@ -6,7 +6,6 @@ They stand in preprocessor_config.json or, as transformers 5 writes them, in pro
 import math
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from reprlib import repr as brief
 from typing import Any
 
 import numpy as np
@@ -16,6 +15,7 @@ from torch import Tensor
 
 from unitok.checkpoints.folders import read_json
 from unitok.checkpoints.settings import Settings, is_float, is_int
+from unitok.shown import shown
 
 Colour = tuple[float, float, float]
 
@@ -84,7 +84,7 @@ def read_colours(pixels: Settings) -> tuple[Colour, Colour]:
         raise ValueError(f"{pixels.where} has no {' and no '.join(missing)}")
     mean, std = (_read_colour(pixels, key) for key in keys)
     if min(std) <= 0:
-        stated = brief(pixels.data["image_std"])
+        stated = shown(pixels.data["image_std"])
         raise ValueError(f"{pixels.where}: image_std must be above 0, not {stated}")
     return mean, std
 
@@ -93,7 +93,7 @@ def _read_colour(pixels: Settings, key: str) -> Colour:
     value = pixels.data[key]
     values = [value] * 3 if is_float(value) else value
     if not isinstance(values, list | tuple) or len(values) != 3 or not all(map(is_float, values)):
-        raise ValueError(f"{pixels.where}: {key} must be one number or three, not {brief(value)}")
+        raise ValueError(f"{pixels.where}: {key} must be one number or three, not {shown(value)}")
     return values[0], values[1], values[2]
 
 
@@ -108,7 +108,9 @@ def read_side(size: object, where: str) -> int:
         sides = [size.get("height"), size.get("width")]
     side = sides[0]
     if not isinstance(side, int) or not is_int(side, 1) or sides[-1] != side:
-        raise ValueError(f"{where}: pictures must be square, of a size in pixels, not {size!r}")
+        raise ValueError(
+            f"{where}: pictures must be square, of a size in pixels, not {shown(size)}"
+        )
     return side
 
 

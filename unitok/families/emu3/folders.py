@@ -16,6 +16,7 @@ from unitok.families.emu3.prompts import Template
 from unitok.families.emu3.tokenizer import read_tiktoken
 from unitok.families.emu3.weights import ORIGINAL, TRANSFORMERS_DROPPED, transformers_adapter
 from unitok.nn.config import DecoderConfig
+from unitok.shown import shown
 from unitok_tokenizers import emu3_names as image_tokenizer
 from unitok_tokenizers.emu3 import Emu3TokenizerConfig
 from unitok_tokenizers.text import TextTokenizer
@@ -137,7 +138,7 @@ def find_image_start(contents: Contents) -> int:
     for name, i in found.items():
         if contents.ids.get(name, i) != i:
             raise ValueError(
-                f"config.json gives {name!r} the id {contents.ids[name]}, the tokenizer {i}"
+                f"config.json gives {shown(name)} the id {contents.ids[name]}, the tokenizer {i}"
             )
     start = tokenizer.size - codes
     if wrong := [name for code, name in enumerate(visual) if found[name] != start + code]:

@@ -9,6 +9,7 @@ from unitok.families.common.llama import LLAMA, LLAMA_FIELDS, read_decoder
 from unitok.families.common.siglip import SIGLIP_FIELDS, SIGLIP_LARGE
 from unitok.families.common.vqgan import VQGAN_FIELDS, VQGAN_REQUIRED
 from unitok.nn.config import DecoderConfig, JanusConfig, VisionConfig
+from unitok.shown import shown
 from unitok_tokenizers.autoencoder import AutoencoderConfig
 
 READ = ("text_config", "vision_config", "vq_config", "image_token_id", "tie_word_embeddings")
@@ -43,7 +44,7 @@ def config_from_json(config: Settings) -> JanusConfig:
     """
     if config.data.get("model_type") != "janus":
         raise ValueError(
-            f"model_type is {config.data.get('model_type')!r}; this loader reads 'janus'"
+            f"model_type is {shown(config.data.get('model_type'))}; this loader reads 'janus'"
         )
     config.check(READ, model_type="janus")
     decoder = read_decoder(config.section("text_config"), LLAMA, "llama")

@@ -3,7 +3,6 @@
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from reprlib import repr as brief
 from typing import Any
 
 from unitok.checkpoints.folders import read_json
@@ -12,6 +11,7 @@ from unitok.checkpoints.settings import Settings
 from unitok.families.common.family import Defaults, with_sampling
 from unitok.families.janus.prompts import PLAIN_ROLES, Template
 from unitok.precision import name_of, read_cpu_dtype
+from unitok.shown import shown
 
 SYSTEM = (
     "You are a helpful language and vision assistant. You are able to understand the visual "
@@ -58,7 +58,7 @@ def read_text_of(extra: Mapping[str, Any], key: str, default: str) -> str:
     """A text of unitok.json; ValueError if it is something else."""
     text = extra.get(key, default)
     if not isinstance(text, str):
-        raise ValueError(f"{OWN_FILE}: {key} must be text, not {brief(text)}")
+        raise ValueError(f"{OWN_FILE}: {key} must be text, not {shown(text)}")
     return text
 
 

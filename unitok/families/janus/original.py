@@ -18,6 +18,7 @@ from unitok.families.common.llama import LLAMA, llama_names, read_decoder
 from unitok.families.common.siglip import SIGLIP_LARGE, SIGLIP_SO400M
 from unitok.families.janus.config import decoder_to_json, ratio, read_codes
 from unitok.nn.config import JanusConfig, VisionConfig
+from unitok.shown import shown
 from unitok_tokenizers.autoencoder import AutoencoderConfig
 from unitok_tokenizers.llamagen import original_name
 
@@ -141,7 +142,7 @@ def read_part(config: Settings, part: str, cls: str) -> Settings:
         )
     around = config.section(key, where)
     if cls not in str(around.data.get("cls")):
-        raise ValueError(f"{where}: cls is {around.data.get('cls')!r}; Janus's is {cls!r}")
+        raise ValueError(f"{where}: cls is {shown(around.data.get('cls'))}; Janus's is {cls!r}")
     around.check(["cls", "params"], model_type=part)
     return around.section("params", where)
 
@@ -152,7 +153,7 @@ def read_tower(params: Settings) -> VisionConfig:
     params.check([*TOWER_READ, *TOWER_IGNORED], TOWER_REQUIRED)
     if name not in TOWERS:
         raise ValueError(
-            f"{params.where}: model_name must be one of {', '.join(TOWERS)}, not {name!r}"
+            f"{params.where}: model_name must be one of {', '.join(TOWERS)}, not {shown(name)}"
         )
     named, mlp_ratio = TOWERS[name]
     tower = replace(named, **params.fields(TOWER_FIELDS, named))

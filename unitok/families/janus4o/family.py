@@ -22,6 +22,7 @@ from unitok.families.common.guidance import weighted
 from unitok.families.janus import Janus
 from unitok.families.janus4o.prompts import edit_prompt
 from unitok.pictures import digest
+from unitok.shown import shown
 from unitok_engine import Branch
 
 FREEDOM = 5.0  # cfg_weight2 there
@@ -88,7 +89,9 @@ def matches(config: Mapping[str, Any], names: frozenset[str], folder: Path) -> b
     if stated is None:
         return "janus-4o" in repository_name(folder.resolve()).lower()
     if stated not in NAMES:
-        raise ValueError(f"{OWN_FILE}: family must be one of {', '.join(NAMES)}, not {stated!r}")
+        raise ValueError(
+            f"{OWN_FILE}: family must be one of {', '.join(NAMES)}, not {shown(stated)}"
+        )
     return stated == "janus-4o"
 
 
