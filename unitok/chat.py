@@ -12,7 +12,7 @@ from PIL import Image
 from unitok.chat_file import read_chat, write_chat
 from unitok.draw_job import DrawJob
 from unitok.handles import Job
-from unitok.history import History, Said, pictures_of, what_dropped, without_oldest
+from unitok.history import History, Said, pictures_of, shortened, what_dropped
 from unitok.pictures import open_picture
 from unitok.preparer import AnyJob, Preparer, as_list, check_text
 from unitok.prompt import Message, Role
@@ -293,19 +293,39 @@ class Chat:
             ChatFullError: Not all of it fits, and nothing may be dropped.
             ContextFullError: The message does not fit even alone.
         """
-        kept = self._history
-        while True:
+        try:
+            return self._ready(self._history, said, make)
+        except ContextFullError as error:
+            if not self._history:
+                raise
+            full = error
+        alone = self._ready([], said, make)  # raises, if the message is too long in itself
+        if self.when_full == "error":
+            raise ChatFullError(full)
+        return self._fit_by_dropping(said, make, alone)
+
+    def _fit_by_dropping(
+        self, said: Said, make: Callable[[list[Message]], J], alone: Ready[J]
+    ) -> Ready[J]:
+        """The job of a new message after the longest history that fits.
+
+        A history may be many times too long, and to try one takes a while. So the steps become
+        longer until one fits, and then shorter.
+        """
+        histories = list(shortened(self._history))
+        ready, low, high, step = alone, 0, len(histories) - 1, 1  # that of `high` fits
+        while low < high:
+            tried = min(low + step - 1, (low + high) // 2)
             try:
-                job = make([s.message for s in (*kept, said)])
-                return Ready(job, [*kept, said], what_dropped(self._history, kept))
-            except ContextFullError as error:
-                if not kept:
-                    raise
-                full = error
-            if self.when_full == "error":
-                make([said.message])  # raises, if the message is too long in itself
-                raise ChatFullError(full)
-            kept = without_oldest(kept)
+                ready, high = self._ready(histories[tried], said, make), tried
+            except ContextFullError:
+                low, step = tried + 1, 2 * step
+        return ready
+
+    def _ready(self, kept: History, said: Said, make: Callable[[list[Message]], J]) -> Ready[J]:
+        """The job of a new message after a history; ContextFullError if they do not fit."""
+        job = make([s.message for s in (*kept, said)])
+        return Ready(job, [*kept, said], what_dropped(self._history, kept))
 
     def _add_answer(self, ready: Ready[TextJob], result: TextResult) -> TextResult:
         self._history = [*ready.history, self._said("assistant", [result.text])]

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, cast
 
 from unitok.flags import Common
 from unitok.reporting import check, facts, in_order, print_json, stopped
-from unitok.requests import Draw, Edit, shown
+from unitok.requests import Draw, Edit
 from unitok.saving import make_folder, picture_format, save_whole
 from unitok.screen import counted, watched
+from unitok.shown import shown
 from unitok.terminal import complain, uninterrupted
 
 if TYPE_CHECKING:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from typing import Any
@@ -85,6 +85,13 @@ def without_oldest(history: History) -> History:
             kept = rest if all(said.message.text for said in rest) else []
             return [*history[:i], *kept, *history[i + 2 :]]
     return history[2:]
+
+
+def shortened(history: History) -> Iterator[History]:
+    """Histories of which each has lost more of its oldest part; the last one is empty."""
+    while history:
+        history = without_oldest(history)
+        yield history
 
 
 def what_dropped(before: History, after: History) -> Dropped | None:

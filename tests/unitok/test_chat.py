@@ -22,6 +22,7 @@ from unitok.cli import app
 from unitok.conversation import Conversation
 from unitok.history import PNG_URI, Said, to_png, what_dropped, without_oldest
 from unitok.prompt import EncodedImage, Message
+from unitok.requests import Turn
 from unitok.results import Dropped
 from unitok_engine import Request
 
@@ -346,6 +347,33 @@ def test_a_loaded_chat_far_longer_than_the_context_goes_on_without_its_beginning
     result = getattr(chat, name)("a cat")
     assert result.dropped == Dropped(0, 9)
     assert [m.text for m in chat.messages[:3]] == ["is there a dog?", "yes", "a cat"]
+
+
+@pytest.mark.parametrize("turns", [3, 30, 400])
+def test_a_chat_of_hundreds_of_turns_is_not_tried_once_for_each(
+    model: Model, monkeypatch: pytest.MonkeyPatch, turns: int
+):
+    tried: list[int] = []
+    answer = model.prepare.answer
+
+    def noting(asked: Any, messages: list[Message], *args: Any, **options: Any) -> Any:
+        tried.append(len(messages))
+        return answer(asked, messages, *args, **options)
+
+    history = [said(role, f"dog {i}") for i in range(turns) for role in ("user", "assistant")]
+    history += [said(role, "dog " * 60) for role in ("user", "assistant")]
+    chat = model.chat(when_full="drop")
+    chat._history = history
+    with monkeypatch.context() as patch:
+        patch.setattr(model.prepare, "answer", noting)
+        dropped = chat.send("a cat", max_tokens=2).dropped
+    assert len(tried) < 25
+    exchanges = dropped.exchanges if dropped else 0
+    assert len(chat.messages) == len(history) - 2 * exchanges + 2
+    if exchanges:  # one exchange less would have been too little
+        more = [s.message for s in (*history[2 * exchanges - 2 :], said("user", "a cat"))]
+        with pytest.raises(ValueError, match="shorten it"):
+            answer(Turn("a cat", max_tokens=2), more, None, room=2)
 
 
 def said(role: Any, text: str, pictures: int = 0) -> Said:

@@ -95,6 +95,7 @@ class BatchRun:
             if outcome is not None:
                 self._settled.append(outcome)
             else:
+                assert isinstance(entry, Entry)  # a wrong line is settled
                 self._running[index] = entry
                 index += 1
                 yield entry.request
