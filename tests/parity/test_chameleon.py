@@ -189,6 +189,9 @@ class Shapes:
     def dtype(self, name: str) -> str:
         return str(self.state[name].dtype).removeprefix("torch.")
 
+    def file_of(self, name: str) -> str:
+        return self.source
+
     def tensor(self, name: str) -> Tensor:
         return self.state[name]
 
