@@ -38,10 +38,6 @@ def read_path(source: str | Path) -> BytesIO:
     if not _is_name(path):
         raise FileNotFoundError(f"{str(path)!r}: no such file")
     try:
-        os.fsencode(path)
-    except UnicodeEncodeError:
-        raise FileNotFoundError(f"{str(path)!r}: no file has such a name") from None
-    try:
         if path.is_dir():
             raise IsADirectoryError(f"{path} is a folder; give the files in it")
         with path.open("rb") as file:

@@ -72,6 +72,7 @@ def run_script(*command: str) -> "subprocess.CompletedProcess[str]":
     )
 
 
+@pytest.mark.timeout(330)
 def test_the_rehearsal_writes_the_document_and_the_plot(tmp_path: Path):
     done = run_script("scripts/bench.py", "--rehearse", "--skip", "vllm", "--write", str(tmp_path))
     assert done.returncode == 0, done.stderr
