@@ -43,7 +43,7 @@ SOURCE_ROOTS = (".", "engine", "tokenizers")
 API = """
 api chat chat_file conversation draw_job driver failed_job handles history image_decoder loading
 messages picture_info picture_sources pictures precision preparer prompt prompt_length requests
-results saving shown signatures stats strict_json text_job throughput user_warnings vocabulary
+results saving shown signatures stats strict_json text_job throughput vocabulary
 """.split()
 
 # Quickest first.
@@ -80,6 +80,7 @@ CLOSEST = {
     "engine/unitok_engine/scheduler.py": "engine/scheduler engine/shares",
     "engine/unitok_engine/sequence.py": "engine/engine engine/drafts",
     "engine/unitok_engine/transfer.py": "engine/sampler",
+    "engine/unitok_engine/user_warnings.py": "unitok/options unitok/api",
     "engine/unitok_engine/waiting.py": "engine/scheduler engine/shares engine/priority",
     "unitok/chat_file.py": "unitok/chat",
     "unitok/draw_job.py": "unitok/driver",
@@ -94,7 +95,6 @@ CLOSEST = {
     "unitok/stats.py": "unitok/options",
     "unitok/text_job.py": "unitok/driver",
     "unitok/throughput.py": "unitok/options",
-    "unitok/user_warnings.py": "unitok/options unitok/api",
 }
 
 # Numbers are compared by value: whether equal ones are the same object is an accident.

@@ -32,8 +32,8 @@ from unitok.results import DrawResult, Event, Result, TextResult
 from unitok.saving import expanded
 from unitok.signatures import answer, answer_or_start, one_or_many, one_or_many_async
 from unitok.stats import Stats
-from unitok.user_warnings import at_callers_line
 from unitok_engine import Engine, EngineConfig
+from unitok_engine.user_warnings import at_callers_line
 from unitok_tokenizers.text import TextTokenizer
 
 IN_FLIGHT = 64  # requests that `run` keeps going at once

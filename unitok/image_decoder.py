@@ -7,7 +7,6 @@ same time are decoded together nevertheless, a bounded number in one call, for s
 
 import os
 import threading
-import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -17,6 +16,8 @@ from itertools import islice
 
 import torch
 from torch import Tensor
+
+from unitok_engine.user_warnings import warn
 
 IMAGES_PER_CALL = 16
 TOKENS_PER_CALL = 2304  # 4 pictures of Janus; a VQ-16 decoder takes about 0.7 MB for each token
@@ -166,9 +167,7 @@ class ImageDecoder:
             for job in jobs:
                 self._fill([job])
             if not any(o.picture.cancelled() or o.picture.exception() for o in jobs):
-                warnings.warn(
-                    f"{len(jobs)} pictures had to be decoded one by one: {error}", stacklevel=2
-                )
+                warn(f"{len(jobs)} pictures had to be decoded one by one: {error}")
             return
         for job, picture in zip(jobs, made, strict=True):
             settle(job.picture, picture)

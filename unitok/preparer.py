@@ -18,8 +18,8 @@ from unitok.prompt_length import ContextFullError, check_length
 from unitok.requests import AnyRequest, Caption, Draw, Edit, Reply, TextOptions, check_ranges
 from unitok.results import Event, Result, failure
 from unitok.text_job import TextJob
-from unitok.user_warnings import warn
 from unitok_engine import Branch, Request, Sampling
+from unitok_engine.user_warnings import warn
 
 AnyJob = Job[Event, Result]
 

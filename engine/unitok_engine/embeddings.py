@@ -1,6 +1,5 @@
 """Computes embeddings when a prefill chunk first needs them, those of one step together."""
 
-import warnings
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -8,6 +7,7 @@ from torch import Tensor
 
 from unitok_engine.request import Embeddings
 from unitok_engine.scheduler import Chunk
+from unitok_engine.user_warnings import warn
 
 
 def compute_embeddings(chunks: Iterable[Chunk], width: int) -> None:
@@ -74,8 +74,7 @@ def _compute_together(
     except Exception as error:  # the caller's code
         alone = {embeddings.digest: _compute_alone(embeddings) for embeddings in group}
         if not any(isinstance(vectors, Exception) for vectors in alone.values()):
-            message = f"{len(group)} embeddings had to be computed one by one: {error}"
-            warnings.warn(message, stacklevel=2)
+            warn(f"{len(group)} embeddings had to be computed one by one: {error}")
         return alone
 
 

@@ -141,8 +141,9 @@ def test_a_kernel_that_works_is_picked_without_a_word(on_cuda: type[FakeKernel])
 def test_torch_attends_where_the_kernel_fails_and_a_warning_says_why(on_cuda: type[FakeKernel]):
     on_cuda.error = AttributeError("triton has no attribute 'x'")
     why = "torch attends instead of xformers, more slowly: its paged kernel raised AttributeError"
-    with pytest.warns(UserWarning, match=f"{why}: triton has no attribute 'x'"):
+    with pytest.warns(UserWarning, match=f"{why}: triton has no attribute 'x'") as told:
         resolved = EngineConfig(num_blocks=8).resolve(SHAPE, torch.float16, CUDA)
+    assert told[0].filename == __file__, "it points at the caller's line"
     assert (resolved.attention, resolved.block_size) == ("torch-gather", 64)
 
 

@@ -26,8 +26,8 @@ from unitok.prompt_length import CHARACTERS, MARGIN, check_length
 from unitok.requests import Turn, check_ranges
 from unitok.stats import Stats
 from unitok.throughput import Throughput
-from unitok.user_warnings import warn
 from unitok_engine import EngineConfig, Output, Request
+from unitok_engine.user_warnings import warn
 
 PATIENCE = 60  # seconds, for what takes none
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from unitok.checkpoints.folders import read_json
 from unitok.shown import shown
-from unitok.user_warnings import warn
+from unitok_engine.user_warnings import warn
 
 # What transformers writes into any config and what is of use in training or in its own code alone.
 # A decoder reads its tie_word_embeddings itself; parts that hold no head have it as well.

@@ -1,6 +1,5 @@
 """Which attention backends there are, and which fits a model and its device best."""
 
-import warnings
 from typing import Literal
 
 import torch
@@ -11,6 +10,7 @@ from unitok_engine.attention.gather import GatherBackend
 from unitok_engine.attention.kv_layout import KVShape
 from unitok_engine.attention.probe import kernel_fault
 from unitok_engine.attention.xformers import XformersBackend
+from unitok_engine.user_warnings import warn
 
 BackendName = Literal["torch", "torch-gather", "xformers"]
 """A backend: "torch" is for CPUs, "torch-gather" for any device, "xformers" for CUDA."""
@@ -57,7 +57,7 @@ def pick_backend(
     if name == "xformers":
         raise ValueError(f'attention "xformers" does not work here: {unfit or fault}')
     if fault:
-        warnings.warn(f"torch attends instead of xformers, more slowly: {fault}", stacklevel=2)
+        warn(f"torch attends instead of xformers, more slowly: {fault}")
     return "torch-gather"
 
 

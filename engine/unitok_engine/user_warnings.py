@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 import warnings
 from collections.abc import Callable
 from contextvars import ContextVar
 from dataclasses import dataclass
+from inspect import currentframe
 from types import FrameType
 from typing import Any, TypeVar
 
@@ -43,7 +43,9 @@ def warn(message: str) -> None:
     In a thread of ours there is no such line. There it points at the line that `at_callers_line`
     found, else at the line of ours that warns.
     """
-    line = _line.get() or find_line() or _line_of(sys._getframe(1))
+    here = currentframe()
+    assert here is not None and here.f_back is not None  # CPython has frames
+    line = _line.get() or find_line() or _line_of(here.f_back)
     warnings.warn_explicit(message, UserWarning, line.file, line.number, line.module, line.registry)
 
 
@@ -70,7 +72,7 @@ def at_callers_line(work: Callable[[], T]) -> Callable[[], T]:
 
 def find_line() -> Line | None:
     """The line that called us from outside of our packages; None in a thread of ours."""
-    frame: FrameType | None = sys._getframe(1)
+    frame = currentframe()
     while frame is not None and _package(frame) in OURS | BETWEEN:
         frame = frame.f_back
     return None if frame is None else _line_of(frame)
