@@ -353,7 +353,10 @@ def run_tests(tree: Path, tests: Sequence[str], limit: float) -> Outcome:
 
 def test_process(tree: Path, log: Path, tests: Sequence[str]) -> None:
     """In the new process: pytest, with all its output in a file."""
-    os.setsid()  # so that it can be ended with all that the tests started
+    # So that it can be ended with all that the tests started. It gets no session of its own: the
+    # first terminal that a test opens would become that session's, and its end would end us.
+    os.setpgid(0, 0)
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     os.chdir(tree)
     with log.open("w") as file:
         os.dup2(file.fileno(), 1)
