@@ -553,3 +553,13 @@ def test_what_was_emitted_before_a_cancel_keeps_its_log_probabilities():
     (output,) = job.result or []
     assert (output.token_ids, output.finish_reason) == ((3, 4), "abort")
     assert (output.logprobs, output.branch_logprobs) == ((-1.0, -2.0), (-3.0, -4.0))
+
+
+def test_a_job_that_fails_before_its_first_token_tells_the_first_branchs_prompt():
+    request = drawing(1)
+    branches = (replace(request.branches[0], token_ids=(1, 2, 3)), *request.branches[1:])
+    job = TokenJob(replace(request, branches=branches))
+    job.fail("error", "it broke")
+    assert job.result is not None and len(request.branches) > 1
+    assert [(o.prompt_tokens, o.error) for o in job.result] == [(3, "it broke")]
+    assert len(branches[-1].token_ids) != 3
