@@ -87,6 +87,7 @@ CLOSEST = {
     "unitok/failed_job.py": "unitok/driver",
     "unitok/handles.py": "unitok/driver",
     "unitok/history.py": "unitok/chat",
+    "unitok/loading.py": "unitok/loading unitok/compile",
     "unitok/precision.py": "unitok/loading",
     "unitok/preparer.py": "unitok/options unitok/api",
     "unitok/prompt_length.py": "unitok/options",

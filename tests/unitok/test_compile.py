@@ -200,6 +200,7 @@ def test_the_command_line_says_what_is_missing(monkeypatch: pytest.MonkeyPatch, 
     assert result.stderr.count("\n") == 1
 
 
-def test_another_word_is_refused(folder: Path):
-    with pytest.raises(ValueError, match="compile must be True, False or 'auto', not 'fast'"):
-        unitok.load(folder, compile="fast")  # type: ignore[arg-type]
+@pytest.mark.parametrize("word", ["fast", "Auto", ""])
+def test_another_word_is_refused(folder: Path, word: str):
+    with pytest.raises(ValueError, match=f"compile must be True, False or 'auto', not '{word}'"):
+        unitok.load(folder, compile=word)  # type: ignore[arg-type]
