@@ -691,3 +691,11 @@ def test_the_rate_is_that_of_the_last_seconds_with_work():
     meter.begin(500.0, 1000)
     meter.note(502.0, 1010)
     assert meter.rate == 5, "the rest does not count"
+
+
+def test_the_rate_forgets_what_was_more_than_ten_seconds_ago_to_the_second():
+    meter = Throughput()
+    meter.begin(0.0, 0)
+    for second in range(1, 24):  # 100 tokens in the thirteenth second alone
+        meter.note(float(second), 100 if second >= 13 else 0)
+        assert (meter.rate > 0) == (13 <= second < 23), second

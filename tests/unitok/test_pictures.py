@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import EpsImagePlugin, Image
+from PIL import EpsImagePlugin, Image, features
 
 from unitok import pictures
 from unitok.pictures import FORMATS, digest, open_picture
@@ -271,6 +271,10 @@ def test_a_picture_whose_caller_read_it_may_have_been_of_any_format():
     with Image.open(file) as image:
         image.load()
         assert np.array_equal(np.array(open_picture(image)), noise())
+
+
+def test_avif_is_read_where_pillow_can():
+    assert ("AVIF" in FORMATS) == features.check("avif") and len(set(FORMATS)) >= 6
 
 
 @pytest.mark.parametrize("format", FORMATS)
