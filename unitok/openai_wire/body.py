@@ -9,6 +9,8 @@ from unitok.strict_json import JsonObject, shown_json
 
 R = TypeVar("R")
 
+ANY_TEXT = ("model", "user")  # keys that may have any text, which changes nothing
+
 MAX_NAME = 60  # characters of an unknown key that are compared with known ones
 
 
@@ -35,6 +37,28 @@ def error_body(message: str, param: str | None = None, server: bool = False) -> 
     """
     kind = "server_error" if server else "invalid_request_error"
     return {"error": {"message": message, "type": kind, "param": param, "code": None}}
+
+
+def read_body(
+    body: object, known: Iterable[str], neutral: Mapping[str, tuple[object, ...]]
+) -> JsonObject:
+    """The keys of a body that are not null, each of which is one that its request may have.
+
+    Args:
+        body: The body.
+        known: All keys that it may have.
+        neutral: Those that may have no other values than these.
+
+    Raises:
+        WireError: It is no object, or a key is unknown or has a value that is not supported.
+    """
+    given = given_keys(body, '"body"')
+    check_known(given, known)
+    check_neutral(given, neutral)
+    for name in ANY_TEXT:
+        if name in given:
+            take_text(given, name)
+    return given
 
 
 def given_keys(value: object, what: str, param: str | None = None) -> JsonObject:

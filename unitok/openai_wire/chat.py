@@ -8,15 +8,7 @@ import re
 from pathlib import Path
 
 from unitok.messages import parse_messages
-from unitok.openai_wire.body import (
-    WireError,
-    check_known,
-    check_neutral,
-    given_keys,
-    made,
-    take_options,
-    take_text,
-)
+from unitok.openai_wire.body import ANY_TEXT, WireError, made, read_body, take_options
 from unitok.requests import Reply, options_of
 from unitok.results import TextResult
 from unitok.strict_json import JsonObject
@@ -25,7 +17,6 @@ from unitok.strict_json import JsonObject
 _NOT_OPTIONS = ("logprobs", "branch_logprobs")
 OPTIONS = tuple(name for name in options_of(Reply) if name not in _NOT_OPTIONS)
 # "model" and "user" may be any text. The answer names the model that gave it.
-ANY_TEXT = ("model", "user")
 NEWER = "max_completion_tokens"  # OpenAI's newer word for max_tokens
 NEUTRAL: dict[str, tuple[object, ...]] = {
     "n": (1,),
@@ -53,12 +44,7 @@ def reply_of(body: object, folder: Path | None = None) -> Reply:
     Raises:
         WireError: A key is missing, wrong, or not supported.
     """
-    given = given_keys(body, '"body"')
-    check_known(given, KNOWN)
-    check_neutral(given, NEUTRAL)
-    for name in ANY_TEXT:
-        if name in given:
-            take_text(given, name)
+    given = read_body(body, KNOWN, NEUTRAL)
     if "messages" not in given:
         raise WireError('"messages" is missing', "messages")
     check_messages(given["messages"], folder)

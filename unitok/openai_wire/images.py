@@ -12,11 +12,11 @@ from typing import Literal
 from PIL import Image
 
 from unitok.openai_wire.body import (
+    ANY_TEXT,
     WireError,
-    check_known,
-    check_neutral,
     given_keys,
     made,
+    read_body,
     take_options,
     take_text,
 )
@@ -30,7 +30,6 @@ ResponseFormat = Literal["b64_json", "url"]
 _NOT_OPTIONS = ("width", "height", "logprobs", "branch_logprobs")
 OPTIONS = tuple(name for name in options_of(Draw) if name not in _NOT_OPTIONS)
 # "model" and "user" may be any text. The answer says nothing of either, and neither changes it.
-ANY_TEXT = ("model", "user")
 NEUTRAL: dict[str, tuple[object, ...]] = {
     "stream": (False,),
     "quality": ("auto",),
@@ -47,12 +46,7 @@ def draw_of(body: object) -> Draw:
     Raises:
         WireError: A key is missing, wrong, or not supported.
     """
-    given = given_keys(body, '"body"')
-    check_known(given, KNOWN)
-    check_neutral(given, NEUTRAL)
-    for name in ANY_TEXT:
-        if name in given:
-            take_text(given, name)
+    given = read_body(body, KNOWN, NEUTRAL)
     response_format(body)
     prompt = take_text(given, "prompt")
     if not prompt.strip():
