@@ -18,7 +18,8 @@ def unitok(*words: str, **variables: str) -> subprocess.CompletedProcess[str]:
     ("typed", "offered"),
     [
         ("unitok dr", {"draw"}),
-        ("unitok ", {"demo", "caption", "draw", "edit", "chat", "batch", "info"}),
+        ("unitok ", {"demo", "caption", "draw", "edit", "chat", "batch", "info", "data"}),
+        ("unitok data ", {"check", "make"}),
         ("unitok draw --no-", {"--no-clobber"}),
         ("unitok caption a.png --top", {"--top-k", "--top-p"}),
     ],
