@@ -1,4 +1,4 @@
-"""Sequences of conversations: prompts and answers as the engine has them, for the embedded model."""
+"""Sequences of conversations for the embedded model: prompts and answers as its engine has them."""
 
 from collections.abc import Iterator
 from pathlib import Path
