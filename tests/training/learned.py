@@ -10,6 +10,7 @@ from tests.unitok import test_emu3, tiny_chameleon
 from tests.unitok.tiny import tiny_model, tiny_template
 from unitok.families import Family, ImageOptions, open_folder
 from unitok.families.common.family import Defaults
+from unitok.families.emu3 import Emu3
 from unitok.families.janus import Janus, Preprocessor
 from unitok.prompt import Message
 from unitok.training.packing import PackedBatch, pack
@@ -69,13 +70,14 @@ def answered(
 
 def painted(family: Family, words: str, seed: int, branch: int = 0) -> TrainingSequence:
     """A request to draw and the picture, whose image ids are learned, but no forced ones."""
-    spec = family.generation_spec([Message("user", words)], ImageOptions(guidance=2.0))
+    size = width, height = (24, 16) if isinstance(family, Emu3) else family.picture_size
+    options = ImageOptions(guidance=2.0, negative="blurry", size=size)
+    spec = family.generation_spec([Message("user", words)], options)
     emitted: list[int] = []
     sampled: list[bool] = []
     while not isinstance(step := spec.plan.next(emitted), Stop):
         sampled.append(isinstance(step, Allow))
         emitted.append(step.id if isinstance(step, Force) else step.id_range.start)
-    width, height = family.picture_size
     pixels = torch.rand(3, height, width, generator=torch.Generator().manual_seed(seed))
     sequence = continued(spec.branches[branch], emitted, sampled, name=words)
     places = tuple(i for i, target in enumerate(sequence.targets) if target)
