@@ -1,6 +1,6 @@
 """The small world of the default model: pictures composed of emoji, and what can be said of them.
 
-sprites.py          the forty objects as little pictures
+sprites.py          the objects as little pictures
 scenes.py           what a picture holds
 split.py            which combinations are never seen in training
 sampler.py          random scenes of one split
@@ -12,5 +12,6 @@ text_tokenizer.py   training the text tokenizer
 image_tokenizer.py  training the image tokenizer
 samples.py          what the model learns from
 pretraining.py      training the model
+new_objects.py      eight objects more, to fine-tune on
 export.py           writing the trained model as a folder
 """
