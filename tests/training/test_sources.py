@@ -6,7 +6,7 @@ from typing import Any
 
 import datasets
 import pytest
-import webdataset
+from webdataset.writer import TarWriter
 
 from tests.training.conversations import (
     asked,
@@ -144,7 +144,7 @@ def test_several_tars_are_one_data_set_whose_shuffle_mixes_them(tmp_path: Path):
 
 def test_what_the_library_webdataset_writes_is_read(tmp_path: Path):
     record = {"messages": [user(picture("x1.png"), "what?"), assistant("a cat")]}
-    with webdataset.TarWriter(str(tmp_path / "train.tar")) as writer:
+    with TarWriter(str(tmp_path / "train.tar")) as writer:
         writer.write({"__key__": "x1", "json": record, "png": noise(1)})
         writer.write({"__key__": "x2", "txt": "a dog", "png": noise(2)})
     first, read, paint = all_of(open_source(tmp_path / "train.tar"))
