@@ -334,12 +334,12 @@ def run_lines(model: Model, common: Common, source: Source, output: Path) -> dic
     Returns:
         How many lines are new, kept from an earlier run, and failed.
     """
-    from unitok.batch.keys import model_identity
+    from unitok.batch.keys import model_identity, with_adapters
     from unitok.batch.runner import run_batch
 
     counts = {"new": 0, "kept": 0, "failed": 0}
     try:
-        identity = model_identity(common.find_folder())
+        identity = with_adapters(model_identity(common.find_folder()), common.adapter_folders())
         outcomes = run_batch(model, source, output, identity)
         with closing(counted(outcomes, source.count(), "batch", common.bars)) as shown:
             for outcome in shown:

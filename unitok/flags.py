@@ -43,6 +43,7 @@ class Common:
         device: Where the model computes; None chooses.
         dtype: The type it computes in; None chooses.
         memory: The size of the K/V pool; None chooses.
+        adapters: Adapters to load beside the weights, as NAME=FOLDER; None for none.
         strict: Whether unknown settings of a checkpoint are refused.
         verbose: 1 reports progress, 2 adds details.
         quiet: Whether only errors are printed.
@@ -80,6 +81,14 @@ class Common:
     memory: Annotated[
         str | None,
         _common(metavar="SIZE", help="Of the K/V pool: bytes, 512MB, 2GB, or 50% of free memory."),
+    ] = None
+    adapters: Annotated[
+        list[str] | None,
+        _common(
+            metavar="NAME=FOLDER",
+            help="A LoRA adapter to load beside the weights, for requests that name it. May be "
+            "given several times.",
+        ),
     ] = None
     strict: Annotated[
         bool, _common("--strict", help="Refuse a model with settings that unitok does not know.")
@@ -141,7 +150,24 @@ class Common:
             self.compile,
             revision=self.revision,
             cache_dir=self.cache_dir,
+            adapters=self.adapter_folders(),
         )
+
+    def adapter_folders(self) -> dict[str, Path]:
+        """The folders of the adapters by name.
+
+        Raises:
+            ValueError: One has no name or no folder, or two have one name.
+        """
+        folders: dict[str, Path] = {}
+        for text in self.adapters or ():
+            name, _, folder = text.partition("=")
+            if not (name and folder):
+                raise ValueError(f"--adapters takes NAME=FOLDER, not {text!r}")
+            if name in folders:
+                raise ValueError(f"--adapters names {name!r} twice")
+            folders[name] = Path(folder)
+        return folders
 
     def find_folder(self) -> Path:
         """The folder that `load` opens, which it has found before."""
@@ -170,8 +196,9 @@ def with_flags(made: type | None = None, but: Sequence[str] = ()) -> Callable[[C
         @wraps(function)
         def call(**given: Any) -> None:
             common = Common(**{p.name: given.pop(p.name) for p in shared})
+            options = {spec.name: _value(spec, given.pop(spec.flag)) for spec in specs}
             with speech(common.verbose, common.quiet):
-                function(common, **given | {s.name: _value(s, given[s.name]) for s in specs})
+                function(common, **given, **options)
 
         flags = (flag_of(spec, None if spec.name in vars(made) else SAMPLING) for spec in specs)
         parameters = [*own, *flags, *shared]
@@ -208,7 +235,7 @@ def flag_of(spec: OptionSpec, panel: str | None = None) -> inspect.Parameter:
     bounded = spec.kind == "whole number" and option.low is not None and option.high is not None
     shown: bool | str = spec.kind in ("whole number", "number", "text")
     info = typer.Option(
-        flag_name(spec.name),
+        flag_name(spec.flag),
         help=option.help + (" May be given several times." if several else ""),
         metavar=option.metavar,
         rich_help_panel=panel,
@@ -217,7 +244,7 @@ def flag_of(spec: OptionSpec, panel: str | None = None) -> inspect.Parameter:
         show_default=(option.unset or False) if spec.default is None else shown,
     )
     default = list(spec.default or ()) if several else spec.default
-    return _parameter(spec.name, Annotated[kind | None if spec.nullable else kind, info], default)
+    return _parameter(spec.flag, Annotated[kind | None if spec.nullable else kind, info], default)
 
 
 def _value(spec: OptionSpec, given: Any) -> Any:

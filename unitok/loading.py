@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import time
+from collections.abc import Mapping
 from numbers import Integral, Real
 from pathlib import Path
 from typing import Literal
@@ -34,6 +35,7 @@ def load(
     revision: str | None = None,
     token: str | bool | None = None,
     cache_dir: str | os.PathLike[str] | None = None,
+    adapters: Mapping[str, str | Path] | None = None,
 ) -> Model:
     """Load a model: the embedded one, a checkpoint's folder, or a Hugging Face hub id.
 
@@ -60,6 +62,8 @@ def load(
             variable HF_TOKEN, or of `hf auth login`.
         cache_dir: The folder of downloads from the hub. By default the hub library's own, which
             the environment variables HF_HOME and HF_HUB_CACHE set.
+        adapters: Names and folders of LoRA adapters to load beside the weights, for requests with
+            `adapter=name`; see `Model.load_adapter`.
 
     Returns:
         The model, ready for use.
@@ -83,8 +87,19 @@ def load(
     family = open_folder(folder, where, choice, strict)
     config = EngineConfig(memory=size, max_context=family.max_context)
     model = Model(family, config, precision=str(choice.made), compile=compiled)
+    load_adapters(model, adapters or {})
     log_loaded(model, time.perf_counter() - began)
     return model
+
+
+def load_adapters(model: Model, adapters: Mapping[str, str | Path]) -> None:
+    """Load adapters beside a model's weights. The model is closed if one cannot be loaded."""
+    try:
+        for name, source in adapters.items():
+            model.load_adapter(name, source)
+    except BaseException:
+        model.close()
+        raise
 
 
 def own_cpu_dtype(folder: Path) -> torch.dtype | None:

@@ -123,6 +123,7 @@ class Preparer:
             logprobs=asked.logprobs,
             branch_logprobs=asked.branch_logprobs,
             priority=asked.priority,
+            adapter=asked.adapter,
         )
         return TextJob(asked, request, self.family.tokenizer.stream(), seed, index)
 
@@ -193,6 +194,7 @@ class Preparer:
             branch_logprobs=asked.branch_logprobs,
             seeds=asked.seeds,
             priority=asked.priority,
+            adapter=asked.adapter,
         )
         info = {"prompt": asked.prompt, "model": self.family.name}
         return DrawJob(asked, request, spec, self.image_decoder, info, index)
