@@ -23,6 +23,7 @@ from unitok.families.common.loading import build_model
 from unitok.families.emu3.folders import find_image_start, read_folder
 from unitok.families.emu3.preprocessing import Preprocessor
 from unitok.families.emu3.prompts import NEGATIVE, SYSTEM, Template
+from unitok.families.emu3.weights import LINEAR_NAMES
 from unitok.nn.config import ModelConfig
 from unitok.nn.model import UnifiedModel
 from unitok.prompt import EncodedImage, Message
@@ -40,6 +41,8 @@ class Emu3:
         defaults: How the checkpoint samples and is asked.
         area: Of a drawing in pixels, unless asked otherwise.
     """
+
+    weight_names = LINEAR_NAMES
 
     def __init__(
         self,
