@@ -9,6 +9,7 @@ from pathlib import Path
 
 from torch import Tensor
 
+from unitok.checkpoints.lora_files import read_adapter
 from unitok.driver import Driver
 from unitok.families import Family
 from unitok.nn.lora import LoraAdapter, LowRank
@@ -45,8 +46,6 @@ class Tuning:
     def _read(self, name: str, source: str | Path | LoraAdapter) -> LoraAdapter:
         if isinstance(source, LoraAdapter):
             return replace(source, name=name)
-        from unitok.checkpoints.lora_files import read_adapter
-
         return read_adapter(expanded(source), self._family, name)
 
     def _put_new(self, adapter: LoraAdapter) -> None:
@@ -145,4 +144,4 @@ def updated_adapter(adapter: LoraAdapter, tensors: Mapping[str, Tensor]) -> Lora
         new = fitting(name, tensor, tuple(like.shape), like).clone()
         a, b = (new, old.b) if like is old.a else (old.a, new)
         layers[layer] = LowRank(a, b, old.scale)
-    return replace(adapter, layers=layers)
+    return LoraAdapter.of(adapter.name, layers, adapter.full)

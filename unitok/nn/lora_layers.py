@@ -119,12 +119,13 @@ def place_adapter(model: nn.Module, adapter: LoraAdapter, like: Tensor) -> Delta
 
 
 def check_layers(adapter: LoraAdapter) -> None:
-    """Raise ValueError if an adapter has layers that the engine's step does not run."""
+    """Raise ValueError if an adapter changes what cannot stand beside the weights in a step."""
     others = [name for name in adapter.layers if not ADAPTABLE.fullmatch(name)]
-    if others:
+    if others or adapter.full:
+        what = f"layers outside the decoder and its heads, such as {others[0]}" if others else ""
         raise ValueError(
-            f"adapter {adapter.name!r} changes layers outside the decoder and its heads, such as "
-            f"{others[0]}: merge it into the model, unitok.load(..., adapter=FOLDER)"
+            f"adapter {adapter.name!r} changes {what or f'all of {next(iter(adapter.full))}'}: "
+            "merge it into the model with unitok.load(..., adapter=FOLDER)"
         )
 
 
