@@ -1,4 +1,4 @@
-"""The command line: `unitok demo | caption | draw | edit | chat | batch | info`.
+"""The command line: `unitok demo | caption | draw | edit | chat | batch | info | save`.
 
 A user's mistake is reported in one line on stderr, with exit code 2. If some items of several fail,
 the exit code is 1. After Ctrl-C it is 130. Whatever imports torch is imported inside the commands,
@@ -307,6 +307,36 @@ def info(common: Common, as_json: Json = False) -> None:
         print_info(what)
 
 
+@app.command()
+@with_flags()
+def save(
+    common: Common,
+    output: Annotated[
+        Path,
+        typer.Option("--output", "-o", metavar="DIR", help="A new folder, or an empty one."),
+    ],
+    layout: Annotated[
+        str | None,
+        typer.Option(
+            help="Whose names of files and tensors: for a Janus, transformers or original.",
+            show_default="the usual one of the family",
+        ),
+    ] = None,
+) -> None:
+    """Write the model into a folder, with its adapter merged if there is one.
+
+    The weights are written in the type that they were loaded in.
+
+    Example: unitok save -o merged --adapter dragons --dtype bf16
+    """
+    if output.is_dir() and any(output.iterdir()):
+        raise ValueError(f"{output} is not empty; name a new folder")
+    make_folder(output)
+    with common.load() as model:
+        model.save(output, layout)
+    print(f"{output}: {model.name} in {model.info().dtype}")
+
+
 def print_info(info: Info) -> None:
     """Print a model's sizes and defaults as a table."""
     width, height = info.picture_size
@@ -316,6 +346,7 @@ def print_info(info: Info) -> None:
         "parameters": f"{info.parameters:,}",
         "device": f"{info.device}, {info.dtype}",
         "precision": info.precision,
+        **({"adapter": info.adapter} if info.adapter else {}),
         "context": f"{info.context:,} tokens",
         "picture": f"{width} x {height} pixels, {info.picture_tokens} tokens",
         "K/V pool": f"{info.kv_memory:,} bytes, {info.kv_tokens:,} tokens",
@@ -334,12 +365,12 @@ def run_lines(model: Model, common: Common, source: Source, output: Path) -> dic
     Returns:
         How many lines are new, kept from an earlier run, and failed.
     """
-    from unitok.batch.keys import model_identity, with_adapters
+    from unitok.batch.keys import identity_of, with_adapters
     from unitok.batch.runner import run_batch
 
     counts = {"new": 0, "kept": 0, "failed": 0}
     try:
-        identity = with_adapters(model_identity(common.find_folder()), common.adapter_folders())
+        identity = with_adapters(identity_of(common.find_folders()), common.find_adapters())
         outcomes = run_batch(model, source, output, identity)
         with closing(counted(outcomes, source.count(), "batch", common.bars)) as shown:
             for outcome in shown:

@@ -40,10 +40,11 @@ class Common:
         model: A checkpoint's folder or a hub id; None for the embedded model.
         revision: Of a hub repository; None for its main branch.
         cache_dir: The folder of downloads; None for the hub library's own.
+        adapter: The folder or hub id of an adapter that is merged into the weights.
+        adapters: Adapters that are kept beside the weights, as NAME=FOLDER; None for none.
         device: Where the model computes; None chooses.
         dtype: The type it computes in; None chooses.
         memory: The size of the K/V pool; None chooses.
-        adapters: Adapters to load beside the weights, as NAME=FOLDER; None for none.
         strict: Whether unknown settings of a checkpoint are refused.
         verbose: 1 reports progress, 2 adds details.
         quiet: Whether only errors are printed.
@@ -68,6 +69,21 @@ class Common:
             metavar="FOLDER", help="Where a hub id is downloaded to.", show_default="the hub's own"
         ),
     ] = None
+    adapter: Annotated[
+        str | None,
+        _common(
+            metavar="FOLDER",
+            help="A low-rank adapter of the model, in PEFT's format: its folder or hub id.",
+        ),
+    ] = None
+    adapters: Annotated[
+        list[str] | None,
+        _common(
+            metavar="NAME=FOLDER",
+            help="Such an adapter, kept beside the weights for --adapter-name and for lines of "
+            "batch that name it. May be given several times.",
+        ),
+    ] = None
     device: Annotated[
         str | None, _common(help="cpu, cuda or cuda:1.", show_default="cuda if there is one")
     ] = None
@@ -81,14 +97,6 @@ class Common:
     memory: Annotated[
         str | None,
         _common(metavar="SIZE", help="Of the K/V pool: bytes, 512MB, 2GB, or 50% of free memory."),
-    ] = None
-    adapters: Annotated[
-        list[str] | None,
-        _common(
-            metavar="NAME=FOLDER",
-            help="A LoRA adapter to load beside the weights, for requests that name it. May be "
-            "given several times.",
-        ),
     ] = None
     strict: Annotated[
         bool, _common("--strict", help="Refuse a model with settings that unitok does not know.")
@@ -150,32 +158,42 @@ class Common:
             self.compile,
             revision=self.revision,
             cache_dir=self.cache_dir,
-            adapters=self.adapter_folders(),
+            adapter=self.adapter,
+            adapters=self._named_adapters(),
         )
 
-    def adapter_folders(self) -> dict[str, Path]:
-        """The folders of the adapters by name.
+    def _named_adapters(self) -> dict[str, str]:
+        """The adapters beside the weights: their folders or hub ids by name.
 
         Raises:
             ValueError: One has no name or no folder, or two have one name.
         """
-        folders: dict[str, Path] = {}
+        named: dict[str, str] = {}
         for text in self.adapters or ():
             name, _, folder = text.partition("=")
             if not (name and folder):
                 raise ValueError(f"--adapters takes NAME=FOLDER, not {text!r}")
-            if name in folders:
+            if name in named:
                 raise ValueError(f"--adapters names {name!r} twice")
-            folders[name] = Path(folder)
-        return folders
+            named[name] = folder
+        return named
 
-    def find_folder(self) -> Path:
-        """The folder that `load` opens, which it has found before."""
-        from unitok.checkpoints.folders import HubOptions, find_folder
-        from unitok.loading import DEFAULT_FOLDER
+    def find_adapters(self) -> dict[str, Path]:
+        """The folders of the adapters beside the weights, which `load` has found before."""
+        from unitok.checkpoints.folders import HubOptions
+        from unitok.loading import FoundAdapter
 
         hub = HubOptions(self.revision, cache_dir=self.cache_dir)
-        return find_folder(DEFAULT_FOLDER if self.model is None else self.model, hub)
+        return {n: FoundAdapter.find(f, hub).folder for n, f in self._named_adapters().items()}
+
+    def find_folders(self) -> list[Path]:
+        """The folders that `load` opens, which it has found before: the model's, the adapter's."""
+        from unitok.checkpoints.folders import HubOptions, find_folder
+        from unitok.loading import DEFAULT_FOLDER, FoundAdapter
+
+        hub = HubOptions(self.revision, cache_dir=self.cache_dir)
+        folder = find_folder(DEFAULT_FOLDER if self.model is None else self.model, hub)
+        return [folder, *([FoundAdapter.find(self.adapter, hub).folder] if self.adapter else [])]
 
 
 def with_flags(made: type | None = None, but: Sequence[str] = ()) -> Callable[[Command], Command]:

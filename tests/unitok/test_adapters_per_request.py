@@ -175,6 +175,8 @@ def test_folders_in_pefts_form_are_loaded_with_the_model(
         assert own.adapters == ("mine",)
         asked = requests("mine")[2]
         check_equal(ran(own, [asked])[0], ran(model, [replace(asked, adapter="a")])[0])
+        drawn = own.draw("a zebra", adapter="mine")  # a new word, which it may have been taught
+        assert drawn.image.info["model"] == f"{own.name}+mine"
         own.load_adapter("again", str(made))
         own.unload_adapter("mine")
         assert own.adapters == ("again",)
