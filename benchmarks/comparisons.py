@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 
 from benchmarks import requests
+from benchmarks.adapters import adapters
 from benchmarks.driver import driver
 from benchmarks.engines import DecodeSteps, seconds_of_an_answer
 from benchmarks.engines import bookkeeping as engine_work
@@ -337,4 +338,5 @@ COMPARISONS: dict[str, Callable[[Setting], Found]] = {
     "bookkeeping": bookkeeping,
     "compiled": compiled,
     "driver": driver,
+    "adapters": adapters,
 }

@@ -116,14 +116,19 @@ def test_rows_that_follow_on_each_other_are_a_slice(names, rows):
     assert told == rows
 
 
+@pytest.fixture(scope="module")
+def alone() -> list[tuple[int, ...]]:
+    """What each of the requests gives in an engine of its own."""
+    return [ids for request in mixed() for ids in finished_ids(machine(), [request])]
+
+
 @pytest.mark.parametrize(
     "options",
     [{}, {"max_batch_tokens": 7}, {"num_blocks": 24}, {"preempt_every_step": True}],
     ids=["all at once", "chunks", "little memory", "preemption"],
 )
-def test_ids_are_the_same_alone_and_among_requests_with_other_adapters(options):
+def test_ids_are_the_same_alone_and_among_requests_with_other_adapters(options, alone):
     requests = mixed()
-    alone = [ids for request in requests for ids in finished_ids(machine(), [request])]
     assert finished_ids(machine(**options), requests) == alone
     by_adapter = [alone[0], alone[1], alone[2]]  # of one caption
     assert len(set(by_adapter)) == 3, "the adapters change nothing"

@@ -1,6 +1,7 @@
 """Adapters beside the weights: each request has its own, and gets what the merged model gives."""
 
 import json
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -58,7 +59,7 @@ def requests(adapter: str | None) -> list[AnyRequest]:
     common = {"adapter": adapter, "branch_logprobs": True}
     return [
         Caption(picture(), "what is this?", max_tokens=7, **common),
-        Caption(picture("blue"), "which colour?", max_tokens=3, **common),
+        Caption(picture("blue"), "a cat?", max_tokens=3, **common),
         Draw("two apples", seed=1, n=2, guidance=3.0, **common),
         Draw("a dog", seed=2, guidance=1.0, **common),
     ]
@@ -132,7 +133,7 @@ def test_one_forward_of_a_step_serves_all_adapters(model: unitok.Model):
     assert model.stats().forwards - before - alone <= alone + 2
 
 
-@pytest.mark.parametrize("kind", ["chameleon", "unitoken-base", "emu3"])
+@pytest.mark.parametrize("kind", ["chameleon", "emu3"])
 def test_other_families_take_adapters_too(kind: str, tmp_path: Path):
     """Among them those with one head for all ids, and those with biases."""
     made = FOLDERS[kind](tmp_path / kind)
@@ -175,7 +176,8 @@ def test_folders_in_pefts_form_are_loaded_with_the_model(
         assert own.adapters == ("mine",)
         asked = requests("mine")[2]
         check_equal(ran(own, [asked])[0], ran(model, [replace(asked, adapter="a")])[0])
-        drawn = own.draw("a zebra", adapter="mine")  # a new word, which it may have been taught
+        with warnings.catch_warnings(action="error"):
+            drawn = own.draw("a zebra", adapter="mine")  # a word that it may have been taught
         assert drawn.image.info["model"] == f"{own.name}+mine"
         own.load_adapter("again", str(made))
         own.unload_adapter("mine")
