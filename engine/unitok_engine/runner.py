@@ -56,13 +56,13 @@ class Runner:
 
     def _logits(self, hidden: Tensor, group: LogitsGroup) -> Tensor:
         wanted = hidden[send(group.rows, hidden.device)]
-        if group.adapters is None:
-            return self.model.logits(wanted, group.id_range)
-        return self._adaptable.logits(wanted, group.id_range, group.adapters.to(hidden.device))
+        adapters = group.adapters and group.adapters.to(hidden.device)
+        return self._adaptable.logits(wanted, group.id_range, *_given(adapters))
 
     @property
     def _adaptable(self) -> AdaptableModel:
-        return cast(AdaptableModel, self.model)  # `Engine.check` lets no adapter through else
+        # A model that is none never gets adapters: `Engine.check` lets no request with one through.
+        return cast(AdaptableModel, self.model)
 
     def _trunk(
         self,
@@ -76,6 +76,9 @@ class Runner:
         hidden = self.model.embed(ids)
         for part in embeddings:
             hidden[part.start : part.start + len(part.vectors)] = part.vectors.to(hidden)
-        if adapters is None:
-            return self.model.forward(hidden, positions, view)
-        return self._adaptable.forward(hidden, positions, view, adapters)
+        return self._adaptable.forward(hidden, positions, view, *_given(adapters))
+
+
+def _given(adapters: AdapterRows | None) -> tuple[AdapterRows, ...]:
+    """What a model with adapters is given beside all else, if there is anything."""
+    return () if adapters is None else (adapters,)
