@@ -13,6 +13,7 @@ import torch
 
 from benchmarks import finetuning as tuning
 from benchmarks import requests
+from benchmarks.adapters import adapters
 from benchmarks.driver import driver
 from benchmarks.engines import DecodeSteps, seconds_of_an_answer
 from benchmarks.engines import bookkeeping as engine_work
@@ -379,4 +380,5 @@ COMPARISONS: dict[str, Callable[[Setting], Found]] = {
     "compiled": compiled,
     "driver": driver,
     "finetuning": finetuning,
+    "adapters": adapters,
 }

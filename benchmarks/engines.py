@@ -13,6 +13,7 @@ from unitok.driver import Driver
 from unitok.handles import TokenJob
 from unitok.nn.model import UnifiedModel
 from unitok_engine import (
+    AdapterRows,
     Branch,
     CacheView,
     Engine,
@@ -62,9 +63,15 @@ class ContextFiller:
         self._model = model
         self.kv_shape, self.dtype, self.device = model.kv_shape, model.dtype, model.device
         self.id_ranges, self.hidden_size = model.id_ranges, model.hidden_size
-        self.embed = model.embed
+        self.embed, self.adapters = model.embed, model.adapters
 
-    def forward(self, hidden: Tensor, positions: Tensor, cache: CacheView) -> Tensor:
+    def forward(
+        self,
+        hidden: Tensor,
+        positions: Tensor,
+        cache: CacheView,
+        adapters: AdapterRows | None = None,
+    ) -> Tensor:
         """Write constant keys and values [n, heads, head size] to all layers of the cache."""
         shape = self.kv_shape
         constant = hidden.new_full((len(hidden), shape.kv_heads, shape.head_dim), 0.01)
@@ -72,7 +79,9 @@ class ContextFiller:
             cache.attend(layer, constant, constant, constant)
         return hidden
 
-    def logits(self, hidden: Tensor, id_range: IdRange) -> Tensor:
+    def logits(
+        self, hidden: Tensor, id_range: IdRange, adapters: AdapterRows | None = None
+    ) -> Tensor:
         """Zeros [n, size of the range]."""
         return hidden.new_zeros(1, 1).expand(len(hidden), id_range.size)
 

@@ -67,7 +67,7 @@ CLOSEST = {
     "engine/unitok_engine/attention/paged.py": "engine/attention parity/paged_attention",
     "engine/unitok_engine/attention/xformers.py": """engine/attention engine/probe engine/graphs
         parity/xformers_decode parity/xformers_static""",
-    "engine/unitok_engine/batch.py": "engine/engine",
+    "engine/unitok_engine/batch.py": "engine/engine engine/adapters",
     "engine/unitok_engine/config.py": "engine/request",
     "engine/unitok_engine/drafter.py": "engine/drafts",
     "engine/unitok_engine/embedding_store.py": "engine/faults",
@@ -76,9 +76,9 @@ CLOSEST = {
     "engine/unitok_engine/model.py": "engine/engine",
     "engine/unitok_engine/noise.py": "engine/sampler",
     "engine/unitok_engine/prefix_cache.py": "engine/prefix_caching",
-    "engine/unitok_engine/runner.py": "engine/engine",
+    "engine/unitok_engine/runner.py": "engine/engine engine/adapters",
     "engine/unitok_engine/scheduler.py": "engine/scheduler engine/shares",
-    "engine/unitok_engine/sequence.py": "engine/engine engine/drafts",
+    "engine/unitok_engine/sequence.py": "engine/engine engine/drafts engine/adapters",
     "engine/unitok_engine/transfer.py": "engine/sampler",
     "engine/unitok_engine/user_warnings.py": "unitok/options unitok/api",
     "engine/unitok_engine/waiting.py": "engine/scheduler engine/shares engine/priority",
@@ -96,6 +96,7 @@ CLOSEST = {
     "unitok/stats.py": "unitok/options",
     "unitok/text_job.py": "unitok/driver",
     "unitok/throughput.py": "unitok/options",
+    "unitok/tuning.py": "unitok/weight_updates unitok/adapters_per_request",
 }
 
 # Numbers are compared by value: whether equal ones are the same object is an accident.

@@ -5,6 +5,8 @@ from collections.abc import Iterator
 import pytest
 import torch
 
+from benchmarks.adapters import NAMES, random_adapter
+from benchmarks.adapters import steps as adapted_steps
 from benchmarks.attention import BLOCK, PagedAttention, last_tokens, tables_in_order
 from benchmarks.device import DeviceBench
 from benchmarks.engines import DecodeSteps, arrivals
@@ -72,6 +74,18 @@ def test_decode_steps_begin_with_every_branch_at_its_context():
     outputs = steps()
     assert sorted(output.request_id for output in outputs) == [0, 1, 2]
     assert all(len(output.token_ids) == 1 for output in outputs)
+    assert steps.engine.stats.forwards == forwards + 1
+
+
+@torch.inference_mode()
+def test_steps_of_a_batch_with_adapters_are_one_forward_each():
+    model = random_model(TINY, 16, torch.float32)
+    for seed, name in enumerate(NAMES):
+        model.put_adapter(random_adapter(model, name, seed))
+    steps = adapted_steps(model, 20, 5, NAMES)
+    assert [steps.engine.uses(name) for name in NAMES] == [4] * 4
+    forwards = steps.engine.stats.forwards
+    assert len(steps()) == 16
     assert steps.engine.stats.forwards == forwards + 1
 
 

@@ -19,12 +19,14 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
+from torch import Tensor
 
 from unitok.chat import Chat
 from unitok.driver import Driver
 from unitok.families import Family
 from unitok.handles import Job
 from unitok.image_decoder import ImageDecoder
+from unitok.nn.lora import LoraAdapter
 from unitok.precision import name_of
 from unitok.preparer import AnyJob, Preparer
 from unitok.requests import AnyRequest, Caption, Draw, Edit, Reply, RequestOptions
@@ -32,6 +34,7 @@ from unitok.results import DrawResult, Event, Result, TextResult
 from unitok.saving import expanded
 from unitok.signatures import answer, answer_or_start, one_or_many, one_or_many_async
 from unitok.stats import Stats
+from unitok.tuning import Tuning
 from unitok_engine import Engine, EngineConfig
 from unitok_engine.user_warnings import at_callers_line
 from unitok_tokenizers.text import TextTokenizer
@@ -123,6 +126,7 @@ class Model:
         config = config or EngineConfig(max_context=family.max_context)
         self.driver = Driver(Engine(family.model, config), image_decoder)
         self.prepare = Preparer(family, image_decoder)
+        self._tuning = Tuning(family, self.driver)
 
     def __repr__(self) -> str:
         dtype = name_of(self.dtype)
@@ -190,6 +194,90 @@ class Model:
             ValueError: The family cannot be saved, or knows no such layout.
         """
         self.family.save(expanded(folder), layout)
+
+    # -- adapters and weights
+
+    @property
+    def adapters(self) -> tuple[str, ...]:
+        """The names of the loaded adapters, of which each request may choose one."""
+        return tuple(self._tuning.adapters)
+
+    def load_adapter(self, name: str, source: str | Path | LoraAdapter) -> None:
+        """Load a LoRA adapter beside the weights, for requests with `adapter=name`.
+
+        Args:
+            name: What requests call it.
+            source: The adapter's folder, in PEFT's form, or an adapter in memory.
+
+        Raises:
+            FileNotFoundError: There is no such folder, or a file in it is missing.
+            ValueError: There is an adapter of this name already; it is of another base; it changes
+                other layers than those of the decoder and its heads, so that it has to be merged;
+                a file cannot be read; or the model is compiled.
+            RuntimeError: The model is closed.
+        """
+        self._tuning.load(name, source)
+
+    def unload_adapter(self, name: str) -> None:
+        """Take an adapter away, and free its memory.
+
+        Raises:
+            ValueError: There is no such adapter.
+            RuntimeError: Requests that have not ended use it, or the model is closed.
+        """
+        self._tuning.unload(name)
+
+    @property
+    def weight_version(self) -> int:
+        """The version of the weights: 0 when they are loaded, and one more after each update."""
+        return self.driver.engine.weight_version
+
+    def update_weights(self, tensors: Mapping[str, Tensor], version: int | None = None) -> int:
+        """Put other numbers in the place of some weights, in the model as it is loaded.
+
+        Requests that have begun are run to their end with the old weights. Those that wait begin
+        afterwards. What was computed with the old weights is found no more. Each result has the
+        `weight_version` that it was computed with.
+
+        Args:
+            tensors: The new weights, by their names in `model.family.model.state_dict()`. Weights
+                that are not named stay. The image tokenizer's may be there if they are the same.
+            version: The version of the weights from now on; by default one more than before.
+
+        Returns:
+            The new version.
+
+        Raises:
+            TypeError: Something is no tensor.
+            ValueError: A name is unknown, a shape or a type does not fit, a number is not finite,
+                the image tokenizer would change, or the version is not above the present one. Then
+                nothing has changed.
+            RuntimeError: The model is closed.
+        """
+        return self._tuning.update_weights(tensors, version)
+
+    def update_adapter(
+        self, name: str, tensors: Mapping[str, Tensor], version: int | None = None
+    ) -> int:
+        """Put other numbers in the place of some of a loaded adapter's, as `update_weights` does.
+
+        Args:
+            name: The adapter.
+            tensors: The new matrices, by the names of layers with ".lora_A.weight" or
+                ".lora_B.weight" behind them, as `peft.get_peft_model_state_dict` gives them.
+            version: The version of the weights from now on; by default one more than before.
+
+        Returns:
+            The new version.
+
+        Raises:
+            TypeError: Something is no tensor.
+            ValueError: There is no such adapter, it has no such matrix, a shape does not fit, a
+                number is not finite, or the version is not above the present one. Then nothing has
+                changed.
+            RuntimeError: The model is closed.
+        """
+        return self._tuning.update_adapter(name, tensors, version)
 
     # -- one call, one answer
 

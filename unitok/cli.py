@@ -368,12 +368,12 @@ def run_lines(model: Model, common: Common, source: Source, output: Path) -> dic
     Returns:
         How many lines are new, kept from an earlier run, and failed.
     """
-    from unitok.batch.keys import identity_of
+    from unitok.batch.keys import identity_of, with_adapters
     from unitok.batch.runner import run_batch
 
     counts = {"new": 0, "kept": 0, "failed": 0}
     try:
-        identity = identity_of(common.find_folders())
+        identity = with_adapters(identity_of(common.find_folders()), common.find_adapters())
         outcomes = run_batch(model, source, output, identity)
         with closing(counted(outcomes, source.count(), "batch", common.bars)) as shown:
             for outcome in shown:

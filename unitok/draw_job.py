@@ -55,6 +55,7 @@ class DrawJob:
         self._finished: dict[int, Output] = {}  # all of each sample that has ended
         self._decoded: dict[int, Future[Tensor]] = {}
         self._done = 0  # tokens of all samples so far
+        self._weight_version: int | None = None
         self._unreported: dict[int, Future[Tensor]] = {}  # pictures that no event had yet
         self._reported_done = 0
         self._reported_result = False
@@ -75,6 +76,7 @@ class DrawJob:
     def feed(self, output: Output) -> None:
         """Add the tokens of an output; those of a complete sample go to the image decoder."""
         self._done += len(output.token_ids)
+        self._weight_version = output.weight_version
         outputs = self._outputs.setdefault(output.sample, [])
         outputs.append(output)
         if not output.finished:
@@ -150,6 +152,7 @@ class DrawJob:
             logprobs=of_all(o.logprobs for o in outputs),
             branch_logprobs=of_all(o.branch_logprobs for o in outputs),
             seeds=tuple(map(self._seed, range(self.request.n))),
+            weight_version=self._weight_version,
         )
 
     def _seed(self, sample: int) -> int:

@@ -29,7 +29,7 @@ from contextlib import suppress
 from functools import partial
 from itertools import count
 from queue import Empty, SimpleQueue
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 import torch
 
@@ -38,6 +38,7 @@ from unitok.image_decoder import ImageDecoder
 from unitok.openmp import give_up_team
 from unitok.terminal import one_line
 from unitok.throughput import Throughput
+from unitok.upkeep import Upkeep
 from unitok_engine import Engine, Output, Request
 
 logger = logging.getLogger(__name__)
@@ -54,11 +55,13 @@ FORKED = (
 
 E = TypeVar("E")
 R = TypeVar("R")
+T = TypeVar("T")
 # What callers want of the driver's thread.
 Command = (
     tuple[Literal["submit"], Sequence[AnyFlight]]
     | tuple[Literal["cancel"], AnyFlight]
     | tuple[Literal["idle"], threading.Event]
+    | tuple[Literal["upkeep"], Upkeep[Any]]
     | tuple[Literal["close", "look"], None]
 )
 
@@ -93,6 +96,7 @@ class Driver:
         self._outputs: deque[Output] = deque()
         self._delivering: Output | None = None
         self._idlers: list[threading.Event] = []
+        self._upkeep: deque[Upkeep[Any]] = deque()
         self._failures = 0
         self._doubtful = False  # a turn was interrupted, and its outputs may be lost
         self._refusal: str | None = None  # why nothing can be submitted any more
@@ -273,6 +277,35 @@ class Driver:
         self._commands.put(("idle", idle))
         return idle.wait(timeout)
 
+    def between_steps(self, work: Callable[[], T], alone: bool = False) -> T:
+        """Have the driver's thread do something between two steps, and wait for it.
+
+        Args:
+            work: What it does. An interrupted step may have it done twice.
+            alone: Whether no request may be on its way then. Those that have begun are run to their
+                end first. The others, and new ones, begin afterwards.
+
+        Returns:
+            What the work returned.
+
+        Raises:
+            RuntimeError: The driver is closed or was forked, or its own thread asks.
+            Exception: What the work raised.
+        """
+        self.check_open()
+        if threading.current_thread() is self._thread:
+            raise RuntimeError("the driver's own thread cannot wait for itself")
+        give_up_team()
+        upkeep = Upkeep(work, alone)
+        try:
+            self._start()
+            self._commands.put(("upkeep", upkeep))
+            return upkeep.done.result()
+        except BaseException:  # Ctrl-C: nobody waits any more
+            upkeep.done.cancel()
+            self._commands.put(("look", None))
+            raise
+
     def close(self, timeout: float | None = None) -> None:
         """Abort the jobs that run, then end the thread. Closing again does nothing.
 
@@ -316,13 +349,36 @@ class Driver:
             self._execute(command)
             self._command = None
         self._end_overdue()
+        if self._wants_to_be_alone:
+            self.engine.hold()
         if self.engine.has_work or self._outputs or self._doubtful:
             self._step()
         self.image_decoder.work()
         for flight in list(self._decoding_images.values()):
             if flight.job.result is not None:
                 self._finish(flight)
-        return self.engine.has_work or self.image_decoder.has_work or not self._commands.empty()
+        self._keep_up()
+        # While only pictures are awaited, the image decoder wakes the thread.
+        steps = self.engine.has_work and not (self._wants_to_be_alone and self.engine.idle)
+        return steps or self.image_decoder.has_work or not self._commands.empty()
+
+    @property
+    def _wants_to_be_alone(self) -> bool:
+        return any(upkeep.alone for upkeep in self._upkeep)
+
+    def _keep_up(self) -> None:
+        """Do what was to be done between steps, in order, as far as it can be done now."""
+        while self._upkeep:
+            first = self._upkeep[0]
+            if first.alone and not (first.done.done() or self._is_alone):
+                return
+            first.run()
+            self._upkeep.popleft()
+        self.engine.resume()
+
+    @property
+    def _is_alone(self) -> bool:
+        return self.engine.idle and not self._outputs and not self._decoding_images
 
     def note_failure(self, error: BaseException) -> None:
         """Note that a turn was interrupted. The next turn goes on from there.
@@ -352,6 +408,8 @@ class Driver:
         """
         give_up_team()
         self._throughput.rest()
+        if self._upkeep:  # only pictures are awaited
+            return False
         idlers, self._idlers = self._idlers, []
         for idler in idlers:
             idler.set()
@@ -387,9 +445,14 @@ class Driver:
                 self._fail(command[1], "abort", "it was cancelled")
         elif command[0] == "idle":
             self._idlers.append(command[1])
+        elif command[0] == "upkeep":
+            self._upkeep.append(command[1])
         elif command[0] == "close":
             self._closing = True
             self._fail_all("abort", CLOSED)
+        if self._closing:
+            while self._upkeep:
+                self._upkeep.popleft().fail(RuntimeError(CLOSED))
 
     def _begin(self, flight: AnyFlight) -> None:
         if flight.done.done():  # its caller was interrupted, or the command is executed again

@@ -41,6 +41,7 @@ class Common:
         revision: Of a hub repository; None for its main branch.
         cache_dir: The folder of downloads; None for the hub library's own.
         adapter: The folder or hub id of an adapter that is merged into the weights.
+        adapters: Adapters that are kept beside the weights, as NAME=FOLDER; None for none.
         device: Where the model computes; None chooses.
         dtype: The type it computes in; None chooses.
         memory: The size of the K/V pool; None chooses.
@@ -73,6 +74,14 @@ class Common:
         _common(
             metavar="FOLDER",
             help="A low-rank adapter of the model, in PEFT's format: its folder or hub id.",
+        ),
+    ] = None
+    adapters: Annotated[
+        list[str] | None,
+        _common(
+            metavar="NAME=FOLDER",
+            help="Such an adapter, kept beside the weights for --adapter-name and for lines of "
+            "batch that name it. May be given several times.",
         ),
     ] = None
     device: Annotated[
@@ -150,7 +159,32 @@ class Common:
             revision=self.revision,
             cache_dir=self.cache_dir,
             adapter=self.adapter,
+            adapters=self._named_adapters(),
         )
+
+    def _named_adapters(self) -> dict[str, str]:
+        """The adapters beside the weights: their folders or hub ids by name.
+
+        Raises:
+            ValueError: One has no name or no folder, or two have one name.
+        """
+        named: dict[str, str] = {}
+        for text in self.adapters or ():
+            name, _, folder = text.partition("=")
+            if not (name and folder):
+                raise ValueError(f"--adapters takes NAME=FOLDER, not {text!r}")
+            if name in named:
+                raise ValueError(f"--adapters names {name!r} twice")
+            named[name] = folder
+        return named
+
+    def find_adapters(self) -> dict[str, Path]:
+        """The folders of the adapters beside the weights, which `load` has found before."""
+        from unitok.checkpoints.folders import HubOptions
+        from unitok.loading import FoundAdapter
+
+        hub = HubOptions(self.revision, cache_dir=self.cache_dir)
+        return {n: FoundAdapter.find(f, hub).folder for n, f in self._named_adapters().items()}
 
     def find_folders(self) -> list[Path]:
         """The folders that `load` opens, which it has found before: the model's, the adapter's."""
@@ -184,8 +218,9 @@ def with_flags(
         @wraps(function)
         def call(**given: Any) -> None:
             common = Common(**{p.name: given.pop(p.name) for p in shared})
+            options = {spec.name: _value(spec, given.pop(spec.flag)) for spec in specs}
             with speech(common.verbose, common.quiet):
-                function(common, **given | {s.name: _value(s, given[s.name]) for s in specs})
+                function(common, **given, **options)
 
         flags = (flag_of(spec, None if spec.name in vars(made) else SAMPLING) for spec in specs)
         parameters = [*own, *flags, *shared]
@@ -222,7 +257,7 @@ def flag_of(spec: OptionSpec, panel: str | None = None) -> inspect.Parameter:
     bounded = spec.kind == "whole number" and option.low is not None and option.high is not None
     shown: bool | str = spec.kind in ("whole number", "number", "text")
     info = typer.Option(
-        flag_name(spec.name),
+        flag_name(spec.flag),
         help=option.help + (" May be given several times." if several else ""),
         metavar=option.metavar,
         rich_help_panel=panel,
@@ -231,7 +266,7 @@ def flag_of(spec: OptionSpec, panel: str | None = None) -> inspect.Parameter:
         show_default=(option.unset or False) if spec.default is None else shown,
     )
     default = list(spec.default or ()) if several else spec.default
-    return _parameter(spec.name, Annotated[kind | None if spec.nullable else kind, info], default)
+    return _parameter(spec.flag, Annotated[kind | None if spec.nullable else kind, info], default)
 
 
 def _value(spec: OptionSpec, given: Any) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from numbers import Integral, Real
 from pathlib import Path
@@ -38,6 +39,7 @@ def load(
     token: str | bool | None = None,
     cache_dir: str | os.PathLike[str] | None = None,
     adapter: str | os.PathLike[str] | None = None,
+    adapters: Mapping[str, str | os.PathLike[str]] | None = None,
 ) -> Model:
     """Load a model: the embedded one, a checkpoint's folder, or a Hugging Face hub id.
 
@@ -67,6 +69,8 @@ def load(
         adapter: A low-rank adapter of this model, in PEFT's format: a folder, or a hub id, whose
             main branch is taken. It is merged into the weights, so that it costs nothing later.
             docs/guide/adapters.md tells more.
+        adapters: Names of adapters, and their folders or hub ids. They are kept beside the
+            weights, for requests with `adapter=name`; see `Model.load_adapter`.
 
     Returns:
         The model, ready for use.
@@ -87,6 +91,7 @@ def load(
     compiled = decide_compile(compile, torch.device(where))
     folder = find_folder(DEFAULT_FOLDER if path is None else path, hub)
     added = None if adapter is None else FoundAdapter.find(adapter, hub)
+    beside = {name: FoundAdapter.find(path, hub) for name, path in (adapters or {}).items()}
     logger.info("opening %s on %s", folder, where)
     choice = Choice(asked, torch.device(where), own_cpu_dtype(folder))
     family = open_folder(folder, where, choice, strict)
@@ -95,8 +100,19 @@ def load(
     config = EngineConfig(memory=size, max_context=family.max_context)
     name, precision = added and added.name, str(choice.made)
     model = Model(family, config, precision=precision, compile=compiled, adapter=name)
+    load_adapters(model, beside)
     log_loaded(model, time.perf_counter() - began)
     return model
+
+
+def load_adapters(model: Model, adapters: Mapping[str, FoundAdapter]) -> None:
+    """Load adapters beside a model's weights. The model is closed if one cannot be loaded."""
+    try:
+        for name, found in adapters.items():
+            model.load_adapter(name, found.folder)
+    except BaseException:
+        model.close()
+        raise
 
 
 @dataclass(frozen=True)

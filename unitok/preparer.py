@@ -15,7 +15,16 @@ from unitok.messages import Part, parse_messages
 from unitok.pictures import PictureLike, open_picture
 from unitok.prompt import EncodedImage, Message
 from unitok.prompt_length import ContextFullError, check_length
-from unitok.requests import AnyRequest, Caption, Draw, Edit, Reply, TextOptions, check_ranges
+from unitok.requests import (
+    AnyRequest,
+    Caption,
+    Draw,
+    Edit,
+    Reply,
+    RequestOptions,
+    TextOptions,
+    check_ranges,
+)
 from unitok.results import Event, Result, failure
 from unitok.text_job import TextJob
 from unitok_engine import Branch, Request, Sampling
@@ -106,7 +115,7 @@ class Preparer:
         self._check_lengths("\n".join(message.text for message in messages), system)
         prompt = self.family.chat_prompt(messages, system)
         limit = min(asked.max_tokens, self._room(prompt, room))
-        self._warn_of_unknown_words(messages[-1].text)
+        self._warn_of_unknown_words(asked, messages[-1].text)
         seed = pick_seed(asked.seed)
         sampling = Sampling(
             temperature=asked.temperature,
@@ -123,6 +132,7 @@ class Preparer:
             logprobs=asked.logprobs,
             branch_logprobs=asked.branch_logprobs,
             priority=asked.priority,
+            adapter=asked.adapter,
         )
         return TextJob(asked, request, self.family.tokenizer.stream(), seed, index)
 
@@ -144,7 +154,7 @@ class Preparer:
         guidance = self._guidance(asked)
         options = ImageOptions(guidance, asked.negative_prompt, asked.size)
         job = self._pictures(asked, self.family.generation_spec(messages, options), index)
-        self._warn_of_unknown_words(asked.prompt, asked.negative_prompt or "")
+        self._warn_of_unknown_words(asked, asked.prompt, asked.negative_prompt or "")
         if guidance == 1 and asked.negative_prompt is not None:
             warn("negative_prompt does nothing at guidance 1")
         return job
@@ -164,7 +174,7 @@ class Preparer:
         self._check_lengths(asked.prompt)
         editor = need_editor(self.family)
         image = open_picture(asked.image)
-        self._warn_of_unknown_words(asked.prompt)
+        self._warn_of_unknown_words(asked, asked.prompt)
         options = EditOptions(self._guidance(asked), asked.freedom)
         spec = editor.edit_spec(image, asked.prompt, options)
         return self._pictures(asked, spec, index)
@@ -193,8 +203,10 @@ class Preparer:
             branch_logprobs=asked.branch_logprobs,
             seeds=asked.seeds,
             priority=asked.priority,
+            adapter=asked.adapter,
         )
-        info = {"prompt": asked.prompt, "model": self.family.name}
+        adapter = "" if asked.adapter is None else f"+{asked.adapter}"
+        info = {"prompt": asked.prompt, "model": f"{self.family.name}{adapter}"}
         return DrawJob(asked, request, spec, self.image_decoder, info, index)
 
     def encode(self, image: PictureLike) -> EncodedImage:
@@ -224,9 +236,9 @@ class Preparer:
         for text in filter(None, texts):
             check_length(text, self.family.tokenizer, self.family.max_context)
 
-    def _warn_of_unknown_words(self, *texts: str) -> None:
+    def _warn_of_unknown_words(self, asked: RequestOptions, *texts: str) -> None:
         known = self.family.defaults.known_words
-        if known is None:
+        if known is None or asked.adapter is not None:  # which may have taught new ones
             return
         words = {w for text in texts for w in split_words(text)}
         if unknown := sorted(words - known):

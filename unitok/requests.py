@@ -42,6 +42,7 @@ class Option:
         above: A bound that values must exceed.
         metavar: The placeholder of the value in the command line's help.
         unset: What None stands for, in words; "" if the help says so, or if it stands for nothing.
+        flag: The name of the flag on the command line, if it is not that of the option.
     """
 
     help: str
@@ -50,6 +51,7 @@ class Option:
     above: float | None = None
     metavar: str | None = None
     unset: str = "the model's own"
+    flag: str | None = None
 
 
 Kind = Literal["whole number", "whole numbers", "number", "text", "texts", "flag"]
@@ -113,6 +115,11 @@ class OptionSpec:
         """
         if value is not None and self.range and not self._in_range(value):
             raise ValueError(f"{self.name} must be {self.range}, not {shown(value)}")
+
+    @property
+    def flag(self) -> str:
+        """The name of the flag, without dashes."""
+        return self.option.flag or self.name
 
     @property
     def in_words(self) -> str:
@@ -241,6 +248,15 @@ class RequestOptions:
         ),
     ] = None
     priority: Annotated[int, Option("Waiting requests of a lower number come first.")] = 0
+    adapter: Annotated[
+        str | None,
+        Option(
+            "The name of a loaded adapter to use.",
+            metavar="NAME",
+            unset="none",
+            flag="adapter_name",
+        ),
+    ] = None
 
     def __post_init__(self) -> None:
         convert_options(self)

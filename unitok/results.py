@@ -58,6 +58,8 @@ class TextResult:
             string cut off has them too. `unitok_engine.Output` explains them.
         branch_logprobs: The same before any filter, if asked for.
         dropped: What a chat has left out of its history to make room; None if nothing.
+        weight_version: The version of the weights that computed it, see `Model.update_weights`;
+            None if nothing was computed.
     """
 
     text: str
@@ -72,6 +74,7 @@ class TextResult:
     logprobs: tuple[float, ...] | None = None
     branch_logprobs: tuple[float, ...] | None = None
     dropped: Dropped | None = None
+    weight_version: int | None = None
 
     def __repr__(self) -> str:
         return f"<TextResult {shortened(self.text)!r}: {summary(self)}>"
@@ -98,6 +101,8 @@ class DrawResult:
         branch_logprobs: The same without guidance and filters, if asked for.
         dropped: What a chat has left out of its history to make room; None if nothing.
         seeds: The seed of each picture.
+        weight_version: The version of the weights that computed it, see `Model.update_weights`;
+            None if nothing was computed.
     """
 
     prompt: str
@@ -114,6 +119,7 @@ class DrawResult:
     branch_logprobs: tuple[tuple[float, ...], ...] | None = None
     dropped: Dropped | None = None
     seeds: tuple[int, ...] = ()
+    weight_version: int | None = None
 
     @property
     def image(self) -> Image.Image:

@@ -101,6 +101,7 @@ class TextJob:
             error=error,
             logprobs=None if joined is None else joined.logprobs,
             branch_logprobs=None if joined is None else joined.branch_logprobs,
+            weight_version=None if joined is None else joined.weight_version,
         )
 
 

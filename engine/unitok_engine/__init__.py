@@ -5,6 +5,7 @@ It knows token ids, plans and a model given by argument. It knows no text and no
 
 from logging import NullHandler, getLogger
 
+from unitok_engine.adapters import AdapterRows
 from unitok_engine.attention.backends import make_backend
 from unitok_engine.attention.base import AttentionBackend, AttentionMetadata, CacheView
 from unitok_engine.attention.kv_layout import KVShape
@@ -12,7 +13,7 @@ from unitok_engine.config import EngineConfig
 from unitok_engine.drafter import Drafter
 from unitok_engine.engine import Engine, EngineStats
 from unitok_engine.ids import IdRange
-from unitok_engine.model import Model
+from unitok_engine.model import AdaptableModel, Model
 from unitok_engine.observer import Observer, StepRecord
 from unitok_engine.plans import Allow, FixedPlan, Force, FreePlan, GridPlan, Plan, Stop
 from unitok_engine.request import Branch, Embeddings, Output, Request, Sampling, join_outputs
@@ -20,6 +21,8 @@ from unitok_engine.request import Branch, Embeddings, Output, Request, Sampling,
 getLogger(__name__).addHandler(NullHandler())
 
 __all__ = [
+    "AdaptableModel",
+    "AdapterRows",
     "Allow",
     "AttentionBackend",
     "AttentionMetadata",

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from unitok_engine.adapters import AdapterRows, adapter_rows
 from unitok_engine.attention.base import AttentionMetadata
 from unitok_engine.ids import IdRange
 from unitok_engine.scheduler import Chunk
@@ -34,11 +35,13 @@ class LogitsGroup:
         id_range: The range.
         rows: [m] int64, the flat rows whose logits are wanted: token by token, branch by branch.
         targets: The tokens: whose, and where.
+        adapters: Which of the m rows belong to adapters; None if none does.
     """
 
     id_range: IdRange
     rows: Tensor
     targets: tuple[tuple[Sequence, Target], ...]
+    adapters: AdapterRows | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,7 +49,8 @@ class Batch:
     """A step over r rows (runs of pending ids) of n ids in all, rows ordered by their length.
 
     It is made on the host; `to` a device, the flat tensors go.
-    ids, positions: [n] int64. attention: the rows, and the slots of the n ids.
+    ids, positions: [n] int64. attention: the rows, and the slots of the n ids. adapters: which of
+    the n ids belong to adapters; None if none does.
     """
 
     ids: Tensor
@@ -54,18 +58,27 @@ class Batch:
     attention: AttentionMetadata
     embeddings: tuple[EmbeddingRows, ...]
     groups: tuple[LogitsGroup, ...]
+    adapters: AdapterRows | None = None
 
     @property
-    def decodes(self) -> bool:
-        """Whether every row is a single token, and none has embeddings."""
-        return self.attention.query_lengths[-1] == 1 and not self.embeddings
+    def can_be_recorded(self) -> bool:
+        """Whether every row is a single token, and none has embeddings or an adapter."""
+        decodes = self.attention.query_lengths[-1] == 1 and not self.embeddings
+        return decodes and self.adapters is None
 
     def to(self, device: torch.device) -> "Batch":
         """The batch with its flat tensors on a device; on CUDA the transfer is only queued."""
         if self.ids.device == device:
             return self
         ids, positions = send(self.ids, device), send(self.positions, device)
-        return replace(self, ids=ids, positions=positions, attention=self.attention.to(device))
+        attention, adapters = self.attention.to(device), self.adapters
+        return replace(
+            self,
+            ids=ids,
+            positions=positions,
+            attention=attention,
+            adapters=adapters and adapters.to(device),
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,6 +110,7 @@ class DecodesAhead:
             attention=self.attention,
             embeddings=(),
             groups=_logits_groups(chunks, {chunk.branch: row for row, chunk in enumerate(chunks)}),
+            adapters=_adapter_rows(chunks),
         )
 
 
@@ -124,7 +138,8 @@ def build_batch(chunks: Seq[Chunk], block_size: int, ahead: DecodesAhead | None 
     """
     if ahead is not None and ahead.are(chunks):
         return ahead.batch()
-    chunks = sorted(chunks, key=lambda chunk: chunk.stop - chunk.start)
+    # Rows of one adapter follow on each other, so that they are one slice more often.
+    chunks = sorted(chunks, key=lambda c: (c.stop - c.start, c.sequence.adapter or ""))
     ids: list[int] = []
     positions: list[int] = []
     slots: list[int] = []
@@ -147,6 +162,7 @@ def build_batch(chunks: Seq[Chunk], block_size: int, ahead: DecodesAhead | None 
         attention=_attention_metadata(chunks, flat[2]),
         embeddings=tuple(embeddings),
         groups=_logits_groups(chunks, last_rows),
+        adapters=_adapter_rows(chunks),
     )
 
 
@@ -157,6 +173,15 @@ def _attention_metadata(chunks: Seq[Chunk], slot_mapping: Tensor) -> AttentionMe
         context_lengths=tuple([chunk.stop for chunk in chunks]),
         block_tables=tuple([chunk.branch.blocks for chunk in chunks]),
     )
+
+
+def _adapter_rows(chunks: Seq[Chunk]) -> AdapterRows | None:
+    if all(chunk.sequence.adapter is None for chunk in chunks):
+        return None
+    names: list[str | None] = []
+    for chunk in chunks:
+        names += [chunk.sequence.adapter] * chunk.length
+    return adapter_rows(names)
 
 
 def _embedding_rows(
@@ -188,6 +213,12 @@ def _logits_groups(
             rows += [row + target.offset for row in last] if target.offset else last
             targets.append((sequence, target))
     return tuple(
-        LogitsGroup(id_range, torch.tensor(rows), tuple(targets))
+        LogitsGroup(id_range, torch.tensor(rows), tuple(targets), _target_rows(targets))
         for id_range, (rows, targets) in groups.items()
     )
+
+
+def _target_rows(targets: Seq[tuple[Sequence, Target]]) -> AdapterRows | None:
+    if all(sequence.adapter is None for sequence, _ in targets):
+        return None
+    return adapter_rows([s.adapter for s, _ in targets for _ in s.branches])

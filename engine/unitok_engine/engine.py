@@ -16,7 +16,7 @@ from unitok_engine.config import EngineConfig
 from unitok_engine.drafter import Drafter
 from unitok_engine.embedding_store import EmbeddingStore
 from unitok_engine.embeddings import compute_embeddings
-from unitok_engine.model import Model
+from unitok_engine.model import AdaptableModel, Model
 from unitok_engine.observer import Observer, StepRecord
 from unitok_engine.request import Output, Request
 from unitok_engine.runner import Runner
@@ -132,6 +132,8 @@ class Engine:
         self._unplanned: dict[Sequence, None] = {}  # those of them that do not yet wait or run
         self._untold: list[Output] = []  # not handed over yet
         self._generated_tokens = 0
+        self._holds = False  # requests that have not begun
+        self._weight_version = 0
         self._broken = False  # a step began and did not end
         self._scheduled: Schedule | None = None  # while it runs
         prefill = self.config.max_batch_tokens
@@ -174,6 +176,8 @@ class Engine:
         config, branches = self.config, request.branches
         if len(branches) > config.max_running:
             raise ValueError(f"{len(branches)} branches exceed max_running ({config.max_running})")
+        if request.adapter is not None:
+            self._check_adapter(request.adapter)
         emitted, ids_end = request.plan.max_length, max(r.stop for r in self._id_ranges)
         for branch in branches:
             for id in (min(branch.token_ids), max(branch.token_ids)):
@@ -192,6 +196,13 @@ class Engine:
                 f"the request needs up to {blocks} K/V blocks and the pool has "
                 f"{config.num_blocks}: give the engine more memory"
             )
+
+    def _check_adapter(self, name: str) -> None:
+        model = self.runner.model
+        known = sorted(model.adapters) if isinstance(model, AdaptableModel) else []
+        if name not in known:
+            loaded = f"loaded: {', '.join(map(repr, known))}" if known else "none is loaded"
+            raise ValueError(f"there is no adapter {name!r}; {loaded}")
 
     def abort(self, request_id: int) -> None:
         """End a request at the next step, with outputs "abort"; nothing if it has ended."""
@@ -241,6 +252,62 @@ class Engine:
             free_blocks=self._pool.free_count,
             cached_blocks=self._pool.cached_count,
         )
+
+    def uses(self, adapter: str) -> int:
+        """How many requests have an adapter and have not ended."""
+        orders = tuple(self._orders)
+        aborted = {order.request_id for order in orders if isinstance(order, _Aborted)}
+        alive = {sequences[0].request_id: sequences[0] for sequences in self._alive.values()}
+        alive |= {o.request_id: o.sequences[0] for o in orders if isinstance(o, _Added)}
+        return sum(s.adapter == adapter for id, s in alive.items() if id not in aborted)
+
+    def hold(self) -> None:
+        """Let requests wait that have not begun, until `resume`; the others go on to their end."""
+        self._holds = True
+        for sequence in [s for s in self._scheduler.waiting if not self._has_begun(s)]:
+            self._unplanned[sequence] = None  # first: it is in one of both, whatever comes between
+            self._scheduler.remove(sequence)
+
+    def resume(self) -> None:
+        """Let requests begin again."""
+        self._holds = False
+
+    @property
+    def idle(self) -> bool:
+        """Whether no request has begun that has not ended, and no output waits for a step."""
+        begun = any(self._has_begun(sequences[0]) for sequences in self._alive.values())
+        return not (begun or self._untold or self._broken)
+
+    def _has_begun(self, sequence: Sequence) -> bool:
+        """Whether a sample of the sequence's request was ever admitted."""
+        alive = self._alive[sequence.request_id]
+        return len(alive) < sequence.request.n or any(s.begun for s in alive)
+
+    @property
+    def weight_version(self) -> int:
+        """The version of the model's weights: 0 at first, then as `weights_changed` says."""
+        return self._weight_version
+
+    def weights_changed(self, version: int | None = None) -> None:
+        """Note a change of the model's weights: nothing is found any more that old ones computed.
+
+        The weights may change in place, so that recorded steps follow, while the engine is `idle`.
+        `hold` brings that about.
+
+        Args:
+            version: What the weights' version is from now on; None for the next number.
+
+        Raises:
+            RuntimeError: The engine is not idle.
+        """
+        if not self.idle:
+            raise RuntimeError("weights may not change while requests are computed: see hold")
+        self._weight_version = self._weight_version + 1 if version is None else version
+        self.forget_prefixes()
+
+    def forget_prefixes(self) -> None:
+        """Let new requests find nothing of what was computed so far."""
+        self._pool.forget(range(self.config.num_blocks))
 
     def step(self) -> list[Output]:
         """Run the model once over everything that is ready.
@@ -329,6 +396,8 @@ class Engine:
     def _plan(self) -> None:
         """Ask the plans of new sequences what comes first, and let them wait for their turn."""
         for sequence in list(self._unplanned):
+            if self._holds and not sequence.finished and not self._has_begun(sequence):
+                continue
             if not sequence.finished:
                 self._advance(sequence)
             if sequence.finished:
@@ -413,7 +482,7 @@ class Engine:
             del self._alive[sequence.request_id]
 
     def _tell(self, sequence: Sequence) -> None:
-        output = sequence.report()
+        output = sequence.report(self._weight_version)
         self._untold.append(output)
         sequence.reported = output.stop
         self._generated_tokens += len(output.token_ids)

@@ -1,11 +1,12 @@
 """The model that the engine runs, as a Protocol."""
 
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Iterable, Sequence
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
+from unitok_engine.adapters import AdapterRows
 from unitok_engine.attention.base import CacheView
 from unitok_engine.attention.kv_layout import KVShape
 from unitok_engine.ids import IdRange
@@ -56,4 +57,34 @@ class Model(Protocol):
 
     def logits(self, hidden: Tensor, id_range: IdRange, /) -> Tensor:
         """Hidden states [m, d] -> logits [m, id_range.size]."""
+        ...
+
+
+@runtime_checkable
+class AdaptableModel(Model, Protocol):
+    """A model with adapters, such as low-rank ones, of which each request may choose one.
+
+    Adapters change neither what `embed` gives nor the embeddings of requests.
+    """
+
+    @property
+    def adapters(self) -> Iterable[str]:
+        """The names of its adapters, which may change between steps."""
+        ...
+
+    def forward(
+        self,
+        hidden: Tensor,
+        positions: Tensor,
+        cache: CacheView,
+        adapters: AdapterRows | None = None,
+        /,
+    ) -> Tensor:
+        """As `Model.forward`, with adapters for some of the n rows."""
+        ...
+
+    def logits(
+        self, hidden: Tensor, id_range: IdRange, adapters: AdapterRows | None = None, /
+    ) -> Tensor:
+        """As `Model.logits`, with adapters for some of the m rows."""
         ...

@@ -145,6 +145,8 @@ class Request:
         seeds: A seed of each sample's own, instead of that of `sampling`. A sample with a seed of
             its own emits what a request for one sample with this seed emits. () is none.
         priority: Waiting requests of a lower number are admitted earlier.
+        adapter: The name of an adapter of the model that all of the request is computed with; None
+            is none. Requests with different ones share no K/V.
     """
 
     branches: tuple[Branch, ...]
@@ -155,6 +157,7 @@ class Request:
     branch_logprobs: bool = False
     seeds: tuple[int, ...] = ()
     priority: int = 0
+    adapter: str | None = None
 
     def __post_init__(self) -> None:
         if not self.branches:
@@ -192,6 +195,8 @@ class Output:
             without filters. None unless the request asks for them, and 0 for forced tokens.
         branch_logprobs: Of each new token under the first branch's own logits of the plan's id
             range, nothing else done to them, as a policy gradient wants. None and 0 as above.
+        weight_version: Of the model's weights that the tokens come from, see
+            `Engine.weights_changed`.
     """
 
     request_id: int
@@ -203,6 +208,7 @@ class Output:
     error: str | None = None
     logprobs: tuple[float, ...] | None = None
     branch_logprobs: tuple[float, ...] | None = None
+    weight_version: int = 0
 
     @property
     def finished(self) -> bool:

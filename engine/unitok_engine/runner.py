@@ -1,13 +1,15 @@
 """The one place that calls a model's forward."""
 
 from collections.abc import Sequence
+from typing import cast
 
 from torch import Tensor
 
+from unitok_engine.adapters import AdapterRows
 from unitok_engine.attention.base import AttentionBackend, CacheView, StaticBackend
-from unitok_engine.batch import Batch, EmbeddingRows
+from unitok_engine.batch import Batch, EmbeddingRows, LogitsGroup
 from unitok_engine.graphs import Recorder
-from unitok_engine.model import Model
+from unitok_engine.model import AdaptableModel, Model
 from unitok_engine.transfer import send
 
 
@@ -18,7 +20,8 @@ class Runner:
         model: The model to run.
         attention: The backend that keeps its keys and values.
         cuda_graphs: Run decode steps as `StaticStep`s, one for each padded shape, if the backend
-            has static views. These record the model: it must not be exchanged afterwards.
+            has static views. These record the model: it must not be exchanged afterwards. A step
+            in which a row has an adapter is not recorded.
 
     Attributes:
         model: The model it runs.
@@ -43,15 +46,23 @@ class Runner:
             The logits [m, id_range.size] of each of the batch's groups.
         """
         self.forwards += 1
-        if self._recorder is not None and batch.decodes:
+        if self._recorder is not None and batch.can_be_recorded:
             hidden = self._recorder.step(batch)(batch)
         else:
             batch = batch.to(self.attention.device)
             view = self.attention.view(batch.attention)
-            hidden = self._trunk(batch.ids, batch.positions, view, batch.embeddings)
-        return [
-            self.model.logits(hidden[send(g.rows, hidden.device)], g.id_range) for g in batch.groups
-        ]
+            hidden = self._trunk(batch.ids, batch.positions, view, batch.embeddings, batch.adapters)
+        return [self._logits(hidden, group) for group in batch.groups]
+
+    def _logits(self, hidden: Tensor, group: LogitsGroup) -> Tensor:
+        wanted = hidden[send(group.rows, hidden.device)]
+        adapters = group.adapters and group.adapters.to(hidden.device)
+        return self._adaptable.logits(wanted, group.id_range, *_given(adapters))
+
+    @property
+    def _adaptable(self) -> AdaptableModel:
+        # A model that is none never gets adapters: `Engine.check` lets no request with one through.
+        return cast(AdaptableModel, self.model)
 
     def _trunk(
         self,
@@ -59,9 +70,15 @@ class Runner:
         positions: Tensor,
         view: CacheView,
         embeddings: Sequence[EmbeddingRows] = (),
+        adapters: AdapterRows | None = None,
     ) -> Tensor:
         """Hidden states [n, d] of ids [n] at positions [n], some of which embeddings replace."""
         hidden = self.model.embed(ids)
         for part in embeddings:
             hidden[part.start : part.start + len(part.vectors)] = part.vectors.to(hidden)
-        return self.model.forward(hidden, positions, view)
+        return self._adaptable.forward(hidden, positions, view, *_given(adapters))
+
+
+def _given(adapters: AdapterRows | None) -> tuple[AdapterRows, ...]:
+    """What a model with adapters is given beside all else, if there is anything."""
+    return () if adapters is None else (adapters,)

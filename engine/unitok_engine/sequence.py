@@ -86,6 +86,7 @@ class Sequence:
         # What no caller can give: a share of the request's own.
         self.share = (Sequence, request_id) if share is None else share
         self.request = request
+        self.adapter = request.adapter
         seed, self.noise_sample = request.noise_of(sample)
         self.sampling = replace(request.sampling, seed=seed)
         self.embeddings = embeddings
@@ -101,6 +102,7 @@ class Sequence:
         self.drafts: list[int] = []
         self.finish_reason: FinishReason | None = None
         self.error: str | None = None
+        self.begun = False  # it was admitted at least once
         self.running = False
         self.preempted = False
         self._emitted_at_admission = 0
@@ -154,7 +156,10 @@ class Sequence:
         return [*branch.prompt.token_ids[start:stop], *later[: max(stop - prompt, 0)]]
 
     def key(self, branch: BranchState, index: int, block_size: int) -> bytes:
-        """The key of a branch's full block: of all tokens, embeddings and positions up to it."""
+        """The key of a branch's full block: of its adapter, and of all that lies up to its end.
+
+        That is the tokens, the embeddings and the positions.
+        """
         while len(branch.keys) <= index:
             start = len(branch.keys) * block_size
             stop = start + block_size
@@ -165,13 +170,15 @@ class Sequence:
             ]
             if start == 0 and branch.prompt.first_position:
                 marks.append(f"position {branch.prompt.first_position}")
+            if start == 0 and self.adapter is not None:
+                marks.append(f"adapter {self.adapter}")
             parent = branch.keys[-1] if branch.keys else ROOT
             branch.keys.append(block_key(parent, self.ids(branch, start, stop), marks))
         return branch.keys[index]
 
     def begin(self) -> None:
         """Note an admission: from here on it prefills."""
-        self.running = True
+        self.begun = self.running = True
         self._emitted_at_admission = len(self.emitted)
 
     def forget(self) -> None:
@@ -331,8 +338,8 @@ class Sequence:
         self.error = one_line(error)
         self.finish_reason = "error"
 
-    def report(self) -> Output:
-        """What was emitted since `reported`."""
+    def report(self, weight_version: int) -> Output:
+        """What was emitted since `reported`, with weights of this version."""
         new = slice(self.reported, len(self.emitted) - self._dropped)
         request = self.request
         return Output(
@@ -345,6 +352,7 @@ class Sequence:
             error=self.error,
             logprobs=tuple(self.logprobs[new]) if request.logprobs else None,
             branch_logprobs=tuple(self.branch_logprobs[new]) if request.branch_logprobs else None,
+            weight_version=weight_version,
         )
 
 

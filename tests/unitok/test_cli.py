@@ -61,7 +61,11 @@ def test_help_teaches_with_an_example(command, run):
     ("command", "made"), [("caption", Caption), ("draw", Draw), ("edit", Edit)]
 )
 def test_every_option_is_a_flag(command, made, run):
-    flags = {flag_name(name) for name in options_of(made)} - {"--width", "--height", "--prompt"}
+    flags = {flag_name(spec.flag) for spec in options_of(made).values()} - {
+        "--width",
+        "--height",
+        "--prompt",
+    }
     told = run(command, "--help", model=None).stdout
     assert [flag for flag in flags if flag not in told] == []
 

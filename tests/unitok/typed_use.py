@@ -76,7 +76,7 @@ def captions(model: unitok.Model, array: np.ndarray) -> None:
     model.caption(5)  # type: ignore
     model.caption([5])  # type: ignore
     assert_type(model.caption(name for name in "ab"), list[unitok.TextResult])
-    model.caption("a.png", stop=None, timeout=0.5, priority=-1)
+    model.caption("a.png", stop=None, timeout=0.5, priority=-1, adapter="emoji")
     model.caption("a.png", seed=[3, 4])  # type: ignore
     model.caption("a.png", timeout="long")  # type: ignore
 
@@ -111,6 +111,8 @@ def drawings(model: unitok.Model) -> None:
     assert_type(unitok.Draw("a dog", seed=[1, 2]).samples, int)
     model.draw("a dog", sead=1)  # type: ignore
     model.draw("a dog", seed=["1"])  # type: ignore
+    model.draw("a dog", adapter=None)
+    model.draw("a dog", adapter=1)  # type: ignore
     model.draw("a dog", priority="high")  # type: ignore
     model.draw("a dog", guidance="high")  # type: ignore
     _ = result.text  # type: ignore

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 
@@ -32,3 +32,12 @@ def model_identity(folder: Path) -> str:
     files = {path.relative_to(folder): path for path in folder.rglob("*") if path.is_file()}
     seen = {p.as_posix(): f for p, f in files.items() if not any(x[0] == "." for x in p.parts)}
     return digest(*[(name, file_digest(seen[name])) for name in sorted(seen)])
+
+
+def with_adapters(identity: str, folders: Mapping[str, Path]) -> str:
+    """A model's identity, with those of the adapters beside its weights, by name."""
+    return (
+        digest(identity, {n: model_identity(f) for n, f in folders.items()})
+        if folders
+        else identity
+    )

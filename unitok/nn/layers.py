@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from unitok.nn.config import Activation, DecoderConfig
+from unitok.nn.lora_layers import StepLora, run
 
 ACTIVATIONS: dict[Activation, Callable[[Tensor], Tensor]] = {
     "gelu": F.gelu,
@@ -165,22 +166,26 @@ class Attention(nn.Module):
         self.q_norm = HeadNorm(config.heads, config.head_dim) if config.qk_norm else None
         self.k_norm = HeadNorm(config.kv_heads, config.head_dim) if config.qk_norm else None
 
-    def forward(self, x: Tensor, rotation: Rotation, cache: Cache | None) -> Tensor:
+    def forward(
+        self, x: Tensor, rotation: Rotation, cache: Cache | None, lora: StepLora | None = None
+    ) -> Tensor:
         """Attend from [..., n, hidden_size], alike in shape: to the cache, or without it to x."""
-        q, k, v = self.project(x, rotation)
+        q, k, v = self.project(x, rotation, lora)
         out = causal_attention(q, k, v) if cache is None else cache.attend(self.layer, q, k, v)
-        return self.o(out.flatten(-2))
+        return run(self.o, out.flatten(-2), lora)
 
-    def project(self, x: Tensor, rotation: Rotation) -> tuple[Tensor, Tensor, Tensor]:
+    def project(
+        self, x: Tensor, rotation: Rotation, lora: StepLora | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Project [..., hidden_size] to queries, keys (both rotated) and values.
 
         Returns:
             Queries [..., heads, head_dim], keys and values [..., kv_heads, head_dim].
         """
         if self.qkv is None:
-            heads = torch.cat([self.q(x), self.k(x), self.v(x)], dim=-1)
+            heads = torch.cat([run(layer, x, lora) for layer in (self.q, self.k, self.v)], dim=-1)
         else:
-            heads = self.qkv(x)
+            heads = run(self.qkv, x, lora)
         heads = heads.view(*x.shape[:-1], -1, self.head_dim)
         qk, v = heads.split_with_sizes((self.heads + self.kv_heads, self.kv_heads), dim=-2)
         if self.q_norm is not None and self.k_norm is not None:
@@ -231,13 +236,13 @@ class SwiGLU(nn.Module):
         self.gate_up: nn.Module | None = None  # in place of both, see `unitok.nn.linear`
         self.down = nn.Linear(intermediate_size, hidden_size, bias=False)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, lora: StepLora | None = None) -> Tensor:
         """Map [..., hidden_size] to the same shape."""
         if self.gate_up is None:
-            gate, up = self.gate(x), self.up(x)
+            gate, up = run(self.gate, x, lora), run(self.up, x, lora)
         else:
-            gate, up = self.gate_up(x).chunk(2, dim=-1)
-        return self.down(F.silu(gate) * up)
+            gate, up = run(self.gate_up, x, lora).chunk(2, dim=-1)
+        return run(self.down, F.silu(gate) * up, lora)
 
 
 class Block(nn.Module):
@@ -254,13 +259,15 @@ class Block(nn.Module):
         self.mlp_norm = RMSNorm(config.hidden_size, config.norm_eps)
         self.mlp = SwiGLU(config.hidden_size, config.intermediate_size)
 
-    def forward(self, x: Tensor, rotation: Rotation, cache: Cache | None) -> Tensor:
+    def forward(
+        self, x: Tensor, rotation: Rotation, cache: Cache | None, lora: StepLora | None = None
+    ) -> Tensor:
         """Map hidden states [..., n, hidden_size] to the next layer's."""
         if self.post_norm:
-            x = x + self.attention_norm(self.attention(x, rotation, cache))
-            return x + self.mlp_norm(self.mlp(x))
-        x = x + self.attention(self.attention_norm(x), rotation, cache)
-        return x + self.mlp(self.mlp_norm(x))
+            x = x + self.attention_norm(self.attention(x, rotation, cache, lora))
+            return x + self.mlp_norm(self.mlp(x, lora))
+        x = x + self.attention(self.attention_norm(x), rotation, cache, lora)
+        return x + self.mlp(self.mlp_norm(x), lora)
 
     def before_attention(self, x: Tensor, rotation: Rotation) -> tuple[Tensor, Tensor, Tensor]:
         """Compute what `forward` does up to the cache: queries, keys and values of x [n, d]."""
@@ -287,6 +294,6 @@ class Projector(nn.Module):
         self.fc1 = nn.Linear(size_in, size_hidden)
         self.fc2 = nn.Linear(size_hidden, size_out)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, lora: StepLora | None = None) -> Tensor:
         """Map [..., size_in] to [..., size_out]."""
-        return self.fc2(self.activation(self.fc1(x)))
+        return run(self.fc2, self.activation(run(self.fc1, x, lora)), lora)

@@ -100,6 +100,24 @@ class LinearReplacement(nn.Module, ABC):
         """Return each layer's bias [its out_features], or nothing if they have none."""
         return ()
 
+    @property
+    def like(self) -> Tensor:
+        """A tensor on the device and of the type of the weights."""
+        return self.weights()[0]
+
+    def update(self, weights: Mapping[str, Tensor], biases: Mapping[str, Tensor]) -> None:
+        """Put other numbers in the place of some layers' weights and biases.
+
+        Args:
+            weights: The new weights by the names of their layers, in the shape, the type and on the
+                device of the old ones.
+            biases: The new biases, alike.
+
+        Raises:
+            TypeError: This kind of replacement cannot be updated.
+        """
+        raise TypeError(f"the weights of a {type(self).__name__} cannot be updated")
+
     def _save_to_state_dict(
         self, destination: dict[str, Any], prefix: str, keep_vars: bool
     ) -> None:

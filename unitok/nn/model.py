@@ -7,7 +7,7 @@ https://arxiv.org/abs/2405.09818, image ids lie in the text vocabulary and share
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 import torch
@@ -18,10 +18,12 @@ from torch.utils.checkpoint import checkpoint
 from unitok.nn.compiled import MAX_ROWS, CompiledBlocks
 from unitok.nn.config import DecoderConfig, ModelConfig
 from unitok.nn.layers import Block, Cache, PreparedRMSNorm, Projector, RMSNorm, RotaryTable
+from unitok.nn.lora import LoraAdapter
+from unitok.nn.lora_layers import Deltas, StepLora, for_step, place_adapter, run
 from unitok.nn.packed_linear import PackedLinear, pack, rows_to_pad
 from unitok.nn.vision import VisionEncoder
 from unitok.vocabulary import Vocabulary
-from unitok_engine import IdRange, KVShape
+from unitok_engine import AdapterRows, IdRange, KVShape
 from unitok_tokenizers.image import make_image_tokenizer
 
 SMALL_TABLE = 2**22
@@ -48,7 +50,13 @@ class Decoder(nn.Module):
         self.blocks = nn.ModuleList(Block(config, i) for i in range(config.layers))
         self.norm = RMSNorm(config.hidden_size, config.norm_eps)
 
-    def forward(self, hidden: Tensor, positions: Tensor, cache: Cache | None) -> Tensor:
+    def forward(
+        self,
+        hidden: Tensor,
+        positions: Tensor,
+        cache: Cache | None,
+        lora: StepLora | None = None,
+    ) -> Tensor:
         """Map embeddings [..., n, d] at positions [..., n] to normed hidden states, alike."""
         rows = len(hidden)
         if self.pads_rows and cache is not None and (missing := rows_to_pad(rows)):
@@ -59,7 +67,7 @@ class Decoder(nn.Module):
             return self.compiled(hidden, rotation, cache)[:rows]
         again = self.checkpoints_activations and torch.is_grad_enabled()
         for block in self.blocks:
-            inputs = (hidden, rotation, cache)
+            inputs = (hidden, rotation, cache, lora)
             hidden = checkpoint(block, *inputs, use_reentrant=False) if again else block(*inputs)
         return self.norm(hidden[:rows])
 
@@ -117,6 +125,7 @@ class UnifiedModel(nn.Module):
         self.image_tokenizer: Any = make_image_tokenizer(config.image_tokenizer)
         self.lora: Any = None  # what `unitok.training.lora` keeps of an adapter in training
         self._embedding_table: Tensor | None = None  # of all ids
+        self._adapters: Mapping[str, Deltas] = {}  # is replaced as a whole: a step may read it
 
     def prepare(self, at_once: bool = False, compile: bool = False) -> None:
         """Get ready for inference, unless a weight is trainable; weights may not change any more.
@@ -156,9 +165,41 @@ class UnifiedModel(nn.Module):
         size = self.vocabulary.size * self.hidden_size
         if self.image_embedding is None or self._embedding_table is not None or size > SMALL_TABLE:
             return
-        with torch.inference_mode():
-            images = self.image_aligner(self.image_embedding.weight)
-            self._embedding_table = torch.cat([self.text_embedding.weight, images])
+        self._embedding_table = self._embeddings_of_all()
+
+    @torch.inference_mode()
+    def refresh(self) -> None:
+        """Compute anew, in place, what `prepare` computed of the weights."""
+        if self._embedding_table is not None:
+            self._embedding_table.copy_(self._embeddings_of_all())
+
+    @torch.inference_mode()
+    def _embeddings_of_all(self) -> Tensor:
+        images = self.image_aligner(self.image_embedding.weight)
+        return torch.cat([self.text_embedding.weight, images])
+
+    @property
+    def adapters(self) -> Sequence[str]:
+        """The names of the adapters that stand beside the weights."""
+        return tuple(self._adapters)
+
+    def put_adapter(self, adapter: LoraAdapter) -> None:
+        """Put an adapter beside the weights of a prepared model, in place of one of its name.
+
+        Raises:
+            ValueError: It does not fit, see `place_adapter`; or the model is compiled.
+        """
+        if self.decoder.compiled is not None:
+            raise ValueError(
+                "a compiled model takes no adapters beside its weights, as its steps are recorded "
+                "without them: load it without compile, or merge the adapter"
+            )
+        placed = place_adapter(self, adapter, self.text_embedding.weight)
+        self._adapters = {**self._adapters, adapter.name: placed}
+
+    def drop_adapter(self, name: str) -> None:
+        """Take an adapter away."""
+        self._adapters = {n: deltas for n, deltas in self._adapters.items() if n != name}
 
     def embed(self, ids: Tensor) -> Tensor:
         """Embed ids [...], text and image ids mixed, as [..., d].
@@ -175,28 +216,46 @@ class UnifiedModel(nn.Module):
         image = self.image_aligner(self.image_embedding(codes))
         return torch.where(is_image.unsqueeze(-1), image, text.to(image.dtype))
 
-    def forward(self, hidden: Tensor, positions: Tensor, cache: Cache | None = None) -> Tensor:
+    def forward(
+        self,
+        hidden: Tensor,
+        positions: Tensor,
+        cache: Cache | None = None,
+        adapters: AdapterRows | None = None,
+    ) -> Tensor:
         """Map embeddings [..., n, d] at positions [..., n] to normed hidden states [..., n, d].
 
         Without a cache each sequence of n attends to itself, as in training. With one, the rows are
-        flat [n, d], and the cache knows which sequence each belongs to.
+        flat [n, d], and the cache knows which sequence each belongs to; then some of the rows may
+        have adapters.
         """
-        return self.decoder(hidden, positions, cache)
+        return self.decoder(hidden, positions, cache, for_step(self._adapters, adapters))
 
-    def logits(self, hidden: Tensor, id_range: IdRange) -> Tensor:
+    def logits(
+        self, hidden: Tensor, id_range: IdRange, adapters: AdapterRows | None = None
+    ) -> Tensor:
         """Map hidden states [..., d] to the logits [..., id_range.size] of the ids of one range.
+
+        Args:
+            hidden: The hidden states.
+            id_range: The range.
+            adapters: Those of some rows, if the hidden states are [m, d].
 
         Raises:
             ValueError: The range crosses the border between two heads, or the end.
         """
         start, stop = id_range.start, id_range.stop
         border = self.config.decoder.vocab_size
+        lora = for_step(self._adapters, adapters)
         if start >= 0 and stop <= border:
             if self.image_head is None:
-                return F.linear(hidden, self.text_head.weight[start:stop])
-            return self.text_head(hidden)[..., start:stop]
+                logits = F.linear(hidden, self.text_head.weight[start:stop])
+                return (
+                    lora.add(self.text_head, hidden, logits, slice(start, stop)) if lora else logits
+                )
+            return run(self.text_head, hidden, lora)[..., start:stop]
         if self.image_head is not None and start >= border and stop <= self.vocabulary.size:
-            return self.image_head(hidden)[..., start - border : stop - border]
+            return self.image_head(hidden, lora)[..., start - border : stop - border]
         raise ValueError(f"ids {start}..{stop - 1} belong to no single head")
 
     def encode_images(self, pixels: Tensor) -> Tensor:

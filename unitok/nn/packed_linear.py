@@ -12,7 +12,7 @@ large model run unpacked for a while, and are then packed one at a step.
 """
 
 from bisect import bisect_left
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import count
 from typing import Any
 
@@ -98,6 +98,30 @@ class PackedLinear(LinearReplacement):
     def biases(self) -> Sequence[Tensor]:
         """Return each layer's bias [its out_features], or nothing if they have none."""
         return () if self._bias is None else self._bias.split(self.out_features)
+
+    @property
+    def like(self) -> Tensor:
+        """A tensor on the device and of the type of the weights."""
+        return torch.empty(0, dtype=self._dtype)
+
+    def update(self, weights: Mapping[str, Tensor], biases: Mapping[str, Tensor]) -> None:
+        """Put other numbers in the place of some layers' weights and biases.
+
+        What is packed is packed anew, which takes the memory of the layer twice for a moment.
+        """
+        for name, bias in zip(self.names, self.biases(), strict=False):
+            if name in biases:
+                bias.copy_(biases[name])
+        if weights and self._packed is not None:
+            whole = len(weights) == len(self.names)
+            old = weights if whole else dict(zip(self.names, self.weights(), strict=True))
+            self._dense = [weights.get(name, old[name]) for name in self.names]
+            self._packed = None
+            self.pack()
+        elif weights:
+            for name, dense in zip(self.names, self._dense, strict=True):
+                if name in weights:
+                    dense.copy_(weights[name])
 
     def _run_dense(self, x: Tensor) -> Tensor:
         out = [linear(x, weight) for weight in self._dense]

@@ -14,7 +14,8 @@ from unitok.results import TextResult
 from unitok.strict_json import JsonObject
 
 # OpenAI's form of log-probabilities has the text of each token, which a result does not have.
-_NOT_OPTIONS = ("logprobs", "branch_logprobs")
+# Adapters have no form here yet.
+_NOT_OPTIONS = ("logprobs", "branch_logprobs", "adapter")
 OPTIONS = tuple(name for name in options_of(Reply) if name not in _NOT_OPTIONS)
 # "model" and "user" may be any text. The answer names the model that gave it.
 NEWER = "max_completion_tokens"  # OpenAI's newer word for max_tokens
