@@ -143,6 +143,23 @@ class Family(Protocol):
         """
         ...
 
+    def answer_ids(self, text: str) -> list[int]:
+        """What the model emits when it answers with this text, its end included.
+
+        Raises:
+            ValueError: The family cannot say such a text.
+        """
+        ...
+
+    def picture_pixels(self, image: Image.Image) -> Tensor:
+        """An RGB picture as the image tokenizer sees it when it is to be drawn.
+
+        Returns:
+            Pixels [3, H, W] in [0, 1], in the size of a drawing. A picture of that size stays as it
+            is.
+        """
+        ...
+
     def generation_spec(self, messages: Sequence[Message], options: ImageOptions) -> GenerationSpec:
         """What it takes to generate the picture that the last message asks for.
 

@@ -15,9 +15,15 @@ from unitok.families.chameleon.config import config_from_json
 from unitok.families.chameleon.family import Chameleon
 from unitok.families.chameleon.files import architecture, is_unitoken, load_tokenizer, need_file
 from unitok.families.chameleon.loading import Additions, load_transformers
-from unitok.families.chameleon.preprocessing import centre_square, check_preprocessor
+from unitok.families.chameleon.preprocessing import check_preprocessor
 from unitok.families.common.family import Defaults, read_defaults
-from unitok.families.common.preprocessing import BICUBIC, LANCZOS, read_pixels, to_pixels
+from unitok.families.common.preprocessing import (
+    BICUBIC,
+    LANCZOS,
+    centre_square,
+    read_pixels,
+    to_pixels,
+)
 from unitok.families.common.siglip import vision_embeddings
 from unitok.families.unitoken.config import read_vision
 from unitok.families.unitoken.prompts import ANSWER, Template
@@ -79,7 +85,7 @@ class UniToken(Chameleon):
         The ids are of one square, cut from the middle; the reference cuts it from a random place
         (unitoken/data/item_processor.py).
         """
-        opened = self.template.opened_picture(self.image_ids(self.fit(image)))
+        opened = self.template.opened_picture(self.image_ids(image))
         embeddings = self.tiles(image) if self.anyres else self.whole(image)
         end = self.tokenizer.id(self.template.end_of_image)
         return EncodedImage((opened, embeddings, (end,)))
