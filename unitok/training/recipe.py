@@ -57,9 +57,13 @@ class BatchKeys:
         int | None, Key("tokens of a sequence; by default the model's context", low=2)
     ] = None
     too_long: Annotated[
-        Literal["drop", "cut", "error"],
-        Key("what is done with a sequence that is longer; the log counts them"),
+        Literal["drop", "cut"],
+        Key("what is done with a longer sequence; pictures are always dropped, and all counted"),
     ] = "drop"
+    on_error: Annotated[
+        Literal["raise", "skip"],
+        Key("whether a conversation that is wrong ends the run, or is left out and counted"),
+    ] = "raise"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -173,6 +177,9 @@ class Recipe:
         "fp32"
     )
     log_every: Annotated[int, Key("updates whose mean losses are one record of the log", low=1)] = 5
+    codes: Annotated[
+        str | None, Key("a folder where the codes of painted pictures are kept, for later runs")
+    ] = None
     data: Annotated[tuple[DataKeys, ...], Key("what is learned")] = ()
     held_out: HeldOutKeys = field(default_factory=HeldOutKeys)
     batch: BatchKeys = field(default_factory=BatchKeys)

@@ -147,16 +147,20 @@ class Trainer(Generic[Batch]):
             last: Whether it is the update's last one, after which the ranks share their gradients.
         """
         with nullcontext() if last else self.ranks.without_exchange(self.prepared):
-            with torch.autocast(self.device.type, self.precision, self._autocasts):
-                loss = self.prepared(batch, self.step_count)
+            loss = self._compute(batch)
             # Ranks take the mean of their gradients, and the loss of an update is a sum.
             (loss.total * self.ranks.count if self.ranks.count > 1 else loss.total).backward()
-        parts = {name: float(value.detach()) for name, value in loss.parts.items()}
-        return Losses(parts, loss.tokens, loss.counts)
+        return as_numbers(loss)
 
-    @property
-    def _autocasts(self) -> bool:
-        return self.precision is not torch.float32
+    @torch.no_grad()
+    def without_gradients(self, batch: Batch) -> Losses:
+        """The losses of a batch that is not learned."""
+        return as_numbers(self._compute(batch))
+
+    def _compute(self, batch: Batch) -> Loss:
+        mixed = self.precision is not torch.float32
+        with torch.autocast(self.device.type, self.precision, enabled=mixed):
+            return self.prepared(batch, self.step_count)
 
     def clip_gradients(self) -> float:
         """Scale the gradients down to the norm `clip`, and return the norm that they had."""
@@ -196,3 +200,9 @@ class Trainer(Generic[Batch]):
         self.updates.load_state_dict(state["updates"])
         torch.set_rng_state(state["torch"].cpu())
         self.step_count = state["step"]
+
+
+def as_numbers(loss: Loss) -> Losses:
+    """The losses of a batch as plain numbers."""
+    parts = {name: float(value.detach()) for name, value in loss.parts.items()}
+    return Losses(parts, loss.tokens, loss.counts)
