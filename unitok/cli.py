@@ -1,4 +1,4 @@
-"""The command line: `unitok demo | caption | draw | edit | chat | batch | info`.
+"""The command line: `unitok demo | caption | draw | edit | chat | batch | info | data`.
 
 A user's mistake is reported in one line on stderr, with exit code 2. If some items of several fail,
 the exit code is 1. After Ctrl-C it is 130. Whatever imports torch is imported inside the commands,
@@ -22,6 +22,7 @@ from typer.core import TyperGroup
 from unitok import __version__
 from unitok.batch.source import Source
 from unitok.captioning import print_all, print_live
+from unitok.commands.data import data
 from unitok.drawing import Target, generate, parse_size
 from unitok.flags import Common, names_of_options, with_flags
 from unitok.reporting import WRONG_USE, check, from_stdin, print_json, stopped, with_stdin
@@ -63,6 +64,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+app.add_typer(data, name="data")
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, with more details.")]
 Output = Annotated[

@@ -152,7 +152,9 @@ class Common:
         return find_folder(DEFAULT_FOLDER if self.model is None else self.model, hub)
 
 
-def with_flags(made: type | None = None, but: Sequence[str] = ()) -> Callable[[Command], Command]:
+def with_flags(
+    made: type | None = None, but: Sequence[str] = (), only: Sequence[str] | None = None
+) -> Callable[[Command], Command]:
     """Decorate a command `f(common, ..., **options)`.
 
     `common` comes from the flags of every command, and `options` are those of a kind of request.
@@ -160,9 +162,11 @@ def with_flags(made: type | None = None, but: Sequence[str] = ()) -> Callable[[C
     Args:
         made: The class of the requests; None for no options.
         but: The options that get no flag.
+        only: The flags of every command that this one has; None for all. The others have their
+            defaults.
     """
     specs = [spec for spec in own_first(made) if spec.name not in but] if made else []
-    shared = list(_fields_of(Common))
+    shared = [p for p in _fields_of(Common) if only is None or p.name in only]
 
     def decorate(function: Command) -> Command:
         own = [p for p in _parameters_of(function) if p.name not in ("common", "options")]

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeGuard, cast
 
 from PIL import Image
 
@@ -216,7 +216,7 @@ def without_train(value: object, where: str) -> tuple[Any, bool | None]:
     return {key: given for key, given in value.items() if key != "train"}, stated
 
 
-def is_list(value: object) -> bool:
+def is_list(value: object) -> TypeGuard[Sequence[object]]:
     """Whether a value of JSON or of a table is a list."""
     return isinstance(value, Sequence) and not isinstance(value, str | bytes)
 
@@ -250,7 +250,7 @@ def filled_message(message: object, where: str, left: list[object]) -> object:
     return {**message, "content": parts}
 
 
-def is_nameless(part: object) -> bool:
+def is_nameless(part: object) -> TypeGuard[Mapping[str, Any]]:
     """Whether a part is a picture of which nothing is said."""
     if not isinstance(part, Mapping) or part.get("type") != "image":
         return False

@@ -161,5 +161,6 @@ def lines_of(
     """
     for picture in pictures:
         path = Path(os.path.relpath(picture.path, folder)).as_posix()
+        path = f"./{path}" if ":" in path else path  # which would look like a URL
         for messages in pairs.all_messages(path, picture.caption):
             yield json.dumps({"messages": messages}, ensure_ascii=False).encode() + b"\n"

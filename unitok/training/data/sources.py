@@ -20,12 +20,15 @@ class Source(Protocol):
     Attributes:
         name: For people.
         identity: Differs if the data set does, so that a run does not go on with another one.
-        size: How many conversations there are; None if that is known only at the end.
     """
 
     name: str
     identity: str
-    size: int | None
+
+    @property
+    def size(self) -> int | None:
+        """How many conversations there are; None if that is known only at the end."""
+        ...
 
     def references(self, seed: int | None) -> Iterator[Any]:
         """References to all conversations.

@@ -1,8 +1,8 @@
 """WebDataset tars as a data set. They are read from their beginning to their end.
 
-A sample with a `.txt` member is a caption and its picture, whatever else it has. Any other one has a
-`.json` member with a record, which names the pictures of the sample as a path beside it. Members of
-other types are not read.
+A sample with a `.txt` member is a caption and its picture, whatever else it has. Any other one has
+a `.json` member with a record, which names the pictures of the sample as a path beside it. Members
+of other types are not read.
 """
 
 from __future__ import annotations

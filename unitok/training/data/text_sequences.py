@@ -1,7 +1,7 @@
 """What the assistant says as sequences to learn: prompts, and the answers behind them.
 
-The prompt of an answer is the one that the engine would get. Where it goes on from the answer before
-it, id for id, both are learned in one sequence, so that what they share is computed once.
+The prompt of an answer is the one that the engine would get. Where it goes on from the answer
+before it, id for id, both are learned in one sequence, so that what they share is computed once.
 """
 
 from __future__ import annotations
