@@ -40,6 +40,7 @@ class Common:
         model: A checkpoint's folder or a hub id; None for the embedded model.
         revision: Of a hub repository; None for its main branch.
         cache_dir: The folder of downloads; None for the hub library's own.
+        adapter: The folder or hub id of an adapter that is merged into the weights.
         device: Where the model computes; None chooses.
         dtype: The type it computes in; None chooses.
         memory: The size of the K/V pool; None chooses.
@@ -65,6 +66,13 @@ class Common:
         Path | None,
         _common(
             metavar="FOLDER", help="Where a hub id is downloaded to.", show_default="the hub's own"
+        ),
+    ] = None
+    adapter: Annotated[
+        str | None,
+        _common(
+            metavar="FOLDER",
+            help="A low-rank adapter of the model, in PEFT's format: its folder or hub id.",
         ),
     ] = None
     device: Annotated[
@@ -141,15 +149,17 @@ class Common:
             self.compile,
             revision=self.revision,
             cache_dir=self.cache_dir,
+            adapter=self.adapter,
         )
 
-    def find_folder(self) -> Path:
-        """The folder that `load` opens, which it has found before."""
+    def find_folders(self) -> list[Path]:
+        """The folders that `load` opens, which it has found before: the model's, the adapter's."""
         from unitok.checkpoints.folders import HubOptions, find_folder
-        from unitok.loading import DEFAULT_FOLDER
+        from unitok.loading import DEFAULT_FOLDER, FoundAdapter
 
         hub = HubOptions(self.revision, cache_dir=self.cache_dir)
-        return find_folder(DEFAULT_FOLDER if self.model is None else self.model, hub)
+        folder = find_folder(DEFAULT_FOLDER if self.model is None else self.model, hub)
+        return [folder, *([FoundAdapter.find(self.adapter, hub).folder] if self.adapter else [])]
 
 
 def with_flags(

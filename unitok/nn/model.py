@@ -109,6 +109,7 @@ class UnifiedModel(nn.Module):
         self.vision: Any = VisionEncoder(seen) if seen else None
         self.vision_aligner: Any = Projector(seen.hidden_size, size, size) if seen else None
         self.image_tokenizer: Any = make_image_tokenizer(config.image_tokenizer)
+        self.lora: Any = None  # what `unitok.training.lora` keeps of an adapter in training
         self._embedding_table: Tensor | None = None  # of all ids
 
     def prepare(self, at_once: bool = False, compile: bool = False) -> None:

@@ -7,6 +7,7 @@ losses.py          what a loss function returns
 unified_loss.py    cross-entropy over text tokens and over image tokens
 optimisers.py      Muon for matrices and AdamW for the rest
 schedule.py        learning rates by step
+lora.py            low-rank adapters beside frozen weights, and their files
 checkpoints.py     files from which a run goes on
 log.py, curves.py  the records of a run, and a plot of them
 initialisation.py  weights of a model that begins from nothing

@@ -267,3 +267,23 @@ def _differing(left: Any, right: Any, name: str) -> Iterator[tuple[str, Any, Any
             yield from _differing(getattr(left, each.name), getattr(right, each.name), inner)
     elif left != right:
         yield name, shown(left), shown(right)
+
+
+SHIPPED = Path(__file__).parent / "recipes"
+
+
+def find_recipe(name: str) -> Path:
+    """The file of a recipe: its path, or one that comes with unitok, by its name.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+    """
+    path = Path(name)
+    if path.is_file():
+        return path
+    shipped = sorted(found.stem for found in SHIPPED.glob("*.toml"))
+    if name in shipped:
+        return SHIPPED / f"{name}.toml"
+    raise FileNotFoundError(
+        f"{name}: there is no such recipe; unitok comes with {', '.join(shipped)}"
+    )

@@ -9,7 +9,9 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Mapping
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -85,7 +87,8 @@ class RunCheckpoints:
         """Write this rank's tensors; what is wrong, or nothing."""
         writer = HuggingFaceStorageWriter(str(temporary), save_distributed=True)
         try:
-            dcp.save(dict(tensors), storage_writer=writer, no_dist=self.ranks.count == 1)
+            with _without_warnings():
+                dcp.save(dict(tensors), storage_writer=writer, no_dist=self.ranks.count == 1)
         except CheckpointException as error:
             return "; ".join(dict.fromkeys(str(cause[0]) for cause in error.failures.values()))
         return ""
@@ -155,9 +158,18 @@ class RunCheckpoints:
         """
         reader = HuggingFaceStorageReader(str(self.path(step)))
         try:
-            dcp.load(dict(tensors), storage_reader=reader, no_dist=self.ranks.count == 1)
+            with _without_warnings():
+                dcp.load(dict(tensors), storage_reader=reader, no_dist=self.ranks.count == 1)
         except (CheckpointException, RuntimeError) as error:
             raise ValueError(f"{self.path(step)} does not fit, or is broken: {error}") from None
+
+
+@contextmanager
+def _without_warnings() -> Iterator[None]:
+    """Hide that torch takes note of there being one process, as was said."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        yield
 
 
 def _sync(path: Path) -> None:

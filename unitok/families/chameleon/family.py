@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from unitok.checkpoints.adapter import renaming
 from unitok.checkpoints.settings import read_config
 from unitok.checkpoints.weights import Dtype
 from unitok.families.chameleon import files
@@ -18,6 +19,7 @@ from unitok.families.chameleon.loading import Additions, load_original, load_tra
 from unitok.families.chameleon.original import WEIGHT_FILES, find_model
 from unitok.families.chameleon.preprocessing import check_preprocessor
 from unitok.families.chameleon.prompts import Template
+from unitok.families.chameleon.weights import TRANSFORMERS
 from unitok.families.common.decoding import GridDecoder
 from unitok.families.common.family import (
     Defaults,
@@ -45,6 +47,8 @@ class Chameleon:
         template: The prompts.
         defaults: How the checkpoint samples and is asked.
     """
+
+    weight_names = (renaming(TRANSFORMERS),)
 
     def __init__(
         self, name: str, model: UnifiedModel, template: Template, defaults: Defaults

@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from unitok.checkpoints.adapter import StateDictAdapter
 from unitok.checkpoints.folders import read_json
 from unitok.checkpoints.settings import Settings, is_float, is_int
 from unitok.nn.config import DecoderConfig
@@ -130,6 +131,14 @@ class Family(Protocol):
     max_context: int
     picture_size: tuple[int, int]
     picture_tokens: int
+
+    @property
+    def weight_names(self) -> Sequence[StateDictAdapter]:
+        """Where its parameters are in the classes that low-rank adapters are made with.
+
+        The first one, transformers' if there is one, is for writing, and all are for reading.
+        """
+        ...
 
     def encode_image(self, image: Image.Image) -> EncodedImage:
         """How an RGB picture enters a prompt; the costly part waits until it is needed."""

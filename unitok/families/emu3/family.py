@@ -25,6 +25,7 @@ from unitok.families.common.preprocessing import centre_square, to_pixels
 from unitok.families.emu3.folders import find_image_start, read_folder
 from unitok.families.emu3.preprocessing import Preprocessor
 from unitok.families.emu3.prompts import NEGATIVE, SYSTEM, Template
+from unitok.families.emu3.weights import LINEAR_NAMES
 from unitok.nn.config import ModelConfig
 from unitok.nn.model import UnifiedModel
 from unitok.prompt import EncodedImage, Message
@@ -42,6 +43,8 @@ class Emu3:
         defaults: How the checkpoint samples and is asked.
         area: Of a drawing in pixels, unless asked otherwise.
     """
+
+    weight_names = LINEAR_NAMES
 
     def __init__(
         self,

@@ -47,6 +47,8 @@ class Janus:
         source: The folder of its tokenizer's files, which `save` copies.
     """
 
+    weight_names = (weights.adapter, original.adapter)
+
     def __init__(
         self,
         name: str,

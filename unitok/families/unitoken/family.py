@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from unitok.checkpoints.adapter import renaming
 from unitok.checkpoints.settings import read_config
 from unitok.checkpoints.weights import Dtype
 from unitok.families.chameleon.config import config_from_json
@@ -56,6 +57,8 @@ class UniToken(Chameleon):
         defaults: How the checkpoint samples and is asked.
         anyres: Whether the embeddings are of tiles and of the whole, or of the whole alone.
     """
+
+    weight_names = (renaming(RENAMES),)
 
     def __init__(
         self,
