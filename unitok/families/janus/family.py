@@ -73,8 +73,7 @@ class Janus:
 
     def features(self, pixels: Tensor) -> Tensor:
         """Pixels [B, 3, S, S] -> embeddings [B, patches, d]."""
-        with torch.inference_mode():
-            return self.model.encode_images(pixels)
+        return self.model.encode_images(pixels)
 
     def chat_prompt(self, messages: Sequence[Message], system: str | None) -> Branch:
         """The prompt that the model answers."""

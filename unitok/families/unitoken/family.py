@@ -155,8 +155,7 @@ class UniToken(Chameleon):
 
     def features(self, pixels: Tensor) -> Tensor:
         """Pixels [B, 3, S, S] in [-1, 1] -> embeddings [B, patches, d]."""
-        with torch.inference_mode():
-            return self.model.encode_images(pixels)
+        return self.model.encode_images(pixels)
 
 
 def matches(config: Mapping[str, Any], names: frozenset[str], folder: Path) -> bool:
