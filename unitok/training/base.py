@@ -40,5 +40,4 @@ def add_adapters(family: Family, keys: LoraKeys) -> None:
     """Give a model adapters, and freeze all else."""
     from unitok.training.lora import LoraOptions, add_lora
 
-    options = LoraOptions(keys.rank, keys.alpha, keys.dropout, keys.targets)
-    add_lora(family.model, options)
+    add_lora(family.model, LoraOptions(**vars(keys)))

@@ -54,7 +54,7 @@ def _matches(key: str, pattern: str, names: Sequence[str]) -> list[str]:
     known = list(dict.fromkeys(name.partition(".")[0] for name in names))
     modules = dict.fromkeys(name.rpartition(".")[0] for name in names)
     near = get_close_matches(pattern, [*known, *modules], 1)
-    hint = f"; did you mean {near[0]}?" if near else ""
+    hint = f"; did you mean {near[0]}?" if near else "."
     raise ValueError(
-        f"train.{key}: this model has no part {pattern!r}{hint or "."} Its parts are {', '.join(known)}"
+        f"train.{key}: this model has no part {pattern!r}{hint} Its parts are {', '.join(known)}"
     )

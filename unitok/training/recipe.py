@@ -120,8 +120,12 @@ class LoraKeys:
     alpha: Annotated[float, Key("what they add is scaled by alpha / rank", above=0)] = 32.0
     dropout: Annotated[float, Key("of their input", low=0, below=1)] = 0.0
     targets: Annotated[
-        tuple[str, ...], Key("linear layers that get one, by the end of their names")
-    ] = ("q", "k", "v", "o", "gate", "up", "down")
+        tuple[str, ...],
+        Key('layers that get one: names of layers or parts, or patterns such as "*.attention.q"'),
+    ] = ("decoder.blocks",)
+    also_train: Annotated[
+        tuple[str, ...], Key("parts that are trained in full beside them, and saved with them")
+    ] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
