@@ -173,6 +173,8 @@ def _sharding_plugin(precision: torch.dtype) -> Any:
         transformer_cls_names_to_wrap=[Block.__name__],
         mixed_precision_policy=policy,
         cpu_ram_efficient_loading=False,  # every rank has loaded the model
+        # It is small, is never trained here, and also computes codes outside of the loss.
+        ignored_modules=r".*\bimage_tokenizer",
     )
 
 
