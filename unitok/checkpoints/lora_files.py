@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+import torch
 from torch import Tensor
 
 from unitok.checkpoints.adapter import StateDictAdapter, Stored
@@ -65,11 +66,19 @@ def read_adapter(folder: Path, base: Base, name: str | None = None) -> LoraAdapt
     settings = _read_settings(folder)
     tensors = SafetensorsFile(_weights_of(folder))
     check_base(folder, base.name, base.model)
-    stored = {name.removeprefix(PREFIX): name for name in sorted(tensors.names)}
+    stored = {name_in_class(name): name for name in sorted(tensors.names)}
     layout = Layout.best(base, stored)
     _check_known(stored, layout, settings, base, folder)
     reader = Reader(tensors, stored, layout, settings)
     return LoraAdapter.of(name or folder.resolve().name, reader.layers(), reader.full(base))
+
+
+def name_in_class(name: str) -> str:
+    """The name in the class of a tensor in the file.
+
+    PEFT wraps the class, and writes the weight of a text head beside what is added to it.
+    """
+    return name.removeprefix(PREFIX).replace(".base_layer.", ".")
 
 
 def _read_settings(folder: Path) -> LoraSettings:
@@ -186,7 +195,7 @@ class Reader:
             yield name, LowRank(a, stored.take(b), self.settings.scale_of(layer))
 
     def full(self, base: Base) -> dict[str, Tensor]:
-        """Our parameters that were trained in full."""
+        """Our parameters that were trained in full; those that are as in the base are left out."""
         others = {name for name in self.stored if layer_of(name) is None}
         if not others:
             return {}
@@ -199,11 +208,12 @@ class Reader:
                 f"{self.tensors.source}: {unknown[0]} is neither plain LoRA of a linear layer nor "
                 f"a parameter of {base.name}"
             )
-        return {
-            key: self._full(name, stored, value)
+        found = [
+            (key, value, self._full(name, stored, value))
             for name in sorted(others)
             for key, stored, value in known[name]
-        }
+        ]
+        return {key: new for key, old, new in found if not torch.equal(new.to(old), old)}
 
     def _full(self, name: str, stored: Stored, value: Tensor) -> Tensor:
         """Our parameter that is trained in full, out of the tensor that holds it."""

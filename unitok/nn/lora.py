@@ -92,11 +92,11 @@ def merge(model: nn.Module, adapter: LoraAdapter) -> None:
         shape = added.b.shape[0], added.a.shape[1]
         if layers[name].weight.shape != shape:
             raise ValueError(f"{name} is {list(layers[name].weight.shape)}, not {list(shape)}")
+    for name, value in adapter.full.items():
+        _put(owners[name], name.rpartition(".")[2], value)
     for name, added in adapter.layers.items():
         layer = layers[name]
         layer.weight = nn.Parameter(_sum(layer.weight, added), requires_grad=False)
-    for name, value in adapter.full.items():
-        _put(owners[name], name.rpartition(".")[2], value)
     if any(name.startswith("image_tokenizer.") for name in adapter.full):
         model.image_tokenizer.refresh()  # type: ignore[operator]
 
