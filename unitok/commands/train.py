@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -52,8 +51,8 @@ def train(
     """Fine-tune a model as a recipe says, or go on with a run that was interrupted.
 
     The recipe's folder `out` gets checkpoints, log.jsonl, a TensorBoard log, samples and curves.png
-    on the way, and the result at the end: `model`, which `unitok.load` opens, or `adapter`. The same
-    command goes on from the last checkpoint. docs/finetuning.md has all keys of a recipe. For
+    on the way, and at the end the result: `model`, which `unitok.load` opens, or `adapter`. The
+    same command goes on from the last checkpoint. docs/finetuning.md has all keys of a recipe. For
     several GPUs: torchrun --nproc-per-node 8 -m unitok train RECIPE.toml
 
     Example: unitok train lora --set data.0.path=train.jsonl --set out=runs/mine
