@@ -178,8 +178,14 @@ def table() -> datasets.Dataset:
     return made.cast_column("images", datasets.List(datasets.Image()))
 
 
-def test_a_saved_table_and_parquet_files_give_the_same(tmp_path: Path, monkeypatch):
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+@pytest.fixture(autouse=True)
+def cache(tmp_path_factory, monkeypatch):
+    """Where the library keeps what it makes of parquet files."""
+    folder = tmp_path_factory.mktemp("cache")
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", folder)
+
+
+def test_a_saved_table_and_parquet_files_give_the_same(tmp_path: Path):
     table().save_to_disk(tmp_path / "saved")
     table().to_parquet(tmp_path / "train.parquet")
     for path in (tmp_path / "saved", tmp_path / "train.parquet"):
