@@ -23,7 +23,6 @@ COMMANDS = (
     "save|-o|saved|--layout|original|--adapter|.",
     "batch|in.jsonl|-o|results|-vv",
     "chat|--out|drawings|--no-preview",
-    "train|recipe.toml|--set|steps=1|--set|data.0.weight=2|--dry-run|-q",
     "data|check|train.jsonl|--sheet|out.png|--samples|3|--max-length|40|--too-long|cut|--json",
 )
 WORDS = (
@@ -80,8 +79,6 @@ class Flags:
         shown = [{"type": "image", "path": "cat.png"}, "what is this?"]
         said = [{"role": "user", "content": shown}, {"role": "assistant", "content": "a cat"}]
         (self.folder / "train.jsonl").write_text(json.dumps({"messages": said}))
-        recipe = f'out = "run"\nmodel = {json.dumps(str(self.model))}\nsteps = 1\n'
-        (self.folder / "recipe.toml").write_text(f'{recipe}[[data]]\npath = "train.jsonl"\n')
 
     def make(self, random: Random) -> bytes:
         """A command in which words are damaged, missing, or in another place."""
