@@ -59,8 +59,8 @@ def train(
     """
     run = make_run(recipe, settings or [])
     if dry_run:
-        if run.ranks.is_first:
-            print_plan(run)
+        print_plan(run)
+        run.ranks.close()
         return
     train_to_the_end(run, not common.quiet)
 
@@ -109,6 +109,7 @@ def train_to_the_end(run: FineTuning, shown: bool) -> None:
         raise stopped(f"{what_is_kept(run)}, and the same command goes on from there") from None
     if run.ranks.is_first:
         print(result)
+    run.ranks.close()
 
 
 def what_is_kept(run: FineTuning) -> str:
@@ -118,10 +119,11 @@ def what_is_kept(run: FineTuning) -> str:
 
 
 def print_plan(run: FineTuning) -> None:
-    """Print what a run would do, as a table."""
+    """Print what a run would do, as a table. All ranks make the plan, and the first prints it."""
     from unitok.training.plan import plan_of
 
     table = Table(show_header=False, box=None)
     for name, text in plan_of(run).items():
         table.add_row(name, text)
-    stdout_console().print(table)
+    if run.ranks.is_first:
+        stdout_console().print(table)
