@@ -55,7 +55,7 @@ def test_a_record_of_a_tar_names_pictures_of_its_sample_alone(name: str, tmp_pat
 def test_an_absolute_path_is_no_picture_of_a_tar(tmp_path: Path):
     noise().save(tmp_path / "secret.png")
     path = write_tar(tmp_path / "a.tar", {"1.json": record(str(tmp_path / "secret.png"))})
-    with pytest.raises(DataError, match="the sample has no picture .*; it has none"):
+    with pytest.raises(DataError, match=r"the sample has no picture .*; it has none"):
         first_of(path)
 
 
@@ -67,7 +67,7 @@ def test_links_in_a_tar_are_not_followed(kind: bytes, tmp_path: Path):
         link = tarfile.TarInfo("1.png")
         link.type, link.linkname = kind, str(tmp_path / "secret.png")
         tar.addfile(link)
-    with pytest.raises(DataError, match="the sample has no picture '1.png'"):
+    with pytest.raises(DataError, match=r"the sample has no picture '1\.png'"):
         first_of(path)
 
 
@@ -137,13 +137,13 @@ def test_a_tar_that_is_cut_off_or_compressed_is_told(tmp_path: Path):
 
 
 def test_the_headers_of_a_large_tar_are_not_kept(tmp_path: Path):
-    members: dict[str, Any] = {f"{i:05}.json": b"{}" for i in range(3000)}
+    members: dict[str, Any] = {f"{i:05}.json": b"{}" for i in range(800)}
     path = write_tar(tmp_path / "a.tar", members)
     tracemalloc.start()
-    assert sum(1 for _ in samples_of(path)) == 3000
+    assert sum(1 for _ in samples_of(path)) == 800
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert peak < 500_000
+    assert peak < 200_000
 
 
 # --- lines ---------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ from typing import Any
 
 import datasets
 import pytest
+from webdataset.writer import TarWriter
 
 from tests.training.conversations import (
     asked,
@@ -93,6 +94,9 @@ def test_an_empty_file_and_what_is_not_there_are_errors(tmp_path: Path):
         open_source(tmp_path / "train-*.tar")
     with pytest.raises(ValueError, match="unitok data make"):
         open_source(tmp_path)
+    write_lines(tmp_path / "more.jsonl", [asked("a", "b")])
+    with pytest.raises(ValueError, match="names 2 files of JSON lines"):
+        open_source(tmp_path / "*.jsonl")
 
 
 # --- tars ----------------------------------------------------------------------------------------
@@ -136,6 +140,17 @@ def test_several_tars_are_one_data_set_whose_shuffle_mixes_them(tmp_path: Path):
     small = Tars(source.paths, CaptionPairs(), buffer=2)
     order = [said(c)[0] for c in all_of(small, 1)]
     assert sorted(order) == names and order != names
+
+
+def test_what_the_library_webdataset_writes_is_read(tmp_path: Path):
+    record = {"messages": [user(picture("x1.png"), "what?"), assistant("a cat")]}
+    with TarWriter(str(tmp_path / "train.tar")) as writer:
+        writer.write({"__key__": "x1", "json": record, "png": noise(1)})
+        writer.write({"__key__": "x2", "txt": "a dog", "png": noise(2)})
+    first, read, paint = all_of(open_source(tmp_path / "train.tar"))
+    assert (said(first), said(read)[1:], said(paint)) == (["what?", "a cat"], ["a dog"], ["a dog"])
+    assert pictures(first) == [noise(1).tobytes()]
+    assert pictures(read) == pictures(paint) == [noise(2).tobytes()]
 
 
 WRONG_SAMPLES: list[tuple[dict[str, Any], str]] = [
@@ -182,7 +197,7 @@ def table() -> datasets.Dataset:
 def cache(tmp_path_factory, monkeypatch):
     """Where the library keeps what it makes of parquet files."""
     folder = tmp_path_factory.mktemp("cache")
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", folder)
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", folder)
 
 
 def test_a_saved_table_and_parquet_files_give_the_same(tmp_path: Path):
@@ -207,6 +222,15 @@ def test_a_table_of_pictures_and_captions_is_read_and_painted(tmp_path: Path):
     assert pictures(read) == pictures(paint) == [noise(1).tobytes()]
 
 
+def test_a_picture_of_a_row_needs_no_list(tmp_path: Path):
+    made = table().select([0]).remove_columns("images").add_column("image", [None])
+    made = made.cast_column("image", datasets.Image())
+    shown = made.map(lambda row: {"image": noise(4)})
+    shown.save_to_disk(tmp_path / "saved")
+    (read,) = all_of(open_source(tmp_path / "saved"))
+    assert pictures(read) == [noise(4).tobytes()]
+
+
 def test_tables_that_hold_no_conversations_are_refused(tmp_path: Path):
     datasets.Dataset.from_dict({"a": [1]}).save_to_disk(tmp_path / "other")
     with pytest.raises(ValueError, match="needs the column messages, or image and text; it has a"):
@@ -222,5 +246,5 @@ def test_tables_that_hold_no_conversations_are_refused(tmp_path: Path):
 def test_a_wrong_row_is_named(tmp_path: Path):
     rows = {"messages": [[{"role": "user", "content": "a"}]]}
     datasets.Dataset.from_dict(rows).save_to_disk(tmp_path / "saved")
-    with pytest.raises(DataError, match="saved: row 0: .*the last message must be of the assist"):
+    with pytest.raises(DataError, match=r"saved: row 0: .*the last message must be of"):
         all_of(open_source(tmp_path / "saved"))

@@ -10,7 +10,7 @@ import pytest
 from tests.training.conversations import asked, said, write_lines, write_tar
 from unitok.training.data.caption_pairs import CaptionPairs
 from unitok.training.data.conversations import Conversation, DataError
-from unitok.training.data.shares import balanced_shares
+from unitok.training.data.shares import balanced_shares, own_share
 from unitok.training.data.sources import Source, open_source
 from unitok.training.data.stream import ConversationStream
 from unitok.training.data.tars import Tars
@@ -146,3 +146,6 @@ def test_shares_are_the_whole_and_of_like_length(lengths: list[int], ranks: int)
     loads = [sum(lengths[i] for i in share) for share in shares]
     assert max(loads) - min(loads) <= max(lengths, default=0)
     assert shares == balanced_shares(lengths, ranks)
+    for rank, share in enumerate(shares):
+        names = [f"item {i}" for i in range(len(lengths))]
+        assert own_share(names, lengths, rank, ranks) == [names[i] for i in share]

@@ -26,15 +26,22 @@ def plot(log: TrainingLog, path: Path) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    figure, (left, right) = pyplot.subplots(1, 2, figsize=(11, 4))
+    has_scores = any(map(_is_score, (key for record in log.scores() for key in record)))
+    figure, axes = pyplot.subplots(1, 1 + has_scores, figsize=(11, 4), squeeze=False)
+    left = axes[0, 0]
     _draw(left, log.losses())
     _draw(left, log.scores(), lambda key: key.startswith(HELD_OUT), "--")
-    _draw(right, log.scores(), lambda key: not key.startswith(HELD_OUT))
     left.set(xlabel="step", ylabel="cross-entropy (nats per token)", yscale="log")
-    right.set(xlabel="step", ylabel="share right, held out", ylim=(0, 1.02))
+    if has_scores:
+        _draw(axes[0, 1], log.scores(), _is_score)
+        axes[0, 1].set(xlabel="step", ylabel="share right, held out", ylim=(0, 1.02))
     figure.tight_layout()
     figure.savefig(path, dpi=110)
     pyplot.close(figure)
+
+
+def _is_score(key: str) -> bool:
+    return key not in BESIDE and not key.startswith(HELD_OUT)
 
 
 def _draw(

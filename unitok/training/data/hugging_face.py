@@ -105,7 +105,7 @@ class Table:
         column = self._pictures
         if column is None or not (value := self._value(row, column)).is_valid:
             return None
-        if hasattr(value, "values"):  # a list
+        if is_list_of_arrow(value):
             return [Cell(row, column, i) for i in range(len(value))]
         return [Cell(row, column)]
 
@@ -138,6 +138,14 @@ class Table:
         if not isinstance(stored, bytes):
             raise ValueError(f"{cell.column} of row {cell.row} holds no picture")
         return stored
+
+
+def is_list_of_arrow(value: Any) -> bool:
+    """Whether a value of pyarrow is a list."""
+    import pyarrow
+
+    kinds = pyarrow.ListScalar, pyarrow.LargeListScalar, pyarrow.FixedSizeListScalar
+    return isinstance(value, kinds)
 
 
 def open_saved(folder: Path, pairs: CaptionPairs) -> Table:

@@ -37,7 +37,7 @@ GUIDANCE = 2.0  # any other than 1, so that there is a branch to steer away from
 
 
 @dataclass
-class Losses:
+class LeftOut:
     """What was left out so far.
 
     Attributes:
@@ -98,7 +98,7 @@ class SequenceMaker:
             raise ValueError(f"dropout must be from 0 to 1, not {dropout}")
         self.too_long, self.dropout, self.seed = too_long, dropout, seed
         self.codes, self.on_error = codes, on_error
-        self.left_out = Losses()
+        self.left_out = LeftOut()
         self._emissions: dict[Plan, Emission] = {}
 
     def __call__(self, conversation: Conversation) -> list[TrainingSequence]:

@@ -3,6 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+def own_share(items: Sequence[T], lengths: Sequence[int], rank: int, ranks: int) -> list[T]:
+    """The items of one rank; see `balanced_shares`."""
+    return [items[i] for i in balanced_shares(lengths, ranks)[rank]]
 
 
 def balanced_shares(lengths: Sequence[int], ranks: int) -> list[list[int]]:

@@ -74,6 +74,8 @@ def open_source(path: str | Path, pairs: CaptionPairs | None = None) -> Source:
         from unitok.training.data.hugging_face import open_parquet, open_saved
 
         return open_saved(files[0], pairs) if files[0].is_dir() else open_parquet(files, pairs)
+    if len(files) > 1:
+        raise ValueError(f"{path} names {len(files)} files of JSON lines; open one after the other")
     from unitok.training.data.json_lines import JsonLines
 
     return JsonLines(files[0])

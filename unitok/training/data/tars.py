@@ -57,7 +57,7 @@ class Tars:
 
     Attributes:
         name: The tars, for people.
-        identity: A digest of their names and sizes.
+        identity: Their number, their bytes, and a digest of their names and sizes.
         size: None, as it is known only when all headers were read.
     """
 
@@ -74,8 +74,10 @@ class Tars:
         self.paths, self.pairs, self.buffer = tuple(paths), pairs, buffer
         more = f" and {len(paths) - 1} more" if len(paths) > 1 else ""
         self.name = f"{paths[0]}{more}"
-        sizes = repr([(path.name, path.stat().st_size) for path in paths])
-        self.identity = hashlib.sha256(sizes.encode()).hexdigest()
+        sizes = [path.stat().st_size for path in paths]
+        names = repr([path.name for path in paths]) + repr(sizes)
+        digest = hashlib.sha256(names.encode()).hexdigest()
+        self.identity = f"{len(paths)} tars, {sum(sizes)} bytes ({digest[:12]})"
 
     def references(self, seed: int | None) -> Iterator[TarReference]:
         """See `Source`."""
