@@ -20,7 +20,7 @@ from tests.command_server import PATHS, command_server
 
 ROOT = Path(__file__).resolve().parents[1]
 README = ROOT / "README.md"
-GUIDES = sorted((ROOT / "docs" / "guide").glob("*.md"))
+GUIDES = [*sorted((ROOT / "docs" / "guide").glob("*.md")), ROOT / "docs" / "finetuning.md"]
 BLOCK = re.compile(r"^```(python|sh)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 
@@ -80,6 +80,7 @@ def test_the_readme_has_examples():
     assert len(blocks_of(README, "python")) >= 4
 
 
+@pytest.mark.timeout(300)  # a page may train a model
 @pytest.mark.parametrize("page", [README, *GUIDES], ids=lambda page: page.stem)
 def test_the_examples_of_a_page_run(page, tmp_path, monkeypatch, environment):
     monkeypatch.chdir(tmp_path)

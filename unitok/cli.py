@@ -1,4 +1,5 @@
-"""The command line: `unitok demo | caption | draw | edit | chat | batch | info | save | data`.
+"""The command line: `unitok demo | caption | draw | edit | chat | batch | info | save | data |
+train`.
 
 A user's mistake is reported in one line on stderr, with exit code 2. If some items of several fail,
 the exit code is 1. After Ctrl-C it is 130. Whatever imports torch is imported inside the commands,
@@ -23,6 +24,7 @@ from unitok import __version__
 from unitok.batch.source import Source
 from unitok.captioning import print_all, print_live
 from unitok.commands.data import data
+from unitok.commands.train import train
 from unitok.drawing import Target, generate, parse_size
 from unitok.flags import Common, names_of_options, with_flags
 from unitok.reporting import WRONG_USE, check, from_stdin, print_json, stopped, with_stdin
@@ -338,6 +340,9 @@ def save(
     with common.load() as model:
         model.save(output, layout)
     print(f"{output}: {model.name} in {model.info().dtype}")
+
+
+app.command()(train)
 
 
 def print_info(info: Info) -> None:
