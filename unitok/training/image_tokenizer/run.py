@@ -1,0 +1,176 @@
+"""A run that trains an image tokenizer, from its options to what it writes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict
+from itertools import islice
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from unitok.pictures import PictureLike
+from unitok.training.image_tokenizer.bases import Base, open_base
+from unitok.training.image_tokenizer.discriminator import PatchDiscriminator, smallest_picture
+from unitok.training.image_tokenizer.features import open_features
+from unitok.training.image_tokenizer.loss import ImageTokenizerLoss, PictureBatch
+from unitok.training.image_tokenizer.options import ImageTokenizerOptions, LossOptions
+from unitok.training.image_tokenizer.perceptual import PerceptualLoss
+from unitok.training.image_tokenizer.pictures import (
+    Batching,
+    Cropping,
+    PictureUpdates,
+    find_pictures,
+)
+from unitok.training.image_tokenizer.report import ReconstructionReport, reconstruction_report
+from unitok.training.image_tokenizer.trained import TrainedTokenizer
+from unitok.training.loop import LoopOptions, TrainingLoop
+from unitok.training.schedule import WarmupCosine
+from unitok.training.trainer import Trainer
+
+SHEET = "reconstructions.png"
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
+
+
+def train_image_tokenizer(
+    options: ImageTokenizerOptions, pictures: Iterable[PictureLike] | None = None
+) -> ReconstructionReport:
+    """Train an image tokenizer, or go on with it, and write it.
+
+    The folder `options.out` gets checkpoint.pt, from which the same call goes on, log.jsonl,
+    curves.png and reconstructions.png; at the end also the result: model/, which `unitok.load`
+    opens, if a model's folder was trained further, else image_tokenizer.safetensors, which
+    `load_llamagen` opens.
+
+    Args:
+        options: What is trained, and how.
+        pictures: What is learned, instead of `options.pictures`: anything that `open_picture`
+            reads. A sequence opens its items when they are asked for; another iterable is read
+            once and kept in memory.
+
+    Returns:
+        What the result makes of the report's pictures.
+
+    Raises:
+        FileNotFoundError: A file or a folder is missing.
+        ValueError: A file cannot be read, or options do not fit together.
+        ImportError: A library that the options ask for is not installed.
+    """
+    learned = as_sequence(find_pictures(options.pictures) if pictures is None else pictures)
+    held_out = learned if options.held_out is None else find_pictures(options.held_out)
+    base = open_base(options.model, options.sizes)
+    trainer = make_trainer(options, base, learned)
+    model = trainer.model
+    assert isinstance(model, TrainedTokenizer)
+
+    def report() -> ReconstructionReport:
+        shown = islice(iterate(held_out), options.report_pictures)
+        made = reconstruction_report(model.best.eval(), shown)
+        made.sheet.save(Path(options.out) / SHEET)
+        return made
+
+    loop = LoopOptions(
+        Path(options.out), options.steps, save_every=options.save_every, log_every=options.log_every
+    )
+    TrainingLoop(trainer, loop, lambda: report().scores).run()
+    base.save(model.best.cpu(), Path(options.out))
+    return report()
+
+
+def make_trainer(
+    options: ImageTokenizerOptions, base: Base, pictures: Sequence[PictureLike]
+) -> Trainer[PictureBatch]:
+    """Put a run together.
+
+    Args:
+        options: What is trained, and how.
+        base: What it starts from.
+        pictures: What is learned.
+
+    Raises:
+        ValueError: The pictures are too small for the discriminator.
+        ImportError, FileNotFoundError: As `open_features`.
+    """
+    torch.manual_seed(options.seed)
+    size = base.tokenizer.config.image_size
+    discriminator = make_discriminator(options.loss, size)
+    model = TrainedTokenizer(base.tokenizer, options.parts, discriminator, options.ema)
+    loss = ImageTokenizerLoss(model, options.loss, make_perceptual(options.loss))
+    loss.to(options.device)
+    updates = PictureUpdates(
+        pictures,
+        Cropping(size, options.crop, options.flip),
+        Batching(options.batch, options.micro_batch or options.batch, options.seed),
+    )
+    return Trainer(
+        model,
+        loss,
+        make_optimiser(model, options),
+        WarmupCosine(options.learning_rate, options.warmup, options.steps),
+        updates,
+        clip=float("inf"),  # each network is clipped by itself
+        precision=PRECISIONS[options.precision],
+        settings={"options": asdict(options)},
+    )
+
+
+def make_discriminator(options: LossOptions, size: int) -> PatchDiscriminator | None:
+    """The discriminator that the options ask for, for pictures of a size.
+
+    Raises:
+        ValueError: The pictures are too small.
+    """
+    if options.adversarial == "none":
+        return None
+    if size < smallest_picture(options.discriminator_layers):
+        raise ValueError(
+            f"pictures of {size} pixels are too small for loss.discriminator_layers = "
+            f"{options.discriminator_layers}"
+        )
+    return PatchDiscriminator(
+        options.discriminator_channels, options.discriminator_layers, options.discriminator_norm
+    )
+
+
+def make_perceptual(options: LossOptions) -> PerceptualLoss | None:
+    """The perceptual loss that the options ask for."""
+    if options.perceptual is None:
+        return None
+    return PerceptualLoss(open_features(options.perceptual))
+
+
+def make_optimiser(model: TrainedTokenizer, options: ImageTokenizerOptions) -> torch.optim.AdamW:
+    """AdamW as LlamaGen sets it, over both networks, each clipped by itself.
+
+    After each step it moves the average of the weights.
+    """
+    groups = [{"params": group} for group in model.groups()]
+    made = torch.optim.AdamW(groups, options.learning_rate, betas=(0.9, 0.95), weight_decay=0.05)
+    made.register_step_pre_hook(lambda optimiser, *_: clip_each(optimiser, options.clip))
+    made.register_step_post_hook(lambda *_: model.update_average())
+    return made
+
+
+def clip_each(optimiser: torch.optim.Optimizer, clip: float) -> None:
+    """Clip the gradients of each group by their own norm.
+
+    Gradients of a discriminator that is not at work yet are zero on several ranks and None on one;
+    None for both, so that its averages start when it does.
+    """
+    for group in optimiser.param_groups:
+        if float(nn.utils.clip_grad_norm_(group["params"], clip)) == 0:
+            for weight in group["params"]:
+                weight.grad = None
+
+
+def as_sequence(pictures: Iterable[PictureLike]) -> Sequence[PictureLike]:
+    """The pictures as a sequence; what has a length and items counts as one."""
+    if hasattr(pictures, "__len__") and hasattr(pictures, "__getitem__"):
+        return pictures  # pyright: ignore[reportReturnType]
+    return tuple(pictures)
+
+
+def iterate(pictures: Sequence[PictureLike]) -> Iterator[PictureLike]:
+    """The items of a sequence, which may offer no more than a length and items."""
+    return (pictures[i] for i in range(len(pictures)))
