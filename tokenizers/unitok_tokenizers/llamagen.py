@@ -107,8 +107,8 @@ def save_llamagen(tokenizer: ImageTokenizer, path: str | Path) -> None:
     state = {k: v for k, v in tokenizer.state_dict().items() if not k.startswith(DERIVED)}
     tensors = {original_name(k): v.detach().cpu().contiguous() for k, v in state.items()}
     config = tokenizer.config
-    levels = len(config.channel_multiplier)
-    if levels not in MULTIPLIERS or find_config(tensors, config.image_size, path) != config:
+    known = config.encoder == "conv" and len(config.channel_multiplier) in MULTIPLIERS
+    if not known or find_config(tensors, config.image_size, path) != config:
         raise ValueError(f"{path}: only VQ-16 and VQ-8 are written, not {config}")
     unfinished = path.with_suffix(".part")
     save_file(tensors, unfinished, {"format": "pt"})

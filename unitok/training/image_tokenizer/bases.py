@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +23,8 @@ class Base:
     """What is trained further.
 
     Attributes:
-        tokenizer: The image tokenizer in float32.
+        tokenizer: The image tokenizer in float32. Its weights lie in memory of their own: those of
+            a file may be mapped.
         save: Writes what it has become into a folder, and returns the path of what
             `unitok.load` or `load_llamagen` opens.
     """
@@ -31,22 +33,24 @@ class Base:
     save: Callable[[ImageTokenizer, Path], Path]
 
 
-def open_base(path: str | None, sizes: SizeOptions) -> Base:
+def open_base(path: str | None, sizes: SizeOptions, seed: int = 0) -> Base:
     """Open what a run starts from.
 
     Args:
         path: A model's folder, or a file of LlamaGen's image tokenizer; None for new weights.
         sizes: Those of new weights; of a file, its pictures' size alone.
+        seed: Of new weights.
 
     Raises:
         FileNotFoundError: There is no such folder or file.
         ValueError: It cannot be read, or its image tokenizer cannot be trained and written back.
     """
     if path is None:
+        torch.manual_seed(seed)
         return Base(ImageTokenizer(sizes.to_config()), save_file)
     if Path(path).is_dir():
         return open_model(Path(path))
-    return Base(load_llamagen(path, image_size=sizes.image_size), save_file)
+    return Base(copy.deepcopy(load_llamagen(path, image_size=sizes.image_size)), save_file)
 
 
 def open_model(folder: Path) -> Base:
@@ -59,7 +63,8 @@ def open_model(folder: Path) -> Base:
             "and written back"
         )
     stored = tokenizer.quant_conv.weight.dtype
-    return Base(tokenizer.float(), lambda trained, out: save_model(family, trained, stored, out))
+    mine = copy.deepcopy(tokenizer).float()
+    return Base(mine, lambda trained, out: save_model(family, trained, stored, out))
 
 
 def save_file(tokenizer: ImageTokenizer, out: Path) -> Path:
@@ -70,11 +75,7 @@ def save_file(tokenizer: ImageTokenizer, out: Path) -> Path:
 
 def save_model(family: Family, trained: ImageTokenizer, dtype: torch.dtype, out: Path) -> Path:
     """Write a whole model with its new image tokenizer, in the type that it was stored in."""
-    mine = family.model.image_tokenizer
-    mine.load_state_dict(trained.state_dict())
-    mine.to(dtype).refresh()
-    try:
-        family.save(out / FOLDER, None)
-    finally:
-        mine.float().refresh()
+    family.model.image_tokenizer = copy.deepcopy(trained).to(dtype)
+    family.model.image_tokenizer.refresh()
+    family.save(out / FOLDER, None)
     return out / FOLDER

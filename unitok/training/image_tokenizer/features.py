@@ -15,6 +15,7 @@ from unitok.training.extra import need
 LITE0 = "lite0"
 # The blocks of EfficientNet-Lite0 after which the sides are halved, and its last one.
 LITE0_BLOCKS = (0, 2, 4, 10, 15)
+LITE0_SMALLEST = 32  # pixels
 LONGEST = 2**20  # bytes of a preprocessor's file
 
 
@@ -45,7 +46,12 @@ class Lite0Features(nn.Module):
 
         Returns:
             A feature map [B, C, h, w] of each of the five resolutions.
+
+        Raises:
+            ValueError: The pictures are smaller than 32 pixels.
         """
+        if min(pixels.shape[-2:]) < LITE0_SMALLEST:
+            raise ValueError(f"lite0 compares pictures of at least {LITE0_SMALLEST} pixels a side")
         x = self.stem(((pixels + 1) * 127.5 - 127) / 128)  # the network's own range, from 0..255
         maps: list[Tensor] = []
         for i, block in enumerate(self.blocks):

@@ -7,6 +7,7 @@ one backward pass and one optimiser serve both networks.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -135,5 +136,5 @@ class ImageTokenizerLoss(nn.Module):
         weight = self.options.adversarial_weight
         if not self.options.adaptive or not likeness.requires_grad:
             return weight
-        last = self.model.tokenizer.decoder.conv_out.weight  # pyright: ignore[reportAttributeAccessIssue]
-        return weight * adaptive_ratio(likeness, fooling, last)  # pyright: ignore[reportArgumentType]
+        decoder: Any = self.model.tokenizer.decoder
+        return weight * adaptive_ratio(likeness, fooling, decoder.conv_out.weight)

@@ -96,7 +96,11 @@ def batches(pictures: Iterable[PictureLike], size: int, count: int) -> Iterator[
 
 def as_pixels(picture: PictureLike, size: int) -> Tensor:
     """A picture as the image tokenizer sees it, [3, size, size] in [0, 1]."""
-    is_tensor = isinstance(picture, Tensor) and picture.is_floating_point()
-    if is_tensor and tuple(picture.shape) == (3, size, size):
+    if isinstance(picture, Tensor) and fits(picture, size):
         return picture.detach().cpu().float()
     return Cropping(size).centre(open_picture(picture))
+
+
+def fits(picture: Tensor, size: int) -> bool:
+    """Whether a tensor needs neither a crop nor another scale."""
+    return picture.is_floating_point() and tuple(picture.shape) == (3, size, size)

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from unitok.pictures import PictureLike
+from unitok.training.checkpoints import load_checkpoint
 from unitok.training.image_tokenizer.bases import Base, open_base
 from unitok.training.image_tokenizer.discriminator import PatchDiscriminator, smallest_picture
 from unitok.training.image_tokenizer.features import open_features
@@ -30,6 +31,8 @@ from unitok.training.schedule import WarmupCosine
 from unitok.training.trainer import Trainer
 
 SHEET = "reconstructions.png"
+# Options that may be others when a run goes on.
+MAY_CHANGE = {"out", "held_out", "report_pictures", "steps", "device", "save_every", "log_every"}
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
@@ -59,7 +62,8 @@ def train_image_tokenizer(
     """
     learned = as_sequence(find_pictures(options.pictures) if pictures is None else pictures)
     held_out = learned if options.held_out is None else find_pictures(options.held_out)
-    base = open_base(options.model, options.sizes)
+    base = open_base(options.model, options.sizes, options.seed)
+    check_same_run(options)
     trainer = make_trainer(options, base, learned)
     model = trainer.model
     assert isinstance(model, TrainedTokenizer)
@@ -76,6 +80,24 @@ def train_image_tokenizer(
     TrainingLoop(trainer, loop, lambda: report().scores).run()
     base.save(model.best.cpu(), Path(options.out))
     return report()
+
+
+def check_same_run(options: ImageTokenizerOptions) -> None:
+    """Check that a checkpoint in the folder is of a run with these options.
+
+    Raises:
+        ValueError: It is of another run, or broken.
+    """
+    path = Path(options.out) / "checkpoint.pt"
+    if not path.is_file():
+        return
+    before = load_checkpoint(path)["settings"].get("options", {})
+    for name, value in asdict(options).items():
+        if name not in MAY_CHANGE and before.get(name) != value:
+            raise ValueError(
+                f"{path} is of a run with {name} = {before.get(name)!r}, not {value!r}; give "
+                "another folder, or the same options"
+            )
 
 
 def make_trainer(
