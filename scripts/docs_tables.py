@@ -13,6 +13,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Any, get_args, get_origin
 
+from typer import Typer
 from typer.models import ArgumentInfo, CommandInfo, OptionInfo
 
 from unitok import cli, requests
@@ -95,17 +96,26 @@ def default_of(spec: OptionSpec) -> str:
 def command_sections() -> str:
     """A section for each command, with its help and a table of its flags."""
     shared = {field.name for field in fields(Common)}
-    sections = [command_section(command, shared) for command in cli.app.registered_commands]
+    sections = [command_section(name, command, shared) for name, command in all_commands(cli.app)]
     common = [p for p in parameters_of(cli.app.registered_commands[0]) if p.name in shared]
     return "\n\n".join([*sections, "## Options of every command", flag_table(common)])
 
 
-def command_section(command: CommandInfo, shared: Container[str]) -> str:
+def all_commands(app: Typer, group: str = "") -> Iterator[tuple[str, CommandInfo]]:
+    """The commands and those of groups, each by its whole name, such as "data check"."""
+    for command in app.registered_commands:
+        yield group + name_of(command), command
+    for inner in app.registered_groups:
+        if inner.typer_instance is not None:
+            yield from all_commands(inner.typer_instance, f"{group}{inner.name} ")
+
+
+def command_section(name: str, command: CommandInfo, shared: Container[str]) -> str:
     """What a command does, how it is used, and its flags except those that all commands share."""
     own = [p for p in parameters_of(command) if p.name not in shared]
     flags = [p for p in own if isinstance(info_of(p), OptionInfo)]
-    usage = " ".join(["unitok", name_of(command), "[OPTIONS]", *filter(None, map(argument, own))])
-    parts = [f"## unitok {name_of(command)}", f"```text\n{usage}\n```", help_of(command)]
+    usage = " ".join(["unitok", name, "[OPTIONS]", *filter(None, map(argument, own))])
+    parts = [f"## unitok {name}", f"```text\n{usage}\n```", help_of(command)]
     return "\n\n".join([*parts, flag_table(flags)] if flags else parts)
 
 

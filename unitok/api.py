@@ -62,6 +62,8 @@ class Info:
         top_k: The default for pictures; 0 for all.
         top_p: The default for pictures.
         guidance: The default guidance scale.
+        adapter: The name of the adapter that was merged into the weights when the model was loaded;
+            None for no adapter.
     """
 
     name: str
@@ -78,6 +80,7 @@ class Info:
     top_k: int
     top_p: float
     guidance: float
+    adapter: str | None = None
 
 
 class Model:
@@ -99,6 +102,7 @@ class Model:
         image_decoder: ImageDecoder | None = None,
         precision: str | None = None,
         compile: bool = False,
+        adapter: str | None = None,
     ) -> None:
         """Start a driver for a checkpoint.
 
@@ -108,8 +112,10 @@ class Model:
             image_decoder: By default one that suits the device.
             precision: What `info` says of the precision.
             compile: Whether decode steps go through torch.compile.
+            adapter: What `info` says of an adapter that was merged into the weights.
         """
         self.family = family
+        self._adapter = adapter
         self._precision = precision or f"{name_of(family.model.dtype)}, as the model was made"
         self._parameters = sum(p.numel() for p in family.model.parameters())
         family.model.prepare(compile=compile)
@@ -170,6 +176,7 @@ class Model:
             top_k=d.top_k,
             top_p=d.top_p,
             guidance=d.guidance,
+            adapter=self._adapter,
         )
 
     def save(self, folder: str | Path, layout: str | None = None) -> None:

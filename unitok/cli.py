@@ -1,4 +1,5 @@
-"""The command line: `unitok demo | caption | draw | edit | chat | batch | info`.
+"""The command line: `unitok demo | caption | draw | edit | chat | batch | info | save | data |
+train`.
 
 A user's mistake is reported in one line on stderr, with exit code 2. If some items of several fail,
 the exit code is 1. After Ctrl-C it is 130. Whatever imports torch is imported inside the commands,
@@ -22,6 +23,8 @@ from typer.core import TyperGroup
 from unitok import __version__
 from unitok.batch.source import Source
 from unitok.captioning import print_all, print_live
+from unitok.commands.data import data
+from unitok.commands.train import train
 from unitok.drawing import Target, generate, parse_size
 from unitok.flags import Common, names_of_options, with_flags
 from unitok.reporting import WRONG_USE, check, from_stdin, print_json, stopped, with_stdin
@@ -63,6 +66,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+app.add_typer(data, name="data")
+app.command()(train)
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, with more details.")]
 Output = Annotated[
@@ -307,6 +313,36 @@ def info(common: Common, as_json: Json = False) -> None:
         print_info(what)
 
 
+@app.command()
+@with_flags()
+def save(
+    common: Common,
+    output: Annotated[
+        Path,
+        typer.Option("--output", "-o", metavar="DIR", help="A new folder, or an empty one."),
+    ],
+    layout: Annotated[
+        str | None,
+        typer.Option(
+            help="Whose names of files and tensors: for a Janus, transformers or original.",
+            show_default="the usual one of the family",
+        ),
+    ] = None,
+) -> None:
+    """Write the model into a folder, with its adapter merged if there is one.
+
+    The weights are written in the type that they were loaded in.
+
+    Example: unitok save -o merged --adapter dragons --dtype bf16
+    """
+    if output.is_dir() and any(output.iterdir()):
+        raise ValueError(f"{output} is not empty; name a new folder")
+    make_folder(output)
+    with common.load() as model:
+        model.save(output, layout)
+    print(f"{output}: {model.name} in {model.info().dtype}")
+
+
 def print_info(info: Info) -> None:
     """Print a model's sizes and defaults as a table."""
     width, height = info.picture_size
@@ -316,6 +352,7 @@ def print_info(info: Info) -> None:
         "parameters": f"{info.parameters:,}",
         "device": f"{info.device}, {info.dtype}",
         "precision": info.precision,
+        **({"adapter": info.adapter} if info.adapter else {}),
         "context": f"{info.context:,} tokens",
         "picture": f"{width} x {height} pixels, {info.picture_tokens} tokens",
         "K/V pool": f"{info.kv_memory:,} bytes, {info.kv_tokens:,} tokens",
@@ -334,12 +371,12 @@ def run_lines(model: Model, common: Common, source: Source, output: Path) -> dic
     Returns:
         How many lines are new, kept from an earlier run, and failed.
     """
-    from unitok.batch.keys import model_identity
+    from unitok.batch.keys import identity_of
     from unitok.batch.runner import run_batch
 
     counts = {"new": 0, "kept": 0, "failed": 0}
     try:
-        identity = model_identity(common.find_folder())
+        identity = identity_of(common.find_folders())
         outcomes = run_batch(model, source, output, identity)
         with closing(counted(outcomes, source.count(), "batch", common.bars)) as shown:
             for outcome in shown:

@@ -40,6 +40,7 @@ class Common:
         model: A checkpoint's folder or a hub id; None for the embedded model.
         revision: Of a hub repository; None for its main branch.
         cache_dir: The folder of downloads; None for the hub library's own.
+        adapter: The folder or hub id of an adapter that is merged into the weights.
         device: Where the model computes; None chooses.
         dtype: The type it computes in; None chooses.
         memory: The size of the K/V pool; None chooses.
@@ -65,6 +66,13 @@ class Common:
         Path | None,
         _common(
             metavar="FOLDER", help="Where a hub id is downloaded to.", show_default="the hub's own"
+        ),
+    ] = None
+    adapter: Annotated[
+        str | None,
+        _common(
+            metavar="FOLDER",
+            help="A low-rank adapter of the model, in PEFT's format: its folder or hub id.",
         ),
     ] = None
     device: Annotated[
@@ -141,18 +149,22 @@ class Common:
             self.compile,
             revision=self.revision,
             cache_dir=self.cache_dir,
+            adapter=self.adapter,
         )
 
-    def find_folder(self) -> Path:
-        """The folder that `load` opens, which it has found before."""
+    def find_folders(self) -> list[Path]:
+        """The folders that `load` opens, which it has found before: the model's, the adapter's."""
         from unitok.checkpoints.folders import HubOptions, find_folder
-        from unitok.loading import DEFAULT_FOLDER
+        from unitok.loading import DEFAULT_FOLDER, FoundAdapter
 
         hub = HubOptions(self.revision, cache_dir=self.cache_dir)
-        return find_folder(DEFAULT_FOLDER if self.model is None else self.model, hub)
+        folder = find_folder(DEFAULT_FOLDER if self.model is None else self.model, hub)
+        return [folder, *([FoundAdapter.find(self.adapter, hub).folder] if self.adapter else [])]
 
 
-def with_flags(made: type | None = None, but: Sequence[str] = ()) -> Callable[[Command], Command]:
+def with_flags(
+    made: type | None = None, but: Sequence[str] = (), only: Sequence[str] | None = None
+) -> Callable[[Command], Command]:
     """Decorate a command `f(common, ..., **options)`.
 
     `common` comes from the flags of every command, and `options` are those of a kind of request.
@@ -160,9 +172,11 @@ def with_flags(made: type | None = None, but: Sequence[str] = ()) -> Callable[[C
     Args:
         made: The class of the requests; None for no options.
         but: The options that get no flag.
+        only: The flags of every command that this one has; None for all. The others have their
+            defaults.
     """
     specs = [spec for spec in own_first(made) if spec.name not in but] if made else []
-    shared = list(_fields_of(Common))
+    shared = [p for p in _fields_of(Common) if only is None or p.name in only]
 
     def decorate(function: Command) -> Command:
         own = [p for p in _parameters_of(function) if p.name not in ("common", "options")]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import time
+from dataclasses import dataclass, replace
 from numbers import Integral, Real
 from pathlib import Path
 from typing import Literal
@@ -12,9 +13,11 @@ from typing import Literal
 import torch
 
 from unitok.api import Model
-from unitok.checkpoints.folders import HubOptions, find_folder, first_line, read_json
-from unitok.families import open_folder
+from unitok.checkpoints.folders import ANY, HubOptions, find_folder, first_line, read_json
+from unitok.checkpoints.lora_files import read_adapter
+from unitok.families import Family, open_folder
 from unitok.nn.compiled import why_not_compiled
+from unitok.nn.lora import merge
 from unitok.precision import Choice, parse_dtype, read_cpu_dtype
 from unitok.shown import shown
 from unitok_engine import EngineConfig
@@ -34,6 +37,7 @@ def load(
     revision: str | None = None,
     token: str | bool | None = None,
     cache_dir: str | os.PathLike[str] | None = None,
+    adapter: str | os.PathLike[str] | None = None,
 ) -> Model:
     """Load a model: the embedded one, a checkpoint's folder, or a Hugging Face hub id.
 
@@ -60,6 +64,9 @@ def load(
             variable HF_TOKEN, or of `hf auth login`.
         cache_dir: The folder of downloads from the hub. By default the hub library's own, which
             the environment variables HF_HOME and HF_HUB_CACHE set.
+        adapter: A low-rank adapter of this model, in PEFT's format: a folder, or a hub id, whose
+            main branch is taken. It is merged into the weights, so that it costs nothing later.
+            docs/guide/adapters.md tells more.
 
     Returns:
         The model, ready for use.
@@ -69,7 +76,8 @@ def load(
         OSError: A download broke off.
         ValueError: A file cannot be read, does not fit, or is beyond a limit (docs/security.md);
             the path is empty; the device, dtype or memory is unknown; a revision, token or
-            cache_dir is given for a folder; or what it takes to compile is missing.
+            cache_dir is given for a folder; the adapter is of another base or of another kind than
+            plain LoRA; or what it takes to compile is missing.
         TypeError: An argument has another type.
     """
     began = time.perf_counter()
@@ -78,13 +86,64 @@ def load(
     asked, size = parse_dtype(dtype), parse_memory(memory)
     compiled = decide_compile(compile, torch.device(where))
     folder = find_folder(DEFAULT_FOLDER if path is None else path, hub)
+    added = None if adapter is None else FoundAdapter.find(adapter, hub)
     logger.info("opening %s on %s", folder, where)
     choice = Choice(asked, torch.device(where), own_cpu_dtype(folder))
     family = open_folder(folder, where, choice, strict)
+    if added is not None:
+        added.merge_into(family)
     config = EngineConfig(memory=size, max_context=family.max_context)
-    model = Model(family, config, precision=str(choice.made), compile=compiled)
+    name, precision = added and added.name, str(choice.made)
+    model = Model(family, config, precision=precision, compile=compiled, adapter=name)
     log_loaded(model, time.perf_counter() - began)
     return model
+
+
+@dataclass(frozen=True)
+class FoundAdapter:
+    """An adapter that is on this disk.
+
+    Attributes:
+        name: As its folder or, from the hub, as its repository without the owner.
+        folder: Where it lies.
+    """
+
+    name: str
+    folder: Path
+
+    @classmethod
+    def find(cls, path: str | os.PathLike[str], hub: HubOptions) -> FoundAdapter:
+        """Find a folder, or fetch the main branch of a hub id.
+
+        Args:
+            path: The folder or the hub id.
+            hub: How the base was asked for: an adapter is fetched with the same token.
+
+        Raises:
+            FileNotFoundError, OSError, ValueError, TypeError: As `find_folder`.
+        """
+        here = is_folder(path)
+        folder = find_folder(path, ANY if here else replace(hub, revision=None), "an adapter")
+        return cls((folder.resolve() if here else Path(path)).name, folder)
+
+    def merge_into(self, family: Family) -> None:
+        """Merge it into the weights of a family, before a `Model` is made of that.
+
+        Its name is added to the family's. It may have taught new words, so that the words the model
+        knows are listed no more.
+
+        Raises:
+            FileNotFoundError, ValueError: As `read_adapter`.
+        """
+        logger.info("merging the adapter %s into %s", self.name, family.name)
+        merge(family.model, read_adapter(self.folder, family, self.name))
+        family.name = f"{family.name}+{self.name}"
+        family.defaults = replace(family.defaults, known_words=None)
+
+
+def is_folder(path: object) -> bool:
+    """Whether a path is of a folder on this disk."""
+    return isinstance(path, str | os.PathLike) and os.path.isdir(os.path.expanduser(path))
 
 
 def own_cpu_dtype(folder: Path) -> torch.dtype | None:

@@ -12,10 +12,11 @@ from tests.unitok.tiny import ASSETS, PATCHES, TINY, tiny_template
 from unitok.emoji import pretraining
 from unitok.emoji.pretraining import EmojiUpdates, Inputs, PretrainRun, make_trainer, pretrain
 from unitok.emoji.rendering import render
+from unitok.emoji.sample import Sample
+from unitok.training.hidden_states import with_painted_ids
 from unitok.training.loop import LoopOptions
-from unitok.training.packing import Sample
+from unitok.training.packing import PackedBatch
 from unitok.training.trainer import Trainer
-from unitok.training.unified_loss import UnifiedBatch
 from unitok_tokenizers.image import ImageTokenizer
 
 TEMPLATE = tiny_template()
@@ -29,16 +30,16 @@ RUN = PretrainRun(
     accumulate=1,
 )
 RECORDED = (  # mean loss of an image token, of a text token, and tokens, of the first steps of RUN
-    (3.86417, 6.48380, 396),
-    (3.84875, 6.26141, 321),
-    (3.84754, 6.01105, 436),
-    (3.75500, 5.97859, 347),
-    (3.64571, 5.77675, 659),
-    (3.50191, 5.79357, 327),
+    (3.86417, 6.48380, 387),
+    (3.84875, 6.26141, 243),
+    (3.84754, 6.01105, 354),
+    (3.75500, 5.97859, 253),
+    (3.64571, 5.77675, 649),
+    (3.50191, 5.79357, 237),
 )
 
 
-def pretrainer(run: PretrainRun = RUN) -> Trainer[UnifiedBatch]:
+def pretrainer(run: PretrainRun = RUN) -> Trainer[PackedBatch]:
     torch.manual_seed(7)
     # Conversations ask for 1024 ids at times.
     decoder = dataclasses.replace(TINY.decoder, max_positions=1024)
@@ -46,17 +47,18 @@ def pretrainer(run: PretrainRun = RUN) -> Trainer[UnifiedBatch]:
     return make_trainer(config, ImageTokenizer(config.image_tokenizer), TEMPLATE, run)
 
 
-def updates() -> EmojiUpdates:
-    made = EmojiUpdates(TEMPLATE, RUN)
+def updates(trainer: Trainer[PackedBatch]) -> EmojiUpdates:
+    made: Any = trainer.updates
     made.maker.drop = 0.0
     return made
 
 
 def test_the_model_learns_codes_at_drawings_and_embeddings_at_pictures_to_read():
-    trainer, made = pretrainer(), updates()
+    trainer = pretrainer()
     loss: Any = trainer.loss
-    batch = made.batch([made.maker.drawing(), made.maker.reading()])
-    rows, model = batch.rows, loss.model
+    made, model = updates(trainer), loss.model
+    samples = [made.maker.drawing(), made.maker.reading()]
+    batch = made.batch(samples)
     seen: list[torch.Tensor] = []
     aims: list[tuple[int, int]] = []
 
@@ -69,36 +71,54 @@ def test_the_model_learns_codes_at_drawings_and_embeddings_at_pictures_to_read()
         return original(hidden, id_range)
 
     original, model.forward, model.logits = model.logits, forward, logits
-    loss.parts(batch)
-    embeddings = model.encode_images(batch.input_pixels)
-    row, start = rows.target_at[0].tolist()
-    drawn = model.embed(loss.image_ids(batch.target_pixels))[0]
-    torch.testing.assert_close(seen[0][row, start : start + PATCHES], drawn)
-    row, start = rows.input_at[0].tolist()
-    torch.testing.assert_close(seen[0][row, start : start + PATCHES], embeddings[0])
-    assert aims == [(640, PATCHES), (0, int(rows.target[1].sum()))]
+    loss(batch, 0)
+    [drawing], [reading] = batch.painted, batch.embeddings
+    embeddings = model.encode_images(reading.payload[None])
+    codes = model.image_tokenizer.encode(drawing.pixels()[None])
+    start = samples[0].target_pictures[0][0]
+    drawn = model.embed(codes.flatten() + 640)
+    torch.testing.assert_close(seen[0][start : start + PATCHES], drawn)
+    start = len(samples[0].ids) + samples[1].input_pictures[0][0]
+    torch.testing.assert_close(seen[0][start : start + PATCHES], embeddings[0])
+    assert aims == [(640, PATCHES), (0, sum(samples[1].target))]
 
 
 def test_codes_are_those_of_the_scene_on_square_cards():
-    trainer, made = pretrainer(), updates()
+    trainer = pretrainer()
     loss: Any = trainer.loss
-    batch = made.batch([made.maker.drawing() for _ in range(3)])
-    pictures = render(batch.rows.target_pictures, style="square")
+    made = updates(trainer)
+    samples = [made.maker.drawing() for _ in range(3)]
+    batch = made.batch(samples)
+    pictures = render(
+        [scene for sample in samples for scene in sample.target_scenes], style="square"
+    )
     expected = loss.model.image_tokenizer.encode(pictures).flatten(1) + 640
-    assert torch.equal(loss.image_ids(batch.target_pixels), expected)
+    ids = with_painted_ids(loss.model, batch)
+    assert torch.equal(ids[batch.targets].reshape(3, -1), expected)
 
 
 def test_a_batch_without_targets_is_an_error():
-    loss = pretrainer().loss
-    batch = updates().batch([Sample([1, 9], [False, False])])
+    trainer = pretrainer()
+    batch = updates(trainer).batch([Sample([1, 9], [False, False])])
     with pytest.raises(ValueError, match="no target tokens"):
-        loss(batch, 0)
+        trainer.loss(batch, 0)
 
 
 def test_conversations_come_every_few_micro_batches_with_a_weight_of_their_own():
-    run = dataclasses.replace(RUN, accumulate=2, conversation_every=3)
-    made = EmojiUpdates(TEMPLATE, run)
-    weights = [[batch.weight for batch in next(made)] for _ in range(3)]
+    run = dataclasses.replace(RUN, accumulate=2, conversation_every=3, text_weight=2.0)
+    trainer = pretrainer(run)
+    loss: Any = trainer.loss
+    vocabulary = loss.model.vocabulary
+
+    def of_means(batch: PackedBatch) -> float:
+        """The weight of a batch's mean losses, the same for each kind that it has."""
+        counts = batch.counts(vocabulary)
+        means = {kind: counts[kind] * weight for kind, weight in batch.weights.items()}
+        found = {means[kind] / {"image": 1.0, "text": 2.0}[kind] for kind in means if counts[kind]}
+        assert max(found) - min(found) < 1e-9
+        return round(max(found), 9)
+
+    weights = [[of_means(batch) for batch in next(updates(trainer))] for _ in range(3)]
     plain, with_conversations = [0.5, 0.5], [0.5, 0.5, 0.15]
     assert weights == [with_conversations + plain, plain + with_conversations, plain + plain]
 

@@ -1,14 +1,18 @@
 """Samples of the emoji world: what is learned, and that it is true and allowed."""
 
+from dataclasses import replace
+
 import pytest
+import torch
 
 from tests.unitok.resuming import through_a_file
 from tests.unitok.tiny import PATCHES, tiny_template
 from unitok.emoji import captions, split
+from unitok.emoji.sample import Sample
 from unitok.emoji.sampler import SceneSampler
 from unitok.emoji.samples import SampleMaker
-from unitok.emoji.scenes import BACKGROUNDS, Scene
-from unitok.training.packing import Sample, pack
+from unitok.emoji.scenes import BACKGROUNDS
+from unitok_engine import Embeddings
 
 TEMPLATE = tiny_template()
 PAD, BOS, EOS, BEGIN, END, PLACEHOLDER, ASSISTANT = 0, 1, 2, 3, 4, 5, 7
@@ -18,7 +22,7 @@ def maker(seed: int = 0, drop: float = 0.1) -> SampleMaker:
     return SampleMaker(TEMPLATE, seed, drop)
 
 
-def targets(sample: Sample[Scene]) -> list[str]:
+def targets(sample: Sample) -> list[str]:
     """The runs of target ids, as text with markup; picture ids (0 until filled) as "[n]"."""
     drawn = {i for start, _ in sample.target_pictures for i in range(start, start + PATCHES)}
     runs: list[list[int]] = []
@@ -138,21 +142,26 @@ def test_no_held_out_combination_is_ever_in_a_sample():
     assert all(map(split.is_heldout, rare)), "the test can tell"
 
 
-def test_packing_pads_on_the_right_and_keeps_places():
+def test_rendered_pictures_take_the_places_of_their_scenes():
     made = maker(drop=0.0)
     samples = [made.drawing(), made.reading(), made.conversation(256)]
-    rows = pack(samples, PAD)
-    assert rows.ids.shape == rows.target.shape == (3, max(len(s.ids) for s in samples))
-    for row, sample in enumerate(samples):
-        size = len(sample.ids)
-        assert rows.ids[row, :size].tolist() == sample.ids
-        assert rows.target[row, :size].tolist() == sample.target
-        assert (rows.ids[row, size:] == PAD).all() and not rows.target[row, size:].any()
-    draws = [(row, start) for row, s in enumerate(samples) for start, _ in s.target_pictures]
-    reads = [(row, start) for row, s in enumerate(samples) for start, _ in s.input_pictures]
-    assert [tuple(at) for at in rows.target_at.tolist()] == draws
-    assert [tuple(at) for at in rows.input_at.tolist()] == reads
-    assert [scene for s in samples for _, scene in s.input_pictures] == rows.input_pictures
+    for sample in samples:
+        blank = [part for part in made.blank[0].segments if isinstance(part, Embeddings)]
+        read = [replace(blank[0], digest=str(i)) for i in range(len(sample.input_scenes))]
+        drawn = [torch.full((3, 64, 64), float(i)) for i in range(len(sample.target_scenes))]
+        sequence = sample.sequence(read, drawn, (640,) * PATCHES)
+        starts = [start for start, _ in sample.input_pictures]
+        placed = sequence.branch.embeddings
+        assert [(e.start, e.digest) for e in placed] == [(s, str(i)) for i, s in enumerate(starts)]
+        assert [image.places[0] for image in sequence.painted] == [
+            start for start, _ in sample.target_pictures
+        ]
+        assert [image.pixels().mean() for image in sequence.painted] == list(range(len(drawn)))
+        filled = {place for image in sequence.painted for place in image.places}
+        assert len(filled) == PATCHES * len(drawn)
+        for i, id in enumerate(sequence.branch.token_ids):
+            assert id == (640 if i in filled else sample.ids[i])
+        assert sequence.targets == tuple(sample.target)
 
 
 def test_a_maker_resumes_exactly():

@@ -49,8 +49,8 @@ from unitok.families.chameleon.original import (
     open_original,
     read_params,
 )
-from unitok.families.chameleon.preprocessing import centre_square
 from unitok.families.chameleon.weights import make_adapter
+from unitok.families.common.preprocessing import centre_square
 from unitok.nn.config import DecoderConfig, ModelConfig
 from unitok.nn.layers import HeadNorm, RotaryTable, rotate
 from unitok.prompt import EncodedImage, Message

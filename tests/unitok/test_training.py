@@ -1,4 +1,4 @@
-"""Training without a data set: packing, losses, optimisers, exact resumption, the loop."""
+"""Training without a data set: losses, optimisers, exact resumption, the loop."""
 
 import json
 from collections.abc import Iterator
@@ -15,11 +15,8 @@ from unitok.training.log import TrainingLog
 from unitok.training.loop import LoopOptions, TrainingLoop
 from unitok.training.losses import Loss, Losses, merge
 from unitok.training.optimisers import MixedOptimiser, matrices_in, others
-from unitok.training.packing import Sample, fill, pack
 from unitok.training.schedule import WarmupCosine
 from unitok.training.trainer import Trainer
-
-PAD = 0
 
 
 class Noise:
@@ -59,23 +56,6 @@ def toy() -> Trainer[Tensor]:
         return Loss(error * 0.5, {"error": error}, len(batch))
 
     return Trainer(model, loss, optimiser(model), WarmupCosine(0.05, 2, 10), Noise())
-
-
-# --- packing -------------------------------------------------------------------------------------
-
-
-def test_rows_without_pictures_pack_to_empty_places():
-    rows = pack([Sample([1, 9], [False, True])], PAD)
-    assert rows.input_at.shape == rows.target_at.shape == (0, 2)
-
-
-def test_filling_writes_where_it_is_told_and_nowhere_else():
-    rows = torch.zeros(3, 8, 2)
-    values = torch.arange(1, 13).reshape(2, 3, 2)
-    fill(rows, torch.tensor([[2, 1], [0, 5]]), values)
-    assert torch.equal(rows[2, 1:4], values[0].float())
-    assert torch.equal(rows[0, 5:8], values[1].float())
-    assert rows.count_nonzero() == 12
 
 
 # --- losses, schedule, optimisers ----------------------------------------------------------------

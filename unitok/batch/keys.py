@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 
@@ -15,6 +16,12 @@ def file_digest(path: Path) -> str:
     """The SHA-256 of a file, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def identity_of(folders: Sequence[Path]) -> str:
+    """A digest of a model's folder and, if there is one, of that of the adapter merged into it."""
+    model, *adapters = map(model_identity, folders)
+    return digest(model, *adapters) if adapters else model
 
 
 def model_identity(folder: Path) -> str:

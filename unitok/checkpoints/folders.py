@@ -62,12 +62,13 @@ class HubOptions:
 ANY = HubOptions()
 
 
-def find_folder(path: str | os.PathLike[str], hub: HubOptions = ANY) -> Path:
+def find_folder(path: str | os.PathLike[str], hub: HubOptions = ANY, what: str = "a model") -> Path:
     """A folder of this disk, or the files of a hub repository, which are downloaded once.
 
     Args:
         path: The folder, or a name such as "deepseek-community/Janus-Pro-1B".
         hub: How the repository is asked for. Nothing may be asked for of a folder.
+        what: What it is to hold, for messages.
 
     Raises:
         FileNotFoundError: There is no such folder, and no such repository can be had.
@@ -76,9 +77,10 @@ def find_folder(path: str | os.PathLike[str], hub: HubOptions = ANY) -> Path:
     """
     name = os.fspath(path) if isinstance(path, str | os.PathLike) else path
     if not isinstance(name, str):
-        raise TypeError(f"a model is a folder or a hub id, not {type(name).__name__}")
+        raise TypeError(f"{what} is a folder or a hub id, not {type(name).__name__}")
     if not name:
-        raise ValueError("the model's name is empty; give a folder, such as '.', or a hub id")
+        known = f"the {what.split()[-1]}'s name"
+        raise ValueError(f"{known} is empty; give a folder, such as '.', or a hub id")
     try:
         folder = Path(name).expanduser()
         found = folder.exists()

@@ -18,9 +18,16 @@ SHARD = "5GB"  # the size of a file of weights, as transformers splits them
 def stored_tensors(
     model: nn.Module, adapter: StateDictAdapter, dtype: torch.dtype
 ) -> dict[str, Tensor]:
-    """The model's tensors under a checkpoint's names and shapes, on the CPU."""
+    """The model's tensors under a checkpoint's names and shapes, on the CPU.
+
+    Raises:
+        ValueError: The model has LoRA layers, which no checkpoint of a whole model holds.
+    """
+    ours = parameters(model)
+    if any(".lora_A." in key for key in ours):
+        raise ValueError("the model has LoRA layers: save the adapter, and merge it into the base")
     parts: dict[str, list[tuple[int, Tensor]]] = {}
-    for key, value in parameters(model).items():
+    for key, value in ours.items():
         stored = adapter(key)
         value = value.detach().to("cpu", dtype if value.is_floating_point() else value.dtype)
         parts.setdefault(stored.name, []).append((stored.part, stored.store(value)))

@@ -10,7 +10,8 @@ checker.py          what a finished picture shows
 evaluation.py       how well a model reads and draws held-out scenes
 text_tokenizer.py   training the text tokenizer
 image_tokenizer.py  training the image tokenizer
-samples.py          what the model learns from
+sample.py           one sequence that the model learns from
+samples.py          random ones, in an endless stream
 pretraining.py      training the model
 export.py           writing the trained model as a folder
 """

@@ -1,7 +1,8 @@
 """The recipe of the default model: text to image tokens and image to text, mixed in each update."""
 
 import dataclasses
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any, cast
 
@@ -13,18 +14,21 @@ from unitok.emoji.evaluation import report
 from unitok.emoji.export import save_folder
 from unitok.emoji.image_tokenizer import load_tokenizer, random_backing
 from unitok.emoji.rendering import STYLE, render
+from unitok.emoji.sample import Sample
 from unitok.emoji.samples import SampleMaker
 from unitok.emoji.scenes import CANVAS, Scene
 from unitok.families.janus import Template
 from unitok.nn.config import DEFAULT, ModelConfig
 from unitok.nn.model import UnifiedModel
+from unitok.pictures import digest
 from unitok.training.initialisation import initialise
 from unitok.training.loop import LoopOptions, TrainingLoop
 from unitok.training.optimisers import MixedOptimiser, matrices_in, others
-from unitok.training.packing import Sample, pack
+from unitok.training.packing import PackedBatch, pack
 from unitok.training.schedule import WarmupCosine
 from unitok.training.trainer import Trainer
-from unitok.training.unified_loss import UnifiedBatch, UnifiedLoss
+from unitok.training.unified_loss import UnifiedLoss
+from unitok_engine import Embeddings
 from unitok_tokenizers.image import ImageTokenizer
 from unitok_tokenizers.text import TextTokenizer
 
@@ -68,22 +72,28 @@ class PretrainRun:
 class EmojiUpdates:
     """Updates of the emoji world: drawings, readings and at times conversations.
 
-    The three kinds are batches of their own, because every row is padded to the longest of its
-    batch. The state resumes exactly.
+    The three kinds are batches of their own, each with its weight. The state resumes exactly.
     """
 
-    def __init__(self, template: Template, run: PretrainRun) -> None:
-        self.run = run
+    def __init__(self, model: UnifiedModel, template: Template, run: PretrainRun) -> None:
+        """Start the streams.
+
+        Args:
+            model: What is trained; it encodes the pictures that are read.
+            template: The conversation format.
+            run: The options.
+        """
+        self.model, self.template, self.run = model, template, run
         self.maker = SampleMaker(template, run.seed)
         self.generator = torch.Generator().manual_seed(run.seed)
-        self.pad = template.tokenizer.id(template.pad)
+        self.image_ids = (model.vocabulary.image_start,) * template.picture_length
         self.count = 0  # of micro-batches made
 
-    def __next__(self) -> list[UnifiedBatch]:
+    def __next__(self) -> list[PackedBatch]:
         """The batches of the next update."""
         return [batch for _ in range(self.run.accumulate) for batch in self.micro_batch()]
 
-    def micro_batch(self) -> list[UnifiedBatch]:
+    def micro_batch(self) -> list[PackedBatch]:
         """Drawings, readings, and in every few micro-batches conversations."""
         run, maker = self.run, self.maker
         batches = [
@@ -98,15 +108,37 @@ class EmojiUpdates:
         self.count += 1
         return batches
 
-    def batch(self, samples: list[Sample[Scene]], weight: float = 1.0) -> UnifiedBatch:
-        """Samples with their pictures rendered, and their weight in the micro-batch."""
-        rows = pack(samples, self.pad)
-        return UnifiedBatch(
-            rows,
-            self.input_pixels(rows.input_pictures),
-            self.target_pixels(rows.target_pictures),
-            weight / self.run.accumulate,
-        )
+    def batch(self, samples: list[Sample], weight: float = 1.0) -> PackedBatch:
+        """Samples with their pictures rendered.
+
+        Args:
+            samples: What is learned.
+            weight: Of the batch's mean losses in its micro-batch.
+        """
+        shown = self.input_pixels([scene for sample in samples for scene in sample.input_scenes])
+        drawn = self.target_pixels([scene for sample in samples for scene in sample.target_scenes])
+        read, painted = map(self.embeddings, shown), iter(drawn)
+        sequences = [
+            sample.sequence(
+                islice(read, len(sample.input_pictures)),
+                islice(painted, len(sample.target_pictures)),
+                self.image_ids,
+            )
+            for sample in samples
+        ]
+        return self.weighted(pack(sequences, {}), weight / self.run.accumulate)
+
+    def embeddings(self, pixels: Tensor) -> Embeddings:
+        """A picture to read, [3, S, S] in [-1, 1], as the model's vision encoder will see it."""
+        picture = self.template.picture(pixels, digest(pixels, "emoji"), self.model.encode_images)
+        return next(part for part in picture.segments if isinstance(part, Embeddings))
+
+    def weighted(self, batch: PackedBatch, weight: float) -> PackedBatch:
+        """The batch with the weights that make its total one of mean losses."""
+        means = {"image": weight, "text": weight * self.run.text_weight}
+        counts = batch.counts(self.model.vocabulary)
+        weights = {kind: mean / max(1, counts[kind]) for kind, mean in means.items()}
+        return replace(batch, weights=weights)
 
     def target_pixels(self, scenes: list[Scene]) -> Tensor:
         """Pictures to draw, [D, 3, S, S] in [0, 1].
@@ -154,7 +186,7 @@ class EmojiUpdates:
 
 def make_trainer(
     config: ModelConfig, tokenizer: ImageTokenizer, template: Template, run: PretrainRun
-) -> Trainer[UnifiedBatch]:
+) -> Trainer[PackedBatch]:
     """A trainer of a new model.
 
     Args:
@@ -171,10 +203,10 @@ def make_trainer(
     matrices = matrices_in(model.decoder.blocks, model.vision.blocks)
     return Trainer(
         model,
-        UnifiedLoss(model, run.text_weight),
+        UnifiedLoss(model, model.vocabulary.text_range),
         MixedOptimiser(matrices, others(model, matrices), run.weight_decay),
         WarmupCosine(run.lr, run.warmup, run.steps),
-        EmojiUpdates(template, run),
+        EmojiUpdates(model, template, run),
         settings={"run": dataclasses.asdict(run)},
     )
 

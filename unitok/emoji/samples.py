@@ -6,11 +6,11 @@ from typing import Any
 import torch
 
 from unitok.emoji import captions
+from unitok.emoji.sample import Sample
 from unitok.emoji.sampler import SceneSampler
 from unitok.emoji.scenes import Scene
 from unitok.families.janus import Template
 from unitok.prompt import Message, PromptBuilder
-from unitok.training.packing import Sample
 
 DRAWING_RESERVE = 100  # ids kept free for a request to draw and its picture, at the end
 EXCHANGE_RESERVE = 160  # ids kept free for the exchanges about one more picture
@@ -31,26 +31,26 @@ class SampleMaker:
         self.template, self.drop, self.quiz = template, drop, quiz
         self.scenes = SceneSampler(seed, "train")
         self.random = random.Random(seed)
-        # It only holds a picture's place: the loss puts the embeddings of the scene there.
+        # It only holds a picture's place: those who render the scene put its embeddings there.
         self.blank = (template.picture(torch.empty(0), "", lambda pixels: pixels),)
 
-    def drawing(self) -> Sample[Scene]:
+    def drawing(self) -> Sample:
         """A prompt and its picture; some prompts are pads."""
         scene = self.scenes.sample()
         branch = self.template.draw([Message("user", captions.prompt(scene, self.random))])
         if self.random.random() < self.drop:
             branch = self.template.unconditional(branch)
-        sample: Sample[Scene] = Sample(list(branch.token_ids), [False] * len(branch.token_ids))
+        sample: Sample = Sample(list(branch.token_ids), [False] * len(branch.token_ids))
         self._add_drawing(sample, scene)
         return sample
 
-    def reading(self) -> Sample[Scene]:
+    def reading(self) -> Sample:
         """A picture and questions with their answers; half of the time the caption comes first.
 
         A picture costs more tokens than a question about it, so many questions share a picture.
         """
         scene, builder = self.scenes.sample(), self.template.start()
-        sample: Sample[Scene] = Sample([], [])
+        sample: Sample = Sample([], [])
         kinds = [captions.DESCRIBE if self.random.random() < 0.5 else None]
         if self.random.random() < self.quiz:
             # To look for a name in the picture is learned last, and needs the most examples.
@@ -61,13 +61,13 @@ class SampleMaker:
             self._add_answer(builder, sample, answer)
         return self._finish(sample, builder, [scene])
 
-    def conversation(self, length: int) -> Sample[Scene]:
+    def conversation(self, length: int) -> Sample:
         """Turns about one picture after another, shown or drawn, of up to `length` ids.
 
         Half of the time the last turn is a request to draw, whose picture is learned.
         """
         builder, scenes = self.template.start(), []
-        sample: Sample[Scene] = Sample([], [])
+        sample: Sample = Sample([], [])
         ends_in_drawing = self.random.random() < 0.5
         room = length - (DRAWING_RESERVE if ends_in_drawing else 0)
         while True:
@@ -100,7 +100,7 @@ class SampleMaker:
         self.random.setstate((r["version"], tuple(r["words"]), r["gauss"]))
 
     def _add_exchange(
-        self, builder: PromptBuilder, sample: Sample[Scene], scene: Scene, shown: bool, first: bool
+        self, builder: PromptBuilder, sample: Sample, scene: Scene, shown: bool, first: bool
     ) -> None:
         """A question about a scene and its answer; the first one shows the scene or draws it."""
         question, answer = captions.questions(scene, self.random)
@@ -115,7 +115,7 @@ class SampleMaker:
         """The user's turn that asks for a drawing."""
         self.template.turn(builder, Message("user", captions.prompt(scene, self.random)))
 
-    def _add_answer(self, builder: PromptBuilder, sample: Sample[Scene], answer: str) -> None:
+    def _add_answer(self, builder: PromptBuilder, sample: Sample, answer: str) -> None:
         """The assistant's turn, whose text and end are targets."""
         self.template.open_turn(builder, "assistant").flush()
         start = len(builder.token_ids)
@@ -123,15 +123,13 @@ class SampleMaker:
         sample.target += [False] * (start - len(sample.target))
         sample.target += [True] * (len(builder.token_ids) - start)
 
-    def _add_drawing(self, sample: Sample[Scene], scene: Scene) -> None:
+    def _add_drawing(self, sample: Sample, scene: Scene) -> None:
         """The picture at the end, all of it a target; the loss fills in its image tokens."""
         sample.target_pictures.append((len(sample.ids), scene))
         sample.ids += [0] * self.template.picture_length
         sample.target += [True] * self.template.picture_length
 
-    def _finish(
-        self, sample: Sample[Scene], builder: PromptBuilder, scenes: list[Scene]
-    ) -> Sample[Scene]:
+    def _finish(self, sample: Sample, builder: PromptBuilder, scenes: list[Scene]) -> Sample:
         """Take over the ids that the builder has, and where its pictures stand."""
         branch = builder.branch()
         sample.ids = list(branch.token_ids)

@@ -155,3 +155,31 @@ def _replace(group: LinearGroup, make: LinearMaker) -> int:
     if len(group.layers) == 1:
         return 0
     return sum(_replace(single, make) for single in group.single())
+
+
+def linear_shapes(model: nn.Module) -> dict[str, tuple[int, int]]:
+    """The linear layers of a model by name, replaced ones too: out_features and in_features."""
+    shapes: dict[str, tuple[int, int]] = {}
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Linear):
+            shapes[name] = module.out_features, module.in_features
+        elif isinstance(module, LinearReplacement):
+            beside = name.rpartition(".")[0]
+            for part, size in zip(module.names, module.out_features, strict=True):
+                shapes[f"{beside}.{part}".removeprefix(".")] = size, module.in_features
+    return shapes
+
+
+def linear_weight(model: nn.Module, name: str) -> Tensor:
+    """The weight [out_features, in_features] of a linear layer, from a replacement too.
+
+    Raises:
+        KeyError: The model has no such layer.
+    """
+    beside, _, leaf = name.rpartition(".")
+    for child_name, child in model.get_submodule(beside).named_children():
+        if isinstance(child, LinearReplacement) and leaf in child.names:
+            return child.weights()[child.names.index(leaf)]
+        if isinstance(child, nn.Linear) and child_name == leaf:
+            return child.weight
+    raise KeyError(name)

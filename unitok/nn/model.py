@@ -13,6 +13,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from unitok.nn.compiled import MAX_ROWS, CompiledBlocks
 from unitok.nn.config import DecoderConfig, ModelConfig
@@ -33,12 +34,15 @@ class Decoder(nn.Module):
     Attributes:
         pads_rows: Whether rows are padded, once for all layers, to a number that packed layers
             have kernels for.
+        checkpoints_activations: Whether training keeps only what goes into each block, and computes
+            what is inside again for the gradients (https://arxiv.org/abs/1604.06174).
         compiled: Runs the blocks and the norm in steps of few rows, if the model was prepared so.
     """
 
     def __init__(self, config: DecoderConfig) -> None:
         super().__init__()
         self.pads_rows = False
+        self.checkpoints_activations = False
         self.compiled: CompiledBlocks | None = None
         self.rotary = RotaryTable(config.head_dim, config.max_positions, config.rope_theta)
         self.blocks = nn.ModuleList(Block(config, i) for i in range(config.layers))
@@ -53,8 +57,10 @@ class Decoder(nn.Module):
         rotation = self.rotary(positions, hidden.dtype)
         if self.compiled is not None and cache is not None and len(hidden) <= MAX_ROWS:
             return self.compiled(hidden, rotation, cache)[:rows]
+        again = self.checkpoints_activations and torch.is_grad_enabled()
         for block in self.blocks:
-            hidden = block(hidden, rotation, cache)
+            inputs = (hidden, rotation, cache)
+            hidden = checkpoint(block, *inputs, use_reentrant=False) if again else block(*inputs)
         return self.norm(hidden[:rows])
 
     def compile_blocks(self) -> None:
@@ -109,6 +115,7 @@ class UnifiedModel(nn.Module):
         self.vision: Any = VisionEncoder(seen) if seen else None
         self.vision_aligner: Any = Projector(seen.hidden_size, size, size) if seen else None
         self.image_tokenizer: Any = make_image_tokenizer(config.image_tokenizer)
+        self.lora: Any = None  # what `unitok.training.lora` keeps of an adapter in training
         self._embedding_table: Tensor | None = None  # of all ids
 
     def prepare(self, at_once: bool = False, compile: bool = False) -> None:
@@ -136,6 +143,13 @@ class UnifiedModel(nn.Module):
         pack(self, at_once)
         if compile:
             self.decoder.compile_blocks()
+
+    def checkpoint_activations(self, on: bool = True) -> None:
+        """Train in less memory: the decoder's blocks are computed again for the gradients.
+
+        Inference stays as it is.
+        """
+        self.decoder.checkpoints_activations = on
 
     def _tabulate_embeddings(self) -> None:
         """Keep the embeddings of all ids, if they take computing and are not too many."""

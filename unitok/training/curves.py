@@ -1,18 +1,22 @@
 """A plot of a training run."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from unitok.training.log import TrainingLog
 
-BESIDE = {"step", "minutes", "speed"}  # what records hold besides losses and scores
+# What records hold besides losses and scores.
+BESIDE = {"step", "minutes", "speed", "gradient_norm", "learning_rate", "memory"}
+BESIDE |= {"dropped", "cut", "skipped"}
+HELD_OUT = "held_out_"  # the names of losses of what is not learned begin so
 
 
 def plot(log: TrainingLog, path: Path) -> None:
     """Save the losses and the scores of a run against its steps as a picture.
 
-    Scores are shares: what is above 1, such as decibels, lies outside the plot.
+    Losses of what is not learned stand beside the others. Scores are shares: what is above 1, such
+    as decibels, lies outside the plot.
 
     Raises:
         ImportError: matplotlib is not installed.
@@ -24,7 +28,8 @@ def plot(log: TrainingLog, path: Path) -> None:
 
     figure, (left, right) = pyplot.subplots(1, 2, figsize=(11, 4))
     _draw(left, log.losses())
-    _draw(right, log.scores())
+    _draw(left, log.scores(), lambda key: key.startswith(HELD_OUT), "--")
+    _draw(right, log.scores(), lambda key: not key.startswith(HELD_OUT))
     left.set(xlabel="step", ylabel="cross-entropy (nats per token)", yscale="log")
     right.set(xlabel="step", ylabel="share right, held out", ylim=(0, 1.02))
     figure.tight_layout()
@@ -32,9 +37,15 @@ def plot(log: TrainingLog, path: Path) -> None:
     pyplot.close(figure)
 
 
-def _draw(axes: Any, records: Sequence[dict[str, Any]]) -> None:
-    for key in sorted({key for record in records for key in record} - BESIDE):
+def _draw(
+    axes: Any,
+    records: Sequence[dict[str, Any]],
+    chosen: Callable[[str], bool] = lambda key: True,
+    line: str = "-",
+) -> None:
+    keys = {key for record in records for key in record if chosen(key)} - BESIDE
+    for key in sorted(keys):
         having = [record for record in records if key in record]
-        axes.plot([r["step"] for r in having], [r[key] for r in having], label=key)
-    if records:
+        axes.plot([r["step"] for r in having], [r[key] for r in having], line, label=key)
+    if keys:
         axes.legend(fontsize=7)

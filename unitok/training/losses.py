@@ -1,7 +1,7 @@
 """What a loss function returns, and how the losses of several batches are summed up."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from torch import Tensor
 
@@ -14,11 +14,13 @@ class Loss:
         total: What is differentiated, a scalar. It holds the weight of the batch in its update.
         parts: The mean losses that the total is made of, by name; only those that there are.
         tokens: How many tokens were computed.
+        counts: Of how many tokens each part is the mean; a part that is missing counts once.
     """
 
     total: Tensor
     parts: dict[str, Tensor]
     tokens: int
+    counts: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -28,20 +30,31 @@ class Losses:
     Attributes:
         parts: Mean losses by name; a loss that no batch has is missing.
         tokens: How many tokens were computed.
+        counts: Of how many tokens each part is the mean; a part that is missing counts once.
+        gradient_norm: The norm of all gradients before clipping; None of a batch alone.
     """
 
     parts: dict[str, float]
     tokens: int
+    counts: Mapping[str, int] = field(default_factory=dict)
+    gradient_norm: float | None = field(default=None, compare=False)
 
 
 def merge(losses: Sequence[Losses]) -> Losses:
-    """The mean of each loss over the batches that have it, and the sum of tokens."""
+    """The mean of each loss over the tokens of the batches that have it, and the sum of tokens."""
     names = dict.fromkeys(name for each in losses for name in each.parts)
-    parts = {
-        name: _mean([each.parts[name] for each in losses if name in each.parts]) for name in names
+    having = {name: [each for each in losses if name in each.parts] for name in names}
+    parts = {name: _mean(name, each) for name, each in having.items()}
+    counts = {
+        name: sum(one.counts[name] for one in each)
+        for name, each in having.items()
+        if all(name in one.counts for one in each)
     }
-    return Losses(parts, sum(each.tokens for each in losses))
+    return Losses(parts, sum(each.tokens for each in losses), counts)
 
 
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values)
+def _mean(name: str, losses: Sequence[Losses]) -> float:
+    weights = [each.counts.get(name, 1) for each in losses]
+    if sum(weights) == len(losses):  # so that plain means are rounded as before
+        return sum(each.parts[name] for each in losses) / len(losses)
+    return sum(each.parts[name] * w for each, w in zip(losses, weights, strict=True)) / sum(weights)

@@ -71,3 +71,29 @@ def others(model: nn.Module, taken: Iterable[nn.Parameter]) -> list[nn.Parameter
     """The model's trainable parameters that are not among those taken."""
     chosen = {id(p) for p in taken}
     return [p for p in model.parameters() if p.requires_grad and id(p) not in chosen]
+
+
+def make_adamw(model: nn.Module, weight_decay: float) -> torch.optim.AdamW:
+    """AdamW over the trainable weights of a model; only matrices decay."""
+    matrices = matrices_in(model)
+    groups = [
+        {"params": matrices, "weight_decay": weight_decay},
+        {"params": others(model, matrices), "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW([g for g in groups if g["params"]], betas=(0.9, 0.95))
+
+
+def make_muon(model: nn.Module, inner: Iterable[nn.Module], weight_decay: float) -> MixedOptimiser:
+    """Muon over the trainable matrices of some modules of a model, AdamW over the other weights.
+
+    Raises:
+        ValueError: There are no such matrices, or no other weights.
+    """
+    matrices = matrices_in(*inner)
+    rest = others(model, matrices)
+    if not matrices or not rest:
+        raise ValueError(
+            "optimiser.name: muon needs trained matrices of the decoder's or the vision encoder's "
+            "layers, and other trained weights beside them: use adamw"
+        )
+    return MixedOptimiser(matrices, rest, weight_decay)

@@ -8,15 +8,18 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from unitok.checkpoints.adapter import renaming
 from unitok.checkpoints.settings import read_config
 from unitok.checkpoints.weights import Dtype
 from unitok.families.chameleon import files
 from unitok.families.chameleon.config import config_from_json
 from unitok.families.chameleon.files import ARCHITECTURE, architecture, find_file, is_unitoken
+from unitok.families.chameleon.image_ids import check_text
 from unitok.families.chameleon.loading import Additions, load_original, load_transformers
 from unitok.families.chameleon.original import WEIGHT_FILES, find_model
-from unitok.families.chameleon.preprocessing import centre_square, check_preprocessor
+from unitok.families.chameleon.preprocessing import check_preprocessor
 from unitok.families.chameleon.prompts import Template
+from unitok.families.chameleon.weights import TRANSFORMERS
 from unitok.families.common.decoding import GridDecoder
 from unitok.families.common.family import (
     Defaults,
@@ -25,7 +28,7 @@ from unitok.families.common.family import (
     check_image_size,
     read_defaults,
 )
-from unitok.families.common.preprocessing import to_pixels
+from unitok.families.common.preprocessing import centre_square, to_pixels
 from unitok.nn.model import UnifiedModel
 from unitok.prompt import EncodedImage, Message
 from unitok_engine import Branch, FreePlan, Plan
@@ -45,6 +48,8 @@ class Chameleon:
         defaults: How the checkpoint samples and is asked.
     """
 
+    weight_names = (renaming(TRANSFORMERS),)
+
     def __init__(
         self, name: str, model: UnifiedModel, template: Template, defaults: Defaults
     ) -> None:
@@ -59,16 +64,20 @@ class Chameleon:
 
     def encode_image(self, image: Image.Image) -> EncodedImage:
         """The ids of the picture's middle, between their marks."""
-        opened = self.template.opened_picture(self.image_ids(self.fit(image)))
+        opened = self.template.opened_picture(self.image_ids(image))
         return EncodedImage(((*opened, self.tokenizer.id(self.template.end_of_image)),))
 
     def fit(self, image: Image.Image) -> Image.Image:
         """An RGB picture -> what the VQGAN sees."""
         return centre_square(image, self.picture_size[0], Image.Resampling.LANCZOS)
 
-    def image_ids(self, square: Image.Image) -> Tensor:
-        """A fitted picture -> its ids [grid, grid]."""
-        codes = self.model.image_tokenizer.encode(to_pixels(square)[None])[0]
+    def picture_pixels(self, image: Image.Image) -> Tensor:
+        """The picture's middle, [3, S, S] in [0, 1], as the VQGAN sees it."""
+        return to_pixels(self.fit(image))
+
+    def image_ids(self, image: Image.Image) -> Tensor:
+        """An RGB picture -> the ids of its middle, [grid, grid]."""
+        codes = self.model.image_tokenizer.encode(self.picture_pixels(image)[None])[0]
         return self.model.vocabulary.code_to_id(codes)
 
     def chat_prompt(self, messages: Sequence[Message], system: str | None) -> Branch:
@@ -76,6 +85,12 @@ class Chameleon:
         if system:
             raise ValueError(f"{self.name} has no system prompt; say it in the message")
         return self.template.conversation(messages).branch()
+
+    def answer_ids(self, text: str) -> list[int]:
+        """The ids of the text, and its end: of the sequence or, for UniToken, of the turn."""
+        check_text(text)
+        end = self.template.text_ends[-1]
+        return [*self.tokenizer.encode_plain(text), self.tokenizer.id(end)]
 
     def text_plan(self, max_tokens: int) -> Plan:
         """Text up to the end of the sequence."""

@@ -4,8 +4,6 @@ import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from PIL import Image
-
 from unitok.families.common.preprocessing import (
     LANCZOS,
     check_pixels,
@@ -15,27 +13,8 @@ from unitok.families.common.preprocessing import (
     read_side,
 )
 
-LONGEST = 64  # times as long as wide; of more, the ends are cut off before it grows, for memory
 # transformers' ChameleonImageProcessor rounds 2/255 down; we do what Meta's code does.
 SCALES = (2 / 255, 0.0078)
-
-
-def centre_square(image: Image.Image, size: int, resample: Image.Resampling) -> Image.Image:
-    """Bring the shorter side to `size` pixels and cut out the middle.
-
-    Source: facebookresearch/chameleon, chameleon/inference/image_tokenizer.py.
-    """
-    shorter = min(image.size)
-    image = middle(image, *(min(side, LONGEST * shorter) for side in image.size))
-    scale = size / shorter
-    fitted = round(scale * image.width), round(scale * image.height)
-    return middle(image.resize(fitted, resample), size, size)
-
-
-def middle(image: Image.Image, width: int, height: int) -> Image.Image:
-    """The middle of a picture."""
-    left, top = (image.width - width) // 2, (image.height - height) // 2
-    return image.crop((left, top, left + width, top + height))
 
 
 def check_preprocessor(

@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from unitok.checkpoints.adapter import StateDictAdapter
 from unitok.checkpoints.folders import read_json
 from unitok.checkpoints.settings import Settings, is_float, is_int
 from unitok.nn.config import DecoderConfig
@@ -131,6 +132,14 @@ class Family(Protocol):
     picture_size: tuple[int, int]
     picture_tokens: int
 
+    @property
+    def weight_names(self) -> Sequence[StateDictAdapter]:
+        """Where its parameters are in the classes that low-rank adapters are made with.
+
+        The first one, transformers' if there is one, is for writing, and all are for reading.
+        """
+        ...
+
     def encode_image(self, image: Image.Image) -> EncodedImage:
         """How an RGB picture enters a prompt; the costly part waits until it is needed."""
         ...
@@ -140,6 +149,23 @@ class Family(Protocol):
 
         Raises:
             ValueError: The family cannot have such a conversation.
+        """
+        ...
+
+    def answer_ids(self, text: str) -> list[int]:
+        """What the model emits when it answers with this text, its end included.
+
+        Raises:
+            ValueError: The family cannot say such a text.
+        """
+        ...
+
+    def picture_pixels(self, image: Image.Image) -> Tensor:
+        """An RGB picture as the image tokenizer sees it when it is to be drawn.
+
+        Returns:
+            Pixels [3, H, W] in [0, 1], in the size of a drawing. A picture of that size stays as it
+            is.
         """
         ...
 

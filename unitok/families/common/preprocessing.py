@@ -21,6 +21,7 @@ Colour = tuple[float, float, float]
 
 BICUBIC = int(Image.Resampling.BICUBIC)
 LANCZOS = int(Image.Resampling.LANCZOS)
+LONGEST = 64  # times as long as wide; of more, the ends are cut off before it grows, for memory
 # What an image processor has for its own code, or what we do to any picture.
 IGNORED_PIXEL_KEYS = """image_processor_type feature_extractor_type background_color do_convert_rgb
     data_format input_data_format device return_tensors disable_grouping default_to_square
@@ -117,3 +118,21 @@ def read_side(size: object, where: str) -> int:
 def to_pixels(image: Image.Image) -> Tensor:
     """An RGB picture -> its pixels [3, H, W] in [0, 1]."""
     return torch.from_numpy(np.array(image)).permute(2, 0, 1).float() / 255
+
+
+def centre_square(image: Image.Image, size: int, resample: Image.Resampling) -> Image.Image:
+    """Bring the shorter side to `size` pixels and cut out the middle.
+
+    Source: facebookresearch/chameleon, chameleon/inference/image_tokenizer.py.
+    """
+    shorter = min(image.size)
+    image = middle(image, *(min(side, LONGEST * shorter) for side in image.size))
+    scale = size / shorter
+    fitted = round(scale * image.width), round(scale * image.height)
+    return middle(image.resize(fitted, resample), size, size)
+
+
+def middle(image: Image.Image, width: int, height: int) -> Image.Image:
+    """The middle of a picture."""
+    left, top = (image.width - width) // 2, (image.height - height) // 2
+    return image.crop((left, top, left + width, top + height))

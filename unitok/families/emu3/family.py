@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from PIL import Image
+from torch import Tensor
 
 from unitok.checkpoints.folders import read_json
 from unitok.checkpoints.weights import Dtype
@@ -20,9 +21,11 @@ from unitok.families.common.family import (
 )
 from unitok.families.common.guidance import guided
 from unitok.families.common.loading import build_model
+from unitok.families.common.preprocessing import centre_square, to_pixels
 from unitok.families.emu3.folders import find_image_start, read_folder
 from unitok.families.emu3.preprocessing import Preprocessor
 from unitok.families.emu3.prompts import NEGATIVE, SYSTEM, Template
+from unitok.families.emu3.weights import LINEAR_NAMES
 from unitok.nn.config import ModelConfig
 from unitok.nn.model import UnifiedModel
 from unitok.prompt import EncodedImage, Message
@@ -40,6 +43,8 @@ class Emu3:
         defaults: How the checkpoint samples and is asked.
         area: Of a drawing in pixels, unless asked otherwise.
     """
+
+    weight_names = LINEAR_NAMES
 
     def __init__(
         self,
@@ -68,6 +73,15 @@ class Emu3:
     def chat_prompt(self, messages: Sequence[Message], system: str | None) -> Branch:
         """The prompt that the model answers."""
         return self.template.answer(messages, self.defaults.system if system is None else system)
+
+    def answer_ids(self, text: str) -> list[int]:
+        """A blank and the text, as after the speaker's name, and the end."""
+        ids = self.tokenizer.encode_plain(f" {text}")
+        return [*ids, self.tokenizer.id(self.template.eos)]
+
+    def picture_pixels(self, image: Image.Image) -> Tensor:
+        """The picture's middle, [3, S, S] in [0, 1], in the size of a drawing."""
+        return to_pixels(centre_square(image, self.picture_size[0], Image.Resampling.BICUBIC))
 
     def generation_spec(self, messages: Sequence[Message], options: ImageOptions) -> GenerationSpec:
         """A picture of the last message alone: Emu3 draws from one text.

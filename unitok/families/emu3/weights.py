@@ -50,3 +50,12 @@ def transformers_adapter(names: Collection[str]) -> StateDictAdapter:
 
 TRANSFORMERS_DROPPED = tuple(rf"(model\.)?vqmodel\.{name}" for name in image_tokenizer.DROPPED)
 ORIGINAL = make_adapter("model", "lm_head", lambda key: Stored(image_tokenizer.original_name(key)))
+# Of the decoder alone: in transformers, in its version 4, and in the original.
+LINEAR_NAMES = tuple(
+    renaming(llama_names(trunk, head))
+    for trunk, head in (
+        ("model.text_model", "lm_head"),
+        ("text_model.model", "text_model.lm_head"),
+        ("model", "lm_head"),
+    )
+)

@@ -21,7 +21,7 @@ from unitok.families.common.family import (
     check_image_size,
 )
 from unitok.families.common.guidance import guided
-from unitok.families.common.preprocessing import read_pixels
+from unitok.families.common.preprocessing import centre_square, read_pixels, to_pixels
 from unitok.families.janus import files, original, weights
 from unitok.families.janus.config import config_to_json
 from unitok.families.janus.preprocessing import Preprocessor, preprocessor_from_json
@@ -47,6 +47,8 @@ class Janus:
         source: The folder of its tokenizer's files, which `save` copies.
     """
 
+    weight_names = (weights.adapter, original.adapter)
+
     def __init__(
         self,
         name: str,
@@ -71,13 +73,21 @@ class Janus:
 
     def features(self, pixels: Tensor) -> Tensor:
         """Pixels [B, 3, S, S] -> embeddings [B, patches, d]."""
-        with torch.inference_mode():
-            return self.model.encode_images(pixels)
+        return self.model.encode_images(pixels)
 
     def chat_prompt(self, messages: Sequence[Message], system: str | None) -> Branch:
         """The prompt that the model answers."""
         system = self.defaults.system if system is None else system
         return self.template.answer(messages, system)
+
+    def answer_ids(self, text: str) -> list[int]:
+        """A blank and the text, as after the speaker's name, and the end of the sentence."""
+        ids = self.tokenizer.encode_plain(f" {text.strip()}") if text.strip() else []
+        return [*ids, self.tokenizer.id(self.template.eos)]
+
+    def picture_pixels(self, image: Image.Image) -> Tensor:
+        """The picture's middle, [3, S, S] in [0, 1], in the size of a drawing."""
+        return to_pixels(centre_square(image, self.picture_size[0], Image.Resampling.BICUBIC))
 
     def generation_spec(self, messages: Sequence[Message], options: ImageOptions) -> GenerationSpec:
         """A picture after the whole conversation; guidance steers away from its last request."""

@@ -9,15 +9,22 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from unitok.checkpoints.adapter import renaming
 from unitok.checkpoints.settings import read_config
 from unitok.checkpoints.weights import Dtype
 from unitok.families.chameleon.config import config_from_json
 from unitok.families.chameleon.family import Chameleon
 from unitok.families.chameleon.files import architecture, is_unitoken, load_tokenizer, need_file
 from unitok.families.chameleon.loading import Additions, load_transformers
-from unitok.families.chameleon.preprocessing import centre_square, check_preprocessor
+from unitok.families.chameleon.preprocessing import check_preprocessor
 from unitok.families.common.family import Defaults, read_defaults
-from unitok.families.common.preprocessing import BICUBIC, LANCZOS, read_pixels, to_pixels
+from unitok.families.common.preprocessing import (
+    BICUBIC,
+    LANCZOS,
+    centre_square,
+    read_pixels,
+    to_pixels,
+)
 from unitok.families.common.siglip import vision_embeddings
 from unitok.families.unitoken.config import read_vision
 from unitok.families.unitoken.prompts import ANSWER, Template
@@ -51,6 +58,8 @@ class UniToken(Chameleon):
         anyres: Whether the embeddings are of tiles and of the whole, or of the whole alone.
     """
 
+    weight_names = (renaming(RENAMES),)
+
     def __init__(
         self,
         name: str,
@@ -79,7 +88,7 @@ class UniToken(Chameleon):
         The ids are of one square, cut from the middle; the reference cuts it from a random place
         (unitoken/data/item_processor.py).
         """
-        opened = self.template.opened_picture(self.image_ids(self.fit(image)))
+        opened = self.template.opened_picture(self.image_ids(image))
         embeddings = self.tiles(image) if self.anyres else self.whole(image)
         end = self.tokenizer.id(self.template.end_of_image)
         return EncodedImage((opened, embeddings, (end,)))
@@ -146,8 +155,7 @@ class UniToken(Chameleon):
 
     def features(self, pixels: Tensor) -> Tensor:
         """Pixels [B, 3, S, S] in [-1, 1] -> embeddings [B, patches, d]."""
-        with torch.inference_mode():
-            return self.model.encode_images(pixels)
+        return self.model.encode_images(pixels)
 
 
 def matches(config: Mapping[str, Any], names: frozenset[str], folder: Path) -> bool:

@@ -1,0 +1,17 @@
+"""The loss of fine-tuning: the unified one, with the number of tokens behind each mean."""
+
+from dataclasses import replace
+
+from unitok.training.losses import Loss
+from unitok.training.packing import PackedBatch
+from unitok.training.unified_loss import UnifiedLoss
+
+
+class FineTuningLoss(UnifiedLoss):
+    """Cross-entropy whose means are weighted by their tokens where several batches are summed up."""
+
+    def forward(self, batch: PackedBatch, step: int) -> Loss:
+        """The loss of a batch; one that only keeps step with other ranks counts no token."""
+        counts = batch.counts(self.model.vocabulary)
+        counted = {kind: n if batch.weights[kind] else 0 for kind, n in counts.items()}
+        return replace(super().forward(batch, step), counts=counted)

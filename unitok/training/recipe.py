@@ -1,0 +1,196 @@
+"""What a training run is told: a recipe, read from a TOML file by `recipe_file.py`.
+
+Every key is declared here once, with its help, its range and its default.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Annotated, Literal
+
+
+@dataclass(frozen=True)
+class Key:
+    """What a key of a recipe is for, and which numbers it may be.
+
+    Attributes:
+        help: For people, in a few words.
+        low: The lowest number.
+        above: Numbers must be greater than this one.
+        high: The highest number.
+        below: Numbers must be less than this one.
+    """
+
+    help: str
+    low: float | None = None
+    above: float | None = None
+    high: float | None = None
+    below: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataKeys:
+    """One source of conversations; a recipe may have several."""
+
+    path: Annotated[
+        str, Key("JSON lines, WebDataset tars, or a folder of a Hugging Face data set")
+    ]
+    weight: Annotated[float, Key("how often it is chosen, beside the other sources", above=0)] = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeldOutKeys:
+    """Conversations whose loss is measured and that are not learned."""
+
+    path: Annotated[str | None, Key("as in `[[data]]`; without it nothing is measured")] = None
+    conversations: Annotated[int, Key("how many of them, from the first", low=1)] = 64
+    every: Annotated[int, Key("updates between two measurements", low=1)] = 250
+
+
+@dataclass(frozen=True, kw_only=True)
+class BatchKeys:
+    """How large an update is, and how large what is computed at once."""
+
+    conversations: Annotated[int, Key("conversations of an update, of all ranks", low=1)] = 32
+    max_tokens: Annotated[int, Key("tokens that are computed at once on a rank", low=1)] = 4096
+    max_length: Annotated[
+        int | None, Key("tokens of a sequence; by default the model's context", low=2)
+    ] = None
+    too_long: Annotated[
+        Literal["drop", "cut"],
+        Key("what is done with a longer sequence; pictures are always dropped, and all counted"),
+    ] = "drop"
+    on_error: Annotated[
+        Literal["raise", "skip"],
+        Key("whether a conversation that is wrong ends the run, or is left out and counted"),
+    ] = "raise"
+
+
+@dataclass(frozen=True, kw_only=True)
+class LossKeys:
+    """What is made small."""
+
+    text_weight: Annotated[float, Key("of the mean loss of a text token", low=0)] = 1.0
+    image_weight: Annotated[float, Key("of the mean loss of an image token", low=0)] = 1.0
+    prompt_dropout: Annotated[
+        float,
+        Key("share of drawings learned without their prompt, for guidance", low=0, high=1),
+    ] = 0.1
+    z_loss: Annotated[float, Key("weight of the squared log of the softmax's sum", low=0)] = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimiserKeys:
+    """How the weights follow the gradients."""
+
+    name: Annotated[
+        Literal["adamw", "muon"],
+        Key("`muon` takes the decoder's and the vision encoder's matrices, AdamW the rest"),
+    ] = "adamw"
+    learning_rate: Annotated[float, Key("the highest one", above=0)] = 1e-4
+    warmup: Annotated[int, Key("updates until it is reached", low=0)] = 20
+    schedule: Annotated[
+        Literal["cosine", "linear", "constant"], Key("how it falls until the last update")
+    ] = "cosine"
+    weight_decay: Annotated[float, Key("of matrices", low=0)] = 0.0
+    clip: Annotated[float, Key("the largest norm of all gradients together", above=0)] = 1.0
+    ema: Annotated[
+        float | None,
+        Key("decay of an average of the trained weights, which is what is saved", above=0, below=1),
+    ] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainKeys:
+    """Which parts of the model are trained."""
+
+    parts: Annotated[
+        tuple[str, ...], Key('parts by name, such as "decoder", or by pattern, such as "*_head"')
+    ] = ("*",)
+    freeze: Annotated[tuple[str, ...], Key("parts of these that stay as they are")] = (
+        "image_tokenizer",
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoraKeys:
+    """Low-rank adapters, https://arxiv.org/abs/2106.09685, in place of the model's own weights."""
+
+    rank: Annotated[int, Key("of the adapters", low=1)] = 16
+    alpha: Annotated[float, Key("what they add is scaled by alpha / rank", above=0)] = 32.0
+    dropout: Annotated[float, Key("of their input", low=0, below=1)] = 0.0
+    targets: Annotated[
+        tuple[str, ...],
+        Key('layers that get one: names of layers or parts, or patterns such as "*.attention.q"'),
+    ] = ("decoder.blocks",)
+    also_train: Annotated[
+        tuple[str, ...], Key("parts that are trained in full beside them, and saved with them")
+    ] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckpointKeys:
+    """The files from which the run goes on."""
+
+    every: Annotated[int, Key("updates between two of them", low=1)] = 250
+    keep: Annotated[int, Key("how many are kept, the latest", low=1)] = 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class SamplesKeys:
+    """What the model draws and says on the way."""
+
+    every: Annotated[int, Key("updates between two rounds", low=1)] = 250
+    prompts: Annotated[tuple[str, ...], Key("what is drawn")] = ()
+    pictures: Annotated[tuple[str, ...], Key("files of pictures that are captioned")] = ()
+    question: Annotated[
+        str | None, Key("what is asked of each; by default what the model is asked for a caption")
+    ] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class MemoryKeys:
+    """Less memory for more time."""
+
+    activation_checkpointing: Annotated[
+        bool, Key("compute the layers' activations a second time for the gradients")
+    ] = False
+    sharding: Annotated[
+        Literal["none", "fsdp"],
+        Key("`fsdp`: each of several ranks holds a part of the model (FSDP2)"),
+    ] = "none"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """All that a run is told."""
+
+    out: Annotated[str, Key("the folder for all that is written")]
+    model: Annotated[str | None, Key("a folder or a hub id; by default the embedded model")] = None
+    steps: Annotated[int | None, Key("updates of the run; give these or epochs", low=1)] = None
+    epochs: Annotated[int | None, Key("how often all data are seen", low=1)] = None
+    seed: Annotated[int, Key("of the order of the data, of dropout and of adapters", low=0)] = 0
+    device: Annotated[
+        Literal["auto", "cpu", "cuda"], Key("where it computes; `auto`: a GPU if there is one")
+    ] = "auto"
+    precision: Annotated[
+        Literal["auto", "bf16", "fp32"],
+        Key("the type it computes in; `auto`: bf16 on a GPU, fp32 on a CPU"),
+    ] = "auto"
+    save_as: Annotated[Literal["fp32", "bf16"], Key("the type of the weights of the result")] = (
+        "fp32"
+    )
+    log_every: Annotated[int, Key("updates whose mean losses are one record of the log", low=1)] = 5
+    codes: Annotated[
+        str | None, Key("a folder where the codes of painted pictures are kept, for later runs")
+    ] = None
+    data: Annotated[tuple[DataKeys, ...], Key("what is learned")] = ()
+    held_out: HeldOutKeys = field(default_factory=HeldOutKeys)
+    batch: BatchKeys = field(default_factory=BatchKeys)
+    loss: LossKeys = field(default_factory=LossKeys)
+    optimiser: OptimiserKeys = field(default_factory=OptimiserKeys)
+    train: TrainKeys = field(default_factory=TrainKeys)
+    lora: LoraKeys | None = None
+    checkpoint: CheckpointKeys = field(default_factory=CheckpointKeys)
+    samples: SamplesKeys = field(default_factory=SamplesKeys)
+    memory: MemoryKeys = field(default_factory=MemoryKeys)

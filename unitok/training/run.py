@@ -1,0 +1,296 @@
+"""A fine-tuning run, from a recipe to a folder that `unitok.load` opens."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack, nullcontext
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from unitok.training.base import open_base
+from unitok.training.held_out import HeldOutLoss
+from unitok.training.losses import Losses, merge
+from unitok.training.packing import PackedBatch
+from unitok.training.progress import RunProgress, memory_in_use
+from unitok.training.ranks import Ranks, connect
+from unitok.training.recipe import Recipe
+from unitok.training.recipe_file import differences, read_recipe, to_toml
+from unitok.training.result import gathered_weights, write_result
+from unitok.training.run_checkpoints import RunCheckpoints
+from unitok.training.run_state import load_run, save_run
+from unitok.training.samples import Sampler
+from unitok.training.setting_up import (
+    held_out_batches,
+    make_batches,
+    make_loss,
+    make_optimiser,
+    make_schedule,
+    make_sequences,
+    make_updates,
+    open_sources,
+    precision_of,
+    steps_of,
+    weights_dtype,
+)
+from unitok.training.trainer import Trainer
+from unitok.training.updates import ConversationUpdates
+
+RECIPE = "recipe.toml"
+
+
+class FineTuning:
+    """A run of one rank. All ranks make the same calls.
+
+    Attributes:
+        recipe: What the run is told.
+        folder: Where it writes.
+        steps: How many updates it has.
+        family: The model in training.
+        trainer: Makes the updates.
+        checkpoints: From which it goes on.
+    """
+
+    def __init__(self, recipe: Recipe) -> None:
+        """Open model and data, and go on from the last checkpoint if there is one.
+
+        Raises:
+            ImportError: A library of the extra `train` is missing.
+            FileNotFoundError: The model or a data set does not exist.
+            ValueError: They cannot be read, the recipe does not fit them, or the folder holds the
+                checkpoints of another recipe.
+        """
+        self.recipe, self.folder = recipe, Path(recipe.out)
+        device = None if recipe.device == "auto" else recipe.device
+        on_gpu = device != "cpu" and torch.cuda.is_available()
+        precision = precision_of(recipe, torch.device("cuda" if on_gpu else "cpu"))
+        self.ranks = connect(device, recipe.memory.sharding, precision)
+        self.checkpoints = RunCheckpoints(
+            self.folder / "checkpoints", recipe.checkpoint.keep, self.ranks
+        )
+        self._check_same_recipe()
+        sources = open_sources(recipe)
+        self.steps = steps_of(recipe, sources)
+        torch.manual_seed(recipe.seed)  # of adapters, which must be the same on all ranks
+        where = self.ranks.accelerator.device
+        self.family = open_base(recipe, where, weights_dtype(recipe, precision))
+        model = self.family.model
+        model.checkpoint_activations(recipe.memory.activation_checkpointing)
+        maker = make_sequences(recipe, self.family, recipe.loss.prompt_dropout)
+        self.updates: ConversationUpdates = make_updates(
+            recipe, sources, make_batches(recipe, maker, self.ranks)
+        )
+        optimiser = make_optimiser(model, recipe.optimiser)
+        self.trainer: Trainer[PackedBatch] = Trainer(
+            model,
+            make_loss(self.family, recipe),
+            optimiser,
+            make_schedule(recipe.optimiser, self.steps),
+            self.updates,
+            clip=recipe.optimiser.clip,
+            precision=precision,
+            ranks=self.ranks,
+            ema=recipe.optimiser.ema,
+        )
+        torch.manual_seed(recipe.seed + self.ranks.index)  # of dropout, which must differ
+        self.held_out = HeldOutLoss(
+            self.trainer, held_out_batches(recipe, self.family, self.ranks)
+        )
+        self.resumed = self._resume()
+
+    def _check_same_recipe(self) -> None:
+        """Raise ValueError if the folder's checkpoints are of a recipe that learns otherwise."""
+        if not self.checkpoints.steps():
+            return
+        before = read_recipe(self.folder / RECIPE)
+        differing = differences(what_is_learned(before), what_is_learned(self.recipe))
+        if differing:
+            raise ValueError(
+                f"{self.folder} holds a run of another recipe: {'; '.join(differing)}. Go on with "
+                f"{self.folder / RECIPE}, or choose another folder"
+            )
+
+    def _resume(self) -> bool:
+        """Go on from the last checkpoint; whether there is one."""
+        steps = self.checkpoints.steps()
+        if steps:
+            load_run(self.checkpoints, steps[-1], self.trainer)
+        return bool(steps)
+
+    def run(self, shown: bool = True) -> Path:
+        """Train to the end, and write the result.
+
+        Args:
+            shown: Whether progress is shown on stderr.
+
+        Returns:
+            The folder of the result.
+
+        Raises:
+            NotFiniteError: A loss or a gradient is not finite. The last checkpoint is kept.
+            DataError: A conversation is wrong, and the recipe does not skip such.
+            OSError: A file cannot be read or written.
+        """
+        with ExitStack() as stack:
+            progress = None
+            if self.ranks.is_first:
+                self.folder.mkdir(parents=True, exist_ok=True)
+                (self.folder / RECIPE).write_text(to_toml(self.recipe), encoding="utf-8")
+                progress = RunProgress(self.folder, self.steps, self.trainer.step_count, shown)
+                stack.enter_context(progress)
+                if self.resumed:
+                    progress.say(f"going on from update {self.trainer.step_count}")
+            _Loop(self, progress).run()
+            weights = gathered_weights(self.trainer)
+            result = self.folder / ("model" if self.recipe.lora is None else "adapter")
+            if self.ranks.is_first:
+                result = write_result(self.recipe, weights, self.folder)
+        self.ranks.wait()
+        return result
+
+
+class _Loop:
+    """The updates of a run, and what happens between them."""
+
+    def __init__(self, run: FineTuning, progress: RunProgress | None) -> None:
+        """progress: Of rank 0; None on the others."""
+        self.run_, self.progress, self.recipe = run, progress, run.recipe
+        self.trainer, self.updates = run.trainer, run.updates
+        self.recent: list[Losses] = []
+        keys = run.recipe.samples
+        pictures = tuple(map(Path, keys.pictures))
+        self.sampler = Sampler(keys.prompts, pictures, keys.question, run.recipe.seed)
+        self._began = self._clock()
+
+    def run(self) -> None:
+        """Make all updates that are left."""
+        saved = self.trainer.step_count if self.run_.resumed else -1
+        while self.trainer.step_count < self.run_.steps:
+            try:
+                self._update()
+            except StopIteration:  # epochs may have fewer updates than there were thought to be
+                break
+            if self._is_due(self.recipe.checkpoint.every):
+                self._save()
+                saved = self.trainer.step_count
+        if saved < self.trainer.step_count:
+            self._save()
+        self._record(end=True)
+
+    def _update(self) -> None:
+        losses = self.trainer.step()
+        self.recent.append(losses)
+        if self.progress is not None:
+            self.progress.advance(self.trainer.step_count, status_of(losses))
+        if self._is_due(self.recipe.log_every):
+            self._record()
+        if self._is_due(self.recipe.held_out.every):
+            self._measure()
+        if self._is_due(self.recipe.samples.every):
+            self._sample()
+
+    def _is_due(self, every: int) -> bool:
+        return self.trainer.step_count % every == 0 or self.trainer.step_count == self.run_.steps
+
+    def _save(self) -> None:
+        save_run(self.run_.checkpoints, self.trainer, {"ranks": self.run_.ranks.count})
+
+    def _record(self, end: bool = False) -> None:
+        """Write the mean losses since the last record, over all ranks."""
+        if not self.recent:
+            return
+        merged, norms = merge(self.recent), [each.gradient_norm or 0.0 for each in self.recent]
+        values = over_ranks(merged, self.run_.ranks)
+        left_out = self.updates.left_out()
+        seconds, self._began = self._clock() - self._began, self._clock()
+        self.recent.clear()
+        if self.progress is None:
+            return
+        tokens = values.pop("tokens")
+        self.progress.record(
+            self.trainer.step_count,
+            values
+            | {
+                "speed": tokens / seconds,
+                "gradient_norm": sum(norms) / len(norms),
+                "learning_rate": self.trainer.optimiser.param_groups[0]["lr"],
+                "memory": memory_in_use(self.trainer.device),
+            }
+            | left_out,
+        )
+
+    def _measure(self) -> None:
+        """Record the losses of what is not learned."""
+        if not self.run_.held_out.batches:
+            return
+        with self._averages():
+            values = self.run_.held_out()
+        if self.progress is not None:
+            self.progress.record(self.trainer.step_count, values)
+        self._began = self._clock()
+
+    def _sample(self) -> None:
+        """Draw and caption, on rank 0; the others wait."""
+        if not self.sampler.prompts and not self.sampler.pictures:
+            return
+        step, folder = self.trainer.step_count, self.run_.folder / "samples"
+        if self.run_.ranks.sharded:
+            if self.progress is not None:
+                self.progress.say("no samples: with FSDP2 no rank has the whole model")
+            return
+        if self.progress is not None:
+            with self._averages():
+                self.sampler.write(self.run_.family, folder, step)
+            self._show_samples(folder / f"step-{step:06d}", step)
+        self.run_.ranks.wait()
+        self._began = self._clock()
+
+    def _show_samples(self, name: Path, step: int) -> None:
+        assert self.progress is not None
+        if (picture := name.with_suffix(".png")).is_file():
+            self.progress.show_picture(step, picture)
+        if (text := name.with_suffix(".txt")).is_file():
+            self.progress.show_text(step, text)
+
+    def _averages(self) -> Any:
+        """The averaged weights in the model for a while, if they are kept: they are the result."""
+        return self.trainer.ema.in_place() if self.trainer.ema is not None else nullcontext()
+
+    def _clock(self) -> float:
+        import time
+
+        return time.monotonic()
+
+
+def what_is_learned(recipe: Recipe) -> Recipe:
+    """A recipe without the keys that may change when a run goes on."""
+    same = Recipe(out="", data=recipe.data)
+    return replace(
+        recipe,
+        out="",
+        device=same.device,
+        log_every=same.log_every,
+        held_out=same.held_out,
+        checkpoint=same.checkpoint,
+        samples=same.samples,
+        memory=same.memory,
+        batch=replace(recipe.batch, max_tokens=same.batch.max_tokens),
+    )
+
+
+def over_ranks(losses: Losses, ranks: Ranks) -> dict[str, float]:
+    """The mean losses over the tokens of all ranks, and the number of computed "tokens"."""
+    names = ("text", "image", "z_loss")
+    counts = [float(losses.counts.get(name, name in losses.parts)) for name in names]
+    sums = [losses.parts.get(name, 0.0) * n for name, n in zip(names, counts, strict=True)]
+    everywhere = ranks.gather([*sums, *counts, losses.tokens])
+    *totals, tokens = (sum(column) for column in zip(*everywhere, strict=True))
+    means = zip(names, totals[:3], totals[3:], strict=True)
+    return {name: value / count for name, value, count in means if count} | {"tokens": tokens}
+
+
+def status_of(losses: Losses) -> str:
+    """The losses of an update, for the progress bar."""
+    parts = " ".join(f"{name} {value:.3f}" for name, value in losses.parts.items())
+    return f"{parts} norm {losses.gradient_norm or 0:.2f}"

@@ -1,0 +1,129 @@
+"""The batches of each update of a fine-tuning run, made of a stream of conversations.
+
+All ranks read the same stream. Each makes sequences of its own share of an update's conversations,
+and they tell each other only how many targets and batches they have.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from typing import Any
+
+from unitok.training.data.conversations import Conversation
+from unitok.training.data.sequence_maker import SequenceMaker
+from unitok.training.data.shares import balanced_shares
+from unitok.training.data.stream import ConversationStream
+from unitok.training.packing import PackedBatch, pack, pack_rows
+from unitok.training.ranks import Ranks
+from unitok.training.sequences import TrainingSequence
+from unitok.vocabulary import Vocabulary
+from unitok_engine import Branch
+
+KINDS = ("text", "image")
+
+
+class BatchMaker:
+    """Makes this rank's batches of conversations that all ranks learn together."""
+
+    def __init__(
+        self,
+        maker: SequenceMaker,
+        ranks: Ranks,
+        vocabulary: Vocabulary,
+        max_tokens: int,
+        weights: Mapping[str, float],
+    ) -> None:
+        """Keep the parts.
+
+        Args:
+            maker: Makes sequences of a conversation.
+            ranks: Who shares the work.
+            vocabulary: Tells text and image tokens apart.
+            max_tokens: The most tokens of a batch.
+            weights: Of the mean loss of a "text" and of an "image" token in an update.
+        """
+        self.maker, self.ranks, self.vocabulary = maker, ranks, vocabulary
+        self.max_tokens, self.weights = max_tokens, weights
+        # A rank with less to do computes this with weight 0, so that all make as many batches.
+        text = maker.family.text_plan(1).next([]).id_range.start  # type: ignore[union-attr]
+        self._nothing = TrainingSequence(Branch((text, text)), (False, True))
+
+    def batches(self, conversations: Sequence[Conversation]) -> list[PackedBatch]:
+        """This rank's batches, as many as every rank's; none if there is nothing to learn.
+
+        Raises:
+            DataError: A conversation is wrong, and the maker raises.
+        """
+        sequences = [s for each in self._own(conversations) for s in self.maker(each)]
+        packed = [pack(row, {}) for row in pack_rows(sequences, self.max_tokens)]
+        counted = [batch.counts(self.vocabulary) for batch in packed]
+        here = [sum(counts[kind] for counts in counted) for kind in KINDS]
+        everywhere = self.ranks.gather([*here, len(packed)])
+        totals = [sum(column) for column in zip(*everywhere, strict=True)]
+        most = int(max(row[-1] for row in everywhere))
+        weights = {
+            kind: self.weights[kind] / max(1, total)
+            for kind, total in zip(KINDS, totals, strict=False)
+        }
+        nothing = pack([self._nothing], dict.fromkeys(KINDS, 0.0))
+        weighted = [replace(batch, weights=weights) for batch in packed]
+        return weighted + [nothing] * (most - len(packed))
+
+    def _own(self, conversations: Sequence[Conversation]) -> list[Conversation]:
+        lengths = [self.maker.estimate(each) for each in conversations]
+        own = balanced_shares(lengths, self.ranks.count)[self.ranks.index]
+        return [conversations[i] for i in own]
+
+
+class ConversationUpdates:
+    """Updates of so many conversations each. The state resumes exactly, on any number of ranks."""
+
+    def __init__(self, stream: ConversationStream, batches: BatchMaker, conversations: int) -> None:
+        """Begin where the stream stands.
+
+        Args:
+            stream: The conversations in their order.
+            batches: Makes batches of them.
+            conversations: How many an update has, of all ranks together.
+        """
+        self.stream, self.make, self.conversations = stream, batches, conversations
+        self._left_out_before: dict[str, int] = {}
+
+    def __next__(self) -> list[PackedBatch]:
+        """This rank's batches of the next update that has something to learn.
+
+        Raises:
+            StopIteration: The last pass over the data is over.
+            DataError: A conversation is wrong, and the run does not skip such.
+        """
+        while conversations := self.stream.next_update(self.conversations):
+            if batches := self.make.batches(conversations):
+                return batches
+        raise StopIteration
+
+    def left_out(self) -> dict[str, int]:
+        """How much was "dropped" or "cut" as too long, and "skipped" as wrong, on all ranks."""
+        here = asdict(self.make.maker.left_out)
+        everywhere = self.make.ranks.gather(list(map(float, here.values())))
+        found = {
+            name: int(sum(column)) + self._left_out_before.get(name, 0)
+            for name, column in zip(here, zip(*everywhere, strict=True), strict=True)
+        }
+        # All ranks read the same stream, so that what it skips counts once.
+        return found | {"skipped": found["skipped"] + self.stream.skipped}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where the data stand, in plain values. All ranks call it."""
+        counts = self.left_out()
+        counts["skipped"] -= self.stream.skipped
+        return {"stream": self.stream.state_dict(), "left_out": counts}
+
+    def load_state_dict(self, state: dict[str, Any], /) -> None:
+        """Go on from where `state_dict` was taken.
+
+        Raises:
+            ValueError: The data are others.
+        """
+        self.stream.load_state_dict(state["stream"])
+        self._left_out_before = dict(state["left_out"])
