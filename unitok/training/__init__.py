@@ -16,6 +16,7 @@ lora.py            low-rank adapters beside frozen weights, and their files
 checkpoints.py     files from which a run goes on
 log.py, curves.py  the records of a run, and a plot of them
 initialisation.py  weights of a model that begins from nothing
+image_tokenizer/   image tokenizers: new ones, and those of Janus and LlamaGen further
 
 A recipe (`unitok.emoji.pretraining` is one) brings the data, the sizes and the evaluation.
 """

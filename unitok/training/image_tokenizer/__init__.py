@@ -3,6 +3,7 @@
 
 run.py            a run, from its options to what it writes
 options.py        what a run is told
+recipe.py         the same as TOML, for `unitok train`
 bases.py          a Janus's folder, a file of LlamaGen's, or new weights; and writing them back
 pictures.py       the pictures: found, cropped, in order
 trained.py        the networks of a run: which parts are trained, the average of the weights

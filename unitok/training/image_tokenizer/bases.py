@@ -53,6 +53,11 @@ def open_base(path: str | None, sizes: SizeOptions, seed: int = 0) -> Base:
     return Base(copy.deepcopy(load_llamagen(path, image_size=sizes.image_size)), save_file)
 
 
+def result_path(path: str | None, out: Path) -> Path:
+    """Where a run that started from `path` writes its result."""
+    return out / (FOLDER if path is not None and Path(path).is_dir() else FILE)
+
+
 def open_model(folder: Path) -> Base:
     """Open the image tokenizer of a whole model; what else the folder holds stays as it is."""
     family = open_folder(folder, "cpu", lambda stored: stored)

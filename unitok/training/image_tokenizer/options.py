@@ -11,6 +11,7 @@ from unitok_tokenizers.llamagen import MULTIPLIERS
 Part = Literal["encoder", "codebook", "decoder"]
 Adversarial = Literal["none", "hinge", "non-saturating"]
 Norm = Literal["batch", "group"]
+DOWNSAMPLES = {2 ** (levels - 1): widths for levels, widths in MULTIPLIERS.items()}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,11 +29,17 @@ class SizeOptions:
     """
 
     image_size: int = 256
-    downsample: Literal[8, 16] = 16
+    downsample: int = 16
     codebook_size: int = 16384
     code_dim: int = 8
     latent_channels: int = 256
     base_channels: int = 128
+
+    def __post_init__(self) -> None:
+        for name in ("image_size", "codebook_size", "code_dim", "latent_channels"):
+            check_least(f"sizes.{name}", getattr(self, name), 1)
+        if self.downsample not in DOWNSAMPLES:
+            raise ValueError(f"sizes.downsample must be 8 or 16, not {self.downsample}")
 
     def to_config(self) -> AutoencoderConfig:
         """The sizes of the network.
@@ -40,16 +47,13 @@ class SizeOptions:
         Raises:
             ValueError: The sizes do not fit together.
         """
-        multipliers = {2 ** (levels - 1): widths for levels, widths in MULTIPLIERS.items()}
-        if self.downsample not in multipliers:
-            raise ValueError(f"sizes.downsample must be 8 or 16, not {self.downsample}")
         return AutoencoderConfig(
             image_size=self.image_size,
             codebook_size=self.codebook_size,
             code_dim=self.code_dim,
             latent_channels=self.latent_channels,
             base_channels=self.base_channels,
-            channel_multiplier=multipliers[self.downsample],
+            channel_multiplier=DOWNSAMPLES[self.downsample],
         )
 
 
@@ -109,9 +113,10 @@ class LossOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class ImageTokenizerOptions:
-    """A run that trains an image tokenizer.
+    """A run that trains an image tokenizer; a recipe for `unitok train` has the same keys.
 
     Attributes:
+        task: What the recipe is for.
         out: The folder for all that is written.
         pictures: A folder of pictures, with all folders in it, or JSON lines that name pictures.
         model: What is trained further: a Janus's folder, or a file of LlamaGen's VQ-16 or VQ-8.
@@ -130,7 +135,7 @@ class ImageTokenizerOptions:
         clip: The largest norm of the gradients, of each of the two networks by itself.
         ema: The decay of an average of the weights, which is what is saved; None for none.
         seed: Of new weights, of the order of the pictures, and of their crops.
-        device: Where it is trained.
+        device: Where it is trained; "auto" is a GPU if there is one.
         precision: The type in which the networks are computed.
         save_every: Updates between two checkpoints, each with a report.
         log_every: Updates whose mean losses become one record of the log.
@@ -138,6 +143,7 @@ class ImageTokenizerOptions:
         loss: What is made small.
     """
 
+    task: Literal["image_tokenizer"] = "image_tokenizer"
     out: str
     pictures: str = ""
     model: str | None = None
@@ -154,7 +160,7 @@ class ImageTokenizerOptions:
     clip: float = 1.0
     ema: float | None = None
     seed: int = 0
-    device: str = "cpu"
+    device: Literal["auto", "cpu", "cuda"] = "auto"
     precision: Literal["fp32", "bf16"] = "fp32"
     save_every: int = 250
     log_every: int = 25

@@ -12,7 +12,7 @@ from torch import nn
 
 from unitok.pictures import PictureLike
 from unitok.training.checkpoints import load_checkpoint
-from unitok.training.image_tokenizer.bases import Base, open_base
+from unitok.training.image_tokenizer.bases import Base, open_base, result_path
 from unitok.training.image_tokenizer.discriminator import PatchDiscriminator, smallest_picture
 from unitok.training.image_tokenizer.features import open_features
 from unitok.training.image_tokenizer.loss import ImageTokenizerLoss, PictureBatch
@@ -27,10 +27,13 @@ from unitok.training.image_tokenizer.pictures import (
 from unitok.training.image_tokenizer.report import ReconstructionReport, reconstruction_report
 from unitok.training.image_tokenizer.trained import TrainedTokenizer
 from unitok.training.loop import LoopOptions, TrainingLoop
+from unitok.training.ranks import Ranks, connect, world_size
+from unitok.training.recipe_file import to_toml
 from unitok.training.schedule import WarmupCosine
 from unitok.training.trainer import Trainer
 
 SHEET = "reconstructions.png"
+RECIPE = "recipe.toml"
 # Options that may be others when a run goes on.
 MAY_CHANGE = {"out", "held_out", "report_pictures", "steps", "device", "save_every", "log_every"}
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
@@ -60,26 +63,73 @@ def train_image_tokenizer(
         ValueError: A file cannot be read, or options do not fit together.
         ImportError: A library that the options ask for is not installed.
     """
-    learned = as_sequence(find_pictures(options.pictures) if pictures is None else pictures)
+    learned = learned_pictures(options, pictures)
     held_out = learned if options.held_out is None else find_pictures(options.held_out)
-    base = open_base(options.model, options.sizes, options.seed)
     check_same_run(options)
-    trainer = make_trainer(options, base, learned)
-    model = trainer.model
+    ranks = connect_ranks(options)
+    base = open_base(options.model, options.sizes, options.seed)
+    trainer = make_trainer(options, base, learned, ranks)
+    model, out = trainer.model, Path(options.out)
     assert isinstance(model, TrainedTokenizer)
 
     def report() -> ReconstructionReport:
         shown = islice(iterate(held_out), options.report_pictures)
         made = reconstruction_report(model.best.eval(), shown)
-        made.sheet.save(Path(options.out) / SHEET)
+        if ranks.is_first:
+            made.sheet.save(out / SHEET)
         return made
 
     loop = LoopOptions(
-        Path(options.out), options.steps, save_every=options.save_every, log_every=options.log_every
+        out, options.steps, save_every=options.save_every, log_every=options.log_every
     )
     TrainingLoop(trainer, loop, lambda: report().scores).run()
-    base.save(model.best.cpu(), Path(options.out))
+    if ranks.is_first:
+        (out / RECIPE).write_text(to_toml(options), encoding="utf-8")
+        base.save(model.best.cpu(), out)
+    ranks.wait()
     return report()
+
+
+def learned_pictures(
+    options: ImageTokenizerOptions, pictures: Iterable[PictureLike] | None
+) -> Sequence[PictureLike]:
+    """The pictures that a run learns.
+
+    Raises:
+        FileNotFoundError, ValueError: As `find_pictures`, or none are named.
+    """
+    if pictures is not None:
+        return as_sequence(pictures)
+    if not options.pictures:
+        raise ValueError("pictures is missing: name a folder of pictures, or JSON lines")
+    return find_pictures(options.pictures)
+
+
+def connect_ranks(options: ImageTokenizerOptions) -> Ranks:
+    """The processes that torchrun started; accelerate is needed for several alone.
+
+    Raises:
+        ImportError: accelerate is not installed.
+        ValueError: There is no such device.
+    """
+    if world_size() == 1:
+        return Ranks()
+    device = None if options.device == "auto" else options.device
+    return connect(device, "none", PRECISIONS[options.precision])
+
+
+def device_of(options: ImageTokenizerOptions, ranks: Ranks) -> torch.device:
+    """Where this process trains.
+
+    Raises:
+        ValueError: There is no such device.
+    """
+    if ranks.accelerator is not None:
+        return ranks.accelerator.device
+    on_gpu = options.device != "cpu" and torch.cuda.is_available()
+    if options.device == "cuda" and not on_gpu:
+        raise ValueError("there is no device 'cuda' here")
+    return torch.device("cuda" if on_gpu else "cpu")
 
 
 def check_same_run(options: ImageTokenizerOptions) -> None:
@@ -101,7 +151,10 @@ def check_same_run(options: ImageTokenizerOptions) -> None:
 
 
 def make_trainer(
-    options: ImageTokenizerOptions, base: Base, pictures: Sequence[PictureLike]
+    options: ImageTokenizerOptions,
+    base: Base,
+    pictures: Sequence[PictureLike],
+    ranks: Ranks | None = None,
 ) -> Trainer[PictureBatch]:
     """Put a run together.
 
@@ -109,21 +162,29 @@ def make_trainer(
         options: What is trained, and how.
         base: What it starts from.
         pictures: What is learned.
+        ranks: The processes that train together; None for this one alone.
 
     Raises:
         ValueError: The pictures are too small for the discriminator.
         ImportError, FileNotFoundError: As `open_features`.
     """
     torch.manual_seed(options.seed)
+    ranks = ranks or Ranks()
     size = base.tokenizer.config.image_size
     discriminator = make_discriminator(options.loss, size)
     model = TrainedTokenizer(base.tokenizer, options.parts, discriminator, options.ema)
     loss = ImageTokenizerLoss(model, options.loss, make_perceptual(options.loss))
-    loss.to(options.device)
+    loss.to(device_of(options, ranks))
     updates = PictureUpdates(
         pictures,
         Cropping(size, options.crop, options.flip),
-        Batching(options.batch, options.micro_batch or options.batch, options.seed),
+        Batching(
+            options.batch,
+            options.micro_batch or options.batch,
+            options.seed,
+            ranks.index,
+            ranks.count,
+        ),
     )
     return Trainer(
         model,
@@ -134,7 +195,29 @@ def make_trainer(
         clip=float("inf"),  # each network is clipped by itself
         precision=PRECISIONS[options.precision],
         settings={"options": asdict(options)},
+        ranks=ranks,
     )
+
+
+def plan_of(options: ImageTokenizerOptions) -> dict[str, str]:
+    """What a run would do, in words, once all is opened and the first update is made ready.
+
+    Raises:
+        FileNotFoundError, ValueError, ImportError: As `train_image_tokenizer`.
+    """
+    pictures = learned_pictures(options, None)
+    base = open_base(options.model, options.sizes, options.seed)
+    trainer = make_trainer(options, base, pictures)
+    batches, config = next(trainer.updates), base.tokenizer.config
+    count = sum(p.numel() for p in base.tokenizer.parameters() if p.requires_grad)
+    return {
+        "pictures": f"{len(pictures):,}, {sum(len(b.pixels) for b in batches)} in an update",
+        "pixels": f"{config.image_size} x {config.image_size}",
+        "codes": f"{config.grid} x {config.grid} of {config.codebook_size:,}",
+        "trained": f"{', '.join(options.parts)}: {count:,} weights",
+        "updates": f"{options.steps:,}",
+        "result": str(result_path(options.model, Path(options.out))),
+    }
 
 
 def make_discriminator(options: LossOptions, size: int) -> PatchDiscriminator | None:
