@@ -17,7 +17,7 @@ from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
-from scripts.docs_tables import command_sections, request_sections
+from scripts.docs_tables import command_sections, recipe_sections, request_sections
 
 ROOT = Path(__file__).resolve().parents[1]
 MOVED = {
@@ -28,6 +28,7 @@ MOVED = {
 GENERATED: dict[str, Callable[[], str]] = {
     "<!-- requests -->": request_sections,
     "<!-- commands -->": command_sections,
+    "<!-- recipe -->": recipe_sections,
 }
 _LINK = re.compile(r"(?<=\]\()(?![a-z]+:|#)([^)#\s]+)")  # the path of a link in Markdown
 

@@ -7,11 +7,12 @@ line. Nothing here imports torch, so the pages are made quickly.
 from __future__ import annotations
 
 import inspect
+import json
 import re
 from collections.abc import Container, Iterable, Iterator, Sequence
-from dataclasses import fields
+from dataclasses import MISSING, Field, fields
 from pathlib import Path
-from typing import Annotated, Any, get_args, get_origin
+from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 from typer import Typer
 from typer.models import ArgumentInfo, CommandInfo, OptionInfo
@@ -19,6 +20,8 @@ from typer.models import ArgumentInfo, CommandInfo, OptionInfo
 from unitok import cli, requests
 from unitok.flags import Common, own_first
 from unitok.requests import OptionSpec
+from unitok.training.recipe import Recipe
+from unitok.training.recipe_file import describe, section_of
 
 _PLACEHOLDERS = {int: "INTEGER", float: "NUMBER", str: "TEXT", Path: "PATH"}
 
@@ -88,6 +91,46 @@ def default_of(spec: OptionSpec) -> str:
         return "must be given"
     unset = spec.option.unset if spec.default is None else ""
     return code(repr(spec.default)) + (f": {unset}" if unset else "")
+
+
+# --- recipes -------------------------------------------------------------------------------------
+
+
+def recipe_sections() -> str:
+    """A table of the keys at the top of a recipe, and one of each section."""
+    hints = get_type_hints(Recipe, include_extras=True)
+    sections = {name: made for name, hint in hints.items() if (made := section_of(hint))}
+    parts = [recipe_table(Recipe, but=sections)]
+    for name, made in sections.items():
+        title = f"[[{name}]]" if get_origin(_bare(hints[name])) is tuple else f"[{name}]"
+        parts += [f"**`{title}`** {inspect.getdoc(made)}", recipe_table(made)]
+    return "\n\n".join(parts)
+
+
+def recipe_table(made: type, but: Container[str] = ()) -> str:
+    """The keys of a section of a recipe: what each may be, its default and its help."""
+    hints = get_type_hints(made, include_extras=True)
+    rows = [recipe_row(each, hints[each.name]) for each in fields(made) if each.name not in but]
+    return table(("key", "value", "default", "what it is"), rows)
+
+
+def recipe_row(each: Field[Any], hint: Any) -> tuple[str, ...]:
+    """A key of a recipe as the row of a table."""
+    kind, key = get_args(hint)[:2]
+    inner = next((a for a in get_args(kind) if a is not type(None)), kind)
+    bare = inner if type(None) in get_args(kind) else kind
+    words = "a list of texts" if get_origin(bare) is tuple else describe(bare, key)
+    default = "" if each.default is MISSING else toml_text(each.default)
+    return code(each.name), words, code(default) if default else "", key.help
+
+
+def toml_text(value: Any) -> str:
+    """A default as it is written in a recipe; nothing for None."""
+    return "" if value is None else json.dumps(value)
+
+
+def _bare(hint: Any) -> Any:
+    return get_args(hint)[0] if get_origin(hint) is Annotated else hint
 
 
 # --- commands ------------------------------------------------------------------------------------

@@ -14,13 +14,16 @@ from scripts.docs_tables import (
     command_sections,
     kinds_of_requests,
     option_table,
+    recipe_sections,
     request_sections,
     table,
 )
 from unitok.cli import app
 from unitok.requests import Caption, Draw, Edit, options_of
+from unitok.training.recipe import LoraKeys, OptimiserKeys, Recipe, SamplesKeys
 
-REFERENCE = Path(__file__).resolve().parents[1] / "docs" / "reference"
+DOCS = Path(__file__).resolve().parents[1] / "docs"
+REFERENCE = DOCS / "reference"
 
 
 def rows(text: str) -> dict[str, list[str]]:
@@ -107,6 +110,19 @@ def test_a_command_shows_its_usage_its_help_and_the_defaults_of_its_flags():
         "How many pictures.",
     ]
     assert rows(shown)["--guidance"][:2] == ["`NUMBER`", "the model's own"]
+
+
+# --- recipes -------------------------------------------------------------------------------------
+
+
+def test_every_key_of_a_recipe_is_shown():
+    text = recipe_sections()
+    for made in (Recipe, OptimiserKeys, LoraKeys, SamplesKeys):
+        for each in fields(made):
+            shown = f"| `{each.name}` |" in text or f"[{each.name}]" in text
+            assert shown, each.name
+    assert rows(text)["learning_rate"] == ["a number above 0", "`0.0001`", "the highest one"]
+    assert "<!-- recipe -->" in (DOCS / "finetuning.md").read_text(encoding="utf-8")
 
 
 # --- the reference -------------------------------------------------------------------------------

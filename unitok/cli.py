@@ -68,7 +68,6 @@ app = typer.Typer(
 )
 
 app.add_typer(data, name="data")
-app.command()(train)
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, with more details.")]
 Output = Annotated[
@@ -341,6 +340,9 @@ def save(
     with common.load() as model:
         model.save(output, layout)
     print(f"{output}: {model.name} in {model.info().dtype}")
+
+
+app.command()(train)
 
 
 def print_info(info: Info) -> None:

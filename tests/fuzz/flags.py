@@ -19,6 +19,8 @@ COMMANDS = (
     "caption|cat.png|cat.png|--max-tokens|2|--json|--branch-logprobs|--repetition-penalty|1.2|-v",
     "edit|cat.png|make it night|-o|out.png|--freedom|0.5|--quiet",
     "info|--json|--strict|--device|cpu|--memory|10%|--dtype|float32",
+    "info|--adapter|in.jsonl|--dtype|float32",
+    "save|-o|saved|--layout|original|--adapter|.",
     "batch|in.jsonl|-o|results|-vv",
     "chat|--out|drawings|--no-preview",
 )

@@ -80,7 +80,9 @@ def test_a_full_disk_is_an_error_that_leaves_the_last_checkpoint(
             raise error
         raise run_checkpoints.CheckpointException("save", {0: (error, None)})  # type: ignore[arg-type]
 
-    monkeypatch.setattr(run_checkpoints.dcp if place == "save" else run_checkpoints, place, full)
+    monkeypatch.setattr(
+        run_checkpoints.state_dict_saver if place == "save" else run_checkpoints, place, full
+    )
     with pytest.raises(OSError, match=r"step-000010 could not be written: .*No space left on dev"):
         checkpoints.save(10, tensors(2), {"step": 10})
     monkeypatch.undo()

@@ -41,7 +41,11 @@ def test_patterns_name_modules_inside_of_parts():
 @pytest.mark.parametrize(
     ("parts", "freeze", "message"),
     [
-        (["decodr"], [], r"no part 'decodr'; did you mean decoder\? Its parts are text_embedding, "),
+        (
+            ["decodr"],
+            [],
+            r"no part 'decodr'; did you mean decoder\? Its parts are text_embedding, ",
+        ),
         (["zzz"], [], r"no part 'zzz'. Its parts are"),
         (["decoder"], ["visoin"], r"train.freeze: .* did you mean vision"),
         (["decoder"], ["*"], "no weight is left"),

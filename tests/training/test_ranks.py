@@ -45,7 +45,8 @@ def runs(untrained_folder: Path, toy_data: Path, tmp_path_factory: Any) -> dict[
         )
 
     files = []
-    for name, sections in {"ddp": {}, "fsdp": {"memory": {"sharding": "fsdp"}}}.items():
+    sharded = {"memory": {"sharding": "fsdp"}, "codes": str(folder / "codes")}
+    for name, sections in {"ddp": {}, "fsdp": sharded}.items():
         files.append(folder / f"{name}.toml")
         files[-1].write_text(to_toml(recipe(name, **sections)))
     processes = start_ranks(files)

@@ -74,7 +74,10 @@ def test_settings_of_the_command_line_win(tmp_path: Path):
         (SMALL + "[samples]\nprompts = 'a cat'\n", "samples.prompts must be a list of texts, not"),
         (SMALL + "[samples]\nprompts = [1]\n", "samples.prompts.0 must be a text, not 1"),
         ("loss = 1\n" + SMALL, r"loss must be a section \[loss\], not 1"),
-        ("out = 'x'\nsteps = 1\ndata = 'train.jsonl'\n", r"data must be sections \[\[data\]\], not"),
+        (
+            "out = 'x'\nsteps = 1\ndata = 'train.jsonl'\n",
+            r"data must be sections \[\[data\]\], not",
+        ),
         ("out = 'x'\nsteps = 1\n", r"there is no data: write \[\[data\]\]"),
         (SMALL.replace('path = "train.jsonl"', "weight = 1"), "the key data.0.path is missing"),
         (SMALL.replace("steps = 10\n", ""), "give steps or epochs"),

@@ -36,7 +36,11 @@ def records(folder: Path) -> list[dict[str, Any]]:
 def test_a_run_writes_its_records_and_a_model_that_opens(make: Any, toy_data: Path):
     recipe = make(
         held_out={"path": str(toy_data), "every": 3},
-        samples={"every": 3, "prompts": ["two apples"], "pictures": [str(toy_data.parent / "red.png")]},
+        samples={
+            "every": 3,
+            "prompts": ["two apples"],
+            "pictures": [str(toy_data.parent / "red.png")],
+        },
     )
     result = FineTuning(recipe).run(shown=False)
     folder = Path(recipe.out)
@@ -125,7 +129,9 @@ def test_a_finished_run_does_nothing_more(make: Any):
 
 def test_a_run_goes_on_only_with_the_same_recipe(make: Any):
     FineTuning(make(steps=2)).run(shown=False)
-    with pytest.raises(ValueError, match=r"another recipe: steps: 2 and 3\. Go on with .*recipe\.toml"):
+    with pytest.raises(
+        ValueError, match=r"another recipe: steps: 2 and 3\. Go on with .*recipe\.toml"
+    ):
         FineTuning(make(steps=3))
     other = replace(make(steps=2), checkpoint=CheckpointKeys(every=9), log_every=9)
     assert FineTuning(other).resumed, "what only shows the run may change"
@@ -137,8 +143,8 @@ def test_epochs_see_all_data_so_often(make: Any, toy_data: Path):
     seen: list[str] = []
     take = run.updates.stream.next_update
 
-    def watched(count: int) -> Any:
-        conversations = take(count)
+    def watched(batch: int) -> Any:
+        conversations = take(batch)
         seen.extend(conversation.name for conversation in conversations)
         return conversations
 
@@ -161,7 +167,9 @@ def test_a_loss_that_is_not_finite_stops_before_the_weights_change(make: Any):
 
     run.trainer.step = poisoned
     weights = dict(run.trainer.trained_by_name)
-    with pytest.raises(NotFiniteError, match=r"a loss .* in update 5; in the batch: .*train\.jsonl:\d"):
+    with pytest.raises(
+        NotFiniteError, match=r"a loss .* in update 5; in the batch: .*train\.jsonl:\d"
+    ):
         run.run(shown=False)
     assert run.checkpoints.steps() == [3]
     assert torch.isfinite(weights["image_head.fc1.weight"]).all()

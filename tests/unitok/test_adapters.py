@@ -32,7 +32,7 @@ Q = "model.language_model.layers.0.self_attn.q_proj"
 
 
 def random_layers(model: Any, begin: str = "decoder.", rank: int = 3) -> dict[str, LowRank]:
-    """Products for all linear layers of a part."""
+    """Products for all linear layers of a part, and for the text head."""
     draw = torch.Generator().manual_seed(5)
     return {
         name: LowRank(
@@ -41,7 +41,7 @@ def random_layers(model: Any, begin: str = "decoder.", rank: int = 3) -> dict[st
             0.5,
         )
         for name, (out, width) in linear_shapes(model).items()
-        if name.startswith(begin)
+        if name.startswith((begin, "text_head"))
     }
 
 

@@ -46,12 +46,14 @@ def huge_png(path: Path, side: int) -> Path:
 # --- help ----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("command", ["demo", "caption", "draw", "edit", "chat", "batch", "info"])
+@pytest.mark.parametrize(
+    "command", ["demo", "caption", "draw", "edit", "chat", "batch", "info", "save"]
+)
 def test_help_teaches_with_an_example(command, run):
     result = run(command, "--help", model=None)
     assert result.exit_code == 0
     assert f"Example: unitok {command}" in result.stdout
-    for option in ("--model", "--device", "--dtype", "--memory", "--strict"):
+    for option in ("--model", "--device", "--dtype", "--memory", "--strict", "--adapter"):
         assert option in result.stdout
 
 

@@ -44,6 +44,23 @@ def families(folders: dict[str, Path]) -> dict[str, UniToken]:
     return {name: opened(folder) for name, folder in folders.items()}
 
 
+@pytest.mark.parametrize("variant", ["Base", "AnyRes"])
+def test_a_tuned_model_is_written_and_opens_again(
+    folders: dict[str, Path], tmp_path: Path, variant: str
+):
+    tuned = opened(folders[variant])
+    with torch.no_grad():
+        for weight in (tuned.model.decoder.norm.weight, tuned.model.vision_aligner.fc1.weight):
+            weight.add_(1)
+    tuned.save(tmp_path / "tuned", None)
+    again = opened(tmp_path / "tuned")
+    assert again.anyres == tuned.anyres
+    for name, tensor in again.model.state_dict().items():
+        assert torch.equal(tensor, tuned.model.state_dict()[name]), name
+    with pytest.raises(ValueError, match="layout must be original, not 'transformers'"):
+        tuned.save(tmp_path / "other", "transformers")
+
+
 @pytest.fixture
 def folder(folders: dict[str, Path], tmp_path: Path) -> Path:
     """A copy to spoil."""

@@ -1,6 +1,7 @@
 """Writing a model's tensors and JSON files into a folder."""
 
 import json
+import shutil
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from unitok.checkpoints.adapter import StateDictAdapter
 from unitok.checkpoints.weights import parameters
 
+SMALL_FILES = (".json", ".jinja", ".model", ".txt")
 SHARD = "5GB"  # the size of a file of weights, as transformers splits them
 
 
@@ -51,6 +53,15 @@ def write_tensors(tensors: dict[str, Tensor], folder: Path) -> None:
             old.unlink()
         for path in sorted(Path(temporary).iterdir()):
             path.replace(folder / path.name)
+
+
+def copy_files(source: Path, folder: Path) -> None:
+    """Copy the small files of a checkpoint's folder, such as settings and tokenizers."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in sorted(source.iterdir()):
+        is_small = path.suffix in SMALL_FILES and not path.name.endswith(".index.json")
+        if path.is_file() and is_small:
+            shutil.copyfile(path, folder / path.name)
 
 
 def unshared(tensor: Tensor) -> Tensor:

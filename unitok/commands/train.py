@@ -54,8 +54,8 @@ def train(
     """Fine-tune a model as a recipe says, or go on with a run that was interrupted.
 
     The recipe's folder `out` gets checkpoints, log.jsonl, a TensorBoard log, samples and curves.png
-    on the way, and the result at the end: `model`, which `unitok.load` opens, or `adapter`. The same
-    command goes on from the last checkpoint. docs/finetuning.md has all keys of a recipe. For
+    on the way, and at the end the result: `model`, which `unitok.load` opens, or `adapter`. The
+    same command goes on from the last checkpoint. docs/finetuning.md has all keys of a recipe. For
     several GPUs: torchrun --nproc-per-node 8 -m unitok train RECIPE.toml
 
     A recipe with task = "image_tokenizer" trains an image tokenizer; docs/guide/image_tokenizer.md

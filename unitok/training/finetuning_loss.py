@@ -8,7 +8,7 @@ from unitok.training.unified_loss import UnifiedLoss
 
 
 class FineTuningLoss(UnifiedLoss):
-    """Cross-entropy whose means are weighted by their tokens where several batches are summed up."""
+    """Cross-entropy that says how many tokens its means are of, so that they can be summed up."""
 
     def forward(self, batch: PackedBatch, step: int) -> Loss:
         """The loss of a batch; one that only keeps step with other ranks counts no token."""

@@ -21,8 +21,9 @@ class HeldOutLoss:
 
     def __call__(self) -> dict[str, float]:
         """The mean losses over all ranks, as "held_out_text" and "held_out_image"."""
-        trainer, sums = self.trainer, dict.fromkeys(KINDS, 0.0)
-        counts = dict.fromkeys(KINDS, 0)
+        trainer = self.trainer
+        sums: dict[str, float] = dict.fromkeys(KINDS, 0.0)
+        counts: dict[str, int] = dict.fromkeys(KINDS, 0)
         with in_evaluation(trainer.model):
             for batch in self.batches:
                 loss = trainer.without_gradients(batch)

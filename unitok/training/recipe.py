@@ -32,9 +32,7 @@ class Key:
 class DataKeys:
     """One source of conversations; a recipe may have several."""
 
-    path: Annotated[
-        str, Key("JSON lines, WebDataset tars, or a folder of a Hugging Face data set")
-    ]
+    path: Annotated[str, Key("JSON lines, WebDataset tars, or a folder of a Hugging Face data set")]
     weight: Annotated[float, Key("how often it is chosen, beside the other sources", above=0)] = 1.0
 
 

@@ -179,7 +179,9 @@ def _all_keys(made: type, section: str) -> Iterator[str]:
 def section_of(hint: Any) -> type | None:
     """The dataclass of a key that is a section, or a list of sections; None of others."""
     kinds = [hint, *_flat_args(hint)]
-    return next((kind for kind in kinds if dataclasses.is_dataclass(kind) and type(kind) is type), None)
+    return next(
+        (kind for kind in kinds if dataclasses.is_dataclass(kind) and type(kind) is type), None
+    )
 
 
 def _flat_args(hint: Any) -> Iterator[Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from contextlib import ExitStack, nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 import torch
 
+from unitok.families import Family
 from unitok.training.base import open_base
 from unitok.training.held_out import HeldOutLoss
 from unitok.training.losses import Losses, merge
@@ -75,6 +77,7 @@ class FineTuning:
         torch.manual_seed(recipe.seed)  # of adapters, which must be the same on all ranks
         where = self.ranks.accelerator.device
         self.family = open_base(recipe, where, weights_dtype(recipe, precision))
+        check_can_be_saved(self.family, recipe)
         model = self.family.model
         model.checkpoint_activations(recipe.memory.activation_checkpointing)
         maker = make_sequences(recipe, self.family, recipe.loss.prompt_dropout)
@@ -94,9 +97,7 @@ class FineTuning:
             ema=recipe.optimiser.ema,
         )
         torch.manual_seed(recipe.seed + self.ranks.index)  # of dropout, which must differ
-        self.held_out = HeldOutLoss(
-            self.trainer, held_out_batches(recipe, self.family, self.ranks)
-        )
+        self.held_out = HeldOutLoss(self.trainer, held_out_batches(recipe, self.family, self.ranks))
         self.resumed = self._resume()
 
     def _check_same_recipe(self) -> None:
@@ -161,7 +162,7 @@ class _Loop:
         keys = run.recipe.samples
         pictures = tuple(map(Path, keys.pictures))
         self.sampler = Sampler(keys.prompts, pictures, keys.question, run.recipe.seed)
-        self._began = self._clock()
+        self._began = time.monotonic()
 
     def run(self) -> None:
         """Make all updates that are left."""
@@ -203,7 +204,7 @@ class _Loop:
         merged, norms = merge(self.recent), [each.gradient_norm or 0.0 for each in self.recent]
         values = over_ranks(merged, self.run_.ranks)
         left_out = self.updates.left_out()
-        seconds, self._began = self._clock() - self._began, self._clock()
+        seconds, self._began = time.monotonic() - self._began, time.monotonic()
         self.recent.clear()
         if self.progress is None:
             return
@@ -228,7 +229,7 @@ class _Loop:
             values = self.run_.held_out()
         if self.progress is not None:
             self.progress.record(self.trainer.step_count, values)
-        self._began = self._clock()
+        self._began = time.monotonic()
 
     def _sample(self) -> None:
         """Draw and caption, on rank 0; the others wait."""
@@ -244,7 +245,7 @@ class _Loop:
                 self.sampler.write(self.run_.family, folder, step)
             self._show_samples(folder / f"step-{step:06d}", step)
         self.run_.ranks.wait()
-        self._began = self._clock()
+        self._began = time.monotonic()
 
     def _show_samples(self, name: Path, step: int) -> None:
         assert self.progress is not None
@@ -257,10 +258,14 @@ class _Loop:
         """The averaged weights in the model for a while, if they are kept: they are the result."""
         return self.trainer.ema.in_place() if self.trainer.ema is not None else nullcontext()
 
-    def _clock(self) -> float:
-        import time
 
-        return time.monotonic()
+def check_can_be_saved(family: Family, recipe: Recipe) -> None:
+    """Raise ValueError now if the result could not be written at the end."""
+    if recipe.lora is None and not family.can_be_saved:
+        raise ValueError(
+            f"{family.name} is of a family that unitok reads and does not write, so that tuned "
+            "weights could not be saved. Adapters can: give [lora]"
+        )
 
 
 def what_is_learned(recipe: Recipe) -> Recipe:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from torch import Tensor
-from torch.distributed import checkpoint as dcp
+from torch.distributed.checkpoint import state_dict_loader, state_dict_saver
 from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.hf_storage import (
     HuggingFaceStorageReader,
@@ -44,7 +44,9 @@ class RunCheckpoints:
         """The updates after which there is a checkpoint, in order."""
         if not self.folder.is_dir():
             return []
-        return sorted(int(m[1]) for path in self.folder.iterdir() if (m := NAME.fullmatch(path.name)))
+        return sorted(
+            int(m[1]) for path in self.folder.iterdir() if (m := NAME.fullmatch(path.name))
+        )
 
     def path(self, step: int) -> Path:
         """The folder of a checkpoint."""
@@ -88,7 +90,9 @@ class RunCheckpoints:
         writer = HuggingFaceStorageWriter(str(temporary), save_distributed=True)
         try:
             with _without_warnings():
-                dcp.save(dict(tensors), storage_writer=writer, no_dist=self.ranks.count == 1)
+                state_dict_saver.save(
+                    dict(tensors), storage_writer=writer, no_dist=self.ranks.count == 1
+                )
         except CheckpointException as error:
             return "; ".join(dict.fromkeys(str(cause[0]) for cause in error.failures.values()))
         return ""
@@ -146,9 +150,7 @@ class RunCheckpoints:
             metadata = HuggingFaceStorageReader(str(self.path(step))).read_metadata()
         except Exception as error:  # safetensors has its own
             raise ValueError(f"{self.path(step)} is broken: {error}") from None
-        return {
-            name: tuple(stored.size) for name, stored in metadata.state_dict_metadata.items()
-        }  # pyright: ignore[reportAttributeAccessIssue]
+        return {name: tuple(stored.size) for name, stored in metadata.state_dict_metadata.items()}  # pyright: ignore[reportAttributeAccessIssue]
 
     def load(self, step: int, tensors: Mapping[str, Tensor]) -> None:
         """Read tensors in place, whatever the number of ranks that wrote them.
@@ -159,7 +161,9 @@ class RunCheckpoints:
         reader = HuggingFaceStorageReader(str(self.path(step)))
         try:
             with _without_warnings():
-                dcp.load(dict(tensors), storage_reader=reader, no_dist=self.ranks.count == 1)
+                state_dict_loader.load(
+                    dict(tensors), storage_reader=reader, no_dist=self.ranks.count == 1
+                )
         except (CheckpointException, RuntimeError) as error:
             raise ValueError(f"{self.path(step)} does not fit, or is broken: {error}") from None
 

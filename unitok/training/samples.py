@@ -44,10 +44,13 @@ class Sampler:
         """
         folder.mkdir(parents=True, exist_ok=True)
         name = folder / f"step-{step:06d}"
-        with torch.random.fork_rng(devices=[]), in_evaluation(family.model):
-            with Model(family, small_engine(family)) as model:
-                drawings = self._draw(model)
-                captions = self._caption(model)
+        with (
+            torch.random.fork_rng(devices=[]),
+            in_evaluation(family.model),
+            Model(family, small_engine(family)) as model,
+        ):
+            drawings = self._draw(model)
+            captions = self._caption(model)
         if drawings:
             save_whole(sheet(self.prompts, drawings), name.with_suffix(".png"))
         if captions:

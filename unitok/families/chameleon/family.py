@@ -49,6 +49,7 @@ class Chameleon:
     """
 
     weight_names = (renaming(TRANSFORMERS),)
+    can_be_saved = False
 
     def __init__(
         self, name: str, model: UnifiedModel, template: Template, defaults: Defaults

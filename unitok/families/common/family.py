@@ -133,6 +133,11 @@ class Family(Protocol):
     picture_tokens: int
 
     @property
+    def can_be_saved(self) -> bool:
+        """Whether `save` writes the checkpoint, or the family is only read."""
+        ...
+
+    @property
     def weight_names(self) -> Sequence[StateDictAdapter]:
         """Where its parameters are in the classes that low-rank adapters are made with.
 

@@ -45,6 +45,7 @@ class Emu3:
     """
 
     weight_names = LINEAR_NAMES
+    can_be_saved = False
 
     def __init__(
         self,

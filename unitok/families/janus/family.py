@@ -47,6 +47,7 @@ class Janus:
         source: The folder of its tokenizer's files, which `save` copies.
     """
 
+    can_be_saved = True
     weight_names = (weights.adapter, original.adapter)
 
     def __init__(

@@ -1,5 +1,6 @@
 """UniToken behind the API: pictures that are read twice, plans, and its folder opened."""
 
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from unitok.checkpoints.adapter import renaming
+from unitok.checkpoints.saving import copy_files, stored_tensors, write_tensors
 from unitok.checkpoints.settings import read_config
 from unitok.checkpoints.weights import Dtype
 from unitok.families.chameleon.config import config_from_json
@@ -56,9 +58,11 @@ class UniToken(Chameleon):
         template: The prompts.
         defaults: How the checkpoint samples and is asked.
         anyres: Whether the embeddings are of tiles and of the whole, or of the whole alone.
+        source: The folder of its files, which `save` copies.
     """
 
     weight_names = (renaming(RENAMES),)
+    can_be_saved = True
 
     def __init__(
         self,
@@ -67,8 +71,10 @@ class UniToken(Chameleon):
         template: Template,
         defaults: Defaults,
         anyres: bool,
+        source: Path | None = None,
     ) -> None:
         super().__init__(name, model, template, defaults)
+        self.source = source
         self.separator = self.tokenizer.id(template.separator)
         self.new_line = self.tokenizer.id(template.new_line)
         self.anyres = anyres
@@ -157,6 +163,25 @@ class UniToken(Chameleon):
         """Pixels [B, 3, S, S] in [-1, 1] -> embeddings [B, patches, d]."""
         return self.model.encode_images(pixels)
 
+    def save(self, folder: Path, layout: str | None) -> None:
+        """Write a folder as the reference saves it; what is no weight is copied.
+
+        The VQGAN stays the file that it came from, since it is never trained here.
+
+        Raises:
+            ValueError: A layout is asked for, or the model came from no folder.
+        """
+        if layout not in (None, "original"):
+            raise ValueError(f"layout must be original, not {layout!r}")
+        if self.source is None:
+            raise ValueError("this model came from no folder: there are no files to go with it")
+        tensors = stored_tensors(self.model, self.weight_names[0], self.model.dtype)
+        kept = {name: t for name, t in tensors.items() if not name.startswith("image_tokenizer.")}
+        if self.source.resolve() != folder.resolve():
+            copy_files(self.source, folder)
+            shutil.copyfile(need_file(self.source, "vqgan.ckpt"), folder / "vqgan.ckpt")
+        write_tensors(kept, folder)
+
 
 def matches(config: Mapping[str, Any], names: frozenset[str], folder: Path) -> bool:
     """Whether config.json is of Chameleon's type, but of a class of UniToken's."""
@@ -189,4 +214,4 @@ def load(folder: Path, device: str, dtype: Dtype, strict: bool = False) -> UniTo
     template = Template(tokenizer, model.vocabulary.image_range, grid=codes.grid)
     template.check()
     defaults = read_defaults(folder, DEFAULTS)
-    return UniToken(folder.name, model, template, defaults, anyres)
+    return UniToken(folder.name, model, template, defaults, anyres, source=folder)
