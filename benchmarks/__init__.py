@@ -9,6 +9,7 @@ attention.py    paged attention without an engine
 setting.py      what the comparisons share
 comparisons.py  what `make bench` compares, and with whom
 driver.py       what the driver costs its callers
+finetuning.py   conversations, and low-rank tuning of our model
 gpu.py          the parts of scripts/bench_gpu.py
 load.py         time and memory to load a folder
 report.py       tables, the plot, the document

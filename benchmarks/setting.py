@@ -37,6 +37,10 @@ class Setting:
         """The size at hand: the full one, or that of a rehearsal."""
         return toy if self.rehearse else full
 
+    def either_of(self, full: tuple[int, ...], toy: tuple[int, ...]) -> tuple[int, ...]:
+        """As `either`, of several sizes."""
+        return toy if self.rehearse else full
+
     def rounds(self, full: int) -> int:
         """How often contenders run: once in a rehearsal."""
         return self.either(full, 1)
@@ -44,16 +48,17 @@ class Setting:
     @cached_property
     def big(self) -> UnifiedModel:
         """Random weights in Janus-Pro-1B's shape, bf16, ready for inference."""
-        model = self._random()
+        model = self.random()
         model.prepare(at_once=True)
         return model
 
     @cached_property
     def llama(self) -> LlamaLoop:
         """transformers with the same weights, before they are packed for the engine."""
-        return LlamaLoop(self._random())
+        return LlamaLoop(self.random())
 
-    def _random(self) -> UnifiedModel:
+    def random(self) -> UnifiedModel:
+        """Random weights in the same shape, as plain layers."""
         decoder = TOY if self.rehearse else JANUS_PRO_1B.decoder
         return random_model(decoder, self.either(CODEBOOK, 64), torch.bfloat16)
 

@@ -8,7 +8,8 @@ side by side, and their medians.
 
 one, eight, vllm, ragged, compiled: random weights in Janus-Pro-1B's shape, bf16. drawings,
 together, stream, pixels: the embedded model. bookkeeping: the engine's own work, with a null model.
-driver: what the driver's thread costs. benchmarks/comparisons.py says how each figure is made.
+driver: what the driver's thread costs. finetuning: LoRA tuning in Janus-Pro-1B's shape.
+benchmarks/comparisons.py says how each figure is made.
 """
 
 import argparse

@@ -54,7 +54,7 @@ seeds priority engine drafts shares faults reference engine_random_use engine_ma
 API_TESTS = """
 vocabulary results prompt saving settings strict_json picture_info picture_sources pictures
 damaged_pictures image_decoder counted_work one_loop driver conversation messages chat loading
-options golden api same_bytes janus concurrency
+options golden api same_bytes janus janus4o concurrency
 """.split()
 
 # The tests that look at a module most closely, where that is not the file named after it.
@@ -357,6 +357,7 @@ def test_process(tree: Path, log: Path, tests: Sequence[str]) -> None:
     # So that it can be ended with all that the tests started. It gets no session of its own: the
     # first terminal that a test opens would become that session's, and its end would end us.
     os.setpgid(0, 0)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where a shell runs it beside
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     os.chdir(tree)
     with log.open("w") as file:

@@ -23,6 +23,7 @@ COMMANDS = (
     "save|-o|saved|--layout|original|--adapter|.",
     "batch|in.jsonl|-o|results|-vv",
     "chat|--out|drawings|--no-preview",
+    "data|check|train.jsonl|--sheet|out.png|--samples|3|--max-length|40|--too-long|cut|--json",
 )
 WORDS = (
     "",
@@ -75,6 +76,9 @@ class Flags:
         picture("RGB").save(self.folder / "cat.png")
         line = {"caption": "cat.png", "max_tokens": 2}
         (self.folder / "in.jsonl").write_text(json.dumps(line))
+        shown = [{"type": "image", "path": "cat.png"}, "what is this?"]
+        said = [{"role": "user", "content": shown}, {"role": "assistant", "content": "a cat"}]
+        (self.folder / "train.jsonl").write_text(json.dumps({"messages": said}))
 
     def make(self, random: Random) -> bytes:
         """A command in which words are damaged, missing, or in another place."""

@@ -42,7 +42,9 @@ def test_a_message_or_a_part_can_be_left_out_of_the_loss():
     talk = conversation(
         user("a"),
         assistant("b", train=False),
-        user("c", ),
+        user(
+            "c",
+        ),
         assistant(text("d") | {"train": False}, text("e") | {"train": None}, "f"),
         assistant("g", train=True),
         {"role": "user", "content": "h", "train": False},

@@ -17,13 +17,14 @@ LENGTHS = [(7,), (1, 1, 1), (5, 5, 5), (9, 1, 30, 2, 17)]
 
 
 def rows(
-    lengths: Sequence[int], kv_heads: int = HEADS, dtype: torch.dtype = torch.float32
-) -> list[Tensor]:
+    lengths: Sequence[int], kv_heads: int = HEADS
+) -> tuple[tuple[Tensor, Tensor, Tensor], Tensor]:
     """Queries, keys and values, and what is to flow back through the output."""
     torch.manual_seed(0)
-    heads = (HEADS, kv_heads, kv_heads)
-    qkv = [torch.randn(sum(lengths), h, HEAD_DIM, dtype=dtype) for h in heads]
-    return [*(x.requires_grad_() for x in qkv), torch.randn(sum(lengths), HEADS, HEAD_DIM)]
+    q, k, v, flowing = (
+        torch.randn(sum(lengths), heads, HEAD_DIM) for heads in (HEADS, kv_heads, kv_heads, HEADS)
+    )
+    return (q.requires_grad_(), k.requires_grad_(), v.requires_grad_()), flowing
 
 
 def materialised(q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
@@ -49,7 +50,7 @@ def with_gradients(out: Tensor, qkv: Sequence[Tensor], flowing: Tensor) -> list[
 def test_packed_attention_is_the_materialised_bias_and_each_sequence_alone(
     lengths: tuple[int, ...], kv_heads: int
 ):
-    *qkv, flowing = rows(lengths, kv_heads)
+    qkv, flowing = rows(lengths, kv_heads)
     bias = fmha.attn_bias.BlockDiagonalCausalMask.from_seqlens(list(lengths), device=CPU)
     packed = with_gradients(PackedAttention(lengths).attend(0, *qkv), qkv, flowing)
     size = (sum(lengths), sum(lengths))
@@ -60,16 +61,17 @@ def test_packed_attention_is_the_materialised_bias_and_each_sequence_alone(
 
 @pytest.mark.parametrize("lengths", [(40, 24), (WIDE_STEPS - 8, WIDE_STEPS + 8)])
 def test_two_bytes_agree_with_four(lengths: tuple[int, ...]):
-    *qkv, flowing = rows(lengths, kv_heads=2)
+    qkv, flowing = rows(lengths, kv_heads=2)
     expected = with_gradients(PackedAttention(lengths).attend(0, *qkv), qkv, flowing)
-    half = [x.detach().bfloat16().requires_grad_() for x in qkv]
+    q, k, v = (x.detach().bfloat16().requires_grad_() for x in qkv)
+    half = (q, k, v)
     seen = with_gradients(PackedAttention(lengths).attend(0, *half), half, flowing)
     for ours, theirs in zip(seen, expected, strict=True):
         assert (ours.float() - theirs).norm() < 0.02 * theirs.norm()
 
 
 def test_queries_that_autocast_has_widened_are_narrowed():
-    *qkv, _ = rows((9, 4))
+    qkv, _ = rows((9, 4))
     q, k, v = (x.detach().bfloat16() for x in qkv)
     wide = PackedAttention((9, 4)).attend(0, q.float(), k.float(), v)
     assert wide.dtype == torch.bfloat16
@@ -90,7 +92,7 @@ def from_bias(q: Tensor, k: Tensor, v: Tensor, attn_bias) -> Tensor:
 def test_the_kernel_gets_what_it_documents(kv_heads: int, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(fmha, "memory_efficient_attention", from_bias)
     lengths = (9, 1, 30)
-    *qkv, flowing = rows(lengths, kv_heads)
+    qkv, flowing = rows(lengths, kv_heads)
     seen = with_gradients(xformers_attention(lengths, CPU)(*qkv), qkv, flowing)
     expected = with_gradients(alone(lengths, *qkv), qkv, flowing)
     for ours, theirs in zip(seen, expected, strict=True):
@@ -103,9 +105,11 @@ def test_a_kernel_is_tried_before_it_is_used(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(fmha, "memory_efficient_attention", from_bias)
     for dtype in (torch.float32, torch.bfloat16):
         assert kernel_fault(HEAD_DIM, dtype, CPU) is None
-    monkeypatch.setattr(
-        fmha, "memory_efficient_attention", lambda *x, attn_bias: from_bias(*x, attn_bias) * 1.1
-    )
+
+    def wrong(q: Tensor, k: Tensor, v: Tensor, attn_bias) -> Tensor:
+        return from_bias(q, k, v, attn_bias) * 1.1
+
+    monkeypatch.setattr(fmha, "memory_efficient_attention", wrong)
     assert kernel_fault(HEAD_DIM, torch.float32, CPU) == "its kernel gives wrong numbers"
 
 

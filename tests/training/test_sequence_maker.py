@@ -1,4 +1,4 @@
-"""Sequences of conversations: prompts and answers as the engine has them, for the embedded model."""
+"""Sequences of conversations for the embedded model: prompts and answers as its engine has them."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -66,9 +66,7 @@ def test_an_answer_is_what_the_engine_got_and_emitted(model: Model, drawn: Image
     start = len(prompt.token_ids)
     assert sequence.branch.token_ids == (*prompt.token_ids, *emitted)
     assert sequence.targets == (*[False] * start, *[True] * len(emitted))
-    assert [e.digest for e in sequence.branch.embeddings] == [
-        e.digest for e in prompt.embeddings
-    ]
+    assert [e.digest for e in sequence.branch.embeddings] == [e.digest for e in prompt.embeddings]
     assert (sequence.name, sequence.painted) == ("here:1", ())
 
 
@@ -183,7 +181,11 @@ def test_a_later_turn_sees_a_painted_picture_as_the_family_shows_it(family: Fami
     )  # fmt: skip
     answer, painting = SequenceMaker(family, dropout=0)(talk)
     shown = family.encode_image(Image.open(folder / "cat.png"))
-    messages = [Message("user", PROMPT), Message("assistant", "", (shown,)), Message("user", "what is this?")]
+    messages = [
+        Message("user", PROMPT),
+        Message("assistant", "", (shown,)),
+        Message("user", "what is this?"),
+    ]
     prompt = family.chat_prompt(messages, None)
     assert answer.branch.token_ids == (*prompt.token_ids, *family.answer_ids("a cat"))
     assert answer.branch.embeddings[0].digest == prompt.embeddings[0].digest

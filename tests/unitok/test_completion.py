@@ -18,7 +18,11 @@ def unitok(*words: str, **variables: str) -> subprocess.CompletedProcess[str]:
     ("typed", "offered"),
     [
         ("unitok dr", {"draw"}),
-        ("unitok ", {"demo", "caption", "draw", "edit", "chat", "batch", "info", "save"}),
+        (
+            "unitok ",
+            {"demo", "caption", "draw", "edit", "chat", "batch", "info", "save", "data"},
+        ),
+        ("unitok data ", {"check", "make"}),
         ("unitok draw --no-", {"--no-clobber"}),
         ("unitok caption a.png --top", {"--top-k", "--top-p"}),
     ],

@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 
 import unitok
 from unitok.cli import app
-from unitok.conversation import Conversation, save_new
+from unitok.conversation import Conversation, save_new, typed_lines
 from unitok.terminal import half_blocks
 
 
@@ -107,3 +107,35 @@ def test_a_preview_is_printed_where_it_is_wanted(untrained_folder, tmp_path: Pat
     model = unitok.load(untrained_folder)
     Conversation(model, tmp_path, preview=True).talk(["/draw a cat"])
     assert capsys.readouterr().out.count("▀") == 64 * 32
+
+
+def test_a_drawing_counts_as_one_where_its_progress_is_shown(
+    untrained_folder, tmp_path, monkeypatch
+):
+    told = []
+
+    def watched(events, drawings, bars):
+        told.append((drawings, bars))
+        return events
+
+    monkeypatch.setattr("unitok.conversation.watched", watched)
+    Conversation(unitok.load(untrained_folder), tmp_path, bars=True).talk(["/draw a cat"])
+    assert told == [(1, True)]
+
+
+def test_ctrl_c_drops_a_half_typed_line_and_ends_at_an_empty_one(monkeypatch, capsys):
+    typed = iter(["hello", KeyboardInterrupt, "again", KeyboardInterrupt])
+    half = iter(["half a li", ""])
+
+    def read(prompt):
+        line = next(typed)
+        if line is KeyboardInterrupt:
+            raise KeyboardInterrupt
+        return line
+
+    monkeypatch.setattr("builtins.input", read)
+    monkeypatch.setattr("unitok.conversation.half_typed_line", lambda: next(half))
+    lines = typed_lines()
+    assert [next(lines), next(lines)] == ["hello", "again"]
+    with pytest.raises(KeyboardInterrupt):
+        next(lines)

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from unitok import picture_sources
-from unitok.picture_sources import read_path
+from unitok.picture_sources import read_path, read_stdin
 from unitok.pictures import open_picture
 
 
@@ -206,3 +206,23 @@ def test_a_wrong_data_uri_is_told_and_not_quoted(uri: str, told: str):
     with pytest.raises(ValueError) as error:
         open_picture(uri)
     assert str(error.value).startswith(told) and len(str(error.value)) < 200
+
+
+# --- the program's own stdin ---------------------------------------------------------------------
+
+
+def test_stdin_is_read_as_bytes_under_its_name(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(PNG)))
+    read = read_stdin()
+    assert read.getvalue() == PNG and read.name == "stdin"
+
+
+def test_a_program_without_stdin_or_with_a_terminal_is_told_to_pipe(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    terminal = io.TextIOWrapper(io.BytesIO(PNG))
+    monkeypatch.setattr(terminal, "isatty", lambda: True, raising=False)
+    for stdin in (None, terminal):
+        monkeypatch.setattr(sys, "stdin", stdin)
+        with pytest.raises(ValueError, match="pipe a picture into it"):
+            read_stdin()

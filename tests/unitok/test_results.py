@@ -9,7 +9,7 @@ from PIL import Image
 
 import unitok
 from tests.unitok.tiny import save_tiny
-from unitok import Caption, Draw, DrawResult, Event, Picture, TextResult
+from unitok import Caption, Draw, DrawResult, Edit, Event, Picture, TextResult
 from unitok.api import Model
 from unitok.results import SHEET_MOST, failure, sheet
 
@@ -175,3 +175,26 @@ def test_a_sheet_has_a_sensible_width(count: int, size: tuple[int, int], whole: 
 
 def test_no_picture_shows_none():
     assert drawing(0)._repr_png_() is None
+
+
+def test_a_request_that_fails_keeps_its_seed():
+    error = ValueError("no")
+    assert failure(Caption("x.png", seed=7), 0, error).seed == 7
+    assert failure(Caption("x.png"), 0, error).seed == 0
+    assert failure(None, 0, error).seed == 0  # type: ignore[arg-type]
+
+
+def test_the_events_of_a_text_end_with_its_result_once(model: Model):
+    job = model.prepare.job(Caption(Image.new("RGB", (64, 64)), seed=1))
+    assert job.new_events() == []
+    job.fail("abort", "stopped")
+    (event,) = job.new_events()
+    assert event.kind == "result" and event.result is not None and event.result.error == "stopped"
+    assert job.new_events() == []
+
+
+def test_what_is_no_request_is_refused_by_its_type(model: Model):
+    with pytest.raises(TypeError, match=r"a Caption, a Reply, a Draw or an Edit, not str"):
+        model.prepare.job("a cat")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="cannot edit pictures"):
+        model.prepare.job(Edit(Image.new("RGB", (64, 64)), "make it red"))

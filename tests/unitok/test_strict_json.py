@@ -112,3 +112,12 @@ def test_whatever_is_given_is_read_or_refused(data):
         assert type(error) is ValueError
     else:
         json.dumps(value, allow_nan=False, ensure_ascii=False).encode("utf-8")
+
+
+def test_many_lists_of_the_greatest_depth_are_read():
+    """Their brackets are more than the depth allows, so that the levels themselves are counted."""
+    deepest = "[" * (MAX_DEPTH - 1) + "]" * (MAX_DEPTH - 1)
+    read = parse_json(f"[{deepest},{deepest}]".encode())
+    assert isinstance(read, list) and len(read) == 2
+    with pytest.raises(ValueError, match="nested deeper"):
+        parse_json(f"[{deepest},[{deepest}]]".encode())

@@ -61,3 +61,9 @@ def test_a_range_counts_its_ids_and_does_not_run_backwards():
     assert IdRange(3, 7).size == 4
     with pytest.raises(ValueError):
         IdRange(7, 3)
+
+
+@pytest.mark.parametrize(("start", "size"), [(-1, 5), (640, -2)])
+def test_a_size_below_zero_is_refused_where_the_rest_would_fit(start: int, size: int):
+    with pytest.raises(ValueError, match="must not be negative"):
+        Vocabulary(text_size=640, image_start=start, image_size=size)

@@ -86,7 +86,7 @@ def check(
 
     source = open_source(file)
     with common.load() as model:
-        maker = SequenceMaker(model.family, max_length, too_long)
+        maker = SequenceMaker(model.family, max_length, too_long, dropout=0)
         report, chosen = DataReport(), Samples(samples)
         passed = check_source(source, maker, report, chosen)
         with closing(counted(passed, source.size, "records", common.bars)) as shown:

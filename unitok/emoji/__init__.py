@@ -1,6 +1,6 @@
 """The small world of the default model: pictures composed of emoji, and what can be said of them.
 
-sprites.py          the forty objects as little pictures
+sprites.py          the objects as little pictures
 scenes.py           what a picture holds
 split.py            which combinations are never seen in training
 sampler.py          random scenes of one split
@@ -13,5 +13,6 @@ image_tokenizer.py  training the image tokenizer
 sample.py           one sequence that the model learns from
 samples.py          random ones, in an endless stream
 pretraining.py      training the model
+new_objects.py      eight objects more, to fine-tune on
 export.py           writing the trained model as a folder
 """

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from unitok.emoji.sampler import SceneSampler
 from unitok.emoji.scenes import BACKGROUNDS, RELATIONS, WHITE, Scene, canonical
-from unitok.emoji.sprites import NAMES
+from unitok.emoji.sprites import ALL_NAMES, NAMES
 
 NUMBERS = ("zero", "one", "two", "three", "four")
 PREFIXES = ("", "", "draw ", "paint ", "a picture of ", "a drawing of ", "an image of ")
@@ -176,8 +176,8 @@ def _absent(scene: Scene, rng: random.Random) -> str:
             return name
 
 
-_OBJECTS = {f"{a} {name}": (name, 1) for name in NAMES for a in ("a", "an", "one")} | {
-    f"{NUMBERS[count]} {plural(name)}": (name, count) for name in NAMES for count in (2, 3, 4)
+_OBJECTS = {f"{a} {name}": (name, 1) for name in ALL_NAMES for a in ("a", "an", "one")} | {
+    f"{NUMBERS[count]} {plural(name)}": (name, count) for name in ALL_NAMES for count in (2, 3, 4)
 }
 _PREFIX = re.compile("|".join(sorted({re.escape(p) for p in PREFIXES if p}, key=len)[::-1]))
 _SUFFIX = re.compile(

@@ -18,7 +18,7 @@ from torch import Tensor
 from unitok.emoji.captions import Claim, claim
 from unitok.emoji.rendering import STYLE, Style, patches, render
 from unitok.emoji.scenes import BACKGROUNDS, CANVAS, GRID, Item, Scene, stands
-from unitok.emoji.sprites import NAMES, SIZES, TILE
+from unitok.emoji.sprites import ALL_NAMES, SIZES, TILE
 
 # Mean squared errors over pixels in [0, 1]. The two sprites most alike are 0.028 apart, noise of
 # standard deviation 0.05 adds 0.0025, a slight blur up to 0.006.
@@ -151,11 +151,11 @@ def _placements(
     templates = _templates(size, background, style)  # [N + 1, 3 s s], the last one plain
     error = torch.cdist(windows, templates).square() / windows.shape[1]
     (best, other), index = (two.T for two in error.topk(2, largest=False))
-    seen = (index[0] < len(NAMES)) & (best < ALIKE) & (best < DISTINCT * other)
+    seen = (index[0] < len(ALL_NAMES)) & (best < ALIKE) & (best < DISTINCT * other)
     saved = (error[:, -1] - best) * windows.shape[1]
     across = GRID - size + 1
     return [
-        (saved[p].item(), Item(NAMES[index[0][p]], size, *divmod(p, across)))
+        (saved[p].item(), Item(ALL_NAMES[index[0][p]], size, *divmod(p, across)))
         for p in seen.nonzero()[:, 0].tolist()
     ]
 

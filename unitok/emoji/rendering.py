@@ -9,7 +9,7 @@ from PIL import Image
 from torch import Tensor
 
 from unitok.emoji.scenes import BACKGROUNDS, CANVAS, Scene
-from unitok.emoji.sprites import INDEX, LARGE, SIZES, SMALL, TILE, sprites
+from unitok.emoji.sprites import ALL_NAMES, INDEX, LARGE, SIZES, SMALL, TILE, sprites
 
 Style = Literal["blended", "card", "square"]
 STYLE: Style = "blended"
@@ -65,9 +65,9 @@ def _paste(canvas: Tensor, placed: Tensor, size: int, style: Style, backing: Ten
 def patches(size: int, style: Style, device: str) -> Tensor:
     """Sprites with the card under them, premultiplied by alpha, [N, s, s, 4].
 
-    The tensor is shared: do not write to it.
+    N is the number of `ALL_NAMES`. The tensor is shared: do not write to it.
     """
-    sprite = sprites(size).permute(0, 2, 3, 1)
+    sprite = sprites(size, ALL_NAMES).permute(0, 2, 3, 1)
     if style != "blended":
         card = _card(size, CARD_RADIUS[size] if style == "card" else 0.0)  # white, premultiplied
         sprite = sprite + (1 - sprite[..., 3:]) * card[..., None]

@@ -133,6 +133,11 @@ _MAKERS: dict[str, Callable[..., Scene]] = {
 }
 
 
+def make_scene(rng: random.Random, kind: str, *core: Any) -> Scene:
+    """A random scene of a kind about given things, such as ("count", "cat", 3)."""
+    return _MAKERS[kind](rng, *core)
+
+
 def _any_background(rng: random.Random) -> str:
     return WHITE if rng.random() < 0.5 else rng.choice(COLOURS)
 

@@ -1,6 +1,8 @@
 """The objects of the emoji world: Noto Color Emoji glyphs, stored once, scaled to two sizes.
 
-`data/objects.txt` names them, `scripts/render_sprites.py` made `data/sprites/*.png` from the font.
+`data/objects.txt` names those that the embedded model was trained on. `data/new_objects.txt` names
+eight that it never saw, for fine-tuning (`unitok.emoji.new_objects`). `scripts/render_sprites.py`
+and `scripts/choose_new_objects.py` made their pictures from the font.
 """
 
 from functools import cache
@@ -19,19 +21,21 @@ SIZES = (LARGE, SMALL)
 MARGIN = {LARGE: 2, SMALL: 1}
 
 
-def glyphs() -> dict[str, str]:
-    """The emoji character of each name, in the order of `NAMES`."""
-    lines = (DATA / "objects.txt").read_text(encoding="utf-8").splitlines()
+def glyphs(objects: str = "objects") -> dict[str, str]:
+    """The emoji character of each name, in the order of a file in `data`."""
+    lines = (DATA / f"{objects}.txt").read_text(encoding="utf-8").splitlines()
     return dict(line.split() for line in lines)
 
 
 NAMES: tuple[str, ...] = tuple(glyphs())
-INDEX: dict[str, int] = {name: index for index, name in enumerate(NAMES)}
+NEW_NAMES: tuple[str, ...] = tuple(glyphs("new_objects"))
+ALL_NAMES: tuple[str, ...] = NAMES + NEW_NAMES
+INDEX: dict[str, int] = {name: index for index, name in enumerate(ALL_NAMES)}
 
 
 @cache
-def sprites(size: int) -> Tensor:
-    """All sprites at `size` tiles: float32 [N, 4, s, s] in [0, 1], s = 8 * size, in `NAMES` order.
+def sprites(size: int, names: tuple[str, ...] = NAMES) -> Tensor:
+    """The sprites of `names` at `size` tiles: float32 [N, 4, s, s] in [0, 1], s = 8 * size.
 
     Channels are red, green, blue, premultiplied by alpha, and alpha. The tensor is shared: do not
     write to it.
@@ -41,11 +45,17 @@ def sprites(size: int) -> Tensor:
     """
     if size not in SIZES:
         raise ValueError(f"no sprites of {size} tiles; sizes are {SIZES}")
-    return torch.stack([_sprite(name, size) for name in NAMES])
+    return torch.stack([_sprite(name, size) for name in names])
 
 
 def _sprite(name: str, size: int) -> Tensor:
-    with Image.open(DATA / "sprites" / f"{name}.png") as image:
+    folder = "new_sprites" if name in NEW_NAMES else "sprites"
+    return scaled(DATA / folder / f"{name}.png", size)
+
+
+def scaled(path: Path, size: int) -> Tensor:
+    """A picture of a glyph as a sprite of `size` tiles, [4, s, s], as `sprites` gives them."""
+    with Image.open(path) as image:
         glyph = image.convert("RGBA")
     side = size * TILE
     room = side - 2 * MARGIN[size]

@@ -34,6 +34,8 @@ class Defaults:
         system: The system prompt.
         known_words: All words the model ever saw, if it saw few.
         cpu_dtype: The type in which it is to be loaded on a CPU; None leaves that open.
+        dropped_prompt: What stands for a prompt of a picture that is dropped in training; None for
+            the prompt that guidance steers away from.
     """
 
     temperature: float
@@ -44,6 +46,7 @@ class Defaults:
     system: str
     known_words: frozenset[str] | None = None
     cpu_dtype: torch.dtype | None = None
+    dropped_prompt: str | None = None
 
 
 def read_defaults(folder: Path, defaults: Defaults) -> Defaults:

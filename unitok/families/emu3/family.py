@@ -152,6 +152,12 @@ def defaults_from_json(generation: Mapping[str, Any], full_stop: str) -> Default
     """generation_config.json; for what it leaves open, the original's image_generation.py."""
     question = "Please describe the image" + ("" if full_stop else ".")
     own = Defaults(
-        temperature=1.0, top_k=2048, top_p=1.0, guidance=3.0, question=question, system=SYSTEM
+        temperature=1.0,
+        top_k=2048,
+        top_p=1.0,
+        guidance=3.0,
+        question=question,
+        system=SYSTEM,
+        dropped_prompt="",  # the words that it steers away from ask for bad pictures
     )
     return with_sampling(own, generation)

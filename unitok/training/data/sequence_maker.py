@@ -33,7 +33,7 @@ from unitok_engine import Branch, Plan
 logger = logging.getLogger(__name__)
 
 TooLong = Literal["drop", "cut"]
-GUIDED = ImageOptions(guidance=2.0)  # of any other scale than 1, so that there are two branches
+GUIDANCE = 2.0  # any other than 1, so that there is a branch to steer away from
 
 
 @dataclass
@@ -189,27 +189,31 @@ class _Making:
     def _paintings(self, turns: Sequence[ConversationTurn]) -> Iterator[TrainingSequence]:
         for k, turn in enumerate(turns):
             pictures = [picture for picture, learned in turn.pictures if learned]
-            if not pictures:
-                continue
-            spec = self._spec(k)
-            if spec is None:
-                self.maker.left_out.dropped += len(pictures)
-                continue
-            yield from (self._painting(spec, picture) for picture in pictures)
+            spec = self._spec(k) if pictures else None
+            for picture in pictures:
+                prompt = self._drawn_prompt(spec, picture) if spec else None
+                if spec is None or prompt is None:
+                    self.maker.left_out.dropped += 1
+                else:
+                    yield self._painting(spec.plan, prompt, picture)
 
     def _spec(self, k: int) -> GenerationSpec | None:
-        """What it takes to paint the pictures of a turn; None if it does not fit."""
+        """What it takes to paint the pictures of a turn; None if its prompt is far too long."""
         if not self._may_fit(k):
             return None
-        spec = self.family.generation_spec(self._before(k), GUIDED)
-        longest = max(len(branch.token_ids) for branch in spec.branches)
-        return spec if longest + spec.plan.max_length <= self.maker.max_length else None
+        options = ImageOptions(GUIDANCE, self.family.defaults.dropped_prompt)
+        return self.family.generation_spec(self._before(k), options)
 
-    def _painting(self, spec: GenerationSpec, picture: Picture) -> TrainingSequence:
+    def _drawn_prompt(self, spec: GenerationSpec, picture: Picture) -> Branch | None:
+        """The prompt of a picture, or what stands for a dropped one; None if it is too long."""
         maker, name, epoch = self.maker, self.conversation.name, self.conversation.epoch
         dropped = chance(maker.seed, epoch, name, picture.where) < maker.dropout
         prompt = spec.branches[-1 if dropped else 0]
-        emission = maker.emission(spec.plan)
+        length = len(prompt.token_ids) + spec.plan.max_length
+        return prompt if length <= maker.max_length else None
+
+    def _painting(self, plan: Plan, prompt: Branch, picture: Picture) -> TrainingSequence:
+        emission = self.maker.emission(plan)
         image = self._painted_image(picture, emission.places(len(prompt.token_ids)))
         return painted_sequence(prompt, emission, image)
 

@@ -1,0 +1,115 @@
+"""The eight objects to fine-tune on: none of the world's, judged by the same checker."""
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import cast
+
+import pytest
+from PIL import Image
+
+from unitok.api import Model
+from unitok.emoji import captions, new_objects
+from unitok.emoji.checker import check
+from unitok.emoji.new_objects import (
+    NewObjectSampler,
+    held_out_colour,
+    held_out_count,
+    is_held_out,
+    write_data,
+)
+from unitok.emoji.rendering import render, to_pil
+from unitok.emoji.sampler import SceneSampler
+from unitok.emoji.scenes import Scene
+from unitok.emoji.sprites import DATA, NAMES, NEW_NAMES, glyphs
+from unitok.messages import parse_messages
+
+
+def test_the_new_objects_are_eight_that_the_world_has_not():
+    assert len(NEW_NAMES) == 8 and not set(NEW_NAMES) & set(NAMES)
+    assert not set(glyphs("new_objects").values()) & set(glyphs().values())
+    assert {path.stem for path in (DATA / "new_sprites").iterdir()} == set(NEW_NAMES)
+    assert not set(NEW_NAMES) & set(captions.vocabulary_words())
+
+
+def test_the_embedded_models_own_scenes_stay_without_them():
+    scenes = SceneSampler(0, "any").batch(500)
+    assert not {name for scene in scenes for name in scene.counts} & set(NEW_NAMES)
+
+
+@pytest.mark.parametrize("split", ["train", "heldout"])
+def test_scenes_keep_to_their_split_and_the_checker_knows_them(split):
+    sampler = NewObjectSampler(3, split)
+    scenes = [sampler.sample(name) for name in NEW_NAMES for _ in range(6)]
+    assert all(is_held_out(scene) == (split == "heldout") for scene in scenes)
+    for scene, picture in zip(scenes, render(scenes), strict=True):
+        assert check(picture, scene).ok, scene
+        claim = captions.parse(captions.caption(scene))
+        assert claim == captions.claim(scene)
+
+
+def test_held_out_scenes_have_the_background_or_the_count_that_their_kind_says():
+    sampler = NewObjectSampler(0, "heldout")
+    for name in NEW_NAMES:
+        assert sampler.sample(name, "colour").background == held_out_colour(name)
+        assert sampler.sample(name, "count").counts == {name: held_out_count(name)}
+
+
+def test_a_new_object_is_not_taken_for_another():
+    scene = NewObjectSampler(0).sample("violin", "single")
+    other = captions.parse("a guitar")
+    assert other is not None and not check(render([scene])[0], other).ok
+
+
+def test_the_data_hold_each_picture_twice_in_the_form_of_messages(tmp_path):
+    write_data(tmp_path, per_name=3, old=5, seed=1)
+    lines = [json.loads(line) for line in (tmp_path / "train.jsonl").read_text().splitlines()]
+    assert len(lines) == 2 * (8 * 3 + 5)
+    seen: Counter[str] = Counter()
+    for line in lines:
+        parsed = parse_messages(line["messages"], tmp_path, last="assistant")
+        (picture,) = parsed.pictures
+        seen[str(picture.source)] += 1
+        image = picture.open()
+        assert image.size == (64, 64)
+        said = [p for turn in parsed.turns for p in turn.parts if isinstance(p, str)]
+        claims = [claim for text in said if (claim := captions.parse(text)) is not None]
+        assert len(claims) == 1 and check(image, claims[0]).ok
+    assert set(seen.values()) == {2}
+
+
+def test_equal_seeds_write_equal_data(tmp_path):
+    for folder in ("a", "b"):
+        write_data(tmp_path / folder, per_name=1, old=2, seed=5)
+    for path in (tmp_path / "a").rglob("*.*"):
+        assert path.read_bytes() == (tmp_path / "b" / path.relative_to(tmp_path / "a")).read_bytes()
+
+
+@dataclass
+class Drawn:
+    """A drawing, as far as scores look at it."""
+
+    image: Image.Image
+
+
+def scored(monkeypatch: pytest.MonkeyPatch, turn: int) -> dict[str, float]:
+    """Scores of a model that draws and says what was asked `turn` requests later."""
+    sampler = NewObjectSampler(20_000, "heldout")
+    scenes = [sampler.sample(n, k) for n in NEW_NAMES for k in ("colour", "count")]
+    pictures = [Drawn(to_pil(p)) for p in render(scenes)]
+    drawn = [*pictures[turn:], *pictures[:turn]]
+    monkeypatch.setattr(new_objects, "drawings", lambda model, requests: drawn)
+
+    def captioned(_: object, about: Sequence[Scene]) -> float:
+        return float(not turn and all(map(is_held_out, about)))
+
+    monkeypatch.setattr(new_objects, "caption_score", captioned)
+    return new_objects.score(cast(Model, None), per_name=1).scores
+
+
+def test_right_drawings_and_captions_score_one_and_those_of_another_request_zero(monkeypatch):
+    right = scored(monkeypatch, turn=0)
+    assert set(right) >= {"new_draw_colour", "new_draw_count", "new_draw_mean", "new_caption"}
+    assert set(right.values()) == {1.0}
+    assert set(scored(monkeypatch, turn=2).values()) == {0.0}
