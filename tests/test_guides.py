@@ -80,6 +80,7 @@ def test_the_readme_has_examples():
     assert len(blocks_of(README, "python")) >= 4
 
 
+@pytest.mark.timeout(300)  # a page may train a model
 @pytest.mark.parametrize("page", [README, *GUIDES], ids=lambda page: page.stem)
 def test_the_examples_of_a_page_run(page, tmp_path, monkeypatch, environment):
     monkeypatch.chdir(tmp_path)

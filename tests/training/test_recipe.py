@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from unitok.training.recipe import Recipe
-from unitok.training.recipe_file import differences, parse_recipe, read_recipe, to_toml
+from unitok.training.recipe_file import LONGEST, differences, parse_recipe, read_recipe, to_toml
 
 SMALL = 'out = "runs/x"\nsteps = 10\n[[data]]\npath = "train.jsonl"\n'
 
@@ -116,6 +116,11 @@ def test_differences_name_their_keys(tmp_path: Path):
     assert differences(left, left) == []
     assert differences(left, right)[1] == "loss.z_loss: 0.0 and 0.5"
     assert len(differences(left, right)) == 2
+
+
+def test_a_recipe_that_is_too_large_is_refused(tmp_path: Path):
+    with pytest.raises(ValueError, match="a recipe has at most 1,048,576 bytes"):
+        read(tmp_path, SMALL + "#" * LONGEST)
 
 
 def test_a_table_needs_no_file():

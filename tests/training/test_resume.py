@@ -2,6 +2,7 @@
 
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -86,3 +87,19 @@ def test_a_run_that_is_killed_resumes_bit_for_bit(recipe: Recipe, tmp_path: Path
         other = interrupted[name]
         same = torch.equal(value, other) if isinstance(value, torch.Tensor) else value == other
         assert same, name
+
+
+@pytest.mark.parametrize("name", ["adamw", "muon"])
+def test_every_optimiser_goes_on_from_the_middle(
+    untrained_folder: Path, toy_data: Path, tmp_path: Path, name: str
+):
+    keys = {"name": name, "learning_rate": 1e-3, "weight_decay": 0.1}
+    run = FineTuning(toy_recipe(untrained_folder, toy_data, tmp_path / "run", optimiser=keys))
+    run.run(shown=False)
+    whole = {name: p.detach().clone() for name, p in run.family.model.named_parameters()}
+    shutil.rmtree(run.checkpoints.path(6))
+    again = FineTuning(run.recipe)
+    assert again.trainer.step_count == 3
+    again.run(shown=False)
+    for part, weight in again.family.model.named_parameters():
+        assert torch.equal(weight, whole[part]), part

@@ -117,6 +117,22 @@ def test_an_adapter_is_saved_and_opens_over_its_base(make: Any, untrained_folder
         model.draw("two apples", seed=1)
 
 
+def test_with_bf16_the_weights_beside_adapters_take_two_bytes(make: Any):
+    """What is trained keeps four. The engine draws with such a mixture too."""
+    recipe = make(
+        steps=2,
+        precision="bf16",
+        lora={"rank": 2, "also_train": ["image_head"]},
+        memory={"activation_checkpointing": True},
+        samples={"prompts": ["two apples"]},
+    )
+    run = FineTuning(recipe)
+    kinds = {(p.requires_grad, p.dtype) for p in run.family.model.decoder.parameters()}
+    assert kinds == {(False, torch.bfloat16), (True, torch.float32)}
+    run.run(shown=False)
+    assert (run.folder / "samples" / "step-000002.png").is_file()
+
+
 def test_a_finished_run_does_nothing_more(make: Any):
     recipe = make()
     FineTuning(recipe).run(shown=False)

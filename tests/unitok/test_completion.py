@@ -20,7 +20,7 @@ def unitok(*words: str, **variables: str) -> subprocess.CompletedProcess[str]:
         ("unitok dr", {"draw"}),
         (
             "unitok ",
-            {"demo", "caption", "draw", "edit", "chat", "batch", "info", "save", "data"},
+            {"demo", "caption", "draw", "edit", "chat", "batch", "info", "save", "data", "train"},
         ),
         ("unitok data ", {"check", "make"}),
         ("unitok draw --no-", {"--no-clobber"}),

@@ -68,8 +68,8 @@ def train(
         return
     run = make_run(recipe, settings or [])
     if dry_run:
-        if run.ranks.is_first:
-            print_plan(run)
+        print_plan(run)
+        run.ranks.close()
         return
     train_to_the_end(run, not common.quiet)
 
@@ -159,6 +159,7 @@ def train_to_the_end(run: FineTuning, shown: bool) -> None:
         raise stopped(f"{what_is_kept(run)}, and the same command goes on from there") from None
     if run.ranks.is_first:
         print(result)
+    run.ranks.close()
 
 
 def what_is_kept(run: FineTuning) -> str:
@@ -168,10 +169,12 @@ def what_is_kept(run: FineTuning) -> str:
 
 
 def print_plan(run: FineTuning) -> None:
-    """Print what a run would do, as a table."""
+    """Print what a run would do, as a table. All ranks make the plan, and the first prints it."""
     from unitok.training.plan import plan_of
 
-    print_rows(plan_of(run))
+    rows = plan_of(run)
+    if run.ranks.is_first:
+        print_rows(rows)
 
 
 def print_rows(rows: Mapping[str, str]) -> None:

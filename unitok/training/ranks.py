@@ -122,7 +122,7 @@ class Ranks:
             self.accelerator.wait_for_everyone()
 
     def close(self) -> None:
-        """End what connects the ranks."""
+        """End what connects the ranks, when all is done."""
         if self.count > 1:
             self.accelerator.end_training()
 

@@ -180,10 +180,14 @@ class _Loop:
         self._record(end=True)
 
     def _update(self) -> None:
+        began = time.monotonic()
         losses = self.trainer.step()
         self.recent.append(losses)
         if self.progress is not None:
-            self.progress.advance(self.trainer.step_count, status_of(losses))
+            speed = losses.tokens * self.run_.ranks.count / (time.monotonic() - began)
+            memory = memory_in_use(self.trainer.device)
+            status = f"{status_of(losses)} {speed:.0f} tokens/s {memory:.1f} GB"
+            self.progress.advance(self.trainer.step_count, status)
         if self._is_due(self.recipe.log_every):
             self._record()
         if self._is_due(self.recipe.held_out.every):

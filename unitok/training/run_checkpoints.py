@@ -23,6 +23,7 @@ from torch.distributed.checkpoint.hf_storage import (
     HuggingFaceStorageWriter,
 )
 
+from unitok.checkpoints.folders import read_json
 from unitok.training.ranks import Ranks
 
 NAME = re.compile(r"step-(\d{6,})")
@@ -79,7 +80,8 @@ class RunCheckpoints:
         if not self.ranks.is_first:
             return ""
         try:
-            shutil.rmtree(temporary, ignore_errors=True)
+            for left in self.folder.glob(".step-*"):  # by a process that was killed
+                shutil.rmtree(left)
             temporary.mkdir(parents=True)
         except OSError as error:
             return str(error)
@@ -105,20 +107,20 @@ class RunCheckpoints:
                 _sync(path)
             _sync(temporary)
             if self.path(step).exists():  # of a run that went back and came here again
-                shutil.rmtree(self.path(step))
+                self._remove(step)
             temporary.rename(self.path(step))
             _sync(self.folder)
-            self._prune()
+            for old in self.steps()[: -self.keep]:
+                self._remove(old)
         except OSError as error:
             return str(error)
         return ""
 
-    def _prune(self) -> None:
-        for step in self.steps()[: -self.keep]:
-            # It loses its name first: a folder half removed must not look like a checkpoint.
-            leaving = self.folder / f".step-{step:06d}.old"
-            self.path(step).rename(leaving)
-            shutil.rmtree(leaving)
+    def _remove(self, step: int) -> None:
+        """Take the name first: a folder half removed must not look like a checkpoint."""
+        leaving = self.folder / f".step-{step:06d}.old"
+        self.path(step).rename(leaving)
+        shutil.rmtree(leaving)
 
     def _agree(self, problem: str, step: int) -> None:
         """Raise OSError on all ranks if one has a problem."""
@@ -132,13 +134,10 @@ class RunCheckpoints:
         """The plain values of a checkpoint.
 
         Raises:
-            ValueError: The file is broken.
+            FileNotFoundError: The file is missing.
+            ValueError: The file is broken, or beyond a limit of `bounded_files`.
         """
-        path = self.path(step) / VALUES
-        try:
-            return json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise ValueError(f"{path} is broken: {error}") from None
+        return dict(read_json(self.path(step) / VALUES))
 
     def shapes(self, step: int) -> dict[str, tuple[int, ...]]:
         """The names and the shapes of a checkpoint's tensors.

@@ -87,7 +87,9 @@ def train_image_tokenizer(
         (out / RECIPE).write_text(to_toml(options), encoding="utf-8")
         base.save(model.best.cpu(), out)
     ranks.wait()
-    return report()
+    made = report()
+    ranks.close()
+    return made
 
 
 def learned_pictures(
