@@ -1,4 +1,4 @@
-"""LlamaGen's image tokenizers, VQ-16 and VQ-8: loading their files, and their parameters' names.
+"""LlamaGen's image tokenizers, VQ-16 and VQ-8: their files read and written, and the names in them.
 
 Paper: https://arxiv.org/abs/2406.06525. Source: https://github.com/FoundationVision/LlamaGen
 (tokenizer/tokenizer_image/vq_model.py). The files are vq_ds16_c2i.pt, vq_ds16_t2i.pt and
@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from unitok_tokenizers.autoencoder import AutoencoderConfig
@@ -85,6 +85,34 @@ def load_llamagen(
     tokenizer.load_state_dict(stored | derived, assign=True)
     tokenizer.refresh()
     return tokenizer.requires_grad_(False).eval()
+
+
+def save_llamagen(tokenizer: ImageTokenizer, path: str | Path) -> None:
+    """Write VQ-16 or VQ-8 as safetensors, under the names of LlamaGen's files.
+
+    A file that is there already stays whole until the new one is.
+
+    Args:
+        tokenizer: Its size of pictures is not written.
+        path: The file, whose name ends with ".safetensors".
+
+    Raises:
+        ValueError: The name ends otherwise, or the tokenizer is of another kind, which
+            `load_llamagen` would not open.
+        OSError: The file cannot be written.
+    """
+    path = Path(path)
+    if path.suffix != ".safetensors":
+        raise ValueError(f"{path} must end with .safetensors")
+    state = {k: v for k, v in tokenizer.state_dict().items() if not k.startswith(DERIVED)}
+    tensors = {original_name(k): v.detach().cpu().contiguous() for k, v in state.items()}
+    config = tokenizer.config
+    known = config.encoder == "conv" and len(config.channel_multiplier) in MULTIPLIERS
+    if not known or find_config(tensors, config.image_size, path) != config:
+        raise ValueError(f"{path}: only VQ-16 and VQ-8 are written, not {config}")
+    unfinished = path.with_suffix(".part")
+    save_file(tensors, unfinished, {"format": "pt"})
+    unfinished.replace(path)
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:

@@ -1,8 +1,9 @@
 """Quantizers: the codebook between encoder and decoder.
 
 The nearest code is found by cosine or by Euclidean distance. Both quantizers keep the codebook as a
-checkpoint stores it, in the buffer `codebook`, and compare in fp32 whatever the type of the
-weights. In shapes, d is the width of a codebook row.
+checkpoint stores it, in `codebook`, and compare in fp32 whatever the type of the weights. In
+training, a cosine codebook moves by running averages and a Euclidean one by gradients. In shapes, d
+is the width of a codebook row.
 """
 
 from typing import Any
@@ -67,10 +68,33 @@ class CosineQuantizer(nn.Module):
             Quantized latents [B, d, h, w] through which gradients pass straight, codes [B, h, w],
             and the commitment loss, a scalar.
         """
+        if not self.training:
+            return self._quantize_only(latents)
         quantized, codes, loss = self.vq(latents.float())
-        if self.training:
-            self.codebook.copy_(self.vq.codebook)
+        self.codebook.copy_(self.vq.codebook)
         return quantized, codes, loss.sum()
+
+    def _quantize_only(self, latents: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """As `forward`, but the codebook stays; the library passes no gradients then."""
+        codes = self.encode(latents)
+        points = F.normalize(latents.float(), dim=1)
+        nearest = self.lookup(codes).movedim(-1, 1).float()
+        return points + (nearest - points).detach(), codes, F.mse_loss(points, nearest)
+
+    @torch.no_grad()
+    def move(self, codes: Tensor, latents: Tensor) -> None:
+        """Move codes to latents; the running averages of these codes start anew there.
+
+        Args:
+            codes: [n], each at most once.
+            latents: [n, d].
+        """
+        rows = F.normalize(latents.float(), dim=-1)
+        self.codebook[codes] = rows.to(self.codebook)
+        averages: Any = self.vq._codebook  # pyright: ignore[reportPrivateUsage]
+        averages.embed[0, codes] = rows
+        averages.embed_avg[0, codes] = rows
+        averages.cluster_size[0, codes] = 1.0
 
     @torch.no_grad()
     def encode(self, latents: Tensor) -> Tensor:
@@ -154,8 +178,17 @@ class EuclideanQuantizer(nn.Module):
     def refresh(self) -> None:
         """Do nothing, as nothing is derived from the codebook."""
 
+    def make_trainable(self) -> None:
+        """Turn the codebook into a parameter, which the gradients of `lookup` reach.
+
+        Its name in the state dict stays. Until then it is a buffer.
+        """
+        rows = self.codebook.detach()
+        del self.codebook
+        self.codebook = nn.Parameter(rows)
+
     def fit(self, latents: Tensor, rounds: int = 20, fresh: bool = True) -> None:
-        """Refuse to fit the codebook: Euclidean codebooks are loaded, not trained.
+        """Refuse to fit the codebook: k-means here is spherical.
 
         Raises:
             ValueError: It is always raised.
@@ -163,7 +196,7 @@ class EuclideanQuantizer(nn.Module):
         raise ValueError("a Euclidean codebook cannot be fitted here; train with quantizer=cosine")
 
     def forward(self, latents: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Quantize latents; the codebook stays as it was loaded.
+        """Quantize latents; the codebook stays as it is, and gets no gradient.
 
         Args:
             latents: [B, d, h, w].
@@ -174,8 +207,18 @@ class EuclideanQuantizer(nn.Module):
         """
         latents = latents.float()
         codes = self.encode(latents)
-        nearest = self.lookup(codes).movedim(-1, 1).float()
+        nearest = self.lookup(codes).detach().movedim(-1, 1).float()
         return latents + (nearest - latents).detach(), codes, F.mse_loss(latents, nearest)
+
+    @torch.no_grad()
+    def move(self, codes: Tensor, latents: Tensor) -> None:
+        """Move codes to latents.
+
+        Args:
+            codes: [n], each at most once.
+            latents: [n, d].
+        """
+        self.codebook[codes] = latents.to(self.codebook)
 
     @torch.no_grad()
     def encode(self, latents: Tensor) -> Tensor:
@@ -214,6 +257,6 @@ class EuclideanQuantizer(nn.Module):
             codes: An integer tensor [...].
 
         Returns:
-            Vectors [..., d], as they are stored.
+            Vectors [..., d], as they are stored, with gradients if the codebook is trainable.
         """
         return self.codebook[codes]

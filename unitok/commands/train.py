@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -55,14 +58,61 @@ def train(
     same command goes on from the last checkpoint. docs/finetuning.md has all keys of a recipe. For
     several GPUs: torchrun --nproc-per-node 8 -m unitok train RECIPE.toml
 
+    A recipe with task = "image_tokenizer" trains an image tokenizer; docs/guide/image_tokenizer.md
+    says how.
+
     Example: unitok train lora --set data.0.path=train.jsonl --set out=runs/mine
     """
+    if trains_image_tokenizer(recipe, settings or []):
+        train_tokenizer(recipe, settings or [], dry_run)
+        return
     run = make_run(recipe, settings or [])
     if dry_run:
         print_plan(run)
         run.ranks.close()
         return
     train_to_the_end(run, not common.quiet)
+
+
+def trains_image_tokenizer(recipe: str, settings: list[str]) -> bool:
+    """Whether a recipe says `task = "image_tokenizer"`."""
+    with stopped_at_once():
+        from unitok.training.image_tokenizer.recipe import is_image_tokenizer
+        from unitok.training.recipe_file import find_recipe
+    return is_image_tokenizer(find_recipe(recipe), settings)
+
+
+def train_tokenizer(recipe: str, settings: list[str], dry_run: bool) -> None:
+    """Train an image tokenizer, and say where the result is.
+
+    Raises:
+        typer.Exit: A library is missing, the run was interrupted, or a loss is not finite.
+        ValueError, OSError: As `train_image_tokenizer`.
+    """
+    with stopped_at_once():
+        from unitok.training.image_tokenizer.bases import result_path
+        from unitok.training.image_tokenizer.recipe import read_options
+        from unitok.training.image_tokenizer.run import plan_of, train_image_tokenizer
+        from unitok.training.recipe_file import find_recipe
+        from unitok.training.trainer import NotFiniteError
+
+    options = read_options(find_recipe(recipe), settings)
+    out = Path(options.out)
+    try:
+        if dry_run:
+            print_rows(plan_of(options))
+            return
+        train_image_tokenizer(options)
+    except ImportError as error:
+        raise missing(error) from None
+    except NotFiniteError as error:
+        complain(f"{error}; the last checkpoint in {out} is kept")
+        raise typer.Exit(FAILED) from None
+    except KeyboardInterrupt:
+        kept = f"the last checkpoint in {out} is kept, and the same command goes on from there"
+        raise stopped(kept) from None
+    if os.environ.get("RANK", "0") == "0":  # torchrun's number of the process
+        print(result_path(options.model, out))
 
 
 def make_run(recipe: str, settings: list[str]) -> FineTuning:
@@ -122,8 +172,14 @@ def print_plan(run: FineTuning) -> None:
     """Print what a run would do, as a table. All ranks make the plan, and the first prints it."""
     from unitok.training.plan import plan_of
 
-    table = Table(show_header=False, box=None)
-    for name, text in plan_of(run).items():
-        table.add_row(name, text)
+    rows = plan_of(run)
     if run.ranks.is_first:
-        stdout_console().print(table)
+        print_rows(rows)
+
+
+def print_rows(rows: Mapping[str, str]) -> None:
+    """Print a name and a text a row."""
+    table = Table(show_header=False, box=None)
+    for name, text in rows.items():
+        table.add_row(name, text)
+    stdout_console().print(table)

@@ -14,11 +14,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from unitok.emoji.rendering import Style, render, to_pil
+from unitok.emoji.rendering import Style, render
 from unitok.emoji.sampler import SceneSampler
 from unitok.emoji.scenes import BACKGROUNDS, SLOTS, Scene
 from unitok.nn.config import DEFAULT
 from unitok.training.checkpoints import load_checkpoint
+from unitok.training.image_tokenizer.report import reconstruction_report
 from unitok.training.loop import LoopOptions, TrainingLoop
 from unitok.training.losses import Loss
 from unitok.training.optimisers import MixedOptimiser, matrices_in, others
@@ -26,7 +27,7 @@ from unitok.training.schedule import WarmupCosine
 from unitok.training.trainer import Trainer
 from unitok_tokenizers.autoencoder import AutoencoderConfig, to_tensor_range
 from unitok_tokenizers.image import ImageTokenizer
-from unitok_tokenizers.losses import psnr, reconstruction
+from unitok_tokenizers.losses import reconstruction
 
 
 @dataclass(frozen=True)
@@ -203,21 +204,19 @@ def evaluate(model: ImageTokenizer, style: Style, count: int = 256) -> Tokenizer
     scenes: list[Scene] = SceneSampler(1234, "heldout").batch(count)
     pictures = render(scenes, style=style)
     codes, canonical = model.encode(pictures), model.encode(render(scenes, style="square"))
-    quality = psnr(model.decode(codes), pictures)
+    report = reconstruction_report(model, pictures, at_once=count)
     return TokenizerReport(
-        psnr=float(quality.mean()),
-        worst=float(quality.min()),
+        psnr=report.psnr,
+        worst=report.worst,
         stable=float((codes == canonical).float().mean()),
-        used=len(torch.unique(codes)),
+        used=report.used,
     )
 
 
 def save_samples(model: ImageTokenizer, style: Style, path: Path) -> None:
     """Save a picture of held-out scenes, and below them what is left of them."""
     pictures = render(SceneSampler(5, "heldout").batch(12), style=style)
-    again = model.decode(model.encode(pictures)).cpu()
-    rows = torch.cat([torch.cat(list(pictures), 2), torch.cat(list(again), 2)], 1)
-    image = to_pil(rows)
+    image = reconstruction_report(model, pictures, shown=len(pictures)).sheet
     image.resize((image.width * 2, image.height * 2), 0).save(path)
 
 

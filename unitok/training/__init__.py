@@ -30,6 +30,7 @@ lora.py            low-rank adapters beside frozen weights, and their files
 checkpoints.py     files from which the runs of the emoji world go on
 log.py, curves.py  the records of a run, and a plot of them
 initialisation.py  weights of a model that begins from nothing
+image_tokenizer/   image tokenizers: new ones, and those of Janus and LlamaGen further
 
 extra.py           libraries that only training needs
 

@@ -59,12 +59,13 @@ class TrainingLoop:
         self._recent: list[Losses] = []
         if self.checkpoint.is_file():
             trainer.load_state_dict(load_checkpoint(self.checkpoint, trainer.device))
-            print(f"continuing from step {trainer.step_count}")
+            if trainer.ranks.is_first:
+                print(f"continuing from step {trainer.step_count}")
 
     def run(self) -> None:
         """Train until the last step, or until the time is over."""
         start = time.monotonic()
-        with _progress() as progress:
+        with _progress(self.trainer.ranks.is_first) as progress:
             done = self.trainer.step_count
             task = progress.add_task(
                 "training", total=self.options.steps, completed=done, status=""
@@ -75,10 +76,12 @@ class TrainingLoop:
                 minutes = (time.monotonic() - start) / 60
                 done = self.trainer.step_count
                 progress.update(task, completed=done, status=_status(losses, speed))
-                if done % self.options.log_every == 0:
+                if done % self.options.log_every == 0 and self.trainer.ranks.is_first:
                     self._log_losses(minutes, speed)
                 if self._is_due(minutes):
-                    self._save(minutes, progress)
+                    if self.trainer.ranks.is_first:
+                        self._save(minutes, progress)
+                    self.trainer.ranks.wait()
 
     def _step(self) -> tuple[float, Losses]:
         """Make one update: tokens per second, and its losses."""
@@ -111,12 +114,13 @@ class TrainingLoop:
             progress.console.print("no curves.png: matplotlib is not installed; see log.jsonl")
 
 
-def _progress() -> Progress:
+def _progress(shown: bool) -> Progress:
     return Progress(
         *Progress.get_default_columns()[:2],
         MofNCompleteColumn(),
         TimeRemainingColumn(),
         TextColumn("{task.fields[status]}"),
+        disable=not shown,
     )
 
 

@@ -29,14 +29,18 @@ def read_recipe(path: Path, settings: Sequence[str] = ()) -> Recipe:
         FileNotFoundError: There is no such file.
         ValueError: It is no TOML, a key is unknown or missing, or a value is wrong.
     """
-    table = read_table(path)
+    return parse_recipe(read_table(path, settings), str(path))
+
+
+def read_table(path: Path, settings: Sequence[str] = ()) -> dict[str, Any]:
+    """Read a TOML file, and replace keys; see `read_recipe`. Keys and values are not checked."""
+    table = _read_toml(path)
     for text in settings:
         _set(table, text)
-    return parse_recipe(table, str(path))
+    return table
 
 
-def read_table(path: Path) -> dict[str, Any]:
-    """Read a TOML file as it is; see `read_recipe`."""
+def _read_toml(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise FileNotFoundError(f"{path}: there is no such recipe")
     if path.stat().st_size > LONGEST:
@@ -57,7 +61,7 @@ def parse_recipe(table: Mapping[str, Any], where: str) -> Recipe:
     Raises:
         ValueError: A key is unknown or missing, or a value is wrong.
     """
-    recipe = _read(Recipe, table, where, "")
+    recipe = read_as(Recipe, table, where)
     if not recipe.data:
         raise ValueError(f"{where}: there is no data: write [[data]] and path = ...")
     if (recipe.steps is None) == (recipe.epochs is None):
@@ -108,12 +112,37 @@ def _toml_value(text: str) -> Any:
     return parsed["value"] if parsed.keys() == {"value"} else text
 
 
+def read_as(made: type[T], table: Mapping[str, Any], where: str) -> T:
+    """Check a table, and make a recipe of a kind of it.
+
+    Args:
+        made: A dataclass, whose fields are the keys.
+        table: Of a TOML file.
+        where: The file, for messages.
+
+    Raises:
+        ValueError: A key is unknown or missing, or a value is wrong.
+    """
+    try:
+        return _read(made, table, where, "")
+    except UnknownKey as error:
+        raise ValueError(f"{error}{_nearest(made, error.key)}") from None
+
+
+class UnknownKey(ValueError):
+    """A key that a recipe does not have."""
+
+    def __init__(self, where: str, key: str) -> None:
+        super().__init__(f"{where}: there is no key {key}")
+        self.key = key
+
+
 def _read(made: type[T], table: Mapping[str, Any], where: str, section: str) -> T:
     """Make a dataclass of a table of its fields."""
     hints = get_type_hints(made, include_extras=True)
     for name in table:
         if name not in hints:
-            raise ValueError(f"{where}: there is no key {section}{name}{_nearest(section + name)}")
+            raise UnknownKey(where, section + name)
     for each in dataclasses.fields(made):  # type: ignore[arg-type]
         required = each.default is dataclasses.MISSING and (
             each.default_factory is dataclasses.MISSING
@@ -128,9 +157,9 @@ def _read(made: type[T], table: Mapping[str, Any], where: str, section: str) -> 
     )
 
 
-def _nearest(name: str) -> str:
+def _nearest(made: type, name: str) -> str:
     """The key that someone may have meant, as the end of a message."""
-    known = list(_all_keys(Recipe, ""))
+    known = list(_all_keys(made, ""))
     last = {key.rpartition(".")[2]: key for key in known}
     near = get_close_matches(name, known, 1, 0.6)
     near = near or [last[n] for n in get_close_matches(name.rpartition(".")[2], list(last), 1, 0.7)]
@@ -219,8 +248,8 @@ def describe(kind: Any, key: Key) -> str:
     return " ".join([words, " and ".join(low + high)]).strip()
 
 
-def to_toml(recipe: Recipe) -> str:
-    """All keys of a recipe, defaults included, as a file that `read_recipe` reads back alike."""
+def to_toml(recipe: Any) -> str:
+    """All keys of a recipe, defaults included, as a file that is read back alike."""
     table = _without_none(dataclasses.asdict(recipe))
     lines = [*_lines(table)]
     for name, value in table.items():
