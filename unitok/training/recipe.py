@@ -52,7 +52,8 @@ class BatchKeys:
     conversations: Annotated[int, Key("conversations of an update, of all ranks", low=1)] = 32
     max_tokens: Annotated[int, Key("tokens that are computed at once on a rank", low=1)] = 4096
     max_length: Annotated[
-        int | None, Key("tokens of a sequence; by default the model's context", low=2)
+        int | None,
+        Key("tokens of a sequence; by default `max_tokens`, or the model's context", low=2),
     ] = None
     too_long: Annotated[
         Literal["drop", "cut"],
