@@ -90,6 +90,22 @@ def test_a_full_disk_is_an_error_that_leaves_the_last_checkpoint(
     assert loaded(checkpoints, 5)["model.a"][0, 0] == 1
 
 
+@pytest.mark.parametrize("error", [KeyboardInterrupt, MemoryError])
+def test_a_writing_that_breaks_off_without_a_word_leaves_no_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: type[BaseException]
+):
+    checkpoints = RunCheckpoints(tmp_path, keep=1)
+    checkpoints.save(5, tensors(1), {"step": 5})
+
+    def breaks_off(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(run_checkpoints.HuggingFaceStorageWriter, "write_data", breaks_off)
+    with pytest.raises(KeyboardInterrupt if error is KeyboardInterrupt else OSError):
+        checkpoints.save(10, tensors(2), {"step": 10})
+    assert checkpoints.steps() == [5]
+
+
 def test_a_broken_checkpoint_is_named(tmp_path: Path):
     checkpoints = RunCheckpoints(tmp_path, keep=2)
     checkpoints.save(5, tensors(1), {"step": 5})

@@ -73,6 +73,7 @@ def test_settings_of_the_command_line_win(tmp_path: Path):
         (SMALL + "[batch]\ntoo_long = 'keep'\n", "too_long must be drop or cut, not 'ke"),
         (SMALL + "[samples]\nprompts = 'a cat'\n", "samples.prompts must be a list of texts, not"),
         (SMALL + "[samples]\nprompts = [1]\n", "samples.prompts.0 must be a text, not 1"),
+        (SMALL + "[loss]\ntext_weight = 0\nimage_weight = 0\n", "are both 0"),
         ("loss = 1\n" + SMALL, r"loss must be a section \[loss\], not 1"),
         (
             "out = 'x'\nsteps = 1\ndata = 'train.jsonl'\n",

@@ -72,6 +72,21 @@ def test_both_losses_fall(make: Any):
         assert sum(values[-3:]) < 0.8 * sum(values[:3]), name
 
 
+def test_a_kind_of_weight_0_is_measured_and_not_learned(make: Any, toy_data: Path):
+    recipe = make(
+        steps=2,
+        loss={"image_weight": 0},
+        batch={"conversations": 9, "max_tokens": 300},
+        held_out={"path": str(toy_data)},
+    )
+    run = FineTuning(recipe)
+    before = run.family.model.image_head.fc1.weight.detach().clone()  # type: ignore[union-attr]
+    run.run(shown=False)
+    assert torch.equal(run.family.model.image_head.fc1.weight, before)  # type: ignore[union-attr]
+    assert all(record["image"] > 0 for record in records(run.folder) if "speed" in record)
+    assert records(run.folder)[-1]["held_out_image"] > 0
+
+
 def test_only_what_is_chosen_changes_and_is_saved(make: Any, untrained_folder: Path):
     run = FineTuning(make(train={"parts": ["image_head"], "freeze": []}))
     before = {name: weight.clone() for name, weight in run.family.model.named_parameters()}

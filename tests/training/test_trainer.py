@@ -20,6 +20,13 @@ def test_means_are_of_tokens_where_their_number_is_known():
     assert merged.counts == {"text": 40, "image": 1} and merged.tokens == 15
 
 
+def test_a_rank_with_no_work_of_its_own_has_no_losses():
+    filler = Losses({"text": 9.0, "z_loss": 1.0}, 2, {"text": 0, "image": 0, "z_loss": 0})
+    assert merge([filler]) == Losses({}, 2, {})
+    some = Losses({"text": 1.0}, 10, {"text": 3, "image": 0, "z_loss": 3})
+    assert merge([some, filler]).parts == {"text": 1.0}
+
+
 def test_averages_follow_the_weights_and_can_stand_in_their_place():
     weight = nn.Parameter(torch.tensor([0.0, 4.0]))
     ema = Ema({"w": weight}, decay=0.75)

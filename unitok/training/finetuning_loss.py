@@ -13,5 +13,7 @@ class FineTuningLoss(UnifiedLoss):
     def forward(self, batch: PackedBatch, step: int) -> Loss:
         """The loss of a batch; one that only keeps step with other ranks counts no token."""
         counts = batch.counts(self.model.vocabulary)
-        counted = {kind: n if batch.weights[kind] else 0 for kind, n in counts.items()}
-        return replace(super().forward(batch, step), counts=counted)
+        counts["z_loss"] = sum(counts.values())
+        if not any(batch.weights.values()):
+            counts = dict.fromkeys(counts, 0)
+        return replace(super().forward(batch, step), counts=counts)

@@ -43,7 +43,8 @@ class Losses:
 def merge(losses: Sequence[Losses]) -> Losses:
     """The mean of each loss over the tokens of the batches that have it, and the sum of tokens."""
     names = dict.fromkeys(name for each in losses for name in each.parts)
-    having = {name: [each for each in losses if name in each.parts] for name in names}
+    having = {name: [each for each in losses if _has(each, name)] for name in names}
+    having = {name: each for name, each in having.items() if each}
     parts = {name: _mean(name, each) for name, each in having.items()}
     counts = {
         name: sum(one.counts[name] for one in each)
@@ -51,6 +52,11 @@ def merge(losses: Sequence[Losses]) -> Losses:
         if all(name in one.counts for one in each)
     }
     return Losses(parts, sum(each.tokens for each in losses), counts)
+
+
+def _has(losses: Losses, name: str) -> bool:
+    """Whether a loss is the mean of any token; that of a batch which is no one's is not."""
+    return name in losses.parts and losses.counts.get(name, 1) > 0
 
 
 def _mean(name: str, losses: Sequence[Losses]) -> float:

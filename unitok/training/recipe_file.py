@@ -68,6 +68,8 @@ def parse_recipe(table: Mapping[str, Any], where: str) -> Recipe:
         raise ValueError(f"{where}: give steps or epochs, one of the two")
     if recipe.lora is not None and recipe.train != TrainKeys():
         raise ValueError(f"{where}: give [train] or [lora], not both: adapters freeze the rest")
+    if not recipe.loss.text_weight and not recipe.loss.image_weight:
+        raise ValueError(f"{where}: loss.text_weight and loss.image_weight are both 0")
     if recipe.optimiser.name == "muon" and recipe.memory.sharding == "fsdp":
         raise ValueError(
             f"{where}: optimiser.name must be adamw with memory.sharding fsdp: Muon needs whole "

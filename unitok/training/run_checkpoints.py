@@ -24,6 +24,7 @@ from torch.distributed.checkpoint.hf_storage import (
 )
 
 from unitok.checkpoints.folders import read_json
+from unitok.terminal import one_line
 from unitok.training.ranks import Ranks
 
 NAME = re.compile(r"step-(\d{6,})")
@@ -84,7 +85,7 @@ class RunCheckpoints:
                 shutil.rmtree(left)
             temporary.mkdir(parents=True)
         except OSError as error:
-            return str(error)
+            return one_line(error)
         return ""
 
     def _write(self, temporary: Path, tensors: Mapping[str, Tensor]) -> str:
@@ -96,7 +97,7 @@ class RunCheckpoints:
                     dict(tensors), storage_writer=writer, no_dist=self.ranks.count == 1
                 )
         except CheckpointException as error:
-            return "; ".join(dict.fromkeys(str(cause[0]) for cause in error.failures.values()))
+            return _causes(error)
         return ""
 
     def _finish(self, temporary: Path, step: int, values: Mapping[str, Any]) -> str:
@@ -113,7 +114,7 @@ class RunCheckpoints:
             for old in self.steps()[: -self.keep]:
                 self._remove(old)
         except OSError as error:
-            return str(error)
+            return one_line(error)
         return ""
 
     def _remove(self, step: int) -> None:
@@ -164,7 +165,20 @@ class RunCheckpoints:
                     dict(tensors), storage_reader=reader, no_dist=self.ranks.count == 1
                 )
         except (CheckpointException, RuntimeError) as error:
-            raise ValueError(f"{self.path(step)} does not fit, or is broken: {error}") from None
+            why = _causes(error) if isinstance(error, CheckpointException) else error
+            raise ValueError(f"{self.path(step)} does not fit, or is broken: {why}") from None
+
+
+def _causes(error: CheckpointException) -> str:
+    """What went wrong on the ranks, for people.
+
+    Raises:
+        KeyboardInterrupt: It was Ctrl-C, which torch takes for a failure like others.
+    """
+    causes = [cause for cause, _ in error.failures.values()]
+    if any(isinstance(cause, KeyboardInterrupt) for cause in causes):
+        raise KeyboardInterrupt from None
+    return "; ".join(dict.fromkeys(map(one_line, causes)))
 
 
 @contextmanager
