@@ -111,7 +111,7 @@ def test_the_members_of_a_sample_are_bounded(tmp_path: Path):
     references = source.references(None)
     assert said(source.conversation(next(references))) == ["a", "b"]
     with pytest.raises(DataError, match=f"a.tar:1 has more than {MAX_MEMBERS} members"):
-        next(references)
+        source.conversation(next(references))
 
 
 def test_a_member_is_not_read_if_it_is_too_large(tmp_path: Path, monkeypatch):

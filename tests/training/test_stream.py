@@ -95,6 +95,10 @@ def test_a_run_does_not_go_on_with_other_data(tmp_path: Path):
     changed = ConversationStream([lines(tmp_path, "a", 4)])
     with pytest.raises(ValueError, match=r"a\.jsonl has changed since the checkpoint"):
         changed.load_state_dict(state)
+    path = tmp_path / "a.jsonl"
+    path.write_text(path.read_text().replace("a2", "a7"))  # as long as before
+    with pytest.raises(ValueError, match=r"a\.jsonl has changed since the checkpoint"):
+        ConversationStream([open_source(path)]).load_state_dict(changed.state_dict())
     more = ConversationStream([lines(tmp_path, "a", 3), lines(tmp_path, "b", 3)])
     with pytest.raises(ValueError, match="the checkpoint is of 1 data sets, not 2"):
         more.load_state_dict(state)
@@ -120,6 +124,30 @@ def test_a_data_set_of_wrong_records_alone_does_not_turn_for_ever(tmp_path: Path
     empty = open_source(write_tar(tmp_path / "a.tar", {}))
     with pytest.raises(ValueError, match=r"a\.tar has no conversation.*it is empty"):
         ConversationStream([empty]).next_update(1)
+
+
+def test_a_damaged_tar_takes_no_other_conversation_with_it(tmp_path: Path):
+    """Not those before the damage, nor those of other tars, shuffled or not."""
+    paths = [
+        write_tar(tmp_path / f"{n}.tar", {f"{i}.json": asked(f"{n}{i}", "x") for i in range(3)})
+        for n in "abc"
+    ]
+    paths[1].write_bytes(paths[1].read_bytes()[:1550])  # in the second sample
+    good = ["a0", "a1", "a2", "b0", "c0", "c1", "c2"]
+    for shuffle in (False, True):
+        source = Tars(paths, CaptionPairs())
+        stream = ConversationStream([source], epochs=1, shuffle=shuffle, on_error="skip")
+        names = sorted(name for name, _ in told(stream.next_update(20)))
+        assert names == good and stream.skipped == 1
+    with pytest.raises(DataError, match=r"b\.tar"):
+        ConversationStream([Tars(paths, CaptionPairs())]).next_update(9)
+
+
+def test_a_data_set_of_damage_alone_does_not_turn_for_ever(tmp_path: Path):
+    path = tmp_path / "a.tar"
+    path.write_bytes(b"no tar" * 300)
+    with pytest.raises(ValueError, match=r"a\.tar has no conversation.*all are wrong"):
+        ConversationStream([open_source(path)], on_error="skip").next_update(1)
 
 
 @pytest.mark.parametrize("weights", [[], [1.0], [1.0, 0.0], [1.0, float("nan")], [1.0, -1.0]])

@@ -96,11 +96,20 @@ class ConversationUpdates:
         Raises:
             StopIteration: The last pass over the data is over.
             DataError: A conversation is wrong, and the run does not skip such.
+            ValueError: A whole pass over the data had nothing to learn.
         """
+        before = self.stream.passes
         while conversations := self.stream.next_update(self.conversations):
             if batches := self.make.batches(conversations):
                 return batches
+            if self.stream.passes > before + 1:
+                raise ValueError(f"there is nothing to learn in these data: {self._what_was_left()}")
         raise StopIteration
+
+    def _what_was_left(self) -> str:
+        """What was left out so far, for people."""
+        found = [f"{count:,} {what}" for what, count in self.left_out().items() if count]
+        return ", ".join(found) or "no sequence has a target"
 
     def left_out(self) -> dict[str, int]:
         """How much was "dropped" or "cut" as too long, and "skipped" as wrong, on all ranks."""

@@ -158,15 +158,7 @@ def check_source(
     Yields:
         After each record.
     """
-    references = source.references(None)
-    while True:
-        try:
-            reference = next(references)
-        except StopIteration:
-            return
-        except DataError as error:  # what follows cannot be found
-            report.add_error(error)
-            return
+    for reference in source.references(None):
         try:
             _check_one(source.conversation(reference), maker, report, samples)
         except DataError as error:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import codecs
+import hashlib
 import os
 from array import array
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import count
 from pathlib import Path
 
@@ -21,7 +22,7 @@ class JsonLines:
 
     Attributes:
         name: The path of the file.
-        identity: The number of its bytes and of its lines.
+        identity: The number of its bytes and of its lines, and a digest of them.
         size: How many lines are not blank.
     """
 
@@ -34,14 +35,15 @@ class JsonLines:
         """
         self.path, self.name = path, str(path)
         self._starts, self._numbers = array("q"), array("q")
-        for number, start in line_starts(path):
+        digest = hashlib.blake2b(digest_size=6)
+        for number, start in line_starts(path, digest.update):
             self._starts.append(start)
             self._numbers.append(number)
         self.size: int = len(self._starts)
         if not self.size:
             raise ValueError(f"{path} is empty: it has no line with a conversation")
         self._bytes = os.stat(path).st_size
-        self.identity = f"{self._bytes} bytes, {self.size} lines"
+        self.identity = f"{self._bytes} bytes, {self.size} lines ({digest.hexdigest()})"
 
     def references(self, seed: int | None) -> Iterator[int]:
         """See `Source`."""
@@ -69,14 +71,20 @@ class JsonLines:
         return line.removeprefix(codecs.BOM_UTF8)
 
 
-def line_starts(path: Path) -> Iterator[tuple[int, int]]:
-    """The number, from 1 on, and the first byte of each line that is not blank."""
+def line_starts(path: Path, read: Callable[[bytes], object]) -> Iterator[tuple[int, int]]:
+    """The number, from 1 on, and the first byte of each line that is not blank.
+
+    Args:
+        path: The file.
+        read: Is called with each line, or with the beginning of one that is too long.
+    """
     with path.open("rb") as file:
         for number in count(1):
             start = file.tell()
             line = file.readline(MAX_LINE + 1)
             if not line:
                 return
+            read(line)
             if len(line) > MAX_LINE and not line.endswith(b"\n"):
                 skip_line(file)
             if line.removeprefix(codecs.BOM_UTF8).strip():

@@ -35,9 +35,6 @@ class Source(Protocol):
 
         Args:
             seed: Decides their order; None for the order in which they are stored.
-
-        Raises:
-            DataError: The data set is damaged.
         """
         ...
 
@@ -45,7 +42,8 @@ class Source(Protocol):
         """Read a conversation. Its pictures are not opened.
 
         Raises:
-            DataError: The record is wrong. The message names the file, the line and the place.
+            DataError: The record is wrong, or the file is damaged from there on. The message names
+                the file, the line and the place.
         """
         ...
 

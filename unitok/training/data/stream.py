@@ -138,6 +138,11 @@ class ConversationStream:
         ]
         self.skipped = 0
 
+    @property
+    def passes(self) -> int:
+        """How often all data sets were passed."""
+        return min(cursor.epoch for cursor in self._cursors)
+
     def next_update(self, batch: int) -> list[Conversation]:
         """The conversations of an update, those of all ranks together.
 

@@ -49,6 +49,17 @@ class TarReference:
     way: Way | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class DamagedTar:
+    """The place in a tar behind which nothing can be read. It counts as a record that is wrong.
+
+    Attributes:
+        error: What is wrong.
+    """
+
+    error: DataError
+
+
 class Tars:
     """Conversations in tars. It is a `Source`.
 
@@ -79,21 +90,28 @@ class Tars:
         digest = hashlib.sha256(names.encode()).hexdigest()
         self.identity = f"{len(paths)} tars, {sum(sizes)} bytes ({digest[:12]})"
 
-    def references(self, seed: int | None) -> Iterator[TarReference]:
+    def references(self, seed: int | None) -> Iterator[TarReference | DamagedTar]:
         """See `Source`."""
         tars = (self.paths[i] for i in permutation(len(self.paths), seed))
         found = chain.from_iterable(map(self._references_in, tars))
         return found if seed is None else shuffled_in_buffer(found, self.buffer, seed)
 
-    def _references_in(self, path: Path) -> Iterator[TarReference]:
-        for sample in samples_of(path):
-            if any(member.extension == "txt" for member in sample.members):
-                yield from (TarReference(sample, way) for way in self.pairs.ways)
-            else:
-                yield TarReference(sample)
+    def _references_in(self, path: Path) -> Iterator[TarReference | DamagedTar]:
+        try:
+            for sample in samples_of(path):
+                yield from self._references_to(sample)
+        except DataError as error:  # the other tars go on
+            yield DamagedTar(error)
 
-    def conversation(self, reference: TarReference) -> Conversation:
+    def _references_to(self, sample: TarSample) -> Iterator[TarReference]:
+        if any(member.extension == "txt" for member in sample.members):
+            return (TarReference(sample, way) for way in self.pairs.ways)
+        return iter((TarReference(sample),))
+
+    def conversation(self, reference: TarReference | DamagedTar) -> Conversation:
         """See `Source`."""
+        if isinstance(reference, DamagedTar):
+            raise reference.error
         sample = reference.sample
         try:
             members = by_extension(sample)
