@@ -1,9 +1,10 @@
 """The records of a training run, as JSON lines."""
 
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 LOSSES_ONLY = "speed"  # a key that records of losses have and records of scores do not
 
@@ -15,14 +16,27 @@ class TrainingLog:
         self.path = path
 
     def append(self, record: Mapping[str, Any]) -> None:
-        """Write one record at the end."""
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(record) + "\n")
+        """Write one record at the end, in a line of its own."""
+        with self.path.open("a+b") as file:
+            start = b"\n" if self._is_cut_off(file) else b""
+            file.write(start + json.dumps(record).encode() + b"\n")
+
+    @staticmethod
+    def _is_cut_off(file: IO[bytes]) -> bool:
+        """Whether the last line has no end, as its writer was killed or the disk was full."""
+        if not file.seek(0, os.SEEK_END):
+            return False
+        file.seek(-1, os.SEEK_END)
+        return file.read(1) != b"\n"
 
     def records(self) -> list[dict[str, Any]]:
-        """All records by step; where a run went back to its checkpoint, the later ones count."""
+        """All records by step; where a run went back to its checkpoint, the later ones count.
+
+        A line that was cut off is left out.
+        """
         lines = self.path.read_text(encoding="utf-8").splitlines()
-        latest = {(r["step"], LOSSES_ONLY in r): r for r in map(json.loads, lines)}
+        whole = [json.loads(line) for line in lines if line.endswith("}")]
+        latest = {(r["step"], LOSSES_ONLY in r): r for r in whole}
         return sorted(latest.values(), key=lambda record: record["step"])
 
     def losses(self) -> list[dict[str, Any]]:

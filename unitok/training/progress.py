@@ -67,12 +67,20 @@ class RunProgress:
         self._bar.start()
         return self
 
-    def __exit__(self, *_: object) -> None:
-        """Close the records, and draw the plot."""
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        """Close the records, and draw the plot.
+
+        Raises:
+            OSError: One could not be written, unless the run ends with an error already.
+        """
         self._bar.stop()
-        self._board.close()
-        if self.log.path.is_file():
-            plot(self.log, self.folder / "curves.png")
+        try:
+            self._board.close()
+            if self.log.path.is_file():
+                plot(self.log, self.folder / "curves.png")
+        except OSError:  # of a full disk, which the run's own error tells better
+            if kind is None:
+                raise
 
     def advance(self, step: int, status: str) -> None:
         """Show an update."""

@@ -19,6 +19,21 @@ from unitok.training.trainer import Trainer
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
+def result_path(recipe: Recipe) -> Path:
+    """The folder that a run ends with."""
+    return Path(recipe.out) / ("model" if recipe.lora is None else "adapter")
+
+
+def check_place(recipe: Recipe) -> None:
+    """Raise FileExistsError if the result of a new run would replace what is none of its own."""
+    target = result_path(recipe)
+    if target.exists() or target.is_symlink():
+        raise FileExistsError(
+            f"{target} exists, and there is no checkpoint of a run that wrote it: move it away, or "
+            "choose another folder as out"
+        )
+
+
 def gathered_weights(trainer: Trainer[Any]) -> dict[str, Tensor]:
     """The trained weights, or their averages if there are such, whole and on the CPU.
 
@@ -34,7 +49,7 @@ def gathered_weights(trainer: Trainer[Any]) -> dict[str, Tensor]:
     return found
 
 
-def write_result(recipe: Recipe, weights: Mapping[str, Tensor], folder: Path) -> Path:
+def write_result(recipe: Recipe, weights: Mapping[str, Tensor]) -> Path:
     """Write the tuned model, or the adapters.
 
     The base model is opened anew, so that what was sharded, cast or prepared for training leaves no
@@ -43,14 +58,16 @@ def write_result(recipe: Recipe, weights: Mapping[str, Tensor], folder: Path) ->
     Args:
         recipe: Of the run.
         weights: Those that were trained, by name.
-        folder: The run's. The result is its folder "model", or "adapter" for LoRA.
+
+    Returns:
+        The folder, as `result_path` names it.
 
     Raises:
         OSError: The disk is full, or cannot be written.
         ValueError: The family cannot be saved.
     """
     family = open_base(recipe, "cpu", DTYPES[recipe.save_as])
-    target = folder / ("model" if recipe.lora is None else "adapter")
+    target = result_path(recipe)
     unfinished = target.with_name(f".{target.name}.part")
     shutil.rmtree(unfinished, ignore_errors=True)
     fill_in(family, weights)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from contextlib import ExitStack, nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 import torch
 
 from unitok.families import Family
+from unitok.saving import write_whole
 from unitok.training.base import open_base
 from unitok.training.held_out import HeldOutLoss
 from unitok.training.losses import Losses, merge
@@ -19,12 +21,13 @@ from unitok.training.progress import RunProgress, memory_in_use
 from unitok.training.ranks import Ranks, connect
 from unitok.training.recipe import Recipe
 from unitok.training.recipe_file import differences, read_recipe, to_toml
-from unitok.training.result import gathered_weights, write_result
+from unitok.training.result import check_place, gathered_weights, result_path, write_result
 from unitok.training.run_checkpoints import RunCheckpoints
 from unitok.training.run_state import load_run, save_run
 from unitok.training.samples import Sampler
 from unitok.training.setting_up import (
     held_out_batches,
+    longest_sequence,
     make_batches,
     make_loss,
     make_optimiser,
@@ -71,13 +74,20 @@ class FineTuning:
         self.checkpoints = RunCheckpoints(
             self.folder / "checkpoints", recipe.checkpoint.keep, self.ranks
         )
-        self._check_same_recipe()
+        if not self.checkpoints.steps():
+            check_place(recipe)
         sources = open_sources(recipe)
         self.steps = steps_of(recipe, sources)
         torch.manual_seed(recipe.seed)  # of adapters, which must be the same on all ranks
         where = self.ranks.accelerator.device
         self.family = open_base(recipe, where, weights_dtype(recipe, precision))
         check_can_be_saved(self.family, recipe)
+        self._check_same_recipe()
+        keys = recipe.samples
+        self.sampler = Sampler(
+            keys.prompts, tuple(map(Path, keys.pictures)), keys.question, recipe.seed
+        )
+        self.sampler.check(self.family)
         model = self.family.model
         model.checkpoint_activations(recipe.memory.activation_checkpointing)
         maker = make_sequences(recipe, self.family, recipe.loss.prompt_dropout)
@@ -105,7 +115,10 @@ class FineTuning:
         if not self.checkpoints.steps():
             return
         before = read_recipe(self.folder / RECIPE)
-        differing = differences(what_is_learned(before), what_is_learned(self.recipe))
+        context = self.family.max_context
+        differing = differences(
+            what_is_learned(before, context), what_is_learned(self.recipe, context)
+        )
         if differing:
             raise ValueError(
                 f"{self.folder} holds a run of another recipe: {'; '.join(differing)}. Go on with "
@@ -137,18 +150,17 @@ class FineTuning:
             progress = None
             if self.ranks.is_first:
                 self.folder.mkdir(parents=True, exist_ok=True)
-                (self.folder / RECIPE).write_text(to_toml(self.recipe), encoding="utf-8")
+                write_whole(to_toml(self.recipe).encode(), self.folder / RECIPE)
                 progress = RunProgress(self.folder, self.steps, self.trainer.step_count, shown)
                 stack.enter_context(progress)
                 if self.resumed:
                     progress.say(f"going on from update {self.trainer.step_count}")
             _Loop(self, progress).run()
             weights = gathered_weights(self.trainer)
-            result = self.folder / ("model" if self.recipe.lora is None else "adapter")
             if self.ranks.is_first:
-                result = write_result(self.recipe, weights, self.folder)
+                write_result(self.recipe, weights)
         self.ranks.wait()
-        return result
+        return result_path(self.recipe)
 
 
 class _Loop:
@@ -159,49 +171,56 @@ class _Loop:
         self.run_, self.progress, self.recipe = run, progress, run.recipe
         self.trainer, self.updates = run.trainer, run.updates
         self.recent: list[Losses] = []
-        keys = run.recipe.samples
-        pictures = tuple(map(Path, keys.pictures))
-        self.sampler = Sampler(keys.prompts, pictures, keys.question, run.recipe.seed)
         self._began = time.monotonic()
 
     def run(self) -> None:
-        """Make all updates that are left."""
-        saved = self.trainer.step_count if self.run_.resumed else -1
-        while self.trainer.step_count < self.run_.steps:
-            try:
-                self._update()
-            except StopIteration:  # epochs may have fewer updates than there were thought to be
-                break
-            if self._is_due(self.recipe.checkpoint.every):
-                self._save()
-                saved = self.trainer.step_count
-        if saved < self.trainer.step_count:
-            self._save()
-        self._record(end=True)
+        """Make all updates that are left.
 
-    def _update(self) -> None:
+        Raises:
+            ValueError: The data have nothing to learn.
+        """
+        first, steps = self.trainer.step_count, self.run_.steps
+        while (step := self.trainer.step_count) < steps and self._update():
+            self._do_what(lambda every, step=step + 1: step % every == 0 or step == steps)
+        if not step:
+            raise ValueError("there is nothing to learn in these data")
+        if first < step < steps:  # the epochs had fewer updates than there were thought to be
+            self._do_what(lambda every: step % every > 0)
+
+    def _do_what(self, is_due: Callable[[int], bool]) -> None:
+        """Record, save, measure and sample, each if that is due, told its number of updates.
+
+        The checkpoint is written first that what may fail after it costs no training.
+        """
+        acts = (
+            (self.recipe.log_every, self._record),
+            (self.recipe.checkpoint.every, self._save),
+            (self.recipe.held_out.every, self._measure),
+            (self.recipe.samples.every, self._sample),
+        )
+        for every, act in acts:
+            if is_due(every):
+                act()
+
+    def _update(self) -> bool:
+        """Make an update; whether there was one to be made."""
         began = time.monotonic()
-        losses = self.trainer.step()
+        try:
+            losses = self.trainer.step()
+        except StopIteration:
+            return False
         self.recent.append(losses)
         if self.progress is not None:
             speed = losses.tokens * self.run_.ranks.count / (time.monotonic() - began)
             memory = memory_in_use(self.trainer.device)
             status = f"{status_of(losses)} {speed:.0f} tokens/s {memory:.1f} GB"
             self.progress.advance(self.trainer.step_count, status)
-        if self._is_due(self.recipe.log_every):
-            self._record()
-        if self._is_due(self.recipe.held_out.every):
-            self._measure()
-        if self._is_due(self.recipe.samples.every):
-            self._sample()
-
-    def _is_due(self, every: int) -> bool:
-        return self.trainer.step_count % every == 0 or self.trainer.step_count == self.run_.steps
+        return True
 
     def _save(self) -> None:
         save_run(self.run_.checkpoints, self.trainer, {"ranks": self.run_.ranks.count})
 
-    def _record(self, end: bool = False) -> None:
+    def _record(self) -> None:
         """Write the mean losses since the last record, over all ranks."""
         if not self.recent:
             return
@@ -237,7 +256,7 @@ class _Loop:
 
     def _sample(self) -> None:
         """Draw and caption, on rank 0; the others wait."""
-        if not self.sampler.prompts and not self.sampler.pictures:
+        if not self.run_.sampler.prompts and not self.run_.sampler.pictures:
             return
         step, folder = self.trainer.step_count, self.run_.folder / "samples"
         if self.run_.ranks.sharded:
@@ -246,7 +265,7 @@ class _Loop:
             return
         if self.progress is not None:
             with self._averages():
-                self.sampler.write(self.run_.family, folder, step)
+                self.run_.sampler.write(self.run_.family, folder, step)
             self._show_samples(folder / f"step-{step:06d}", step)
         self.run_.ranks.wait()
         self._began = time.monotonic()
@@ -272,8 +291,8 @@ def check_can_be_saved(family: Family, recipe: Recipe) -> None:
         )
 
 
-def what_is_learned(recipe: Recipe) -> Recipe:
-    """A recipe without the keys that may change when a run goes on."""
+def what_is_learned(recipe: Recipe, context: int) -> Recipe:
+    """A recipe without the keys that may change when a run goes on, for a model's context."""
     same = Recipe(out="", data=recipe.data)
     return replace(
         recipe,
@@ -284,7 +303,11 @@ def what_is_learned(recipe: Recipe) -> Recipe:
         checkpoint=same.checkpoint,
         samples=same.samples,
         memory=same.memory,
-        batch=replace(recipe.batch, max_tokens=same.batch.max_tokens),
+        batch=replace(
+            recipe.batch,
+            max_tokens=same.batch.max_tokens,
+            max_length=longest_sequence(recipe.batch, context),
+        ),
     )
 
 

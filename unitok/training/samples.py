@@ -8,8 +8,13 @@ import torch
 from PIL import Image, ImageDraw
 
 from unitok.api import Model
-from unitok.families import Family
-from unitok.saving import save_whole
+from unitok.families import Family, ImageOptions
+from unitok.pictures import open_picture
+from unitok.preparer import check_text
+from unitok.prompt import Message
+from unitok.prompt_length import check_length
+from unitok.saving import save_whole, write_whole
+from unitok.shown import shown
 from unitok.training.held_out import in_evaluation
 from unitok_engine import EngineConfig
 
@@ -33,6 +38,29 @@ class Sampler:
     question: str | None = None
     seed: int = 0
 
+    def check(self, family: Family) -> None:
+        """Check what is sampled before the training begins, which a mistake would end later.
+
+        Raises:
+            OSError: A picture is not there.
+            ValueError: A prompt is empty or too long, or a file is no picture.
+        """
+        for path in self.pictures:
+            open_picture(path)
+        if self.question is not None:
+            check_text(self.question, "samples.question")
+        most, options = small_engine(family).max_context, ImageOptions(family.defaults.guidance)
+        for prompt in self.prompts:
+            check_text(prompt, "a prompt of samples.prompts")
+            check_length(prompt, family.tokenizer, most)
+            spec = family.generation_spec([Message("user", prompt)], options)
+            length = len(spec.branches[0].token_ids) + spec.plan.max_length
+            if length > most:
+                raise ValueError(
+                    f"samples.prompts: {shown(prompt)} and its picture have {length:,} tokens; at "
+                    f"most {most:,} are sampled"
+                )
+
     def write(self, family: Family, folder: Path, step: int) -> None:
         """Write a round as FOLDER/step-000250.png and FOLDER/step-000250.txt.
 
@@ -55,7 +83,7 @@ class Sampler:
             save_whole(sheet(self.prompts, drawings), name.with_suffix(".png"))
         if captions:
             lines = [f"{p}\t{c}\n" for p, c in zip(self.pictures, captions, strict=True)]
-            name.with_suffix(".txt").write_text("".join(lines), encoding="utf-8")
+            write_whole("".join(lines).encode(), name.with_suffix(".txt"))
 
     def _draw(self, model: Model) -> list[Image.Image]:
         if not self.prompts:

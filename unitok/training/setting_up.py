@@ -17,7 +17,7 @@ from unitok.training.finetuning_loss import FineTuningLoss
 from unitok.training.optimisers import make_adamw, make_muon
 from unitok.training.packing import PackedBatch
 from unitok.training.ranks import Ranks
-from unitok.training.recipe import OptimiserKeys, Recipe
+from unitok.training.recipe import BatchKeys, OptimiserKeys, Recipe
 from unitok.training.schedule import Schedule, WarmupConstant, WarmupCosine, WarmupLinear
 from unitok.training.updates import BatchMaker, ConversationUpdates
 
@@ -49,11 +49,16 @@ def make_sequences(recipe: Recipe, family: Family, dropout: float) -> SequenceMa
         raise ValueError(
             f"batch.max_length is {batch.max_length}, and batch.max_tokens only {batch.max_tokens}"
         )
-    longest = min(family.max_context, batch.max_length or batch.max_tokens)
+    longest = longest_sequence(batch, family.max_context)
     codes = recipe.codes and CodeCache(Path(recipe.codes), family.model.image_tokenizer)
     return SequenceMaker(
         family, longest, batch.too_long, dropout, recipe.seed, codes or None, batch.on_error
     )
+
+
+def longest_sequence(batch: BatchKeys, context: int) -> int:
+    """The most tokens of a sequence, for a model's context."""
+    return min(context, batch.max_length or batch.max_tokens)
 
 
 def make_batches(recipe: Recipe, maker: SequenceMaker, ranks: Ranks) -> BatchMaker:
@@ -136,7 +141,8 @@ def held_out_batches(recipe: Recipe, family: Family, ranks: Ranks) -> list[Packe
     """
     if recipe.held_out.path is None:
         return []
-    stream = ConversationStream([open_source(recipe.held_out.path)], epochs=1, shuffle=False)
+    source, on_error = open_source(recipe.held_out.path), recipe.batch.on_error
+    stream = ConversationStream([source], epochs=1, shuffle=False, on_error=on_error)
     conversations = stream.next_update(recipe.held_out.conversations)
     maker = make_sequences(recipe, family, dropout=0.0)
     return make_batches(recipe, maker, ranks).batches(conversations)
