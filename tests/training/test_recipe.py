@@ -74,6 +74,11 @@ def test_settings_of_the_command_line_win(tmp_path: Path):
         (SMALL + "[samples]\nprompts = 'a cat'\n", "samples.prompts must be a list of texts, not"),
         (SMALL + "[samples]\nprompts = [1]\n", "samples.prompts.0 must be a text, not 1"),
         (SMALL + "[loss]\ntext_weight = 0\nimage_weight = 0\n", "are both 0"),
+        (SMALL.replace("runs/x", " "), "out is empty: name a folder"),
+        (SMALL.replace("10", "9" * 30), "steps is too large: 9999"),
+        (SMALL.replace("10", "9" * 5000), "this is no TOML: Exceeds the limit"),
+        (SMALL + "[batch]\nconversations = 1000000\n", "at least 1 and at most 100000, not"),
+        (SMALL + "[optimiser]\nlearning_rate = 1" + "0" * 400 + "\n", "learning_rate must be a n"),
         ("loss = 1\n" + SMALL, r"loss must be a section \[loss\], not 1"),
         (
             "out = 'x'\nsteps = 1\ndata = 'train.jsonl'\n",

@@ -41,7 +41,7 @@ class HeldOutKeys:
     """Conversations whose loss is measured and that are not learned."""
 
     path: Annotated[str | None, Key("as in `[[data]]`; without it nothing is measured")] = None
-    conversations: Annotated[int, Key("how many of them, from the first", low=1)] = 64
+    conversations: Annotated[int, Key("how many of them, from the first", low=1, high=100_000)] = 64
     every: Annotated[int, Key("updates between two measurements", low=1)] = 250
 
 
@@ -49,8 +49,10 @@ class HeldOutKeys:
 class BatchKeys:
     """How large an update is, and how large what is computed at once."""
 
-    conversations: Annotated[int, Key("conversations of an update, of all ranks", low=1)] = 32
-    max_tokens: Annotated[int, Key("tokens that are computed at once on a rank", low=1)] = 4096
+    conversations: Annotated[
+        int, Key("conversations of an update, of all ranks", low=1, high=100_000)
+    ] = 32
+    max_tokens: Annotated[int, Key("tokens that are computed at once on a rank", low=2)] = 4096
     max_length: Annotated[
         int | None,
         Key("tokens of a sequence; by default `max_tokens`, or the model's context", low=2),

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import sys
 import tomllib
 import types
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,10 +11,12 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from unitok.shown import shown
+from unitok.terminal import one_line
 from unitok.training.recipe import Key, Recipe, TrainKeys
 
 T = TypeVar("T")
 LONGEST = 2**20  # bytes of a recipe
+LARGEST = 2**53  # of whole numbers; libraries take no larger ones
 
 
 def read_recipe(path: Path, settings: Sequence[str] = ()) -> Recipe:
@@ -47,8 +50,8 @@ def _read_toml(path: Path) -> dict[str, Any]:
         raise ValueError(f"{path}: a recipe has at most {LONGEST:,} bytes")
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise ValueError(f"{path}: this is no TOML: {error}") from None
+    except (ValueError, RecursionError) as error:  # numbers of too many digits among them
+        raise ValueError(f"{path}: this is no TOML: {one_line(error)}") from None
 
 
 def parse_recipe(table: Mapping[str, Any], where: str) -> Recipe:
@@ -64,6 +67,8 @@ def parse_recipe(table: Mapping[str, Any], where: str) -> Recipe:
     recipe = read_as(Recipe, table, where)
     if not recipe.data:
         raise ValueError(f"{where}: there is no data: write [[data]] and path = ...")
+    if not recipe.out.strip():
+        raise ValueError(f"{where}: out is empty: name a folder")
     if (recipe.steps is None) == (recipe.epochs is None):
         raise ValueError(f"{where}: give steps or epochs, one of the two")
     if recipe.lora is not None and recipe.train != TrainKeys():
@@ -109,7 +114,7 @@ def _toml_value(text: str) -> Any:
     """A TOML value; or the text itself, so that a shell's quotes need no quotes."""
     try:
         parsed = tomllib.loads(f"value = {text}")
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):
         return text
     return parsed["value"] if parsed.keys() == {"value"} else text
 
@@ -209,6 +214,8 @@ def _value(hint: Any, value: Any, where: str, name: str) -> Any:
         return _read(kind, value, where, f"{name}.")  # pyright: ignore[reportArgumentType]
     if get_origin(kind) is tuple:
         return _items(get_args(kind)[0], value, where, name)
+    if kind is int and type(value) is int and abs(value) > LARGEST:
+        raise ValueError(f"{where}: {name} is too large: {shown(value)}")
     if not _fits(kind, value) or not _in_range(key, value):
         raise ValueError(f"{where}: {name} must be {describe(kind, key)}, not {shown(value)}")
     return float(value) if kind is float else value
@@ -225,7 +232,7 @@ def _fits(kind: Any, value: Any) -> bool:
     if get_origin(kind) is Literal:
         return isinstance(value, str) and value in get_args(kind)
     if kind is float:
-        return type(value) in (int, float) and value == value and abs(value) != float("inf")
+        return type(value) in (int, float) and abs(value) <= sys.float_info.max  # nor nan
     return type(value) is kind
 
 

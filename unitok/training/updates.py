@@ -103,7 +103,9 @@ class ConversationUpdates:
             if batches := self.make.batches(conversations):
                 return batches
             if self.stream.passes > before + 1:
-                raise ValueError(f"there is nothing to learn in these data: {self._what_was_left()}")
+                raise ValueError(
+                    f"there is nothing to learn in these data: {self._what_was_left()}"
+                )
         raise StopIteration
 
     def _what_was_left(self) -> str:
