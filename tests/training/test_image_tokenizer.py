@@ -105,6 +105,26 @@ def test_a_run_goes_on_where_it_was_and_refuses_other_options(tmp_path: Path):
     assert torch.load(tmp_path / "checkpoint.pt", weights_only=True)["step"] == 2
 
 
+def test_a_result_replaces_nothing_but_that_of_its_own_run(tmp_path: Path):
+    base = train_and_find(tmp_path)
+    (tmp_path / "checkpoint.pt").unlink()
+    before = base.read_bytes()
+    with pytest.raises(FileExistsError, match="safetensors exists, and there is no checkpoint"):
+        train_image_tokenizer(options(tmp_path, model=str(base), steps=1), PICTURES)
+    assert base.read_bytes() == before
+
+
+def train_and_find(folder: Path) -> Path:
+    train_image_tokenizer(options(folder, steps=1), PICTURES)
+    return folder / "image_tokenizer.safetensors"
+
+
+def test_a_run_does_not_go_on_with_other_pictures(tmp_path: Path):
+    train_image_tokenizer(options(tmp_path, steps=1), PICTURES)
+    with pytest.raises(ValueError, match=r"have changed since .*: there were 4 .* are 3 pictures"):
+        train_image_tokenizer(options(tmp_path, steps=2), PICTURES[:3])
+
+
 def test_the_seed_decides_about_new_weights():
     first, same, other = (open_base(None, VQ16, seed).tokenizer for seed in (1, 1, 2))
     for name, weight in first.quant_conv.named_parameters():

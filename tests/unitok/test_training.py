@@ -188,6 +188,21 @@ def test_a_broken_checkpoint_is_named(tmp_path: Path):
         load_checkpoint(path)
 
 
+def test_a_full_disk_keeps_the_checkpoint_that_was_there(tmp_path: Path, monkeypatch):
+    path = tmp_path / "checkpoint.pt"
+    save_checkpoint({"model": {}, "optimiser": {}, "step": 1}, path)
+
+    def full(state: object, file: Path) -> None:
+        file.write_bytes(b"half")
+        raise RuntimeError("unexpected pos 64 vs 0")  # what torch says then
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(OSError, match=r"checkpoint\.pt could not be written: .*the one that was"):
+        save_checkpoint({"model": {}, "optimiser": {}, "step": 2}, path)
+    assert load_checkpoint(path)["step"] == 1
+    assert [file.name for file in tmp_path.iterdir()] == ["checkpoint.pt"]
+
+
 def test_where_a_run_went_back_the_later_records_count(tmp_path: Path):
     log = TrainingLog(tmp_path / "log.jsonl")
     for record in (

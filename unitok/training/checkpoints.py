@@ -1,17 +1,31 @@
 """Files from which a training run goes on. Loading one runs no code of the file."""
 
+import os
 import pickle
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from unitok.terminal import one_line
+
 
 def save_checkpoint(state: dict[str, Any], path: Path) -> None:
-    """Write a state dictionary; a file that is there already stays whole until the new one is."""
+    """Write a state dictionary; a file that is there already stays whole until the new one is.
+
+    Raises:
+        OSError: It could not be written, for example because the disk is full.
+    """
     temporary = path.with_suffix(".tmp")
-    torch.save(state, temporary)
-    temporary.replace(path)
+    try:
+        torch.save(state, temporary)
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except (OSError, RuntimeError) as error:  # torch raises the latter if a disk is full
+        temporary.unlink(missing_ok=True)
+        kept = "the one that was there is kept" if path.is_file() else "there is none yet"
+        raise OSError(f"{path} could not be written: {one_line(error)}; {kept}") from None
 
 
 def load_checkpoint(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Iterator, Sequence
@@ -211,12 +212,29 @@ class PictureUpdates:
         picture = self.pictures[index] if isinstance(self.pictures, list | tuple) else None
         return str(picture) if isinstance(picture, str | os.PathLike) else f"picture {index}"
 
+    @property
+    def identity(self) -> str:
+        """Differs if the pictures are others, as far as their number and their names tell."""
+        names = repr([self.name(index) for index in range(len(self.pictures))])
+        digest = hashlib.sha256(names.encode()).hexdigest()
+        return f"{len(self.pictures)} pictures ({digest[:12]})"
+
     def state_dict(self) -> dict[str, Any]:
-        """How many pictures were learned."""
-        return {"taken": self.taken}
+        """How many pictures were learned, and of which."""
+        return {"taken": self.taken, "identity": self.identity}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from where `state_dict` was taken."""
+        """Go on from where `state_dict` was taken.
+
+        Raises:
+            ValueError: The pictures are others.
+        """
+        before = state.get("identity", self.identity)
+        if before != self.identity:
+            raise ValueError(
+                f"the pictures have changed since the checkpoint was written: there were {before}, "
+                f"and there are {self.identity}"
+            )
         self.taken = state["taken"]
 
 

@@ -139,9 +139,15 @@ def check_same_run(options: ImageTokenizerOptions) -> None:
 
     Raises:
         ValueError: It is of another run, or broken.
+        FileExistsError: There is none, and the result would replace what is none of its own.
     """
     path = Path(options.out) / "checkpoint.pt"
     if not path.is_file():
+        if (target := result_path(options.model, path.parent)).exists():
+            raise FileExistsError(
+                f"{target} exists, and there is no checkpoint of a run that wrote it: move it "
+                "away, or choose another folder as out"
+            )
         return
     before = load_checkpoint(path)["settings"].get("options", {})
     for name, value in asdict(options).items():
