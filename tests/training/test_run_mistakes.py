@@ -82,6 +82,15 @@ def test_a_shorter_limit_is_another_recipe_only_if_more_is_left_out(make: Any):
         FineTuning(limits(100))
 
 
+def test_a_place_that_cannot_be_written_is_told_before_the_first_update(make: Any):
+    run = FineTuning(make())
+    run.folder.mkdir()
+    (run.folder / "checkpoints").write_text("no folder")
+    with pytest.raises(NotADirectoryError, match="checkpoints is not a folder"):
+        run.run(shown=False)
+    assert run.trainer.step_count == 0
+
+
 # --- on the way ----------------------------------------------------------------------------------
 
 
@@ -161,7 +170,7 @@ def test_a_run_that_cannot_write_its_recipe_leaves_the_one_that_is_there(
 def test_a_line_of_the_log_that_was_cut_off_is_left_out(tmp_path: Path):
     log = TrainingLog(tmp_path / "log.jsonl")
     log.append({"step": 1, "speed": 2.0})
-    log.path.write_text(log.path.read_text() + '{"step": 2, "spe', encoding="utf-8")
+    log.path.write_bytes(log.path.read_bytes() + b'[3]\n{"a": 1}\n\xff\n{"step": 2, "spe')
     log.append({"step": 3, "speed": 4.0})
     assert [record["step"] for record in log.records()] == [1, 3]
-    assert json.loads(log.path.read_text().splitlines()[-1]) == {"step": 3, "speed": 4.0}
+    assert json.loads(log.path.read_bytes().splitlines()[-1]) == {"step": 3, "speed": 4.0}

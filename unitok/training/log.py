@@ -32,11 +32,11 @@ class TrainingLog:
     def records(self) -> list[dict[str, Any]]:
         """All records by step; where a run went back to its checkpoint, the later ones count.
 
-        A line that was cut off is left out.
+        A line that is no record, as it was cut off, is left out.
         """
-        lines = self.path.read_text(encoding="utf-8").splitlines()
-        whole = [json.loads(line) for line in lines if line.endswith("}")]
-        latest = {(r["step"], LOSSES_ONLY in r): r for r in whole}
+        lines = self.path.read_text(encoding="utf-8", errors="replace").splitlines()
+        found = [record for record in map(_record_of, lines) if record is not None]
+        latest = {(r["step"], LOSSES_ONLY in r): r for r in found}
         return sorted(latest.values(), key=lambda record: record["step"])
 
     def losses(self) -> list[dict[str, Any]]:
@@ -46,3 +46,12 @@ class TrainingLog:
     def scores(self) -> list[dict[str, Any]]:
         """The records of evaluations."""
         return [record for record in self.records() if LOSSES_ONLY not in record]
+
+
+def _record_of(line: str) -> dict[str, Any] | None:
+    """The record in a line; None if it is none."""
+    try:
+        record = json.loads(line)
+    except ValueError:
+        return None
+    return record if isinstance(record, dict) and "step" in record else None

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from unitok.families import Family
-from unitok.saving import write_whole
+from unitok.saving import make_folder, write_whole
 from unitok.training.base import open_base
 from unitok.training.held_out import HeldOutLoss
 from unitok.training.losses import Losses, merge
@@ -149,7 +149,8 @@ class FineTuning:
         with ExitStack() as stack:
             progress = None
             if self.ranks.is_first:
-                self.folder.mkdir(parents=True, exist_ok=True)
+                make_folder(self.folder)
+                make_folder(self.checkpoints.folder)
                 write_whole(to_toml(self.recipe).encode(), self.folder / RECIPE)
                 progress = RunProgress(self.folder, self.steps, self.trainer.step_count, shown)
                 stack.enter_context(progress)
