@@ -151,6 +151,20 @@ def test_a_sheet_shows_samples(run, tmp_path: Path):
     assert run("check", "good.jsonl", "--sheet", "none/sheet.png").exit_code == 2
 
 
+@pytest.mark.parametrize(
+    ("sheet", "message"),
+    [
+        ("sheet", "sheet: name a picture, such as sheet.png"),
+        ("folder.png", "folder.png is a folder; name a file"),
+        ("none/sheet.png", "none: no such folder"),
+    ],
+)
+def test_a_sheet_that_cannot_be_written_is_told_at_once(sheet: str, message: str, run, tmp_path):
+    (tmp_path / "folder.png").mkdir()
+    result = run("check", "not read yet", "--sheet", sheet)
+    assert (result.exit_code, result.stderr) == (2, f"unitok: {message}\n")
+
+
 def test_tars_are_checked_too_and_a_damaged_one_is_told(run, tmp_path: Path):
     path = write_tar(tmp_path / "a.tar", {"1.png": png(), "1.txt": b"a cat"})
     result = run("check", "a.tar", "--json")
@@ -233,6 +247,17 @@ def test_a_folder_becomes_conversations_both_ways(run, pictures: Path, tmp_path:
     ]
     assert made[-1][1]["content"][0]["image"] == "pictures/more/9.png"
     assert run("check", "train.jsonl", "--quiet").exit_code == 0
+
+
+def test_a_name_that_is_not_utf8_is_told(run, tmp_path: Path):
+    name = bytes(tmp_path) + b"/caf\xe9"
+    with open(name + b".png", "wb") as file:
+        noise().save(file, "PNG")
+    with open(name + b".txt", "w") as file:
+        file.write("a cat")
+    result = run("make", ".", "--out", "a.jsonl")
+    assert result.exit_code == 2 and "JSON holds UTF-8 alone" in result.stderr
+    assert "caf" in result.stderr and result.stderr.count("\n") == 1
 
 
 def test_one_way_alone_can_be_asked_for(run, pictures: Path, tmp_path: Path):

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 from rich.table import Table
 
+from unitok.drawing import check_picture_name
 from unitok.flags import Common, with_flags
 from unitok.reporting import print_json
 from unitok.saving import save_whole, write_whole
@@ -84,6 +85,8 @@ def check(
         from unitok.training.data.sequence_maker import SequenceMaker
         from unitok.training.data.sources import open_source
 
+    if sheet is not None:
+        check_place(sheet)
     source = open_source(file)
     with common.load() as model:
         maker = SequenceMaker(model.family, max_length, too_long, dropout=0)
@@ -99,6 +102,18 @@ def check(
     tell(report, as_json)
     if report.wrong:
         raise typer.Exit(FAILED)
+
+
+def check_place(sheet: Path) -> None:
+    """Check that a sheet can be written, before all is read.
+
+    Raises:
+        ValueError: Its name is not that of a picture.
+        OSError: It is a folder, or its folder does not exist.
+    """
+    check_picture_name(sheet)
+    if not sheet.parent.is_dir():
+        raise FileNotFoundError(f"{sheet.parent}: no such folder")
 
 
 def write_sheet(samples: Samples, path: Path) -> None:

@@ -162,5 +162,16 @@ def lines_of(
     for picture in pictures:
         path = Path(os.path.relpath(picture.path, folder)).as_posix()
         path = f"./{path}" if ":" in path else path  # which would look like a URL
+        if not is_utf8(path):
+            raise ValueError(f"{shown(path)}: JSON holds UTF-8 alone; give the file another name")
         for messages in pairs.all_messages(path, picture.caption):
             yield json.dumps({"messages": messages}, ensure_ascii=False).encode() + b"\n"
+
+
+def is_utf8(text: str) -> bool:
+    """Whether a text can be written as UTF-8, as the names of some files cannot."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
