@@ -11,7 +11,7 @@ from tests.training.conversations import assistant, conversation, noise, picture
 from tests.unitok.tiny import save_tiny, tiny_model
 from unitok.families import Family, open_folder
 from unitok.training.data.code_cache import CodeCache
-from unitok.training.data.sequence_maker import SequenceMaker
+from unitok.training.data.sequence_maker import CodesError, SequenceMaker
 
 
 @pytest.fixture(scope="module")
@@ -106,3 +106,18 @@ def test_painted_pictures_have_the_codes_that_are_kept(family: Family, tmp_path:
         assert image.codes is not None and torch.equal(image.codes, expected)
         assert torch.equal(image.pixels(), family.picture_pixels(noise(1, 80, 64)))
     assert (cache.hits, cache.misses) == (1, 1)
+
+
+def test_a_folder_that_is_full_leaves_no_conversation_out(
+    family: Family, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def full(*_: object) -> None:
+        raise OSError("no space left")
+
+    noise().save(tmp_path / "a.png")
+    cache = CodeCache(tmp_path / "codes", family.model.image_tokenizer)
+    maker = SequenceMaker(family, codes=cache, on_error="skip")
+    monkeypatch.setattr("unitok.training.data.code_cache.write_whole", full)
+    with pytest.raises(CodesError, match="codes: no space left"):
+        maker(conversation(user("a"), assistant(picture("a.png")), folder=tmp_path))
+    assert maker.left_out.skipped == 0

@@ -126,6 +126,14 @@ def test_a_data_set_of_wrong_records_alone_does_not_turn_for_ever(tmp_path: Path
         ConversationStream([empty]).next_update(1)
 
 
+def test_a_file_that_changes_ends_a_stream_that_skips(tmp_path: Path):
+    stream = ConversationStream([lines(tmp_path, "a", 3)], on_error="skip")
+    stream.next_update(1)
+    lines(tmp_path, "a", 4)
+    with pytest.raises(DataError, match=r"a\.jsonl was changed while it was in use"):
+        stream.next_update(1)
+
+
 def test_a_damaged_tar_takes_no_other_conversation_with_it(tmp_path: Path):
     """Not those before the damage, nor those of other tars, shuffled or not."""
     paths = [

@@ -38,6 +38,10 @@ class DataError(ValueError):
     """A record of a data set is wrong. The message names the file, the line and the place."""
 
 
+class DataChangedError(DataError):
+    """A file changed while it was in use, so that all its records are wrong. None is skipped."""
+
+
 @dataclass(frozen=True)
 class StoredPicture:
     """A picture inside a file of a data set, which is read when it is opened.

@@ -13,7 +13,12 @@ from pathlib import Path
 from unitok.batch.source import MAX_LINE, skip_line
 from unitok.strict_json import parse_json
 from unitok.terminal import one_line
-from unitok.training.data.conversations import Conversation, DataError, parse_conversation
+from unitok.training.data.conversations import (
+    Conversation,
+    DataChangedError,
+    DataError,
+    parse_conversation,
+)
 from unitok.training.data.order import permutation
 
 
@@ -54,6 +59,8 @@ class JsonLines:
         name = f"{self.path}:{self._numbers[reference]}"
         try:
             record = parse_json(self._line(self._starts[reference]))
+        except DataChangedError:
+            raise
         except (OSError, ValueError) as error:
             raise DataError(f"{name}: {one_line(error)}") from None
         return parse_conversation(record, name, self.path.parent)
@@ -61,7 +68,7 @@ class JsonLines:
     def _line(self, start: int) -> bytes:
         with self.path.open("rb") as file:
             if os.fstat(file.fileno()).st_size != self._bytes:
-                raise ValueError("the file was changed while it was in use; start again")
+                raise DataChangedError(f"{self.path} was changed while it was in use; start again")
             file.seek(start)
             line = file.readline(MAX_LINE + 1)
         if len(line) > MAX_LINE and not line.endswith(b"\n"):

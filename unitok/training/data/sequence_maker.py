@@ -51,6 +51,10 @@ class LeftOut:
     skipped: int = 0
 
 
+class CodesError(RuntimeError):
+    """Codes cannot be kept or read. No conversation is to blame, and so none is left out for it."""
+
+
 class SequenceMaker:
     """Makes sequences of conversations, for one model.
 
@@ -106,6 +110,7 @@ class SequenceMaker:
 
         Raises:
             DataError: A picture cannot be read, or the model cannot have such a conversation.
+            CodesError: The folder of codes cannot be used.
         """
         try:
             return _Making(self, conversation).sequences()
@@ -222,7 +227,10 @@ class _Making:
         pixels = self.family.picture_pixels(self._open(picture))
         if self.maker.codes is None:
             return PaintedImage(places, lambda: pixels)
-        codes = self.maker.codes(pixels)
+        try:
+            codes = self.maker.codes(pixels)
+        except (OSError, ValueError) as error:
+            raise CodesError(f"codes: {one_line(error)}") from error
         return PaintedImage(places, partial(pixels_of, self.family, picture), codes)
 
     def _before(self, k: int) -> list[Message]:

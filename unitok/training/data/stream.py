@@ -12,7 +12,7 @@ from itertools import islice
 from math import isfinite
 from typing import Any, Literal
 
-from unitok.training.data.conversations import Conversation, DataError
+from unitok.training.data.conversations import Conversation, DataChangedError, DataError
 from unitok.training.data.order import hashed
 from unitok.training.data.sources import Source
 
@@ -173,7 +173,7 @@ class ConversationStream:
         try:
             return cursor.take()
         except DataError as error:
-            if self._on_error == "raise":
+            if self._on_error == "raise" or isinstance(error, DataChangedError):
                 raise
             cursor.skipped += 1
             self.skipped += 1
