@@ -171,6 +171,9 @@ def test_nothing_is_changed_by_an_adapter_that_does_not_fit():
         both = {"decoder.blocks.0.attention.q": good, name: wrong}
         with pytest.raises(ValueError, match=told):
             merge(model, LoraAdapter.of("x", both, {}))
+    torn = LowRank(good.a, good.b[:, 1:], 1.0)
+    with pytest.raises(ValueError, match=r"blocks\.1\.attention\.q must be "):
+        merge(model, LoraAdapter.of("x", {**layers, "decoder.blocks.1.attention.q": torn}, {}))
     for name, told in (("decoder.scale", "no parameter"), ("decoder.norm.weight", r"not \[3\]")):
         adapter = LoraAdapter.of("x", layers, {name: torch.ones(3)})
         with pytest.raises(ValueError, match=told):

@@ -69,8 +69,8 @@ class WeightUpdate:
 
     Raises:
         TypeError: Something is no tensor.
-        ValueError: A name is unknown, a shape or a type does not fit, a number is not finite, or
-            the image tokenizer would change.
+        ValueError: A name is unknown, a shape or a type does not fit, a number is not finite,
+            two names of one parameter differ, or the image tokenizer would change.
     """
 
     def __init__(self, model: UnifiedModel, tensors: Mapping[str, Tensor]) -> None:
@@ -90,6 +90,7 @@ class WeightUpdate:
             for name, tensor in tensors.items()
             if not name.startswith(IMAGE_TOKENIZER)
         }
+        check_shared(self._new)
 
     @torch.inference_mode()
     def write(self) -> None:
@@ -126,8 +127,7 @@ def fitting(name: str, tensor: object, shape: tuple[int, ...], like: Tensor) -> 
         TypeError: It is no tensor.
         ValueError: It has another shape or kind of type, or a number is not finite.
     """
-    if not isinstance(tensor, Tensor):
-        raise TypeError(f"{name} must be a tensor, not {type(tensor).__name__}")
+    tensor = need_tensor(name, tensor)
     if tuple(tensor.shape) != shape:
         raise ValueError(f"{name} must be {list(shape)}, not {list(tensor.shape)}")
     if tensor.is_floating_point() != like.is_floating_point():
@@ -136,6 +136,22 @@ def fitting(name: str, tensor: object, shape: tuple[int, ...], like: Tensor) -> 
     if not new.isfinite().all():
         raise ValueError(f"{name} holds NaN or infinity")
     return new
+
+
+def need_tensor(name: str, tensor: object) -> Tensor:
+    """A tensor as it is; TypeError if it is none."""
+    if not isinstance(tensor, Tensor):
+        raise TypeError(f"{name} must be a tensor, not {type(tensor).__name__}")
+    return tensor
+
+
+def check_shared(new: Mapping[str, tuple[Slot, Tensor]]) -> None:
+    """Raise ValueError for two names of one parameter, such as a shared head, that differ."""
+    first: dict[int, str] = {}
+    for name, (slot, tensor) in new.items():
+        other = name if slot.part else first.setdefault(id(slot.like), name)
+        if other != name and not torch.equal(new[other][1], tensor):
+            raise ValueError(f"{other} and {name} are one parameter here, and must be equal")
 
 
 def check_image_tokenizer(model: UnifiedModel, tensors: Mapping[str, Tensor]) -> None:
@@ -147,7 +163,7 @@ def check_image_tokenizer(model: UnifiedModel, tensors: Mapping[str, Tensor]) ->
     for name, tensor in tensors.items():
         if name.startswith(IMAGE_TOKENIZER):
             old = own.get(name.removeprefix(IMAGE_TOKENIZER))
-            if old is None or not torch.equal(old, tensor.detach().to(old)):
+            if old is None or not torch.equal(old, need_tensor(name, tensor).detach().to(old)):
                 raise ValueError(
                     f"{name} differs: the image tokenizer is not updated in place; save the model "
                     "and load it anew"
