@@ -49,7 +49,8 @@ results saving shown signatures stats strict_json text_job throughput tuning upk
 # Quickest first.
 ENGINE_TESTS = """
 request plans block_pool observer attention sampler probe caution prefix_caching graphs scheduler
-seeds priority adapters engine drafts shares faults reference engine_random_use engine_machine interrupts
+seeds priority adapters engine drafts shares faults reference engine_random_use engine_machine
+interrupts
 """.split()
 API_TESTS = """
 vocabulary results prompt saving settings strict_json picture_info picture_sources pictures
