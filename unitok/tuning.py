@@ -140,7 +140,7 @@ def updated_adapter(adapter: LoraAdapter, tensors: Mapping[str, Tensor]) -> Lora
             raise ValueError(f"adapter {adapter.name!r} has no tensor {name}")
         old = layers[layer]
         like = old.a if f"lora_{matrix}" == A else old.b
-        new = fitting(name, tensor, tuple(like.shape), like).clone()
+        new = fitting(name, tensor, tuple(like.shape), like).to(like.device, copy=True)
         a, b = (new, old.b) if like is old.a else (old.a, new)
         layers[layer] = LowRank(a, b, old.scale)
     return LoraAdapter.of(adapter.name, layers, adapter.full)

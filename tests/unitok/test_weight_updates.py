@@ -20,7 +20,7 @@ from unitok.checkpoints.weights import parameters
 from unitok.nn.lora import LoraAdapter
 from unitok.nn.model import UnifiedModel
 from unitok.nn.packed_linear import PackedLinear
-from unitok.nn.weight_update import WeightUpdate, slots_of
+from unitok.nn.weight_update import WeightUpdate, fitting, slots_of
 from unitok.requests import AnyRequest
 from unitok.results import DrawResult, Result
 
@@ -411,6 +411,13 @@ def test_wrong_tensors_change_nothing(
     after = model.family.model.state_dict()
     assert all(torch.equal(value, after[name]) for name, value in before.items())
     assert model.weight_version == 0
+
+
+def test_new_weights_stay_where_they_are_until_they_are_written():
+    """There is no room for all of them beside a model that fills its device."""
+    elsewhere = torch.empty(2, dtype=torch.bfloat16, device="meta")
+    new = fitting("x", torch.tensor([1.0, 2.0]), (2,), elsewhere)
+    assert new.is_cpu and new.dtype is torch.bfloat16
 
 
 def test_two_names_of_one_parameter_are_given_the_same_numbers():

@@ -74,7 +74,10 @@ class WeightUpdate:
     """
 
     def __init__(self, model: UnifiedModel, tensors: Mapping[str, Tensor]) -> None:
-        """Check the weights, and bring them to the model's device and types.
+        """Check the weights, and bring them to the model's types.
+
+        They stay on their own device until they are written, one after the other: beside a model
+        and its K/V there may be no room for all of them.
 
         Args:
             model: The model, which is not changed yet.
@@ -99,7 +102,7 @@ class WeightUpdate:
         for slot, tensor in self._new.values():
             if isinstance(slot.module, LinearReplacement):
                 mine = layers.setdefault(slot.module, {"weight": {}, "bias": {}})
-                mine[slot.leaf][slot.part] = tensor
+                mine[slot.leaf][slot.part] = tensor.to(slot.like.device)
             else:
                 slot.like.copy_(tensor)
         for layer, parts in layers.items():
@@ -121,7 +124,7 @@ def slot_named(name: str, slots: Mapping[str, Slot]) -> Slot:
 
 
 def fitting(name: str, tensor: object, shape: tuple[int, ...], like: Tensor) -> Tensor:
-    """A tensor of new weights on the device and in the type of the old ones.
+    """A tensor of new weights in the type of the old ones, on its own device.
 
     Raises:
         TypeError: It is no tensor.
@@ -132,7 +135,7 @@ def fitting(name: str, tensor: object, shape: tuple[int, ...], like: Tensor) -> 
         raise ValueError(f"{name} must be {list(shape)}, not {list(tensor.shape)}")
     if tensor.is_floating_point() != like.is_floating_point():
         raise ValueError(f"{name} must be of a type such as {like.dtype}, not {tensor.dtype}")
-    new = tensor.detach().to(like.device, like.dtype)
+    new = tensor.detach().to(like.dtype)
     if not new.isfinite().all():
         raise ValueError(f"{name} holds NaN or infinity")
     return new
@@ -150,7 +153,7 @@ def check_shared(new: Mapping[str, tuple[Slot, Tensor]]) -> None:
     first: dict[int, str] = {}
     for name, (slot, tensor) in new.items():
         other = name if slot.part else first.setdefault(id(slot.like), name)
-        if other != name and not torch.equal(new[other][1], tensor):
+        if other != name and not torch.equal(new[other][1].to(tensor.device), tensor):
             raise ValueError(f"{other} and {name} are one parameter here, and must be equal")
 
 
