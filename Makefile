@@ -14,7 +14,7 @@ N ?= 200
 FILES ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-parity fuzz bench mutate lint format docs docs-serve hooks wheel \
+.PHONY: help install demo test test-training test-parity fuzz bench mutate lint format docs docs-serve hooks wheel \
 	check-wheel clean
 
 help:  ## list the targets
@@ -26,7 +26,10 @@ demo: $(VENV)/.stamp-base  ## draw and caption with the embedded model
 	$(BIN)/unitok demo
 
 test: $(VENV)/.stamp-test  ## run the tests
-	$(PYTEST) tests --ignore=tests/parity
+	$(PYTEST) tests --ignore=tests/parity --ignore=tests/training
+
+test-training: $(VENV)/.stamp-test  ## run the tests of training
+	$(PYTEST) tests/training
 
 test-parity: $(VENV)/.stamp-test  ## run the tests against reference implementations
 	$(PYTEST) tests/parity

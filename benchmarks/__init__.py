@@ -10,7 +10,7 @@ setting.py      what the comparisons share
 comparisons.py  what `make bench` compares, and with whom
 driver.py       what the driver costs its callers
 finetuning.py   conversations, and low-rank tuning of our model
-gpu.py          the parts of scripts/bench_gpu.py
+gpu.py          the parts of scripts/bench_gpu.py, with gpu_shapes.py and gpu_finetuning.py
 load.py         time and memory to load a folder
 report.py       tables, the plot, the document
 peers/          the other programs, behind our requests

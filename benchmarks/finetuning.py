@@ -65,7 +65,7 @@ class OurTuning:
         self.trained = [p for p in self.model.parameters() if p.requires_grad]
         self.optimiser = torch.optim.AdamW(self.trained, lr=LEARNING_RATE)
         targets = sum(len(c.ids) - c.asked for c in talk)
-        weights = {"text": 1 / targets, "image": 0.0}
+        weights = {"text": 1 / targets, "image": 1 / targets}
         sequences = [sequence(c, index) for index, c in enumerate(talk)]
         self.batches = [pack(row, weights) for row in pack_rows(sequences, PACKED)]
 
@@ -79,7 +79,7 @@ class OurTuning:
 
     def learn(self, batch: PackedBatch) -> float:
         """Add the gradients of a batch."""
-        with torch.enable_grad(), torch.autocast("cpu", torch.bfloat16):
+        with torch.enable_grad(), torch.autocast(self.model.device.type, torch.bfloat16):
             total: Tensor = self.loss(batch, 0).total
         total.backward()
         return float(total.detach())

@@ -10,6 +10,7 @@ from torch.nn.functional import scaled_dot_product_attention
 import unitok
 from benchmarks.attention import PagedAttention, tables_in_order
 from benchmarks.device import DeviceBench
+from benchmarks.gpu_finetuning import finetuning
 from benchmarks.gpu_shapes import shape
 from benchmarks.models import TOY
 from benchmarks.report import Result
@@ -112,4 +113,5 @@ PARTS: dict[str, Callable[[DeviceBench], Iterator[Result]]] = {
     "attention": attention,
     "pixels": pixels,
     "embedded": embedded,
+    "finetuning": finetuning,
 }

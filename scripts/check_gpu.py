@@ -7,7 +7,9 @@
 1. xformers' paged attention against torch's on the same K/V: decode and prefill, grouped heads.
 2. The embedded model on CUDA in bfloat16 against float32 on the CPU: how many image tokens agree.
 3. Decode steps replayed as CUDA graphs against launched ones: the same tokens.
-4. With --train-minutes, pretraining from runs/default (or anew), then a held-out evaluation.
+4. A batch of packed sequences learned on CUDA and on the CPU: loss and gradients.
+5. Weights updated in place, with recorded graphs: the tokens of a model loaded with them.
+6. With --train-minutes, pretraining from runs/default (or anew), then a held-out evaluation.
 
 It prints which attention backend is picked and why, then one line per check. A check that fails
 leaves the others to run; the exit code is then 1.
@@ -33,8 +35,13 @@ from unitok.driver import Driver
 from unitok.emoji import captions
 from unitok.emoji.evaluation import draw_held_out, held_out_scenes
 from unitok.evaluation.metrics import rate
+from unitok.families import open_folder
+from unitok.loading import DEFAULT_FOLDER
 from unitok.nn.compiled import why_not_compiled
-from unitok_engine import Engine, EngineConfig, KVShape
+from unitok.training.packing import pack
+from unitok.training.sequences import TrainingSequence
+from unitok.training.unified_loss import UnifiedLoss
+from unitok_engine import Branch, Engine, EngineConfig, KVShape
 from unitok_engine.attention.backends import pick_backend
 
 ROOT = Path(__file__).parent.parent
@@ -76,6 +83,8 @@ def checks(args: argparse.Namespace) -> Iterator[Check]:
     for drawings in (1, 3, 8):
         yield partial(graphs_agree, args.device, drawings)
     yield partial(compiled_agrees, args.device)
+    yield partial(training_agrees, args.device)
+    yield partial(update_agrees, args.device)
     if args.train_minutes:
         yield partial(train, args.device, args.train_minutes)
 
@@ -180,6 +189,62 @@ def compiled_agrees(device: str) -> bool:
     same = sum(a == b for a, b in zip(*ids, strict=True)) / len(ids[0])
     print(f"compiled steps: {same:.3f} of tokens as without")
     return same > 0.5
+
+
+def training_agrees(device: str) -> bool:
+    """Compare the loss of packed sequences and its gradients on the device with the CPU's.
+
+    The second time with bfloat16 under autocast, as runs on a GPU train.
+    """
+    losses: list[float] = []
+    norms: list[float] = []
+    for where, mixed in (("cpu", False), (device, False), (device, True)):
+        model = open_folder(DEFAULT_FOLDER, where, torch.float32).model
+        model.requires_grad_(True).image_tokenizer.requires_grad_(False)
+        generator = torch.Generator().manual_seed(0)
+        sequences = [
+            TrainingSequence(
+                Branch(tuple(torch.randint(600, (length,), generator=generator).tolist())),
+                (False, *[True] * (length - 1)),
+            )
+            for length in (90, 33, 7)
+        ]
+        batch = pack(sequences, {"text": 1 / 127, "image": 1.0})
+        with torch.autocast(where, torch.bfloat16, enabled=mixed):
+            loss = UnifiedLoss(model, model.vocabulary.text_range)(batch, 0)
+        loss.total.backward()
+        gradients = [p.grad.float().norm().cpu() for p in model.parameters() if p.grad is not None]
+        losses.append(float(loss.total.detach()))
+        norms.append(float(torch.stack(gradients).norm()))
+    shown = ", ".join(f"{a:.5f} ({b:.4f})" for a, b in zip(losses, norms, strict=True))
+    print(f"loss (norm of gradients) on the CPU, on {device}, in bfloat16: {shown}")
+    close = [
+        abs(b / a - 1) < limit
+        for values in (losses, norms)
+        for a, b, limit in ((values[0], values[1], 0.01), (values[0], values[2], 0.1))
+    ]
+    return all(close)
+
+
+def update_agrees(device: str) -> bool:
+    """Compare tokens after an update in place with those of a model that is loaded so."""
+    name = "decoder.norm.weight"
+    family = open_folder(DEFAULT_FOLDER, device, torch.float32)
+    weight = family.model.get_parameter(name)
+    changed = weight.detach().clone() * 1.1
+    prompts = [captions.caption(scene) for scene in held_out_scenes(2)]
+    drawn: list[list[torch.Tensor]] = []
+    with unitok.load(device=device, dtype="float32") as model:
+        before = model.draw(prompts, seed=0)
+        model.update_weights({name: changed})
+        drawn.append([pixels(result.image) for result in model.draw(prompts, seed=0)])
+    weight.copy_(changed)
+    with unitok.Model(family) as model:
+        drawn.append([pixels(result.image) for result in model.draw(prompts, seed=0)])
+    same = [bool(torch.equal(a, b)) for a, b in zip(*drawn, strict=True)]
+    moved = any(not torch.equal(pixels(a.image), b) for a, b in zip(before, drawn[0], strict=True))
+    print(f"weights updated in place: {sum(same)} of {len(same)} drawings as of a new model")
+    return all(same) and moved
 
 
 def train(device: str, minutes: float) -> bool:

@@ -43,18 +43,20 @@ SOURCE_ROOTS = (".", "engine", "tokenizers")
 API = """
 api chat chat_file conversation draw_job driver failed_job handles history image_decoder loading
 messages picture_info picture_sources pictures precision preparer prompt prompt_length requests
-results saving shown signatures stats strict_json text_job throughput vocabulary
+results saving shown signatures stats strict_json text_job throughput tuning upkeep vocabulary
 """.split()
 
 # Quickest first.
 ENGINE_TESTS = """
 request plans block_pool observer attention sampler probe caution prefix_caching graphs scheduler
-seeds priority engine drafts shares faults reference engine_random_use engine_machine interrupts
+seeds priority adapters engine drafts shares faults reference engine_random_use engine_machine
+interrupts
 """.split()
 API_TESTS = """
 vocabulary results prompt saving settings strict_json picture_info picture_sources pictures
 damaged_pictures image_decoder counted_work one_loop driver conversation messages chat loading
-options golden api same_bytes janus janus4o concurrency
+options adapters adapters_per_request weight_updates golden api same_bytes janus janus4o
+concurrency
 """.split()
 
 # The tests that look at a module most closely, where that is not the file named after it.
@@ -96,6 +98,7 @@ CLOSEST = {
     "unitok/stats.py": "unitok/options",
     "unitok/text_job.py": "unitok/driver",
     "unitok/throughput.py": "unitok/options",
+    "unitok/upkeep.py": "unitok/weight_updates unitok/driver",
     "unitok/tuning.py": "unitok/weight_updates unitok/adapters_per_request",
 }
 

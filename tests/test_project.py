@@ -114,6 +114,7 @@ def test_each_job_makes_what_the_makefile_has():
         "lint": ["make lint"],
         "docs": ["make docs"],
         "test": ["make test"],
+        "training": ["make test-training"],
         "parity": ["make test-parity"],
         "fuzz": ["make fuzz"],
         "wheel": ["make check-wheel"],

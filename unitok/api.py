@@ -250,8 +250,8 @@ class Model:
         Raises:
             TypeError: Something is no tensor.
             ValueError: A name is unknown, a shape or a type does not fit, a number is not finite,
-                the image tokenizer would change, or the version is not above the present one. Then
-                nothing has changed.
+                two names of one parameter have different numbers, the image tokenizer would change,
+                or the version is not above the present one. Then nothing has changed.
             RuntimeError: The model is closed.
         """
         return self._tuning.update_weights(tensors, version)

@@ -139,7 +139,7 @@ class Driver:
         handles = [Handle(self, flight) for flight in flights]
         try:
             self._start()
-            self._commands.put(("submit", flights))
+            self._hand_over(("submit", flights))
         except BaseException:  # Ctrl-C: the traceback may keep the handles of this frame
             for handle in handles:
                 handle.cancel()
@@ -274,7 +274,7 @@ class Driver:
         if self._thread is None or not self._thread.is_alive():
             return True
         idle = threading.Event()
-        self._commands.put(("idle", idle))
+        self._hand_over(("idle", idle))
         return idle.wait(timeout)
 
     def between_steps(self, work: Callable[[], T], alone: bool = False) -> T:
@@ -299,7 +299,7 @@ class Driver:
         upkeep = Upkeep(work, alone)
         try:
             self._start()
-            self._commands.put(("upkeep", upkeep))
+            self._hand_over(("upkeep", upkeep))
             return upkeep.done.result()
         except BaseException:  # Ctrl-C: nobody waits any more
             upkeep.done.cancel()
@@ -318,13 +318,29 @@ class Driver:
         if thread is not None and thread is not threading.current_thread():
             self._commands.put(("close", None))
             thread.join(timeout)
+            self._refuse_late()
         if self._refusal is not FORKED:  # a forked child has no thread of the image decoder either
             self.image_decoder.close()
+
+    def _hand_over(self, command: Command) -> None:
+        """Give the thread a command; if it has ended meanwhile, the command is refused here."""
+        self._commands.put(command)
+        self._refuse_late()
+
+    def _refuse_late(self) -> None:
+        """Refuse the commands that came when the driver was closed and its thread had ended."""
+        if self._thread is None or self._thread.is_alive():
+            return
+        with suppress(Empty):
+            while True:
+                self._execute(self._commands.get_nowait())
+        self._wake_idlers()
 
     def _start(self) -> None:
         if self._thread is not None:
             return
         with self._starting:
+            self.check_open()  # again: once this is closed, no thread may start
             if self._thread is None:
                 wake = _looker(self._commands)
                 thread = threading.Thread(
@@ -410,10 +426,13 @@ class Driver:
         self._throughput.rest()
         if self._upkeep:  # only pictures are awaited
             return False
+        self._wake_idlers()
+        return self._closing
+
+    def _wake_idlers(self) -> None:
         idlers, self._idlers = self._idlers, []
         for idler in idlers:
             idler.set()
-        return self._closing
 
     @property
     def time_left(self) -> float | None:

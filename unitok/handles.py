@@ -95,6 +95,7 @@ class TokenJob:
         self._finished: dict[int, Output] = {}  # all of each sample that has ended
         self._reported: dict[int, int] = {}  # outputs of each sample that events had
         self._new: dict[int, Output | None] = {}  # samples with news; the rest of an ended one
+        self._weight_version = 0  # of the last output
 
     @property
     def ended(self) -> bool:
@@ -108,7 +109,7 @@ class TokenJob:
 
     def feed(self, output: Output) -> None:
         """Take an output of the engine."""
-        sample = output.sample
+        sample, self._weight_version = output.sample, output.weight_version
         outputs = self._outputs.setdefault(sample, [])
         outputs.append(output)
         if not output.finished:
@@ -144,7 +145,8 @@ class TokenJob:
         of_branch = () if self.request.branch_logprobs else None
         for sample in set(range(self.request.n)) - self._finished.keys():
             start = self._outputs[sample][-1].stop if sample in self._outputs else 0
-            self.feed(Output(-1, sample, (), start, prompt, reason, error, logprobs, of_branch))
+            values = (reason, error, logprobs, of_branch, self._weight_version)
+            self.feed(Output(-1, sample, (), start, prompt, *values))
 
 
 class Flight(Generic[E, R]):

@@ -91,7 +91,7 @@ def load(
     compiled = decide_compile(compile, torch.device(where))
     folder = find_folder(DEFAULT_FOLDER if path is None else path, hub)
     added = None if adapter is None else FoundAdapter.find(adapter, hub)
-    beside = {name: FoundAdapter.find(path, hub) for name, path in (adapters or {}).items()}
+    beside = find_adapters(adapters or {}, hub)
     logger.info("opening %s on %s", folder, where)
     choice = Choice(asked, torch.device(where), own_cpu_dtype(folder))
     family = open_folder(folder, where, choice, strict)
@@ -113,6 +113,16 @@ def load_adapters(model: Model, adapters: Mapping[str, FoundAdapter]) -> None:
     except BaseException:
         model.close()
         raise
+
+
+def find_adapters(
+    adapters: Mapping[str, str | os.PathLike[str]], hub: HubOptions
+) -> dict[str, FoundAdapter]:
+    """Find adapters by their names; TypeError if they have none."""
+    if not isinstance(adapters, Mapping):
+        kind = type(adapters).__name__
+        raise TypeError(f"adapters must map names to folders, as in {{'a': folder}}, not {kind}")
+    return {name: FoundAdapter.find(path, hub) for name, path in adapters.items()}
 
 
 @dataclass(frozen=True)

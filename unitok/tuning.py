@@ -77,12 +77,11 @@ class Tuning:
         self, name: str, tensors: Mapping[str, Tensor], version: int | None = None
     ) -> int:
         """Put other numbers in an adapter's place; see `Model.update_adapter`."""
-        updated = updated_adapter(self._known(name), tensors)
+        updated_adapter(self._known(name), tensors)  # so that what is wrong need not wait
 
         def write() -> int:
             self._check_version(version)
-            self._known(name)
-            self._put(updated)
+            self._put(updated_adapter(self._known(name), tensors))  # of what is there by now
             return self._changed(version)
 
         return self._driver.between_steps(write, alone=True)
@@ -115,7 +114,7 @@ class Tuning:
             raise ValueError(f"version must be above the present one, {now}, not {version}")
 
     def _changed(self, version: int | None) -> int:
-        self._driver.engine.weights_changed(version)
+        self._driver.engine.weights_changed(None if version is None else index(version))
         return self._driver.engine.weight_version
 
 
@@ -141,7 +140,7 @@ def updated_adapter(adapter: LoraAdapter, tensors: Mapping[str, Tensor]) -> Lora
             raise ValueError(f"adapter {adapter.name!r} has no tensor {name}")
         old = layers[layer]
         like = old.a if f"lora_{matrix}" == A else old.b
-        new = fitting(name, tensor, tuple(like.shape), like).clone()
+        new = fitting(name, tensor, tuple(like.shape), like).to(like.device, copy=True)
         a, b = (new, old.b) if like is old.a else (old.a, new)
         layers[layer] = LowRank(a, b, old.scale)
     return LoraAdapter.of(adapter.name, layers, adapter.full)

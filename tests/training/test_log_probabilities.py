@@ -6,14 +6,17 @@ from pathlib import Path
 
 import pytest
 import torch
+from peft import get_peft_model_state_dict
 
+import unitok
 from tests.training.learned import FAMILIES, continued, janus, text_range, trainable
-from tests.unitok.tiny import ASSETS
+from tests.unitok.tiny import ASSETS, save_tiny
 from tests.unitok.tiny_chameleon import noise
 from unitok.driver import Driver
 from unitok.families import Family, ImageOptions, open_folder
 from unitok.prompt import Message
 from unitok.training.log_probabilities import guided_log_probabilities, log_probabilities
+from unitok.training.lora import LoraOptions, adapter_of, add_lora
 from unitok.training.sequences import TrainingSequence
 from unitok_engine import Allow, Branch, Engine, EngineConfig, Output, Plan, Request, Sampling, Stop
 
@@ -75,6 +78,51 @@ def test_the_engine_and_the_training_agree(make, tmp_path: Path):
     assert all(len(one) > 1 for one in alone[1:])
     assert [len(branches) for branches in answers] == [1, 1, 2, 1]
     assert (alone[2] - guided[2]).abs().max() > 0.01, "guidance tells them apart"
+
+
+def test_they_agree_with_an_adapter_beside_the_weights_and_after_updates_in_place(tmp_path: Path):
+    folder = save_tiny(tmp_path / "base")
+    learner = open_folder(folder, "cpu", torch.float32)
+    add_lora(learner.model, LoraOptions(rank=2, alpha=2))
+    names = [name for name in learner.model.state_dict() if name.startswith("decoder.blocks")]
+    with unitok.load(folder, device="cpu", dtype="float32", memory="8MB") as model:
+        learn(learner, seed=1)
+        model.load_adapter("learned", adapter_of(learner.model))
+        check_agreement(model, learner, "learned", version=0)
+        learn(learner, seed=2)
+        model.update_adapter("learned", get_peft_model_state_dict(learner.model))
+        check_agreement(model, learner, "learned", version=1)
+        learn(learner, seed=3)
+        weights = {n: w for n, w in learner.model.state_dict().items() if "lora_" not in n}
+        base = {n.replace(".base_layer.", "."): 1.2 * weights[n] for n in names if n in weights}
+        with torch.no_grad():
+            for weight in (weights[name] for name in names if name in weights):
+                weight.mul_(1.2)
+        model.update_weights(base)
+        model.update_adapter("learned", get_peft_model_state_dict(learner.model))
+        check_agreement(model, learner, "learned", version=3)
+
+
+def learn(family: Family, seed: int) -> None:
+    """Give what is trained other numbers."""
+    generator = torch.Generator().manual_seed(seed)
+    for parameter in family.model.parameters():
+        if parameter.requires_grad:
+            parameter.data = 0.2 * torch.randn(parameter.shape, generator=generator)
+
+
+def check_agreement(model: unitok.Model, learner: Family, adapter: str, version: int) -> None:
+    asked = [replace(request, adapter=adapter) for request in requests(model.family)]
+    outputs = model.driver.complete(asked)
+    assert {output.weight_version for output in outputs} == {version}
+    answers = [learned(*pair) for pair in zip(requests(learner), outputs, strict=True)]
+    with torch.no_grad():
+        alone = log_probabilities(learner.model, [a[0] for a in answers], text_range(learner))
+        guided = guided_log_probabilities(learner.model, answers, text_range(learner))
+    for i, output in enumerate(outputs):
+        for found, expected in ((alone, output.branch_logprobs), (guided, output.logprobs)):
+            expected = of_sampled(answers[i][0], expected)
+            torch.testing.assert_close(found[i], expected, atol=1e-4, rtol=0)
 
 
 def test_gradients_flow_through_both(tmp_path: Path):

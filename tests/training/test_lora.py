@@ -102,6 +102,10 @@ def test_layers_and_parts_are_chosen_by_names_and_globs():
         ({"targets": ["image_tokenizer"]}, "targets: 'image_tokenizer' matches nothing"),
         ({"also_train": ["decoder.nrm"]}, "also_train: 'decoder.nrm' .* nearest is decoder.norm$"),
         ({"also_train": ["decoder.blocks.1"]}, "decoder.blocks.1.attention.q is among the targets"),
+        (
+            {"targets": ["image_head"], "also_train": ["*.fc1.bias"]},
+            "image_head.fc1 is among the targets, and also_train trains its bias in full",
+        ),
     ],
 )
 def test_a_name_that_matches_nothing_is_told_with_the_nearest(options, told):

@@ -105,6 +105,8 @@ def test_a_kernel_is_tried_before_it_is_used(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(fmha, "memory_efficient_attention", from_bias)
     for dtype in (torch.float32, torch.bfloat16):
         assert kernel_fault(HEAD_DIM, dtype, CPU) is None
+    with torch.inference_mode():
+        assert kernel_fault(HEAD_DIM, torch.float32, CPU) is None
 
     def wrong(q: Tensor, k: Tensor, v: Tensor, attn_bias) -> Tensor:
         return from_bias(q, k, v, attn_bias) * 1.1

@@ -20,7 +20,14 @@ from tests.unitok.tiny import TINY, save_tiny, tiny_model
 from unitok.checkpoints.fingerprint import fingerprint_of
 from unitok.checkpoints.lora_files import FILE, read_adapter
 from unitok.checkpoints.lora_saving import write_adapter
-from unitok.checkpoints.lora_settings import MAX_PATTERN, MAX_PATTERNS, MAX_RANK, MAX_REPEATS
+from unitok.checkpoints.lora_settings import (
+    MAX_PATTERN,
+    MAX_PATTERNS,
+    MAX_RANK,
+    MAX_REPEATS,
+    LoraSettings,
+    matcher,
+)
 from unitok.cli import app
 from unitok.families import open_folder
 from unitok.nn.linear import linear_shapes
@@ -171,6 +178,9 @@ def test_nothing_is_changed_by_an_adapter_that_does_not_fit():
         both = {"decoder.blocks.0.attention.q": good, name: wrong}
         with pytest.raises(ValueError, match=told):
             merge(model, LoraAdapter.of("x", both, {}))
+    torn = LowRank(good.a, good.b[:, 1:], 1.0)
+    with pytest.raises(ValueError, match=r"blocks\.1\.attention\.q must be "):
+        merge(model, LoraAdapter.of("x", {**layers, "decoder.blocks.1.attention.q": torn}, {}))
     for name, told in (("decoder.scale", "no parameter"), ("decoder.norm.weight", r"not \[3\]")):
         adapter = LoraAdapter.of("x", layers, {name: torch.ones(3)})
         with pytest.raises(ValueError, match=told):
@@ -244,6 +254,19 @@ def test_a_pattern_that_may_take_long_to_match_is_refused(pattern, family, folde
     change(folder, alpha_pattern={pattern: 4})
     with pytest.raises(ValueError, match="may take long to match"):
         read_adapter(folder, family)
+
+
+def test_each_pattern_is_compiled_once_for_all_layers():
+    ranks = {rf"blocks\.{i}\.attention": i + 1 for i in range(600)}  # more than `re` keeps
+    settings = LoraSettings(8, 8.0, ranks=ranks)
+    before = matcher.cache_info().misses
+    found = [
+        settings.rank_of(f"model.blocks.{i}.{part}")
+        for i in (0, 599)
+        for part in ("attention", "mlp")
+    ]
+    assert found == [1, 8, 600, 8]
+    assert matcher.cache_info().misses - before == 600
 
 
 def test_patterns_are_bounded_and_must_be_regular_expressions(family, folder):

@@ -184,6 +184,12 @@ def test_folders_in_pefts_form_are_loaded_with_the_model(
         assert own.adapters == ("again",)
 
 
+@pytest.mark.parametrize("adapters", [["mine"], "mine"])
+def test_adapters_without_names_are_refused_before_the_model_is_opened(adapters):
+    with pytest.raises(TypeError, match=r"adapters must map names to folders, .* not (list|str)"):
+        unitok.load(adapters=adapters)
+
+
 def test_another_adapter_of_the_same_name_finds_nothing_of_the_first(
     folder: Path, adapters: dict[str, LoraAdapter], model: unitok.Model
 ):

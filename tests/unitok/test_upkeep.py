@@ -138,6 +138,52 @@ def test_work_that_waits_when_the_driver_is_closed_raises():
         driver.between_steps(lambda: 1)
 
 
+@pytest.mark.parametrize("started", [True, False])
+def test_what_comes_while_the_driver_is_closed_is_refused(started: bool):
+    """The driver is closed between the look whether it is open and the command."""
+    driver = Driver(engine())
+    if started:
+        driver.complete([caption(1)])
+    start, told = driver._start, []
+
+    def closed_meanwhile() -> None:
+        if started:
+            start()
+        driver.close()
+        start()
+
+    def ask() -> None:
+        try:
+            handle = driver.submit(TokenJob(caption(2)))
+            told.extend(output.error for output in handle.result(PATIENCE))
+        except RuntimeError as error:
+            told.append(str(error))
+        driver._refusal = None  # as if it was looked at before
+        try:
+            driver.between_steps(lambda: 1)
+        except RuntimeError as error:
+            told.append(str(error))
+
+    driver._start = closed_meanwhile  # type: ignore[method-assign]
+    thread = threading.Thread(target=ask, daemon=True)
+    thread.start()
+    thread.join(PATIENCE)
+    assert told == ["the model is closed"] * 2
+    assert driver._thread is None or not driver._thread.is_alive()
+
+
+def test_the_result_of_a_job_that_is_cancelled_is_of_the_weights_that_computed_it(
+    gated: tuple[Gate, Driver],
+):
+    gate, driver = gated
+    driver.between_steps(lambda: driver.engine.weights_changed(7), alone=True)
+    handle = driver.submit(TokenJob(drawing(1, length=5)), stream=True)
+    gate.open.set()
+    assert next(iter(handle)).weight_version == 7
+    handle.cancel()
+    assert {output.weight_version for output in handle.result(PATIENCE)} == {7}
+
+
 def test_requests_of_a_model_that_changes_between_them_are_those_of_the_old_and_the_new():
     model = TinyModel()
     driver = Driver(engine(model))

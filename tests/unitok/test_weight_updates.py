@@ -18,8 +18,9 @@ from tests.unitok.tiny import save_tiny, tiny_model
 from unitok import Caption, Draw
 from unitok.checkpoints.weights import parameters
 from unitok.nn.lora import LoraAdapter
+from unitok.nn.model import UnifiedModel
 from unitok.nn.packed_linear import PackedLinear
-from unitok.nn.weight_update import WeightUpdate, slots_of
+from unitok.nn.weight_update import WeightUpdate, fitting, slots_of
 from unitok.requests import AnyRequest
 from unitok.results import DrawResult, Result
 
@@ -194,12 +195,19 @@ def test_what_is_compiled_computes_with_the_new_weights(folder: Path):
     model.prepare(compile=True)
     assert model.decoder.compiled is not None
     model.decoder.compiled._compiled.clear()
-    before = forced_logits(model)
+    before, kinds = forced_logits(model), kinds_of_packed(model)
     WeightUpdate(model, new).write()
+    assert kinds_of_packed(model) == kinds and False in kinds, "others would be compiled for anew"
     expected.load_state_dict(new, strict=False)
     expected.prepare(at_once=True)
     torch.testing.assert_close(forced_logits(model), forced_logits(expected), atol=1e-4, rtol=0)
     assert (before - forced_logits(model)).abs().max() > 0.1
+
+
+def kinds_of_packed(model: UnifiedModel) -> list[bool]:
+    """Whether what is packed is made in inference mode."""
+    layers = [layer for layer in model.modules() if isinstance(layer, PackedLinear)]
+    return [layer.pack().is_inference() for layer in layers]
 
 
 # --- while requests run --------------------------------------------------------------------------
@@ -321,6 +329,23 @@ def test_an_adapter_is_updated_alike(folder: Path, model: unitok.Model):
     assert torch.equal(half.b, other.layers["decoder.blocks.0.attention.q"].b)
 
 
+def test_updates_of_one_adapter_at_the_same_time_are_both_there(folder: Path, model: unitok.Model):
+    """Both wait for what has begun; the second one changes what the first has made."""
+    one, other = (random_adapter(opened(folder).model, seed) for seed in (1, 2))
+    model.load_adapter("mine", one)
+    next(events := model.stream(draw(5)))
+    new = tensors_of(other)
+    parts = [{n: t for n, t in new.items() if (matrix in n)} for matrix in ("lora_A", "lora_B")]
+    with ThreadPoolExecutor(2) as pool:
+        updates = [pool.submit(model.update_adapter, "mine", part) for part in parts]
+        wait_for(lambda: len(model.driver._upkeep) == 2 or any(u.done() for u in updates))
+        assert events is not None
+        assert sorted(update.result(PATIENCE) for update in updates) == [1, 2]
+    now = model._tuning.adapters["mine"].layers
+    assert all(torch.equal(now[n].a, other.layers[n].a) for n in now)
+    assert all(torch.equal(now[n].b, other.layers[n].b) for n in now)
+
+
 def tensors_of(adapter: LoraAdapter) -> dict[str, Tensor]:
     """As peft gives them."""
     return {
@@ -367,6 +392,7 @@ NORM = "decoder.norm.weight"
         ({NORM: torch.full((64,), torch.nan)}, ValueError, f"{NORM} holds NaN or infinity"),
         ({NORM: torch.ones(64, dtype=torch.int32)}, ValueError, "a type such as torch.float32"),
         ({NORM: [1.0] * 64}, TypeError, f"{NORM} must be a tensor, not list"),
+        ({"image_tokenizer.quantizer.codebook": 1}, TypeError, "must be a tensor, not int"),
         ({"image_tokenizer.x": torch.ones(1)}, ValueError, "the image tokenizer is not updated"),
         (
             {"image_tokenizer.quantizer.codebook": torch.ones(48, 8)},
@@ -385,6 +411,25 @@ def test_wrong_tensors_change_nothing(
     after = model.family.model.state_dict()
     assert all(torch.equal(value, after[name]) for name, value in before.items())
     assert model.weight_version == 0
+
+
+def test_new_weights_stay_where_they_are_until_they_are_written():
+    """There is no room for all of them beside a model that fills its device."""
+    elsewhere = torch.empty(2, dtype=torch.bfloat16, device="meta")
+    new = fitting("x", torch.tensor([1.0, 2.0]), (2,), elsewhere)
+    assert new.is_cpu and new.dtype is torch.bfloat16
+
+
+def test_two_names_of_one_parameter_are_given_the_same_numbers():
+    made = tiny_model()
+    made.text_head.weight = made.text_embedding.weight
+    made.requires_grad_(False).prepare()
+    one, two = torch.ones(640, 64), torch.full((640, 64), 2.0)
+    names = "text_embedding.weight", "text_head.weight"
+    with pytest.raises(ValueError, match=f"{names[0]} and {names[1]} are one parameter here"):
+        WeightUpdate(made, dict(zip(names, (one, two), strict=True)))
+    WeightUpdate(made, dict.fromkeys(names, two)).write()
+    assert torch.equal(made.text_head.weight, two)
 
 
 def test_versions_only_grow(model: unitok.Model):

@@ -8,6 +8,7 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -73,9 +74,15 @@ class LoraSettings:
 def first_match(patterns: Mapping[str, T], layer: str, default: T) -> T:
     """The value of the first pattern that is a layer's name, or its end behind a dot."""
     for pattern, value in patterns.items():
-        if re.match(rf"(.*\.)?({pattern})$", layer):
+        if matcher(pattern).match(layer):
             return value
     return default
+
+
+@lru_cache(MAX_PATTERNS)  # more than `re` keeps: to compile one takes longer than to match
+def matcher(pattern: str) -> re.Pattern[str]:
+    """What matches a layer's name, or its end behind a dot."""
+    return re.compile(rf"(.*\.)?({pattern})$")
 
 
 def read_lora_settings(folder: Path) -> LoraSettings:

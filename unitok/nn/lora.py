@@ -72,6 +72,19 @@ def _add(sha: "hashlib._Hash", tensors: Iterable[Tensor]) -> None:
         sha.update(numbers.numpy().tobytes())
 
 
+def check_low_rank(name: str, low_rank: LowRank, in_features: int, out_features: int) -> None:
+    """Raise ValueError if an adapter of a layer does not fit it, or is not finite."""
+    a, b = low_rank.a, low_rank.b
+    fits = a.ndim == b.ndim == 2 and a.shape[0] == b.shape[1]
+    if not fits or (a.shape[1], b.shape[0]) != (in_features, out_features):
+        raise ValueError(
+            f"the adapter of {name} must be [rank, {in_features}] and [{out_features}, rank], not "
+            f"{list(a.shape)} and {list(b.shape)}"
+        )
+    if not (a.isfinite().all() and b.isfinite().all()):
+        raise ValueError(f"the adapter of {name} holds NaN or infinity")
+
+
 def merge(model: nn.Module, adapter: LoraAdapter) -> None:
     """Add an adapter to the weights of a model, before it is prepared for inference.
 
@@ -83,8 +96,9 @@ def merge(model: nn.Module, adapter: LoraAdapter) -> None:
         adapter: The adapter.
 
     Raises:
-        ValueError: The model lacks a layer or a parameter, or it has another shape; or the layer
-            was replaced when the model was prepared. Then nothing is changed.
+        ValueError: The model lacks a layer or a parameter, or it has another shape; a number of a
+            product is not finite; or the layer was replaced when the model was prepared. Then
+            nothing is changed.
     """
     layers = {name: linear_layer(model, name) for name in adapter.layers}
     owners = {name: _owner(model, name, value) for name, value in adapter.full.items()}
@@ -92,6 +106,7 @@ def merge(model: nn.Module, adapter: LoraAdapter) -> None:
         shape = added.b.shape[0], added.a.shape[1]
         if layers[name].weight.shape != shape:
             raise ValueError(f"{name} is {list(layers[name].weight.shape)}, not {list(shape)}")
+        check_low_rank(name, added, *reversed(shape))
     for name, value in adapter.full.items():
         _put(owners[name], name.rpartition(".")[2], value)
     for name, added in adapter.layers.items():

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from unitok.nn.linear import LinearReplacement
-from unitok.nn.lora import LoraAdapter, LowRank
+from unitok.nn.lora import LoraAdapter, LowRank, check_low_rank
 from unitok_engine import AdapterRows
 
 ADAPTABLE = re.compile(r"decoder\.blocks\.\d+\..+|text_head|image_head\.fc[12]")
@@ -155,19 +155,6 @@ def sizes_of(module: nn.Module, part: str) -> tuple[int, int]:
         return module.in_features, module.out_features[module.names.index(part)]
     assert isinstance(module, nn.Linear)
     return module.in_features, module.out_features
-
-
-def check_low_rank(name: str, low_rank: LowRank, in_features: int, out_features: int) -> None:
-    """Raise ValueError if an adapter of a layer does not fit it, or is not finite."""
-    a, b = low_rank.a, low_rank.b
-    fits = a.ndim == b.ndim == 2 and a.shape[0] == b.shape[1]
-    if not fits or (a.shape[1], b.shape[0]) != (in_features, out_features):
-        raise ValueError(
-            f"the adapter of {name} must be [rank, {in_features}] and [{out_features}, rank], not "
-            f"{list(a.shape)} and {list(b.shape)}"
-        )
-    if not (a.isfinite().all() and b.isfinite().all()):
-        raise ValueError(f"the adapter of {name} holds NaN or infinity")
 
 
 def _side_by_side(module: nn.Module, parts: Mapping[str, LowRank], like: Tensor) -> Delta:

@@ -76,6 +76,7 @@ def has_kernel(head_dim: int, dtype: torch.dtype, device: torch.device) -> bool:
     return fault is None
 
 
+@torch.inference_mode(False)  # whose tensors have no gradients: the first call may be in it
 def kernel_fault(head_dim: int, dtype: torch.dtype, device: torch.device) -> str | None:
     """Why xformers' training kernel is of no use here, or None if it works."""
     lengths = (5, 3)

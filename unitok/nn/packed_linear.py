@@ -84,16 +84,16 @@ class PackedLinear(LinearReplacement):
         """Pack the weights now, if that is not done yet, and return them in oneDNN's layout."""
         packed = self._packed
         if packed is None:
-            weight = self._dense[0] if len(self._dense) == 1 else torch.cat(self._dense)
-            packed = torch.ops.mkldnn._reorder_linear_weight(weight, None)
-            self._packed, self._dense = packed, []
+            self._packed = packed = _reorder(self._dense)
+            self._dense = []  # afterwards: another thread may read the weights meanwhile
         return packed
 
     def weights(self) -> Sequence[Tensor]:
         """Return each layer's weight [its out_features, in_features], unpacked."""
-        if self._packed is None:
-            return self._dense
-        return self._packed.to_dense().split(self.out_features)
+        dense, packed = self._dense, self._packed
+        if packed is None:
+            return dense
+        return packed.to_dense().split(self.out_features)
 
     def biases(self) -> Sequence[Tensor]:
         """Return each layer's bias [its out_features], or nothing if they have none."""
@@ -115,9 +115,9 @@ class PackedLinear(LinearReplacement):
         if weights and self._packed is not None:
             whole = len(weights) == len(self.names)
             old = weights if whole else dict(zip(self.names, self.weights(), strict=True))
-            self._dense = [weights.get(name, old[name]) for name in self.names]
-            self._packed = None
-            self.pack()
+            # What was compiled for tensors with or without inference mode serves no others.
+            with torch.inference_mode(self._packed.is_inference()):
+                self._packed = _reorder([weights.get(name, old[name]) for name in self.names])
         elif weights:
             for name, dense in zip(self.names, self._dense, strict=True):
                 if name in weights:
@@ -136,6 +136,12 @@ class PackedLinear(LinearReplacement):
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
         raise RuntimeError("the model is packed for inference on a CPU: it cannot be converted")
+
+
+def _reorder(weights: Sequence[Tensor]) -> Tensor:
+    """Weights of one input, one below the other, in oneDNN's layout."""
+    weight = weights[0] if len(weights) == 1 else torch.cat(list(weights))
+    return torch.ops.mkldnn._reorder_linear_weight(weight, None)
 
 
 def rows_to_pad(rows: int) -> int:

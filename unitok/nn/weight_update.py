@@ -69,12 +69,15 @@ class WeightUpdate:
 
     Raises:
         TypeError: Something is no tensor.
-        ValueError: A name is unknown, a shape or a type does not fit, a number is not finite, or
-            the image tokenizer would change.
+        ValueError: A name is unknown, a shape or a type does not fit, a number is not finite,
+            two names of one parameter differ, or the image tokenizer would change.
     """
 
     def __init__(self, model: UnifiedModel, tensors: Mapping[str, Tensor]) -> None:
-        """Check the weights, and bring them to the model's device and types.
+        """Check the weights, and bring them to the model's types.
+
+        They stay on their own device until they are written, one after the other: beside a model
+        and its K/V there may be no room for all of them.
 
         Args:
             model: The model, which is not changed yet.
@@ -90,6 +93,7 @@ class WeightUpdate:
             for name, tensor in tensors.items()
             if not name.startswith(IMAGE_TOKENIZER)
         }
+        check_shared(self._new)
 
     @torch.inference_mode()
     def write(self) -> None:
@@ -98,7 +102,7 @@ class WeightUpdate:
         for slot, tensor in self._new.values():
             if isinstance(slot.module, LinearReplacement):
                 mine = layers.setdefault(slot.module, {"weight": {}, "bias": {}})
-                mine[slot.leaf][slot.part] = tensor
+                mine[slot.leaf][slot.part] = tensor.to(slot.like.device)
             else:
                 slot.like.copy_(tensor)
         for layer, parts in layers.items():
@@ -120,22 +124,37 @@ def slot_named(name: str, slots: Mapping[str, Slot]) -> Slot:
 
 
 def fitting(name: str, tensor: object, shape: tuple[int, ...], like: Tensor) -> Tensor:
-    """A tensor of new weights on the device and in the type of the old ones.
+    """A tensor of new weights in the type of the old ones, on its own device.
 
     Raises:
         TypeError: It is no tensor.
         ValueError: It has another shape or kind of type, or a number is not finite.
     """
-    if not isinstance(tensor, Tensor):
-        raise TypeError(f"{name} must be a tensor, not {type(tensor).__name__}")
+    tensor = need_tensor(name, tensor)
     if tuple(tensor.shape) != shape:
         raise ValueError(f"{name} must be {list(shape)}, not {list(tensor.shape)}")
     if tensor.is_floating_point() != like.is_floating_point():
         raise ValueError(f"{name} must be of a type such as {like.dtype}, not {tensor.dtype}")
-    new = tensor.detach().to(like.device, like.dtype)
+    new = tensor.detach().to(like.dtype)
     if not new.isfinite().all():
         raise ValueError(f"{name} holds NaN or infinity")
     return new
+
+
+def need_tensor(name: str, tensor: object) -> Tensor:
+    """A tensor as it is; TypeError if it is none."""
+    if not isinstance(tensor, Tensor):
+        raise TypeError(f"{name} must be a tensor, not {type(tensor).__name__}")
+    return tensor
+
+
+def check_shared(new: Mapping[str, tuple[Slot, Tensor]]) -> None:
+    """Raise ValueError for two names of one parameter, such as a shared head, that differ."""
+    first: dict[int, str] = {}
+    for name, (slot, tensor) in new.items():
+        other = name if slot.part else first.setdefault(id(slot.like), name)
+        if other != name and not torch.equal(new[other][1].to(tensor.device), tensor):
+            raise ValueError(f"{other} and {name} are one parameter here, and must be equal")
 
 
 def check_image_tokenizer(model: UnifiedModel, tensors: Mapping[str, Tensor]) -> None:
@@ -147,7 +166,7 @@ def check_image_tokenizer(model: UnifiedModel, tensors: Mapping[str, Tensor]) ->
     for name, tensor in tensors.items():
         if name.startswith(IMAGE_TOKENIZER):
             old = own.get(name.removeprefix(IMAGE_TOKENIZER))
-            if old is None or not torch.equal(old, tensor.detach().to(old)):
+            if old is None or not torch.equal(old, need_tensor(name, tensor).detach().to(old)):
                 raise ValueError(
                     f"{name} differs: the image tokenizer is not updated in place; save the model "
                     "and load it anew"

@@ -186,11 +186,12 @@ def check_apart(model: nn.Module, layers: Sequence[str], full: Sequence[str]) ->
     """Raise ValueError for a layer that has a product and is to be trained in full too."""
     trained = {id(model.get_parameter(name)) for name in full}
     for layer in layers:
-        if id(model.get_parameter(f"{layer}.weight")) in trained:
-            raise ValueError(
-                f"{layer} is among the targets, and also_train trains its weight in full: take it "
-                "out of one of them"
-            )
+        for leaf, parameter in model.get_submodule(layer).named_parameters():
+            if id(parameter) in trained:
+                raise ValueError(
+                    f"{layer} is among the targets, and also_train trains its {leaf} in full: take "
+                    "it out of one of them"
+                )
 
 
 # --- what was learned ----------------------------------------------------------------------------

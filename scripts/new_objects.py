@@ -1,0 +1,106 @@
+"""Fine-tune the embedded model on eight objects that it never saw: the data, and the scores.
+
+    python scripts/new_objects.py data --out runs/new_objects
+    unitok train recipes/new_objects/image_decoder.toml
+    unitok train recipes/new_objects/lora.toml
+    python scripts/new_objects.py score --model runs/new_objects/image_decoder/model \\
+        --adapter runs/new_objects/lora/adapter
+
+`data` writes 200 pictures of each new object, as many of those that the model knows, and the
+conversations about them. `score` prints one JSON object: drawings and captions of the new objects
+on a background and in a count that training never showed, and the scores of the old ones.
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+import unitok
+from unitok.emoji import captions, new_objects
+from unitok.emoji.checker import check
+from unitok.emoji.evaluation import (
+    SEED,
+    answer_score,
+    caption_score,
+    draw_held_out,
+    drawing_scores,
+    held_out_scenes,
+)
+from unitok.emoji.new_objects import NewObjectSampler, write_data
+from unitok.emoji.rendering import render
+from unitok.emoji.sprites import NEW_NAMES
+from unitok.evaluation.grid import picture_grid
+from unitok.evaluation.metrics import rate
+from unitok_tokenizers.losses import psnr
+
+COLUMNS = 10  # of drawings of each object in a picture of them
+
+
+def parse() -> argparse.Namespace:
+    """The arguments of the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    data = commands.add_parser("data", help="write pictures and conversations")
+    data.add_argument("--out", type=Path, default=Path("runs/new_objects"))
+    data.add_argument("--per-name", type=int, default=200, help="pictures of each new object")
+    data.add_argument("--old", type=int, default=1600, help="pictures of objects it knows")
+    data.add_argument("--seed", type=int, default=0)
+    score = commands.add_parser("score", help="print scores")
+    score.add_argument("--model", default=None, help="folder; default: the embedded model")
+    score.add_argument("--adapter", default=None, help="folder of an adapter")
+    score.add_argument("--per-name", type=int, default=15, help="scenes of each object and kind")
+    score.add_argument("--old", type=int, default=60, help="old prompts of each kind")
+    score.add_argument("--seed", type=int, default=SEED, help="of the scenes")
+    score.add_argument("--grid", type=Path, default=None, help="save a picture of the drawings")
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Write the data, or score a model."""
+    args = parse()
+    try:
+        if args.command == "data":
+            write_data(args.out, args.per_name, args.old, args.seed)
+            return
+        with unitok.load(args.model, adapter=args.adapter) as model:
+            print(json.dumps(scores(model, args), indent=2))
+    except (ValueError, OSError) as error:
+        sys.exit(f"new_objects: {error}")
+
+
+def scores(model: unitok.Model, args: argparse.Namespace) -> dict[str, float]:
+    """All scores by name; those that end in _dB are decibels, the others shares."""
+    new = new_objects.score(model, args.per_name, args.seed)
+    if args.grid:
+        each = len(new.drawn) // len(NEW_NAMES)
+        rows = [new.drawn[i : i + each] for i in range(0, len(new.drawn), each)]
+        grid = picture_grid([[(d.image, d.ok) for d in row[:COLUMNS]] for row in rows])
+        grid.save(args.grid)
+    old = list(drawing_scores(draw_held_out(model, args.old, args.seed)).values())
+    asked = [answer_score(model, kind, args.old, args.seed) for kind in captions.QUESTION_KINDS]
+    found = {
+        **new.scores,
+        "old_draw": rate(old),
+        "old_caption": caption_score(model, held_out_scenes(args.old, args.seed)),
+        "old_questions": rate(asked),
+        **reconstruction(model, args.per_name, args.seed),
+    }
+    return {name: round(value, 4) for name, value in found.items()}
+
+
+def reconstruction(model: unitok.Model, per_name: int, seed: int) -> dict[str, float]:
+    """How much of the new objects is left after the image tokenizer, whatever the rest does."""
+    sampler = NewObjectSampler(seed, "heldout")
+    scenes = [sampler.sample(name) for name in NEW_NAMES for _ in range(per_name)]
+    pictures = render(scenes)
+    tokenizer = model.family.model.image_tokenizer
+    seen = tokenizer.decode(tokenizer.encode(pictures)).cpu()
+    right = [check(picture, scene).ok for picture, scene in zip(seen, scenes, strict=True)]
+    return {"codes_dB": float(psnr(seen, pictures).mean()), "codes_right": rate(right)}
+
+
+if __name__ == "__main__":
+    main()
