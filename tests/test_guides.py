@@ -26,11 +26,13 @@ BLOCK = re.compile(r"^```(python|sh)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 @pytest.fixture(scope="module")
 def environment() -> Iterator[dict[str, str]]:
-    """What the shell knows: `unitok` is the one of this repository, `python` that of the tests."""
+    """What the shell knows: `unitok` of this repository, `python` and `torchrun` of the tests."""
     with tempfile.TemporaryDirectory() as folder, command_server(Path(folder)) as programs:
-        python = programs / "python"
-        python.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} "$@"\n')
-        python.chmod(0o755)
+        python = shlex.quote(sys.executable)
+        for name, words in (("python", ""), ("torchrun", "-m torch.distributed.run")):
+            program = programs / name
+            program.write_text(f'#!/bin/sh\nexec {python} {words} "$@"\n')
+            program.chmod(0o755)
         yield os.environ | {
             "PATH": f"{programs}{os.pathsep}{os.environ['PATH']}",
             "PYTHONPATH": os.pathsep.join(PATHS),
