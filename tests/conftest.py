@@ -1,6 +1,7 @@
 """What tests of the model, the API and the command line share."""
 
 import dataclasses
+import signal
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,9 @@ from unitok.families.janus import Template
 from unitok.nn.config import DEFAULT
 from unitok.nn.model import UnifiedModel
 from unitok_tokenizers.text import TextTokenizer
+
+# A shell lets what it runs beside itself ignore Ctrl-C, and its children inherit that; tests send it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 TEXT_TOKENIZER = Path(__file__).parents[1] / "unitok" / "assets" / "default"
 TINY = dataclasses.replace(
