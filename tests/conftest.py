@@ -13,7 +13,7 @@ from unitok.nn.config import DEFAULT
 from unitok.nn.model import UnifiedModel
 from unitok_tokenizers.text import TextTokenizer
 
-# A shell lets what it runs beside itself ignore Ctrl-C, and its children inherit that; tests send it.
+# What a shell runs beside itself ignores Ctrl-C, and so do its children; tests send it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 TEXT_TOKENIZER = Path(__file__).parents[1] / "unitok" / "assets" / "default"
