@@ -19,6 +19,7 @@ from unitok.training.packing import PackedBatch
 from unitok.training.ranks import Ranks
 from unitok.training.recipe import BatchKeys, OptimiserKeys, Recipe
 from unitok.training.schedule import Schedule, WarmupConstant, WarmupCosine, WarmupLinear
+from unitok.training.targets import text_range_of
 from unitok.training.updates import BatchMaker, ConversationUpdates
 
 
@@ -111,8 +112,7 @@ def steps_of(recipe: Recipe, sources: list[Source]) -> int:
 
 def make_loss(family: Family, recipe: Recipe) -> FineTuningLoss:
     """The loss of a family's model."""
-    text = family.text_plan(1).next([]).id_range  # type: ignore[union-attr]
-    return FineTuningLoss(family.model, text, recipe.loss.z_loss)
+    return FineTuningLoss(family.model, text_range_of(family), recipe.loss.z_loss)
 
 
 def make_optimiser(model: UnifiedModel, keys: OptimiserKeys) -> torch.optim.Optimizer:

@@ -5,9 +5,10 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from unitok.families import Family
 from unitok.training.packing import PackedBatch
 from unitok.vocabulary import Vocabulary
-from unitok_engine import IdRange
+from unitok_engine import Allow, IdRange
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,3 +53,10 @@ def targets_by_kind(
     for kind, mask, id_range in kinds:
         if mask.any():
             yield Targets(kind, mask.nonzero()[:, 0], id_range)
+
+
+def text_range_of(family: Family) -> IdRange:
+    """The ids that a family's answers of text are sampled from."""
+    step = family.text_plan(1).next([])
+    assert isinstance(step, Allow)  # an answer begins with a token that is sampled
+    return step.id_range

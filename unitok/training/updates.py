@@ -17,6 +17,7 @@ from unitok.training.data.stream import ConversationStream
 from unitok.training.packing import PackedBatch, pack, pack_rows
 from unitok.training.ranks import Ranks
 from unitok.training.sequences import TrainingSequence
+from unitok.training.targets import text_range_of
 from unitok.vocabulary import Vocabulary
 from unitok_engine import Branch
 
@@ -46,7 +47,7 @@ class BatchMaker:
         self.maker, self.ranks, self.vocabulary = maker, ranks, vocabulary
         self.max_tokens, self.weights = max_tokens, weights
         # A rank with less to do computes this with weight 0, so that all make as many batches.
-        text = maker.family.text_plan(1).next([]).id_range.start  # type: ignore[union-attr]
+        text = text_range_of(maker.family).start
         self._nothing = TrainingSequence(Branch((text, text)), (False, True))
 
     def batches(self, conversations: Sequence[Conversation]) -> list[PackedBatch]:
