@@ -59,7 +59,7 @@ class OurTuning:
         """Give a model an adapter, and pack what is learned."""
         self.model = model
         add_lora(self.model, LoraOptions(RANK, ALPHA))
-        self.model.checkpoint_activations(True)
+        self.model.checkpoint_activations("selective")
         self.model.train()
         self.loss = UnifiedLoss(self.model, self.model.vocabulary.text_range)
         self.trained = [p for p in self.model.parameters() if p.requires_grad]

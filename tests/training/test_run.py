@@ -138,7 +138,7 @@ def test_with_bf16_the_weights_beside_adapters_take_two_bytes(make: Any):
         steps=2,
         precision="bf16",
         lora={"rank": 2, "also_train": ["image_head"]},
-        memory={"activation_checkpointing": True},
+        memory={"activation_checkpointing": "selective"},
         samples={"prompts": ["two apples"]},
     )
     run = FineTuning(recipe)

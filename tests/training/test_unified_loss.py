@@ -21,6 +21,7 @@ from tests.training.learned import (
 )
 from tests.unitok.tiny import PATCHES
 from unitok.families import Family
+from unitok.nn.activation_checkpointing import Mode
 from unitok.nn.model import UnifiedModel
 from unitok.training import cross_entropy
 from unitok.training.hidden_states import compute, hidden_states, with_painted_ids
@@ -215,14 +216,35 @@ def test_logits_by_chunks_give_the_same_loss(tiny: Family, monkeypatch: pytest.M
     assert sorted(made) == sorted(forward + by_chunks), "they are made again for the gradients"
 
 
-def test_checkpointed_activations_give_the_same_gradients(tiny: Family):
+def test_a_frozen_head_makes_its_logits_once(tiny: Family, monkeypatch: pytest.MonkeyPatch):
+    batch = packed_means(tiny, mixed_sequences(tiny))
+    tiny.model.text_head.requires_grad_(False)
+    loss = run(tiny, batch)
+    expected = gradients(tiny.model, loss.total)
+    made: list[int] = []
+    logits = tiny.model.logits
+
+    def counted(hidden: Tensor, id_range: IdRange) -> Tensor:
+        made.append(len(hidden) if id_range.size == 640 else 0)
+        return logits(hidden, id_range)
+
+    monkeypatch.setattr(cross_entropy, "CHUNK", 5 * 640)
+    monkeypatch.setattr(tiny.model, "logits", counted)
+    chunked = run(tiny, batch)
+    assert chunked.total.item() == pytest.approx(loss.total.item(), abs=1e-6)
+    assert_same(gradients(tiny.model, chunked.total), expected)
+    assert sum(made) == batch.counts(tiny.model.vocabulary)["text"]
+
+
+@pytest.mark.parametrize("mode", ["selective", "full"])
+def test_checkpointed_activations_give_the_same_gradients(tiny: Family, mode: Mode):
     model, batch = tiny.model, packed_means(tiny, mixed_sequences(tiny))
     calls: list[bool] = []
     block = model.decoder.blocks[0]
     block.register_forward_pre_hook(lambda module, inputs: calls.append(torch.is_grad_enabled()))
     plain = gradients(model, run(tiny, batch).total)
     assert len(calls) == 1
-    model.checkpoint_activations()
+    model.checkpoint_activations(mode)
     loss = run(tiny, batch)
     assert len(calls) == 2
     assert_same(gradients(model, loss.total), plain)
@@ -230,7 +252,7 @@ def test_checkpointed_activations_give_the_same_gradients(tiny: Family):
     with torch.inference_mode():
         run(tiny, batch)
     assert len(calls) == 4
-    model.checkpoint_activations(False)
+    model.checkpoint_activations("none")
     gradients(model, run(tiny, batch).total)
     assert len(calls) == 5
 

@@ -221,6 +221,9 @@ def full_attention(q: Tensor, k: Tensor, v: Tensor, causal: bool = False) -> Ten
         if causal:
             scores = scores + scores.new_full(scores.shape[-2:], -torch.inf).triu(1)
         return scores.softmax(-1) @ v
+    if q.dim() == 3:  # which torch's fused kernels do not take
+        q, k, v = q[None], k[None], v[None]
+        return F.scaled_dot_product_attention(q, k, v, is_causal=causal)[0]
     return F.scaled_dot_product_attention(q, k, v, is_causal=causal)
 
 

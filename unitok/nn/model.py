@@ -13,8 +13,8 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.checkpoint import checkpoint
 
+from unitok.nn.activation_checkpointing import Mode, run_block
 from unitok.nn.compiled import MAX_ROWS, CompiledBlocks
 from unitok.nn.config import DecoderConfig, ModelConfig
 from unitok.nn.layers import Block, Cache, PreparedRMSNorm, Projector, RMSNorm, RotaryTable
@@ -36,15 +36,15 @@ class Decoder(nn.Module):
     Attributes:
         pads_rows: Whether rows are padded, once for all layers, to a number that packed layers
             have kernels for.
-        checkpoints_activations: Whether training keeps only what goes into each block, and computes
-            what is inside again for the gradients (https://arxiv.org/abs/1604.06174).
+        activation_checkpointing: What training keeps of each block; the rest is computed again for
+            the gradients.
         compiled: Runs the blocks and the norm in steps of few rows, if the model was prepared so.
     """
 
     def __init__(self, config: DecoderConfig) -> None:
         super().__init__()
         self.pads_rows = False
-        self.checkpoints_activations = False
+        self.activation_checkpointing: Mode = "none"
         self.compiled: CompiledBlocks | None = None
         self.rotary = RotaryTable(config.head_dim, config.max_positions, config.rope_theta)
         self.blocks = nn.ModuleList(Block(config, i) for i in range(config.layers))
@@ -65,10 +65,9 @@ class Decoder(nn.Module):
         rotation = self.rotary(positions, hidden.dtype)
         if self.compiled is not None and cache is not None and len(hidden) <= MAX_ROWS:
             return self.compiled(hidden, rotation, cache)[:rows]
-        again = self.checkpoints_activations and torch.is_grad_enabled()
         for block in self.blocks:
             inputs = (hidden, rotation, cache, lora)
-            hidden = checkpoint(block, *inputs, use_reentrant=False) if again else block(*inputs)
+            hidden = run_block(self.activation_checkpointing, block, *inputs)
         return self.norm(hidden[:rows])
 
     def compile_blocks(self) -> None:
@@ -153,12 +152,12 @@ class UnifiedModel(nn.Module):
         if compile:
             self.decoder.compile_blocks()
 
-    def checkpoint_activations(self, on: bool = True) -> None:
-        """Train in less memory: the decoder's blocks are computed again for the gradients.
+    def checkpoint_activations(self, mode: Mode = "full") -> None:
+        """Train in less memory: much of the decoder's blocks is computed again for the gradients.
 
         Inference stays as it is.
         """
-        self.decoder.checkpoints_activations = on
+        self.decoder.activation_checkpointing = mode
 
     def _tabulate_embeddings(self) -> None:
         """Keep the embeddings of all ids, if they take computing and are not too many."""

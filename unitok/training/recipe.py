@@ -8,6 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
+from unitok.nn.activation_checkpointing import Mode
+
 
 @dataclass(frozen=True)
 class Key:
@@ -154,8 +156,12 @@ class MemoryKeys:
     """Less memory for more time."""
 
     activation_checkpointing: Annotated[
-        bool, Key("compute the layers' activations a second time for the gradients")
-    ] = False
+        Mode,
+        Key(
+            "what the layers compute a second time for the gradients: `selective`: all but matrix "
+            "products and attention; `full`: everything, for the least memory"
+        ),
+    ] = "none"
     sharding: Annotated[
         Literal["none", "fsdp"],
         Key("`fsdp`: each of several ranks holds a part of the model (FSDP2)"),

@@ -54,7 +54,13 @@ class UnifiedLoss(nn.Module):
             at, id_range = rows[each.chosen].to(ids.device), each.id_range
             make_logits = partial(model.logits, id_range=id_range)
             wanted = ids[at] - id_range.start
-            losses, normalisers = cross_entropy(make_logits, hidden[at - 1], wanted, id_range.size)
+            losses, normalisers = cross_entropy(
+                make_logits,
+                hidden[at - 1],
+                wanted,
+                id_range.size,
+                is_frozen=not self.z_loss and self.is_frozen(each.kind),
+            )
             parts[each.kind] = losses.mean()
             total = total + batch.weights[each.kind] * losses.sum()
             if self.z_loss:
@@ -63,3 +69,9 @@ class UnifiedLoss(nn.Module):
         if squares:
             parts["z_loss"] = torch.cat(squares).mean()
         return Loss(total, parts, len(batch))
+
+    def is_frozen(self, kind: str) -> bool:
+        """Whether no weight of the head of "text" or of "image" tokens is trained."""
+        has_own = kind == "image" and self.model.image_head is not None
+        head: nn.Module = self.model.image_head if has_own else self.model.text_head
+        return not any(p.requires_grad for p in head.parameters())
