@@ -72,6 +72,6 @@ class UnifiedLoss(nn.Module):
 
     def is_frozen(self, kind: str) -> bool:
         """Whether no weight of the head of "text" or of "image" tokens is trained."""
-        has_own = kind == "image" and self.model.image_head is not None
-        head: nn.Module = self.model.image_head if has_own else self.model.text_head
+        own = self.model.image_head if kind == "image" else None
+        head: nn.Module = self.model.text_head if own is None else own
         return not any(p.requires_grad for p in head.parameters())
