@@ -33,7 +33,7 @@ class PeftPeer:
     """Updates of a low-rank adapter of transformers' Janus.
 
     Conversations are sorted by length, so that little is padded, and a batch has a given number of
-    them. Layers are computed a second time for the gradients, as on our side.
+    them.
     """
 
     def __init__(self, model: UnifiedModel, talk: Sequence[Talk], rank: int, alpha: float) -> None:
@@ -50,13 +50,21 @@ class PeftPeer:
             target_modules=r".*language_model.*\.(q|k|v|o|gate|up|down)_proj",
         )
         self.model: Any = peft.get_peft_model(janus, options)
-        self.model.activation_checkpointing_enable({"use_reentrant": False})
+        self.checkpoint_activations(True)
         self.model.enable_input_require_grads()
         self.model.train()
         self.trained = [p for p in self.model.parameters() if p.requires_grad]
         self.optimiser = torch.optim.AdamW(self.trained, lr=1e-4)
         self.talk = sorted(talk, key=lambda each: len(each.ids))
         self.targets = sum(len(each.ids) - each.asked for each in talk)
+
+    def checkpoint_activations(self, on: bool) -> None:
+        """Whether layers are computed a second time for the gradients, as is the case at first."""
+        janus = self.model.get_base_model()
+        if on:
+            janus.activation_checkpointing_enable({"use_reentrant": False})
+        else:
+            janus.activation_checkpointing_disable()
 
     def update(self, size: int) -> float:
         """Learn all conversations once, in batches of a size; the loss before."""
