@@ -6,7 +6,7 @@
     python scripts/new_objects.py score --model runs/new_objects/image_decoder/model \\
         --adapter runs/new_objects/lora/adapter
 
-`data` writes 200 pictures of each new object, as many of those that the model knows, and the
+`data` writes 200 pictures of each new object, 8,000 of those that the model knows, and the
 conversations about them. `score` prints one JSON object: drawings and captions of the new objects
 on a background and in a count that training never showed, and the scores of the old ones.
 """
@@ -46,7 +46,7 @@ def parse() -> argparse.Namespace:
     data = commands.add_parser("data", help="write pictures and conversations")
     data.add_argument("--out", type=Path, default=Path("runs/new_objects"))
     data.add_argument("--per-name", type=int, default=200, help="pictures of each new object")
-    data.add_argument("--old", type=int, default=1600, help="pictures of objects it knows")
+    data.add_argument("--old", type=int, default=8000, help="pictures of objects it knows")
     data.add_argument("--seed", type=int, default=0)
     score = commands.add_parser("score", help="print scores")
     score.add_argument("--model", default=None, help="folder; default: the embedded model")

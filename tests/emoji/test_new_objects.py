@@ -64,8 +64,18 @@ def test_a_new_object_is_not_taken_for_another():
 
 def test_the_data_hold_each_picture_twice_in_the_form_of_messages(tmp_path):
     write_data(tmp_path, per_name=3, old=5, seed=1)
-    lines = [json.loads(line) for line in (tmp_path / "train.jsonl").read_text().splitlines()]
-    assert len(lines) == 2 * (8 * 3 + 5)
+    sets = {
+        name: [json.loads(line) for line in (tmp_path / f"{name}.jsonl").read_text().splitlines()]
+        for name in ("new", "old", "held_out", "decoder")
+    }
+    assert {name: len(lines) for name, lines in sets.items()} == {
+        "new": 2 * 8 * 3,
+        "old": 2 * 5,
+        "held_out": 2 * 2 * 64,
+        "decoder": 2 * (8 * 3 + 5),
+    }
+    assert sets.pop("decoder") == sets["new"] + sets["old"]
+    lines = [line for each in sets.values() for line in each]
     seen: Counter[str] = Counter()
     for line in lines:
         parsed = parse_messages(line["messages"], tmp_path, last="assistant")
@@ -73,7 +83,7 @@ def test_the_data_hold_each_picture_twice_in_the_form_of_messages(tmp_path):
         seen[str(picture.source)] += 1
         image = picture.open()
         assert image.size == (64, 64)
-        said = [p for turn in parsed.turns for p in turn.parts if isinstance(p, str)]
+        said = [p for turn in parsed.turns[:2] for p in turn.parts if isinstance(p, str)]
         claims = [claim for text in said if (claim := captions.parse(text)) is not None]
         assert len(claims) == 1 and check(image, claims[0]).ok
     assert set(seen.values()) == {2}

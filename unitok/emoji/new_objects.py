@@ -23,6 +23,7 @@ from unitok.evaluation.metrics import drawings, rate
 from unitok.requests import Draw
 
 KINDS = ("single", "colour", "count")
+QUIZ = 3  # questions about a picture beside its caption
 
 
 def held_out_colour(name: str) -> str:
@@ -122,40 +123,62 @@ def score(model: Model, per_name: int, seed: int = 20_000) -> NewObjectScores:
     return NewObjectScores({k: round(v, 4) for k, v in scores.items()}, tuple(drawn))
 
 
-def write_data(folder: Path, per_name: int = 200, old: int = 1600, seed: int = 0) -> None:
-    """Write pictures and the conversations about them: FOLDER/train.jsonl and FOLDER/pictures/.
+def write_data(folder: Path, per_name: int = 200, old: int = 8000, seed: int = 0) -> None:
+    """Write pictures and the conversations about them: every picture is painted and read.
 
-    Every picture is painted once and read once.
+    In the folder, new.jsonl has the new objects, old.jsonl those that the model knows, so that it
+    keeps them, and held_out.jsonl scenes of both kinds that training never shows. decoder.jsonl has
+    the new objects and as many of the old, for the image decoder.
 
     Args:
         folder: Where to write; it is made if it does not exist.
         per_name: Pictures of each new object.
-        old: Pictures of the objects that the model knows, so that it keeps them.
+        old: Pictures of the objects that the model knows.
         seed: Of the scenes and of the words.
     """
     new, known = NewObjectSampler(seed), SceneSampler(seed + 1, "train")
-    rng = random.Random(f"new objects {seed}")
-    scenes = [new.sample(name) for name in NEW_NAMES for _ in range(per_name)]
-    scenes += known.batch(old)
-    (folder / "pictures").mkdir(parents=True, exist_ok=True)
+    new_held_out = NewObjectSampler(seed, "heldout")
+    held_out = [new_held_out.sample(n, k) for n in NEW_NAMES for k in KINDS[1:] for _ in range(4)]
+    held_out += SceneSampler(seed + 1, "heldout").batch(len(held_out))
+    sets = {
+        "new": [new.sample(name) for name in NEW_NAMES for _ in range(per_name)],
+        "old": known.batch(old),
+        "held_out": held_out,
+    }
+    lines = {
+        name: _write_pictures(folder, name, scenes, random.Random(f"new objects {name} {seed}"))
+        for name, scenes in sets.items()
+    }
+    lines["decoder"] = lines["new"] + lines["old"][: len(lines["new"])]
+    for name, some in lines.items():
+        text = "".join(json.dumps(line) + "\n" for line in some)
+        (folder / f"{name}.jsonl").write_text(text, encoding="utf-8")
+
+
+def _write_pictures(
+    folder: Path, name: str, scenes: Sequence[Scene], rng: random.Random
+) -> list[dict[str, Any]]:
+    """Write the pictures of scenes to pictures/NAME; the lines about them."""
+    (folder / "pictures" / name).mkdir(parents=True, exist_ok=True)
     lines: list[dict[str, Any]] = []
-    for index, (scene, pixels) in enumerate(zip(scenes, render(scenes), strict=True)):
-        path = Path("pictures") / f"{index:05}.png"
-        to_pil(pixels).save(folder / path)
-        lines += conversations(scene, str(path), rng)
-    rng.shuffle(lines)
-    text = "".join(json.dumps(line) + "\n" for line in lines)
-    (folder / "train.jsonl").write_text(text, encoding="utf-8")
+    for first in range(0, len(scenes), 100):
+        some = scenes[first : first + 100]
+        for index, (scene, pixels) in enumerate(zip(some, render(some), strict=True), first):
+            path = Path("pictures") / name / f"{index:05}.png"
+            to_pil(pixels).save(folder / path)
+            lines += conversations(scene, str(path), rng)
+    return lines
 
 
 def conversations(scene: Scene, path: str, rng: random.Random) -> Sequence[dict[str, Any]]:
-    """A line that paints a scene's picture, and one that reads it."""
+    """A line that paints a scene's picture, and one that reads it: a caption and QUIZ questions."""
     picture = {"type": "image", "path": path}
-    question = captions.questions(scene, rng, captions.DESCRIBE)
-    return (
-        _exchange(captions.prompt(scene, rng), [picture]),
-        _exchange([picture, {"type": "text", "text": question.question}], question.answer),
-    )
+    kinds = [captions.DESCRIBE, *rng.choices(captions.question_kinds(scene), k=QUIZ)]
+    asked = [captions.questions(scene, rng, kind) for kind in kinds]
+    read = _exchange([picture, {"type": "text", "text": asked[0].question}], asked[0].answer)
+    for each in asked[1:]:
+        read["messages"] += _exchange(each.question, each.answer)["messages"]
+    return _exchange(captions.prompt(scene, rng), [picture]), read
 
 
 def _exchange(asked: Any, answered: Any) -> dict[str, Any]:
