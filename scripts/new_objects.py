@@ -4,17 +4,21 @@
     unitok train recipes/new_objects/image_decoder.toml
     unitok train recipes/new_objects/lora.toml
     python scripts/new_objects.py score --model runs/new_objects/image_decoder/model \\
-        --adapter runs/new_objects/lora/adapter
+        --adapter runs/new_objects/lora/adapter > runs/new_objects/lora/scores.json
+    python scripts/new_objects.py report "both, LoRA=runs/new_objects/lora" --plot curves.png
 
 `data` writes 200 pictures of each new object, 8,000 of those that the model knows, and the
 conversations about them. `score` prints one JSON object: drawings and captions of the new objects
-on a background and in a count that training never showed, and the scores of the old ones.
+on a background and in a count that training never showed, and the scores of the old ones. `report`
+makes a table of the scores.json of runs, and a plot of their held-out losses.
 """
 
 import argparse
 import json
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import unitok
 from unitok.emoji import captions, new_objects
@@ -55,6 +59,9 @@ def parse() -> argparse.Namespace:
     score.add_argument("--old", type=int, default=60, help="old prompts of each kind")
     score.add_argument("--seed", type=int, default=SEED, help="of the scenes")
     score.add_argument("--grid", type=Path, default=None, help="save a picture of the drawings")
+    report = commands.add_parser("report", help="a table and a plot of runs")
+    report.add_argument("runs", nargs="+", metavar="NAME=FOLDER")
+    report.add_argument("--plot", type=Path, default=None, help="save the plot")
     return parser.parse_args()
 
 
@@ -64,6 +71,12 @@ def main() -> None:
     try:
         if args.command == "data":
             write_data(args.out, args.per_name, args.old, args.seed)
+            return
+        if args.command == "report":
+            runs = {name: Path(folder) for name, _, folder in (r.partition("=") for r in args.runs)}
+            print(table(runs))
+            if args.plot:
+                plot_held_out(runs, args.plot)
             return
         with unitok.load(args.model, adapter=args.adapter) as model:
             print(json.dumps(scores(model, args), indent=2))
@@ -100,6 +113,51 @@ def reconstruction(model: unitok.Model, per_name: int, seed: int) -> dict[str, f
     seen = tokenizer.decode(tokenizer.encode(pictures)).cpu()
     right = [check(picture, scene).ok for picture, scene in zip(seen, scenes, strict=True)]
     return {"codes_dB": float(psnr(seen, pictures).mean()), "codes_right": rate(right)}
+
+
+SHOWN = {
+    "new_draw_mean": "new, drawn",
+    "new_caption": "new, captioned",
+    "old_draw": "old, drawn",
+    "old_caption": "old, captioned",
+    "old_questions": "old, questions",
+}
+
+
+def table(runs: Mapping[str, Path]) -> str:
+    """A Markdown table of the scores of runs, in percent, and of the minutes they took."""
+    rows = [["run", "minutes", *SHOWN.values()], ["---", *["---:"] * (1 + len(SHOWN))]]
+    for name, folder in runs.items():
+        found = json.loads((folder / "scores.json").read_text(encoding="utf-8"))
+        lines = log_lines(folder)
+        minutes = f"{max(line['minutes'] for line in lines):.0f}" if lines else ""
+        rows.append([name, minutes, *(f"{100 * found[key]:.1f}" for key in SHOWN)])
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def log_lines(folder: Path) -> list[dict[str, Any]]:
+    """The log of a run; empty if it has none."""
+    log = folder / "log.jsonl"
+    lines = log.read_text(encoding="utf-8").splitlines() if log.is_file() else []
+    return [json.loads(line) for line in lines]
+
+
+def plot_held_out(runs: Mapping[str, Path], file: Path) -> None:
+    """Plot the held-out losses of runs, those of text and of pictures beside each other."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 3.2), layout="constrained")
+    panels = figure.subplots(1, 2)
+    for panel, kind in zip(panels, ("text", "image"), strict=True):
+        key = f"held_out_{kind}"
+        for name, folder in runs.items():
+            found = [line for line in log_lines(folder) if key in line]
+            if found:
+                panel.plot([f["step"] for f in found], [f[key] for f in found], "o-", label=name)
+        panel.set(xlabel="update", ylabel="nats a token", title=f"held-out loss, {kind}")
+        panel.set_yscale("log")
+    panels[0].legend()
+    figure.savefig(file, dpi=110)
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ from unitok.evaluation.metrics import drawings, rate
 from unitok.requests import Draw
 
 KINDS = ("single", "colour", "count")
-QUIZ = 3  # questions about a picture beside its caption
+QUIZ = 2  # questions about a picture beside its caption
 
 
 def held_out_colour(name: str) -> str:
@@ -124,11 +124,14 @@ def score(model: Model, per_name: int, seed: int = 20_000) -> NewObjectScores:
 
 
 def write_data(folder: Path, per_name: int = 200, old: int = 8000, seed: int = 0) -> None:
-    """Write pictures and the conversations about them: every picture is painted and read.
+    """Write pictures and the conversations about them: every scene is painted and read.
+
+    What is painted has white cards behind its objects, as when the embedded model learned: its
+    image tokenizer ignores what lies there, so no image token is left to chance.
 
     In the folder, new.jsonl has the new objects, old.jsonl those that the model knows, so that it
     keeps them, and held_out.jsonl scenes of both kinds that training never shows. decoder.jsonl has
-    the new objects and as many of the old, for the image decoder.
+    the new objects and as many of the old, as they are read, for the image decoder.
 
     Args:
         folder: Where to write; it is made if it does not exist.
@@ -149,7 +152,8 @@ def write_data(folder: Path, per_name: int = 200, old: int = 8000, seed: int = 0
         name: _write_pictures(folder, name, scenes, random.Random(f"new objects {name} {seed}"))
         for name, scenes in sets.items()
     }
-    lines["decoder"] = lines["new"] + lines["old"][: len(lines["new"])]
+    shown = (line for name in ("new", "old") for line in lines[name][1::2][: len(sets["new"])])
+    lines["decoder"] = list(shown)
     for name, some in lines.items():
         text = "".join(json.dumps(line) + "\n" for line in some)
         (folder / f"{name}.jsonl").write_text(text, encoding="utf-8")
@@ -163,22 +167,31 @@ def _write_pictures(
     lines: list[dict[str, Any]] = []
     for first in range(0, len(scenes), 100):
         some = scenes[first : first + 100]
-        for index, (scene, pixels) in enumerate(zip(some, render(some), strict=True), first):
-            path = Path("pictures") / name / f"{index:05}.png"
-            to_pil(pixels).save(folder / path)
-            lines += conversations(scene, str(path), rng)
+        pictures = zip(render(some, style="square"), render(some), strict=True)
+        for index, (scene, pair) in enumerate(zip(some, pictures, strict=True), first):
+            paths = [f"pictures/{name}/{index:05}-{kind}.png" for kind in ("painted", "read")]
+            for path, pixels in zip(paths, pair, strict=True):
+                to_pil(pixels).save(folder / path)
+            lines += conversations(scene, *paths, rng)
     return lines
 
 
-def conversations(scene: Scene, path: str, rng: random.Random) -> Sequence[dict[str, Any]]:
-    """A line that paints a scene's picture, and one that reads it: a caption and QUIZ questions."""
-    picture = {"type": "image", "path": path}
+def conversations(
+    scene: Scene, painted: str, shown: str, rng: random.Random
+) -> Sequence[dict[str, Any]]:
+    """A line that paints a scene, and one that reads it: a caption and QUIZ questions."""
     kinds = [captions.DESCRIBE, *rng.choices(captions.question_kinds(scene), k=QUIZ)]
     asked = [captions.questions(scene, rng, kind) for kind in kinds]
-    read = _exchange([picture, {"type": "text", "text": asked[0].question}], asked[0].answer)
+    read = _exchange(
+        [_picture(shown), {"type": "text", "text": asked[0].question}], asked[0].answer
+    )
     for each in asked[1:]:
         read["messages"] += _exchange(each.question, each.answer)["messages"]
-    return _exchange(captions.prompt(scene, rng), [picture]), read
+    return _exchange(captions.prompt(scene, rng), [_picture(painted)]), read
+
+
+def _picture(path: str) -> dict[str, str]:
+    return {"type": "image", "path": path}
 
 
 def _exchange(asked: Any, answered: Any) -> dict[str, Any]:
