@@ -75,13 +75,17 @@ def test_the_data_hold_each_picture_twice_in_the_form_of_messages(tmp_path):
         "decoder": 8 * 3 + 5,
     }
     assert sets.pop("decoder") == (sets["new"] + sets["old"])[1::2]
+    for name in ("new_painted", "new_read", "old_painted", "old_read"):
+        half = [json.loads(line) for line in (tmp_path / f"{name}.jsonl").read_text().splitlines()]
+        assert half == sets[name[:3]][name.endswith("read") :: 2]
     lines = [line for each in sets.values() for line in each]
     seen: dict[str, set[str]] = {}
     for line in lines:
         parsed = parse_messages(line["messages"], tmp_path, last="assistant")
         (picture,) = parsed.pictures
-        scene, _, kind = Path(picture.source).stem.rpartition("-")
-        seen.setdefault(f"{Path(picture.source).parent.name} {scene}", set()).add(kind)
+        file = Path(str(picture.source))
+        scene, _, kind = file.stem.rpartition("-")
+        seen.setdefault(f"{file.parent.name} {scene}", set()).add(kind)
         image = picture.open()
         assert image.size == (64, 64)
         said = [p for turn in parsed.turns[:2] for p in turn.parts if isinstance(p, str)]

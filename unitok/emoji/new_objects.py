@@ -130,8 +130,10 @@ def write_data(folder: Path, per_name: int = 200, old: int = 8000, seed: int = 0
     image tokenizer ignores what lies there, so no image token is left to chance.
 
     In the folder, new.jsonl has the new objects, old.jsonl those that the model knows, so that it
-    keeps them, and held_out.jsonl scenes of both kinds that training never shows. decoder.jsonl has
-    the new objects and as many of the old, as they are read, for the image decoder.
+    keeps them, and held_out.jsonl scenes of both kinds that training never shows. The halves of the
+    first two are in new_painted.jsonl, new_read.jsonl, old_painted.jsonl and old_read.jsonl.
+    decoder.jsonl has the new objects and as many of the old, as they are read, for the image
+    decoder.
 
     Args:
         folder: Where to write; it is made if it does not exist.
@@ -152,8 +154,9 @@ def write_data(folder: Path, per_name: int = 200, old: int = 8000, seed: int = 0
         name: _write_pictures(folder, name, scenes, random.Random(f"new objects {name} {seed}"))
         for name, scenes in sets.items()
     }
-    shown = (line for name in ("new", "old") for line in lines[name][1::2][: len(sets["new"])])
-    lines["decoder"] = list(shown)
+    for name in ("new", "old"):
+        lines[f"{name}_painted"], lines[f"{name}_read"] = lines[name][::2], lines[name][1::2]
+    lines["decoder"] = lines["new_read"] + lines["old_read"][: len(lines["new_read"])]
     for name, some in lines.items():
         text = "".join(json.dumps(line) + "\n" for line in some)
         (folder / f"{name}.jsonl").write_text(text, encoding="utf-8")
@@ -169,10 +172,10 @@ def _write_pictures(
         some = scenes[first : first + 100]
         pictures = zip(render(some, style="square"), render(some), strict=True)
         for index, (scene, pair) in enumerate(zip(some, pictures, strict=True), first):
-            paths = [f"pictures/{name}/{index:05}-{kind}.png" for kind in ("painted", "read")]
-            for path, pixels in zip(paths, pair, strict=True):
+            painted, shown = (f"pictures/{name}/{index:05}-{k}.png" for k in ("painted", "read"))
+            for path, pixels in zip((painted, shown), pair, strict=True):
                 to_pil(pixels).save(folder / path)
-            lines += conversations(scene, *paths, rng)
+            lines += conversations(scene, painted, shown, rng)
     return lines
 
 
