@@ -141,7 +141,8 @@ def fused_layer(peft: ModuleType) -> type:
     class FusedLora(peft.tuners.lora.Linear):  # type: ignore[misc, name-defined]
         def forward(self, x: Tensor) -> Tensor:
             a, b = self.lora_A[NAME].weight, self.lora_B[NAME].weight
-            if x.dtype is not a.dtype and not torch.is_autocast_enabled(x.device.type):
+            is_wider = x.dtype is not a.dtype and not torch.is_autocast_enabled(x.device.type)
+            if is_wider or self.disable_adapters or self.merged:
                 return super().forward(x)
             out = self.base_layer(x)
             narrow = F.linear(self.lora_dropout[NAME](x), a) * self.scaling[NAME]
