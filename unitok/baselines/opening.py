@@ -17,15 +17,29 @@ ADAPTERS: dict[Role, dict[str, str]] = {
     "scorer": {},
     "captioner": {},
     "generator": {},
-    "encoder": {},
-    "segmenter": {},
-    "detector": {},
-    "speech": {},
-    "audio": {},
+    "encoder": {
+        "vit": "encoders:VitEncoder",
+        "vit_mae": "encoders:MaeEncoder",
+        "beit": "encoders:BeitEncoder",
+        "dinov2": "encoders:Dinov2Encoder",
+        "dinov2_with_registers": "encoders:Dinov2RegistersEncoder",
+        "dinov3_vit": "encoders:Dinov3Encoder",
+        "ijepa": "encoders:IJepaEncoder",
+        "vivit": "clips:VivitEncoder",
+        "vjepa2": "clips:VJepa2Encoder",
+        "lite0": "lite0:Lite0Encoder",
+    },
+    "segmenter": {"sam": "segmenter:SamSegmenter", "sam2": "segmenter:Sam2Segmenter"},
+    "detector": {"grounding-dino": "detector:GroundingDinoDetector"},
+    "speech": {"whisper": "speech:WhisperRecognizer"},
+    "audio": {"musicgen": "audio:MusicgenGenerator"},
 }
 """For each role: the `model_type` in transformers' config.json, or the `_class_name` in diffusers'
 model_index.json -> "module:Class" in this package, which is called as
 `Class(folder, device=..., **options)`."""
+
+PACKAGED = ("lite0",)
+"""Models that come in packages. They have a name instead of a folder, which is then None."""
 
 
 def load(
@@ -39,7 +53,7 @@ def load(
     """Open a model of others for a role.
 
     Args:
-        source: A folder, or a hub id.
+        source: A folder, a hub id, or a name of `PACKAGED`.
         role: What it shall do.
         device: "auto" is a GPU if there is one.
         hub: How a repository of the hub is asked for.
@@ -50,13 +64,15 @@ def load(
         ValueError: No adapter covers its class in this role, or a part of it is missing.
         ImportError: A library is not installed; the message says which extra has it.
     """
+    if source in PACKAGED:
+        return find_adapter(str(source), role)(None, device=device, **options)
     folder = find_folder(source, hub)
     return find_adapter(folder, role)(folder, device=device, **options)
 
 
-def find_adapter(folder: Path, role: Role) -> Any:
-    """The class that opens a folder for a role; ValueError if there is none."""
-    kind = kind_of(folder)
+def find_adapter(folder: Path | str, role: Role) -> Any:
+    """The class that opens a folder, or a name of `PACKAGED`, for a role; ValueError if none."""
+    kind = folder if isinstance(folder, str) else kind_of(folder)
     adapters = ADAPTERS[role]
     if kind not in adapters:
         others = [other for other, kinds in ADAPTERS.items() if kind in kinds]

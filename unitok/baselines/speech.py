@@ -1,0 +1,73 @@
+"""A speech recognizer of transformers: Whisper."""
+
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from unitok.baselines.complete import PROCESSOR, TOKENIZER, check_complete
+from unitok.baselines.extra import need
+from unitok.baselines.parts import find_device, open_model, open_processor
+from unitok.baselines.protocols import Audio
+from unitok.baselines.sounds import mono_at
+
+
+class WhisperRecognizer:
+    """Whisper (https://arxiv.org/abs/2212.04356).
+
+    Attributes:
+        name: The folder's name.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        device: str = "auto",
+        language: str | None = None,
+        task: Literal["transcribe", "translate"] | None = None,
+    ) -> None:
+        """Open a folder.
+
+        Args:
+            folder: It holds config.json, the weights, the processor's file and the tokenizer.
+            device: "auto" is a GPU if there is one.
+            language: What is spoken, such as "en"; None lets the model find out.
+            task: "translate" writes down in English what is said in another language.
+
+        Raises:
+            FileNotFoundError, ValueError, ImportError: As `unitok.baselines.parts`.
+            ValueError: The model speaks English alone, and has no languages and no tasks.
+        """
+        check_complete(folder, PROCESSOR, TOKENIZER)
+        library, self.name, self._device = need("transformers"), folder.name, find_device(device)
+        self._processor = open_processor(library.AutoProcessor, folder)
+        kind = library.WhisperForConditionalGeneration
+        self._model = open_model(kind, folder).to(self._device)
+        asked = {"language": language, "task": task}
+        self._asked: dict[str, Any] = {k: v for k, v in asked.items() if v is not None}
+
+    @torch.no_grad()
+    def transcribe(self, audio: Audio) -> str:
+        """The words of a sound.
+
+        Args:
+            audio: It may have any rate, any number of channels and any length. What is longer than
+                the 30 seconds that the model hears at once is heard piece by piece.
+
+        Raises:
+            ValueError: The sound is empty, or has values that are no numbers.
+        """
+        hearing = self._processor.feature_extractor
+        samples = mono_at(audio, hearing.sampling_rate)
+        is_long = len(samples) > hearing.n_samples
+        whole = {"truncation": False, "padding": "longest"} if is_long else {}
+        inputs = hearing(
+            samples,
+            sampling_rate=hearing.sampling_rate,
+            return_tensors="pt",
+            return_attention_mask=True,
+            **whole,
+        ).to(self._device)
+        timed = {"return_timestamps": True} if is_long else {}
+        ids = self._model.generate(**inputs, do_sample=False, **timed, **self._asked)
+        return self._processor.batch_decode(ids, skip_special_tokens=True)[0].strip()
