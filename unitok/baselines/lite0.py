@@ -86,4 +86,4 @@ class Lite0Encoder:
 def pixels_of(images: Sequence[PictureLike]) -> Tensor:
     """Pixels [n, 3, 224, 224] of pictures, in 0..255."""
     scaled = [open_picture(i).resize((SIDE, SIDE), Image.Resampling.BICUBIC) for i in images]
-    return torch.from_numpy(np.stack(scaled)).permute(0, 3, 1, 2).float()
+    return torch.from_numpy(np.stack([np.asarray(s) for s in scaled])).permute(0, 3, 1, 2).float()
