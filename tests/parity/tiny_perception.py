@@ -32,6 +32,9 @@ def save_model(folder: Path, kind: Any, config: Any, *others: Any) -> Path:
         for name, weight in model.named_parameters():
             if weight.ndim > 1 and "norm" not in name:
                 weight.normal_(0, 0.2)
+        for name, values in model.named_buffers():
+            if name.endswith("codebook.embed"):  # of zeros until it is trained
+                values.normal_()
     for part in (model, *others):
         part.save_pretrained(folder)
     return folder

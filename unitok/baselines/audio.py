@@ -60,15 +60,16 @@ class MusicgenGenerator:
         if not 0 < seconds <= LONGEST:
             raise ValueError(f"seconds must be above 0 and at most {LONGEST:g}, not {seconds}")
         inputs = self._tokenizer([prompt], return_tensors="pt").to(self._device)
-        frames = ceil(seconds * self._codec.frame_rate)
+        decoder = self._model.config.decoder
+        # Each codebook begins a frame after the one before it, on both channels alike.
+        delay = decoder.num_codebooks // decoder.audio_channels - 1
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             made = self._model.generate(
                 **inputs,
                 do_sample=True,
                 guidance_scale=self._guidance,
-                # Each codebook begins a frame after the one before it.
-                max_new_tokens=frames + self._model.config.decoder.num_codebooks,
+                max_new_tokens=ceil(seconds * self._codec.frame_rate) + delay,
             )
         samples = made[0].float().cpu().numpy()[:, : round(seconds * self.rate)]
         return Audio(samples.clip(-1, 1), self.rate)

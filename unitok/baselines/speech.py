@@ -1,7 +1,8 @@
 """A speech recognizer of transformers: Whisper."""
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 
@@ -10,6 +11,7 @@ from unitok.baselines.extra import need
 from unitok.baselines.parts import find_device, open_model, open_processor
 from unitok.baselines.protocols import Audio
 from unitok.baselines.sounds import mono_at
+from unitok.shown import shown
 
 
 class WhisperRecognizer:
@@ -36,15 +38,27 @@ class WhisperRecognizer:
 
         Raises:
             FileNotFoundError, ValueError, ImportError: As `unitok.baselines.parts`.
-            ValueError: The model speaks English alone, and has no languages and no tasks.
+            ValueError: The model does not know the language or the task.
         """
         check_complete(folder, PROCESSOR, TOKENIZER)
         library, self.name, self._device = need("transformers"), folder.name, find_device(device)
         self._processor = open_processor(library.AutoProcessor, folder)
         kind = library.WhisperForConditionalGeneration
         self._model = open_model(kind, folder).to(self._device)
-        asked = {"language": language, "task": task}
-        self._asked: dict[str, Any] = {k: v for k, v in asked.items() if v is not None}
+        self._asked = self._check({"language": language, "task": task})
+
+    def _check(self, asked: Mapping[str, str | None]) -> dict[str, str]:
+        """What is asked for; ValueError if the model does not know it."""
+        given = {name: value for name, value in asked.items() if value is not None}
+        for name, key in (("language", "lang_to_id"), ("task", "task_to_id")):
+            ids: Mapping[str, int] = getattr(self._model.generation_config, key, None) or {}
+            known = sorted(word.strip("<|>") for word in ids)
+            if name in given and given[name] not in known:
+                allowed = f"one of {', '.join(known)}" if known else "left out"
+                raise ValueError(
+                    f"{name} must be {allowed} for {self.name}, not {shown(given[name])}"
+                )
+        return given
 
     @torch.no_grad()
     def transcribe(self, audio: Audio) -> str:
