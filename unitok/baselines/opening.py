@@ -1,11 +1,14 @@
 """The adapter of a folder or of a hub id, by what its config says."""
 
+import inspect
 import os
+from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal
 
 from unitok.checkpoints.folders import ANY, HubOptions, find_folder
+from unitok.requests import unknown_option
 from unitok.shown import shown
 from unitok_tokenizers.bounded_files import read_object
 
@@ -14,7 +17,11 @@ Role = Literal[
 ]
 
 ADAPTERS: dict[Role, dict[str, str]] = {
-    "scorer": {},
+    "scorer": {
+        "clip": "scorers:ClipScorer",
+        "siglip": "scorers:SiglipScorer",
+        "siglip2": "scorers:Siglip2Scorer",
+    },
     "captioner": {},
     "generator": {},
     "encoder": {},
@@ -48,10 +55,21 @@ def load(
     Raises:
         FileNotFoundError: There is no such folder.
         ValueError: No adapter covers its class in this role, or a part of it is missing.
+        TypeError: The adapter has no such option.
         ImportError: A library is not installed; the message says which extra has it.
     """
     folder = find_folder(source, hub)
-    return find_adapter(folder, role)(folder, device=device, **options)
+    adapter = find_adapter(folder, role)
+    check_options(adapter, options)
+    return adapter(folder, device=device, **options)
+
+
+def check_options(adapter: Any, options: Mapping[str, Any]) -> None:
+    """Check that an adapter has the options that are given; TypeError names one that it has not."""
+    known = [name for name in inspect.signature(adapter).parameters if name != "folder"]
+    for name in options:
+        if name not in known:
+            raise TypeError(f"{adapter.__name__} has {unknown_option(name, known)}")
 
 
 def find_adapter(folder: Path, role: Role) -> Any:
