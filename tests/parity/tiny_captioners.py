@@ -1,11 +1,14 @@
 """Folders of tiny random captioners, as transformers saves them."""
 
+import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 import transformers as hf
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from torch import Tensor
 
 from tests.parity.tiny_scorers import PATCH, SIZE, SIZES, save
 
@@ -20,27 +23,20 @@ TEMPLATE = (
 )
 
 
-def word_tokenizer(special: list[str], before: str = "", after: str = "") -> Any:
-    """A tokenizer of words, with special tokens of which one may stand before or after a text."""
+def language_tokenizer(images: bool = True) -> Any:
+    """The tokenizer of a language model that goes on with a text, with a token for pictures."""
+    special = ["<pad>", "<s>", "</s>", "<unk>"]
     vocabulary = {word: i for i, word in enumerate([*special, *WORDS, ":", "."])}
     made = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
     made.pre_tokenizer = pre_tokenizers.Whitespace()  # type: ignore[assignment]
-    named = [(word, vocabulary[word]) for word in (before, after) if word]
-    text = " ".join(filter(None, (before, "$A", after)))
-    made.post_processor = processors.TemplateProcessing(single=text, special_tokens=named)  # type: ignore
-    return made
-
-
-def language_tokenizer(**more: Any) -> Any:
-    """The tokenizer of a language model that goes on with a text."""
-    special = ["<pad>", "<s>", "</s>", "<unk>", "<image>"]
-    names = {"pad_token": "<pad>", "bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
-    return hf.PreTrainedTokenizerFast(
-        tokenizer_object=word_tokenizer(special, before="<s>"),
-        additional_special_tokens=["<image>"],
-        **names,
-        **more,
+    made.post_processor = processors.TemplateProcessing(  # type: ignore[assignment]
+        single="<s> $A", special_tokens=[("<s>", 1)]
     )
+    names = {"pad_token": "<pad>", "bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
+    tokenizer = hf.PreTrainedTokenizerFast(tokenizer_object=made, **names)
+    if images:
+        tokenizer.add_special_tokens({"additional_special_tokens": ["<image>"]})
+    return tokenizer
 
 
 def bert_tokenizer() -> Any:
@@ -49,7 +45,16 @@ def bert_tokenizer() -> Any:
 
 
 def ids(tokenizer: Any) -> dict[str, int]:
-    return {f"{name}_token_id": getattr(tokenizer, f"{name}_token_id") for name in ("pad", "bos", "eos")}
+    names = [f"{name}_token_id" for name in ("pad", "bos", "eos")]
+    return {name: getattr(tokenizer, name) for name in names}
+
+
+def wild(model: Any) -> Any:
+    """The model with larger weights, so that pictures make a difference to what it says."""
+    for parameter in model.parameters():
+        if parameter.ndim > 1:
+            torch.nn.init.normal_(parameter, std=0.3)
+    return model
 
 
 def blip_folder(folder: Path, kind: str = "BlipForConditionalGeneration") -> Path:
@@ -60,7 +65,9 @@ def blip_folder(folder: Path, kind: str = "BlipForConditionalGeneration") -> Pat
     config = hf.BlipConfig(text_config=text, vision_config=VISION, projection_dim=16)
     torch.manual_seed(0)
     model = getattr(hf, kind)(config)
-    return save(folder, model, hf.BlipProcessor(hf.BlipImageProcessorPil(**SQUARE), tokenizer))
+    return save(
+        folder, wild(model), hf.BlipProcessor(hf.BlipImageProcessorPil(**SQUARE), tokenizer)
+    )
 
 
 def q_former() -> dict[str, Any]:
@@ -93,7 +100,7 @@ def blip2_folder(folder: Path) -> Path:
     torch.manual_seed(1)
     model = hf.Blip2ForConditionalGeneration(config)
     processor = hf.Blip2Processor(hf.BlipImageProcessorPil(**SQUARE), tokenizer, QUERIES)
-    return save(folder, model, processor)
+    return save(folder, wild(model), processor)
 
 
 def instructblip_folder(folder: Path) -> Path:
@@ -108,7 +115,9 @@ def instructblip_folder(folder: Path) -> Path:
     torch.manual_seed(2)
     model = hf.InstructBlipForConditionalGeneration(config)
     images = hf.BlipImageProcessorPil(**SQUARE)
-    return save(folder, model, hf.InstructBlipProcessor(images, tokenizer, bert_tokenizer(), QUERIES))
+    return save(
+        folder, model, hf.InstructBlipProcessor(images, tokenizer, bert_tokenizer(), QUERIES)
+    )
 
 
 def llava_folder(folder: Path, template: str | None = TEMPLATE) -> Path:
@@ -129,4 +138,48 @@ def llava_folder(folder: Path, template: str | None = TEMPLATE) -> Path:
         num_additional_image_tokens=1,
         chat_template=template,
     )
-    return save(folder, model, processor)
+    return save(folder, wild(model), processor)
+
+
+def original_llava_folder(folder: Path, kind: str = "share4v", with_tower: bool = False) -> Path:
+    """What `llava_folder` writes, in the layout of LLaVA's authors, and its tower beside it."""
+    model = hf.LlavaForConditionalGeneration.from_pretrained(llava_folder(folder / "hf", None))
+    tower = folder / "tower-l12"
+    vision = hf.CLIPVisionModel(model.config.vision_config)
+    vision.load_state_dict(model.model.vision_tower.state_dict())
+    vision.save_pretrained(tower)
+    hf.CLIPImageProcessorPil(**CLIP_SIZES).save_pretrained(tower)
+    made = folder / "original"
+    tokenizer = language_tokenizer(images=False)
+    tokenizer.save_pretrained(made)
+    config = model.config.text_config.to_dict() | {
+        "vocab_size": len(tokenizer),
+        "model_type": kind,
+        "architectures": ["Share4VLlamaForCausalLM"],
+        "mm_vision_tower": "someone/tower-l12",
+        "mm_projector_type": "mlp2x_gelu",
+        "mm_vision_select_layer": -2,
+        "mm_vision_select_feature": "patch",
+        "mm_hidden_size": 32,
+    }
+    (made / "config.json").write_text(json.dumps(config))
+    torch.save(dict(original_weights(model, with_tower)), made / "pytorch_model.bin")
+    return made
+
+
+def original_weights(model: Any, with_tower: bool) -> Iterator[tuple[str, Tensor]]:
+    """Weights under the names of the authors."""
+    for name, weight in model.state_dict().items():
+        if name.startswith("model.vision_tower."):
+            if with_tower:
+                own = name.removeprefix("model.vision_tower.")
+                yield f"model.vision_tower.vision_tower.vision_model.{own}", weight
+            continue
+        for ours, theirs in (
+            ("model.multi_modal_projector.linear_1.", "model.mm_projector.0."),
+            ("model.multi_modal_projector.linear_2.", "model.mm_projector.2."),
+            ("model.language_model.", "model."),
+        ):
+            name = name.replace(ours, theirs)
+        words = name in ("model.embed_tokens.weight", "lm_head.weight")
+        yield name, weight[:-1].clone() if words else weight  # without the token for pictures

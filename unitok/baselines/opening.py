@@ -2,7 +2,7 @@
 
 import inspect
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal
@@ -19,10 +19,24 @@ Role = Literal[
 ADAPTERS: dict[Role, dict[str, str]] = {
     "scorer": {
         "clip": "scorers:ClipScorer",
+        "open_clip": "open_clip_models:OpenClipScorer",
+        "open_clip_coca": "open_clip_models:OpenClipScorer",
         "siglip": "scorers:SiglipScorer",
         "siglip2": "scorers:Siglip2Scorer",
     },
-    "captioner": {},
+    "captioner": {
+        "blip": "captioners:BlipCaptioner",
+        "blip-2": "captioners:Blip2Captioner",
+        "instructblip": "captioners:InstructBlipCaptioner",
+        "internvl": "captioners:Captioner",
+        "llava": "captioners:LlavaCaptioner",
+        "llava_next": "captioners:Captioner",
+        "open_clip_coca": "open_clip_models:CocaCaptioner",
+        "original_llava": "llava_layout:OriginalLlavaCaptioner",
+        "qwen2_5_vl": "captioners:Captioner",
+        "qwen2_vl": "captioners:Captioner",
+        "qwen3_vl": "captioners:Captioner",
+    },
     "generator": {},
     "encoder": {},
     "segmenter": {},
@@ -87,13 +101,48 @@ def find_adapter(folder: Path, role: Role) -> Any:
 def kind_of(folder: Path) -> str:
     """What a folder says that it holds: a `_class_name` of diffusers or a `model_type`.
 
+    Two kinds have a name of their own here: "original_llava" for LLaVA as its authors store it,
+    whatever its `model_type` is; and "open_clip" or "open_clip_coca" for a model of open_clip.
+
     Raises:
-        ValueError: It has neither model_index.json nor config.json, or they do not say it.
+        ValueError: It has none of the files that say it, or they do not say it.
     """
-    for name, key in (("model_index.json", "_class_name"), ("config.json", "model_type")):
-        if (folder / name).is_file():
-            kind = read_object(folder / name).get(key)
-            if not isinstance(kind, str):
-                raise ValueError(f"{folder / name} does not say its {key}")
+    for name, read in READERS.items():
+        if (folder / name).is_file() and (kind := read(read_object(folder / name))) is not None:
             return kind
-    raise ValueError(f"{folder} has neither model_index.json nor config.json")
+    found = [name for name in READERS if (folder / name).is_file()]
+    if not found:
+        raise ValueError(f"{folder} has none of {', '.join(READERS)}")
+    raise ValueError(f"{folder / found[0]} does not say what it holds")
+
+
+def pipeline_kind(document: Mapping[str, Any]) -> str | None:
+    """The kind of a diffusers pipeline."""
+    return text_of(document, "_class_name")
+
+
+def model_kind(document: Mapping[str, Any]) -> str | None:
+    """The kind of a transformers model, or of one in the layout of LLaVA's authors."""
+    return "original_llava" if "mm_vision_tower" in document else text_of(document, "model_type")
+
+
+def open_clip_kind(document: Mapping[str, Any]) -> str | None:
+    """The kind of an open_clip model: a CoCa has a decoder of both pictures and texts."""
+    settings = document.get("model_cfg")
+    if not isinstance(settings, Mapping):
+        return None
+    return "open_clip_coca" if "multimodal_cfg" in settings else "open_clip"
+
+
+def text_of(document: Mapping[str, Any], key: str) -> str | None:
+    """A value that is text; None if it is not there."""
+    value = document.get(key)
+    return value if isinstance(value, str) else None
+
+
+READERS: dict[str, Callable[[Mapping[str, Any]], str | None]] = {
+    "model_index.json": pipeline_kind,
+    "config.json": model_kind,
+    "open_clip_config.json": open_clip_kind,
+}
+"""The files that say what a folder holds, and how each is read. The first that says it counts."""
