@@ -12,6 +12,7 @@ from unitok.checkpoints.folders import first_line
 from unitok.loading import check_device
 from unitok.precision import parse_dtype
 
+VOCABULARIES = ("tokenizer.json", "vocab.json", "vocab.txt", "tokenizer.model", "spiece.model")
 NEEDS_TORCHVISION = (
     "which does not run beside this torch: use the environment that make install-vision makes"
 )
@@ -73,6 +74,18 @@ def open_processor(kind: Any, folder: Path, **options: Any) -> Any:
         ImportError: A library is missing.
     """
     return _open(kind, folder, f"what its {kind.__name__} needs", **options)
+
+
+def check_vocabulary(folder: Path) -> None:
+    """Check that a folder has a tokenizer's vocabulary.
+
+    Without one, transformers opens a tokenizer that knows no words.
+
+    Raises:
+        ValueError: It has none.
+    """
+    if not any((folder / name).is_file() for name in VOCABULARIES):
+        raise ValueError(f"{folder} has no tokenizer: none of {', '.join(VOCABULARIES)}")
 
 
 def _open(kind: Any, folder: Path, what: str, **options: Any) -> Any:
