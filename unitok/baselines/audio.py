@@ -5,9 +5,9 @@ from pathlib import Path
 
 import torch
 
-from unitok.baselines.complete import TOKENIZER, check_complete
+from unitok.baselines.complete import check_complete
 from unitok.baselines.extra import need
-from unitok.baselines.parts import find_device, open_model, open_processor
+from unitok.baselines.parts import VOCABULARIES, find_device, open_model, open_processor
 from unitok.baselines.protocols import Audio
 
 LONGEST = 30.0  # seconds; it was trained with no longer sounds
@@ -35,7 +35,7 @@ class MusicgenGenerator:
         """
         if not guidance >= 1:
             raise ValueError(f"guidance must be at least 1, not {guidance}")
-        check_complete(folder, TOKENIZER)
+        check_complete(folder, VOCABULARIES)
         library, self.name, self._device = need("transformers"), folder.name, find_device(device)
         self._tokenizer = open_processor(library.AutoTokenizer, folder)
         kind = library.MusicgenForConditionalGeneration

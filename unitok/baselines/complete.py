@@ -3,7 +3,6 @@
 from pathlib import Path
 
 PROCESSOR = ("preprocessor_config.json", "processor_config.json", "video_preprocessor_config.json")
-TOKENIZER = ("tokenizer.json", "vocab.txt", "vocab.json", "spiece.model")
 
 
 def check_complete(folder: Path, *choices: tuple[str, ...]) -> None:

@@ -6,9 +6,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from unitok.baselines.complete import PROCESSOR, TOKENIZER, check_complete
+from unitok.baselines.complete import PROCESSOR, check_complete
 from unitok.baselines.extra import need
-from unitok.baselines.parts import find_device, open_model, open_processor
+from unitok.baselines.parts import VOCABULARIES, find_device, open_model, open_processor
 from unitok.baselines.protocols import Detection
 from unitok.pictures import PictureLike, open_picture
 from unitok.shown import shown
@@ -31,7 +31,7 @@ class GroundingDinoDetector:
         Raises:
             FileNotFoundError, ValueError, ImportError: As `unitok.baselines.parts`.
         """
-        check_complete(folder, PROCESSOR, TOKENIZER)
+        check_complete(folder, PROCESSOR, VOCABULARIES)
         library, self.name, self._device = need("transformers"), folder.name, find_device(device)
         self._processor = open_processor(library.AutoProcessor, folder)
         kind = library.GroundingDinoForObjectDetection

@@ -6,9 +6,9 @@ from typing import Literal
 
 import torch
 
-from unitok.baselines.complete import PROCESSOR, TOKENIZER, check_complete
+from unitok.baselines.complete import PROCESSOR, check_complete
 from unitok.baselines.extra import need
-from unitok.baselines.parts import find_device, open_model, open_processor
+from unitok.baselines.parts import VOCABULARIES, find_device, open_model, open_processor
 from unitok.baselines.protocols import Audio
 from unitok.baselines.sounds import mono_at
 from unitok.shown import shown
@@ -40,7 +40,7 @@ class WhisperRecognizer:
             FileNotFoundError, ValueError, ImportError: As `unitok.baselines.parts`.
             ValueError: The model does not know the language or the task.
         """
-        check_complete(folder, PROCESSOR, TOKENIZER)
+        check_complete(folder, PROCESSOR, VOCABULARIES)
         library, self.name, self._device = need("transformers"), folder.name, find_device(device)
         self._processor = open_processor(library.AutoProcessor, folder)
         kind = library.WhisperForConditionalGeneration
