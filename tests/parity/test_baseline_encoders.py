@@ -41,6 +41,7 @@ from transformers import (
 from tests.parity.tiny_perception import SIDE, SIZES, random_pictures, save_model
 from unitok.baselines.opening import load
 from unitok.baselines.protocols import ImageEncoder, Video
+from unitok.checkpoints.folders import HubOptions
 
 VIT = {**SIZES, "image_size": SIDE, "patch_size": 8}
 DECODER = {
@@ -189,6 +190,10 @@ def test_lite0_has_a_name_and_no_folder(tmp_path: Path):
         load(tmp_path, "encoder")
     with pytest.raises(ValueError, match="lite0', which is no detector: it can be a encoder"):
         load("lite0", "detector")
+    with pytest.raises(ValueError, match="lite0 comes in a package: revision cannot be given"):
+        load("lite0", "encoder", hub=HubOptions(revision="main"))
+    with pytest.raises(TypeError, match="Lite0Encoder has no option"):
+        load("lite0", "encoder", pooling="cls")
 
 
 def test_a_mistake_is_named(tmp_path: Path):

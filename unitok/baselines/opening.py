@@ -86,10 +86,10 @@ def load(
         TypeError: The adapter has no such option.
         ImportError: A library is not installed; the message says which extra has it.
     """
-    if source in PACKAGED:
-        return find_adapter(str(source), role)(None, device=device, **options)
-    folder = find_folder(source, hub)
-    adapter = find_adapter(folder, role)
+    if source in PACKAGED and hub.given:
+        raise ValueError(f"{source} comes in a package: {' and '.join(hub.given)} cannot be given")
+    folder = None if source in PACKAGED else find_folder(source, hub)
+    adapter = find_adapter(folder or str(source), role)
     check_options(adapter, options)
     return adapter(folder, device=device, **options)
 
