@@ -240,7 +240,6 @@ def regress(inputs: Tensor, targets: Tensor, classes: int, decay: float) -> tupl
         [weight, bias],
         max_iter=STEPS,
         tolerance_grad=1e-7,
-        tolerance_change=1e-12,
         line_search_fn="strong_wolfe",
     )
 
