@@ -92,7 +92,7 @@ def test_imports_follow_the_arrows(folder: Path, forbidden: set[str]):
     assert breaches(folder, forbidden) == []
 
 
-def test_reference_libraries_stay_in_the_benchmarks_and_the_baselines():
+def test_reference_libraries_stay_in_benchmarks_and_baselines():
     assert breaches(ENGINE, REFERENCES) == []
     assert breaches(TOKENIZERS, REFERENCES) == []
     # The perceptual loss compares features of a network that the user names.

@@ -115,9 +115,10 @@ def instructblip_folder(folder: Path) -> Path:
     torch.manual_seed(2)
     model = hf.InstructBlipForConditionalGeneration(config)
     images = hf.BlipImageProcessorPil(**SQUARE)
-    return save(
-        folder, model, hf.InstructBlipProcessor(images, tokenizer, bert_tokenizer(), QUERIES)
-    )
+    processor = hf.InstructBlipProcessor(images, tokenizer, bert_tokenizer(), QUERIES)
+    model = wild(model)
+    torch.nn.init.normal_(model.query_tokens)
+    return save(folder, model, processor)
 
 
 def llava_folder(folder: Path, template: str | None = TEMPLATE) -> Path:

@@ -10,9 +10,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from hashlib import sha256
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import torch
+from PIL import Image
 from safetensors.torch import load_file, save
 from torch import Tensor
 
@@ -22,14 +23,30 @@ from unitok.picture_sources import read_path
 from unitok.pictures import decode
 from unitok.saving import write_whole
 
-if TYPE_CHECKING:
-    from unitok.baselines.scoring import Scorer
-
 SAVE_EVERY = 4096  # pictures, so that a run which is killed loses little
 KEY_BYTES = 32
 
 Prepared = Mapping[str, Tensor]
 Known = dict[bytes, Tensor]
+
+
+class Encoder(Protocol):
+    """What is needed of a model whose features are kept; a `Scorer` has it."""
+
+    batch_size: int
+
+    @property
+    def fingerprint(self) -> str:
+        """What decides about the features of a picture."""
+        ...
+
+    def prepare_image(self, image: Image.Image) -> Prepared:
+        """What the encoder takes of a picture."""
+        ...
+
+    def features_of(self, prepared: Sequence[Prepared]) -> Tensor:
+        """Features of unit length [n, d] of prepared pictures."""
+        ...
 
 
 class FeatureStore:
@@ -54,7 +71,7 @@ class FeatureStore:
 
     def features(
         self,
-        scorer: Scorer,
+        scorer: Encoder,
         files: Iterable[str | Path],
         wrong: Callable[[Path, Exception], None] | None = None,
     ) -> Tensor:
@@ -99,7 +116,7 @@ class FeatureStore:
 
 
 def read_files(
-    scorer: Scorer,
+    scorer: Encoder,
     files: Iterable[str | Path],
     known: Known,
     wrong: Callable[[Path, Exception], None] | None,
@@ -118,13 +135,13 @@ def read_files(
             yield key, new
 
 
-def prepare(scorer: Scorer, content: BytesIO, name: str) -> Prepared:
+def prepare(scorer: Encoder, content: BytesIO, name: str) -> Prepared:
     """A picture as the model takes it; ValueError names it if it cannot be read."""
     return scorer.prepare_image(decode(content, name))
 
 
 def learn(
-    scorer: Scorer, batch: Sequence[tuple[bytes, Prepared | None]], known: Known
+    scorer: Encoder, batch: Sequence[tuple[bytes, Prepared | None]], known: Known
 ) -> list[bytes]:
     """Compute the features of those pictures of a batch that are not known; all their keys."""
     new = {key: prepared for key, prepared in batch if prepared is not None}
