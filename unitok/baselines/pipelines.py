@@ -1,0 +1,194 @@
+"""Opens folders of diffusers' pipelines, part by part.
+
+Only local files are read, weights only as safetensors. A part is a model, a scheduler, a tokenizer
+or an image processor of diffusers or of transformers, so no code of a folder is run.
+"""
+
+import inspect
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from unitok.baselines.extra import need
+from unitok.checkpoints.folders import first_line
+from unitok.shown import shown
+from unitok_tokenizers.bounded_files import read_object
+
+INDEX = "model_index.json"
+OF_DIFFUSERS = ("diffusers", "stable_diffusion", "unclip")
+"""How model_index.json calls diffusers, and those folders of it that have parts of their own."""
+
+OLD_NAMES = {"CLIPFeatureExtractor": "CLIPImageProcessor"}
+
+
+def open_pipeline(folder: Path, dtype: torch.dtype) -> Any:
+    """The pipeline of a folder, on the CPU.
+
+    Args:
+        folder: It holds model_index.json, and a folder for each part.
+        dtype: The type that its models compute in.
+
+    Raises:
+        ValueError: A part is missing, cannot be opened, or is of no class that is allowed.
+        ImportError: A library is missing.
+    """
+    index = read_object(folder / INDEX)
+    kind = getattr(need("diffusers"), str(index["_class_name"]))
+    parts = {}
+    for name, default in parts_of(kind).items():
+        if named := named_part(folder, index.get(name)):
+            parts[name] = open_part(folder / name, part_class(kind, *named), dtype)
+        elif default is inspect.Parameter.empty:
+            raise ValueError(f"{folder / INDEX} names no {name}, which {kind.__name__} needs")
+    settings = {name: index[name] for name in settings_of(kind) if name in index}
+    return build(kind, parts | settings)
+
+
+def as_pipeline(pipeline: Any, name: str, **others: Any) -> Any:
+    """Another pipeline that shares the parts of one.
+
+    Args:
+        pipeline: The one.
+        name: The class of the other.
+        **others: Further parts.
+    """
+    kind = getattr(need("diffusers"), name)
+    return build(kind, {**pipeline.config, **pipeline.components, **others})
+
+
+def build(kind: Any, given: dict[str, Any]) -> Any:
+    """A pipeline of those of some parts and settings that it takes; no other part is there."""
+    absent = dict.fromkeys(parts_of(kind))
+    known = absent.keys() | settings_of(kind)
+    made = absent | {name: value for name, value in given.items() if name in known}
+    if "requires_safety_checker" in known:  # it would warn at length that there is none
+        made["requires_safety_checker"] = made["safety_checker"] is not None
+    return kind(**made)
+
+
+def parts_of(kind: Any) -> dict[str, Any]:
+    """The parts of a class of pipelines; of those that may be missing, the default is None."""
+    parameters = inspect.signature(kind).parameters.items()
+    empty, may_miss = inspect.Parameter.empty, kind._optional_components
+    parts = [name for name, p in parameters if p.default is empty or name in may_miss]
+    return {name: None if name in may_miss else empty for name in parts}
+
+
+def settings_of(kind: Any) -> set[str]:
+    """What the constructor of a class of pipelines takes beside its parts."""
+    return inspect.signature(kind).parameters.keys() - parts_of(kind).keys()
+
+
+def named_part(folder: Path, value: Any) -> tuple[str, str] | None:
+    """Library and class of a part, as model_index.json names them; None if it names none."""
+    if value is None or value == [None, None]:
+        return None
+    if isinstance(value, list) and len(value) == 2 and all(isinstance(v, str) for v in value):
+        return value[0], value[1]
+    raise ValueError(f"{folder / INDEX}: a part is a library and a class, not {shown(value)}")
+
+
+def part_class(kind: Any, library: str, name: str) -> Any:
+    """The class of a part.
+
+    Args:
+        kind: The class of the pipeline.
+        library: What model_index.json says that the class is of.
+        name: The class.
+
+    Raises:
+        ValueError: It is not of diffusers or transformers, or is no part of a pipeline.
+    """
+    diffusers, transformers = need("diffusers"), need("transformers")
+    places = [diffusers, import_module(kind.__module__)] if library in OF_DIFFUSERS else []
+    if library == "transformers":
+        places, name = [transformers], OLD_NAMES.get(name, name)
+    allowed = (
+        diffusers.ModelMixin,
+        diffusers.SchedulerMixin,
+        transformers.PreTrainedModel,
+        transformers.PreTrainedTokenizerBase,
+        transformers.ImageProcessingMixin,
+    )
+    found = next((getattr(place, name) for place in places if hasattr(place, name)), None)
+    if isinstance(found, type) and issubclass(found, allowed):
+        return found
+    raise ValueError(
+        f"{INDEX} names {shown(f'{library}.{name}')}, which is no part of {kind.__name__} that "
+        "diffusers or transformers has; code of a folder is never run"
+    )
+
+
+def open_controlnet(folder: Path, dtype: torch.dtype) -> Any:
+    """A ControlNet.
+
+    Raises:
+        ValueError: The folder holds something else, or cannot be opened.
+        ImportError: A library is missing.
+    """
+    kind = read_object(folder / "config.json").get("_class_name")
+    if kind != "ControlNetModel":
+        raise ValueError(f"{folder} holds {shown(kind)}, which is no ControlNetModel")
+    return open_part(folder, need("diffusers").ControlNetModel, dtype)
+
+
+def open_part(folder: Path, kind: Any, dtype: torch.dtype) -> Any:
+    """A part of a pipeline, a model with all its weights.
+
+    Raises:
+        ValueError: The folder is missing or cannot be opened, or weights are missing.
+        ImportError: A library is missing.
+    """
+    if not folder.is_dir():
+        raise ValueError(f"{folder} is missing: the pipeline needs its {folder.name}")
+    check_shards(folder)
+    try:
+        if not issubclass(kind, torch.nn.Module):
+            return kind.from_pretrained(folder, local_files_only=True)
+        model, info = kind.from_pretrained(folder, **model_options(folder, kind, dtype))
+    except ImportError:
+        raise
+    except Exception as error:  # those of the libraries are of all kinds
+        reason = first_line(error)
+        raise ValueError(f"{folder}: {kind.__name__} cannot be opened: {reason}") from None
+    if missing := sorted(info["missing_keys"]):
+        raise ValueError(f"{folder}: {len(missing)} weights are missing, such as {missing[0]}")
+    return model.eval().requires_grad_(False)
+
+
+def check_shards(folder: Path) -> None:
+    """Check that an index of weights in several files names only files beside it.
+
+    Raises:
+        ValueError: It names others.
+    """
+    for index in folder.glob("*.index*.json"):
+        named = read_object(index).get("weight_map")
+        files = named.values() if isinstance(named, dict) else [named]
+        for file in files:
+            if not isinstance(file, str) or Path(file).name != file:
+                raise ValueError(f"{index} names {shown(file)}, which is no file beside it")
+
+
+def model_options(folder: Path, kind: Any, dtype: torch.dtype) -> dict[str, Any]:
+    """How weights are read: as safetensors, in full precision if they are there in several."""
+    options: dict[str, Any] = {
+        "local_files_only": True,
+        "use_safetensors": True,
+        "output_loading_info": True,
+        "variant": variant_of(folder),
+    }
+    if issubclass(kind, need("diffusers").ModelMixin):
+        return options | {"torch_dtype": dtype}
+    # Else a config could name an implementation that is fetched from the hub, and run.
+    attention = "sdpa" if kind._supports_sdpa else "eager"
+    return options | {"dtype": dtype, "attn_implementation": attention}
+
+
+def variant_of(folder: Path) -> str | None:
+    """Which weights are read if those without a variant are not there, such as "fp16"."""
+    names = [path.name.removesuffix(".safetensors") for path in folder.glob("*.safetensors")]
+    variants = sorted(name.split(".")[1].split("-")[0] for name in names if "." in name)
+    return None if len(variants) < len(names) else next(iter(variants), None)
