@@ -1,10 +1,9 @@
 """Tiny pipelines of diffusers with random weights, and tokenizers that are made here."""
 
+from importlib import import_module
 from typing import Any
 
-import diffusers
 import torch
-from diffusers.pipelines.stable_diffusion.safety_checker import StableDiffusionSafetyChecker
 from transformers import (
     CLIPConfig,
     CLIPImageProcessor,
@@ -17,6 +16,7 @@ from transformers import (
     UMT5EncoderModel,
 )
 
+diffusers: Any = import_module("diffusers")  # whose types take a checker minutes
 WIDTH = 16
 CHANNELS = (8, 16)
 CLASSES = {"0": "red cat, scarlet cat", "1": "blue dog", "7": "green tree"}
@@ -139,7 +139,13 @@ def wan() -> Any:
     """Wan for clips whose sides are multiples of 16 pixels."""
     torch.manual_seed(6)
     encoder = UMT5Config(
-        vocab_size=80, d_model=WIDTH, d_kv=8, d_ff=16, num_layers=1, num_heads=2, feed_forward_proj="gated-gelu"
+        vocab_size=80,
+        d_model=WIDTH,
+        d_kv=8,
+        d_ff=16,
+        num_layers=1,
+        num_heads=2,
+        feed_forward_proj="gated-gelu",
     )
     transformer = diffusers.WanTransformer3DModel(
         num_attention_heads=2,
@@ -154,7 +160,9 @@ def wan() -> Any:
     return diffusers.WanPipeline(
         tokenizer=t5_tokenizer(),
         text_encoder=UMT5EncoderModel(encoder),
-        vae=diffusers.AutoencoderKLWan(base_dim=3, z_dim=16, dim_mult=[1, 1, 1, 1], num_res_blocks=1),
+        vae=diffusers.AutoencoderKLWan(
+            base_dim=3, z_dim=16, dim_mult=[1, 1, 1, 1], num_res_blocks=1
+        ),
         scheduler=diffusers.FlowMatchEulerDiscreteScheduler(shift=3.0),
         transformer=transformer,
     )
@@ -217,9 +225,7 @@ def pixel_unet(in_channels: int, out_channels: int) -> Any:
 
 
 def text_projection() -> Any:
-    from diffusers.pipelines.deprecated.unclip.text_proj import UnCLIPTextProjModel
-
-    return UnCLIPTextProjModel(
+    return import_module(diffusers.UnCLIPPipeline.__module__).UnCLIPTextProjModel(
         clip_extra_context_tokens=2,
         clip_embeddings_dim=WIDTH,
         time_embed_dim=4 * CHANNELS[0],
@@ -244,8 +250,11 @@ def text_config() -> CLIPTextConfig:
 def safety_checker() -> Any:
     vision = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1}
     vision |= {"num_attention_heads": 2, "image_size": 32, "patch_size": 16, "projection_dim": 16}
-    config = CLIPConfig(text_config=text_config().to_dict(), vision_config=vision, projection_dim=16)
-    made = StableDiffusionSafetyChecker(config)
+    config = CLIPConfig(
+        text_config=text_config().to_dict(), vision_config=vision, projection_dim=16
+    )
+    place = import_module(diffusers.StableDiffusionPipeline.__module__)
+    made = place.StableDiffusionSafetyChecker(config)
     torch.nn.init.normal_(made.visual_projection.weight)
     made.concept_embeds.data.normal_()
     made.concept_embeds_weights.data.fill_(2)  # no cosine is as large, so nothing is refused

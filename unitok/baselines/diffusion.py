@@ -161,6 +161,10 @@ class Diffusion:
             RuntimeError: The model is closed.
         """
         check_several(requests, "run")
+        return self._run(requests)
+
+    def _run(self, requests: Iterable[Draw | Edit]) -> Iterator[DrawResult]:
+        self._check_open()
         numbered = enumerate(requests)
         while batch := list(islice(numbered, self._batch_size)):
             jobs: list[Job] = []

@@ -236,7 +236,7 @@ class DiT(Diffusion):
     """DiT: pictures of a class. The prompt is the class's name, or its number."""
 
     honoured = frozenset({"guidance"})
-    schedulers = ("ddim", "dpm", "euler", "heun", "pndm", "unipc")  # it gives its scheduler no seed
+    schedulers = ("ddim", "dpm", "euler", "heun", "pndm", "unipc")  # those without noise
 
     def _check_prompt(self, prompt: str) -> None:
         self._class_of(prompt)
@@ -247,22 +247,20 @@ class DiT(Diffusion):
         Raises:
             ValueError: There is no such class.
         """
-        labels, classes = (
-            self._pipeline.labels,
-            self._pipeline.transformer.config.num_embeds_ada_norm,
-        )
-        named = labels.get(prompt.strip(), prompt.strip())
-        if isinstance(named, str):
-            numbers = {str(number): number for number in range(classes)}
-            near = difflib.get_close_matches(named, labels, n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
-            if named not in numbers:
-                raise ValueError(
-                    f"the prompt must be a class's name or a number below {classes}, not "
-                    f"{shown(prompt)}{hint}"
-                )
-            return numbers[named]
-        return named
+        name, classes = prompt.strip(), self._pipeline.transformer.config.num_embeds_ada_norm
+        known = {str(number): number for number in range(classes)} | self._pipeline.labels
+        if name in known:
+            return known[name]
+        near = difflib.get_close_matches(name, self._pipeline.labels, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        wanted = f"the name of a class, or a number below {classes}"
+        raise ValueError(f"the prompt must be {wanted}, not {shown(prompt)}{hint}")
+
+    def _choose_scheduler(self, name: str | None) -> None:
+        super()._choose_scheduler(name)
+        own = type(self._pipeline.scheduler).__name__
+        if own not in {SCHEDULERS[name] for name in self.schedulers}:
+            raise ValueError(f"{self._kind} gives its {own} no seed: give scheduler='ddim'")
 
     def _paint(self, samples: Sequence[Sample]) -> list[Any]:
         labels = [self._class_of(prompt) for prompt in prompts_of(samples)]
@@ -334,13 +332,13 @@ class Wan(Diffusion):
             )
         if len(job.seeds) > 1:
             raise ValueError(f"film makes one clip, not {len(job.seeds)}: leave out n")
-        (clip,) = self._clips([Sample(job, job.seeds[0])], frames)
-        return Video(tuple(clip), self.rate)
+        clips = self._clips([Sample(job, *job.seeds)], frames)
+        return Video(tuple(clips[0]), self.rate)
 
     @property
     def _multiple(self) -> int:
         patch = self._pipeline.transformer.config.patch_size
-        return self._pipeline.vae_scale_factor_spatial * max(patch[1:])
+        return self._pipeline.vae_scale_factor_spatial * max(*patch)
 
     def _paint(self, samples: Sequence[Sample]) -> list[Any]:
         return [clip[0] for clip in self._clips(samples, 1)]

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from unitok.baselines.extra import need
-from unitok.checkpoints.folders import first_line
+from unitok.checkpoints.folders import first_line, variant
 from unitok.shown import shown
 from unitok_tokenizers.bounded_files import read_object
 
@@ -39,7 +39,8 @@ def open_pipeline(folder: Path, dtype: torch.dtype) -> Any:
     parts = {}
     for name, default in parts_of(kind).items():
         if named := named_part(folder, index.get(name)):
-            parts[name] = open_part(folder / name, part_class(kind, *named), dtype)
+            made = part_class(kind, *named)
+            parts[name] = open_part(part_folder(folder, name, made), made, dtype)
         elif default is inspect.Parameter.empty:
             raise ValueError(f"{folder / INDEX} names no {name}, which {kind.__name__} needs")
     settings = {name: index[name] for name in settings_of(kind) if name in index}
@@ -121,6 +122,20 @@ def part_class(kind: Any, library: str, name: str) -> Any:
     )
 
 
+def part_folder(folder: Path, name: str, kind: Any) -> Path:
+    """Where a part lies: in a folder of its own, or beside model_index.json.
+
+    Raises:
+        ValueError: It is in neither.
+    """
+    own = folder / name
+    if own.is_dir():
+        return own
+    if hasattr(kind, "config_name") and (folder / kind.config_name).is_file():
+        return folder
+    raise ValueError(f"{own} is missing, in which {INDEX} has a {kind.__name__}")
+
+
 def open_controlnet(folder: Path, dtype: torch.dtype) -> Any:
     """A ControlNet.
 
@@ -135,19 +150,18 @@ def open_controlnet(folder: Path, dtype: torch.dtype) -> Any:
 
 
 def open_part(folder: Path, kind: Any, dtype: torch.dtype) -> Any:
-    """A part of a pipeline, a model with all its weights.
+    """A part of a pipeline; of a model, all weights must be there.
 
     Raises:
-        ValueError: The folder is missing or cannot be opened, or weights are missing.
+        ValueError: It cannot be opened, or weights are missing.
         ImportError: A library is missing.
     """
-    if not folder.is_dir():
-        raise ValueError(f"{folder} is missing: the pipeline needs its {folder.name}")
     check_shards(folder)
     try:
         if not issubclass(kind, torch.nn.Module):
             return kind.from_pretrained(folder, local_files_only=True)
-        model, info = kind.from_pretrained(folder, **model_options(folder, kind, dtype))
+        options = model_options(folder, kind, dtype)
+        model, info = kind.from_pretrained(folder, **options)  # type: ignore[attr-defined]
     except ImportError:
         raise
     except Exception as error:  # those of the libraries are of all kinds
@@ -189,6 +203,4 @@ def model_options(folder: Path, kind: Any, dtype: torch.dtype) -> dict[str, Any]
 
 def variant_of(folder: Path) -> str | None:
     """Which weights are read if those without a variant are not there, such as "fp16"."""
-    names = [path.name.removesuffix(".safetensors") for path in folder.glob("*.safetensors")]
-    variants = sorted(name.split(".")[1].split("-")[0] for name in names if "." in name)
-    return None if len(variants) < len(names) else next(iter(variants), None)
+    return min(map(variant, folder.glob("*.safetensors")), default="") or None
