@@ -36,15 +36,17 @@ def open_pipeline(folder: Path, dtype: torch.dtype) -> Any:
     """
     index = read_object(folder / INDEX)
     kind = getattr(need("diffusers"), str(index["_class_name"]))
-    parts = {}
-    for name, default in parts_of(kind).items():
-        if named := named_part(folder, index.get(name)):
+    given: dict[str, Any] = {}
+    for name, parameter in inspect.signature(kind).parameters.items():
+        optional = name in kind._optional_components
+        if not optional and parameter.default is not inspect.Parameter.empty:  # it is no part
+            given |= {name: index[name]} if name in index else {}
+        elif named := named_part(folder, index.get(name)):
             made = part_class(kind, *named)
-            parts[name] = open_part(part_folder(folder, name, made), made, dtype)
-        elif default is inspect.Parameter.empty:
+            given[name] = open_part(part_folder(folder, name, made), made, dtype)
+        elif not optional:
             raise ValueError(f"{folder / INDEX} names no {name}, which {kind.__name__} needs")
-    settings = {name: index[name] for name in settings_of(kind) if name in index}
-    return build(kind, parts | settings)
+    return build(kind, given)
 
 
 def as_pipeline(pipeline: Any, name: str, **others: Any) -> Any:
@@ -60,26 +62,13 @@ def as_pipeline(pipeline: Any, name: str, **others: Any) -> Any:
 
 
 def build(kind: Any, given: dict[str, Any]) -> Any:
-    """A pipeline of those of some parts and settings that it takes; no other part is there."""
-    absent = dict.fromkeys(parts_of(kind))
-    known = absent.keys() | settings_of(kind)
-    made = absent | {name: value for name, value in given.items() if name in known}
-    if "requires_safety_checker" in known:  # it would warn at length that there is none
+    """A pipeline of those parts and settings that it takes; optional parts may be missing."""
+    taken = inspect.signature(kind).parameters
+    made = dict.fromkeys(kind._optional_components)
+    made |= {name: value for name, value in given.items() if name in taken}
+    if "requires_safety_checker" in taken:  # it would warn at length that there is none
         made["requires_safety_checker"] = made["safety_checker"] is not None
     return kind(**made)
-
-
-def parts_of(kind: Any) -> dict[str, Any]:
-    """The parts of a class of pipelines; of those that may be missing, the default is None."""
-    parameters = inspect.signature(kind).parameters.items()
-    empty, may_miss = inspect.Parameter.empty, kind._optional_components
-    parts = [name for name, p in parameters if p.default is empty or name in may_miss]
-    return {name: None if name in may_miss else empty for name in parts}
-
-
-def settings_of(kind: Any) -> set[str]:
-    """What the constructor of a class of pipelines takes beside its parts."""
-    return inspect.signature(kind).parameters.keys() - parts_of(kind).keys()
 
 
 def named_part(folder: Path, value: Any) -> tuple[str, str] | None:

@@ -136,7 +136,7 @@ def superfluous(files: Sequence[str]) -> list[str]:
     """
     paths = [Path(f) for f in files if Path(f).suffix in (".safetensors", ".ckpt")]
     plain = {path.parent for path in paths if path.suffix == ".safetensors" and not variant(path)}
-    has_parts = "model_index.json" in files and plain - {Path()}
+    has_parts = "model_index.json" in files and any(path.parent != Path() for path in paths)
     return [
         str(path)
         for path in paths
@@ -149,7 +149,7 @@ def variant(weights: Path) -> str:
 
     It is fp16 for model.fp16.safetensors and model.fp16-00001-of-00002.safetensors.
     """
-    known = re.fullmatch(r"[^.]+\.([A-Za-z][\w]*)(-\d+-of-\d+)?", weights.stem)
+    known = re.fullmatch(r"[^.]+\.([A-Za-z]\w*)(-\d+-of-\d+)?", weights.stem)
     return known[1] if known else ""
 
 
