@@ -157,12 +157,15 @@ def wan() -> Any:
         ffn_dim=16,
         num_layers=1,
     )
+    video = diffusers.AutoencoderKLWan(
+        base_dim=3, z_dim=16, dim_mult=[1, 1, 1, 1], num_res_blocks=1
+    )
+    for parameter in [*transformer.parameters(), *video.decoder.conv_out.parameters()]:
+        torch.nn.init.normal_(parameter, std=0.3)  # fresh ones make pictures of grey alone
     return diffusers.WanPipeline(
         tokenizer=t5_tokenizer(),
         text_encoder=UMT5EncoderModel(encoder),
-        vae=diffusers.AutoencoderKLWan(
-            base_dim=3, z_dim=16, dim_mult=[1, 1, 1, 1], num_res_blocks=1
-        ),
+        vae=video,
         scheduler=diffusers.FlowMatchEulerDiscreteScheduler(shift=3.0),
         transformer=transformer,
     )

@@ -211,10 +211,12 @@ class Diffusion:
         self._check_prompt(asked.prompt)
         if asked.guidance is not None and asked.guidance < 1:
             raise ValueError(f"guidance must be 1 or more, not {asked.guidance:g}")
-        size = getattr(asked, "size", None)
-        if size is not None:
-            check_size(size, self._multiple)
-        return self._shown(Job(asked, seeds_of(asked), size))
+        job = Job(asked, seeds_of(asked), getattr(asked, "size", None))
+        if asked.guidance == 1 and job.negative_prompt is not None:
+            raise ValueError("negative_prompt does nothing at guidance 1: leave it out")
+        if job.size is not None:
+            check_size(job.size, self._multiple)
+        return self._shown(job)
 
     def _answer(self, asked: Sequence[Draw | Edit]) -> list[Any]:
         """The results of requests that have the same key."""

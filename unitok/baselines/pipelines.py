@@ -35,6 +35,7 @@ def open_pipeline(folder: Path, dtype: torch.dtype) -> Any:
         ImportError: A library is missing.
     """
     index = read_object(folder / INDEX)
+    need("transformers")  # without it, diffusers has the names of its pipelines alone
     kind = getattr(need("diffusers"), str(index["_class_name"]))
     given: dict[str, Any] = {}
     for name, parameter in inspect.signature(kind).parameters.items():
@@ -46,7 +47,11 @@ def open_pipeline(folder: Path, dtype: torch.dtype) -> Any:
             given[name] = open_part(part_folder(folder, name, made), made, dtype)
         elif not optional:
             raise ValueError(f"{folder / INDEX} names no {name}, which {kind.__name__} needs")
-    return build(kind, given)
+    try:
+        return build(kind, given)
+    except Exception as error:  # a part does not fit, or a setting
+        reason = first_line(error)
+        raise ValueError(f"{folder}: {kind.__name__} cannot be made: {reason}") from None
 
 
 def as_pipeline(pipeline: Any, name: str, **others: Any) -> Any:
