@@ -23,6 +23,7 @@ from unitok.results import DrawResult, Picture, failure
 from unitok.shown import shown
 from unitok.signatures import one_or_many
 
+BATCH_SIZE = 4
 MAX_STEPS = 1000
 MAX_PIXELS = 2**22
 SEEDS = range(-(2**63), 2**64)
@@ -93,7 +94,7 @@ class Diffusion:
         steps: int | None = None,
         scheduler: str | None = None,
         dtype: str = "auto",
-        batch_size: int = 4,
+        batch_size: int = BATCH_SIZE,
         bars: bool = False,
     ) -> None:
         """Open the pipeline of a folder.

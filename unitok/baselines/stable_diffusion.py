@@ -10,6 +10,7 @@ from PIL import Image
 
 from unitok.baselines.asking import check_request
 from unitok.baselines.diffusion import (
+    BATCH_SIZE,
     BY_ALL,
     SCHEDULERS,
     Diffusion,
@@ -65,7 +66,11 @@ class StableDiffusion(Diffusion):
         *,
         controlnet: str | os.PathLike[str] | None = None,
         strength: float | None = None,
-        **options: Any,
+        steps: int | None = None,
+        scheduler: str | None = None,
+        dtype: str = "auto",
+        batch_size: int = BATCH_SIZE,
+        bars: bool = False,
     ) -> None:
         """Open the pipeline of a folder.
 
@@ -74,14 +79,26 @@ class StableDiffusion(Diffusion):
             device: "auto" is a GPU if there is one.
             controlnet: The folder or hub id of a ControlNet.
             strength: The freedom of edits that do not say theirs; None for the pipeline's own.
-            **options: Of `Diffusion`.
+            steps: This and those that follow are as `Diffusion` has them.
+            scheduler: A name of `SCHEDULERS`.
+            dtype: The type to compute in.
+            batch_size: The most pictures that are made at once.
+            bars: Whether diffusers shows a bar of the steps.
 
         Raises:
             FileNotFoundError: There is no such ControlNet.
             ValueError, ImportError: As `Diffusion`.
         """
         check_strength(strength)
-        super().__init__(folder, device, **options)
+        super().__init__(
+            folder,
+            device,
+            steps=steps,
+            scheduler=scheduler,
+            dtype=dtype,
+            batch_size=batch_size,
+            bars=bars,
+        )
         self._strength = strength
         self._pipelines: dict[str, Any] = {}  # by their class
         self._controlnet = getattr(self._pipeline, "controlnet", None)
