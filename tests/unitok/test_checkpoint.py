@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from huggingface_hub.utils import filter_repo_objects
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from typer.testing import CliRunner
@@ -390,6 +391,71 @@ def test_one_kind_of_weights_is_downloaded(
     monkeypatch.setattr(folders, "snapshot_download", download)
     assert find_folder("a/b") == tmp_path
     assert [p for p in asked if p in folders.WEIGHTS] == [kind] and "*.json" in asked
+
+
+def fetched(monkeypatch: pytest.MonkeyPatch, names: list[str]) -> list[str]:
+    """Which files of a repository are downloaded."""
+    kept: list[str] = []
+
+    def download(name: str, **patterns: Any) -> str:
+        kept.extend(filter_repo_objects(names, **patterns))
+        return "."
+
+    siblings = [SimpleNamespace(rfilename=name) for name in names]
+    monkeypatch.setattr(folders, "model_info", lambda *_, **__: SimpleNamespace(siblings=siblings))
+    monkeypatch.setattr(folders, "snapshot_download", download)
+    find_folder("a/b")
+    return kept
+
+
+def test_a_pipeline_is_downloaded_once_with_the_folders_of_its_parts(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    wanted = [
+        "model_index.json",
+        "scheduler/scheduler_config.json",
+        "text_encoder/config.json",
+        "text_encoder/model.safetensors",
+        "tokenizer/merges.txt",
+        "tokenizer/vocab.json",
+        "transformer/diffusion_pytorch_model-00001-of-00002.safetensors",
+        "transformer/diffusion_pytorch_model-00002-of-00002.safetensors",
+        "transformer/diffusion_pytorch_model.safetensors.index.json",
+        "unet/config.json",
+        "unet/diffusion_pytorch_model.safetensors",
+        "vae/diffusion_pytorch_model.fp16.safetensors",
+    ]
+    others = [
+        "README.md",
+        "pipeline.py",
+        "pipeline_in_one_file.ckpt",
+        "pipeline_in_one_file.safetensors",
+        "text_encoder/model.fp16.safetensors",
+        "text_encoder/pytorch_model.bin",
+        "transformer/diffusion_pytorch_model-00001-of-00002.fp16.safetensors",
+        "transformer/diffusion_pytorch_model.fp16-00001-of-00002.safetensors",
+        "unet/diffusion_pytorch_model.bin",
+        "unet/diffusion_pytorch_model.fp16.safetensors",
+        "unet/diffusion_pytorch_model.non_ema.safetensors",
+        "vae/diffusion_pytorch_model.bin",
+    ]
+    assert sorted(fetched(monkeypatch, [*others, *wanted])) == wanted
+
+
+@pytest.mark.parametrize(
+    ("wanted", "others"),
+    [
+        (["config.json", "model.safetensors"], ["model.fp16.safetensors", "model.fp32.bin"]),
+        (["config.json", "model.fp16.safetensors"], ["README.md"]),
+        (["model_index.json", "diffusion_pytorch_model.safetensors"], []),
+        (["config.json", "model.v2-00001-of-00002.safetensors"], []),
+        (["tokenizer/vqgan.ckpt", "model.safetensors"], ["pytorch_model.bin"]),
+    ],
+)
+def test_weights_are_not_downloaded_twice(
+    monkeypatch: pytest.MonkeyPatch, wanted: list[str], others: list[str]
+):
+    assert fetched(monkeypatch, wanted + others) == wanted
 
 
 def test_json_that_is_no_object_is_refused(tmp_path: Path):

@@ -213,3 +213,12 @@ class Video:
 
     frames: tuple[Image.Image, ...] = field(repr=False)
     rate: float
+
+
+@runtime_checkable
+class VideoGenerator(ImageGenerator, Protocol):
+    """Makes clips of prompts."""
+
+    def film(self, prompt: str, frames: int, **options: Any) -> Video:
+        """A clip of so many frames."""
+        ...

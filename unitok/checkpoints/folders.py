@@ -3,7 +3,7 @@
 import logging
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -114,15 +114,43 @@ def download(repository: str, hub: HubOptions = ANY) -> Path:
     except Exception as error:  # each version of the library has another HTTP client's errors
         return earlier_download(repository, hub, error)
     kind = next((w for w in WEIGHTS if any(Path(f).match(w) for f in files)), WEIGHTS[0])
+    patterns: dict[str, Any] = {"allow_patterns": [*PATTERNS, kind]}
+    if doubles := superfluous(files):
+        patterns["ignore_patterns"] = doubles
     logger.info("%s: fetching from the hub what is not here yet", repository)
     try:
-        found = snapshot_download(repository, allow_patterns=[*PATTERNS, kind], **hub.given)
+        found = snapshot_download(repository, **patterns, **hub.given)
     except Exception as error:  # as above: the reason is told, whatever its class
         raise OSError(
             f"{repository}: the download broke off: {first_line(error)}; load it again to go on"
         ) from None
     logger.info("%s: lies in %s", repository, found)
     return Path(found)
+
+
+def superfluous(files: Sequence[str]) -> list[str]:
+    """Files of a repository with weights that it also has in another file.
+
+    They are variants beside the plain weights, such as fp16, and a pipeline of diffusers in one
+    file at the top, beside the folders of its parts.
+    """
+    paths = [Path(f) for f in files if Path(f).suffix in (".safetensors", ".ckpt")]
+    plain = {path.parent for path in paths if path.suffix == ".safetensors" and not variant(path)}
+    has_parts = "model_index.json" in files and any(path.parent != Path() for path in paths)
+    return [
+        str(path)
+        for path in paths
+        if (has_parts and path.parent == Path()) or (variant(path) and path.parent in plain)
+    ]
+
+
+def variant(weights: Path) -> str:
+    """The variant of a file of weights, as diffusers and transformers name it; "" for the plain.
+
+    It is fp16 for model.fp16.safetensors and model.fp16-00001-of-00002.safetensors.
+    """
+    known = re.fullmatch(r"[^.]+\.([A-Za-z]\w*)(-\d+-of-\d+)?", weights.stem)
+    return known[1] if known else ""
 
 
 def earlier_download(repository: str, hub: HubOptions, why: Exception) -> Path:
