@@ -111,7 +111,7 @@ def test_scores_of_two_captions_worked_by_hand():
         Described("a red dog".split(), ["a red dog runs".split()]),
         Described("a cat".split(), ["a cat".split(), "the cat".split()]),
     ]
-    # 5 of 5 words, 3 of 3 pairs, 1 of 1 triple, no four; 5 words beside 6 of the nearest references.
+    # 5 of 5 words, 3 of 3 pairs, 1 of 1 triple, no four; 5 words beside 6.
     short = math.exp(1 - 6 / 5)
     assert bleu(captions) == pytest.approx([short, short, short, 0.0])
     # LCS 3: precision 1, recall 3/4.

@@ -128,7 +128,8 @@ def cider(captions: Sequence[Described]) -> list[float]:
         pictures.update(set().union(*references))
     rarity = Rarity(pictures, len(captions))
     return [
-        10 * mean([similarity(rarity.vector(ngrams(d.caption)), rarity.vector(r)) for r in references])
+        10
+        * mean([similarity(rarity.vector(ngrams(d.caption)), rarity.vector(r)) for r in references])
         for d, references in zip(captions, counted, strict=True)
     ]
 

@@ -23,12 +23,12 @@ APOSTROPHES = str.maketrans({"’": "'", "‘": "'", "“": '"', "”": '"', "`"
 
 # Words that keep a full stop behind them, even at the end of a sentence.
 ABBREVIATIONS = (
-    "adm al ala apr ariz assn assoc atty aug ave bldg blvd brig bros calif capt cf cmdr co col colo "
-    "comdr conn corp cos cpl ct dak dec dept det dr drs esq est etc ext feb fla fri ft ga gen gov "
-    "govs hon inc ind intl jan jr jul jun kan kans ky lieut lt ltd maj mar md messrs mich minn mo "
-    "mon mont mr mrs ms mt natl neb nev nov oct okla penn pfc ph plc pres prof profs pvt rd rep reps "
-    "rev rt sen sens sep sept seq sgt spc sq sr st ste supt tel tenn thu thurs tue tues univ va vs vt "
-    "wed wis wisc wyo"
+    "adm al ala apr ariz assn assoc atty aug ave bldg blvd brig bros calif capt cf cmdr co col "
+    "colo comdr conn corp cos cpl ct dak dec dept det dr drs esq est etc ext feb fla fri ft ga "
+    "gen gov govs hon inc ind intl jan jr jul jun kan kans ky lieut lt ltd maj mar md messrs "
+    "mich minn mo mon mont mr mrs ms mt natl neb nev nov oct okla penn pfc ph plc pres prof "
+    "profs pvt rd rep reps rev rt sen sens sep sept seq sgt spc sq sr st ste supt tel tenn thu "
+    "thurs tue tues univ va vs vt wed wis wisc wyo"
 ).split()
 # These keep it only if they begin with a capital letter, as states do, or if a number follows.
 CAPITALS = "Ark Az Del Ill La Mass Miss Ore Pa Tex Wash".split()
@@ -69,6 +69,10 @@ def caption_words(caption: str) -> list[str]:
     Args:
         caption: Any text; line ends count as blanks.
     """
-    tokens = _TOKEN.findall(caption.translate(APOSTROPHES))
-    words = ("..." if token.startswith("..") else RENAMED.get(token, token.lower()) for token in tokens)
-    return [word for word in words if word not in DROPPED]
+    tokens: list[str] = _TOKEN.findall(caption.translate(APOSTROPHES))
+    return [word for word in map(_word, tokens) if word not in DROPPED]
+
+
+def _word(token: str) -> str:
+    """What the tokenizer writes for a token."""
+    return "..." if token.startswith("..") else RENAMED.get(token, token.lower())
