@@ -21,6 +21,7 @@ from unitok.emoji.sampler import SceneSampler
 from unitok.emoji.scenes import CANVAS, KINDS, Scene
 from unitok.evaluation.grid import picture_grid
 from unitok.evaluation.metrics import rate, reconstruction_psnr
+from unitok.evaluation.reconstruction import ReconstructionSuite
 from unitok.evaluation.run import Judged, run_items
 from unitok.evaluation.suite import (
     Item,
@@ -45,13 +46,15 @@ def held_out_scenes(count: int, seed: int = SEED) -> list[Scene]:
     return [scene for kind in KINDS for scene in sampler.batch(count, kind)]
 
 
-def held_out_pictures(options: SuiteOptions) -> list[tuple[str, Image.Image]]:
-    """Held-out scenes as pictures with names, for the image tokenizer."""
-    scenes = held_out_scenes(*_count_and_seed(options))
-    return [(f"{s.kind}-{i:05}", to_pil(p)) for i, (s, p) in enumerate(_rendered(scenes))]
+def reconstruction_suite(options: SuiteOptions) -> ReconstructionSuite:
+    """Held-out scenes as pictures for the image tokenizer."""
+    count, seed = count_and_seed(options)
+    scenes = _rendered(held_out_scenes(count, seed))
+    pictures = [(f"{scene.kind} {i}", to_pil(pixels)) for i, (scene, pixels) in enumerate(scenes)]
+    return ReconstructionSuite(pictures, {"limit": count, "seed": seed}, "emoji_reconstruction")
 
 
-def _count_and_seed(options: SuiteOptions) -> tuple[int, int]:
+def count_and_seed(options: SuiteOptions) -> tuple[int, int]:
     """How many of each kind, and the seed of the scenes."""
     limit, seed = options.limit, options.seed
     return PROMPTS if limit is None else limit, SEED if seed is None else seed
@@ -114,7 +117,7 @@ class EmojiSuite:
 
     def __init__(self, options: SuiteOptions) -> None:
         """Keep what the scenes are made of: the number of each kind, and a seed."""
-        self.prompts, self.seed = _count_and_seed(options)
+        self.prompts, self.seed = count_and_seed(options)
 
     @property
     def settings(self) -> dict[str, Any]:
