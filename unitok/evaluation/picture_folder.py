@@ -8,10 +8,10 @@ from pathlib import Path
 
 from PIL import Image
 
+from unitok.picture_names import PICTURE_SUFFIXES
 from unitok.pictures import open_picture
 from unitok.terminal import one_line
 
-SUFFIXES = frozenset((".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif"))
 FEW = 3  # names in a message
 
 
@@ -37,7 +37,9 @@ class PictureFolder:
 
     def files(self) -> dict[str, Path]:
         """The files by their names within the folder."""
-        found = sorted(p for p in self.folder.rglob("*") if p.suffix.lower() in SUFFIXES)
+        found = sorted(
+            p for p in self.folder.rglob("*") if p.suffix[1:].lower() in PICTURE_SUFFIXES
+        )
         return {str(path.relative_to(self.folder)): path for path in found if path.is_file()}
 
     def pictures(self) -> Iterator[Image.Image]:

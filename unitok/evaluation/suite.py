@@ -26,11 +26,22 @@ class SuiteOptions:
         data: The file or folder that the user names; None for a suite that brings its own data.
         limit: The most items of each group; None for all of them, or for the suite's own number.
         seed: Of whatever the suite chooses by chance; None for the suite's own.
+        images: The folder of the pictures that the data name; None if it is that of the data.
+        real: The folder of the real pictures that drawings are compared with; None for none.
+        extractor: "lite0", or the file or folder of a network whose features are compared; None for
+            none.
+        scorer: The folder of a CLIP that scores pictures with captions; None for none.
+        detector: The folder of a model that finds things in drawings; None for none.
     """
 
     data: Path | None = None
     limit: int | None = None
     seed: int | None = None
+    images: Path | None = None
+    real: Path | None = None
+    extractor: str | None = None
+    scorer: str | None = None
+    detector: str | None = None
 
 
 @dataclass(frozen=True)
