@@ -51,7 +51,7 @@ def reconstruction_suite(options: SuiteOptions) -> ReconstructionSuite:
     count, seed = count_and_seed(options)
     scenes = _rendered(held_out_scenes(count, seed))
     pictures = [(f"{scene.kind} {i}", to_pil(pixels)) for i, (scene, pixels) in enumerate(scenes)]
-    return ReconstructionSuite(pictures, {"limit": count, "seed": seed}, "emoji_reconstruction")
+    return ReconstructionSuite(pictures, {"limit": count, "seed": seed}, "emoji-reconstruction")
 
 
 def count_and_seed(options: SuiteOptions) -> tuple[int, int]:

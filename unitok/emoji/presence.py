@@ -30,7 +30,7 @@ GROUPS = ("random", "alike")  # how the absent object is chosen
 class EmojiPresenceSuite:
     """Questions about what is there and what is not. It is a `Suite`."""
 
-    name = "emoji_presence"
+    name = "emoji-presence"
 
     def __init__(self, options: SuiteOptions) -> None:
         """Keep the number of scenes of each kind, and their seed."""

@@ -70,11 +70,11 @@ SUITES: dict[str, SuiteEntry] = {
     "emoji": SuiteEntry(
         "Drawings, captions and answers of held-out scenes of the emoji world.", _emoji
     ),
-    "emoji_presence": SuiteEntry(
+    "emoji-presence": SuiteEntry(
         "Whether things are in held-out scenes of the emoji world, in the manner of POPE.",
         _emoji_presence,
     ),
-    "emoji_reconstruction": SuiteEntry(
+    "emoji-reconstruction": SuiteEntry(
         "What the image tokenizer keeps of held-out scenes of the emoji world: PSNR and SSIM.",
         _emoji_reconstruction,
         runner=_reconstructor,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import re
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,13 +14,12 @@ from typing import Any
 from unitok.baselines.protocols import Runner
 from unitok.evaluation.journal import Identity, Journal
 from unitok.evaluation.suite import Item, Judgement, Suite, asked_of, picture_of
-from unitok.requests import Caption, Draw, Edit, known_names
+from unitok.requests import known_names
 from unitok.results import Result
 from unitok.terminal import one_line
 
 MOST_FAILURES = 16  # requests that may fail one after another
 _KEY = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,99}")
-ALL = (Caption, Draw, Edit)
 
 
 class TooManyFailuresError(RuntimeError):
@@ -135,7 +134,7 @@ class Run:
         check_keys(items)
         self.suite, self.items, self.folder, self.identity = suite, items, folder, identity
 
-    def outcomes(self, runner: Runner) -> Iterator[tuple[Judgement, bool]]:
+    def outcomes(self, runner: Runner) -> Generator[tuple[Judgement, bool]]:
         """Ask what is not judged yet, or failed.
 
         Yields:
@@ -176,3 +175,8 @@ class Run:
         if missing:
             raise ValueError(f"{self.folder} has no result for {len(missing)} items: {missing[0]}")
         return [done[item.key] for item in self.items]
+
+    def extra_pictures(self) -> list[str]:
+        """The files in pictures/ that no judgement names, as when somebody put them there."""
+        with Journal(self.folder, self.identity) as journal:
+            return journal.extra_pictures()
