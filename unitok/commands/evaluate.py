@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
-from unitok.evaluation.options import EvaluationOptions, parse_settings
+from unitok.commands.evaluate_folders import fid, pairs
+from unitok.evaluation.options import OF_SUITES, EvaluationOptions, parse_settings
 from unitok.evaluation.registry import SUITES, SuiteEntry
 from unitok.flags import Common, with_flags
 from unitok.reporting import print_json, stopped
@@ -58,7 +59,8 @@ def add(name: str, entry: SuiteEntry) -> None:
     with_data.__annotations__["data"] = Annotated[Path, argument]
     given = " DATA" if entry.data else ""
     chosen.__doc__ = f"{entry.help}\n\n{HELP}\n\nExample: unitok eval {name}{given} --limit 20"
-    evaluation.command(name)(with_flags(EvaluationOptions)(chosen))
+    without = [option for option in OF_SUITES if option not in entry.options]
+    evaluation.command(name)(with_flags(EvaluationOptions, but=without)(chosen))
 
 
 for _name, _entry in SUITES.items():
@@ -85,7 +87,18 @@ def evaluate(
     baseline = baseline_of(
         common, {"captioner": options.captioner, "generator": options.generator}
     )  # fmt: skip
-    suite = entry.make(SuiteOptions(data, options.limit, options.seed))
+    suite = entry.make(
+        SuiteOptions(
+            data,
+            options.limit,
+            options.seed,
+            expanded(options.images) if options.images else None,
+            expanded(options.real) if options.real else None,
+            options.extractor,
+            options.scorer,
+            options.detector,
+        )
+    )
     items, of_model, notes = chosen_items(suite, entry, options, typed, baseline)
     described = typed | ({"only": list(options.only)} if options.only else {})
     with opened(common, entry, baseline, of_model) as contender:
@@ -205,7 +218,10 @@ def print_scores(finished: Finished, as_json: bool) -> None:
     print(f"{finished.folder / REPORT}: {overall.count:,} items{failed}")
 
 
-# --- several runs --------------------------------------------------------------------------------
+# --- several runs, and folders -------------------------------------------------------------------
+
+evaluation.command("fid")(fid)
+evaluation.command("pairs")(pairs)
 
 
 @evaluation.command()

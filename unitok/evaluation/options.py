@@ -9,10 +9,13 @@ from typing import Annotated, Any
 
 from unitok.requests import Option
 
+# The options that only some suites have: those that their entries name.
+OF_SUITES = ("images", "real", "extractor", "scorer", "detector")
+
 
 @dataclass(frozen=True)
 class EvaluationOptions:
-    """The options of every suite."""
+    """The options of every suite, and those of `OF_SUITES`."""
 
     limit: Annotated[
         int | None,
@@ -46,6 +49,45 @@ class EvaluationOptions:
         str | None,
         Option(
             "In place of --model: a model of others that draws, its folder or hub id.",
+            metavar="FOLDER",
+            unset="",
+        ),
+    ] = None
+    images: Annotated[
+        str | None,
+        Option(
+            "The folder of the pictures that the data name.",
+            metavar="FOLDER",
+            unset="that of the data",
+        ),
+    ] = None
+    real: Annotated[
+        str | None,
+        Option(
+            "Real pictures, which drawings are compared with for FID.", metavar="FOLDER", unset=""
+        ),
+    ] = None
+    extractor: Annotated[
+        str | None,
+        Option(
+            "What FID compares features of: a file with the weights of FID's InceptionV3, the "
+            "folder of an image encoder, or lite0.",
+            metavar="FILE",
+            unset="",
+        ),
+    ] = None
+    scorer: Annotated[
+        str | None,
+        Option(
+            "A CLIP that scores pictures with texts, its folder or hub id.",
+            metavar="FOLDER",
+            unset="",
+        ),
+    ] = None
+    detector: Annotated[
+        str | None,
+        Option(
+            "A model that finds things in drawings, its folder or hub id.",
             metavar="FOLDER",
             unset="",
         ),

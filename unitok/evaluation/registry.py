@@ -20,6 +20,7 @@ class SuiteEntry:
         help: What it asks, in a sentence.
         make: Makes it of options; ValueError or OSError if the data are wrong.
         data: What the user has to name, in a sentence; "" for a suite that brings its own data.
+        options: Which of the options of `unitok.evaluation.options.OF_SUITES` it has.
         runner: What takes its requests, if it is not the model itself; such a suite is for our
             models only.
     """
@@ -27,6 +28,7 @@ class SuiteEntry:
     help: str
     make: Callable[[SuiteOptions], Suite]
     data: str = ""
+    options: tuple[str, ...] = ()
     runner: Callable[[Model], Runner] | None = None
 
 
@@ -60,6 +62,42 @@ def _reconstruction(options: SuiteOptions) -> Suite:
     return folder_suite(options)
 
 
+def _drawings(options: SuiteOptions) -> Suite:
+    from unitok.evaluation.drawings import DrawingsSuite
+
+    return DrawingsSuite(options)
+
+
+def _pope(options: SuiteOptions) -> Suite:
+    from unitok.evaluation.public.pope import PopeSuite
+
+    return PopeSuite(options)
+
+
+def _mme(options: SuiteOptions) -> Suite:
+    from unitok.evaluation.public.mme import MmeSuite
+
+    return MmeSuite(options)
+
+
+def _coco_captions(options: SuiteOptions) -> Suite:
+    from unitok.evaluation.public.coco_captions import CocoCaptionsSuite
+
+    return CocoCaptionsSuite(options)
+
+
+def _geneval(options: SuiteOptions) -> Suite:
+    from unitok.evaluation.public.geneval import GenevalSuite
+
+    return GenevalSuite(options)
+
+
+def _dpg_bench(options: SuiteOptions) -> Suite:
+    from unitok.evaluation.public.dpg_bench import DpgBenchSuite
+
+    return DpgBenchSuite(options)
+
+
 def _reconstructor(model: Model) -> Runner:
     from unitok.evaluation.reconstruction import Reconstructor
 
@@ -89,5 +127,40 @@ SUITES: dict[str, SuiteEntry] = {
         _reconstruction,
         data="A folder of pictures.",
         runner=_reconstructor,
+    ),
+    "drawings": SuiteEntry(
+        "Drawings of your own prompts: FID, KID, Inception Score and CLIPScore.",
+        _drawings,
+        data="Prompts, one a line, as text or as JSON lines with the key prompt.",
+        options=("real", "extractor", "scorer"),
+    ),
+    "pope": SuiteEntry(
+        "POPE: whether a model sees things that are not in pictures of COCO.",
+        _pope,
+        data="A file such as coco_pope_random.json.",
+        options=("images",),
+    ),
+    "mme": SuiteEntry(
+        "MME: yes or no in 14 tasks of perception and cognition.",
+        _mme,
+        data="The benchmark's folder, or the folder of the eval tool's templates.",
+        options=("images",),
+    ),
+    "coco-captions": SuiteEntry(
+        "Captions of COCO: BLEU, ROUGE-L and CIDEr.",
+        _coco_captions,
+        data="captions_val2014.json, or dataset_coco.json of Karpathy's split.",
+        options=("images",),
+    ),
+    "geneval": SuiteEntry(
+        "GenEval: whether drawings hold the things, counts, colours and places of the prompt.",
+        _geneval,
+        data="evaluation_metadata.jsonl.",
+        options=("scorer", "detector"),
+    ),
+    "dpg-bench": SuiteEntry(
+        "DPG-Bench: drawings of long prompts, laid out for its scorer.",
+        _dpg_bench,
+        data="The folder of the prompts, a text file for each.",
     ),
 }

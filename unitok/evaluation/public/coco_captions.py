@@ -113,7 +113,7 @@ def karpathy(images: Sequence[Record], path: Path) -> list[CocoPicture]:
 class CocoCaptionsSuite:
     """The suite of a file of COCO's captions."""
 
-    name = "coco_captions"
+    name = "coco-captions"
 
     def __init__(self, options: SuiteOptions) -> None:
         assert options.data is not None

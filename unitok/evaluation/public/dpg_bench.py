@@ -67,7 +67,7 @@ def read_prompt(path: Path) -> DpgPrompt:
 class DpgBenchSuite:
     """The suite of a folder of prompts."""
 
-    name = "dpg_bench"
+    name = "dpg-bench"
 
     def __init__(self, options: SuiteOptions) -> None:
         assert options.data is not None
