@@ -7,7 +7,7 @@ from PIL import Image
 
 from tests.evaluation.suites import drawn, failed, judge_drawings
 from unitok.evaluation.public.dpg_bench import DpgBenchSuite
-from unitok.evaluation.suite import SuiteOptions
+from unitok.evaluation.suite import SuiteOptions, asked_of
 
 
 @pytest.fixture
@@ -29,7 +29,7 @@ def test_four_drawings_become_a_grid_with_the_name_of_the_prompt(prompts: Path, 
         "12_3",
         "COCOval2014000000000042_0",
     ]
-    assert items[1].request.prompt == "A long prompt, of two lines."
+    assert asked_of(items[1]) == "A long prompt, of two lines."
     assert [i.request.seed for i in items] == [5, 6, 7, 8, 5, 6, 7, 8]
     images = [Image.new("RGB", (10, 10), (20 * i, 0, 0)) for i in range(8)]
     run = tmp_path / "run"
@@ -41,7 +41,7 @@ def test_four_drawings_become_a_grid_with_the_name_of_the_prompt(prompts: Path, 
         assert grid.size == (20, 20)
         # Cut as compute_dpg_bench.py does: left to right, then down.
         corners = [(0, 0), (10, 0), (0, 10), (10, 10)]
-        assert [grid.getpixel((x + 5, y + 5))[0] for x, y in corners] == [0, 20, 40, 60]
+        assert [grid.getchannel(0).getpixel((x + 5, y + 5)) for x, y in corners] == [0, 20, 40, 60]
     assert "--resolution 10 --pic-num 4" in suite.summary(judged).notes[0]
 
 

@@ -52,7 +52,7 @@ def fid(
     with stopped_at_once():
         from unitok.evaluation.folders import compare_folders
 
-    report(compare_folders(real, made, extractor, common.device or "cpu", seed), as_json)
+    report(compare_folders(real, made, extractor, common.device, seed), as_json)
 
 
 @with_flags(only=OF_PAIRS)
@@ -74,8 +74,7 @@ def report(found: FolderScores, as_json: bool) -> None:
     for note in found.notes:
         say(note)
     if as_json:
-        counts = {"real": found.real, "made": found.made}
-        print_json(counts | {"scores": found.scores, "notes": found.notes})
+        print_json(vars(found))
         return
     table = Table(show_header=False, box=None)
     for name, score in found.scores.items():

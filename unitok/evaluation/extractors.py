@@ -145,13 +145,13 @@ class EncoderExtractor:
         return Features(self.encoder.features(images))
 
 
-def open_extractor(choice: str | Path | None, device: str = "cpu") -> Extractor:
+def open_extractor(choice: str | Path | None, device: str | None = None) -> Extractor:
     """Open the network of a FID.
 
     Args:
         choice: "lite0", a file with the weights of FID's InceptionV3, or the folder of an image
             encoder.
-        device: Where it computes.
+        device: Where it computes; None for a GPU if there is one.
 
     Raises:
         ImportError: A library is not installed.
@@ -161,9 +161,10 @@ def open_extractor(choice: str | Path | None, device: str = "cpu") -> Extractor:
     if choice is None:
         raise ValueError(
             "FID, KID and the Inception Score need an extractor: name the file with the weights of "
-            "FID's InceptionV3 (pt_inception-2015-12-05-6726825d.pth), or lite0, which is at hand "
-            "but gives numbers that cannot be compared with published ones"
+            "FID's InceptionV3, as torch-fidelity and pytorch-fid distribute it, or lite0, which is "
+            "at hand but gives numbers that cannot be compared with published ones"
         )
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     if str(choice) == LITE0:
         return Lite0Extractor(device)
     path = Path(choice)

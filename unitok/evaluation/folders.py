@@ -30,7 +30,7 @@ class FolderScores:
 
 
 def compare_folders(
-    real: Path, made: Path, extractor: str | Path | None, device: str = "cpu", seed: int = 0
+    real: Path, made: Path, extractor: str | Path | None, device: str | None = None, seed: int = 0
 ) -> FolderScores:
     """FID, KID and the Inception Score of a folder beside a folder of real pictures.
 
@@ -41,7 +41,7 @@ def compare_folders(
         real: The real pictures.
         made: Those that are judged.
         extractor: As `open_extractor`.
-        device: Where it computes.
+        device: Where it computes; None for a GPU if there is one.
         seed: Chooses the subsets of KID and the splits of the Inception Score.
 
     Raises:

@@ -22,8 +22,16 @@ from unitok.requests import Caption
 from unitok.results import Result, TextResult
 from unitok.saving import make_folder, write_whole
 
-PERCEPTION = "existence count position color posters celebrity scene landmark artwork OCR".split()
-COGNITION = "commonsense_reasoning numerical_calculation text_translation code_reasoning".split()
+PERCEPTION = (
+    *("existence", "count", "position", "color", "posters"),
+    *("celebrity", "scene", "landmark", "artwork", "OCR"),
+)
+COGNITION = (
+    "commonsense_reasoning",
+    "numerical_calculation",
+    "text_translation",
+    "code_reasoning",
+)
 TASKS = (*PERCEPTION, *COGNITION)
 LABELS = ("yes", "no")
 BEGINNING = 4  # characters of an answer that the eval tool looks at
