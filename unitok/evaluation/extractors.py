@@ -160,9 +160,9 @@ def open_extractor(choice: str | Path | None, device: str | None = None) -> Extr
     """
     if choice is None:
         raise ValueError(
-            "FID, KID and the Inception Score need an extractor: name the file with the weights of "
-            "FID's InceptionV3, as torch-fidelity and pytorch-fid distribute it, or lite0, which is "
-            "at hand but gives numbers that cannot be compared with published ones"
+            "FID, KID and the Inception Score need an extractor: name a file with the weights of "
+            "FID's InceptionV3, as torch-fidelity and pytorch-fid distribute it, or lite0, whose "
+            "numbers cannot be compared with published ones"
         )
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     if str(choice) == LITE0:
