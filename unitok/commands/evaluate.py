@@ -19,7 +19,7 @@ from unitok.reporting import print_json, stopped
 from unitok.requests import options_of
 from unitok.saving import expanded, write_whole
 from unitok.screen import counted, stdout_console
-from unitok.terminal import complain, say, stopped_at_once
+from unitok.terminal import complain, stopped_at_once
 
 if TYPE_CHECKING:
     from unitok.evaluation.contenders import Baseline, Contender
@@ -27,9 +27,8 @@ if TYPE_CHECKING:
     from unitok.evaluation.run import Run
     from unitok.evaluation.suite import Item, Suite
 
-FAILED, WRONG = 1, 2  # exit codes: some requests failed; the run cannot begin
+FAILED = 1  # the exit code if requests failed
 QUIET = ("verbose", "quiet")  # the flags of every command that need no model
-NAMED = 5  # files that a warning names; the others are counted
 
 evaluation = typer.Typer(
     no_args_is_help=True,
@@ -192,11 +191,6 @@ def finish(run: Run, contender: Contender, notes: list[str], as_json: bool) -> N
     from unitok.evaluation.finishing import finish_run
 
     finished = finish_run(run, contender.facts, notes)
-    extra = run.extra_pictures()
-    if extra:
-        more = f" and {len(extra) - NAMED} more" if len(extra) > NAMED else ""
-        names = ", ".join(extra[:NAMED])
-        say(f"warning: {run.folder} has pictures of no item: {names}{more}")
     print_scores(finished, as_json)
     if finished.overall.failed:
         raise typer.Exit(FAILED)

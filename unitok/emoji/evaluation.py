@@ -192,16 +192,14 @@ def judge_text(item: Item, result: TextResult) -> Judgement:
 
 
 def emoji_scores(judged: Sequence[Judgement]) -> dict[str, float]:
-    """The share of each group; draw_mean is the mean over kinds, caption that over scenes."""
-    scores = shares(judged)
-    drawn = [scores[name] for name in scores if name.startswith("draw_")]
-    if drawn:
-        scores["draw_mean"] = round(rate(drawn), 4)
-    for start in ("caption", "question"):
-        members = [bool(j.ok) for j in judged if j.group.startswith(f"{start}_")]
-        if members:
-            scores[start if start == "caption" else "question_mean"] = round(rate(members), 4)
-    return scores
+    """Means over all kinds, and the share of each kind. The mean of drawings is that of kinds."""
+    groups = shares(judged)
+    means = {
+        "draw_mean": [share for group, share in groups.items() if group.startswith("draw_")],
+        "caption": [bool(j.ok) for j in judged if j.group.startswith("caption_")],
+        "question_mean": [bool(j.ok) for j in judged if j.group.startswith("question_")],
+    }
+    return {name: round(rate(each), 4) for name, each in means.items() if each} | groups
 
 
 # --- without a folder ----------------------------------------------------------------------------

@@ -126,7 +126,7 @@ def values_of(judged: Mapping[str, Judgement]) -> dict[str, float]:
 
 def differences(first: PastRun, other: PastRun) -> list[Difference]:
     """How much better the other run is, by group and in all, on the items of both."""
-    common = [j for key, j in first.judged.items() if key in other.judged]
+    common = [first.judged[key] for key in sorted(first.judged) if key in other.judged]
     groups = {**by_group(common), "all": common}
     ours, theirs = values_of(first.judged), values_of(other.judged)
     return [
@@ -214,7 +214,7 @@ def side_by_side(runs: Sequence[PastRun], pictures: Thumbnails) -> Markup:
 
 
 def chosen_keys(runs: Sequence[PastRun]) -> list[str]:
-    """The items of all runs, those with the greatest differences first."""
+    """The items of all runs: those with the greatest differences first, and drawings first."""
     values = [values_of(run.judged) for run in runs]
     common = [key for key in values[0] if all(key in one for one in values)]
 
@@ -222,7 +222,8 @@ def chosen_keys(runs: Sequence[PastRun]) -> list[str]:
         found = [one[key] for one in values]
         return max(found) - min(found)
 
-    return sorted(common, key=lambda key: -spread(key))[:MOST_ITEMS]
+    answers = {key for key in common if runs[0].judged[key].picture is None}
+    return sorted(common, key=lambda key: (-spread(key), key in answers, key))[:MOST_ITEMS]
 
 
 def pair(runs: Sequence[PastRun], key: str, pictures: Thumbnails) -> Markup:

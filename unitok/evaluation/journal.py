@@ -22,9 +22,11 @@ from unitok.saving import UNFINISHED, make_folder, save_whole
 from unitok.shown import shown
 from unitok.strict_json import parse_json
 from unitok.terminal import uninterrupted
+from unitok_engine.user_warnings import warn
 
 JOURNAL, PICTURES = "journal.jsonl", "pictures"
 FORMAT = 1  # of the journal
+NAMED = 5  # files that a warning names; the others are counted
 _PICTURE = re.compile(rf"{PICTURES}/[\w.-]+\.png", re.ASCII)
 _FIELDS = {field.name for field in dataclasses.fields(Judgement)}
 
@@ -116,11 +118,12 @@ class Journal:
             save_whole(image, self.folder / name)
         return name
 
-    def extra_pictures(self) -> list[str]:
-        """The files in pictures/ that no judgement names."""
+    def warn_of_extra_pictures(self) -> None:
+        """Warn of files in pictures/ that no judgement names, as when somebody put them there."""
         named = {judgement.picture for judgement in self.done.values()}
         there = (f"{PICTURES}/{path.name}" for path in (self.folder / PICTURES).iterdir())
-        return sorted(name for name in there if name not in named)
+        if extra := sorted(name for name in there if name not in named):
+            warn(f"{self.folder} has files of no item, which do not count: {listed(extra)}")
 
     def _lock(self) -> None:
         if fcntl is None:
@@ -149,12 +152,21 @@ class Journal:
                 f"{self._path} is of another run: {'; '.join(differences)}. Name another --out, or "
                 "remove the folder"
             )
-        judged = parse_judgements(self._path, lines)
-        self.done = {j.key: j for j in judged if j.picture is None or self._has(j.picture)}
+        judged = {judged.key: judged for judged in parse_judgements(self._path, lines)}
+        lost = {j.key: j.picture for j in judged.values() if j.picture and not self._has(j.picture)}
+        if lost:
+            names = listed(sorted(lost.values()))
+            warn(f"{self.folder} has lost pictures, whose items are asked again: {names}")
+        self.done = {key: judgement for key, judgement in judged.items() if key not in lost}
 
     def _has(self, picture: str) -> bool:
-        """Whether a picture is still there; if not, its item is asked again."""
         return (self.folder / picture).is_file()
+
+
+def listed(names: Sequence[str]) -> str:
+    """The first few of some names, and how many more there are."""
+    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+    return ", ".join(names[:NAMED]) + more
 
 
 def read_lines(path: Path) -> tuple[int, list[bytes]]:

@@ -64,7 +64,9 @@ def page(title: str, *sections: Child) -> str:
 
 
 def table(columns: tuple[str, ...], rows: list[tuple[object, ...]]) -> Markup:
-    """A table. Numbers stand at the right."""
+    """A table. Numbers stand at the right, and columns that hold nothing are left out."""
+    full = [i for i in range(len(columns)) if any(row[i] is not None for row in rows)]
+    columns, rows = tuple(columns[i] for i in full), [tuple(row[i] for i in full) for row in rows]
     head = element(
         "tr", *(cell("th", name, _has_numbers(rows, i)) for i, name in enumerate(columns))
     )

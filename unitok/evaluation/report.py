@@ -137,7 +137,7 @@ def group_row(one: Tally) -> tuple[object, ...]:
     """The row of a group."""
     low, high = one.interval
     share = None if one.share is None else f"{one.share:.1%}"
-    bounds = f"{low:.1%} to {high:.1%}" if one.judged else None
+    bounds = f"{low:.1%} to {high:.1%}".replace(" ", "\u00a0") if one.judged else None
     right = one.right if one.judged else None
     return one.group, right, one.count, share, bounds, one.failed or None, one.mean_score
 

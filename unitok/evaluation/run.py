@@ -146,10 +146,9 @@ class Run:
             TooManyFailuresError: As `run_items`. What came before is kept.
         """
         with Journal(self.folder, self.identity) as journal:
-            kept = [j for j in journal.done.values() if j.error is None]
-            yield from ((judgement, False) for judgement in kept)
-            keys = {judgement.key for judgement in kept}
-            left = [item for item in self.items if item.key not in keys]
+            done = {key: j for key, j in journal.done.items() if j.error is None}
+            yield from ((done[item.key], False) for item in self.items if item.key in done)
+            left = [item for item in self.items if item.key not in done]
             if left:
                 with closing(run_items(runner, self.suite, left)) as judged:
                     for one in judged:
@@ -171,12 +170,8 @@ class Run:
         """
         with Journal(self.folder, self.identity) as journal:
             done = journal.done
+            journal.warn_of_extra_pictures()
         missing = [item.key for item in self.items if item.key not in done]
         if missing:
             raise ValueError(f"{self.folder} has no result for {len(missing)} items: {missing[0]}")
         return [done[item.key] for item in self.items]
-
-    def extra_pictures(self) -> list[str]:
-        """The files in pictures/ that no judgement names, as when somebody put them there."""
-        with Journal(self.folder, self.identity) as journal:
-            return journal.extra_pictures()
