@@ -33,8 +33,9 @@ from benchmarks.attention import BLOCK, PagedAttention
 from benchmarks.requests import guided
 from unitok.driver import Driver
 from unitok.emoji import captions
-from unitok.emoji.evaluation import draw_held_out, held_out_scenes
+from unitok.emoji.evaluation import EmojiSuite, held_out_scenes, judge_all
 from unitok.evaluation.metrics import rate
+from unitok.evaluation.suite import SuiteOptions
 from unitok.families import open_folder
 from unitok.loading import DEFAULT_FOLDER
 from unitok.nn.compiled import why_not_compiled
@@ -141,7 +142,9 @@ def tokens_agree(device: str) -> bool:
     tokenizer = one.family.model.image_tokenizer
     codes = [tokenizer.encode(torch.stack([pixels(r.image) for r in d])) for d in drawn]
     same = float((codes[0] == codes[1]).float().mean())
-    right = rate([d.ok for d in draw_held_out(other, 8)])
+    suite = EmojiSuite(SuiteOptions(limit=8))
+    items = [item for item in suite.items() if isinstance(item.request, unitok.Draw)]
+    right = rate([bool(one.judgement.ok) for one in judge_all(other, suite, items)])
     print(f"embedded model: {same:.3f} of greedy image tokens alike; {right:.2f} of drawings right")
     return right > 0.5
 

@@ -21,24 +21,21 @@ from pathlib import Path
 from typing import Any
 
 import unitok
-from unitok.emoji import captions, new_objects
+from unitok.emoji import captions
 from unitok.emoji.checker import check
 from unitok.emoji.evaluation import (
     SEED,
-    answer_score,
-    caption_score,
-    draw_held_out,
-    drawing_scores,
-    held_out_scenes,
+    EmojiSuite,
+    drawing_grid,
+    emoji_scores,
+    judge_all,
 )
-from unitok.emoji.new_objects import NewObjectSampler, write_data
+from unitok.emoji.new_objects import NewObjectSampler, NewObjectSuite, write_data
 from unitok.emoji.rendering import render
 from unitok.emoji.sprites import NEW_NAMES
-from unitok.evaluation.grid import picture_grid
 from unitok.evaluation.metrics import rate
+from unitok.evaluation.suite import SuiteOptions
 from unitok_tokenizers.losses import psnr
-
-COLUMNS = 10  # of drawings of each object in a picture of them
 
 
 def parse() -> argparse.Namespace:
@@ -86,22 +83,31 @@ def main() -> None:
 
 def scores(model: unitok.Model, args: argparse.Namespace) -> dict[str, float]:
     """All scores by name; those that end in _dB are decibels, the others shares."""
-    new = new_objects.score(model, args.per_name, args.seed)
+    new, known = NewObjectSuite(args.per_name, args.seed), emoji_suite(args)
+    judged = judge_all(model, new, new.items())
     if args.grid:
-        each = len(new.drawn) // len(NEW_NAMES)
-        rows = [new.drawn[i : i + each] for i in range(0, len(new.drawn), each)]
-        grid = picture_grid([[(d.image, d.ok) for d in row[:COLUMNS]] for row in rows])
-        grid.save(args.grid)
-    old = list(drawing_scores(draw_held_out(model, args.old, args.seed)).values())
-    asked = [answer_score(model, kind, args.old, args.seed) for kind in captions.QUESTION_KINDS]
+        drawing_grid(judged, lambda one: name_in(one.item.wanted)).save(args.grid)
+    old = emoji_scores([one.judgement for one in judge_all(model, known, known.items())])
     found = {
-        **new.scores,
-        "old_draw": rate(old),
-        "old_caption": caption_score(model, held_out_scenes(args.old, args.seed)),
-        "old_questions": rate(asked),
+        **new.summary([one.judgement for one in judged]).scores,
+        "old_draw": old["draw_mean"],
+        "old_caption": old["caption"],
+        "old_questions": old["question_mean"],
         **reconstruction(model, args.per_name, args.seed),
     }
     return {name: round(value, 4) for name, value in found.items()}
+
+
+def emoji_suite(args: argparse.Namespace) -> EmojiSuite:
+    """The suite of what the model knew before."""
+    return EmojiSuite(SuiteOptions(limit=args.old, seed=args.seed))
+
+
+def name_in(prompt: str) -> str:
+    """The new object that a prompt asks for."""
+    claim = captions.parse(prompt)
+    assert claim is not None  # the suite made it
+    return claim.objects[0][0]
 
 
 def reconstruction(model: unitok.Model, per_name: int, seed: int) -> dict[str, float]:

@@ -113,7 +113,8 @@ def importers(module: str) -> set[str]:
 
 
 def test_training_knows_no_data_set_and_models_know_no_training():
-    assert importers("unitok.emoji") == {"demo.py", "emoji"}
+    # The registry of suites names those of the emoji world.
+    assert importers("unitok.emoji") == {"demo.py", "emoji", "evaluation"}
     assert importers("unitok.training") == {"commands", "emoji", "training"}
 
 

@@ -1,19 +1,18 @@
 """The eight objects to fine-tune on: none of the world's, judged by the same checker."""
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import cast
+from typing import Any
 
 import pytest
-from PIL import Image
 
-from unitok.api import Model
-from unitok.emoji import captions, new_objects
+from unitok.emoji import captions
 from unitok.emoji.checker import check
+from unitok.emoji.evaluation import judge_all
 from unitok.emoji.new_objects import (
     NewObjectSampler,
+    NewObjectSuite,
     held_out_colour,
     held_out_count,
     is_held_out,
@@ -21,9 +20,10 @@ from unitok.emoji.new_objects import (
 )
 from unitok.emoji.rendering import render, to_pil
 from unitok.emoji.sampler import SceneSampler
-from unitok.emoji.scenes import Scene
 from unitok.emoji.sprites import DATA, NAMES, NEW_NAMES, glyphs
 from unitok.messages import parse_messages
+from unitok.requests import Draw
+from unitok.results import DrawResult, Result, TextResult
 
 
 def test_the_new_objects_are_eight_that_the_world_has_not():
@@ -104,30 +104,37 @@ def test_equal_seeds_write_equal_data(tmp_path):
         assert path.read_bytes() == (tmp_path / "b" / path.relative_to(tmp_path / "a")).read_bytes()
 
 
-@dataclass
-class Drawn:
-    """A drawing, as far as scores look at it."""
+class Fake:
+    """A model that draws and says what was asked `turn` requests later."""
 
-    image: Image.Image
+    name = "fake"
+
+    def __init__(self, turn: int) -> None:
+        sampler = NewObjectSampler(20_000, "heldout")
+        scenes = [sampler.sample(n, k) for n in NEW_NAMES for k in ("colour", "count")]
+        self.scenes = [*scenes[turn:], *scenes[:turn]]
+
+    def run(self, requests: Iterable[Any]) -> Iterator[Result]:
+        for index, asked in enumerate(requests):
+            scene = self.scenes[index % len(self.scenes)]
+            if isinstance(asked, Draw):
+                images = (to_pil(render([scene])[0]),)
+                yield DrawResult(asked.prompt, images, 0, "complete", 1, 1, 0.0, asked, index)
+            else:
+                yield TextResult(captions.caption(scene), 0, "stop", 1, 1, 0.0, asked, index)
+
+    def close(self) -> None:
+        pass
 
 
-def scored(monkeypatch: pytest.MonkeyPatch, turn: int) -> dict[str, float]:
-    """Scores of a model that draws and says what was asked `turn` requests later."""
-    sampler = NewObjectSampler(20_000, "heldout")
-    scenes = [sampler.sample(n, k) for n in NEW_NAMES for k in ("colour", "count")]
-    pictures = [Drawn(to_pil(p)) for p in render(scenes)]
-    drawn = [*pictures[turn:], *pictures[:turn]]
-    monkeypatch.setattr(new_objects, "drawings", lambda model, requests: drawn)
-
-    def captioned(_: object, about: Sequence[Scene]) -> float:
-        return float(not turn and all(map(is_held_out, about)))
-
-    monkeypatch.setattr(new_objects, "caption_score", captioned)
-    return new_objects.score(cast(Model, None), per_name=1).scores
+def scored(turn: int) -> dict[str, float]:
+    suite = NewObjectSuite(per_name=1)
+    judged = judge_all(Fake(turn), suite, suite.items())
+    return suite.summary([one.judgement for one in judged]).scores
 
 
-def test_right_drawings_and_captions_score_one_and_those_of_another_request_zero(monkeypatch):
-    right = scored(monkeypatch, turn=0)
+def test_right_drawings_and_captions_score_one_and_those_of_another_request_zero():
+    right = scored(turn=0)
     assert set(right) >= {"new_draw_colour", "new_draw_count", "new_draw_mean", "new_caption"}
     assert set(right.values()) == {1.0}
-    assert set(scored(monkeypatch, turn=2).values()) == {0.0}
+    assert set(scored(turn=2).values()) == {0.0}

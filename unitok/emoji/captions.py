@@ -231,7 +231,17 @@ def equivalent(text: str, scene: Scene) -> bool:
     Same objects and counts, same background, and if a relation is stated, it is true, said either
     way round. A caption of two objects that states no relation ("a cat and a dog") is complete.
     """
-    said, truth = parse(text), claim(scene)
+    return _agrees(text, claim(scene))
+
+
+def says_the_same(text: str, truth: str) -> bool:
+    """As `equivalent`, of a scene that is given by its caption, as `caption` gives it."""
+    said = parse(truth)
+    return said is not None and _agrees(text, said)
+
+
+def _agrees(text: str, truth: Claim) -> bool:
+    said = parse(text)
     return (
         said is not None
         and (said.objects, said.background) == (truth.objects, truth.background)

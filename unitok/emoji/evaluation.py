@@ -1,47 +1,208 @@
 """How well a model reads and draws the emoji world, on combinations it never saw.
 
 In the manner of GenEval (https://arxiv.org/abs/2310.11513): a checker finds what was drawn.
-Everything goes through the API that users call.
 """
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
 from unitok.api import Model
+from unitok.baselines.protocols import Runner
 from unitok.emoji import captions
 from unitok.emoji.checker import check
 from unitok.emoji.rendering import render, to_pil
 from unitok.emoji.sampler import SceneSampler
-from unitok.emoji.scenes import KINDS, Scene
+from unitok.emoji.scenes import CANVAS, KINDS, Scene
 from unitok.evaluation.grid import picture_grid
-from unitok.evaluation.metrics import answers, drawings, rate, reconstruction_psnr
+from unitok.evaluation.metrics import rate, reconstruction_psnr
+from unitok.evaluation.reconstruction import ReconstructionSuite
+from unitok.evaluation.run import Judged, run_items
+from unitok.evaluation.suite import (
+    Item,
+    Judgement,
+    Suite,
+    SuiteOptions,
+    Summary,
+    judgement,
+)
+from unitok.evaluation.tallies import shares
 from unitok.requests import Caption, Draw
+from unitok.results import DrawResult, Result, TextResult
 
 SEED = 20_000  # of the held-out scenes, unless another is asked for; training uses others
+PROMPTS = 100  # drawings and scenes of each kind, and questions of each kind
 GRID_COLUMNS = 10
 
 
-@dataclass(frozen=True)
-class JudgedDrawing:
-    """One drawing and what the checker found.
+def held_out_scenes(count: int, seed: int = SEED) -> list[Scene]:
+    """`count` scenes of each kind."""
+    sampler = SceneSampler(seed, "heldout")
+    return [scene for kind in KINDS for scene in sampler.batch(count, kind)]
 
-    Attributes:
-        kind: The kind of the scene that was asked for.
-        prompt: What was asked for.
-        image: What was drawn.
-        ok: Whether it shows what was asked for, and nothing else.
-        reason: Why not, in words.
+
+def reconstruction_suite(options: SuiteOptions) -> ReconstructionSuite:
+    """Held-out scenes as pictures for the image tokenizer."""
+    count, seed = count_and_seed(options)
+    scenes = _rendered(held_out_scenes(count, seed))
+    pictures = [(f"{scene.kind} {i}", to_pil(pixels)) for i, (scene, pixels) in enumerate(scenes)]
+    return ReconstructionSuite(pictures, {"limit": count, "seed": seed}, "emoji-reconstruction")
+
+
+def count_and_seed(options: SuiteOptions) -> tuple[int, int]:
+    """How many of each kind, and the seed of the scenes."""
+    limit, seed = options.limit, options.seed
+    return PROMPTS if limit is None else limit, SEED if seed is None else seed
+
+
+def _rendered(scenes: Sequence[Scene]) -> list[tuple[Scene, Any]]:
+    return list(zip(scenes, render(scenes), strict=True))
+
+
+# --- items ---------------------------------------------------------------------------------------
+
+
+def drawing_items(scenes: Sequence[Scene], rng: random.Random, start: str = "draw") -> list[Item]:
+    """A drawing of each scene, the i-th with seed i."""
+    asked = [(scene.kind, captions.prompt(scene, rng)) for scene in scenes]
+    return [
+        Item(f"{start}-{i:05}-{kind}", f"{start}_{kind}", Draw(prompt, seed=i), prompt)
+        for i, (kind, prompt) in enumerate(asked)
+    ]
+
+
+def caption_items(scenes: Sequence[Scene], start: str = "caption") -> list[Item]:
+    """A caption of each scene."""
+    return [
+        Item(
+            f"{start}-{i:05}-{scene.kind}",
+            f"{start}_{scene.kind}",
+            Caption(to_pil(pixels)),
+            captions.caption(scene),
+        )
+        for i, (scene, pixels) in enumerate(_rendered(scenes))
+    ]
+
+
+def question_items(kind: str, count: int, seed: int = SEED) -> list[Item]:
+    """Questions of one kind about held-out scenes, each with one true answer."""
+    rng = random.Random(seed + 1)
+    scenes = [s for s in held_out_scenes(count, seed) if kind in captions.question_kinds(s)]
+    rng.shuffle(scenes)
+    scenes = scenes[:count]
+    asked = [captions.questions(scene, rng, kind) for scene in scenes]
+    return [
+        Item(
+            f"question-{kind}-{i:05}",
+            f"question_{kind}",
+            Caption(to_pil(pixels), question=one.question),
+            one.answer,
+        )
+        for i, (one, (_, pixels)) in enumerate(zip(asked, _rendered(scenes), strict=True))
+    ]
+
+
+# --- the suite -----------------------------------------------------------------------------------
+
+
+class EmojiSuite:
+    """Drawings by kind, captions, and questions by kind, on held-out scenes. It is a `Suite`."""
+
+    name = "emoji"
+
+    def __init__(self, options: SuiteOptions) -> None:
+        """Keep what the scenes are made of: the number of each kind, and a seed."""
+        self.prompts, self.seed = count_and_seed(options)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """See `Suite`."""
+        return {"limit": self.prompts, "seed": self.seed}
+
+    def items(self) -> list[Item]:
+        """Drawings, captions and questions."""
+        questions = [
+            item
+            for kind in captions.QUESTION_KINDS
+            for item in question_items(kind, self.prompts, self.seed)
+        ]
+        drawings = drawing_items(self._scenes, random.Random(self.seed))
+        return [*drawings, *caption_items(self._scenes), *questions]
+
+    @cached_property
+    def _scenes(self) -> list[Scene]:
+        return held_out_scenes(self.prompts, self.seed)
+
+    def judge(self, item: Item, result: Result) -> Judgement:
+        """Check a drawing, a caption or an answer."""
+        return judge(item, result)
+
+    def summary(self, judged: Sequence[Judgement]) -> Summary:
+        """The share of each group, and the means that docs/default_model.md reports."""
+        return Summary(emoji_scores(judged), notes=[HOW_JUDGED])
+
+    def export(self, judged: Sequence[Judgement], folder: Path) -> None:
+        """There is no format of others for it."""
+
+
+HOW_JUDGED = (
+    "A drawing is right if a checker that matches sprites finds exactly the objects, their number, "
+    "the background and the relation that were asked for, and nothing else. A caption is right if "
+    "it is true and complete. An answer is right if it is the one true answer."
+)
+
+
+def judge(item: Item, result: Result) -> Judgement:
+    """Check one result of the emoji world.
+
+    Raises:
+        ValueError: The prompt of a drawing is not of the emoji world's grammar.
     """
+    if isinstance(result, DrawResult):
+        return judge_drawing(item, result.image)
+    return judge_text(item, result)
 
-    kind: str
-    prompt: str
-    image: Image.Image
-    ok: bool
-    reason: str
+
+def judge_drawing(item: Item, image: Image.Image) -> Judgement:
+    """Check one drawing, which is shrunk or enlarged to the size of a scene.
+
+    Raises:
+        ValueError: The prompt is not of the emoji world's grammar.
+    """
+    claim = captions.parse(item.wanted)
+    if claim is None:
+        raise ValueError(f"the checker cannot read the prompt {item.wanted!r}")
+    if image.size != (CANVAS, CANVAS):
+        image = image.convert("RGB").resize((CANVAS, CANVAS), Image.Resampling.BOX)
+    verdict = check(image, claim)
+    return judgement(item, verdict.ok, verdict.reason)
+
+
+def judge_text(item: Item, result: TextResult) -> Judgement:
+    """Check a caption, which may be any that is true and complete, or an answer."""
+    asked = item.request
+    if isinstance(asked, Caption) and asked.question is None:
+        return judgement(item, captions.says_the_same(result.text, item.wanted), result.text)
+    return judgement(item, result.text == item.wanted, result.text)
+
+
+def emoji_scores(judged: Sequence[Judgement]) -> dict[str, float]:
+    """Means over all kinds, and the share of each kind. The mean of drawings is that of kinds."""
+    groups = shares(judged)
+    means = {
+        "draw_mean": [share for group, share in groups.items() if group.startswith("draw_")],
+        "caption": [bool(j.ok) for j in judged if j.group.startswith("caption_")],
+        "question_mean": [bool(j.ok) for j in judged if j.group.startswith("question_")],
+    }
+    return {name: round(rate(each), 4) for name, each in means.items() if each} | groups
+
+
+# --- without a folder ----------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -51,117 +212,50 @@ class Report:
     Attributes:
         scores: Shares in [0, 1] by name; image_tokenizer_psnr is in dB.
         grid: A picture of drawings.
-        drawn: All drawings.
+        judged: All results, in the order of the items.
     """
 
     scores: dict[str, float]
     grid: Image.Image
-    drawn: tuple[JudgedDrawing, ...]
+    judged: tuple[Judged, ...]
 
 
-def report(model: Model, prompts: int = 100, seed: int = SEED) -> Report:
-    """Score drawings, captions, answers and reconstructions of held-out scenes.
+def report(model: Model, prompts: int = PROMPTS, seed: int = SEED) -> Report:
+    """Score drawings, captions, answers and reconstructions of held-out scenes, in memory.
+
+    `unitok eval emoji` does the same into a folder.
 
     Args:
         model: A model of the emoji world.
         prompts: Drawings and scenes of each kind, and questions of each kind.
         seed: Of the scenes.
     """
-    drawn = draw_held_out(model, prompts, seed)
-    scores = drawing_scores(drawn)
-    scores["draw_mean"] = rate(list(scores.values()))
-    scenes = held_out_scenes(prompts, seed)
-    scores["caption"] = caption_score(model, scenes)
-    scores |= {
-        f"question_{kind}": answer_score(model, kind, prompts, seed)
-        for kind in captions.QUESTION_KINDS
-    }
-    scores["image_tokenizer_psnr"] = reconstruction_psnr(model, render(scenes))
-    scores = {name: round(value, 4) for name, value in scores.items()}
-    return Report(scores, drawing_grid(drawn), tuple(drawn))
+    suite = EmojiSuite(SuiteOptions(limit=prompts, seed=seed))
+    judged = judge_all(model, suite, suite.items())
+    scores = emoji_scores([one.judgement for one in judged])
+    psnr = reconstruction_psnr(model, render(held_out_scenes(prompts, seed)))
+    scores["image_tokenizer_psnr"] = round(psnr, 4)
+    return Report(scores, drawing_grid(judged), tuple(judged))
 
 
-def held_out_scenes(count: int, seed: int = SEED) -> list[Scene]:
-    """`count` scenes of each kind."""
-    sampler = SceneSampler(seed, "heldout")
-    return [scene for kind in KINDS for scene in sampler.batch(count, kind)]
+def judge_all(runner: Runner, suite: Suite, items: Sequence[Item]) -> list[Judged]:
+    """Ask all items and judge the results, in the order of the items."""
+    place = {item.key: index for index, item in enumerate(items)}
+    return sorted(run_items(runner, suite, items), key=lambda one: place[one.item.key])
 
 
-def draw_held_out(
-    model: Model, prompts: int, seed: int = SEED, **sampling: Any
-) -> list[JudgedDrawing]:
-    """Draw held-out prompts, the i-th with seed i, and check what was drawn.
+def drawing_grid(
+    judged: Sequence[Judged], row_of: Callable[[Judged], str] = lambda one: one.item.group
+) -> Image.Image:
+    """Rows of drawings, each with a bar that shows whether it is right.
 
     Args:
-        model: A model of the emoji world.
-        prompts: How many of each kind.
-        seed: Of the scenes.
-        **sampling: Options of `Draw`, such as temperature and guidance.
+        judged: Results; those that are no drawings are left out.
+        row_of: Names the row of a drawing; by default there is one for each kind.
     """
-    rng, scenes = random.Random(seed), held_out_scenes(prompts, seed)
-    asked = [(scene.kind, captions.prompt(scene, rng)) for scene in scenes]
-    requests = [Draw(prompt, seed=i, **sampling) for i, (_, prompt) in enumerate(asked)]
-    results = drawings(model, requests)
-    return [
-        judge(*kind_and_prompt, r.image) for kind_and_prompt, r in zip(asked, results, strict=True)
-    ]
-
-
-def judge(kind: str, prompt: str, image: Image.Image) -> JudgedDrawing:
-    """Check one drawing.
-
-    Raises:
-        ValueError: The prompt is not of the emoji world's grammar.
-    """
-    claim = captions.parse(prompt)
-    if claim is None:
-        raise ValueError(f"the checker cannot read the prompt {prompt!r}")
-    verdict = check(image, claim)
-    return JudgedDrawing(kind, prompt, image, verdict.ok, verdict.reason)
-
-
-def drawing_scores(drawn: Sequence[JudgedDrawing]) -> dict[str, float]:
-    """The share of right drawings of each kind, as draw_KIND."""
-    return {f"draw_{kind}": rate([d.ok for d in drawn if d.kind == kind]) for kind in KINDS}
-
-
-def caption_score(model: Model, scenes: Sequence[Scene]) -> float:
-    """The share of scenes whose caption is true and complete."""
-    texts = answers(model, [Caption(to_pil(pixels)) for pixels in render(scenes)])
-    return rate([captions.equivalent(t, s) for t, s in zip(texts, scenes, strict=True)])
-
-
-def answer_score(model: Model, kind: str, count: int, seed: int = SEED) -> float:
-    """The share of questions of one kind answered right, on held-out scenes."""
-    rng = random.Random(seed + 1)
-    scenes = held_out_scenes(count, seed)
-    scenes = [s for s in scenes if kind in captions.question_kinds(s)]
-    rng.shuffle(scenes)
-    scenes = scenes[:count]
-    asked = [captions.questions(scene, rng, kind) for scene in scenes]
-    requests = [
-        Caption(to_pil(p), question=q.question) for p, q in zip(render(scenes), asked, strict=True)
-    ]
-    texts = answers(model, requests)
-    return rate([text == q.answer for text, q in zip(texts, asked, strict=True)])
-
-
-def drawing_grid(drawn: Sequence[JudgedDrawing]) -> Image.Image:
-    """A row of drawings for each kind, each with a bar that shows whether it is right."""
-    rows = [[(d.image, d.ok) for d in drawn if d.kind == kind] for kind in KINDS]
-    return picture_grid([row[:GRID_COLUMNS] for row in rows])
-
-
-SWEEP = [(t, g) for g in (1.0, 1.5, 2.0, 3.0) for t in (0.0, 0.4, 0.7, 1.0)]
-
-
-def sweep(model: Model, prompts: int, seed: int = SEED) -> None:
-    """Print how well a model draws at many temperatures and guidance scales."""
-    for temperature, guidance in SWEEP:
-        drawn = draw_held_out(model, prompts, seed, temperature=temperature, guidance=guidance)
-        scores = drawing_scores(drawn)
-        parts = " ".join(f"{name.removeprefix('draw_')} {s:.2f}" for name, s in scores.items())
-        mean = rate(list(scores.values()))
-        print(
-            f"temperature {temperature} guidance {guidance}: {parts}; mean {mean:.3f}", flush=True
-        )
+    rows: dict[str, list[tuple[Image.Image, bool]]] = {}
+    for one in judged:
+        if isinstance(one.result, DrawResult) and one.result.images:
+            row = rows.setdefault(row_of(one), [])
+            row.append((one.result.image, bool(one.judgement.ok)))
+    return picture_grid([row[:GRID_COLUMNS] for row in rows.values()])

@@ -8,19 +8,19 @@ import hashlib
 import json
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from unitok.api import Model
 from unitok.emoji import captions
-from unitok.emoji.evaluation import JudgedDrawing, caption_score, judge
+from unitok.emoji.evaluation import HOW_JUDGED, SEED, caption_items, drawing_items, judge
 from unitok.emoji.rendering import render, to_pil
 from unitok.emoji.sampler import SceneSampler, make_scene
 from unitok.emoji.scenes import COLOURS, COUNTS, Scene
 from unitok.emoji.sprites import NEW_NAMES
-from unitok.evaluation.metrics import drawings, rate
-from unitok.requests import Draw
+from unitok.evaluation.metrics import rate
+from unitok.evaluation.suite import Item, Judgement, Summary
+from unitok.evaluation.tallies import shares
+from unitok.results import Result
 
 KINDS = ("single", "colour", "count")
 QUIZ = 2  # questions about a picture beside its caption
@@ -81,46 +81,50 @@ class NewObjectSampler:
                 return make_scene(self._random, kind, name, self._random.choice(counts))
 
 
-@dataclass(frozen=True)
-class NewObjectScores:
-    """How well a model draws and reads the new objects, as shares in [0, 1].
+class NewObjectSuite:
+    """Drawings and captions of held-out scenes of the new objects. It is a `Suite`."""
 
-    Attributes:
-        scores: By name.
-        drawn: All drawings.
-    """
+    name = "new_objects"
 
-    scores: dict[str, float]
-    drawn: tuple[JudgedDrawing, ...]
+    def __init__(self, per_name: int, seed: int = SEED) -> None:
+        """Keep what the scenes are made of.
 
+        Args:
+            per_name: Scenes of each object and kind.
+            seed: Of the scenes.
+        """
+        self.per_name, self.seed = per_name, seed
 
-def score(model: Model, per_name: int, seed: int = 20_000) -> NewObjectScores:
-    """Score drawings and captions of held-out scenes of the new objects.
+    @property
+    def settings(self) -> dict[str, Any]:
+        """See `Suite`."""
+        return {"per_name": self.per_name, "seed": self.seed}
 
-    Args:
-        model: A model that was tuned on them.
-        per_name: Scenes of each object and kind.
-        seed: Of the scenes.
-    """
-    sampler, rng = NewObjectSampler(seed, "heldout"), random.Random(seed)
-    scenes = [
-        sampler.sample(name, kind)
-        for name in NEW_NAMES
-        for kind in KINDS[1:]
-        for _ in range(per_name)
-    ]
-    asked = [captions.prompt(scene, rng) for scene in scenes]
-    results = drawings(model, [Draw(prompt, seed=i) for i, prompt in enumerate(asked)])
-    drawn = [
-        judge(scene.kind, prompt, result.image)
-        for scene, prompt, result in zip(scenes, asked, results, strict=True)
-    ]
-    scores = {f"new_draw_{k}": rate([d.ok for d in drawn if d.kind == k]) for k in KINDS[1:]}
-    scores["new_draw_mean"] = rate([d.ok for d in drawn])
-    for kind in KINDS[1:]:
-        scores[f"new_caption_{kind}"] = caption_score(model, [s for s in scenes if s.kind == kind])
-    scores["new_caption"] = rate([scores[f"new_caption_{k}"] for k in KINDS[1:]])
-    return NewObjectScores({k: round(v, 4) for k, v in scores.items()}, tuple(drawn))
+    def items(self) -> list[Item]:
+        """A drawing and a caption of each scene."""
+        sampler, rng = NewObjectSampler(self.seed, "heldout"), random.Random(self.seed)
+        scenes = [
+            sampler.sample(name, kind)
+            for name in NEW_NAMES
+            for kind in KINDS[1:]
+            for _ in range(self.per_name)
+        ]
+        return [*drawing_items(scenes, rng, "new_draw"), *caption_items(scenes, "new_caption")]
+
+    def judge(self, item: Item, result: Result) -> Judgement:
+        """Check a drawing or a caption."""
+        return judge(item, result)
+
+    def summary(self, judged: Sequence[Judgement]) -> Summary:
+        """The share of each kind; each kind has as many scenes, so the means are of all."""
+        scores = shares(judged)
+        for start in ("new_draw", "new_caption"):
+            members = [bool(j.ok) for j in judged if j.group.startswith(start)]
+            scores["new_draw_mean" if start == "new_draw" else start] = round(rate(members), 4)
+        return Summary(scores, notes=[HOW_JUDGED])
+
+    def export(self, judged: Sequence[Judgement], folder: Path) -> None:
+        """There is no format of others for it."""
 
 
 def write_data(folder: Path, per_name: int = 200, old: int = 8000, seed: int = 0) -> None:

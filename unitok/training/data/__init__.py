@@ -5,7 +5,6 @@ sources.py           what a data set offers, and the choice of how a path is rea
 json_lines.py        JSON lines, by an index of their places
 tars.py              WebDataset tars; tar_members.py finds the members in them
 hugging_face.py      data sets of the library `datasets`: saved folders and parquet
-picture_names.py     which files are pictures, by their names
 caption_pairs.py     a picture with a caption as a conversation, to be read or to be painted
 picture_folder.py    a folder of pictures with captions as JSON lines
 order.py             shuffled orders, and chances that depend on their keys alone

@@ -14,12 +14,12 @@ from pathlib import Path
 
 from unitok.batch.source import MAX_LINE
 from unitok.batch.source import Source as Lines
+from unitok.picture_names import PICTURE_SUFFIXES
 from unitok.shown import shown
 from unitok.strict_json import parse_json
 from unitok.terminal import one_line
 from unitok.training.data.caption_pairs import CaptionPairs
 from unitok.training.data.order import hashed
-from unitok.training.data.picture_names import PICTURE_SUFFIXES
 
 METADATA = "metadata.jsonl"
 

@@ -17,6 +17,7 @@ from typing import Any
 
 from unitok.batch.source import MAX_LINE
 from unitok.messages import ParsedPicture
+from unitok.picture_names import PICTURE_SUFFIXES
 from unitok.picture_sources import MAX_BYTES, is_data_uri
 from unitok.shown import shown
 from unitok.strict_json import parse_json
@@ -30,7 +31,6 @@ from unitok.training.data.conversations import (
     parse_conversation,
 )
 from unitok.training.data.order import permutation, shuffled_in_buffer
-from unitok.training.data.picture_names import PICTURE_SUFFIXES
 from unitok.training.data.tar_members import TarMember, TarSample, samples_of
 
 BUFFER = 4096  # conversations of which the next one is taken at random

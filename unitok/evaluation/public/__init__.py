@@ -1,0 +1,1 @@
+"""Public suites, on data that people have on disk, in their official formats."""
