@@ -81,7 +81,7 @@ def test_the_users_questions_are_asked(evaluate, tmp_path: Path):
     Path("asked.jsonl").write_text('{"image": "pink.png", "answers": ["a cat"]}\n')
     done = evaluate("questions", "asked.jsonl", "--out", "q", "--set", "max_tokens=4")
     assert done.exit_code == 0 and "accepted" in done.stdout
-    assert "1 items" in done.stdout
+    assert "report.html: 1 item\n" in done.stdout
 
 
 def test_a_folder_is_reconstructed_and_what_is_no_picture_is_named(evaluate, tmp_path: Path):
