@@ -11,7 +11,7 @@ from PIL import Image
 
 from unitok.evaluation.questions import QuestionSuite
 from unitok.evaluation.run import judge
-from unitok.evaluation.suite import SuiteOptions
+from unitok.evaluation.suite import SuiteOptions, asked_of
 from unitok.results import TextResult
 
 
@@ -44,14 +44,14 @@ def test_lines_become_items_in_their_groups(write):
         ("line-0000001", "number", ["one"]),
         ("line-0000003", "caption", ["a dog", "a puppy"]),
     ]
-    assert [i.request.question for i in items] == ["how many cats?", None]
+    assert [asked_of(i) for i in items] == ["how many cats?", ""]
 
 
 def test_answers_are_compared_with_all_that_are_accepted(write):
     own = suite(write(COUNT, CAPTION))
     said = ["1", "the big puppy"]
     judged = [
-        judge(own, item, TextResult(text, 0, "stop", 1, 1, 0.0, item.request))
+        judge(own, item, TextResult(text, 0, "stop", 1, 1, 0.0))
         for item, text in zip(own.items(), said, strict=True)
     ]
     assert [(j.ok, j.score) for j in judged] == [(True, 1.0), (False, 0.6667)]
