@@ -17,6 +17,7 @@ from benchmarks.adapters import adapters
 from benchmarks.driver import driver
 from benchmarks.engines import DecodeSteps, seconds_of_an_answer
 from benchmarks.engines import bookkeeping as engine_work
+from benchmarks.evaluation import evaluation
 from benchmarks.measure import MemoryReader, decode_floor, median_ratio, medians, paired
 from benchmarks.peers.peft_peer import PeftPeer
 from benchmarks.peers.transformers_peer import JanusBatches
@@ -386,4 +387,5 @@ COMPARISONS: dict[str, Callable[[Setting], Found]] = {
     "driver": driver,
     "finetuning": finetuning,
     "adapters": adapters,
+    "evaluation": evaluation,
 }

@@ -109,7 +109,7 @@ def test_every_flag_of_a_command_is_shown(name):
     shown = section(text, f"unitok {name}") + section(text, "Options of every command")
     firsts = " ".join(re.findall(r"^\| (.*?) \|", shown, re.MULTILINE))
     flags = flags_of(command_of(name))
-    needs_model = name not in ("data make", "train")
+    needs_model = name not in ("data make", "eval compare", "train")
     assert ("--model" in flags) == needs_model and "--quiet" in flags
     shown_flags = set(re.findall(r"`(-.*?)`", firsts))
     assert shown_flags >= flags

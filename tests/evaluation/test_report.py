@@ -178,7 +178,7 @@ def test_the_same_prompts_stand_beside_each_other(two: list[Path]):
 def test_a_comparison_is_for_machines_too(two: list[Path]):
     made = to_json(read_runs(two))
     assert [run["scores"]["draw"] for run in made["runs"]] == [0.5, 0.75]
-    assert made["differences"][0]["groups"][0]["group"] == "ask"
+    assert made["differences"][0]["groups"][0]["group"] == "draw"
 
 
 def test_runs_of_one_model_are_named_by_their_folders(make_run: Make):

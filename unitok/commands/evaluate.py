@@ -18,7 +18,8 @@ from unitok.flags import Common, with_flags
 from unitok.reporting import print_json, stopped
 from unitok.requests import options_of
 from unitok.saving import expanded, write_whole
-from unitok.screen import counted, stdout_console
+from unitok.screen import counted as with_bar
+from unitok.screen import stdout_console
 from unitok.terminal import complain, stopped_at_once
 
 if TYPE_CHECKING:
@@ -169,7 +170,7 @@ def ask(run: Run, contender: Contender, common: Common) -> None:
     kept = f"{run.folder} keeps what is finished, and the same command goes on from there"
     outcomes = run.outcomes(contender.runner)
     try:
-        with closing(counted(outcomes, len(run.items), run.suite.name, common.bars)) as shown:
+        with closing(with_bar(outcomes, len(run.items), run.suite.name, common.bars)) as shown:
             for judgement, new in shown:
                 if new and judgement.error is not None:
                     complain(f"{judgement.key}: {judgement.error}")
@@ -199,6 +200,7 @@ def finish(run: Run, contender: Contender, notes: list[str], as_json: bool) -> N
 def print_scores(finished: Finished, as_json: bool) -> None:
     """Print the scores, and where the report is."""
     from unitok.evaluation.finishing import REPORT
+    from unitok.results import counted
 
     if as_json:
         print_json(finished.to_json())
@@ -209,7 +211,7 @@ def print_scores(finished: Finished, as_json: bool) -> None:
     stdout_console().print(table)
     overall = finished.overall
     failed = f", {overall.failed:,} failed" if overall.failed else ""
-    print(f"{finished.folder / REPORT}: {overall.count:,} items{failed}")
+    print(f"{finished.folder / REPORT}: {counted(overall.count, 'item')}{failed}")
 
 
 # --- several runs, and folders -------------------------------------------------------------------

@@ -15,7 +15,7 @@ from PIL import Image
 from unitok.api import Model
 from unitok.baselines.protocols import Runner
 from unitok.emoji import captions
-from unitok.emoji.checker import check
+from unitok.emoji.checker import Verdict, check
 from unitok.emoji.rendering import render, to_pil
 from unitok.emoji.sampler import SceneSampler
 from unitok.emoji.scenes import CANVAS, KINDS, Scene
@@ -163,24 +163,24 @@ def judge(item: Item, result: Result) -> Judgement:
     Raises:
         ValueError: The prompt of a drawing is not of the emoji world's grammar.
     """
-    if isinstance(result, DrawResult):
-        return judge_drawing(item, result.image)
-    return judge_text(item, result)
+    if isinstance(result, TextResult):
+        return judge_text(item, result)
+    verdict = check_drawing(item.wanted, result.image)
+    return judgement(item, verdict.ok, verdict.reason)
 
 
-def judge_drawing(item: Item, image: Image.Image) -> Judgement:
-    """Check one drawing, which is shrunk or enlarged to the size of a scene.
+def check_drawing(prompt: str, image: Image.Image) -> Verdict:
+    """Whether a drawing, shrunk or enlarged to the size of a scene, shows what a prompt asks for.
 
     Raises:
         ValueError: The prompt is not of the emoji world's grammar.
     """
-    claim = captions.parse(item.wanted)
+    claim = captions.parse(prompt)
     if claim is None:
-        raise ValueError(f"the checker cannot read the prompt {item.wanted!r}")
+        raise ValueError(f"the checker cannot read the prompt {prompt!r}")
     if image.size != (CANVAS, CANVAS):
         image = image.convert("RGB").resize((CANVAS, CANVAS), Image.Resampling.BOX)
-    verdict = check(image, claim)
-    return judgement(item, verdict.ok, verdict.reason)
+    return check(image, claim)
 
 
 def judge_text(item: Item, result: TextResult) -> Judgement:

@@ -12,7 +12,7 @@ from unitok.nn.model import UnifiedModel
 
 @dataclass(frozen=True)
 class DefaultSampling:
-    """How the default model draws best; chosen by `scripts/evaluate.py --sweep`."""
+    """How the default model draws best; chosen with `unitok eval emoji --only "draw_*"`."""
 
     temperature: float = 0.6
     guidance: float = 1.5

@@ -1,4 +1,7 @@
-"""What a model gets right: generic measures, by the API that users call.
+"""What a model gets right: suites, runs that go on after a kill, reports, comparisons.
 
-A data set's own scores are beside the data set: `unitok.emoji.evaluation` is one.
+`suite.py` says what a suite is, and `registry.py` names them all. `run.py` asks a suite's items and
+has each result judged as it comes, `journal.py` keeps the judgements, and `finishing.py` writes the
+scores and the report. A data set's own suite is beside the data set: `unitok.emoji.evaluation` is
+one.
 """

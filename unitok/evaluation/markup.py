@@ -31,7 +31,7 @@ def element(tag: str, *children: Child, **attributes: Attribute) -> Markup:
             as in `class_`.
     """
     given = "".join(
-        f' {name.rstrip("_").replace("_", "-")}="{escape(str(value))}"'
+        f' {name.rstrip("_").replace("_", "-")}="{escape(shown(str(value)))}"'
         for name, value in attributes.items()
     )
     if tag in EMPTY_TAGS:

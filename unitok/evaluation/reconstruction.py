@@ -175,10 +175,18 @@ def find_pictures(folder: Path) -> list[str]:
     found = [name for name in names if Path(name).suffix[1:].lower() in PICTURE_SUFFIXES]
     if not found:
         raise ValueError(f"{folder} has no pictures")
+    for name in found:
+        if name != utf8(name):
+            raise ValueError(f"{utf8(name)}: JSON holds UTF-8 alone; give the file another name")
     return found
+
+
+def utf8(name: str) -> str:
+    """The name of a file, in which bytes that are no UTF-8 are escaped."""
+    return name.encode("utf-8", "backslashreplace").decode()
 
 
 def digest_of(folder: Path, names: Sequence[str]) -> str:
     """A digest of the names and sizes of files, which tells whether a folder was changed."""
     sizes = "".join(f"{name}\0{(folder / name).stat().st_size}\0" for name in names)
-    return hashlib.sha256(sizes.encode("utf-8", "surrogateescape")).hexdigest()
+    return hashlib.sha256(sizes.encode()).hexdigest()

@@ -16,6 +16,7 @@ from unitok.evaluation.tallies import Tally, by_group, tallies, tally
 from unitok.evaluation.thumbnails import Thumbnails
 from unitok.pictures import PictureLike
 from unitok.requests import Caption, Edit
+from unitok.results import counted
 
 SAMPLES = 8  # of each group
 MOST_GROUPS = 24  # that have samples and bars
@@ -85,7 +86,7 @@ def report(run: Finished) -> str:
     failed = f", of which {overall.failed:,} failed" if overall.failed else ""
     sections = [
         element("h1", title),
-        element("p", f"{overall.count:,} items{failed}", class_="soft"),
+        element("p", counted(overall.count, "item") + failed, class_="soft"),
         score_cards(run.summary.scores),
         *(element("p", note) for note in run.summary.notes),
         groups(run),
