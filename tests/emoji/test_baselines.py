@@ -39,7 +39,12 @@ from unitok.nn.config import JanusConfig
 
 CLIP_SIZES = ClipSizes(32, 1, 32, 1, patch=16, projection=16, head=16)
 DIFFUSION = DiffusionRun(batch=2, square=8, widths=(32, 32), head=16, warmup=2, steps=2)
-LARGE_TINY: JanusConfig = replace(TINY, decoder=replace(TINY.decoder, max_positions=2048))
+# As many patches as there are image tokens, and room for the recipe's conversations.
+LARGE_TINY: JanusConfig = replace(
+    TINY,
+    decoder=replace(TINY.decoder, max_positions=2048),
+    vision=replace(TINY.vision, patch_size=8),
+)
 NOTHING = Scored({"score": 0.5}, [])
 
 

@@ -5,12 +5,13 @@ number is lost, and a CPU computes few positions with many channels much faster 
 """
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from diffusers import DDIMScheduler, DiffusionPipeline, ImagePipelineOutput, UNet2DConditionModel
+from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 LONGEST = 32  # tokens of a prompt
 
@@ -23,15 +24,15 @@ class PixelPipeline(DiffusionPipeline):
 
     unet: UNet2DConditionModel
     scheduler: DDIMScheduler
-    text_encoder: Any
-    tokenizer: Any
+    text_encoder: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
 
     def __init__(
         self,
         unet: UNet2DConditionModel,
         scheduler: DDIMScheduler,
-        text_encoder: Any,
-        tokenizer: Any,
+        text_encoder: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
     ) -> None:
         """Put the parts together.
 
@@ -116,9 +117,7 @@ class PixelPipeline(DiffusionPipeline):
         return noise.to(self.device)
 
 
-def as_pictures(pixels: Tensor) -> list[Any]:
+def as_pictures(pixels: Tensor) -> list[Image.Image]:
     """Pixels [B, 3, H, W] in [0, 1] as 8-bit images."""
     levels = pixels.mul(255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
-    from PIL import Image
-
     return [Image.fromarray(picture) for picture in levels]

@@ -115,7 +115,9 @@ class Clip(nn.Module):
             eos_token=END,
             model_max_length=sizes.longest,
         )
-        return cls(library.CLIPModel(_config(sizes, words.get_vocab_size())), tokenizer)
+        model = library.CLIPModel(_config(sizes, words.get_vocab_size()))
+        model.set_attn_implementation("eager")  # the fused one is slow backward on a CPU
+        return cls(model, tokenizer)
 
     @classmethod
     def open(cls, folder: Path) -> Clip:
@@ -178,10 +180,7 @@ def _config(sizes: ClipSizes, words: int) -> Any:
     text |= {f"{name}_token_id": i for name, i in (("pad", 0), ("bos", 2), ("eos", 3))}
     vision |= {"image_size": CANVAS, "patch_size": sizes.patch}
     return need("transformers").CLIPConfig(
-        text_config=text,
-        vision_config=vision,
-        projection_dim=sizes.projection,
-        attn_implementation="eager",
+        text_config=text, vision_config=vision, projection_dim=sizes.projection
     )
 
 
