@@ -38,7 +38,7 @@ from unitok.emoji.sprites import SMALL
 from unitok.nn.config import JanusConfig
 
 CLIP_SIZES = ClipSizes(32, 1, 32, 1, patch=16, projection=16, head=16)
-DIFFUSION = DiffusionRun(batch=2, square=8, widths=(32, 32), head=16, warmup=2, steps=2)
+DIFFUSION = DiffusionRun(batch=2, square=8, widths=(32, 32), head=16, warmup=2)
 # As many patches as there are image tokens, and room for the recipe's conversations.
 LARGE_TINY: JanusConfig = replace(
     TINY,
@@ -296,7 +296,7 @@ def test_a_saved_pipeline_draws_the_same_alone_and_in_a_batch(tmp_path: Path):
     one.train()
     index = json.loads((tmp_path / "model" / "model_index.json").read_text())
     assert index["_class_name"] == "PixelPipeline"
-    draw = diffusion.Drawer(tmp_path / "model", DIFFUSION, batch=2)
+    draw = diffusion.Drawer(tmp_path / "model", batch=2, num_inference_steps=2)
     assert torch.equal(
         draw.pipeline.unet.conv_in.weight,
         dict(one.trainer.model.named_parameters())["conv_in.weight"],
@@ -316,7 +316,7 @@ def _levels(image: Image.Image) -> Tensor:
 def test_guidance_moves_away_from_what_no_prompt_says(tmp_path: Path):
     one = started("diffusion", tmp_path, 1)
     one.train()
-    pipeline: Any = diffusion.Drawer(tmp_path / "model", DIFFUSION).pipeline
+    pipeline: Any = diffusion.Drawer(tmp_path / "model").pipeline
 
     def draw(scale: float, prompt: str = "a cat") -> Tensor:
         seed = torch.Generator().manual_seed(0)
@@ -459,3 +459,92 @@ def test_reranking_keeps_the_best_match():
     assert found["least"] == {"1": 0.75, "2": 0.5, "4": 0.0}
     with pytest.raises(ValueError, match="cannot be divided"):
         curve([match_right], (3,))
+
+
+# --- table, plot, sheet --------------------------------------------------------------------------
+
+
+def written(folder: Path, kind: str, seed: int, **scores: float) -> Path:
+    """A run that has ended, with one failure."""
+    folder = folder / f"{kind}-{seed}"
+    folder.mkdir()
+    failed = Failure("two", "a cat and a dog", "it shows 1 x cat", Image.new("RGB", (64, 64)))
+    about = {"kind": kind, "seed": seed, "minutes": 15.0, "threads": 2, "updates": 1000 + seed}
+    about |= {"parameters": 2_000_000, "given": "nothing"}
+    scoring.write_scores(folder, Scored(dict(scores), [failed]), about)
+    return folder
+
+
+def test_the_table_has_means_and_ranges_of_seeds(tmp_path: Path):
+    folders = [
+        written(tmp_path, "ours", 0, draw_mean=0.5, seconds_alone=0.25),
+        written(tmp_path, "ours", 1, draw_mean=0.6, seconds_alone=0.25),
+        written(tmp_path, "clip", 0, matching=0.95),
+    ]
+    lines = table.results_table([table.read_run(folder) for folder in folders]).splitlines()
+    assert lines == [
+        "|  | CLIP | ours |",
+        "| --- | --- | --- |",
+        "| **drawings, mean** |  | 55.0% (50.0 - 60.0) |",
+        "| **matching among 10 captions** | 95.0% |  |",
+        "| milliseconds a picture, alone |  | 250.0 |",
+        "| trained parameters, millions | 2.0 | 2.0 |",
+        "| updates | 1,000 | 1,000 (1,000 - 1,001) |",
+        "| minutes | 15 | 15 |",
+        "| given | nothing | nothing |",
+        "| seeds | 1 | 2 |",
+    ]
+
+
+def test_runs_that_cannot_be_compared_are_an_error(tmp_path: Path):
+    first = table.read_run(written(tmp_path, "clip", 0, matching=0.9))
+    with pytest.raises(ValueError, match="two runs of clip have the same seed"):
+        table.results_table([first, first])
+    second = replace(first, record={**first.record, "seed": 1, "minutes": 5.0})
+    with pytest.raises(ValueError, match=r"minutes are \['15.0', '5.0'\]: they must be equal"):
+        table.results_table([first, second])
+    with pytest.raises(FileNotFoundError, match=r"scores\.json is missing: has the run ended\?"):
+        table.read_run(tmp_path)
+    (tmp_path / "scores.json").write_text('{"kind": "clip"}')
+    with pytest.raises(ValueError, match="has no failures, minutes, parameters, scores, seed"):
+        table.read_run(tmp_path)
+
+
+def test_the_page_gets_table_plot_and_sheet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    folders = [
+        written(tmp_path, "ours", 0, draw_mean=0.5, draw_two=0.25, caption=0.5),
+        written(tmp_path, "clip", 0, matching=0.95),
+    ]
+    errors = {name: {"1": 0.5, "2": 0.25} for name in ("all", "two", "least")}
+    (tmp_path / "reranking.json").write_text(json.dumps({"errors": errors}))
+    shutil.copy(Path(__file__).parents[2] / "docs" / "baselines.md", tmp_path)
+    command = ["", "table", *map(str, folders), "--rerank", str(tmp_path)]
+    monkeypatch.setattr("sys.argv", [*command, "--write", str(tmp_path)])
+    for _ in range(2):  # the second time in place of the first
+        train_baseline.main()
+    page = (tmp_path / "baselines.md").read_text()
+    assert page.count("| **drawings, mean** |") == 1
+    assert "| two | 50.0% | 25.0% |" in page
+    assert page.index(table.BEGIN) < page.index("baselines_failures.png") < page.index(table.END)
+    for name in ("baselines.png", "baselines_failures.png"):
+        with Image.open(tmp_path / name) as image:
+            assert min(image.size) > 200
+    (tmp_path / "baselines.md").write_text("nothing")
+    with pytest.raises(SystemExit, match=r"baselines\.md has no <!-- measured -->"):
+        train_baseline.main()
+
+
+def test_mistakes_on_the_command_line_are_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def said(*arguments: str) -> str:
+        monkeypatch.setattr("sys.argv", ["train_baseline", *arguments])
+        with pytest.raises(SystemExit) as error:
+            train_baseline.main()
+        return str(error.value)
+
+    assert "more than 0 minutes" in said("clip", "--out", str(tmp_path), "--minutes", "0")
+    assert "--threads must be at least 1" in said("clip", "--out", str(tmp_path), "--threads", "0")
+    assert "scores.json is missing" in said("table", str(tmp_path))
+
+
+def test_every_kind_has_a_title():
+    assert recipes.RECIPES.keys() == table.TITLES.keys()

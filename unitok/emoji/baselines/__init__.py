@@ -2,6 +2,7 @@
 
 budget.py      minutes of training, counted over resumptions, and the learning rate by them
 run.py         a run: its folder, its checkpoints, its log, its scores
+progress.py    bars
 recipes.py     what can be trained
 states.py      where random streams stand
 pairs.py       pictures with true texts, beside others that are nearly true

@@ -51,12 +51,10 @@ class DiffusionRun:
         widths: Channels of each resolution; those but the first look at the text.
         layers: Blocks of each resolution.
         head: Numbers of an attention head.
-        steps: Evaluations of the UNet for a picture.
-        guidance: The guidance scale of a picture.
         seed: Of the weights and of the data.
     """
 
-    batch: int = 48
+    batch: int = 32
     lr: float = 1.5e-3
     warmup: int = 50
     weight_decay: float = 0.02
@@ -65,8 +63,6 @@ class DiffusionRun:
     widths: tuple[int, ...] = (96, 192)
     layers: int = 1
     head: int = 32
-    steps: int = 40
-    guidance: float = 2.0
     seed: int = 0
 
 
@@ -162,19 +158,19 @@ def save(trainer: Trainer[Any], folder: Path) -> None:
 class Drawer:
     """Draws prompts by a saved pipeline."""
 
-    def __init__(self, folder: Path, run: DiffusionRun, batch: int = 50) -> None:
+    def __init__(self, folder: Path, batch: int = 50, **sampling: Any) -> None:
         """Open the pipeline.
 
         Args:
             folder: What `save` wrote.
-            run: Its steps and its guidance count.
             batch: The most pictures at once.
+            **sampling: Of the pipeline's call, such as num_inference_steps.
         """
         from unitok.baselines.pixel_pipeline import PixelPipeline
 
         self.pipeline = PixelPipeline.from_pretrained(folder, local_files_only=True)
         self.pipeline.set_progress_bar_config(disable=True)
-        self.run, self.batch = run, batch
+        self.batch, self.sampling = batch, sampling
 
     def __call__(self, prompts: Sequence[str], seeds: Sequence[int]) -> list[Image.Image]:
         """A picture of each prompt, by its seed."""
@@ -187,7 +183,7 @@ class Drawer:
     def _some(self, prompts: Sequence[str], seeds: Sequence[int]) -> list[Image.Image]:
         noise = [torch.Generator().manual_seed(seed) for seed in seeds]
         with torch.autocast("cpu", torch.bfloat16):
-            made = self.pipeline(prompts, self.run.steps, self.run.guidance, noise)
+            made = self.pipeline(prompts, generator=noise, **self.sampling)
         return list(made.images)  # pyright: ignore[reportArgumentType]
 
 

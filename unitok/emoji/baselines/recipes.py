@@ -49,7 +49,7 @@ def score_lit(folder: Path, count: int) -> Scored:
 
 def score_diffusion(folder: Path, count: int) -> Scored:
     """Drawings by a diffusion pipeline."""
-    return score_drawings(diffusion.Drawer(folder, DiffusionRun()), count)
+    return score_drawings(diffusion.Drawer(folder), count)
 
 
 def score_ours(folder: Path, count: int) -> Scored:

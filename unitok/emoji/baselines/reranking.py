@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from unitok.emoji.baselines.matching import Matcher
-from unitok.emoji.baselines.scoring import Draw, held_out_prompts
+from unitok.emoji.baselines.progress import in_steps
+from unitok.emoji.baselines.scoring import Draw, draw_all, held_out_prompts
 from unitok.emoji.evaluation import SEED, judge
 from unitok.emoji.scenes import KINDS
 
@@ -44,9 +45,10 @@ def judge_many(
         most: Drawings of a prompt.
     """
     texts = [prompt for _, prompt in prompts for _ in range(most)]
-    images = draw(texts, range(len(texts)))
+    images = draw_all(draw, texts, "drawing")
     found = []
-    for number, (kind, prompt) in enumerate(prompts):
+    for number in in_steps(range(len(prompts)), "judging"):
+        kind, prompt = prompts[number]
         drawn = images[number * most : (number + 1) * most]
         right = torch.tensor([judge(kind, prompt, image).ok for image in drawn])
         similarity = matcher.image_features(drawn) @ matcher.text_features([prompt]).T

@@ -7,11 +7,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
-
 from unitok.checkpoints.folders import read_json
 from unitok.emoji.baselines.budget import Budget
+from unitok.emoji.baselines.progress import minutes_bar
 from unitok.emoji.baselines.recipes import Recipe, parameters
 from unitok.emoji.baselines.scoring import write_scores
 from unitok.training.log import TrainingLog
@@ -76,8 +74,8 @@ class BaselineRun:
         """
         self.recipe, self.options, self.folder = recipe, options, folder
         self.save_minutes, self.log_every = save_minutes, log_every
-        self._claim_folder()
         self.budget = Budget(options.minutes, clock)
+        self._claim_folder()
         self.trainer = recipe.make_trainer(options.seed, self.budget)
         self.checkpoints = RunCheckpoints(folder / "checkpoints", KEPT)
         self.log = TrainingLog(folder / "log.jsonl")
@@ -107,7 +105,7 @@ class BaselineRun:
             OSError: The disk is full, or cannot be written.
             NotFiniteError: A loss or a gradient is not finite.
         """
-        with progress() as bar:
+        with minutes_bar() as bar:
             task = bar.add_task(self.options.kind, total=self.budget.minutes, status="")
             while not self.budget.is_spent:
                 losses = self._update()
@@ -149,21 +147,6 @@ class BaselineRun:
             "parameters": parameters(trainer),
             "given": self.recipe.given,
         }
-
-
-def progress() -> Progress:
-    """A bar on stderr that counts minutes; none where stderr is no terminal."""
-    console = Console(stderr=True)
-    return Progress(
-        TextColumn("training {task.description}"),
-        BarColumn(bar_width=20),
-        TaskProgressColumn(),
-        TextColumn("{task.completed:.1f} of {task.total:g} minutes"),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[status]}"),
-        console=console,
-        disable=not console.is_terminal,
-    )
 
 
 def _in_words(losses: Losses) -> str:

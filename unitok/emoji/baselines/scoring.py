@@ -21,18 +21,14 @@ from unitok.emoji.baselines.matching import (
     match,
     matching_scores,
 )
-from unitok.emoji.evaluation import (
-    SEED,
-    JudgedDrawing,
-    drawing_scores,
-    held_out_scenes,
-    judge,
-)
+from unitok.emoji.baselines.progress import in_steps
+from unitok.emoji.evaluation import SEED, JudgedDrawing, drawing_scores, held_out_scenes, judge
 from unitok.emoji.rendering import render, to_pil
 from unitok.evaluation.metrics import rate
 
 Draw = Callable[[Sequence[str], Sequence[int]], list[Image.Image]]
 SCORES, FAILURES = "scores.json", "failures"
+AT_ONCE = 100  # drawings
 ALONE = 10  # pictures that are timed alone
 SHOWN = 24  # failures that are kept
 
@@ -75,7 +71,7 @@ def score_drawings(draw: Draw, prompts: int, seed: int = SEED) -> Scored:
     draw(texts[:1], [0])  # so that no time holds what is done once
     alone = [seconds_of(lambda i=i: draw(texts[i : i + 1], [i])) for i in range(len(texts))[:ALONE]]
     began = time.monotonic()
-    images = draw(texts, range(len(texts)))
+    images = draw_all(draw, texts, "drawing")
     together = time.monotonic() - began
     judged = [judge(*one, image) for one, image in zip(asked, images, strict=True)]
     scores = drawing_scores(judged)
@@ -83,6 +79,15 @@ def score_drawings(draw: Draw, prompts: int, seed: int = SEED) -> Scored:
     scores["seconds_alone"] = statistics.median(alone)
     scores["seconds_in_batch"] = together / len(texts)
     return Scored(scores, [failed_drawing(drawn) for drawn in judged if not drawn.ok])
+
+
+def draw_all(draw: Draw, texts: Sequence[str], what: str) -> list[Image.Image]:
+    """A picture of each text, the i-th with seed i, in parts, with a bar on stderr."""
+    images: list[Image.Image] = []
+    for start in in_steps(range(0, len(texts), AT_ONCE), what):
+        part = range(start, min(start + AT_ONCE, len(texts)))
+        images += draw([texts[i] for i in part], part)
+    return images
 
 
 def held_out_prompts(count: int, seed: int = SEED) -> list[tuple[str, str]]:
