@@ -2,6 +2,7 @@
 
 import json
 import random
+import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import count
@@ -14,9 +15,10 @@ from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor
 
+from scripts import train_baseline
 from tests.unitok.tiny import TINY
 from unitok.emoji import captions
-from unitok.emoji.baselines import clip, diffusion, lit, ours, scoring
+from unitok.emoji.baselines import clip, diffusion, lit, ours, recipes, scoring, table
 from unitok.emoji.baselines.budget import Budget, TimedCosine
 from unitok.emoji.baselines.clip import Clip, ClipRun, ClipSizes, word_tokenizer
 from unitok.emoji.baselines.contrast import TowerMatcher, contrastive_loss
