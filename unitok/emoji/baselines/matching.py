@@ -15,6 +15,7 @@ from unitok.emoji.scenes import KINDS, Scene
 from unitok.evaluation.metrics import rate
 
 CHOICES = 10
+POOL = 100  # scenes of each kind, of whose captions the wrong ones are
 
 
 class Matcher(Protocol):
@@ -65,29 +66,28 @@ class Matched:
 
 
 def choices(count: int = 100, seed: int = SEED) -> list[Choice]:
-    """Held-out scenes, `count` of each kind, each with nine captions of other ones among them.
+    """Held-out scenes, `count` of each kind, each with nine captions of other ones.
 
-    The nine are chosen at random from those that share an object with the scene, and, where these
-    are too few, from those that share its background. None of them is true of it.
-
-    Raises:
-        ValueError: So few scenes are not enough for ten captions.
+    The nine are chosen at random from those of 500 scenes that share an object with the scene, and,
+    where these are too few, from those that share its background. None of them is true of it.
     """
-    scenes, rng = held_out_scenes(count, seed), random.Random(f"choices {seed}")
-    return [Choice(s, (captions.caption(s), *_wrong(s, scenes, rng))) for s in scenes]
+    others, rng = held_out_scenes(POOL, seed + 1), random.Random(f"choices {seed}")
+    scenes = held_out_scenes(count, seed)
+    return [Choice(s, (captions.caption(s), *_wrong(s, others, rng))) for s in scenes]
 
 
-def _wrong(scene: Scene, scenes: Sequence[Scene], rng: random.Random) -> list[str]:
-    others = [other for other in scenes if captions.claim(other) != captions.claim(scene)]
-    alike = [other for other in others if other.counts.keys() & scene.counts.keys()]
-    beside = [other for other in others if other.background == scene.background]
-    found = [*rng.sample(alike, len(alike)), *rng.sample(beside, len(beside))]
-    wrong = list(dict.fromkeys(map(captions.caption, found)))[: CHOICES - 1]
-    if len(wrong) < CHOICES - 1:
-        raise ValueError(
-            f"{len(scenes)} scenes do not give ten captions: ask for more of each kind"
-        )
-    return wrong
+def _wrong(scene: Scene, pool: Sequence[Scene], rng: random.Random) -> list[str]:
+    others = [other for other in pool if captions.claim(other) != captions.claim(scene)]
+    others = rng.sample(others, len(others))
+    others.sort(key=lambda other: _distance(other, scene))
+    return list(dict.fromkeys(map(captions.caption, others)))[: CHOICES - 1]
+
+
+def _distance(other: Scene, scene: Scene) -> int:
+    """0 if an object is the same, 1 if the background is, else 2."""
+    if other.counts.keys() & scene.counts.keys():
+        return 0
+    return 1 if other.background == scene.background else 2
 
 
 def match(matcher: Matcher, asked: Sequence[Choice]) -> list[Matched]:
