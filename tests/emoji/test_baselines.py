@@ -9,6 +9,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -313,7 +314,7 @@ def test_a_saved_pipeline_draws_the_same_alone_and_in_a_batch(tmp_path: Path):
 
 
 def _levels(image: Image.Image) -> Tensor:
-    return torch.tensor(list(image.getdata()), dtype=torch.int)
+    return torch.from_numpy(np.array(image)).int()
 
 
 def test_guidance_moves_away_from_what_no_prompt_says(tmp_path: Path):
@@ -415,10 +416,9 @@ def scene_of(prompt: str) -> Scene:
     said = captions.parse(prompt)
     assert said is not None
     (first, number), *rest = said.objects
+    core: tuple[Any, ...] = ("count", first, number) if number > 1 else ("single", first)
     if rest:
         core = ("position", *(said.relation or (first, "left of", rest[0][0])))
-    else:
-        core = ("count", first, number) if number > 1 else ("single", first)
     return replace(make_scene(random.Random(0), *core), background=said.background)
 
 

@@ -5,9 +5,12 @@ number is lost, and a CPU computes few positions with many channels much faster 
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
-from diffusers import DDIMScheduler, DiffusionPipeline, ImagePipelineOutput, UNet2DConditionModel
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+from diffusers.pipelines.pipeline_utils import DiffusionPipeline, ImagePipelineOutput
+from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
@@ -85,15 +88,15 @@ class PixelPipeline(DiffusionPipeline):
         states, mask = self.encode([""] * len(prompts) + prompts if guided else prompts)
         picture = self.noise(len(prompts), generator)
         self.scheduler.set_timesteps(num_inference_steps)
-        for t in self.progress_bar(self.scheduler.timesteps):
+        bar: Any = self.progress_bar  # wrongly typed in diffusers
+        for t in bar(self.scheduler.timesteps):
             seen = torch.cat([picture, picture]) if guided else picture
             out = self.unet(seen, t, states, encoder_attention_mask=mask).sample.float()
             if guided:
                 free, told = out.chunk(2)
                 out = free + guidance_scale * (told - free)
-            picture = self.scheduler.step(
-                out, int(t), picture, use_clipped_model_output=True
-            ).prev_sample
+            step: Any = self.scheduler.step(out, int(t), picture, use_clipped_model_output=True)
+            picture = step.prev_sample
         pixels = (F.pixel_shuffle(picture, self.square) / 2 + 0.5).clamp(0, 1)
         return ImagePipelineOutput(images=as_pictures(pixels) if output_type == "pil" else pixels)  # pyright: ignore[reportArgumentType]
 
