@@ -176,6 +176,12 @@ def test_no_file_of_a_run_is_a_pickle(tmp_path: Path):
     assert suffixes <= {".safetensors", ".json", ".jsonl"}
 
 
+def test_diffusion_learns_within_a_few_updates():
+    trainer = diffusion.make_trainer(replace(DIFFUSION, batch=8, lr=4e-3), Budget(99))
+    losses = [trainer.step().parts["velocity"] for _ in range(16)]
+    assert sum(losses[-3:]) < 0.9 * sum(losses[:3])
+
+
 # --- pairs ---------------------------------------------------------------------------------------
 
 

@@ -55,11 +55,6 @@ class PixelPipeline(DiffusionPipeline):
         """Pixels of a side of the square that the UNet sees as one."""
         return round((self.unet.config["in_channels"] / 3) ** 0.5)
 
-    @property
-    def side(self) -> int:
-        """Pixels of a side of a picture."""
-        return self.unet.config["sample_size"] * self.square
-
     @torch.no_grad()
     def __call__(
         self,
