@@ -1,0 +1,134 @@
+"""Train baselines on the emoji world in equal minutes, and compare them.
+
+    python scripts/train_baseline.py clip --out runs/clip-0 --minutes 15 --threads 2 --seed 0
+    python scripts/train_baseline.py lit --out runs/lit-0
+    python scripts/train_baseline.py diffusion --out runs/diffusion-0
+    python scripts/train_baseline.py ours --out runs/ours-0
+    python scripts/train_baseline.py rerank --clip runs/clip-0/model --out runs/rerank
+    python scripts/train_baseline.py table runs/*-? --rerank runs/rerank --write docs
+
+The same command goes on from OUT/checkpoints after an interruption; the minutes used before count.
+OUT/model is the trained model, OUT/scores.json what it gets right, OUT/failures what it does not.
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+import unitok
+from unitok.emoji.baselines.clip import Clip
+from unitok.emoji.baselines.contrast import TowerMatcher
+from unitok.emoji.baselines.ours import Drawer
+from unitok.emoji.baselines.recipes import RECIPES, use_threads
+from unitok.emoji.baselines.reranking import measure
+from unitok.emoji.baselines.run import BaselineRun, RunOptions
+from unitok.emoji.evaluation import SEED
+
+PAGE, PLOT, SHEET = "baselines.md", "baselines.png", "baselines_failures.png"
+
+
+def parse(arguments: list[str] | None = None) -> argparse.Namespace:
+    """The arguments of the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    for kind in RECIPES:
+        _add_training(commands.add_parser(kind, help=f"train {kind}"))
+    _add_reranking(commands.add_parser("rerank", help="errors over the number of drawings"))
+    table = commands.add_parser("table", help="one table, one plot, one sheet of failures")
+    table.add_argument("runs", type=Path, nargs="+", help="folders with a scores.json")
+    table.add_argument("--rerank", type=Path, help="folder with a reranking.json")
+    table.add_argument("--write", type=Path, help=f"folder of {PAGE}; default: print the table")
+    return parser.parse_args(arguments)
+
+
+def _add_training(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--out", type=Path, required=True, help="folder for all that is written")
+    parser.add_argument(
+        "--minutes", type=float, default=15, help="of training, resumptions included"
+    )
+    parser.add_argument("--threads", type=int, default=2, help="cores to compute with")
+    parser.add_argument("--seed", type=int, default=0, help="of weights and data")
+    parser.add_argument("--scenes", type=int, default=100, help="held-out scenes of each kind")
+
+
+def _add_reranking(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--clip", type=Path, required=True, help="folder of a trained CLIP")
+    parser.add_argument("--out", type=Path, required=True, help="folder for reranking.json")
+    parser.add_argument("--model", type=Path, help="what draws; default: the embedded model")
+    parser.add_argument("--threads", type=int, default=2, help="cores to compute with")
+    parser.add_argument("--scenes", type=int, default=60, help="held-out prompts of each kind")
+    parser.add_argument("--seed", type=int, default=SEED, help="of the scenes")
+
+
+def train(args: argparse.Namespace) -> None:
+    """Train a recipe, or go on with it, and score it."""
+    options = RunOptions(args.command, args.minutes, args.threads, args.seed)
+    run = BaselineRun(RECIPES[args.command], options, args.out)
+    run.train()
+    run.score(args.scenes)
+    print((args.out / "scores.json").read_text(encoding="utf-8"), end="")
+
+
+def rerank(args: argparse.Namespace) -> None:
+    """Keep the best of n drawings, and write how many are wrong then."""
+    from unitok.emoji.baselines.table import CURVE
+
+    matcher = TowerMatcher(Clip.open(args.clip))
+    model = unitok.load(args.model, device="cpu")
+    errors = measure(Drawer(model), matcher, args.scenes, args.seed)
+    args.out.mkdir(parents=True, exist_ok=True)
+    record = {"clip": str(args.clip), "model": str(args.model or "embedded")}
+    record |= {"scenes_of_a_kind": args.scenes, "seed": args.seed, "errors": errors}
+    text = json.dumps(record, indent=2) + "\n"
+    (args.out / CURVE).write_text(text, encoding="utf-8")
+    print(text, end="")
+
+
+def table(args: argparse.Namespace) -> None:
+    """Print the table, or write it into the page, with the plot and the sheet beside it."""
+    from unitok.emoji.baselines import figures
+    from unitok.emoji.baselines.table import (
+        curve_table,
+        read_curve,
+        read_run,
+        replace_measured,
+        results_table,
+    )
+
+    runs = [read_run(folder) for folder in args.runs]
+    curve = None if args.rerank is None else read_curve(args.rerank)
+    parts = [results_table(runs)]
+    if args.write is not None:
+        parts.append(f"![scores by kind of scene, and errors over the number of drawings]({PLOT})")
+    if curve is not None:
+        parts.append(curve_table(curve))
+    if args.write is None:
+        print("\n\n".join(parts))
+        return
+    parts.append(f"![what each of them got wrong]({SHEET})")
+    figures.save_plot(runs, curve, args.write / PLOT)
+    figures.save_failures(runs, args.write / SHEET)
+    replace_measured(args.write / PAGE, "\n\n".join(parts))
+
+
+def main() -> None:
+    """Do what is asked."""
+    args = parse()
+    if getattr(args, "threads", 1) < 1:
+        sys.exit("train_baseline: --threads must be at least 1")
+    use_threads(getattr(args, "threads", 1))
+    work = {"rerank": rerank, "table": table}.get(args.command, train)
+    try:
+        work(args)
+    except (ValueError, OSError, ImportError, ArithmeticError) as error:
+        sys.exit(f"train_baseline: {error}")
+    except KeyboardInterrupt:
+        print("train_baseline: stopped; the same command goes on", file=sys.stderr)
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

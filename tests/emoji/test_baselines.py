@@ -1,0 +1,554 @@
+"""Trained baselines at toy size: they train, resume, are saved and opened; scores are just."""
+
+import json
+import random
+import shutil
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+from torch import Tensor
+
+from scripts import train_baseline
+from tests.unitok.tiny import TINY
+from unitok.emoji import captions
+from unitok.emoji.baselines import clip, diffusion, lit, ours, recipes, scoring, table
+from unitok.emoji.baselines.budget import Budget, TimedCosine
+from unitok.emoji.baselines.clip import Clip, ClipRun, ClipSizes, word_tokenizer
+from unitok.emoji.baselines.contrast import TowerMatcher, contrastive_loss
+from unitok.emoji.baselines.diffusion import DiffusionRun
+from unitok.emoji.baselines.lit import Lit, LitRun, LitSizes
+from unitok.emoji.baselines.matching import CHOICES, choices, match, matching_scores
+from unitok.emoji.baselines.pairs import PairUpdates, near_miss, truths
+from unitok.emoji.baselines.recipes import Recipe
+from unitok.emoji.baselines.reranking import Judged, curve
+from unitok.emoji.baselines.run import BaselineRun, RunOptions
+from unitok.emoji.baselines.scoring import Failure, Scored
+from unitok.emoji.captions import caption, claim
+from unitok.emoji.pretraining import PretrainRun
+from unitok.emoji.rendering import render, to_pil
+from unitok.emoji.sampler import SceneSampler, make_scene
+from unitok.emoji.scenes import Item, Scene
+from unitok.emoji.split import is_heldout
+from unitok.emoji.sprites import SMALL
+from unitok.nn.config import DEFAULT, JanusConfig
+
+CLIP_SIZES = ClipSizes(32, 1, 32, 1, patch=16, projection=16, head=16)
+DIFFUSION = DiffusionRun(batch=2, square=8, widths=(32, 32), head=16, warmup=2)
+# With the embedded model's image tokenizer, and room for the recipe's conversations.
+LARGE_TINY: JanusConfig = replace(
+    TINY,
+    decoder=replace(TINY.decoder, max_positions=2048),
+    vision=replace(TINY.vision, patch_size=8),
+    image_tokenizer=DEFAULT.image_tokenizer,
+)
+NOTHING = Scored({"score": 0.5}, [])
+
+
+def recipe(make: Any, save: Any = None) -> Recipe:
+    return Recipe(make, save or (lambda trainer, folder: folder.mkdir()), lambda *_: NOTHING, "")
+
+
+TOYS = {
+    "clip": recipe(
+        lambda seed, budget: clip.make_trainer(ClipRun(8, seed=seed, sizes=CLIP_SIZES), budget),
+        clip.save,
+    ),
+    "lit": recipe(
+        lambda seed, budget: lit.make_trainer(
+            LitRun(4, seed=seed, sizes=LitSizes(64, 8, 8)), budget
+        ),
+        lit.save,
+    ),
+    "diffusion": recipe(
+        lambda seed, budget: diffusion.make_trainer(replace(DIFFUSION, seed=seed), budget),
+        diffusion.save,
+    ),
+    "ours": recipe(
+        lambda seed, budget: ours.make_trainer(
+            PretrainRun(drawings=2, readings=1, conversation_ids=64, warmup=2, seed=seed),
+            budget,
+            LARGE_TINY,
+        ),
+        ours.save,
+    ),
+}
+
+
+def minute_clock() -> Any:
+    """Each look at it is a minute later, so that each update takes one."""
+    ticks = count()
+    return lambda: 60.0 * next(ticks)
+
+
+def started(kind: str, folder: Path, minutes: int, seed: int = 0, **options: Any) -> BaselineRun:
+    asked = RunOptions(kind, minutes, 1, seed)
+    return BaselineRun(TOYS[kind], asked, folder, clock=minute_clock(), **options)
+
+
+def weights(one: BaselineRun) -> dict[str, Tensor]:
+    return {n: p.detach().clone() for n, p in one.trainer.trained_by_name.items()}
+
+
+# --- budgets and runs ----------------------------------------------------------------------------
+
+
+def test_a_budget_counts_only_what_is_done_inside():
+    now = iter([10.0, 40.0, 100.0, 190.0])
+    budget = Budget(2, lambda: next(now))
+    for used in (0.5, 2.0):
+        assert not budget.is_spent
+        with budget.counting():
+            pass
+        assert budget.used == used
+    assert budget.is_spent and budget.share == 1
+
+
+@pytest.mark.parametrize("minutes", [0, -1, float("nan"), float("inf")])
+def test_a_budget_of_no_minutes_is_an_error(minutes: float):
+    with pytest.raises(ValueError, match="more than 0 minutes"):
+        Budget(minutes)
+
+
+def test_the_learning_rate_follows_the_minutes_after_its_warm_up():
+    budget = Budget(10)
+    rate = TimedCosine(1.0, 4, budget, floor=0.1)
+    assert [rate(0), rate(1), rate(3), rate(99)] == [0.25, 0.5, 1, 1]
+    budget.used = 5
+    assert rate(99) == pytest.approx(0.55)
+    budget.used = 11
+    assert rate(99) == pytest.approx(0.1)
+
+
+@pytest.mark.parametrize("kind", TOYS)
+def test_a_run_that_was_killed_ends_as_one_that_was_not(kind: str, tmp_path: Path):
+    whole = started(kind, tmp_path / "whole", 4)
+    before = weights(whole)
+    whole.train()
+    after = weights(whole)
+    assert all(torch.isfinite(w).all() for w in after.values())
+    assert any(not torch.equal(before[name], after[name]) for name in after)
+
+    killed = started(kind, tmp_path / "killed", 4, save_minutes=2)
+    for _ in range(3):  # the third is lost: the last checkpoint is of the second
+        killed._update()
+    torch.manual_seed(999)
+    second = started(kind, tmp_path / "killed", 4)
+    assert (second.trainer.step_count, second.budget.used) == (2, 2)
+    second.train()
+    assert (second.trainer.step_count, second.budget.used) == (4, 4)
+    found = weights(second)
+    assert found.keys() == after.keys()
+    for name, weight in found.items():
+        assert torch.equal(weight, after[name]), name
+
+
+def test_a_run_writes_its_log_and_its_scores(tmp_path: Path):
+    one = started("clip", tmp_path, 4, log_every=2)
+    one.train()
+    one.score(1)
+    lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert [(line["step"], line["minutes"]) for line in lines] == [(2, 2), (4, 4)]
+    assert all(line["contrastive"] > 0 for line in lines)
+    record = json.loads((tmp_path / "scores.json").read_text())
+    assert record["scores"] == {"score": 0.5}
+    assert (record["kind"], record["updates"], record["minutes_used"]) == ("clip", 4, 4)
+    assert record["parameters"] == sum(w.numel() for w in weights(one).values())
+
+
+def test_a_folder_belongs_to_one_run(tmp_path: Path):
+    started("clip", tmp_path, 4)
+    with pytest.raises(ValueError, match=r"run\.json says seed 0, not 1"):
+        started("clip", tmp_path, 4, seed=1)
+
+
+def test_no_file_of_a_run_is_a_pickle(tmp_path: Path):
+    one = started("clip", tmp_path, 2)
+    one.train()
+    suffixes = {path.suffix for path in tmp_path.rglob("*") if path.is_file()}
+    assert suffixes <= {".safetensors", ".json", ".jsonl"}
+
+
+def test_diffusion_learns_within_a_few_updates():
+    trainer = diffusion.make_trainer(replace(DIFFUSION, batch=8, lr=4e-3), Budget(99))
+    losses = [trainer.step().parts["velocity"] for _ in range(16)]
+    assert sum(losses[-3:]) < 0.9 * sum(losses[:3])
+
+
+# --- pairs ---------------------------------------------------------------------------------------
+
+
+def test_a_near_miss_is_another_scene_of_the_training_split_that_looks_alike():
+    rng, sampler = random.Random(0), SceneSampler(0, "train")
+    changed = set[str]()
+    for scene in sampler.batch(300):
+        other = near_miss(scene, rng)
+        assert not is_heldout(other)
+        assert not captions.equivalent(caption(other), scene)
+        here, there = claim(scene), claim(other)
+        same = {
+            "background": here.background == there.background,
+            "names": here.objects and scene.counts.keys() == other.counts.keys(),
+            "counts": sorted(scene.counts.values()) == sorted(other.counts.values()),
+        }
+        [*wrong] = [name for name, alike in same.items() if not alike]
+        assert len(wrong) <= 1
+        changed.update(wrong or ["relation"])
+        render([other])
+    assert changed == {"background", "names", "counts", "relation"}
+
+
+def test_the_nearly_true_is_told_from_the_true():
+    cat, dog = Item("cat", SMALL, 0, 0), Item("dog", SMALL, 0, 4)
+    scenes = [
+        Scene("two", "white", (cat, dog)),
+        Scene("two", "blue", (cat, dog)),
+        Scene("single", "white", (cat,)),
+    ]
+    texts = ["a cat and a dog", "a dog left of a cat", "a dog to the right of a cat", "draw a cat"]
+    expected = [[1, 0, 1, 0], [0, 0, 0, 0], [0, 0, 0, 1]]
+    assert truths(scenes, texts).tolist() == [list(map(bool, row)) for row in expected]
+    for scene in scenes:
+        true = truths([scene], [caption(other) for other in scenes])[0].tolist()
+        assert true == [captions.equivalent(caption(other), scene) for other in scenes]
+
+
+def test_a_batch_is_scenes_and_near_misses_with_texts_that_are_true_of_them():
+    [batch] = next(PairUpdates(64, 0))
+    assert batch.pixels.shape == (64, 3, 64, 64)
+    assert batch.true.diagonal().all()
+    assert batch.true.sum() < 64 * 4
+
+
+def test_what_is_also_true_is_no_negative():
+    logits = torch.tensor([[1.0, 9.0], [0.0, 2.0]])
+    true = torch.tensor([[True, True], [False, True]])
+    towards_text = (0 + torch.tensor([0.0, 2.0]).logsumexp(0) - 2) / 2
+    towards_picture = (torch.tensor([1.0, 0.0]).logsumexp(0) - 1 + 0) / 2
+    expected = (towards_text + towards_picture) / 2
+    assert contrastive_loss(logits, true) == pytest.approx(expected.item())
+    assert contrastive_loss(logits, torch.eye(2).bool()) > expected
+
+
+# --- saved and opened ----------------------------------------------------------------------------
+
+PICTURES = [to_pil(pixels) for pixels in render(SceneSampler(3, "heldout").batch(3))]
+TEXTS = ["a cat", "three dogs on a blue background"]
+
+
+def test_every_word_of_the_grammar_is_a_token_and_no_other_is():
+    words, tokenizer = captions.vocabulary_words(), word_tokenizer()
+    encoded = tokenizer.encode("Three DOGS, a zebra")
+    assert encoded.tokens == ["[BOS]", "three", "dogs", "[UNK]", "a", "[UNK]", "[EOS]"]
+    assert tokenizer.get_vocab_size() == len(words) + 4
+
+
+def test_a_saved_clip_opens_in_transformers_and_is_the_same(tmp_path: Path):
+    from transformers import AutoTokenizer, CLIPModel
+    from transformers.models.clip import image_processing_pil_clip
+
+    one = started("clip", tmp_path, 2)
+    one.train()
+    trained: Any = one.trainer.model
+    folder = tmp_path / "model"
+    ours_again = TowerMatcher(Clip.open(folder))
+    expected = TowerMatcher(trained)
+    images, texts = expected.image_features(PICTURES), expected.text_features(TEXTS)
+    torch.testing.assert_close(ours_again.image_features(PICTURES), images)
+    torch.testing.assert_close(ours_again.text_features(TEXTS), texts)
+
+    model = CLIPModel.from_pretrained(folder, local_files_only=True).eval()
+    processor = image_processing_pil_clip.CLIPImageProcessorPil.from_pretrained(folder)
+    tokens = AutoTokenizer.from_pretrained(folder)(TEXTS, padding=True, return_tensors="pt")
+    with torch.no_grad():
+        out = model(
+            input_ids=tokens["input_ids"],
+            attention_mask=tokens["attention_mask"],
+            pixel_values=processor(PICTURES, return_tensors="pt")["pixel_values"],
+        )
+    torch.testing.assert_close(out.image_embeds, images, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(out.text_embeds, texts, atol=1e-4, rtol=1e-4)
+
+
+def test_a_text_is_the_same_alone_and_beside_a_longer_one():
+    torch.manual_seed(0)
+    matcher = TowerMatcher(Clip.new(CLIP_SIZES).eval())
+    alone, beside = matcher.text_features(TEXTS[:1]), matcher.text_features(TEXTS)[:1]
+    torch.testing.assert_close(alone, beside, atol=1e-5, rtol=1e-5)
+
+
+def test_saved_projections_open_over_their_frozen_towers(tmp_path: Path):
+    one = started("lit", tmp_path, 2)
+    one.train()
+    trained: Any = one.trainer.model
+    stored = load_file(tmp_path / "model" / "model.safetensors")
+    assert {name.split(".")[0] for name in stored} == {
+        "vision_projection",
+        "text_projection",
+        "logit_scale",
+    }
+    again, expected = TowerMatcher(Lit.open(tmp_path / "model")), TowerMatcher(trained)
+    torch.testing.assert_close(
+        again.image_features(PICTURES), expected.image_features(PICTURES), atol=1e-5, rtol=1e-5
+    )
+    torch.testing.assert_close(again.text_features(TEXTS), expected.text_features(TEXTS))
+
+
+def test_a_saved_pipeline_draws_the_same_alone_and_in_a_batch(tmp_path: Path):
+    one = started("diffusion", tmp_path, 2)
+    one.train()
+    index = json.loads((tmp_path / "model" / "model_index.json").read_text())
+    assert index["_class_name"] == "PixelPipeline"
+    draw = diffusion.Drawer(tmp_path / "model", batch=2, num_inference_steps=2)
+    assert torch.equal(
+        draw.pipeline.unet.conv_in.weight,
+        dict(one.trainer.model.named_parameters())["conv_in.weight"],
+    )
+    together = draw(TEXTS + TEXTS, [1, 2, 3, 2])
+    assert [image.size for image in together] == [(64, 64)] * 4
+    pixels = [_levels(image) for image in together]
+    assert (_levels(draw(TEXTS[1:], [2])[0]) - pixels[1]).abs().max() <= 3  # of bf16 in a batch
+    assert (pixels[3] - pixels[1]).abs().max() <= 3
+    assert (pixels[2] - pixels[0]).abs().max() > 20
+
+
+def _levels(image: Image.Image) -> Tensor:
+    return torch.from_numpy(np.array(image)).int()
+
+
+def test_guidance_moves_away_from_what_no_prompt_says(tmp_path: Path):
+    one = started("diffusion", tmp_path, 1)
+    one.train()
+    pipeline: Any = diffusion.Drawer(tmp_path / "model").pipeline
+
+    def draw(scale: float, prompt: str = "a cat") -> Tensor:
+        seed = torch.Generator().manual_seed(0)
+        return pipeline(prompt, 1, scale, seed, output_type="pt").images
+
+    plain, none = draw(1), draw(1, "")
+    inside = ((draw(1.5) > 0.01) & (draw(1.5) < 0.99)) & (plain > 0.01) & (plain < 0.99)
+    inside &= (none > 0.01) & (none < 0.99)
+    expected = none + 1.5 * (plain - none)
+    torch.testing.assert_close(draw(1.5)[inside], expected[inside], atol=1e-3, rtol=1e-3)
+    with pytest.raises(ValueError, match="types are pil, pt"):
+        pipeline("a cat", output_type="np")
+
+
+def test_our_saved_model_draws(tmp_path: Path):
+    import unitok
+
+    one = started("ours", tmp_path, 1)
+    one.train()
+    model = unitok.load(tmp_path / "model", device="cpu")
+    drawn = ours.Drawer(model)(["a cat", "a dog"], [1, 2])
+    model.close()
+    assert [image.size for image in drawn] == [(64, 64)] * 2
+
+
+# --- scores --------------------------------------------------------------------------------------
+
+
+class Knowing:
+    """Embeds pictures and captions by what they say: it matches perfectly, and never wrongly."""
+
+    def __init__(self) -> None:
+        self.numbers: dict[str, int] = {}
+
+    def image_features(self, images: Sequence[Image.Image]) -> Tensor:
+        from unitok.emoji.checker import find
+
+        found = [find(image) for image in images]
+        return self._embed([caption(Scene("found", f.background, f.items)) for f in found])
+
+    def text_features(self, texts: Sequence[str]) -> Tensor:
+        return self._embed(list(texts))
+
+    def _embed(self, texts: list[str]) -> Tensor:
+        numbers = [self.numbers.setdefault(text, len(self.numbers)) for text in texts]
+        return torch.nn.functional.one_hot(torch.tensor(numbers), 4096).float()
+
+
+class Blind(Knowing):
+    """Thinks that all match alike."""
+
+    def _embed(self, texts: list[str]) -> Tensor:
+        return torch.ones(len(texts), 1)
+
+
+def test_one_of_ten_captions_is_true_and_the_others_are_alike():
+    asked = choices(20)
+    assert len(asked) == 100
+    for choice in asked:
+        assert len(set(choice.captions)) == CHOICES
+        true = [captions.equivalent(text, choice.scene) for text in choice.captions]
+        assert true == [True] + [False] * 9
+        for text in choice.captions[1:]:
+            said = captions.parse(text)
+            assert said is not None
+            shared = {name for name, _ in said.objects} & choice.scene.counts.keys()
+            assert shared or said.background == choice.scene.background
+    assert choices(20) == asked
+
+
+def test_a_perfect_matcher_has_all_points_and_a_blind_one_none():
+    asked = choices(20)
+    assert set(matching_scores(match(Knowing(), asked)).values()) == {1.0}
+    assert set(matching_scores(match(Blind(), asked)).values()) == {0.0}
+
+
+def test_the_scores_of_matching_name_what_was_wrong():
+    scored = scoring.score_matching(Blind(), 20)
+    assert scored.scores["matching"] == 0
+    assert len(scored.failures) == 100
+    assert scored.scores["seconds_alone"] >= 0 and scored.scores["seconds_in_batch"] >= 0
+    first = scored.failures[0]
+    assert first.found.startswith("chosen: ") and first.asked not in first.found
+
+
+def perfect(prompts: Sequence[str], seeds: Sequence[int]) -> list[Image.Image]:
+    """Draws what is asked for."""
+    assert len(prompts) == len(seeds)
+    return [to_pil(render([scene_of(prompt)])[0]) for prompt in prompts]
+
+
+def scene_of(prompt: str) -> Scene:
+    said = captions.parse(prompt)
+    assert said is not None
+    (first, number), *rest = said.objects
+    core: tuple[Any, ...] = ("count", first, number) if number > 1 else ("single", first)
+    if rest:
+        core = ("position", *(said.relation or (first, "left of", rest[0][0])))
+    return replace(make_scene(random.Random(0), *core), background=said.background)
+
+
+def test_a_perfect_drawer_has_all_points_and_another_none():
+    scored = scoring.score_drawings(perfect, 3)
+    names = {name for name in scored.scores if name.startswith("draw_")}
+    assert len(names) == 6 and all(scored.scores[name] == 1 for name in names)
+    assert scored.failures == []
+    wrong = scoring.score_drawings(
+        lambda prompts, _: [Image.new("RGB", (64, 64))] * len(prompts), 3
+    )
+    assert wrong.scores["draw_mean"] == 0 and len(wrong.failures) == 15
+
+
+def test_failures_of_all_kinds_are_kept():
+    picture = Image.new("RGB", (64, 64))
+    many = [Failure(kind, str(i), "", picture) for kind in ("two", "count") for i in range(9)]
+    kept = scoring.spread(many, 5)
+    assert [(f.kind, f.asked) for f in kept] == [
+        ("two", "0"),
+        ("count", "0"),
+        ("two", "1"),
+        ("count", "1"),
+        ("two", "2"),
+    ]
+
+
+def test_reranking_keeps_the_best_match():
+    right = torch.tensor([False, True, False, False])
+    match_right = Judged("two", right, torch.tensor([0.1, 0.9, 0.3, 0.2]))
+    match_wrong = Judged("count", right, torch.tensor([0.9, 0.1, 0.3, 0.2]))
+    found = curve([match_right, match_wrong], (1, 2, 4))
+    assert found["all"] == {"1": 0.75, "2": 0.75, "4": 0.5}
+    assert found["two"] == {"1": 0.75, "2": 0.5, "4": 0.0}
+    assert found["count"] == {"1": 0.75, "2": 1.0, "4": 1.0}
+    assert found["least"] == {"1": 0.75, "2": 0.5, "4": 0.0}
+    with pytest.raises(ValueError, match="cannot be divided"):
+        curve([match_right], (3,))
+
+
+# --- table, plot, sheet --------------------------------------------------------------------------
+
+
+def written(folder: Path, kind: str, seed: int, **scores: float) -> Path:
+    """A run that has ended, with one failure."""
+    folder = folder / f"{kind}-{seed}"
+    folder.mkdir()
+    failed = Failure("two", "a cat and a dog", "it shows 1 x cat", Image.new("RGB", (64, 64)))
+    about = {"kind": kind, "seed": seed, "minutes": 15.0, "threads": 2, "updates": 1000 + seed}
+    about |= {"parameters": 2_000_000, "given": "nothing"}
+    scoring.write_scores(folder, Scored(dict(scores), [failed]), about)
+    return folder
+
+
+def test_the_table_has_means_and_ranges_of_seeds(tmp_path: Path):
+    folders = [
+        written(tmp_path, "ours", 0, draw_mean=0.5, seconds_alone=0.25),
+        written(tmp_path, "ours", 1, draw_mean=0.6, seconds_alone=0.25),
+        written(tmp_path, "clip", 0, matching=0.95),
+    ]
+    lines = table.results_table([table.read_run(folder) for folder in folders]).splitlines()
+    assert lines == [
+        "|  | CLIP | ours |",
+        "| --- | --- | --- |",
+        "| **drawings, mean** |  | 55.0% (50.0 - 60.0) |",
+        "| **matching among 10 captions** | 95.0% |  |",
+        "| milliseconds a picture, alone |  | 250.0 |",
+        "| trained parameters, millions | 2.0 | 2.0 |",
+        "| updates | 1,000 | 1,000 (1,000 - 1,001) |",
+        "| minutes | 15 | 15 |",
+        "| given | nothing | nothing |",
+        "| seeds | 1 | 2 |",
+    ]
+
+
+def test_runs_that_cannot_be_compared_are_an_error(tmp_path: Path):
+    first = table.read_run(written(tmp_path, "clip", 0, matching=0.9))
+    with pytest.raises(ValueError, match="two runs of clip have the same seed"):
+        table.results_table([first, first])
+    second = replace(first, record={**first.record, "seed": 1, "minutes": 5.0})
+    with pytest.raises(ValueError, match=r"minutes are \['15.0', '5.0'\]: they must be equal"):
+        table.results_table([first, second])
+    with pytest.raises(FileNotFoundError, match=r"scores\.json is missing: has the run ended\?"):
+        table.read_run(tmp_path)
+    (tmp_path / "scores.json").write_text('{"kind": "clip"}')
+    with pytest.raises(ValueError, match="has no failures, minutes, parameters, scores, seed"):
+        table.read_run(tmp_path)
+
+
+def test_the_page_gets_table_plot_and_sheet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    folders = [
+        written(tmp_path, "ours", 0, draw_mean=0.5, draw_two=0.25, caption=0.5),
+        written(tmp_path, "clip", 0, matching=0.95),
+    ]
+    errors = {name: {"1": 0.5, "2": 0.25} for name in ("all", "two", "least")}
+    (tmp_path / "reranking.json").write_text(json.dumps({"errors": errors}))
+    shutil.copy(Path(__file__).parents[2] / "docs" / "baselines.md", tmp_path)
+    command = ["", "table", *map(str, folders), "--rerank", str(tmp_path)]
+    monkeypatch.setattr("sys.argv", [*command, "--write", str(tmp_path)])
+    for _ in range(2):  # the second time in place of the first
+        train_baseline.main()
+    page = (tmp_path / "baselines.md").read_text()
+    assert page.count("| **drawings, mean** |") == 1
+    assert "| two | 50.0% | 25.0% |" in page
+    assert page.index(table.BEGIN) < page.index("baselines_failures.png") < page.index(table.END)
+    for name in ("baselines.png", "baselines_failures.png"):
+        with Image.open(tmp_path / name) as image:
+            assert min(image.size) > 200
+    (tmp_path / "baselines.md").write_text("nothing")
+    with pytest.raises(SystemExit, match=r"baselines\.md has no <!-- measured -->"):
+        train_baseline.main()
+
+
+def test_mistakes_on_the_command_line_are_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def said(*arguments: str) -> str:
+        monkeypatch.setattr("sys.argv", ["train_baseline", *arguments])
+        with pytest.raises(SystemExit) as error:
+            train_baseline.main()
+        return str(error.value)
+
+    assert "more than 0 minutes" in said("clip", "--out", str(tmp_path), "--minutes", "0")
+    assert "--threads must be at least 1" in said("clip", "--out", str(tmp_path), "--threads", "0")
+    assert "scores.json is missing" in said("table", str(tmp_path))
+
+
+def test_every_kind_has_a_title():
+    assert recipes.RECIPES.keys() == table.TITLES.keys()

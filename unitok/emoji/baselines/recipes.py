@@ -1,0 +1,99 @@
+"""What can be trained: how, how it is saved, and how it is scored."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import unitok
+from unitok.emoji.baselines import clip, diffusion, lit, ours
+from unitok.emoji.baselines.budget import Budget
+from unitok.emoji.baselines.clip import Clip, ClipRun
+from unitok.emoji.baselines.contrast import TowerMatcher
+from unitok.emoji.baselines.diffusion import DiffusionRun
+from unitok.emoji.baselines.lit import Lit, LitRun
+from unitok.emoji.baselines.scoring import Scored, score_drawings, score_matching
+from unitok.emoji.evaluation import caption_score, held_out_scenes
+from unitok.emoji.pretraining import PretrainRun
+from unitok.training.trainer import Trainer
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A kind of baseline.
+
+    Attributes:
+        make_trainer: Of a seed and a budget.
+        save: Writes what a trainer has trained to a folder.
+        score: Opens that folder, and scores it on so many held-out scenes of each kind.
+        given: What it does not learn, in words.
+    """
+
+    make_trainer: Callable[[int, Budget], Trainer[Any]]
+    save: Callable[[Trainer[Any], Path], None]
+    score: Callable[[Path, int], Scored]
+    given: str
+
+
+def score_clip(folder: Path, count: int) -> Scored:
+    """Matching by a CLIP."""
+    return score_matching(TowerMatcher(Clip.open(folder)), count)
+
+
+def score_lit(folder: Path, count: int) -> Scored:
+    """Matching by locked towers."""
+    return score_matching(TowerMatcher(Lit.open(folder)), count)
+
+
+def score_diffusion(folder: Path, count: int) -> Scored:
+    """Drawings by a diffusion pipeline."""
+    return score_drawings(diffusion.Drawer(folder), count)
+
+
+def score_ours(folder: Path, count: int) -> Scored:
+    """Drawings and captions by a model of the embedded kind."""
+    model = unitok.load(folder, device="cpu")
+    scored = score_drawings(ours.Drawer(model), count)
+    scored.scores["caption"] = caption_score(model, held_out_scenes(count))
+    model.close()
+    return scored
+
+
+RECIPES: dict[str, Recipe] = {
+    "clip": Recipe(
+        lambda seed, budget: clip.make_trainer(ClipRun(seed=seed), budget),
+        clip.save,
+        score_clip,
+        "nothing",
+    ),
+    "lit": Recipe(
+        lambda seed, budget: lit.make_trainer(LitRun(seed=seed), budget),
+        lit.save,
+        score_lit,
+        "EfficientNet-Lite0, MiniLM",
+    ),
+    "diffusion": Recipe(
+        lambda seed, budget: diffusion.make_trainer(DiffusionRun(seed=seed), budget),
+        diffusion.save,
+        score_diffusion,
+        "MiniLM",
+    ),
+    "ours": Recipe(
+        lambda seed, budget: ours.make_trainer(PretrainRun(seed=seed), budget),
+        ours.save,
+        score_ours,
+        "image tokenizer",
+    ),
+}
+
+
+def parameters(trainer: Trainer[Any]) -> int:
+    """How many numbers are trained."""
+    return sum(p.numel() for p in trainer.trained)
+
+
+def use_threads(count: int) -> None:
+    """Let torch compute with so many threads."""
+    torch.set_num_threads(count)
