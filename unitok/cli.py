@@ -1,5 +1,5 @@
 """The command line: `unitok demo | caption | draw | edit | chat | batch | info | save | data |
-eval | train`.
+eval | baseline | train`.
 
 A user's mistake is reported in one line on stderr, with exit code 2. If some items of several fail,
 the exit code is 1. After Ctrl-C it is 130. Whatever imports torch is imported inside the commands,
@@ -23,6 +23,7 @@ from typer.core import TyperGroup
 from unitok import __version__
 from unitok.batch.source import Source
 from unitok.captioning import print_all, print_live
+from unitok.commands.baseline import baseline
 from unitok.commands.data import data
 from unitok.commands.evaluate import evaluation
 from unitok.commands.train import train
@@ -70,6 +71,7 @@ app = typer.Typer(
 
 app.add_typer(data, name="data")
 app.add_typer(evaluation, name="eval")
+app.add_typer(baseline, name="baseline")
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, with more details.")]
 Output = Annotated[

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
     from unitok.api import Model
+    from unitok.baselines.protocols import Runner
     from unitok.results import DrawResult, Picture
 
 MAX_SIDE_DIGITS = 9  # of a width or a height on the command line
@@ -137,6 +138,7 @@ def generate(
     given: Sequence[Mapping[str, object]],
     target: Target,
     as_json: bool,
+    load: Callable[[], AbstractContextManager[Runner]] | None = None,
 ) -> bool:
     """Generate pictures, save them, and print their files and seeds.
 
@@ -146,6 +148,7 @@ def generate(
         given: What the JSON says of each request, beside its files and facts.
         target: Where the pictures are saved.
         as_json: Whether JSON is wanted.
+        load: Opens a model of others; None for that of the options of every command.
 
     Returns:
         Whether all requests have all their pictures.
@@ -157,9 +160,9 @@ def generate(
     album = Album(target, asked, given, as_json)
     early: dict[int, DrawResult] = {}
     try:
-        with common.load() as model:
-            run = drawn_one if len(asked) == 1 else drawn_together
-            results = in_order(run(model, asked, album, common.bars), early)
+        with load() if load else common.load() as model:
+            run = drawn_one if load is None and len(asked) == 1 else drawn_together
+            results = in_order(run(cast("Model", model), asked, album, common.bars), early)
             return all([album.report(result) for result in results])
     except KeyboardInterrupt:
         for index in sorted(early):

@@ -23,17 +23,18 @@ DATA_URI = "the data URI"
 _URL = re.compile(r"(https?):/+", re.IGNORECASE)  # a Path keeps one of the two slashes
 
 
-def read_path(source: str | Path) -> BytesIO:
+def read_path(source: str | Path, what: str = "picture") -> BytesIO:
     """The bytes of a file, which may be a pipe.
 
     Args:
         source: Its path.
+        what: What it holds, for messages.
 
     Raises:
         OSError: There is no such file, it is a folder, or it cannot be read.
         ValueError: It is empty or too large, the path is a URL, or it is a terminal.
     """
-    refuse_url(source)
+    refuse_url(source, what)
     path = Path(source)
     if not _is_name(path):
         raise FileNotFoundError(f"{str(path)!r}: no such file")
@@ -42,7 +43,7 @@ def read_path(source: str | Path) -> BytesIO:
             raise IsADirectoryError(f"{path} is a folder; give the files in it")
         with path.open("rb") as file:
             if file.isatty():
-                raise ValueError(f"{path} is a terminal; pipe a picture into it")
+                raise ValueError(f"{path} is a terminal; pipe a {what} into it")
             return read_stream(file, str(path))
     except OSError as error:
         raise _naming(error, str(path)) from None
@@ -56,15 +57,15 @@ def _is_name(path: Path) -> bool:
         return False
 
 
-def refuse_url(source: str | Path) -> None:
-    """Refuse the address of a picture on the web.
+def refuse_url(source: str | Path, what: str = "picture") -> None:
+    """Refuse the address of a picture, or of something else, on the web.
 
     Raises:
         ValueError: It is one.
     """
     if _URL.match(str(source)):
         address = _URL.sub(r"\1://", str(source), count=1)
-        raise ValueError(f"{address} is a URL; download the picture, and give its file")
+        raise ValueError(f"{address} is a URL; download the {what}, and give its file")
 
 
 def read_file_object(file: BinaryIO) -> BytesIO:

@@ -1,6 +1,7 @@
 """Libraries that only baselines need; a base install does without them."""
 
 from importlib import import_module
+from importlib.util import find_spec
 from typing import Any
 
 
@@ -18,3 +19,12 @@ def need(module: str) -> Any:
             f"this model needs {missing}, which is not installed: "
             "pip install 'unitok-engine[baselines]'"
         ) from None
+
+
+def without_bars() -> None:
+    """Turn off the bars and the notes that the libraries print, where they are installed."""
+    for library in ("transformers", "diffusers"):
+        if find_spec(library) is not None:
+            logs = import_module(f"{library}.utils.logging")
+            logs.disable_progress_bar()
+            logs.set_verbosity_error()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Generator, Iterable, Mapping, Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from PIL import Image
 from torch import Tensor
 
 from unitok.baselines.asking import answer_all, check_request, run_in_batches
+from unitok.baselines.extra import need
 from unitok.baselines.parts import NEEDS_TORCHVISION, find_device
 from unitok.baselines.scoring import BATCH_SIZE, Scorer
 from unitok.checkpoints.folders import first_line
@@ -51,12 +53,12 @@ class OpenClip:
             raise ImportError(f"{folder} needs open_clip, {NEEDS_TORCHVISION}") from None
         name = f"local-dir:{folder}"
         try:
-            made: Any = open_clip.create_model_and_transforms(name, device=device)
+            made: Any = open_clip.create_model_from_pretrained(name, device=device)
             self.tokenizer: Any = open_clip.get_tokenizer(name)
         except Exception as error:  # that library's are of all kinds
             raise ValueError(f"{folder}: open_clip cannot open it: {first_line(error)}") from None
         self.model: Any = made[0].eval()
-        self.prepare: Any = made[2]
+        self.prepare: Any = made[1]
 
 
 class OpenClipScorer(Scorer):
@@ -123,6 +125,7 @@ class CocaCaptioner:
             raise ValueError(f"batch_size must be at least 1, not {batch_size}")
         self.folder, self.device, self.batch_size = folder, find_device(device), batch_size
         self._opened: OpenClip | None = OpenClip(folder, self.device)
+        enable_sampling()
 
     @property
     def name(self) -> str:
@@ -194,6 +197,21 @@ class CocaCaptioner:
         text = self._opened.tokenizer.decode(ids[1:end]).strip()
         reason = "stop" if end < longest - 1 else "length"  # there it is cut off by an end
         return TextResult(text, seed, reason, 0, min(end, len(ids) - 1), seconds, asked)
+
+
+def enable_sampling() -> None:
+    """Give open_clip its samplers.
+
+    When it is imported, open_clip 3.3 looks for a beam search that transformers 5 has no more, and
+    then uses none of its samplers. They are as they were.
+
+    Raises:
+        ImportError: transformers is not installed.
+    """
+    library, coca = need("transformers"), import_module("open_clip.coca_model")
+    coca.GENERATION_TYPES["top_k"] = library.TopKLogitsWarper
+    coca.GENERATION_TYPES["top_p"] = library.TopPLogitsWarper
+    coca._has_transformers = True
 
 
 def sampler_options(asked: Caption) -> dict[str, Any]:
