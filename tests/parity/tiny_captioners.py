@@ -142,6 +142,27 @@ def llava_folder(folder: Path, template: str | None = TEMPLATE) -> Path:
     return save(folder, wild(model), processor)
 
 
+def llava_next_folder(folder: Path) -> Path:
+    """A LLaVA-NeXT, which sees a picture as a whole and in parts."""
+    tokenizer, parts = language_tokenizer(), [[SIZE, 2 * SIZE], [2 * SIZE, SIZE]]
+    config = hf.LlavaNextConfig(
+        vision_config=hf.CLIPVisionConfig(**VISION),
+        text_config=llama_config(tokenizer),
+        image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
+        image_grid_pinpoints=parts,
+    )
+    torch.manual_seed(6)
+    processor = hf.LlavaNextProcessor(
+        hf.LlavaNextImageProcessorPil(**CLIP_SIZES, image_grid_pinpoints=parts),
+        tokenizer,
+        patch_size=PATCH,
+        vision_feature_select_strategy="default",
+        num_additional_image_tokens=1,
+        chat_template=TEMPLATE,
+    )
+    return save(folder, wild(hf.LlavaNextForConditionalGeneration(config)), processor)
+
+
 def original_llava_folder(folder: Path, kind: str = "share4v", with_tower: bool = False) -> Path:
     """What `llava_folder` writes, in the layout of LLaVA's authors, and its tower beside it."""
     model = hf.LlavaForConditionalGeneration.from_pretrained(llava_folder(folder / "hf", None))

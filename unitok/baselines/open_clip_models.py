@@ -9,7 +9,7 @@ import time
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from PIL import Image
@@ -48,7 +48,7 @@ class OpenClip:
             ImportError: open_clip is not installed.
         """
         try:
-            import open_clip
+            open_clip: Any = import_module("open_clip")
         except ImportError:
             raise ImportError(f"{folder} needs open_clip, {NEEDS_TORCHVISION}") from None
         name = f"local-dir:{folder}"
@@ -208,7 +208,7 @@ def enable_sampling() -> None:
     Raises:
         ImportError: transformers is not installed.
     """
-    library, coca = need("transformers"), import_module("open_clip.coca_model")
+    library, coca = need("transformers"), cast("Any", import_module("open_clip.coca_model"))
     coca.GENERATION_TYPES["top_k"] = library.TopKLogitsWarper
     coca.GENERATION_TYPES["top_p"] = library.TopPLogitsWarper
     coca._has_transformers = True

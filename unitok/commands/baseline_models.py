@@ -62,7 +62,7 @@ def opened(common: Common, source: str, role: Role, **options: Any) -> Iterator[
         OSError, TypeError: As `unitok.baselines.opening.load`.
     """
     given = {name: value for name, value in options.items() if value is not None}
-    model = None
+    model: Any = None
     try:
         with stopped_at_once():
             model = load(common, source, role, given)
