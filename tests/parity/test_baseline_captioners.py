@@ -2,12 +2,12 @@
 
 import shutil
 from collections.abc import Callable, Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-import transformers as hf
 
 from tests.parity.tiny_captioners import (
     blip2_folder,
@@ -24,6 +24,8 @@ from unitok.baselines.opening import load
 from unitok.baselines.protocols import Captioner
 from unitok.requests import Caption, Draw
 from unitok.results import TextResult
+
+hf: Any = import_module("transformers")  # whose types know no settings that are made here
 
 QUESTION = "what is this"
 # How each is made, its class, and the text that the library is given for the question.

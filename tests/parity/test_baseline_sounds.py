@@ -110,6 +110,13 @@ def test_a_tone_keeps_its_pitch_when_it_is_resampled():
         assert np.abs(found - wanted)[500:-500].max() < 0.01
 
 
+@pytest.mark.parametrize("rate", [8_000, 11_025, 44_100, 48_000, 16_001])
+def test_a_sound_is_resampled_as_scipy_does(rate: int):
+    sound = noise(0.3, rate)
+    wanted = resample_poly(sound.samples[0], HEARS, rate)  # it shortens the ratio itself
+    np.testing.assert_allclose(mono_at(sound, HEARS), wanted, atol=1e-5)
+
+
 def test_a_sound_at_the_right_rate_is_taken_as_it_is():
     sound = noise(0.1)
     assert np.array_equal(mono_at(sound, HEARS), sound.samples[0])

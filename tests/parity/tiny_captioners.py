@@ -2,15 +2,17 @@
 
 import json
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import torch
-import transformers as hf
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from torch import Tensor
 
 from tests.parity.tiny_scorers import PATCH, SIZE, SIZES, save
+
+hf: Any = import_module("transformers")  # whose types know no settings that are made here
 
 WORDS = "a red cat dog is what this how many are there question answer the image user".split()
 CLIP_SIZES = {"size": {"shortest_edge": SIZE}, "crop_size": {"height": SIZE, "width": SIZE}}

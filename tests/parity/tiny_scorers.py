@@ -27,7 +27,7 @@ from transformers import (
 )
 
 SIZE, PATCH, LENGTH = 32, 8, 32
-SIZES = {
+SIZES: dict[str, Any] = {
     "hidden_size": 32,
     "intermediate_size": 48,
     "num_hidden_layers": 2,

@@ -1,18 +1,20 @@
 """Qwen2-VL, Qwen2.5-VL, Qwen3-VL and InternVL as captioners: the tokens of transformers itself."""
 
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-import transformers as hf
 
 from tests.parity.tiny_scorers import pictures
 from tests.vision.tiny_captioners import IN_INTERNVL, IN_QWEN, internvl_folder, qwen_folder
 from unitok.baselines.captioners import DESCRIBE
 from unitok.baselines.opening import load
 from unitok.baselines.protocols import Captioner
+
+hf: Any = import_module("transformers")  # whose types know no settings that are made here
 
 QUESTION = "what is this"
 # How each is made, its class, and what stands for a picture in its prompt.

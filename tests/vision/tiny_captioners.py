@@ -1,13 +1,15 @@
 """Folders of tiny random captioners whose processors need torchvision."""
 
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import torch
-import transformers as hf
 
 from tests.parity.tiny_captioners import language_tokenizer, wild
 from tests.parity.tiny_scorers import SIZES, save
+
+hf: Any = import_module("transformers")  # whose types know no settings that are made here
 
 PATCH = 8
 TEMPLATE = (

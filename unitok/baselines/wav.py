@@ -28,6 +28,7 @@ def read_wav(path: Path) -> Audio:
         ValueError: It is of another format, is empty or cut off, or is beyond a limit.
     """
     content = read_path(path, "sound")
+    content.seek(0)
     try:
         with wave.open(content) as sound:
             header = sound.getparams()
