@@ -161,7 +161,7 @@ def draw(
     """Generate pictures of prompts with a pipeline of diffusers.
 
     It opens Stable Diffusion and SDXL, with a ControlNet too, DiT, DDPM, unCLIP and Wan. Several
-    prompts are drawn in batches. The picture of a seed is the same alone and in a batch.
+    prompts are drawn in batches. Each further picture of a prompt has the next seed.
 
     Example: unitok baseline draw "a red apple" -o apple.png --model out/sd --steps 30 --seed 7
     """
