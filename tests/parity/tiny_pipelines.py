@@ -19,6 +19,11 @@ from transformers import (
 diffusers: Any = import_module("diffusers")  # whose types take a checker minutes
 WIDTH = 16
 CHANNELS = (8, 16)
+OF_SDXL = {
+    "addition_embed_type": "text_time",
+    "addition_time_embed_dim": 8,
+    "projection_class_embeddings_input_dim": 6 * 8 + WIDTH,
+}
 CLASSES = {"0": "red cat, scarlet cat", "1": "blue dog", "7": "green tree"}
 
 
@@ -47,27 +52,23 @@ def sdxl() -> Any:
         text_encoder_2=CLIPTextModelWithProjection(text_config()),
         tokenizer=clip_tokenizer(),
         tokenizer_2=clip_tokenizer(),
-        unet=unet(
-            2 * WIDTH,
-            addition_embed_type="text_time",
-            addition_time_embed_dim=8,
-            projection_class_embeddings_input_dim=6 * 8 + WIDTH,
-        ),
+        unet=unet(2 * WIDTH, **OF_SDXL),
         scheduler=scheduler(),
     )
 
 
-def controlnet() -> Any:
+def controlnet(width: int = WIDTH, **others: Any) -> Any:
     """A ControlNet for `stable_diffusion` whose result is not zero, as a fresh one's is."""
     torch.manual_seed(2)
     made = diffusers.ControlNetModel(
         block_out_channels=CHANNELS,
         layers_per_block=1,
         down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
-        cross_attention_dim=WIDTH,
+        cross_attention_dim=width,
         attention_head_dim=2,
         norm_num_groups=4,
         conditioning_embedding_out_channels=(4, 8),
+        **others,
     )
     for parameter in made.parameters():
         torch.nn.init.normal_(parameter, std=0.2)

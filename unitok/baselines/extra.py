@@ -1,5 +1,6 @@
 """Libraries that only baselines need; a base install does without them."""
 
+import logging
 from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
@@ -23,6 +24,7 @@ def need(module: str) -> Any:
 
 def without_bars() -> None:
     """Turn off the bars and the notes that the libraries print, where they are installed."""
+    logging.getLogger("xformers").setLevel(logging.ERROR)  # which diffusers imports
     for library in ("transformers", "diffusers"):
         if find_spec(library) is not None:
             logs = import_module(f"{library}.utils.logging")
