@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 import json
 import re
-from collections.abc import Container, Iterable, Iterator, Sequence
+from collections.abc import Collection, Container, Iterable, Iterator, Sequence
 from dataclasses import MISSING, Field, fields
 from pathlib import Path
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
@@ -22,6 +22,8 @@ from unitok.flags import Common, own_first
 from unitok.requests import OptionSpec
 from unitok.training.recipe import Recipe
 from unitok.training.recipe_file import describe, section_of
+
+SOME = "Of the options of every command it has"
 
 _PLACEHOLDERS = {int: "INTEGER", float: "NUMBER", str: "TEXT", Path: "PATH"}
 
@@ -153,13 +155,22 @@ def all_commands(app: Typer, group: str = "") -> Iterator[tuple[str, CommandInfo
             yield from all_commands(inner.typer_instance, f"{group}{inner.name} ")
 
 
-def command_section(name: str, command: CommandInfo, shared: Container[str]) -> str:
+def command_section(name: str, command: CommandInfo, shared: Collection[str]) -> str:
     """What a command does, how it is used, and its flags except those that all commands share."""
     own = [p for p in parameters_of(command) if p.name not in shared]
     flags = [p for p in own if isinstance(info_of(p), OptionInfo)]
     usage = " ".join(["unitok", name, "[OPTIONS]", *filter(None, map(argument, own))])
     parts = [f"## unitok {name}", f"```text\n{usage}\n```", help_of(command)]
-    return "\n\n".join([*parts, flag_table(flags)] if flags else parts)
+    parts += [flag_table(flags)] if flags else []
+    return "\n\n".join([*parts, *some_of_shared(command, shared)])
+
+
+def some_of_shared(command: CommandInfo, shared: Collection[str]) -> list[str]:
+    """A sentence that says which flags of every command one has, if it has not all of them."""
+    has = [p for p in parameters_of(command) if p.name in shared]
+    if len(has) == len(shared):
+        return []
+    return [f"{SOME} {', '.join(code(flag) for p in has for flag in flags_of(p))}."]
 
 
 def name_of(command: CommandInfo) -> str:

@@ -23,6 +23,15 @@ COMMANDS = (
     "save|-o|saved|--layout|original|--adapter|.",
     "batch|in.jsonl|-o|results|-vv",
     "chat|--out|drawings|--no-preview",
+    "baseline|features|cat.png|-o|out.safetensors|--pooling|cls|--json",
+    "baseline|draw|a cat|-o|out.png|--steps|2|--size|64x64|--scheduler|ddim|--seed|7|-n|2",
+    "baseline|caption|cat.png|--question|what is this?|--max-tokens|3|--dtype|bf16|--batch-size|2",
+    "baseline|classify|cat.png|--label|a cat|--label|a dog|--json|--quiet",
+    "baseline|search|a cat|.|-k|3|--store|out.safetensors",
+    "baseline|segment|cat.png|--point|1,2|--box|1,2,3,4|-o|out.png",
+    "baseline|detect|cat.png|--label|cat|--threshold|0.5",
+    "baseline|transcribe|cat.wav|--language|en|--task|translate",
+    "baseline|compose|a waltz|-o|out.wav|--seconds|1|--guidance|2",
     "data|check|train.jsonl|--sheet|out.png|--samples|3|--max-length|40|--too-long|cut|--json",
 )
 WORDS = (

@@ -16,7 +16,7 @@ from PIL import Image
 from safetensors import safe_open
 from typer.testing import CliRunner, Result
 
-from unitok.baselines import extra, opening
+from unitok.baselines import opening
 from unitok.baselines.captioners import HONOURED
 from unitok.baselines.clips import ClipEncoder
 from unitok.baselines.protocols import Audio, Detection, Segmentation, Video
@@ -38,7 +38,6 @@ MODEL = ("--model", "out/model")
 @pytest.fixture(autouse=True)
 def in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(extra, "without_bars", lambda: None)  # it imports the libraries
 
 
 class Opened:
@@ -57,7 +56,8 @@ class Opened:
     @property
     def options(self) -> dict[str, Any]:
         """Those of the adapter alone."""
-        return {k: v for k, v in self.asked.items() if k not in ("source", "role", "device", "hub")}
+        every = ("source", "role", "device", "hub", "silent")
+        return {name: value for name, value in self.asked.items() if name not in every}
 
 
 @pytest.fixture
@@ -155,6 +155,7 @@ def test_what_a_hub_id_is_asked_for_with_is_passed_on(opened: Opened):
     assert run("transcribe", sound("a.wav"), *words).exit_code == 0
     assert (opened.asked["source"], opened.asked["role"]) == ("out/model", "speech")
     assert opened.asked["hub"].given == {"revision": "v1", "cache_dir": Path("kept")}
+    assert opened.asked["silent"]
     assert (opened.asked["device"], opened.options) == ("cpu", {"language": "en"})
 
 

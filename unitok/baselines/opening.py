@@ -7,6 +7,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal
 
+from unitok.baselines.extra import without_bars
 from unitok.checkpoints.folders import ANY, HubOptions, find_folder
 from unitok.requests import unknown_option
 from unitok.shown import shown
@@ -83,6 +84,7 @@ def load(
     *,
     device: str = "auto",
     hub: HubOptions = ANY,
+    silent: bool = False,
     **options: Any,
 ) -> Any:
     """Open a model of others for a role.
@@ -92,6 +94,7 @@ def load(
         role: What it shall do.
         device: "auto" is a GPU if there is one.
         hub: How a repository of the hub is asked for.
+        silent: Whether the libraries print no bars and no notes, from now on.
         **options: Of the adapter.
 
     Raises:
@@ -105,6 +108,8 @@ def load(
     folder = None if source in PACKAGED else find_folder(source, hub)
     adapter = find_adapter(folder or str(source), role)
     check_options(adapter, options)
+    if silent:
+        without_bars()
     return adapter(folder, device=device, **options)
 
 

@@ -91,7 +91,7 @@ ControlNet = Annotated[
 def caption(
     common: Common,
     files: Files,
-    model: Model,
+    source: Model,
     vision_tower: Annotated[
         str | None,
         typer.Option(
@@ -114,7 +114,7 @@ def caption(
     check(asked[0], as_json)
     asked = [with_stdin(one) for one in asked]
     given = {"vision_tower": vision_tower, "batch_size": batch_size, "dtype": common.dtype}
-    with opened(common, model, "captioner", **given) as captioner:
+    with opened(common, source, "captioner", **given) as captioner:
         complete = print_all(captioner, asked, names, as_json)
     if not complete:
         raise typer.Exit(FAILED)
@@ -135,7 +135,7 @@ def draw(
             help='For DiT a class of ImageNet; for DDPM empty: "".',
         ),
     ],
-    model: Model,
+    source: Model,
     output: Output,
     size: Annotated[
         str | None,
@@ -172,7 +172,7 @@ def draw(
     given = [{"prompt": prompt} for prompt in prompts]
     load = generator_of(
         common,
-        model,
+        source,
         steps=steps,
         scheduler=scheduler,
         controlnet=controlnet,
@@ -189,7 +189,7 @@ def edit(
     common: Common,
     image: Annotated[Path, typer.Argument(show_default=False, help="A picture; - is stdin.")],
     prompt: Annotated[str, typer.Argument(show_default=False)],
-    model: Model,
+    source: Model,
     output: Output,
     mask: Annotated[
         Path | None,
@@ -230,7 +230,7 @@ def edit(
     given = {"image": str(image), "prompt": prompt}
     load = generator_of(
         common,
-        model,
+        source,
         steps=steps,
         scheduler=scheduler,
         controlnet=controlnet,
@@ -246,7 +246,7 @@ def edit(
 def film(
     common: Common,
     prompt: Annotated[str, typer.Argument(show_default=False)],
-    model: Model,
+    source: Model,
     output: Annotated[
         Path,
         typer.Option("--output", "-o", metavar="FILE", help="Frames get -0, -1, ... in it."),
@@ -271,7 +271,7 @@ def film(
     width, height = parse_size(size)
     check_picture_name(output)
     make_folder(output.parent)
-    with generator_of(common, model, steps=steps)() as generator:
+    with generator_of(common, source, steps=steps)() as generator:
         from unitok.baselines.protocols import VideoGenerator
         from unitok.preparer import pick_seed
 
@@ -286,10 +286,10 @@ def film(
 
 
 def generator_of(
-    common: Common, model: str, **options: Any
+    common: Common, source: str, **options: Any
 ) -> Callable[[], AbstractContextManager[Any]]:
     """What opens an image generator."""
-    return partial(opened, common, model, "generator", dtype=common.dtype, **options)
+    return partial(opened, common, source, "generator", dtype=common.dtype, **options)
 
 
 for _command in (classify, search, detect, segment, features, transcribe, compose):

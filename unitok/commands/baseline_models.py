@@ -77,12 +77,10 @@ def opened(common: Common, source: str, role: Role, **options: Any) -> Iterator[
 def load(common: Common, source: str, role: Role, options: dict[str, Any]) -> Any:
     """Open a model of others, without the bars of its library."""
     from unitok.baselines import opening
-    from unitok.baselines.extra import without_bars
     from unitok.checkpoints.folders import HubOptions
 
-    without_bars()
-    hub = HubOptions(common.revision, cache_dir=common.cache_dir)
-    return opening.load(source, role, device=common.device or "auto", hub=hub, **options)
+    hub, device = HubOptions(common.revision, cache_dir=common.cache_dir), common.device or "auto"
+    return opening.load(source, role, device=device, hub=hub, silent=True, **options)
 
 
 def picture_of(file: Path) -> Image.Image | None:

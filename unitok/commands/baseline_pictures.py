@@ -47,7 +47,7 @@ TOGETHER = 32  # pictures that are held in memory at once
 def classify(
     common: Common,
     files: Files,
-    model: Model,
+    source: Model,
     labels: Labels,
     batch_size: BatchSize = None,
     as_json: Json = False,
@@ -61,7 +61,7 @@ def classify(
     """
     known = distinct(labels)
     given = {"batch_size": batch_size, "dtype": common.dtype}
-    with opened(common, model, "scorer", **given) as scorer:
+    with opened(common, source, "scorer", **given) as scorer:
         done = classified(scorer, files, known, as_json)
         with closing(counted(done, len(files), "classifying", common.bars)) as shown:
             run_each(shown, len(files))
@@ -102,7 +102,7 @@ def search(
             metavar="FILE", show_default=False, help="Pictures, or folders with pictures."
         ),
     ],
-    model: Model,
+    source: Model,
     k: Annotated[int, typer.Option("-k", metavar="K", min=1, help="How many are found.")] = 10,
     store: Annotated[
         Path | None,
@@ -124,7 +124,7 @@ def search(
     """
     found = list(dict.fromkeys(pictures_in(files)))
     given = {"batch_size": batch_size, "dtype": common.dtype}
-    with opened(common, model, "scorer", **given) as scorer:
+    with opened(common, source, "scorer", **given) as scorer:
         from unitok.baselines.feature_store import FeatureStore
 
         wrong: list[Path] = []
@@ -173,7 +173,7 @@ def pictures_in(paths: Sequence[Path]) -> Iterator[Path]:
 def detect(
     common: Common,
     files: Files,
-    model: Model,
+    source: Model,
     labels: Labels,
     threshold: Annotated[
         float, typer.Option(min=0, max=1, help="The least score of what is printed.")
@@ -187,7 +187,7 @@ def detect(
     Example: unitok baseline detect cat.png --label cat --label ball --model out/grounding-dino
     """
     known = distinct(labels)
-    with opened(common, model, "detector") as detector:
+    with opened(common, source, "detector") as detector:
         done = (detected(detector, file, known, threshold, as_json) for file in files)
         with closing(counted(done, len(files), "detecting", common.bars)) as shown:
             run_each(shown, len(files))
@@ -218,7 +218,7 @@ def in_pixels(box: Sequence[float]) -> str:
 def segment(
     common: Common,
     file: Annotated[Path, typer.Argument(show_default=False, help="A picture; - is stdin.")],
-    model: Model,
+    source: Model,
     output: Annotated[
         Path,
         typer.Option(
@@ -254,7 +254,7 @@ def segment(
         raise ValueError("give --point or --box for each thing that is cut out")
     check_picture_name(output)
     make_folder(output.parent)
-    with opened(common, model, "segmenter") as segmenter:
+    with opened(common, source, "segmenter") as segmenter:
         found = segmenter.segment(from_stdin(file), points=at, boxes=within)
     save_masks(found, output, [*(points or ()), *(boxes or ())], as_json)
 
@@ -293,7 +293,7 @@ def features(
             "the frames of a clip, in the order of their names.",
         ),
     ],
-    model: Annotated[
+    source: Annotated[
         str,
         typer.Option(
             "--model",
@@ -326,7 +326,7 @@ def features(
     if output.suffix != ".safetensors":
         raise ValueError(f"{output}: name a safetensors file, such as features.safetensors")
     make_folder(output.parent)
-    with opened(common, model, "encoder", pooling=pooling) as encoder:
+    with opened(common, source, "encoder", pooling=pooling) as encoder:
         from unitok.baselines.clips import ClipEncoder
 
         of_clips = isinstance(encoder, ClipEncoder)

@@ -32,7 +32,7 @@ def transcribe(
             help="Sounds in .wav files of PCM, of any rate, at most an hour long.",
         ),
     ],
-    model: Model,
+    source: Model,
     language: Annotated[
         str | None,
         typer.Option(
@@ -55,7 +55,7 @@ def transcribe(
 
     Example: unitok draw "$(unitok baseline transcribe wish.wav --model out/whisper)" -o wish.png
     """
-    with opened(common, model, "speech", language=language, task=task) as recognizer:
+    with opened(common, source, "speech", language=language, task=task) as recognizer:
         done = transcribed(recognizer, files, as_json)
         with closing(counted(done, len(files), "listening", common.bars)) as shown:
             run_each(shown, len(files))
@@ -92,7 +92,7 @@ def print_text(file: Path, text: str, as_json: bool, alone: bool) -> None:
 def compose(
     common: Common,
     prompt: Annotated[str, typer.Argument(show_default=False, help="What to hear.")],
-    model: Model,
+    source: Model,
     output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="The .wav file.")],
     seconds: Annotated[
         float, typer.Option(metavar="NUMBER", help="How long, above 0 and at most 30.")
@@ -117,7 +117,7 @@ def compose(
     if output.suffix.lower() != ".wav":
         raise ValueError(f"{output}: name a .wav file, such as {output.stem or 'music'}.wav")
     make_folder(output.parent)
-    with opened(common, model, "audio", guidance=guidance) as generator:
+    with opened(common, source, "audio", guidance=guidance) as generator:
         from unitok.baselines.wav import wav_bytes
         from unitok.preparer import pick_seed
 
