@@ -40,6 +40,7 @@ test-parity: $(VENV)/.stamp-test  ## run the tests against reference implementat
 	$(PYTEST) tests/parity
 
 install-vision: $(VISION)/.stamp  ## install what needs torchvision, such as open_clip, into .venv-vision
+	@echo "$(VISION)/bin/unitok is ready"
 
 test-vision: $(VISION)/.stamp  ## run the tests of models that need torchvision
 	OMP_NUM_THREADS=1 $(VISION)/bin/python -m pytest tests/vision

@@ -44,7 +44,7 @@ from unitok.baselines.protocols import ImageEncoder, Video
 from unitok.checkpoints.folders import HubOptions
 
 VIT = {**SIZES, "image_size": SIDE, "patch_size": 8}
-DECODER = {
+DECODER: dict[str, Any] = {
     "decoder_hidden_size": 16,
     "decoder_num_hidden_layers": 1,
     "decoder_num_attention_heads": 2,

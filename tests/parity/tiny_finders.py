@@ -1,6 +1,7 @@
 """Tiny random checkpoints of SAM and Grounding DINO."""
 
 from pathlib import Path
+from typing import Any
 
 from transformers import (
     BertConfig,
@@ -19,6 +20,7 @@ from transformers import (
 from tests.parity.tiny_perception import save_model
 
 WORDS = ["cat", "red", "ball", "##s", "dog"]
+OUT: Any = {"out_features": ["stage2", "stage3", "stage4"], "out_indices": [2, 3, 4]}
 # The model takes these ids for what parts phrases, as in the vocabulary of BERT.
 PARTING = {"[CLS]": 101, "[SEP]": 102, ".": 1012, "?": 1029}
 
@@ -69,8 +71,7 @@ def save_grounding_dino(folder: Path) -> Path:
             depths=[1, 1, 1, 1],
             num_heads=[1, 1, 1, 1],
             image_size=64,
-            out_features=["stage2", "stage3", "stage4"],
-            out_indices=[2, 3, 4],
+            **OUT,
         ),
         text_config=BertConfig(
             vocab_size=1100,

@@ -23,6 +23,7 @@ def unitok(*words: str, **variables: str) -> subprocess.CompletedProcess[str]:
             {"demo", "caption", "draw", "edit", "chat", "batch", "info", "save", "data", "train"},
         ),
         ("unitok data ", {"check", "make"}),
+        ("unitok baseline tr", {"transcribe"}),
         ("unitok draw --no-", {"--no-clobber"}),
         ("unitok caption a.png --top", {"--top-k", "--top-p"}),
     ],
