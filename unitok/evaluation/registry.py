@@ -38,6 +38,12 @@ def _emoji(options: SuiteOptions) -> Suite:
     return EmojiSuite(options)
 
 
+def _emoji_matching(options: SuiteOptions) -> Suite:
+    from unitok.emoji.matching import EmojiMatchingSuite
+
+    return EmojiMatchingSuite(options)
+
+
 def _emoji_presence(options: SuiteOptions) -> Suite:
     from unitok.emoji.presence import EmojiPresenceSuite
 
@@ -111,6 +117,10 @@ SUITES: dict[str, SuiteEntry] = {
     "emoji-presence": SuiteEntry(
         "Whether things are in held-out scenes of the emoji world, in the manner of POPE.",
         _emoji_presence,
+    ),
+    "emoji-matching": SuiteEntry(
+        "Which of ten captions is true of held-out scenes of the emoji world; for a CLIP.",
+        _emoji_matching,
     ),
     "emoji-reconstruction": SuiteEntry(
         "What the image tokenizer keeps of held-out scenes of the emoji world: PSNR and SSIM.",
