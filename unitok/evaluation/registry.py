@@ -123,8 +123,9 @@ SUITES: dict[str, SuiteEntry] = {
         _emoji_matching,
     ),
     "emoji-reconstruction": SuiteEntry(
-        "What the image tokenizer keeps of held-out scenes of the emoji world: PSNR and SSIM.",
+        "What the image tokenizer keeps of scenes of the emoji world: PSNR, SSIM and rFID.",
         _emoji_reconstruction,
+        options=("extractor",),
         runner=_reconstructor,
     ),
     "questions": SuiteEntry(
@@ -133,9 +134,10 @@ SUITES: dict[str, SuiteEntry] = {
         data="JSON lines with the keys image, question (none for a caption) and answers.",
     ),
     "reconstruction": SuiteEntry(
-        "What the image tokenizer keeps of your own pictures: PSNR and SSIM.",
+        "What the image tokenizer keeps of your own pictures: PSNR, SSIM and rFID.",
         _reconstruction,
         data="A folder of pictures.",
+        options=("extractor",),
         runner=_reconstructor,
     ),
     "drawings": SuiteEntry(
