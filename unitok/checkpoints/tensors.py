@@ -82,8 +82,8 @@ class SafetensorsFile:
 class TorchFile:
     """A file of `torch.save` (.bin, .pt, .pth, .ckpt); it may hold tensors alone.
 
-    It is mapped, but for one of a torch before 1.6, such as the published InceptionV3 of FID, which is
-    no archive and is read at once.
+    It is mapped. One of a torch before 1.6, such as the published InceptionV3 of FID, is no archive
+    and is read at once.
 
     Args:
         path: The file.
