@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from unitok.captioning import print_all
+from unitok.commands.baseline_features import features
 from unitok.commands.baseline_models import (
     FAILED,
     WITH_DTYPE,
@@ -20,7 +21,7 @@ from unitok.commands.baseline_models import (
     Model,
     opened,
 )
-from unitok.commands.baseline_pictures import classify, detect, features, search, segment
+from unitok.commands.baseline_pictures import classify, detect, search, segment
 from unitok.commands.baseline_sounds import compose, transcribe
 from unitok.drawing import Target, check_picture_name, generate, numbered, parse_size
 from unitok.flags import Common, with_flags

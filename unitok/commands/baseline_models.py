@@ -11,6 +11,7 @@ import typer
 
 from unitok.flags import Common
 from unitok.reporting import from_stdin, stopped
+from unitok.saving import picture_format
 from unitok.terminal import complain, stopped_at_once
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from unitok.baselines.opening import Role
 
 FAILED = 1  # the exit code if some items fail
+TOGETHER = 32  # pictures that are held in memory at once
 SHARED = ("revision", "cache_dir", "device", "verbose", "quiet")
 """The flags of every command that mean something to a model of others."""
 WITH_DTYPE = (*SHARED, "dtype")
@@ -92,6 +94,22 @@ def picture_of(file: Path) -> Image.Image | None:
     except (OSError, ValueError) as error:
         complain(error)
         return None
+
+
+def pictures_in(paths: Sequence[Path]) -> Iterator[Path]:
+    """Files as they are, and the pictures in folders and their folders, by name.
+
+    Raises:
+        ValueError: A folder has no picture.
+    """
+    for path in paths:
+        if not path.is_dir():
+            yield path
+            continue
+        found = sorted(file for file in path.rglob("*") if picture_format(file) and file.is_file())
+        if not found:
+            raise ValueError(f"{path} has no pictures")
+        yield from found
 
 
 def run_each(done: Iterable[bool], total: int) -> None:
