@@ -264,7 +264,7 @@ def test_a_missing_part_is_named(folders: dict[str, Path], tmp_path: Path):
     folder = tmp_path / "llava"
     shutil.copytree(folders["llava"], folder)
     (folder / "tokenizer.json").unlink()
-    with pytest.raises(ValueError, match="has no tokenizer"):
+    with pytest.raises(FileNotFoundError, match=r"is not complete: it has no tokenizer\.json"):
         load(folder, "captioner", device="cpu")
 
 
