@@ -10,6 +10,7 @@ import torch
 import transformers as hf
 
 from tests.parity.tiny_captioners import (
+    TEMPLATE,
     blip2_folder,
     blip_folder,
     instructblip_folder,
@@ -139,6 +140,16 @@ def test_a_llava_without_a_template_speaks_as_vicuna(tmp_path: Path):
     text = VICUNA.format(image="<image>", question=QUESTION)
     wanted = generated("llava", folder, text, max_new_tokens=6, do_sample=False)
     assert texts(model.caption(pictures(), QUESTION, max_tokens=6)) == wanted
+
+
+def test_a_template_that_writes_the_start_of_a_text_writes_it_once(tmp_path: Path):
+    plain, begun = (
+        load(llava_folder(tmp_path / name, template), "captioner", device="cpu")
+        for name, template in (("plain", TEMPLATE), ("begun", "<s>" + TEMPLATE))
+    )
+    wanted, found = (model.caption(pictures(), QUESTION, max_tokens=6) for model in (plain, begun))
+    assert texts(found) == texts(wanted)
+    assert [one.prompt_tokens for one in found] == [one.prompt_tokens for one in wanted]
 
 
 @pytest.mark.parametrize("with_tower", [False, True], ids=["tower beside", "tower within"])

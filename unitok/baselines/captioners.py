@@ -140,8 +140,12 @@ class Captioner(BatchRunner):
     def _inputs(self, asked: Sequence[Caption]) -> Mapping[str, Any]:
         """What the model takes of requests."""
         images = [open_picture(one.image) for one in asked]
-        texts = [self._prompt(one) for one in asked]
-        told = {} if texts[0] is None else {"text": texts, "padding": True}
+        told: dict[str, Any] = {}
+        if texts := [text for one in asked if (text := self._prompt(one)) is not None]:
+            # Some templates write the start of a text, which the tokenizer would write again.
+            start = self._processor.tokenizer.bos_token
+            begun = start is not None and texts[0].startswith(start)
+            told = {"text": texts, "padding": True, "add_special_tokens": not begun}
         inputs = self._processor(images=images, return_tensors="pt", **told)
         return inputs.to(self.device, self._model.dtype)
 
