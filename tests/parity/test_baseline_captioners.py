@@ -258,6 +258,33 @@ def test_questions_of_several_lengths_are_answered_as_alone(kind: str, models: d
     }
 
 
+def test_one_with_a_repetition_penalty_is_answered_alone(
+    models: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+):
+    model = models["llava"]._model  # the penalty would be on the padding of others
+    sizes: list[int] = []
+    generate = model.generate
+
+    def counted(**inputs: Any) -> Any:
+        sizes.append(len(inputs["input_ids"]))
+        return generate(**inputs)
+
+    monkeypatch.setattr(model, "generate", counted)
+    asked = [
+        Caption(pictures()[0], question, max_tokens=6, repetition_penalty=penalty)
+        for question in ("what is a red dog", "what")
+        for penalty in (1.0, 5.0)
+    ]
+    results = {result.index: result for result in models["llava"].run(asked)}
+    assert [results[i].request for i in range(4)] == asked and sorted(sizes) == [1, 1, 2]
+
+
+def test_a_seed_that_is_too_large_is_refused(models: dict[str, Any]):
+    asked = [Caption(pictures()[0], temperature=1.0, seed=s, max_tokens=2) for s in (2**64, 3)]
+    results = {result.index: result for result in models["llava"].run(asked)}
+    assert "seed must fit in 64 bits" in str(results[0].error) and results[1].error is None
+
+
 def test_a_closed_model_says_so(folders: dict[str, Path]):
     model = load(folders["blip"], "captioner", device="cpu")
     model.close()

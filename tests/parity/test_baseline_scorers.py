@@ -1,5 +1,6 @@
 """CLIP, SigLIP and SigLIP 2 as scorers: the same numbers as transformers itself, and searches."""
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -224,6 +225,15 @@ def test_other_weights_have_other_features(
     assert not torch.allclose(one, two, atol=1e-2)
 
 
+def test_another_type_has_other_features(
+    clip: Any, folders: dict[str, Path], files, tmp_path: Path
+):
+    kept = tmp_path / "features.safetensors"
+    half = load(folders["CLIPModel"], "scorer", device="cpu", dtype="bf16")
+    one, two = FeatureStore(kept).features(clip, files), FeatureStore(kept).features(half, files)
+    assert not torch.equal(one, two)
+
+
 def test_what_was_computed_before_an_error_is_kept(
     clip: Any, encoded: list[int], files: list[Path], tmp_path: Path
 ):
@@ -286,6 +296,19 @@ def test_missing_weights_are_named(folders: dict[str, Path], tmp_path: Path):
     )
     with pytest.raises(ValueError, match=r"32 weights are missing, such as text_model\.encoder"):
         load(folder, "scorer", device="cpu")
+
+
+def test_an_attention_that_a_folder_names_is_not_fetched(folders: dict[str, Path], tmp_path: Path):
+    folder = tmp_path / "clip"
+    shutil.copytree(folders["CLIPModel"], folder)
+    config = json.loads((folder / "config.json").read_text())
+    config |= {"attn_implementation": "evil/kernel", "auto_map": {"AutoModel": "evil.Model"}}
+    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "evil.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
+    scores = load(folder, "scorer", device="cpu").score(pictures(), TEXTS)
+    wanted = reference("CLIPModel", folders["CLIPModel"])
+    torch.testing.assert_close(scores, wanted, atol=1e-5, rtol=1e-5)
+    assert not (tmp_path / "ran").exists()
 
 
 def test_options_are_checked(folders: dict[str, Path]):

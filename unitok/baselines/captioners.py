@@ -120,8 +120,10 @@ class Captioner(BatchRunner):
         return object() if alone else (asked.max_tokens, prompt is None)
 
     def _prompt(self, asked: Caption) -> str | None:
+        if asked.question is None:
+            return self.prompt(None)
         token = str(getattr(self._processor, "image_token", None) or "<image>")
-        if asked.question is not None and token in asked.question:
+        if token in asked.question:
             raise ValueError(f"question holds {token}, which stands for the picture: leave it out")
         return self.prompt(asked.question or None)
 

@@ -148,7 +148,14 @@ class Diffusion(BatchRunner):
 
     def _arguments(self, samples: Sequence[Job]) -> dict[str, Any]:
         """What the pipeline is called with, beside steps, guidance and noise."""
-        return {"prompt": prompts_of(samples)}
+        negatives = [text for sample in samples if (text := sample.negative_prompt) is not None]
+        width, height = samples[0].size or (None, None)
+        return {
+            "prompt": [sample.asked.prompt for sample in samples],
+            "negative_prompt": negatives or None,
+            "width": width,
+            "height": height,
+        }
 
     def _pipeline(self, job: Job) -> Any:
         """The pipeline that does a job."""
@@ -255,20 +262,3 @@ def check_size(size: tuple[int, int], multiple: int) -> None:
         raise ValueError(f"{width} x {height} pixels are more than {MAX_PIXELS:,}")
     if width % multiple or height % multiple:
         raise ValueError(f"width and height must be multiples of {multiple}: {width} x {height}")
-
-
-def prompts_of(samples: Sequence[Job]) -> list[str]:
-    """The prompt of each sample."""
-    return [sample.asked.prompt for sample in samples]
-
-
-def sized(samples: Sequence[Job]) -> dict[str, Any]:
-    """Prompts, negative prompts and the size of samples, by the names that pipelines have."""
-    negatives = [text for sample in samples if (text := sample.negative_prompt) is not None]
-    width, height = samples[0].size or (None, None)
-    return {
-        "prompt": prompts_of(samples),
-        "negative_prompt": negatives or None,
-        "width": width,
-        "height": height,
-    }

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import torch
 from PIL import Image
 
-from unitok.baselines.diffusion import BY_ALL, SCHEDULERS, Diffusion, Job, prompts_of, sized
+from unitok.baselines.diffusion import BY_ALL, SCHEDULERS, Diffusion, Job
 from unitok.baselines.extra import need
 from unitok.baselines.protocols import Video
 from unitok.requests import Draw
@@ -47,7 +47,7 @@ class DiT(Diffusion):
             raise ValueError(f"{self.name}: DiT gives its {own} no seed: give scheduler='ddim'")
 
     def _arguments(self, samples: Sequence[Job]) -> dict[str, Any]:
-        return {"class_labels": [self._class_of(prompt) for prompt in prompts_of(samples)]}
+        return {"class_labels": [self._class_of(sample.asked.prompt) for sample in samples]}
 
 
 class DDPM(Diffusion):
@@ -109,7 +109,7 @@ class Wan(Diffusion):
         return self._model.vae_scale_factor_spatial * max(*patch)
 
     def _arguments(self, samples: Sequence[Job]) -> dict[str, Any]:
-        return sized(samples) | {"output_type": "pil"}
+        return super()._arguments(samples) | {"output_type": "pil"}
 
     def _paint(self, samples: Sequence[Job]) -> list[Image.Image]:
         return [clip[0] for clip in self._clips(samples, 1)]

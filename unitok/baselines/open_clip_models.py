@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from PIL import Image
 from torch import Tensor
 
 from unitok.baselines.captioners import Captioner
+from unitok.baselines.extra import need
 from unitok.baselines.parts import NEEDS_TORCHVISION, errors_named
 from unitok.baselines.scorers import BATCH_SIZE, ClipScorer
 from unitok.pictures import open_picture
@@ -25,6 +27,23 @@ END = 49407  # token id of the end of a text, in CLIP's tokenizer
 LEAST = 5  # tokens of a caption, if so many are allowed, as open_clip itself has it
 
 
+def import_open_clip() -> Any:
+    """The library.
+
+    Raises:
+        ImportError: It is not installed.
+    """
+    transformers = need("transformers")
+    if not hasattr(transformers, "BeamSearchScorer"):
+        # It writes no text without this class, which newer versions of transformers have not. Only
+        # beams would use it, and they are never asked for.
+        transformers.BeamSearchScorer = object
+    try:
+        return import_module("open_clip")
+    except ImportError:
+        raise ImportError(f"this model needs open_clip, {NEEDS_TORCHVISION}") from None
+
+
 def open_folder(folder: Path, device: str) -> tuple[Any, Any, Any]:
     """The model of a folder, what makes pixels [3, H, W] of a picture, and its tokenizer.
 
@@ -32,14 +51,10 @@ def open_folder(folder: Path, device: str) -> tuple[Any, Any, Any]:
         ValueError: It cannot be opened.
         ImportError: open_clip is not installed.
     """
-    try:
-        import open_clip
-    except ImportError:
-        raise ImportError(f"{folder} needs open_clip, {NEEDS_TORCHVISION}") from None
-    name = f"local-dir:{folder}"
+    library, name = import_open_clip(), f"local-dir:{folder}"
     with errors_named(folder, "open_clip cannot open it"):
-        made: Any = open_clip.create_model_and_transforms(name, device=device)
-        return made[0].eval(), made[2], open_clip.get_tokenizer(name)
+        model, prepare = library.create_model_from_pretrained(name, device=device)
+        return model.eval(), prepare, library.get_tokenizer(name)
 
 
 class OpenClipScorer(ClipScorer):

@@ -65,7 +65,8 @@ def part_class(folder: Path, kind: Any, named: Any) -> Any:
         return None
     if not isinstance(named, list) or len(named) != 2 or not all(isinstance(n, str) for n in named):
         raise ValueError(f"{folder / INDEX}: a part is a library and a class, not {shown(named)}")
-    (library, name), diffusers, transformers = named, need("diffusers"), need("transformers")
+    library, name = str(named[0]), str(named[1])
+    diffusers, transformers = need("diffusers"), need("transformers")
     places = [diffusers, import_module(kind.__module__)] if library in OF_DIFFUSERS else []
     if library == "transformers":
         places, name = [transformers], OLD_NAMES.get(name, name)

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 from PIL import Image
 
-from unitok.baselines.diffusion import BY_ALL, SCHEDULERS, Diffusion, Job, check_size, sized
+from unitok.baselines.diffusion import BY_ALL, SCHEDULERS, Diffusion, Job, check_size
 from unitok.baselines.extra import need
 from unitok.baselines.pipelines import open_controlnet
 from unitok.checkpoints.folders import find_folder
@@ -169,7 +169,7 @@ class StableDiffusion(Diffusion):
 
     def _arguments(self, samples: Sequence[Job]) -> dict[str, Any]:
         shown = {name: [s.pictures[name] for s in samples] for name in samples[0].pictures}
-        return sized(samples) | {"strength": samples[0].strength} | shown
+        return super()._arguments(samples) | {"strength": samples[0].strength} | shown
 
 
 def mask_of(source: PictureLike, image: Image.Image) -> Image.Image:
