@@ -110,6 +110,13 @@ def test_a_text_that_is_too_long_is_cut_off_with_a_warning(folders: dict[str, Pa
 def test_what_is_no_text_is_refused(clip: Any):
     with pytest.raises(TypeError, match="each text must be text, not 3"):
         clip.text_features(["a cat", 3])
+    with pytest.raises(TypeError, match=r"give a list of texts, such as \['a cat'\]"):
+        clip.classify(pictures(), "a cat")
+
+
+def test_nothing_has_no_scores(clip: Any):
+    assert clip.score([], TEXTS).shape == (0, 3)
+    assert clip.score(pictures(), []).shape == clip.classify(pictures(), []).shape == (3, 0)
 
 
 # --- searches ------------------------------------------------------------------------------------

@@ -24,6 +24,7 @@ from unitok.baselines.parts import PROCESSOR, TOKENIZER
 from unitok.batch.keys import model_identity
 from unitok.pictures import PictureLike, open_picture
 from unitok.requests import check_is_text
+from unitok.shown import shown
 
 BATCH_SIZE = 32
 
@@ -147,15 +148,20 @@ class ClipScorer(Adapter):
         """Embeddings of unit length [m, d] of texts, on the CPU in float32.
 
         Raises:
-            TypeError: One is no text.
+            TypeError: They are no list, or one is no text.
         """
+        if isinstance(texts, str):
+            raise TypeError(f"give a list of texts, such as [{shown(texts)}]")
         for text in texts:
             check_is_text("each text", text)
         return joined(unit(self.encode_texts(b)) for b in batches(texts, self.batch_size))
 
     def score(self, images: Sequence[PictureLike], texts: Sequence[str]) -> Tensor:
         """Logits [n, m], as the model was trained with: its scale and bias are in them."""
-        return self.logits(self.image_features(images) @ self.text_features(texts).T)
+        seen, told = self.image_features(images), self.text_features(texts)
+        if not (len(seen) and len(told)):  # none of these has a width
+            return torch.zeros(len(seen), len(told))
+        return self.logits(seen @ told.T)
 
     def classify(self, images: Sequence[PictureLike], labels: Sequence[str]) -> Tensor:
         """The probability [n, labels] of each label.

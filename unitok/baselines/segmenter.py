@@ -15,9 +15,9 @@ from unitok.pictures import PictureLike, open_picture
 Point = tuple[float, float]
 Box = tuple[float, float, float, float]
 
-CLASSES = {"sam": "SamModel", "sam2": "Sam2Model", "sam2_video": "Sam2Model"}
-"""By the `model_type` of config.json. SAM 2 is published as a model of clips, and is one of
-pictures too."""
+CLASSES = {"sam": "Sam", "sam2": "Sam2", "sam2_video": "Sam2"}
+"""How classes begin, by the `model_type` of config.json. SAM 2 is published as a model of clips, and
+is one of pictures too."""
 
 
 class SamSegmenter(Adapter):
@@ -37,7 +37,8 @@ class SamSegmenter(Adapter):
             FileNotFoundError, ValueError, ImportError: As `unitok.baselines.parts`.
         """
         super().__init__(folder, device)
-        self._open(CLASSES[read_json(folder / "config.json")["model_type"]], PROCESSOR)
+        kind = CLASSES[read_json(folder / "config.json")["model_type"]]
+        self._open(f"{kind}Model", PROCESSOR, processor=f"{kind}Processor")
 
     @torch.no_grad()
     def segment(
