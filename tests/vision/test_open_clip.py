@@ -1,7 +1,6 @@
 """CLIP and CoCa of open_clip: the same numbers and texts as the library's own."""
 
 import json
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +10,12 @@ from safetensors.torch import save_file
 
 from tests.parity.tiny_scorers import TEXTS, pictures
 from unitok.baselines.feature_store import FeatureStore
+from unitok.baselines.open_clip_models import import_open_clip
 from unitok.baselines.opening import load
 from unitok.baselines.protocols import Captioner, ImageTextScorer
 from unitok.requests import Caption
 
-open_clip: Any = import_module("open_clip")  # which is not where types are checked
+open_clip = import_open_clip()
 VISION = {"image_size": 32, "patch_size": 8, "width": 32, "layers": 2, "head_width": 16}
 WORDS = {"context_length": 20, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 2}
 COCA = {
