@@ -24,7 +24,7 @@ from tests.parity.tiny_scorers import (
 from unitok.baselines.feature_store import FeatureStore
 from unitok.baselines.opening import load
 from unitok.baselines.protocols import ImageTextScorer
-from unitok.baselines.scorers import Match
+from unitok.baselines.scorers import Hit
 
 MAKERS: dict[str, Callable[[Path], Path]] = {
     "CLIPModel": clip_folder,
@@ -138,7 +138,7 @@ def test_of_equal_pictures_the_first_comes_first(clip: Any):
     first, second, _ = pictures()
     found = clip.search("a cat", [second, first, first, second], k=4)
     assert sorted(m.index for m in found[:2]) == [m.index for m in found[:2]]
-    assert found[0].score == found[1].score and isinstance(found[0], Match)
+    assert found[0].score == found[1].score and isinstance(found[0], Hit)
 
 
 def test_a_search_among_nothing_finds_nothing(clip: Any):

@@ -16,11 +16,10 @@ from PIL import Image
 from safetensors import safe_open
 from typer.testing import CliRunner, Result
 
-from unitok.baselines import opening
-from unitok.baselines.captioners import HONOURED
-from unitok.baselines.clips import ClipEncoder
+from unitok.baselines import captioners, opening
+from unitok.baselines.encoders import ClipEncoder
 from unitok.baselines.protocols import Audio, Detection, Segmentation, Video
-from unitok.baselines.scoring import Scorer
+from unitok.baselines.scorers import ClipScorer
 from unitok.baselines.stable_diffusion import StableDiffusion
 from unitok.baselines.wav import wav_bytes
 from unitok.cli import app
@@ -128,8 +127,8 @@ def test_flags_are_what_adapters_honour():
     honoured = StableDiffusion.honoured | {"seed", "n"}
     captions = set(options_of(Caption)) - set(baseline.NOT_OF_CAPTIONS)
     drawings = set(options_of(Draw)) - set(baseline.NOT_OF_DRAWINGS)
-    assert captions == set(HONOURED)
-    assert drawings == honoured - {"freedom"}
+    assert captions == captioners.Captioner.honoured
+    assert drawings == honoured - {"freedom", "prompt"}
 
 
 @pytest.mark.parametrize(
@@ -349,11 +348,14 @@ def test_film_saves_frames(opened: Opened):
 # --- scores --------------------------------------------------------------------------------------
 
 
-class ColourScorer(Scorer):
+class ColourScorer(ClipScorer):
     """Knows how red, green and blue a picture is, and the words for it."""
 
     def __init__(self) -> None:
         super().__init__(Path("colours"), "cpu")
+
+    def _load(self, dtype: str) -> None:
+        self._model = None  # there is nothing to open
 
     @property
     def fingerprint(self) -> str:
@@ -534,7 +536,8 @@ class OfClips(ClipEncoder):
     """Counts the frames of clips."""
 
     def __init__(self) -> None:
-        self.name, self.width = "clips", 1
+        self.folder = Path("clips")
+        self.width = 1
 
     def features(self, clips: Any) -> torch.Tensor:
         return torch.tensor([[float(len(clip.frames))] for clip in clips])

@@ -30,7 +30,7 @@ BATCH_SIZE = 32
 
 
 @dataclass(frozen=True)
-class Match:
+class Hit:
     """What a search found.
 
     Attributes:
@@ -189,7 +189,7 @@ class ClipScorer(Adapter):
         images: Sequence[PictureLike],
         k: int = 10,
         store: FeatureStore | None = None,
-    ) -> list[Match]:
+    ) -> list[Hit]:
         """The best k pictures for a text, the best first.
 
         Args:
@@ -206,11 +206,11 @@ class ClipScorer(Adapter):
         features = store.features(self, images) if store else self.image_features(images)
         return self.search_features(text, features, k)
 
-    def search_features(self, text: str, features: Tensor, k: int = 10) -> list[Match]:
+    def search_features(self, text: str, features: Tensor, k: int = 10) -> list[Hit]:
         """`search` among features [n, d] of pictures, which were computed before."""
         return self._best(features, self.text_features([text])[0], k)
 
-    def search_texts(self, image: PictureLike, texts: Sequence[str], k: int = 10) -> list[Match]:
+    def search_texts(self, image: PictureLike, texts: Sequence[str], k: int = 10) -> list[Hit]:
         """The best k texts for a picture, the best first.
 
         Raises:
@@ -219,14 +219,14 @@ class ClipScorer(Adapter):
         """
         return self._best(self.text_features(texts), self.image_features([image])[0], k)
 
-    def _best(self, features: Tensor, wanted: Tensor, k: int) -> list[Match]:
+    def _best(self, features: Tensor, wanted: Tensor, k: int) -> list[Hit]:
         """The k of features [n, d] nearest to one [d]; of equal ones the first comes first."""
         check_count("k", k)
         if not len(features):
             return []
         scores, places = self.logits(features @ wanted).sort(descending=True, stable=True)
         best = zip(places[:k].tolist(), scores[:k].tolist(), strict=True)
-        return [Match(place, score) for place, score in best]
+        return [Hit(place, score) for place, score in best]
 
 
 def unit(features: Tensor) -> Tensor:

@@ -72,7 +72,7 @@ def features(
         raise ValueError(f"{output}: name a safetensors file, such as features.safetensors")
     make_folder(output.parent)
     with opened(common, source, "encoder", pooling=pooling) as encoder:
-        from unitok.baselines.clips import ClipEncoder
+        from unitok.baselines.encoders import ClipEncoder
 
         of_clips = isinstance(encoder, ClipEncoder)
         found = files if of_clips else list(dict.fromkeys(pictures_in(files)))
@@ -88,7 +88,7 @@ def features(
 
 def encoded(encoder: Any, files: Sequence[Path], read: list[Path], of_clips: bool) -> Iterator[Any]:
     """Features [n, width] of batches of files; those that could be read are added to `read`."""
-    from unitok.baselines.batches import batches
+    from unitok.baselines.adapter import batches
 
     for batch in batches(files, 1 if of_clips else TOGETHER):
         found = [(file, clip_of(file) if of_clips else picture_of(file)) for file in batch]

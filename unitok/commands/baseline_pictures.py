@@ -70,7 +70,7 @@ def classified(
     scorer: ImageTextScorer, files: Sequence[Path], labels: Sequence[str], as_json: bool
 ) -> Iterator[bool]:
     """Print the labels of files; whether each file could be read."""
-    from unitok.baselines.batches import batches
+    from unitok.baselines.adapter import batches
 
     for batch in batches(files, TOGETHER):
         found = [(file, picture_of(file)) for file in batch]
