@@ -62,7 +62,8 @@ def test_a_qwen2_vl_answers_as_the_library_does(folder: Path):
     model: Any = hf.Qwen2VLForConditionalGeneration.from_pretrained(folder)
     processor: Any = hf.AutoProcessor.from_pretrained(folder)
     asked = [Caption(p, q, max_tokens=6) for p in pictures() for q in QUESTIONS]
-    results = sorted(captioner.run(asked), key=lambda result: result.index)
+    results: list[Any] = [*captioner.run(asked)]
+    results.sort(key=lambda result: result.index)
     assert [result.error for result in results] == [None] * len(asked)
     for one, result in zip(asked, results, strict=True):
         text = f"<|vision_start|>{IMAGE}<|vision_end|> {one.question} answer :"

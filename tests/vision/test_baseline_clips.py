@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import (
@@ -45,7 +46,8 @@ def test_v_jepa_2_gives_the_mean_of_what_the_library_gives(tmp_path: Path):
     assert found.shape == (2, encoder.width) == (2, 16)
 
     seen = [[clip.frames[i] for i in (0, 3, 6, 9)], [short.frames[i] for i in (0, 0, 1, 1)]]
-    inputs = VJEPA2VideoProcessor.from_pretrained(folder)(seen, return_tensors="pt")
+    processor: Any = VJEPA2VideoProcessor.from_pretrained(folder)
+    inputs = processor(seen, return_tensors="pt")
     assert inputs["pixel_values_videos"].shape == (2, 4, 3, SIDE, SIDE)
     with torch.no_grad():
         out = VJEPA2Model.from_pretrained(folder).eval()(**inputs)
