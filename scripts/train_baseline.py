@@ -1,14 +1,16 @@
-"""Train baselines on the emoji world in equal minutes, and compare them.
+"""Train baselines on the emoji world in equal core-minutes, and compare them.
 
-    python scripts/train_baseline.py clip --out runs/clip-0 --minutes 15 --threads 2 --seed 0
-    python scripts/train_baseline.py lit --out runs/lit-0
-    python scripts/train_baseline.py diffusion --out runs/diffusion-0
-    python scripts/train_baseline.py ours --out runs/ours-0
-    python scripts/train_baseline.py rerank --clip runs/clip-0/model --out runs/rerank
-    python scripts/train_baseline.py table runs/*-? --rerank runs/rerank --write docs
+    python scripts/train_baseline.py clip --out runs/baselines/clip-0 --minutes 30 --seed 0
+    python scripts/train_baseline.py lit --out runs/baselines/lit-0
+    python scripts/train_baseline.py diffusion --out runs/baselines/diffusion-0
+    python scripts/train_baseline.py ours --out runs/baselines/ours-0
+    python scripts/train_baseline.py rerank --clip runs/baselines/clip-0/model --out runs/baselines
+    python scripts/train_baseline.py table runs/baselines/*-? --rerank runs/baselines --write docs
 
-The same command goes on from OUT/checkpoints after an interruption; the minutes used before count.
-OUT/model is the trained model, OUT/scores.json what it gets right, OUT/failures what it does not.
+--minutes counts what all threads compute: 30 are 15 minutes on 2 cores, or 30 on one. The same
+command goes on from OUT/checkpoints after an interruption; what was used before counts. On a run
+that has ended it scores it again. OUT/model is the trained model, OUT/scores.json what it gets
+right, OUT/failures what it does not.
 """
 
 import argparse
@@ -19,7 +21,6 @@ from pathlib import Path
 import unitok
 from unitok.emoji.baselines.clip import Clip
 from unitok.emoji.baselines.contrast import TowerMatcher
-from unitok.emoji.baselines.ours import Drawer
 from unitok.emoji.baselines.recipes import RECIPES, use_threads
 from unitok.emoji.baselines.reranking import measure
 from unitok.emoji.baselines.run import BaselineRun, RunOptions
@@ -47,7 +48,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
 def _add_training(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder for all that is written")
     parser.add_argument(
-        "--minutes", type=float, default=15, help="of training, resumptions included"
+        "--minutes", type=float, default=30, help="core-minutes of training, resumptions included"
     )
     parser.add_argument("--threads", type=int, default=2, help="cores to compute with")
     parser.add_argument("--seed", type=int, default=0, help="of weights and data")
@@ -65,7 +66,7 @@ def _add_reranking(parser: argparse.ArgumentParser) -> None:
 
 def train(args: argparse.Namespace) -> None:
     """Train a recipe, or go on with it, and score it."""
-    options = RunOptions(args.command, args.minutes, args.threads, args.seed)
+    options = RunOptions(args.command, args.minutes, args.seed)
     run = BaselineRun(RECIPES[args.command], options, args.out)
     run.train()
     run.score(args.scenes)
@@ -77,8 +78,8 @@ def rerank(args: argparse.Namespace) -> None:
     from unitok.emoji.baselines.table import CURVE
 
     matcher = TowerMatcher(Clip.open(args.clip))
-    model = unitok.load(args.model, device="cpu")
-    errors = measure(Drawer(model), matcher, args.scenes, args.seed)
+    with unitok.load(args.model, device="cpu") as model:
+        errors = measure(model, matcher, args.scenes, args.seed)
     args.out.mkdir(parents=True, exist_ok=True)
     record = {"clip": str(args.clip), "model": str(args.model or "embedded")}
     record |= {"scenes_of_a_kind": args.scenes, "seed": args.seed, "errors": errors}

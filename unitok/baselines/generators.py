@@ -1,4 +1,4 @@
-"""Generators of diffusers that take a prompt alone: DiT, DDPM, unCLIP, and Wan for clips."""
+"""Generators that take a prompt alone: DiT, DDPM, unCLIP, Wan for clips, and one of our own."""
 
 import difflib
 from collections.abc import Sequence
@@ -93,6 +93,15 @@ class UnCLIP(Diffusion):
         )
         noise = generators_of(samples)
         return self._pipeline(prompts_of(samples), generator=noise, **options).images
+
+
+class Pixels(Diffusion):
+    """`PixelPipeline`: text to image without an autoencoder, as the trained baseline is."""
+
+    honoured = frozenset({"guidance"})
+
+    def _paint(self, samples: Sequence[Job]) -> list[Image.Image]:
+        return self._call(self._pipeline, samples, prompt=prompts_of(samples)).images
 
 
 class Wan(Diffusion):

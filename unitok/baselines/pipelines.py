@@ -36,7 +36,7 @@ def open_pipeline(folder: Path, dtype: torch.dtype) -> Any:
     """
     index = read_object(folder / INDEX)
     need("transformers")  # without it, diffusers has the names of its pipelines alone
-    kind = getattr(need("diffusers"), str(index["_class_name"]))
+    kind = pipeline_class(str(index["_class_name"]))
     given: dict[str, Any] = {}
     for name, parameter in inspect.signature(kind).parameters.items():
         optional = name in kind._optional_components
@@ -52,6 +52,13 @@ def open_pipeline(folder: Path, dtype: torch.dtype) -> Any:
     except Exception as error:  # a part does not fit, or a setting
         reason = first_line(error)
         raise ValueError(f"{folder}: {kind.__name__} cannot be made: {reason}") from None
+
+
+def pipeline_class(name: str) -> Any:
+    """A pipeline's class by its name: of diffusers, or our own."""
+    need("diffusers")
+    own = "unitok.baselines.pixel_pipeline"
+    return getattr(import_module(own if name == "PixelPipeline" else "diffusers"), name)
 
 
 def as_pipeline(pipeline: Any, name: str, **others: Any) -> Any:

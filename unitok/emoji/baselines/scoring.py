@@ -1,7 +1,6 @@
 """What a trained baseline gets right, what it gets wrong, and how long a picture takes."""
 
 import json
-import random
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -12,7 +11,7 @@ from typing import Any
 from PIL import Image
 from torch import Tensor
 
-from unitok.emoji import captions
+from unitok.baselines.protocols import Runner
 from unitok.emoji.baselines.matching import (
     Choice,
     Matched,
@@ -21,15 +20,15 @@ from unitok.emoji.baselines.matching import (
     match,
     matching_scores,
 )
-from unitok.emoji.baselines.progress import in_steps
-from unitok.emoji.evaluation import SEED, JudgedDrawing, drawing_scores, held_out_scenes, judge
+from unitok.emoji.baselines.progress import with_bar
+from unitok.emoji.evaluation import SEED, EmojiSuite, emoji_scores
 from unitok.emoji.rendering import render, to_pil
-from unitok.evaluation.metrics import rate
+from unitok.evaluation.run import Judged, run_items
+from unitok.evaluation.suite import Item, SuiteOptions, picture_of
+from unitok.requests import Draw
 
-Draw = Callable[[Sequence[str], Sequence[int]], list[Image.Image]]
 SCORES, FAILURES = "scores.json", "failures"
-AT_ONCE = 100  # drawings
-ALONE = 10  # pictures that are timed alone
+ALONE, TOGETHER = 10, 50  # drawings that are timed alone, and in a batch
 SHOWN = 24  # failures that are kept
 
 
@@ -58,47 +57,42 @@ class Scored:
     failures: list[Failure]
 
 
-def score_drawings(draw: Draw, prompts: int, seed: int = SEED) -> Scored:
-    """Draw held-out prompts, the i-th with seed i, and check what was drawn.
+def score_runner(
+    runner: Runner, count: int, takes: tuple[type, ...] = (Draw,), seed: int = SEED
+) -> Scored:
+    """Ask what the emoji suite asks, as `unitok eval emoji` does, and time drawings.
 
     Args:
-        draw: Makes pictures of prompts, by their seeds.
-        prompts: How many of each kind.
+        runner: The model; it draws.
+        count: Held-out scenes of each kind.
+        takes: The kinds of requests that it can be asked.
         seed: Of the scenes.
     """
-    asked = held_out_prompts(prompts, seed)
-    texts = [prompt for _, prompt in asked]
-    draw(texts[:1], [0])  # so that no time holds what is done once
-    alone = [seconds_of(lambda i=i: draw(texts[i : i + 1], [i])) for i in range(len(texts))[:ALONE]]
-    began = time.monotonic()
-    images = draw_all(draw, texts, "drawing")
-    together = time.monotonic() - began
-    judged = [judge(*one, image) for one, image in zip(asked, images, strict=True)]
-    scores = drawing_scores(judged)
-    scores["draw_mean"] = rate(list(scores.values()))
-    scores["seconds_alone"] = statistics.median(alone)
-    scores["seconds_in_batch"] = together / len(texts)
-    return Scored(scores, [failed_drawing(drawn) for drawn in judged if not drawn.ok])
+    suite = EmojiSuite(SuiteOptions(limit=count, seed=seed))
+    items = [item for item in suite.items() if isinstance(item.request, takes)]
+    judged = list(with_bar(run_items(runner, suite, items), len(items), "scoring"))
+    scores = emoji_scores([one.judgement for one in judged])
+    scores |= drawing_seconds(runner, items)
+    wrong = [one for one in judged if picture_of(one.result) and not one.judgement.ok]
+    return Scored(scores, [failed_drawing(one) for one in wrong])
 
 
-def draw_all(draw: Draw, texts: Sequence[str], what: str) -> list[Image.Image]:
-    """A picture of each text, the i-th with seed i, in parts, with a bar on stderr."""
-    images: list[Image.Image] = []
-    for start in in_steps(range(0, len(texts), AT_ONCE), what):
-        part = range(start, min(start + AT_ONCE, len(texts)))
-        images += draw([texts[i] for i in part], part)
-    return images
+def drawing_seconds(runner: Runner, items: Sequence[Item]) -> dict[str, float]:
+    """How long a drawing takes, alone and in a batch."""
+    asked = [item.request for item in items if isinstance(item.request, Draw)]
+    alone = [seconds_of(lambda one=one: list(runner.run([one]))) for one in asked[:ALONE]]
+    batch = asked[:: max(1, len(asked) // TOGETHER)]  # of all kinds
+    together = seconds_of(lambda: list(runner.run(batch)))
+    return {
+        "seconds_alone": statistics.median(alone),
+        "seconds_in_batch": together / len(batch),
+    }
 
 
-def held_out_prompts(count: int, seed: int = SEED) -> list[tuple[str, str]]:
-    """The kind and the prompt of held-out scenes, `count` of each kind."""
-    rng = random.Random(seed)
-    return [(scene.kind, captions.prompt(scene, rng)) for scene in held_out_scenes(count, seed)]
-
-
-def failed_drawing(drawn: JudgedDrawing) -> Failure:
+def failed_drawing(drawn: Judged) -> Failure:
     """A drawing that is not what was asked for."""
-    return Failure(drawn.kind, drawn.prompt, drawn.reason, drawn.image)
+    kind = drawn.item.group.removeprefix("draw_")
+    return Failure(kind, drawn.item.wanted, drawn.judgement.said, picture_of(drawn.result))
 
 
 def score_matching(matcher: Matcher, count: int, seed: int = SEED) -> Scored:
