@@ -22,9 +22,10 @@ import unitok
 from unitok.emoji.baselines.clip import Clip
 from unitok.emoji.baselines.contrast import TowerMatcher
 from unitok.emoji.baselines.recipes import RECIPES, use_threads
-from unitok.emoji.baselines.reranking import measure
+from unitok.emoji.baselines.reranking import COUNTS, measure
 from unitok.emoji.baselines.run import BaselineRun, RunOptions
 from unitok.emoji.evaluation import SEED
+from unitok.evaluation.run import TooManyFailuresError
 
 PAGE, PLOT, SHEET = "baselines.md", "baselines.png", "baselines_failures.png"
 
@@ -61,6 +62,9 @@ def _add_reranking(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", type=Path, help="what draws; default: the embedded model")
     parser.add_argument("--threads", type=int, default=2, help="cores to compute with")
     parser.add_argument("--scenes", type=int, default=60, help="held-out prompts of each kind")
+    parser.add_argument(
+        "--drawings", type=int, choices=COUNTS, default=COUNTS[-1], help="of a prompt"
+    )
     parser.add_argument("--seed", type=int, default=SEED, help="of the scenes")
 
 
@@ -79,7 +83,7 @@ def rerank(args: argparse.Namespace) -> None:
 
     matcher = TowerMatcher(Clip.open(args.clip))
     with unitok.load(args.model, device="cpu") as model:
-        errors = measure(model, matcher, args.scenes, args.seed)
+        errors = measure(model, matcher, args.scenes, args.drawings, args.seed)
     args.out.mkdir(parents=True, exist_ok=True)
     record = {"clip": str(args.clip), "model": str(args.model or "embedded")}
     record |= {"scenes_of_a_kind": args.scenes, "seed": args.seed, "errors": errors}
@@ -124,7 +128,7 @@ def main() -> None:
     work = {"rerank": rerank, "table": table}.get(args.command, train)
     try:
         work(args)
-    except (ValueError, OSError, ImportError, ArithmeticError) as error:
+    except (ValueError, OSError, ImportError, ArithmeticError, TooManyFailuresError) as error:
         sys.exit(f"train_baseline: {error}")
     except KeyboardInterrupt:
         print("train_baseline: stopped; the same command goes on", file=sys.stderr)

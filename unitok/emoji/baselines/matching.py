@@ -77,7 +77,8 @@ def choices(count: int = 100, seed: int = SEED) -> list[Choice]:
 
 
 def _wrong(scene: Scene, pool: Sequence[Scene], rng: random.Random) -> list[str]:
-    others = [other for other in pool if captions.claim(other) != captions.claim(scene)]
+    known = captions.claim(scene)
+    others = [other for other in pool if captions.claim(other) != known]
     others = rng.sample(others, len(others))
     others.sort(key=lambda other: _distance(other, scene))
     return list(dict.fromkeys(map(captions.caption, others)))[: CHOICES - 1]

@@ -37,7 +37,7 @@ class Candidates:
 
 
 def draw_many(
-    runner: Runner, matcher: Matcher, prompts: int, most: int = COUNTS[-1], seed: int = SEED
+    runner: Runner, matcher: Matcher, prompts: int, most: int, seed: int = SEED
 ) -> list[Candidates]:
     """Draw the prompts of the emoji suite `most` times, each with its own seed, and judge all.
 
@@ -70,11 +70,11 @@ def candidates(drawn: Sequence[Judged], matcher: Matcher) -> Candidates:
     """The drawings of one prompt with what the scorer thinks of them.
 
     Raises:
-        RuntimeError: A drawing failed.
+        ValueError: A drawing failed.
     """
     item = drawn[0].item
     if failed := [one.judgement.error for one in drawn if one.judgement.error is not None]:
-        raise RuntimeError(f"{item.wanted!r} was not drawn: {failed[0]}")
+        raise ValueError(f"{item.wanted!r} was not drawn: {failed[0]}")
     images = [picture_of(one.result) for one in drawn]
     similarity = matcher.image_features(images) @ matcher.text_features([item.wanted]).T
     right = torch.tensor([bool(one.judgement.ok) for one in drawn])
@@ -120,7 +120,8 @@ def curve(
 
 
 def measure(
-    runner: Runner, matcher: Matcher, prompts: int, seed: int = SEED
+    runner: Runner, matcher: Matcher, prompts: int, most: int = COUNTS[-1], seed: int = SEED
 ) -> dict[str, dict[str, float]]:
-    """The curve on held-out prompts, so many of each kind."""
-    return curve(draw_many(runner, matcher, prompts, seed=seed))
+    """The curve on held-out prompts, so many of each kind, up to `most` drawings of each."""
+    judged = draw_many(runner, matcher, prompts, most, seed)
+    return curve(judged, [count for count in COUNTS if count <= most])
