@@ -45,7 +45,7 @@ from unitok.emoji.sprites import SMALL
 from unitok.evaluation.suite import SuiteOptions
 from unitok.nn.config import DEFAULT, JanusConfig
 from unitok.requests import Draw
-from unitok.results import DrawResult, failure
+from unitok.results import DrawResult, Result, failure
 
 CLIP_SIZES = ClipSizes(32, 1, 32, 1, patch=16, projection=16, head=16)
 DIFFUSION = DiffusionRun(batch=2, widths=(32, 32), head=16, warmup=2, text_layers=1)
@@ -312,7 +312,6 @@ def test_a_saved_pipeline_draws_the_same_alone_and_in_a_batch(tmp_path: Path):
     one = started("diffusion", tmp_path, 2)
     one.train()
     runner = opening.load(tmp_path / "model", "generator", device="cpu", steps=2, batch_size=3)
-    assert isinstance(runner, ImageGenerator)
     unet = runner._pipeline.unet
     assert torch.equal(unet.conv_in.weight, weights(one)["unet.conv_in.weight"])
     asked = [Draw(text, seed=seed) for text, seed in zip(TEXTS * 2, (1, 2, 3, 2), strict=True)]
@@ -322,6 +321,7 @@ def test_a_saved_pipeline_draws_the_same_alone_and_in_a_batch(tmp_path: Path):
     assert (found[3] - found[1]).abs().max() <= 1
     assert (found[2] - found[0]).abs().max() > 20
     runner.close()
+    assert isinstance(runner, ImageGenerator)
 
 
 def test_a_pipeline_draws_in_bfloat16_too(tmp_path: Path):
@@ -427,7 +427,7 @@ class Draws:
     def __init__(self, draw: Callable[[str, Any], Image.Image]) -> None:
         self.draw = draw
 
-    def run(self, requests: Iterable[Any]) -> Iterator[DrawResult]:
+    def run(self, requests: Iterable[Any]) -> Iterator[Result]:
         for index, asked in reversed([*enumerate(requests)]):
             images = (self.draw(asked.prompt, asked.seed),)
             yield DrawResult(asked.prompt, images, asked.seed, "complete", 0, 0, 0.0, asked, index)
@@ -497,16 +497,17 @@ def test_drawings_of_a_prompt_are_judged_and_matched_together():
     assert all(len(one.match) == 4 for one in found)
 
 
-def test_a_drawing_that_fails_ends_reranking():
-    def fails(*_: object) -> Image.Image:
-        return Image.new("RGB", (3, 64))
+class Fails(Draws):
+    """Fails at each request."""
 
-    results = Draws(fails)
-    results.run = lambda requests: (
-        failure(asked, index, ValueError("no ink")) for index, asked in enumerate(requests)
-    )
+    def run(self, requests: Iterable[Any]) -> Iterator[Result]:
+        for index, asked in enumerate(requests):
+            yield failure(asked, index, ValueError("no ink"))
+
+
+def test_a_drawing_that_fails_ends_reranking():
     with pytest.raises(ValueError, match="was not drawn: no ink"):
-        draw_many(results, Knowing(), 1, most=2)
+        draw_many(Fails(black), Knowing(), 1, most=2)
 
 
 def test_reranking_keeps_the_best_match():
