@@ -15,11 +15,11 @@ N ?= 200
 FILES ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-training test-parity install-vision test-vision fuzz bench mutate lint format \
-	docs docs-serve hooks wheel check-wheel clean
+.PHONY: help install demo test test-training test-evaluation test-parity install-vision test-vision fuzz bench \
+	mutate lint format docs docs-serve hooks wheel check-wheel clean
 
 help:  ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 install: $(VENV)/.stamp-base  ## install unitok into .venv, editable
 
@@ -27,10 +27,14 @@ demo: $(VENV)/.stamp-base  ## draw and caption with the embedded model
 	$(BIN)/unitok demo
 
 test: $(VENV)/.stamp-test  ## run the tests
-	$(PYTEST) tests --ignore=tests/parity --ignore=tests/training --ignore=tests/vision
+	$(PYTEST) tests --ignore=tests/parity --ignore=tests/training --ignore=tests/evaluation \
+		--ignore=tests/vision
 
 test-training: $(VENV)/.stamp-test  ## run the tests of training
 	$(PYTEST) tests/training
+
+test-evaluation: $(VENV)/.stamp-test  ## run the tests of evaluation
+	$(PYTEST) tests/evaluation
 
 test-parity: $(VENV)/.stamp-test  ## run the tests against reference implementations
 	$(PYTEST) tests/parity

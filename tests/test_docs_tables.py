@@ -25,6 +25,7 @@ from unitok.training.recipe import LoraKeys, OptimiserKeys, Recipe, SamplesKeys
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 REFERENCE = DOCS / "reference"
+WITHOUT_MODEL = ("data make", "eval compare", "eval fid", "eval pairs", "train")
 
 
 def rows(text: str) -> dict[str, list[str]]:
@@ -109,7 +110,7 @@ def test_every_flag_of_a_command_is_shown(name):
     shown = section(text, f"unitok {name}") + section(text, "Options of every command")
     firsts = " ".join(re.findall(r"^\| (.*?) \|", shown, re.MULTILINE))
     flags = flags_of(command_of(name))
-    needs_model = name not in ("data make", "eval compare", "train")
+    needs_model = name not in WITHOUT_MODEL
     assert ("--model" in flags) == needs_model and "--quiet" in flags
     shown_flags = set(re.findall(r"`(-.*?)`", firsts))
     assert shown_flags >= flags

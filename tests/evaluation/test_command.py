@@ -100,10 +100,11 @@ def test_a_folder_is_reconstructed_and_what_is_no_picture_is_named(evaluate, tmp
 
 @pytest.fixture
 def colourist(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Colourist:
-    """A baseline in the folder `theirs`."""
+    """A baseline in two folders: as a captioner in `theirs`, as a generator in `paints`."""
     model = Colourist()
-    (tmp_path / "theirs").mkdir()
-    (tmp_path / "theirs" / "config.json").write_text('{"model_type": "colourist"}')
+    for folder in ("theirs", "paints"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "config.json").write_text(f'{{"model_type": "{folder}"}}')
     opened: list[dict[str, object]] = []
 
     def load(source, role, *, device, **options):
@@ -111,6 +112,8 @@ def colourist(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Colourist:
         return model
 
     monkeypatch.setattr(opening, "load", load)
+    monkeypatch.setitem(opening.ADAPTERS["captioner"], "theirs", "none:None")
+    monkeypatch.setitem(opening.ADAPTERS["generator"], "paints", "none:None")
     model.opened = opened  # type: ignore[attr-defined]
     return model
 
@@ -120,7 +123,7 @@ def test_a_baseline_is_asked_what_it_can_do(evaluate, colourist):
     Path("asked.jsonl").write_text('{"image": "red.png", "answers": ["red"]}\n')
     # The lines of the questions have no colour that a drawing could have, so only answers count.
     colourist.colour_of = lambda request: "red"
-    words = ["--captioner", "theirs", "--set", "beams=2", "--set", "max_tokens=9", "--json"]
+    words = ["--model", "theirs", "--set", "beams=2", "--set", "max_tokens=9", "--json"]
     done = evaluate("questions", "asked.jsonl", *words, model=False)
     assert json.loads(done.stdout)["scores"]["accepted"] == 1.0
     assert colourist.opened == [{"role": "captioner", "beams": 2}]
@@ -129,7 +132,7 @@ def test_a_baseline_is_asked_what_it_can_do(evaluate, colourist):
 
 def test_what_a_baseline_cannot_do_is_left_out_and_said(evaluate, colourist):
     colourist.colour_of = lambda request: "red"
-    done = evaluate("emoji", "--limit", "1", "--captioner", "theirs", "--json", model=False)
+    done = evaluate("emoji", "--limit", "1", "--model", "theirs", "--json", model=False)
     scores = json.loads(done.stdout)
     assert scores["items"] == 9 and "5 items are left out" in " ".join(scores["notes"])
 
@@ -144,9 +147,9 @@ def test_what_a_baseline_cannot_do_is_left_out_and_said(evaluate, colourist):
         (["emoji", "--set", "guidanc=2"], "no option 'guidanc'; did you mean 'guidance'?"),
         (["emoji", "--set", "n=2"], "--set n: the suite decides this"),
         (["emoji", "--only", "drawings"], "--only drawings: the groups are draw_single"),
-        (["emoji", "--captioner", "x"], "give one of --captioner and --model"),
         (["questions", "none.jsonl"], "none.jsonl: no such file"),
         (["reconstruction", "none"], "none is not a folder"),
+        (["emoji-matching"], "asks nothing that a model of unitok does"),
         (["reconstruction", "."], "has no pictures"),
         (["compare", "a", "b"], "a has no journal.jsonl"),
     ],
@@ -160,11 +163,11 @@ def test_a_mistake_is_one_line(evaluate, words: list[str], said: str):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["emoji", "--generator", "theirs", "--captioner", "theirs"], "give one of"),
-        (["emoji", "--generator", "theirs", "--dtype", "bf16"], "--dtype is for models of unitok"),
-        (["reconstruction", ".", "--generator", "theirs"], "is for models of unitok"),
-        (["emoji-presence", "--generator", "theirs"], "asks nothing that a generator does"),
-        (["emoji", "--generator", "nowhere"], "nowhere"),
+        (["emoji", "--model", "paints", "--dtype", "bf16"], "--dtype is for models of unitok"),
+        (["reconstruction", ".", "--model", "paints"], "is for models of unitok"),
+        (["emoji-presence", "--model", "paints"], "asks nothing that a generator does"),
+        (["emoji-matching", "--model", "paints"], "asks nothing that a generator does"),
+        (["emoji", "--model", "nowhere"], "nowhere"),
     ],
 )
 def test_a_mistake_about_a_baseline_is_one_line(evaluate, colourist, words, said: str):
@@ -176,7 +179,7 @@ def test_a_mistake_about_a_baseline_is_one_line(evaluate, colourist, words, said
 
 def test_many_failures_stop_the_command_with_the_reason(evaluate, colourist):
     colourist.colour_of, colourist.fails = (lambda request: "red"), ["red"]
-    done = evaluate("emoji", "--limit", "5", "--generator", "theirs", "--out", "x", model=False)
+    done = evaluate("emoji", "--limit", "5", "--model", "paints", "--out", "x", model=False)
     assert done.exit_code == 1
     last = done.stderr.splitlines()[-1]
     assert "16 requests failed one after another" in last and "out of paint; x keeps" in last
@@ -186,9 +189,7 @@ def test_runs_are_compared_on_the_command_line(evaluate, colourist):
     Image.new("RGB", (8, 8), "red").save("red.png")
     Path("asked.jsonl").write_text('{"image": "red.png", "answers": ["red"]}\n')
     colourist.colour_of = lambda request: "red"
-    theirs = evaluate(
-        "questions", "asked.jsonl", "--captioner", "theirs", "--out", "b", model=False
-    )
+    theirs = evaluate("questions", "asked.jsonl", "--model", "theirs", "--out", "b", model=False)
     ours = evaluate("questions", "asked.jsonl", "--out", "a", "--set", "max_tokens=4")
     assert (theirs.exit_code, ours.exit_code) == (0, 0)
     done = evaluate("compare", "a", "b", "-o", "c.html", "--json", model=False)

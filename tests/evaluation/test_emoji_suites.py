@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from PIL import Image
 
+import unitok
 from unitok.emoji import captions
 from unitok.emoji.evaluation import EmojiSuite, held_out_scenes, judge_all, reconstruction_suite
 from unitok.emoji.presence import EmojiPresenceSuite, absent, alike
 from unitok.emoji.rendering import render, to_pil
 from unitok.emoji.sampler import SceneSampler
+from unitok.evaluation.folders import compare_folders
+from unitok.evaluation.reconstruction import Reconstructor
 from unitok.evaluation.suite import SuiteOptions
 from unitok.requests import Caption, Draw
 from unitok.results import DrawResult, Result, TextResult
@@ -116,3 +121,18 @@ def test_the_scenes_for_the_image_tokenizer_are_the_same():
     assert [p.tobytes() for p in pictures if isinstance(p, Image.Image)] == [
         p.tobytes() for p in expected
     ]
+
+
+def test_rfid_is_the_fid_of_what_came_back_beside_what_went_in(untrained_folder: Path, tmp_path):
+    suite = reconstruction_suite(SuiteOptions(limit=1, extractor="lite0"))
+    with unitok.load(untrained_folder) as model:
+        judged = judge_all(Reconstructor(model), suite, suite.items())
+    scores = suite.summary([one.judgement for one in judged]).scores
+    for place, folder in enumerate(("after", "before")):
+        (tmp_path / folder).mkdir()
+        for number, one in enumerate(judged):
+            assert isinstance(one.result, DrawResult)
+            one.result.images[place].save(tmp_path / folder / f"{number}.png")
+    expected = compare_folders(tmp_path / "before", tmp_path / "after", "lite0")
+    assert scores["rfid_lite0"] == pytest.approx(expected.scores["fid_lite0"], abs=1e-3)
+    assert scores["rfid_lite0"] > 1 and set(scores) == {"psnr", "ssim", "rfid_lite0"}

@@ -123,7 +123,7 @@ def test_without_an_extractor_the_error_says_what_to_name(tmp_path: Path):
         open_extractor(None)
     with pytest.raises(FileNotFoundError, match="no such file"):
         open_extractor(tmp_path / "none.pth")
-    with pytest.raises(ValueError, match=r"neither model_index\.json nor config\.json"):
+    with pytest.raises(ValueError, match=r"none of model_index\.json, config\.json"):
         open_extractor(tmp_path)
 
 

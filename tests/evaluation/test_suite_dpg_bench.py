@@ -30,7 +30,7 @@ def test_four_drawings_become_a_grid_with_the_name_of_the_prompt(prompts: Path, 
         "COCOval2014000000000042_0",
     ]
     assert asked_of(items[1]) == "A long prompt, of two lines."
-    assert [i.request.seed for i in items] == [5, 6, 7, 8, 5, 6, 7, 8]
+    assert [i.request.seed for i in items] == [5, 6, 7, 8, 5, 6, 7, 8]  # type: ignore[union-attr]
     images = [Image.new("RGB", (10, 10), (20 * i, 0, 0)) for i in range(8)]
     run = tmp_path / "run"
     judged = judge_drawings(suite, images, run)

@@ -53,7 +53,7 @@ def made_suite(tmp_path: Path, **options: Any) -> DrawingsSuite:
 
 def test_drawings_have_the_distances_of_the_folders_they_are_saved_in(tmp_path: Path):
     suite = made_suite(tmp_path, seed=3)
-    assert [i.request.seed for i in suite.items()] == [3, 4, 5]
+    assert [i.request.seed for i in suite.items()] == [3, 4, 5]  # type: ignore[union-attr]
     images = [Image.new("RGB", (20, 30), (80 * i, 0, 50)) for i in range(3)]
     judged = judge_drawings(suite, images, tmp_path / "run")
     summary = suite.summary(judged)

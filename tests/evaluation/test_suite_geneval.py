@@ -126,7 +126,7 @@ def test_four_drawings_of_each_prompt_are_laid_out_for_the_official_scorer(tmp_p
     suite = made_suite(tmp_path, BENCH, LEFT)
     items = suite.items()
     assert [i.key for i in items[3:6]] == ["00000_0003", "00001_0000", "00001_0001"]
-    assert [i.request.seed for i in items[:5]] == [42, 43, 44, 45, 42]
+    assert [i.request.seed for i in items[:5]] == [42, 43, 44, 45, 42]  # type: ignore[union-attr]
     images = [Image.new("RGB", (8, 8), (i, 0, 0)) for i in range(8)]
     judged = judge_drawings(suite, images, tmp_path / "run")
     assert {j.ok for j in judged} == {None}

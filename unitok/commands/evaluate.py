@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -84,9 +84,6 @@ def evaluate(
         if spec.kind == "whole number":
             spec.check_range(getattr(options, name))
     typed = parse_settings(options.settings or ())
-    baseline = baseline_of(
-        common, {"captioner": options.captioner, "generator": options.generator}
-    )  # fmt: skip
     suite = entry.make(
         SuiteOptions(
             data,
@@ -99,7 +96,9 @@ def evaluate(
             options.detector,
         )
     )
-    items, of_model, notes = chosen_items(suite, entry, options, typed, baseline)
+    items = suite.items()
+    baseline = baseline_of(common, items)
+    items, of_model, notes = chosen_items(suite, items, entry, options, typed, baseline)
     described = typed | ({"only": list(options.only)} if options.only else {})
     with opened(common, entry, baseline, of_model) as contender:
         run = make_run(suite, items, contender, described, options.out)
@@ -109,6 +108,7 @@ def evaluate(
 
 def chosen_items(
     suite: Suite,
+    items: Sequence[Item],
     entry: SuiteEntry,
     options: EvaluationOptions,
     typed: dict[str, Any],
@@ -120,18 +120,17 @@ def chosen_items(
         ValueError, TypeError: An option or a group is wrong, or a baseline can be asked nothing.
     """
     from unitok.evaluation.asking import fitting, only_groups, split_options, with_checked_options
+    from unitok.evaluation.contenders import OURS_TAKES
 
-    items, notes = only_groups(suite.items(), options.only or ()), []
-    if baseline is not None:
-        if entry.runner is not None:
-            raise ValueError(f"{suite.name} is for models of unitok: it needs their parts")
-        asked = fitting(items, baseline.takes, baseline.role)
-        if len(asked) < len(items):
-            left_out = len(items) - len(asked)
-            notes.append(f"{left_out:,} items are left out, as a {baseline.role} cannot do them.")
-        items = asked
-    of_requests, of_model = split_options(items, typed, baseline is not None)
-    return with_checked_options(items, of_requests), of_model, notes
+    if baseline is not None and entry.runner is not None:
+        raise ValueError(f"{suite.name} is for models of unitok: it needs their parts")
+    chosen, notes = only_groups(items, options.only or ()), []
+    who = "a model of unitok" if baseline is None else f"a {baseline.role}"
+    asked = fitting(chosen, OURS_TAKES if baseline is None else baseline.takes, who)
+    if left_out := len(chosen) - len(asked):
+        notes.append(f"{left_out:,} items are left out, as {who} cannot do them.")
+    of_requests, of_model = split_options(asked, typed, baseline is not None)
+    return with_checked_options(asked, of_requests), of_model, notes
 
 
 def opened(

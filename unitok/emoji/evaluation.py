@@ -51,7 +51,8 @@ def reconstruction_suite(options: SuiteOptions) -> ReconstructionSuite:
     count, seed = count_and_seed(options)
     scenes = _rendered(held_out_scenes(count, seed))
     pictures = [(f"{scene.kind} {i}", to_pil(pixels)) for i, (scene, pixels) in enumerate(scenes)]
-    return ReconstructionSuite(pictures, {"limit": count, "seed": seed}, "emoji-reconstruction")
+    settings = {"limit": count, "seed": seed}
+    return ReconstructionSuite(pictures, settings, "emoji-reconstruction", options.extractor)
 
 
 def count_and_seed(options: SuiteOptions) -> tuple[int, int]:

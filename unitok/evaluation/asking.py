@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from typing import Any
 
+from unitok.evaluation.matching import Match
 from unitok.evaluation.run import with_options
 from unitok.evaluation.suite import Item
 from unitok.requests import check_ranges, options_of, unknown_option
@@ -13,7 +14,7 @@ from unitok.requests import check_ranges, options_of, unknown_option
 FIXED = ("n", "question", "prompt")  # options of requests that the items decide
 
 
-def fitting(items: Sequence[Item], takes: tuple[type, ...], role: str) -> list[Item]:
+def fitting(items: Sequence[Item], takes: tuple[type, ...], who: str) -> list[Item]:
     """The items that a model can be asked.
 
     Raises:
@@ -21,7 +22,7 @@ def fitting(items: Sequence[Item], takes: tuple[type, ...], role: str) -> list[I
     """
     found = [item for item in items if isinstance(item.request, takes)]
     if not found:
-        raise ValueError(f"the suite asks nothing that a {role} does")
+        raise ValueError(f"the suite asks nothing that {who} does")
     return found
 
 
@@ -67,5 +68,6 @@ def with_checked_options(items: Sequence[Item], options: dict[str, Any]) -> list
     """
     made = with_options(items, options)
     for request in {type(item.request): item.request for item in made}.values():
-        check_ranges(request)
+        if not isinstance(request, Match):  # it has no options
+            check_ranges(request)
     return made

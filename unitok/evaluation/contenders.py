@@ -3,22 +3,30 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from unitok import __version__
+from unitok.evaluation.matching import Match, ScorerRunner
 from unitok.requests import Caption, Draw, Edit
 
 if TYPE_CHECKING:
     from unitok.api import Model
     from unitok.baselines.protocols import Runner
     from unitok.evaluation.registry import SuiteEntry
+    from unitok.evaluation.suite import Item
     from unitok.flags import Common
 
-Role = Literal["captioner", "generator"]
-TAKES: dict[Role, tuple[type, ...]] = {"captioner": (Caption,), "generator": (Draw, Edit)}
+Role = Literal["captioner", "generator", "scorer"]
+TAKES: dict[Role, tuple[type, ...]] = {
+    "captioner": (Caption,),
+    "generator": (Draw, Edit),
+    "scorer": (Match,),
+}
+OURS_TAKES = (Caption, Draw, Edit)
 # Flags of every command that mean nothing to a model of others.
 OURS = ("adapter", "adapters", "dtype", "memory", "strict", "compile")
 
@@ -40,15 +48,17 @@ class Contender:
 
 @dataclass(frozen=True)
 class Baseline:
-    """A model of others that is named in place of ours.
+    """A model of others.
 
     Attributes:
         role: What it does.
-        source: Its folder or hub id.
+        source: The folder or hub id that names it.
+        folder: Where it is.
     """
 
     role: Role
     source: str
+    folder: Path
 
     @property
     def takes(self) -> tuple[type, ...]:
@@ -56,22 +66,35 @@ class Baseline:
         return TAKES[self.role]
 
 
-def baseline_of(common: Common, named: Mapping[Role, str | None]) -> Baseline | None:
-    """The baseline that flags name; None for a model of ours.
+def baseline_of(common: Common, items: Sequence[Item]) -> Baseline | None:
+    """The model of others that --model names; None for a model of ours.
+
+    One that can do several things does what the items ask for.
 
     Raises:
-        ValueError: Several models are named, or a flag is only for models of ours.
+        ValueError: It can be asked none of the items, or a flag is only for models of ours.
+        OSError: There is no such folder.
     """
-    given = [Baseline(role, source) for role, source in named.items() if source]
-    flags = [f"--{one.role}" for one in given] + (["--model"] if common.model and given else [])
-    if len(flags) > 1:
-        raise ValueError(f"give one of {' and '.join(flags)}, as one model is evaluated at a time")
-    if not given:
+    if common.model is None:
+        return None
+    from unitok.baselines.opening import ADAPTERS, kind_of
+    from unitok.checkpoints.folders import HubOptions, find_folder
+
+    folder = find_folder(common.model, HubOptions(common.revision, cache_dir=common.cache_dir))
+    try:
+        kind = kind_of(folder)
+    except ValueError:
+        return None
+    roles: list[Role] = [role for role in TAKES if kind in ADAPTERS[role]]
+    if not roles:
         return None
     for name in OURS:
         if getattr(common, name):
-            raise ValueError(f"--{name} is for models of unitok, not for a {given[0].role}")
-    return given[0]
+            raise ValueError(f"--{name} is for models of unitok, not for a {roles[0]}")
+    for role in roles:
+        if any(isinstance(item.request, TAKES[role]) for item in items):
+            return Baseline(role, common.model, folder)
+    raise ValueError(f"the suite asks nothing that a {' or a '.join(roles)} does")
 
 
 @contextmanager
@@ -98,18 +121,17 @@ def other_model(common: Common, baseline: Baseline, options: dict[str, Any]) -> 
     """
     from unitok.baselines.opening import load
     from unitok.batch.keys import model_identity
-    from unitok.checkpoints.folders import HubOptions, find_folder
 
-    folder = find_folder(
-        baseline.source, HubOptions(common.revision, cache_dir=common.cache_dir)
-    )  # fmt: skip
     try:
-        runner = load(folder, baseline.role, device=common.device or "auto", **options)
+        opened = load(
+            baseline.folder, baseline.role, device=common.device or "auto", **options
+        )  # fmt: skip
     except ImportError as error:  # its message says what to install
         raise ValueError(str(error)) from None
+    runner = ScorerRunner(opened) if baseline.role == "scorer" else opened
     try:
         facts = {"role": baseline.role, "source": baseline.source}
-        yield Contender(runner, model_identity(folder), facts | versions())
+        yield Contender(runner, model_identity(baseline.folder), facts | versions())
     finally:
         runner.close()
 

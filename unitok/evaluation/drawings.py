@@ -5,18 +5,14 @@ The data are prompts, one a line, as text or as JSON lines with the key `prompt`
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-from torch import Tensor
-
 from unitok.evaluation.clip_score import clip_scores
-from unitok.evaluation.distances import checked, compare, features_of
-from unitok.evaluation.extractors import Features, open_extractor
+from unitok.evaluation.distances import checked, compare, features_of, joined
+from unitok.evaluation.extractors import open_extractor
+from unitok.evaluation.kept_features import packed, unpacked
 from unitok.evaluation.picture_folder import PictureFolder
 from unitok.evaluation.public.records import digest, read_lines, read_records, text_of
 from unitok.evaluation.suite import (
@@ -112,12 +108,9 @@ class DrawingsSuite:
         if self.extractor is None or self.real is None:
             return {}, []
         real = features_of(self.extractor, self.real.pictures())
-        made = [unpacked(j.facts) for j in drawn]
-        logits = [m.logits for m in made if m.logits is not None]
-        values = torch.cat([m.values for m in made])
-        joined = Features(values, torch.cat(logits) if logits else None)
-        scores, notes = compare(real, joined, self.extractor, self.seed)
-        counted = f"{len(values):,} drawings are compared with {self.real.read:,} real pictures."
+        made = joined([unpacked(j.facts) for j in drawn])
+        scores, notes = compare(real, made, self.extractor, self.seed)
+        counted = f"{len(drawn):,} drawings are compared with {self.real.read:,} real pictures."
         return scores, [counted, *self.real.notes(), *notes]
 
     def export(self, judged: Sequence[Judgement], folder: Path) -> None:
@@ -129,26 +122,3 @@ def open_scorer(folder: str) -> Any:
     from unitok.baselines.opening import load
 
     return load(folder, "scorer")
-
-
-def packed(features: Features) -> dict[str, str]:
-    """The features of a picture as text, for the journal."""
-    found = {"values": features.values, "logits": features.logits}
-    return {name: to_text(tensor) for name, tensor in found.items() if tensor is not None}
-
-
-def unpacked(facts: dict[str, str]) -> Features:
-    """The features of a picture, from the journal."""
-    return Features(
-        from_text(facts["values"]), from_text(facts["logits"]) if "logits" in facts else None
-    )
-
-
-def to_text(tensor: Tensor) -> str:
-    """Numbers in float32, little end first, in base64."""
-    return base64.b64encode(tensor.numpy().astype("<f4").tobytes()).decode()
-
-
-def from_text(text: str) -> Tensor:
-    """A row [1, n] of such numbers."""
-    return torch.from_numpy(np.frombuffer(base64.b64decode(text), "<f4").copy())[None]

@@ -37,22 +37,6 @@ class EvaluationOptions:
             flag="set",
         ),
     ] = ()
-    captioner: Annotated[
-        str | None,
-        Option(
-            "In place of --model: a model of others that reads pictures, its folder or hub id.",
-            metavar="FOLDER",
-            unset="",
-        ),
-    ] = None
-    generator: Annotated[
-        str | None,
-        Option(
-            "In place of --model: a model of others that draws, its folder or hub id.",
-            metavar="FOLDER",
-            unset="",
-        ),
-    ] = None
     images: Annotated[
         str | None,
         Option(

@@ -15,6 +15,9 @@ from PIL import Image
 from torch import Tensor
 
 from unitok.api import Model
+from unitok.evaluation.distances import checked, compare, joined
+from unitok.evaluation.extractors import Extractor, open_extractor
+from unitok.evaluation.kept_features import packed, unpacked
 from unitok.evaluation.similarity import ssim
 from unitok.evaluation.suite import Item, Judgement, SuiteOptions, Summary, judgement
 from unitok.evaluation.tallies import mean
@@ -99,10 +102,14 @@ def to_pixels(image: Image.Image) -> Tensor:
 
 
 class ReconstructionSuite:
-    """PSNR and SSIM of pictures. It is a `Suite`, for a `Reconstructor`."""
+    """PSNR, SSIM and rFID of pictures. It is a `Suite`, for a `Reconstructor`."""
 
     def __init__(
-        self, pictures: Sequence[Named], settings: dict[str, Any], name: str = "reconstruction"
+        self,
+        pictures: Sequence[Named],
+        settings: dict[str, Any],
+        name: str = "reconstruction",
+        extractor: str | None = None,
     ) -> None:
         """Keep the pictures.
 
@@ -110,8 +117,11 @@ class ReconstructionSuite:
             pictures: Names and pictures.
             settings: What decides which these are.
             name: What the suite is called.
+            extractor: Whose features rFID compares, as `open_extractor`; None for no rFID.
         """
-        self.pictures, self.settings, self.name = pictures, settings, name
+        self.pictures, self.name = pictures, name
+        self.settings = settings | {"extractor": extractor}
+        self.extractor: Extractor | None = open_extractor(extractor) if extractor else None
 
     def items(self) -> list[Item]:
         """An item for each picture."""
@@ -126,16 +136,30 @@ class ReconstructionSuite:
         after, before = map(to_pixels, result.images)
         decibels, alike = float(psnr(after, before)), float(ssim(after, before))
         said = f"{decibels:.2f} dB, SSIM {alike:.4f}"
-        facts = {"psnr": round(decibels, 6), "ssim": round(alike, 6)}
+        facts: dict[str, Any] = {"psnr": round(decibels, 6), "ssim": round(alike, 6)}
+        if self.extractor is not None:
+            for when, image in zip(("after", "before"), result.images, strict=True):
+                facts[when] = packed(checked(self.extractor, self.extractor([image])))
         return judgement(item, None, said, facts["psnr"], facts)
 
     def summary(self, judged: Sequence[Judgement]) -> Summary:
-        """The mean PSNR and SSIM of the pictures that could be opened."""
+        """The means over the pictures that could be opened, and rFID if there is an extractor."""
         found = [judgement.facts for judgement in judged if judgement.facts]
         scores = {name: mean([facts[name] for facts in found]) for name in ("psnr", "ssim")}
         left_out = len(judged) - len(found)
         notes = [HOW_JUDGED] + ([f"{left_out} pictures could not be opened."] if left_out else [])
-        return Summary({k: round(v, 4) for k, v in scores.items() if v is not None}, notes=notes)
+        means = {k: round(v, 4) for k, v in scores.items() if v is not None}
+        distance, more = self._distance(found)
+        return Summary(means | distance, notes=notes + more)
+
+    def _distance(self, found: Sequence[dict[str, Any]]) -> tuple[dict[str, float], list[str]]:
+        """The FID of what came back beside what went in, and how it is to be read."""
+        if self.extractor is None or not found:
+            return {}, []
+        before, after = (joined([unpacked(f[when]) for f in found]) for when in ("before", "after"))
+        scores, notes = compare(before, after, self.extractor)
+        fid = f"fid{self.extractor.suffix}"
+        return {f"r{fid}": round(scores[fid], 4)}, notes
 
     def export(self, judged: Sequence[Judgement], folder: Path) -> None:
         """There is no format of others for it."""
@@ -159,7 +183,8 @@ def folder_suite(options: SuiteOptions) -> ReconstructionSuite:
     folder = options.data
     names = find_pictures(folder)[: options.limit]
     settings = {"limit": options.limit, "the digest of the pictures": digest_of(folder, names)}
-    return ReconstructionSuite([(name, folder / name) for name in names], settings)
+    pictures = [(name, folder / name) for name in names]
+    return ReconstructionSuite(pictures, settings, extractor=options.extractor)
 
 
 def find_pictures(folder: Path) -> list[str]:

@@ -38,6 +38,12 @@ def _emoji(options: SuiteOptions) -> Suite:
     return EmojiSuite(options)
 
 
+def _emoji_matching(options: SuiteOptions) -> Suite:
+    from unitok.emoji.matching import EmojiMatchingSuite
+
+    return EmojiMatchingSuite(options)
+
+
 def _emoji_presence(options: SuiteOptions) -> Suite:
     from unitok.emoji.presence import EmojiPresenceSuite
 
@@ -112,9 +118,14 @@ SUITES: dict[str, SuiteEntry] = {
         "Whether things are in held-out scenes of the emoji world, in the manner of POPE.",
         _emoji_presence,
     ),
+    "emoji-matching": SuiteEntry(
+        "Which of ten captions is true of held-out scenes of the emoji world; for a CLIP.",
+        _emoji_matching,
+    ),
     "emoji-reconstruction": SuiteEntry(
-        "What the image tokenizer keeps of held-out scenes of the emoji world: PSNR and SSIM.",
+        "What the image tokenizer keeps of scenes of the emoji world: PSNR, SSIM and rFID.",
         _emoji_reconstruction,
+        options=("extractor",),
         runner=_reconstructor,
     ),
     "questions": SuiteEntry(
@@ -123,9 +134,10 @@ SUITES: dict[str, SuiteEntry] = {
         data="JSON lines with the keys image, question (none for a caption) and answers.",
     ),
     "reconstruction": SuiteEntry(
-        "What the image tokenizer keeps of your own pictures: PSNR and SSIM.",
+        "What the image tokenizer keeps of your own pictures: PSNR, SSIM and rFID.",
         _reconstruction,
         data="A folder of pictures.",
+        options=("extractor",),
         runner=_reconstructor,
     ),
     "drawings": SuiteEntry(

@@ -10,6 +10,7 @@ from typing import Any
 
 from unitok.evaluation.journal import Identity
 from unitok.evaluation.markup import Child, Markup, element, number_text, page, table
+from unitok.evaluation.matching import Match
 from unitok.evaluation.plots import histogram, share_bars
 from unitok.evaluation.suite import Item, Judgement, Summary
 from unitok.evaluation.tallies import Tally, by_group, tallies, tally
@@ -208,7 +209,7 @@ def figure(run: Finished, item: Item, judgement: Judgement, pictures: Thumbnails
 def pictures_of(run: Finished, item: Item, judgement: Judgement) -> list[tuple[PictureLike, str]]:
     """The picture that was shown and the one that was drawn, if there are any."""
     found: list[tuple[PictureLike, str]] = []
-    if isinstance(item.request, Caption | Edit):
+    if isinstance(item.request, Caption | Edit | Match):
         found.append((item.request.image, f"shown for {item.key}"))
     if judgement.picture is not None:
         found.append((run.folder / judgement.picture, judgement.asked or item.key))

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from unitok.evaluation.matching import Match
 from unitok.requests import Caption, Draw, Edit
 from unitok.results import DrawResult, Result
 
@@ -58,7 +59,7 @@ class Item:
 
     key: str
     group: str
-    request: Caption | Draw | Edit
+    request: Caption | Draw | Edit | Match
     wanted: Any = None
 
 
@@ -106,8 +107,13 @@ def judgement(
 
 def asked_of(item: Item) -> str:
     """The prompt or the question of an item."""
-    request = item.request
-    return (request.question or "") if isinstance(request, Caption) else request.prompt
+    match item.request:
+        case Caption(question=question):
+            return question or ""
+        case Match(texts=texts):
+            return f"Which of {len(texts)} texts is true?"
+        case request:
+            return request.prompt
 
 
 @dataclass(frozen=True)
