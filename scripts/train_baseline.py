@@ -19,8 +19,7 @@ import sys
 from pathlib import Path
 
 import unitok
-from unitok.emoji.baselines.clip import Clip
-from unitok.emoji.baselines.contrast import TowerMatcher
+from unitok.baselines.opening import load as load_baseline
 from unitok.emoji.baselines.recipes import RECIPES, use_threads
 from unitok.emoji.baselines.reranking import COUNTS, measure
 from unitok.emoji.baselines.run import BaselineRun, RunOptions
@@ -81,9 +80,9 @@ def rerank(args: argparse.Namespace) -> None:
     """Keep the best of n drawings, and write how many are wrong then."""
     from unitok.emoji.baselines.table import CURVE
 
-    matcher = TowerMatcher(Clip.open(args.clip))
+    scorer = load_baseline(args.clip, "scorer", device="cpu")
     with unitok.load(args.model, device="cpu") as model:
-        errors = measure(model, matcher, args.scenes, args.drawings, args.seed)
+        errors = measure(model, scorer, args.scenes, args.drawings, args.seed)
     args.out.mkdir(parents=True, exist_ok=True)
     record = {"clip": str(args.clip), "model": str(args.model or "embedded")}
     record |= {"scenes_of_a_kind": args.scenes, "seed": args.seed, "errors": errors}

@@ -20,21 +20,21 @@ from scripts import train_baseline
 from tests.unitok.tiny import TINY
 from unitok.baselines import opening
 from unitok.baselines.pipelines import open_pipeline
-from unitok.baselines.protocols import ImageGenerator
+from unitok.baselines.protocols import ImageGenerator, ImageTextScorer
 from unitok.emoji import captions
 from unitok.emoji.baselines import clip, diffusion, lit, ours, recipes, scoring, table
 from unitok.emoji.baselines.budget import Budget, TimedCosine
 from unitok.emoji.baselines.clip import Clip, ClipRun, ClipSizes, word_tokenizer
-from unitok.emoji.baselines.contrast import TowerMatcher, contrastive_loss
+from unitok.emoji.baselines.contrast import TowerScorer, contrastive_loss
 from unitok.emoji.baselines.diffusion import DiffusionRun
 from unitok.emoji.baselines.lit import Lit, LitRun, LitSizes
-from unitok.emoji.baselines.matching import CHOICES, choices, match, matching_scores
 from unitok.emoji.baselines.pairs import PairUpdates, near_miss, truths
 from unitok.emoji.baselines.recipes import Recipe
 from unitok.emoji.baselines.reranking import Candidates, curve, draw_many
 from unitok.emoji.baselines.run import BaselineRun, RunOptions
 from unitok.emoji.baselines.scoring import Failure, Scored
 from unitok.emoji.captions import caption, claim
+from unitok.emoji.checker import find
 from unitok.emoji.evaluation import EmojiSuite, emoji_scores, judge_all
 from unitok.emoji.pretraining import PretrainRun
 from unitok.emoji.rendering import render, to_pil
@@ -265,11 +265,16 @@ def test_a_saved_clip_opens_in_transformers_and_is_the_same(tmp_path: Path):
     one.train()
     trained: Any = one.trainer.model
     folder = tmp_path / "model"
-    ours_again = TowerMatcher(Clip.open(folder))
-    expected = TowerMatcher(trained)
+    opened, expected = opening.load(folder, "scorer", device="cpu"), TowerScorer("CLIP", trained)
+    assert isinstance(opened, ImageTextScorer) and isinstance(expected, ImageTextScorer)
     images, texts = expected.image_features(PICTURES), expected.text_features(TEXTS)
-    torch.testing.assert_close(ours_again.image_features(PICTURES), images)
-    torch.testing.assert_close(ours_again.text_features(TEXTS), texts)
+    close = {"atol": 1e-4, "rtol": 1e-4}
+    torch.testing.assert_close(opened.image_features(PICTURES), images, **close)
+    torch.testing.assert_close(opened.text_features(TEXTS), texts, **close)
+    found = opened.score(PICTURES, TEXTS)
+    torch.testing.assert_close(found, expected.score(PICTURES, TEXTS), atol=1e-3, rtol=1e-3)
+    probabilities = expected.classify(PICTURES, TEXTS)
+    torch.testing.assert_close(opened.classify(PICTURES, TEXTS), probabilities, **close)
 
     model = CLIPModel.from_pretrained(folder, local_files_only=True).eval()
     processor = image_processing_pil_clip.CLIPImageProcessorPil.from_pretrained(folder)
@@ -280,13 +285,13 @@ def test_a_saved_clip_opens_in_transformers_and_is_the_same(tmp_path: Path):
             attention_mask=tokens["attention_mask"],
             pixel_values=processor(PICTURES, return_tensors="pt")["pixel_values"],
         )
-    torch.testing.assert_close(out.image_embeds, images, atol=1e-4, rtol=1e-4)
-    torch.testing.assert_close(out.text_embeds, texts, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(out.image_embeds, images, **close)
+    torch.testing.assert_close(out.text_embeds, texts, **close)
 
 
 def test_a_text_is_the_same_alone_and_beside_a_longer_one():
     torch.manual_seed(0)
-    matcher = TowerMatcher(Clip.new(CLIP_SIZES).eval())
+    matcher = TowerScorer("CLIP", Clip.new(CLIP_SIZES).eval())
     alone, beside = matcher.text_features(TEXTS[:1]), matcher.text_features(TEXTS)[:1]
     torch.testing.assert_close(alone, beside, atol=1e-5, rtol=1e-5)
 
@@ -301,7 +306,8 @@ def test_saved_projections_open_over_their_frozen_towers(tmp_path: Path):
         "text_projection",
         "logit_scale",
     }
-    again, expected = TowerMatcher(Lit.open(tmp_path / "model")), TowerMatcher(trained)
+    again = TowerScorer("LiT", Lit.open(tmp_path / "model"))
+    expected = TowerScorer("LiT", trained)
     torch.testing.assert_close(
         again.image_features(PICTURES), expected.image_features(PICTURES), atol=1e-5, rtol=1e-5
     )
@@ -365,58 +371,47 @@ def test_guidance_moves_away_from_what_no_prompt_says(tmp_path: Path):
 class Knowing:
     """Embeds pictures and captions by what they say: it matches perfectly, and never wrongly."""
 
+    name = "knowing"
+
     def __init__(self) -> None:
         self.numbers: dict[str, int] = {}
 
-    def image_features(self, images: Sequence[Image.Image]) -> Tensor:
-        from unitok.emoji.checker import find
-
+    def image_features(self, images: Sequence[Any]) -> Tensor:
         found = [find(image) for image in images]
         return self._embed([caption(Scene("found", f.background, f.items)) for f in found])
 
     def text_features(self, texts: Sequence[str]) -> Tensor:
         return self._embed(list(texts))
 
+    def score(self, images: Sequence[Any], texts: Sequence[str]) -> Tensor:
+        return self.image_features(images) @ self.text_features(texts).T
+
+    def classify(self, images: Sequence[Any], labels: Sequence[str]) -> Tensor:
+        return self.score(images, labels).softmax(-1)
+
     def _embed(self, texts: list[str]) -> Tensor:
         numbers = [self.numbers.setdefault(text, len(self.numbers)) for text in texts]
         return torch.nn.functional.one_hot(torch.tensor(numbers), 4096).float()
 
 
-class Blind(Knowing):
-    """Thinks that all match alike."""
+class Wrong(Knowing):
+    """Thinks that what matches is what does not."""
 
-    def _embed(self, texts: list[str]) -> Tensor:
-        return torch.ones(len(texts), 1)
-
-
-def test_one_of_ten_captions_is_true_and_the_others_are_alike():
-    asked = choices(20)
-    assert len(asked) == 100
-    for choice in asked:
-        assert len(set(choice.captions)) == CHOICES
-        true = [captions.equivalent(text, choice.scene) for text in choice.captions]
-        assert true == [True] + [False] * 9
-        for text in choice.captions[1:]:
-            said = captions.parse(text)
-            assert said is not None
-            shared = {name for name, _ in said.objects} & choice.scene.counts.keys()
-            assert shared or said.background == choice.scene.background
-    assert choices(20) == asked
+    def score(self, images: Sequence[Any], texts: Sequence[str]) -> Tensor:
+        return -super().score(images, texts)
 
 
-def test_a_perfect_matcher_has_all_points_and_a_blind_one_none():
-    asked = choices(20)
-    assert set(matching_scores(match(Knowing(), asked)).values()) == {1.0}
-    assert set(matching_scores(match(Blind(), asked)).values()) == {0.0}
-
-
-def test_the_scores_of_matching_name_what_was_wrong():
-    scored = scoring.score_matching(Blind(), 20)
-    assert scored.scores["matching"] == 0
-    assert len(scored.failures) == 100
-    assert scored.scores["seconds_alone"] >= 0 and scored.scores["seconds_in_batch"] >= 0
-    first = scored.failures[0]
+def test_the_scores_of_matching_are_those_of_the_suite_and_name_what_was_wrong():
+    knows = scoring.score_matching(Knowing(), 4)
+    assert knows.scores["matching"] == 1 and knows.failures == []
+    assert {f"matching_{kind}" for kind in KINDS} <= knows.scores.keys()
+    wrong = scoring.score_matching(Wrong(), 4)
+    assert wrong.scores["matching"] == 0 and len(wrong.failures) == 20
+    assert {failure.kind for failure in wrong.failures} == set(KINDS)
+    assert wrong.scores["seconds_alone"] >= 0 and wrong.scores["seconds_in_batch"] >= 0
+    first = wrong.failures[0]
     assert first.found.startswith("chosen: ") and first.asked not in first.found
+    assert first.image.size == (64, 64)
 
 
 class Draws:

@@ -12,7 +12,6 @@ lit.py         projections over a frozen EfficientNet-Lite0 and a frozen MiniLM
 minilm.py      the frozen text encoder of two of the baselines
 diffusion.py   text to image by a UNet of diffusers
 ours.py        the recipe of the embedded model
-matching.py    which of ten captions is true of a picture
 scoring.py     what each of them gets right, and how long it takes
 reranking.py   many drawings, of which a scorer keeps the best
 table.py       scores of many runs as a table

@@ -12,8 +12,8 @@ import unitok
 from unitok.baselines.opening import load as load_baseline
 from unitok.emoji.baselines import clip, diffusion, lit, ours
 from unitok.emoji.baselines.budget import Budget
-from unitok.emoji.baselines.clip import Clip, ClipRun
-from unitok.emoji.baselines.contrast import TowerMatcher
+from unitok.emoji.baselines.clip import ClipRun
+from unitok.emoji.baselines.contrast import TowerScorer
 from unitok.emoji.baselines.diffusion import DiffusionRun
 from unitok.emoji.baselines.lit import Lit, LitRun
 from unitok.emoji.baselines.scoring import Scored, score_matching, score_runner
@@ -41,12 +41,12 @@ class Recipe:
 
 def score_clip(folder: Path, count: int) -> Scored:
     """Matching by a CLIP."""
-    return score_matching(TowerMatcher(Clip.open(folder)), count)
+    return score_matching(load_baseline(folder, "scorer", device="cpu"), count)
 
 
 def score_lit(folder: Path, count: int) -> Scored:
     """Matching by locked towers."""
-    return score_matching(TowerMatcher(Lit.open(folder)), count)
+    return score_matching(TowerScorer("LiT", Lit.open(folder)), count)
 
 
 def score_diffusion(folder: Path, count: int) -> Scored:

@@ -9,8 +9,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from unitok.baselines.protocols import Runner
-from unitok.emoji.baselines.matching import Matcher
+from unitok.baselines.protocols import ImageTextScorer, Runner
 from unitok.emoji.baselines.progress import with_bar
 from unitok.emoji.evaluation import SEED, EmojiSuite
 from unitok.emoji.scenes import KINDS
@@ -37,13 +36,13 @@ class Candidates:
 
 
 def draw_many(
-    runner: Runner, matcher: Matcher, prompts: int, most: int, seed: int = SEED
+    runner: Runner, scorer: ImageTextScorer, prompts: int, most: int, seed: int = SEED
 ) -> list[Candidates]:
     """Draw the prompts of the emoji suite `most` times, each with its own seed, and judge all.
 
     Args:
         runner: What draws.
-        matcher: What says how well drawings match.
+        scorer: What says how well drawings match.
         prompts: How many of each kind.
         most: Drawings of a prompt.
         seed: Of the scenes.
@@ -55,7 +54,7 @@ def draw_many(
     judged = with_bar(run_items(runner, suite, items), len(items), "drawing")
     in_order = sorted(judged, key=lambda one: place[one.item.key])
     groups = [in_order[i : i + most] for i in range(0, len(in_order), most)]
-    return [candidates(group, matcher) for group in groups]
+    return [candidates(group, scorer) for group in groups]
 
 
 def again(item: Item, number: int, most: int) -> Item:
@@ -66,7 +65,7 @@ def again(item: Item, number: int, most: int) -> Item:
     return replace(item, key=f"{item.key}-{number}", request=request)
 
 
-def candidates(drawn: Sequence[Judged], matcher: Matcher) -> Candidates:
+def candidates(drawn: Sequence[Judged], scorer: ImageTextScorer) -> Candidates:
     """The drawings of one prompt with what the scorer thinks of them.
 
     Raises:
@@ -76,7 +75,7 @@ def candidates(drawn: Sequence[Judged], matcher: Matcher) -> Candidates:
     if failed := [one.judgement.error for one in drawn if one.judgement.error is not None]:
         raise ValueError(f"{item.wanted!r} was not drawn: {failed[0]}")
     images = [picture_of(one.result) for one in drawn]
-    similarity = matcher.image_features(images) @ matcher.text_features([item.wanted]).T
+    similarity = scorer.image_features(images) @ scorer.text_features([item.wanted]).T
     right = torch.tensor([bool(one.judgement.ok) for one in drawn])
     return Candidates(item.group.removeprefix("draw_"), right, similarity[:, 0])
 
@@ -120,8 +119,8 @@ def curve(
 
 
 def measure(
-    runner: Runner, matcher: Matcher, prompts: int, most: int = COUNTS[-1], seed: int = SEED
+    runner: Runner, scorer: ImageTextScorer, prompts: int, most: int = COUNTS[-1], seed: int = SEED
 ) -> dict[str, dict[str, float]]:
     """The curve on held-out prompts, so many of each kind, up to `most` drawings of each."""
-    judged = draw_many(runner, matcher, prompts, most, seed)
+    judged = draw_many(runner, scorer, prompts, most, seed)
     return curve(judged, [count for count in COUNTS if count <= most])

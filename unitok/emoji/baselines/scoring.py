@@ -9,26 +9,18 @@ from pathlib import Path
 from typing import Any
 
 from PIL import Image
-from torch import Tensor
 
-from unitok.baselines.protocols import Runner
-from unitok.emoji.baselines.matching import (
-    Choice,
-    Matched,
-    Matcher,
-    choices,
-    match,
-    matching_scores,
-)
+from unitok.baselines.protocols import ImageTextScorer, Runner
 from unitok.emoji.baselines.progress import with_bar
-from unitok.emoji.evaluation import SEED, EmojiSuite, emoji_scores
-from unitok.emoji.rendering import render, to_pil
+from unitok.emoji.evaluation import SEED, EmojiSuite
+from unitok.emoji.matching import EmojiMatchingSuite
+from unitok.evaluation.matching import Match, ScorerRunner
 from unitok.evaluation.run import Judged, run_items
-from unitok.evaluation.suite import Item, SuiteOptions, picture_of
+from unitok.evaluation.suite import Item, Suite, SuiteOptions, picture_of
 from unitok.requests import Draw
 
 SCORES, FAILURES = "scores.json", "failures"
-ALONE, TOGETHER = 10, 50  # drawings that are timed alone, and in a batch
+ALONE, TOGETHER = 10, 50  # pictures that are timed alone, and in a batch
 SHOWN = 24  # failures that are kept
 
 
@@ -60,7 +52,7 @@ class Scored:
 def score_runner(
     runner: Runner, count: int, takes: tuple[type, ...] = (Draw,), seed: int = SEED
 ) -> Scored:
-    """Ask what the emoji suite asks, as `unitok eval emoji` does, and time drawings.
+    """Ask what `unitok eval emoji` asks, and time drawings.
 
     Args:
         runner: The model; it draws.
@@ -69,19 +61,29 @@ def score_runner(
         seed: Of the scenes.
     """
     suite = EmojiSuite(SuiteOptions(limit=count, seed=seed))
-    items = [item for item in suite.items() if isinstance(item.request, takes)]
+    return _score(runner, suite, [i for i in suite.items() if isinstance(i.request, takes)])
+
+
+def score_matching(scorer: ImageTextScorer, count: int, seed: int = SEED) -> Scored:
+    """Ask what `unitok eval emoji-matching` asks, and time it."""
+    suite = EmojiMatchingSuite(SuiteOptions(limit=count, seed=seed))
+    return _score(ScorerRunner(scorer), suite, suite.items())
+
+
+def _score(runner: Runner, suite: Suite, items: Sequence[Item]) -> Scored:
     judged = list(with_bar(run_items(runner, suite, items), len(items), "scoring"))
-    scores = emoji_scores([one.judgement for one in judged])
-    scores |= drawing_seconds(runner, items)
-    wrong = [one for one in judged if picture_of(one.result) and not one.judgement.ok]
-    return Scored(scores, [failed_drawing(one) for one in wrong])
+    place = {item.key: index for index, item in enumerate(items)}
+    judged.sort(key=lambda one: place[one.item.key])
+    scores = suite.summary([one.judgement for one in judged]).scores | seconds(runner, items)
+    wrong = [failure for one in judged if not one.judgement.ok and (failure := failed(one))]
+    return Scored(scores, wrong)
 
 
-def drawing_seconds(runner: Runner, items: Sequence[Item]) -> dict[str, float]:
-    """How long a drawing takes, alone and in a batch."""
-    asked = [item.request for item in items if isinstance(item.request, Draw)]
+def seconds(runner: Runner, items: Sequence[Item]) -> dict[str, float]:
+    """How long a drawing or a match takes, alone and in a batch of all kinds."""
+    asked = [item.request for item in items if isinstance(item.request, Draw | Match)]
     alone = [seconds_of(lambda one=one: list(runner.run([one]))) for one in asked[:ALONE]]
-    batch = asked[:: max(1, len(asked) // TOGETHER)]  # of all kinds
+    batch = asked[:: max(1, len(asked) // TOGETHER)]
     together = seconds_of(lambda: list(runner.run(batch)))
     return {
         "seconds_alone": statistics.median(alone),
@@ -89,42 +91,14 @@ def drawing_seconds(runner: Runner, items: Sequence[Item]) -> dict[str, float]:
     }
 
 
-def failed_drawing(drawn: Judged) -> Failure:
-    """A drawing that is not what was asked for."""
-    kind = drawn.item.group.removeprefix("draw_")
-    return Failure(kind, drawn.item.wanted, drawn.judgement.said, picture_of(drawn.result))
-
-
-def score_matching(matcher: Matcher, count: int, seed: int = SEED) -> Scored:
-    """Choose among ten captions of held-out pictures.
-
-    Args:
-        matcher: What chooses.
-        count: Pictures of each kind.
-        seed: Of the scenes.
-    """
-    asked = choices(count, seed)
-    began = time.monotonic()
-    matched = match(matcher, asked)
-    together = time.monotonic() - began
-    images = [to_pil(pixels) for pixels in render([choice.scene for choice in asked[:ALONE]])]
-    alone = [
-        seconds_of(lambda picture=image, choice=choice: _look(matcher, picture, choice))
-        for choice, image in zip(asked, images, strict=False)
-    ]
-    scores = matching_scores(matched)
-    scores["seconds_alone"] = statistics.median(alone)
-    scores["seconds_in_batch"] = together / len(asked)
-    return Scored(scores, [failed_match(one) for one in matched if not one.ok])
-
-
-def _look(matcher: Matcher, image: Image.Image, choice: Choice) -> Tensor:
-    return matcher.image_features([image]) @ matcher.text_features(choice.captions).T
-
-
-def failed_match(matched: Matched) -> Failure:
-    """A picture to which a wrong caption was given."""
-    return Failure(matched.kind, matched.right, f"chosen: {matched.chosen}", matched.image)
+def failed(wrong: Judged) -> Failure | None:
+    """A drawing, or a picture to which a wrong caption was given; None for another failure."""
+    item, said = wrong.item, wrong.judgement.said
+    _, _, kind = item.group.partition("_")
+    if isinstance(item.request, Match):
+        return Failure(kind, item.wanted, f"chosen: {said}", item.request.image)
+    drawn = picture_of(wrong.result)
+    return drawn and Failure(kind, item.wanted, said, drawn)
 
 
 def seconds_of(work: Callable[[], Any]) -> float:
