@@ -59,7 +59,7 @@ class DiffusionRun:
     """
 
     batch: int = 32
-    lr: float = 1.5e-3
+    lr: float = 2e-3
     warmup: int = 50
     weight_decay: float = 0.02
     drop: float = 0.1
