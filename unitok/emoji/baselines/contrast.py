@@ -13,7 +13,6 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from unitok.baselines.batches import batches
 from unitok.emoji.baselines.pairs import PairBatch
 from unitok.pictures import PictureLike, open_picture
 from unitok.training.losses import Loss
@@ -82,16 +81,15 @@ class TowerScorer:
     @torch.no_grad()
     def image_features(self, images: Sequence[PictureLike]) -> Tensor:
         """Embeddings of unit length [n, d] of pictures of 64 x 64 pixels."""
-        found = [
-            self.towers.encode_pixels(torch.stack([pixels_of(open_picture(one)) for one in part]))
-            for part in batches(images, self.batch)
-        ]
+        pixels = torch.stack([pixels_of(open_picture(image)) for image in images])
+        found = [self.towers.encode_pixels(part) for part in pixels.split(self.batch)]
         return F.normalize(torch.cat(found).float(), dim=-1)
 
     @torch.no_grad()
     def text_features(self, texts: Sequence[str]) -> Tensor:
         """Embeddings of unit length [m, d] of texts."""
-        found = [self.towers.encode_texts(part) for part in batches(texts, self.batch)]
+        parts = (texts[i : i + self.batch] for i in range(0, len(texts), self.batch))
+        found = [self.towers.encode_texts(part) for part in parts]
         return F.normalize(torch.cat(found).float(), dim=-1)
 
     @torch.no_grad()
