@@ -10,6 +10,7 @@ import torch
 import transformers as hf
 
 from tests.parity.tiny_captioners import (
+    TEMPLATE,
     blip2_folder,
     blip_folder,
     instructblip_folder,
@@ -141,6 +142,16 @@ def test_a_llava_without_a_template_speaks_as_vicuna(tmp_path: Path):
     assert texts(model.caption(pictures(), QUESTION, max_tokens=6)) == wanted
 
 
+def test_a_template_that_writes_the_start_of_a_text_writes_it_once(tmp_path: Path):
+    plain, begun = (
+        load(llava_folder(tmp_path / name, template), "captioner", device="cpu")
+        for name, template in (("plain", TEMPLATE), ("begun", "<s>" + TEMPLATE))
+    )
+    wanted, found = (model.caption(pictures(), QUESTION, max_tokens=6) for model in (plain, begun))
+    assert texts(found) == texts(wanted)
+    assert [one.prompt_tokens for one in found] == [one.prompt_tokens for one in wanted]
+
+
 @pytest.mark.parametrize("with_tower", [False, True], ids=["tower beside", "tower within"])
 def test_a_sharegpt4v_says_what_the_same_weights_say_as_a_llava(tmp_path: Path, with_tower: bool):
     folder = original_llava_folder(tmp_path, with_tower=with_tower)
@@ -247,6 +258,33 @@ def test_questions_of_several_lengths_are_answered_as_alone(kind: str, models: d
     }
 
 
+def test_one_with_a_repetition_penalty_is_answered_alone(
+    models: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+):
+    model = models["llava"]._model  # the penalty would be on the padding of others
+    sizes: list[int] = []
+    generate = model.generate
+
+    def counted(**inputs: Any) -> Any:
+        sizes.append(len(inputs["input_ids"]))
+        return generate(**inputs)
+
+    monkeypatch.setattr(model, "generate", counted)
+    asked = [
+        Caption(pictures()[0], question, max_tokens=6, repetition_penalty=penalty)
+        for question in ("what is a red dog", "what")
+        for penalty in (1.0, 5.0)
+    ]
+    results = {result.index: result for result in models["llava"].run(asked)}
+    assert [results[i].request for i in range(4)] == asked and sorted(sizes) == [1, 1, 2]
+
+
+def test_a_seed_that_is_too_large_is_refused(models: dict[str, Any]):
+    asked = [Caption(pictures()[0], temperature=1.0, seed=s, max_tokens=2) for s in (2**64, 3)]
+    results = {result.index: result for result in models["llava"].run(asked)}
+    assert "seed must fit in 64 bits" in str(results[0].error) and results[1].error is None
+
+
 def test_a_closed_model_says_so(folders: dict[str, Path]):
     model = load(folders["blip"], "captioner", device="cpu")
     model.close()
@@ -264,7 +302,7 @@ def test_a_missing_part_is_named(folders: dict[str, Path], tmp_path: Path):
     folder = tmp_path / "llava"
     shutil.copytree(folders["llava"], folder)
     (folder / "tokenizer.json").unlink()
-    with pytest.raises(ValueError, match="has no tokenizer"):
+    with pytest.raises(FileNotFoundError, match=r"is not complete: it has no tokenizer\.json"):
         load(folder, "captioner", device="cpu")
 
 

@@ -43,15 +43,19 @@ from unitok.baselines.opening import load
 from unitok.baselines.protocols import ImageEncoder, Video
 from unitok.checkpoints.folders import HubOptions
 
-VIT = {**SIZES, "image_size": SIDE, "patch_size": 8}
-DECODER = {
+VIT: dict[str, Any] = {**SIZES, "image_size": SIDE, "patch_size": 8}
+DECODER: dict[str, Any] = {
     "decoder_hidden_size": 16,
     "decoder_num_hidden_layers": 1,
     "decoder_num_attention_heads": 2,
     "decoder_intermediate_size": 16,
 }
 SQUARE = {"height": SIDE, "width": SIDE}
-STATED = {"size": SQUARE, "image_mean": [0.5, 0.4, 0.3], "image_std": [0.2, 0.25, 0.5]}
+STATED: dict[str, Any] = {
+    "size": SQUARE,
+    "image_mean": [0.5, 0.4, 0.3],
+    "image_std": [0.2, 0.25, 0.5],
+}
 
 
 def whole(out: Any) -> Tensor:

@@ -73,7 +73,8 @@ def test_points_and_boxes_give_the_masks_of_the_library(sam: Path):
     assert found.masks.shape == (4, picture.height, picture.width)
     assert found.masks.dtype == torch.bool and len(found.scores) == 4
 
-    model, processor = SamModel.from_pretrained(sam).eval(), SamProcessor.from_pretrained(sam)
+    model = SamModel.from_pretrained(sam).eval()
+    processor: Any = SamProcessor.from_pretrained(sam)
     asked: list[dict[str, Any]] = [
         {"input_points": [[[list(p)] for p in POINTS]]},
         {"input_boxes": [[list(b) for b in BOXES]]},
@@ -129,6 +130,10 @@ def dino(tmp_path_factory: pytest.TempPathFactory) -> Path:
     names |= {i: token for token, i in PARTING.items()}
     names |= {1050 + i: word for i, word in enumerate(WORDS)}
     tokenizer = BertTokenizer(vocab={token: i for i, token in names.items()})
+    stages: dict[str, Any] = {
+        "out_features": ["stage2", "stage3", "stage4"],
+        "out_indices": [2, 3, 4],
+    }
     config = GroundingDinoConfig(
         backbone_config=SwinConfig(
             window_size=7,
@@ -136,8 +141,7 @@ def dino(tmp_path_factory: pytest.TempPathFactory) -> Path:
             depths=[1, 1, 1, 1],
             num_heads=[1, 1, 1, 1],
             image_size=64,
-            out_features=["stage2", "stage3", "stage4"],
-            out_indices=[2, 3, 4],
+            **stages,
         ),
         text_config=BertConfig(
             vocab_size=1100,
@@ -170,7 +174,7 @@ def test_boxes_and_scores_are_those_of_the_library(dino: Path):
     found = detector.detect(picture, labels, threshold=0.0)
     assert len(found) == 20
 
-    processor = GroundingDinoProcessor.from_pretrained(dino)
+    processor: Any = GroundingDinoProcessor.from_pretrained(dino)
     model = GroundingDinoForObjectDetection.from_pretrained(dino).eval()
     inputs = processor(images=picture, text="red balls. cat.", return_tensors="pt")
     tokens = processor.tokenizer.convert_ids_to_tokens(inputs["input_ids"][0])

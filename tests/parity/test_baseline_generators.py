@@ -601,6 +601,14 @@ def test_options_of_an_adapter_are_checked(
         open_tiny(tiny.folder(name), **options)
 
 
+def test_an_option_that_no_adapter_has_is_named(tiny: Tiny):
+    for name, kind in (("stable_diffusion", "StableDiffusion"), ("ddpm", "DDPM")):
+        with pytest.raises(TypeError, match=f"{kind} has no option 'step'; did you mean 'steps'"):
+            open_tiny(tiny.folder(name), step=3)
+    with pytest.raises(TypeError, match="DDPM has no option 'strength'"):
+        open_tiny(tiny.folder("ddpm"), strength=0.5)
+
+
 def test_noise_without_a_seed_is_refused(tiny: Tiny, tmp_path: Path):
     folder = tiny.copy("dit", tmp_path)
     diffusers.DDPMScheduler().save_pretrained(folder / "scheduler")

@@ -1,5 +1,6 @@
 """CLIP, SigLIP and SigLIP 2 as scorers: the same numbers as transformers itself, and searches."""
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -23,7 +24,7 @@ from tests.parity.tiny_scorers import (
 from unitok.baselines.feature_store import FeatureStore
 from unitok.baselines.opening import load
 from unitok.baselines.protocols import ImageTextScorer
-from unitok.baselines.scoring import Match
+from unitok.baselines.scorers import Match
 
 MAKERS: dict[str, Callable[[Path], Path]] = {
     "CLIPModel": clip_folder,
@@ -109,6 +110,13 @@ def test_a_text_that_is_too_long_is_cut_off_with_a_warning(folders: dict[str, Pa
 def test_what_is_no_text_is_refused(clip: Any):
     with pytest.raises(TypeError, match="each text must be text, not 3"):
         clip.text_features(["a cat", 3])
+    with pytest.raises(TypeError, match=r"give a list of texts, such as \['a cat'\]"):
+        clip.classify(pictures(), "a cat")
+
+
+def test_nothing_has_no_scores(clip: Any):
+    assert clip.score([], TEXTS).shape == (0, 3)
+    assert clip.score(pictures(), []).shape == clip.classify(pictures(), []).shape == (3, 0)
 
 
 # --- searches ------------------------------------------------------------------------------------
@@ -224,6 +232,15 @@ def test_other_weights_have_other_features(
     assert not torch.allclose(one, two, atol=1e-2)
 
 
+def test_another_type_has_other_features(
+    clip: Any, folders: dict[str, Path], files, tmp_path: Path
+):
+    kept = tmp_path / "features.safetensors"
+    half = load(folders["CLIPModel"], "scorer", device="cpu", dtype="bf16")
+    one, two = FeatureStore(kept).features(clip, files), FeatureStore(kept).features(half, files)
+    assert not torch.equal(one, two)
+
+
 def test_what_was_computed_before_an_error_is_kept(
     clip: Any, encoded: list[int], files: list[Path], tmp_path: Path
 ):
@@ -264,8 +281,8 @@ def test_features_are_kept_of_files_alone(clip: Any):
     ("missing", "told"),
     [
         ("model.safetensors", r"transformers cannot open it: .*model\.safetensors"),
-        ("tokenizer.json", r"has no tokenizer: none of tokenizer\.json, vocab\.json"),
-        ("processor_config.json", "transformers cannot open what its AutoImageProcessor needs"),
+        ("tokenizer.json", r"is not complete: it has no tokenizer\.json or vocab\.json"),
+        ("processor_config.json", r"is not complete: it has no preprocessor_config\.json or proc"),
         ("config.json", r"has none of model_index\.json, config\.json"),
     ],
 )
@@ -273,7 +290,7 @@ def test_a_missing_part_is_named(missing: str, told: str, folders: dict[str, Pat
     folder = tmp_path / "clip"
     shutil.copytree(folders["CLIPModel"], folder)
     (folder / missing).unlink()
-    with pytest.raises(ValueError, match=told):
+    with pytest.raises((FileNotFoundError, ValueError), match=told):
         load(folder, "scorer", device="cpu")
 
 
@@ -286,6 +303,19 @@ def test_missing_weights_are_named(folders: dict[str, Path], tmp_path: Path):
     )
     with pytest.raises(ValueError, match=r"32 weights are missing, such as text_model\.encoder"):
         load(folder, "scorer", device="cpu")
+
+
+def test_an_attention_that_a_folder_names_is_not_fetched(folders: dict[str, Path], tmp_path: Path):
+    folder = tmp_path / "clip"
+    shutil.copytree(folders["CLIPModel"], folder)
+    config = json.loads((folder / "config.json").read_text())
+    config |= {"attn_implementation": "evil/kernel", "auto_map": {"AutoModel": "evil.Model"}}
+    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "evil.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
+    scores = load(folder, "scorer", device="cpu").score(pictures(), TEXTS)
+    wanted = reference("CLIPModel", folders["CLIPModel"])
+    torch.testing.assert_close(scores, wanted, atol=1e-5, rtol=1e-5)
+    assert not (tmp_path / "ran").exists()
 
 
 def test_options_are_checked(folders: dict[str, Path]):

@@ -1,6 +1,7 @@
 """Whisper and MusicGen give what transformers gives, which is called directly."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -37,7 +38,7 @@ def noise(seconds: float, rate: int = HEARS, channels: int = 1) -> Audio:
     return Audio(samples.clip(-1, 1), rate)
 
 
-def heard_by_the_library(folder: Path, samples: np.ndarray, **options: str) -> str:
+def heard_by_the_library(folder: Path, samples: np.ndarray, **options: Any) -> str:
     processor = WhisperProcessor.from_pretrained(folder)
     model = WhisperForConditionalGeneration.from_pretrained(folder).eval()
     inputs = processor(
@@ -57,7 +58,8 @@ def test_speech_is_written_down_as_the_library_does(whisper: Path):
 
 
 def test_a_language_and_a_task_are_asked_for(whisper: Path):
-    sound, asked = noise(1.0), {"language": "de", "task": "translate"}
+    sound = noise(1.0)
+    asked: dict[str, Any] = {"language": "de", "task": "translate"}
     text = load(whisper, "speech", device="cpu", **asked).transcribe(sound)
     assert text == heard_by_the_library(whisper, sound.samples[0], **asked)
     assert text != load(whisper, "speech", device="cpu").transcribe(sound)

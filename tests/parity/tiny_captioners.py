@@ -13,9 +13,12 @@ from torch import Tensor
 from tests.parity.tiny_scorers import PATCH, SIZE, SIZES, save
 
 WORDS = "a red cat dog is what this how many are there question answer the image user".split()
-CLIP_SIZES = {"size": {"shortest_edge": SIZE}, "crop_size": {"height": SIZE, "width": SIZE}}
-SQUARE = {"size": {"height": SIZE, "width": SIZE}}
-VISION = {**SIZES, "image_size": SIZE, "patch_size": PATCH}
+CLIP_SIZES: dict[str, Any] = {
+    "size": {"shortest_edge": SIZE},
+    "crop_size": {"height": SIZE, "width": SIZE},
+}
+SQUARE: dict[str, Any] = {"size": {"height": SIZE, "width": SIZE}}
+VISION: dict[str, Any] = {**SIZES, "image_size": SIZE, "patch_size": PATCH}
 QUERIES = 3
 TEMPLATE = (
     "{% for m in messages %}{% for c in m.content %}{% if c.type == 'image' %}<image>"
@@ -44,7 +47,7 @@ def bert_tokenizer() -> Any:
     return hf.BertTokenizer({word: i for i, word in enumerate([*special, *WORDS, ":", "."])})
 
 
-def ids(tokenizer: Any) -> dict[str, int]:
+def ids(tokenizer: Any) -> dict[str, Any]:
     names = [f"{name}_token_id" for name in ("pad", "bos", "eos")]
     return {name: getattr(tokenizer, name) for name in names}
 
@@ -75,7 +78,12 @@ def q_former() -> dict[str, Any]:
 
 
 def opt_config(tokenizer: Any) -> Any:
-    sizes = {"hidden_size": 32, "ffn_dim": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
+    sizes: dict[str, Any] = {
+        "hidden_size": 32,
+        "ffn_dim": 48,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+    }
     return hf.OPTConfig(
         **sizes, word_embed_proj_dim=32, vocab_size=len(tokenizer), **ids(tokenizer)
     )
@@ -144,7 +152,8 @@ def llava_folder(folder: Path, template: str | None = TEMPLATE) -> Path:
 
 def original_llava_folder(folder: Path, kind: str = "share4v", with_tower: bool = False) -> Path:
     """What `llava_folder` writes, in the layout of LLaVA's authors, and its tower beside it."""
-    model = hf.LlavaForConditionalGeneration.from_pretrained(llava_folder(folder / "hf", None))
+    made = hf.LlavaForConditionalGeneration.from_pretrained(llava_folder(folder / "hf", None))
+    model: Any = made
     tower = folder / "tower-l12"
     vision = hf.CLIPVisionModel(model.config.vision_config)
     vision.load_state_dict(model.model.vision_tower.state_dict())

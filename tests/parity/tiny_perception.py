@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-SIZES = {
+SIZES: dict[str, Any] = {
     "hidden_size": 16,
     "num_hidden_layers": 2,
     "num_attention_heads": 2,

@@ -27,13 +27,13 @@ from transformers import (
 )
 
 SIZE, PATCH, LENGTH = 32, 8, 32
-SIZES = {
+SIZES: dict[str, Any] = {
     "hidden_size": 32,
     "intermediate_size": 48,
     "num_hidden_layers": 2,
     "num_attention_heads": 4,
 }
-VISION = {**SIZES, "image_size": SIZE, "patch_size": PATCH}
+VISION: dict[str, Any] = {**SIZES, "image_size": SIZE, "patch_size": PATCH}
 TEXTS = ["a red cat", "two blue dogs on a green field", "dogs"]
 
 
@@ -52,13 +52,17 @@ def clip_folder(folder: Path) -> Path:
     """A CLIP whose tokenizer knows letters and two merges."""
     pieces = [*letters(), *(f"{c}</w>" for c in letters()), "ca", "cat</w>"]
     vocabulary = {piece: i for i, piece in enumerate([*pieces, "<|startoftext|>", "<|endoftext|>"])}
-    tokenizer = CLIPTokenizer(vocabulary, [("c", "a"), ("ca", "t</w>")])
+    merges: Any = [("c", "a"), ("ca", "t</w>")]
+    tokenizer = CLIPTokenizer(vocabulary, merges)
     start, end = (vocabulary[f"<|{name}oftext|>"] for name in ("start", "end"))
     ids = {"bos_token_id": start, "eos_token_id": end, "pad_token_id": end}
     text = {**SIZES, "vocab_size": len(vocabulary), "max_position_embeddings": LENGTH, **ids}
     torch.manual_seed(0)
     model = CLIPModel(CLIPConfig(text_config=text, vision_config=VISION, projection_dim=24))
-    sizes = {"size": {"shortest_edge": SIZE}, "crop_size": {"height": SIZE, "width": SIZE}}
+    sizes: dict[str, Any] = {
+        "size": {"shortest_edge": SIZE},
+        "crop_size": {"height": SIZE, "width": SIZE},
+    }
     return save(folder, model, CLIPProcessor(CLIPImageProcessorPil(**sizes), tokenizer))
 
 

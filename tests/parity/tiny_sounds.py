@@ -39,7 +39,8 @@ def save_whisper(folder: Path, multilingual: bool = True) -> Path:
     tokenizer = WhisperTokenizer(vocab=vocabulary, merges=[])
     tokenizer.add_special_tokens({"extra_special_tokens": SPECIAL})
     tokenizer.add_tokens(TIMES)
-    ids = {token: int(tokenizer.convert_tokens_to_ids(token)) for token in (*SPECIAL, *TIMES)}
+    vocabulary_ids: dict[str, int] = tokenizer.get_vocab()
+    ids = {token: vocabulary_ids[token] for token in (*SPECIAL, *TIMES)}
     end, start = ids["<|endoftext|>"], ids["<|startoftranscript|>"]
     config = WhisperConfig(
         vocab_size=len(tokenizer),

@@ -4,17 +4,18 @@ import json
 from pathlib import Path
 from typing import Any
 
-import open_clip
 import pytest
 import torch
 from safetensors.torch import save_file
 
 from tests.parity.tiny_scorers import TEXTS, pictures
 from unitok.baselines.feature_store import FeatureStore
+from unitok.baselines.open_clip_models import import_open_clip
 from unitok.baselines.opening import load
 from unitok.baselines.protocols import Captioner, ImageTextScorer
 from unitok.requests import Caption
 
+open_clip = import_open_clip()
 VISION = {"image_size": 32, "patch_size": 8, "width": 32, "layers": 2, "head_width": 16}
 WORDS = {"context_length": 20, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 2}
 COCA = {

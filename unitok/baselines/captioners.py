@@ -7,22 +7,16 @@ their successors. Each kind has its own form of prompt.
 from __future__ import annotations
 
 import time
-from collections.abc import Generator, Iterable, Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
-from unitok.baselines.asking import answer_all, check_request, run_in_batches
-from unitok.baselines.extra import need
-from unitok.baselines.generation import Steps, generation_options
-from unitok.baselines.parts import (
-    check_vocabulary,
-    find_device,
-    find_dtype,
-    open_model,
-    open_processor,
-)
+from unitok.baselines.adapter import seeded
+from unitok.baselines.asking import BatchRunner
+from unitok.baselines.parts import PROCESSOR, TOKENIZER
 from unitok.checkpoints.folders import read_json
 from unitok.pictures import open_picture
 from unitok.preparer import pick_seed
@@ -32,9 +26,6 @@ from unitok.signatures import one_or_many
 
 BATCH_SIZE = 8
 DESCRIBE = "Describe the image."  # what a model that answers questions is asked for a caption
-HONOURED = frozenset(
-    "question max_tokens temperature top_k top_p min_p repetition_penalty seed".split()
-)
 # As LLaVA 1.5 and ShareGPT4V were trained (https://arxiv.org/abs/2310.03744).
 VICUNA = (
     "A chat between a curious user and an artificial intelligence assistant. The assistant gives "
@@ -43,17 +34,18 @@ VICUNA = (
 )
 
 
-class Captioner:
+class Captioner(BatchRunner):
     """A folder of AutoModelForImageTextToText whose processor has a chat template.
 
     Requests with the same options are answered in batches, greedily. One that is sampled, with a
-    temperature above 0, is answered alone, by the library's sampler with its own seed.
-
-    Attributes:
-        folder: Where the model lies.
-        device: Where it computes.
-        batch_size: How many pictures are captioned at once.
+    temperature above 0, or that has a repetition penalty, is answered alone, so that its answer
+    does not depend on the others; it is sampled by the library's sampler with its own seed.
     """
+
+    takes = (Caption,)
+    honoured = frozenset(
+        "question max_tokens temperature top_k top_p min_p repetition_penalty seed".split()
+    )
 
     def __init__(
         self,
@@ -72,27 +64,21 @@ class Captioner:
             dtype: "auto" is the checkpoint's own on a GPU, and float32 on a CPU.
 
         Raises:
-            ValueError: The folder cannot be opened, or a part of it is missing.
+            FileNotFoundError: A part of the folder is missing.
+            ValueError: It cannot be opened, or an option is out of its range.
             ImportError: A library is not installed.
         """
-        if batch_size < 1:
-            raise ValueError(f"batch_size must be at least 1, not {batch_size}")
-        self.folder, self.device, self.batch_size = folder, find_device(device), batch_size
-        self._processor: Any = self.open_processor()
-        self._tokenizer: Any = self._processor.tokenizer
-        self._tokenizer.padding_side = "left"  # what is generated follows the text
-        self._model: Any = self.open_model(find_dtype(dtype, self.device)).to(self.device)
+        super().__init__(folder, device, batch_size)
+        self._load(dtype)
 
     # -- what differs between the kinds
 
-    def open_model(self, dtype: Any) -> Any:
-        """The weights."""
-        return open_model(need("transformers").AutoModelForImageTextToText, self.folder, dtype)
+    def _load(self, dtype: str) -> None:
+        self._open(self._class(), PROCESSOR, TOKENIZER, dtype=dtype)
+        self._processor.tokenizer.padding_side = "left"  # what is generated follows the text
 
-    def open_processor(self) -> Any:
-        """What prepares pictures and texts."""
-        check_vocabulary(self.folder)
-        return open_processor(need("transformers").AutoProcessor, self.folder)
+    def _class(self) -> str:
+        return "AutoModelForImageTextToText"
 
     def prompt(self, question: str | None) -> str | None:
         """The text that the processor is given for a question; None for none.
@@ -111,16 +97,7 @@ class Captioner:
         """The token id, or those, that end an answer."""
         return self._model.generation_config.eos_token_id
 
-    def together(self, prompt: str | None) -> object:
-        """What prompts of one batch have in common: all have a text, or none has."""
-        return prompt is None
-
     # -- what all do
-
-    @property
-    def name(self) -> str:
-        """What it is called in reports."""
-        return self.folder.resolve().name
 
     @one_or_many(Caption)
     def caption(self, asked: Sequence[Caption]) -> list[TextResult]:
@@ -133,82 +110,72 @@ class Captioner:
             TypeError: An option is unknown or of a wrong type.
             RuntimeError: The model is closed.
         """
-        return answer_all(self._answer, asked, self.batch_size, self._key)
+        return self._all(asked)
 
-    def run(self, requests: Iterable[Caption]) -> Generator[TextResult]:
-        """Results as they finish, each with its `index` and its `request`.
-
-        A request that fails gives a result with the finish reason "error" and an `error`. The
-        others go on.
-
-        Raises:
-            TypeError: The requests are no list or other iterable of requests.
-        """
-        return run_in_batches(self._answer, requests, self.batch_size, self._key)
-
-    def close(self) -> None:
-        """Free the weights. Closing again does nothing."""
-        self._model = None
-
-    def _key(self, asked: Caption) -> object:
-        """What requests of one batch have in common; ValueError if the model cannot do it."""
-        check_request(asked, Caption, HONOURED, self.name)
-        together = self.together(self._prompt(asked))
-        if asked.temperature:
-            return object()  # no other has it
-        return asked.max_tokens, asked.repetition_penalty, together
+    def _key(self, asked: Caption) -> Hashable:
+        self._check(asked)
+        prompt = self._prompt(asked)
+        # A penalty would be on the padding, too.
+        alone = asked.temperature > 0 or asked.repetition_penalty != 1
+        return object() if alone else (asked.max_tokens, prompt is None)
 
     def _prompt(self, asked: Caption) -> str | None:
+        if asked.question is None:
+            return self.prompt(None)
         token = str(getattr(self._processor, "image_token", None) or "<image>")
-        if asked.question is not None and token in asked.question:
+        if token in asked.question:
             raise ValueError(f"question holds {token}, which stands for the picture: leave it out")
-        return self.prompt(asked.question)
+        return self.prompt(asked.question or None)
 
-    def _answer(self, batch: Sequence[Caption]) -> list[TextResult]:
-        """Answer requests that have the same key."""
-        if self._model is None:
-            raise RuntimeError(f"{self.name} is closed")
-        began = time.perf_counter()
-        inputs = self._inputs(batch)
-        seeds = [pick_seed(asked.seed) for asked in batch]
-        ids = self._generate(inputs, generation_options(batch[0]), seeds[0])
-        seconds = time.perf_counter() - began
-        lengths = prompt_lengths(inputs)
+    @torch.inference_mode()
+    def _answer(self, asked: Sequence[Caption]) -> list[TextResult]:
+        began, inputs = time.perf_counter(), self._inputs(asked)
+        seeds = [pick_seed(one.seed) for one in asked]
+        with seeded(seeds[0], self.device):
+            answers = self._generate(inputs, asked[0])
+        seconds, lengths = time.perf_counter() - began, prompt_lengths(inputs)
         return [
-            self._result(asked, new, length, seed, seconds)
-            for asked, new, length, seed in zip(batch, ids, lengths, seeds, strict=True)
+            self._result(one, ids, length, seed, seconds)
+            for one, ids, length, seed in zip(asked, answers, lengths, seeds, strict=True)
         ]
 
-    def _inputs(self, batch: Sequence[Caption]) -> Mapping[str, Any]:
+    def _inputs(self, asked: Sequence[Caption]) -> Mapping[str, Any]:
         """What the model takes of requests."""
-        images = [open_picture(asked.image) for asked in batch]
-        texts = [self._prompt(asked) for asked in batch]
-        told = {} if texts[0] is None else {"text": texts, "padding": True}
+        images = [open_picture(one.image) for one in asked]
+        told: dict[str, Any] = {}
+        if texts := [text for one in asked if (text := self._prompt(one)) is not None]:
+            # Some templates write the start of a text, which the tokenizer would write again.
+            start = self._processor.tokenizer.bos_token
+            begun = start is not None and texts[0].startswith(start)
+            told = {"text": texts, "padding": True, "add_special_tokens": not begun}
         inputs = self._processor(images=images, return_tensors="pt", **told)
         return inputs.to(self.device, self._model.dtype)
 
-    @torch.inference_mode()
-    def _generate(
-        self, inputs: Mapping[str, Any], options: Mapping[str, Any], seed: int
-    ) -> list[list[int]]:
-        """The new token ids of each sequence."""
-        steps = Steps()
-        devices = [self.device] if self.device.startswith("cuda") else []
-        with torch.random.fork_rng(devices=devices):
-            torch.manual_seed(seed)
-            ids = self._model.generate(**inputs, **options, logits_processor=[steps])
-        return ids[:, ids.shape[1] - steps.count :].tolist()
+    def _generate(self, inputs: Mapping[str, Any], asked: Caption) -> list[list[int]]:
+        """The new token ids of each sequence, as a request asks for."""
+        steps = 0
+
+        def count(_: Tensor, scores: Tensor) -> Tensor:
+            nonlocal steps
+            steps += 1
+            return scores
+
+        options = generation_options(asked)
+        ids = self._model.generate(**inputs, **options, logits_processor=[count])
+        # What it returns begins with the prompt, or does not, as the model's class will have it.
+        return ids[:, ids.shape[1] - steps :].tolist()
 
     def _result(
         self, asked: Caption, ids: list[int], prompt: int, seed: int, seconds: float
     ) -> TextResult:
-        ends = self.ends()
-        ends = ends if isinstance(ends, list) else [ends]
+        ends = self.ends() if isinstance(self.ends(), list) else [self.ends()]
         length = next((i for i, token in enumerate(ids) if token in ends), len(ids))
-        text = self._tokenizer.decode(ids[:length], skip_special_tokens=True).strip()
-        stopped = length < len(ids)
+        text, stopped = self._decode(ids[:length]).strip(), length < len(ids)
         reason = "stop" if stopped else "length"
         return TextResult(text, seed, reason, prompt, length + stopped, seconds, asked)
+
+    def _decode(self, ids: Sequence[int]) -> str:
+        return self._processor.tokenizer.decode(ids, skip_special_tokens=True)
 
 
 class LlavaCaptioner(Captioner):
@@ -229,18 +196,16 @@ class BlipCaptioner(Captioner):
     says which of them it is.
     """
 
-    def open_model(self, dtype: Any) -> Any:
-        """The weights, of the class that the folder names."""
+    def _class(self) -> str:
         architectures = read_json(self.folder / "config.json").get("architectures") or [""]
         self._answers = architectures[0] == "BlipForQuestionAnswering"
-        name = "BlipForQuestionAnswering" if self._answers else "BlipForConditionalGeneration"
-        return open_model(getattr(need("transformers"), name), self.folder, dtype)
+        return "BlipForQuestionAnswering" if self._answers else "BlipForConditionalGeneration"
 
     def prompt(self, question: str | None) -> str | None:
         """The question alone."""
-        if self._answers and not question:
+        if self._answers and question is None:
             raise ValueError(f"{self.name} answers questions alone: give a question")
-        if question and not self._answers:
+        if question is not None and not self._answers:
             raise ValueError(
                 f"{self.name} captions alone: leave the question out, or open a folder of "
                 "BlipForQuestionAnswering"
@@ -251,9 +216,10 @@ class BlipCaptioner(Captioner):
         """The end of a text, as BERT writes it."""
         return self._model.config.text_config.sep_token_id
 
-    def together(self, prompt: str | None) -> object:
-        """How long prompts are: the decoder reads the padding of a question, too."""
-        return None if prompt is None else len(self._tokenizer(prompt)["input_ids"])
+    def _key(self, asked: Caption) -> Hashable:
+        # The decoder reads the padding of a question, so those of a batch are equally long.
+        key, question = super()._key(asked), asked.question or ""
+        return key, len(self._processor.tokenizer(question)["input_ids"])
 
 
 class Blip2Captioner(Captioner):
@@ -261,7 +227,7 @@ class Blip2Captioner(Captioner):
 
     def prompt(self, question: str | None) -> str | None:
         """A question as in the paper; nothing for a caption."""
-        return question and f"Question: {question} Answer:"
+        return f"Question: {question} Answer:" if question else None
 
     def ends(self) -> Any:
         """The end of a text, as the language model writes it."""
@@ -274,6 +240,20 @@ class InstructBlipCaptioner(Blip2Captioner):
     def prompt(self, question: str | None) -> str | None:
         """The question alone; for a caption the paper's instruction."""
         return question or "A short image description:"
+
+
+def generation_options(asked: Caption) -> dict[str, Any]:
+    """The options of transformers' `generate`. They replace those that the folder names."""
+    options: dict[str, Any] = {
+        "max_new_tokens": asked.max_tokens,
+        "repetition_penalty": float(asked.repetition_penalty),
+        "num_beams": 1,
+        "do_sample": asked.temperature > 0,
+    }
+    if asked.temperature > 0:
+        options |= {"temperature": float(asked.temperature), "top_p": float(asked.top_p)}
+        options |= {"top_k": asked.top_k, "min_p": float(asked.min_p) or None}
+    return options
 
 
 def prompt_lengths(inputs: Mapping[str, Any]) -> list[int]:

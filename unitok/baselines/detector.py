@@ -1,25 +1,21 @@
 """A detector of transformers: Grounding DINO, which stands in for GLIP."""
 
 from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from unitok.baselines.complete import PROCESSOR, check_complete
-from unitok.baselines.extra import need
-from unitok.baselines.parts import VOCABULARIES, find_device, open_model, open_processor
+from unitok.baselines.adapter import Adapter
+from unitok.baselines.parts import PROCESSOR, TOKENIZER
 from unitok.baselines.protocols import Detection
 from unitok.pictures import PictureLike, open_picture
 from unitok.shown import shown
 
 
-class GroundingDinoDetector:
-    """Grounding DINO (https://arxiv.org/abs/2303.05499).
-
-    Attributes:
-        name: The folder's name.
-    """
+class GroundingDinoDetector(Adapter):
+    """Grounding DINO (https://arxiv.org/abs/2303.05499)."""
 
     def __init__(self, folder: Path, device: str = "auto") -> None:
         """Open a folder.
@@ -31,11 +27,8 @@ class GroundingDinoDetector:
         Raises:
             FileNotFoundError, ValueError, ImportError: As `unitok.baselines.parts`.
         """
-        check_complete(folder, PROCESSOR, VOCABULARIES)
-        library, self.name, self._device = need("transformers"), folder.name, find_device(device)
-        self._processor = open_processor(library.AutoProcessor, folder)
-        kind = library.GroundingDinoForObjectDetection
-        self._model = open_model(kind, folder).to(self._device)
+        super().__init__(folder, device)
+        self._open("GroundingDinoForObjectDetection", PROCESSOR, TOKENIZER)
 
     @torch.no_grad()
     def detect(
@@ -56,12 +49,11 @@ class GroundingDinoDetector:
                 all of them are longer than the model reads.
         """
         check_labels(labels)
-        picture = open_picture(image)
-        text = ". ".join(clean(label) for label in labels) + "."
+        picture, owners = open_picture(image), self._owners(labels)
+        text = " ".join(f"{clean(label)}." for label in labels)
         inputs = self._processor(images=picture, text=text, return_tensors="pt")
-        owners = self._owners(text, labels)
-        out = self._model(**inputs.to(self._device))
-        found = torch.sigmoid(out.logits[0].cpu())[:, : len(owners)]  # [things, tokens]
+        out = self._model(**inputs.to(self.device))
+        found = out.logits[0].cpu().sigmoid()[:, : len(owners)]  # [things, tokens]
         by_label = [found[:, owners == i].amax(-1) for i in range(len(labels))]
         scores, chosen = torch.stack(by_label, dim=-1).max(-1)
         boxes = corners(out.pred_boxes[0].cpu(), *picture.size).tolist()
@@ -72,24 +64,21 @@ class GroundingDinoDetector:
             if scores[i] >= threshold
         ]
 
-    def _owners(self, text: str, labels: Sequence[str]) -> Tensor:
+    def _owners(self, labels: Sequence[str]) -> Tensor:
         """Which label each token of the text is of; -1 for those that part them.
 
         Raises:
             ValueError: The model reads fewer tokens, or none of a label.
         """
-        tokens = self._processor.tokenizer(text, return_offsets_mapping=True)["offset_mapping"]
-        most = self._model.config.max_text_len
-        if len(tokens) > most:
-            raise ValueError(f"the labels have {len(tokens)} tokens; {self.name} reads {most}")
-        # A label ends with its full stop, so the stops before a token count the labels before it.
-        owners = [
-            text.count(".", 0, start) if end > start and text[start:end] != "." else -1
-            for start, end in tokens
-        ]
-        for i, label in enumerate(labels):
-            if i not in owners:
-                raise ValueError(f"label {shown(label)} has nothing that {self.name} reads")
+        tokenizer, most = self._processor.tokenizer, self._model.config.max_text_len
+        pieces = [len(tokenizer.tokenize(clean(label))) for label in labels]
+        if 0 in pieces:
+            unread = shown(labels[pieces.index(0)])
+            raise ValueError(f"label {unread} has nothing that {self.name} reads")
+        # After the tokens of each label stands its full stop.
+        owners = [-1, *chain.from_iterable([i] * n + [-1] for i, n in enumerate(pieces)), -1]
+        if len(owners) > most:
+            raise ValueError(f"the labels have {len(owners)} tokens; {self.name} reads {most}")
         return torch.tensor(owners)
 
 

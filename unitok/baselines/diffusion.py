@@ -1,7 +1,7 @@
 """What the generators of diffusers share: requests in, pictures out, in batches."""
 
 import time
-from collections.abc import Generator, Hashable, Iterable, Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -11,12 +11,11 @@ import torch
 from PIL import Image
 
 from unitok.api import checked
-from unitok.baselines.asking import answer_all, check_request, run_in_batches
-from unitok.baselines.batches import batches
+from unitok.baselines.adapter import batches, check_seeds
+from unitok.baselines.asking import BatchRunner
 from unitok.baselines.extra import need
+from unitok.baselines.parts import find_dtype
 from unitok.baselines.pipelines import open_pipeline
-from unitok.loading import check_device
-from unitok.precision import parse_dtype
 from unitok.preparer import as_list, check_text, pick_seed
 from unitok.requests import Draw, Edit
 from unitok.results import DrawResult, Picture, failure
@@ -26,7 +25,6 @@ from unitok.signatures import one_or_many
 BATCH_SIZE = 4
 MAX_STEPS = 1000
 MAX_PIXELS = 2**22
-SEEDS = range(-(2**63), 2**64)
 BY_ALL = frozenset({"prompt", "seed", "n"})
 SCHEDULERS = {
     "ddim": "DDIMScheduler",
@@ -49,14 +47,18 @@ class Job:
         seeds: One for each picture.
         size: Width and height of the result; None for the pipeline's own.
         pictures: What the pipeline is shown, by the names of its arguments.
-        pipeline: The class that runs it, if it is not the folder's own.
+        task: What diffusers calls what is done: "Text2Image", "Image2Image" or "Inpainting".
+        follows: Whether a ControlNet is shown a picture.
+        strength: How far an edit may go, in (0, 1]; None for the pipeline's own.
     """
 
     asked: Draw | Edit
     seeds: tuple[int, ...]
     size: tuple[int, int] | None = None
     pictures: dict[str, Image.Image] = field(default_factory=dict)
-    pipeline: str = ""
+    task: str = "Text2Image"
+    follows: bool = False
+    strength: float | None = None
 
     @property
     def negative_prompt(self) -> str | None:
@@ -67,23 +69,20 @@ class Job:
     def key(self) -> Hashable:
         """What is the same for all jobs of a batch."""
         sizes = tuple((name, image.size) for name, image in self.pictures.items())
-        known = (self.asked.guidance, self.negative_prompt is None)
-        return *known, self.size, sizes, self.pipeline, getattr(self.asked, "freedom", None)
+        options = self.asked.guidance, self.negative_prompt is None, self.strength
+        return *options, self.size, sizes, self.task, self.follows
 
 
-class Diffusion:
+class Diffusion(BatchRunner):
     """An image generator of diffusers. The picture of a seed is the same alone or in a batch.
 
     The first picture of a request has the request's seed, and each further one the next number.
-
-    Attributes:
-        folder: Where the pipeline lies.
-        device: Where it computes.
-        batch_size: The most pictures that are made at once.
     """
 
-    honoured: ClassVar[frozenset[str]] = frozenset()  # options of requests, beside those of all
+    takes = (Draw,)
+    honoured = BY_ALL
     schedulers: ClassVar[tuple[str, ...]] = ()  # that may be chosen
+    stages: ClassVar[tuple[str, ...]] = ("",)  # before the names of steps and guidance
     gpu_dtype: ClassVar[torch.dtype] = torch.float16
 
     def __init__(
@@ -114,20 +113,11 @@ class Diffusion:
         """
         if steps is not None and not 1 <= steps <= MAX_STEPS:
             raise ValueError(f"steps must be from 1 to {MAX_STEPS}, not {shown(steps)}")
-        if batch_size < 1:
-            raise ValueError(f"batch_size must be at least 1, not {shown(batch_size)}")
-        self.folder, self.batch_size, self._steps, self._bars = folder, batch_size, steps, bars
-        self.device = check_device(None if device == "auto" else device)
-        own = torch.float32 if self.device.startswith("cpu") else self.gpu_dtype
-        self._dtype = parse_dtype(dtype) or own
-        self._pipeline: Any = self._ready(open_pipeline(folder, self._dtype))
+        super().__init__(folder, device, batch_size)
+        self._steps, self._bars = steps, bars
+        self._dtype = find_dtype(dtype, self.device, self.gpu_dtype)
+        self._model = self._ready(open_pipeline(folder, self._dtype))
         self._choose_scheduler(scheduler)
-
-    @property
-    def name(self) -> str:
-        """The folder's name; for a hub id, that of the repository."""
-        folder = self.folder.resolve()
-        return folder.parent.parent.name if folder.parent.name == "snapshots" else folder.name
 
     @one_or_many(Draw)
     def draw(self, asked: Sequence[Draw]) -> list[DrawResult]:
@@ -140,25 +130,7 @@ class Diffusion:
         """
         return self._all(asked)
 
-    def run(self, requests: Iterable[Draw | Edit]) -> Generator[DrawResult]:
-        """Results as they finish, each with its `index` and its `request`.
-
-        A request that fails gives a result with the finish reason "error" and an `error`. The
-        others go on.
-
-        Raises:
-            TypeError: The requests are no list or other iterable of requests.
-        """
-        return run_in_batches(self._answer, requests, self.batch_size, self._key)
-
-    def close(self) -> None:
-        """Free the model. Closing again does nothing."""
-        self._pipeline = None
-
     # -- what differs between pipelines
-
-    def _check(self, asked: object) -> None:
-        check_request(asked, Draw, self.honoured | BY_ALL, self.name)
 
     def _check_prompt(self, prompt: str) -> None:
         check_text(prompt, "the prompt")
@@ -174,9 +146,20 @@ class Diffusion:
             raise ValueError(f"{self.name} is shown no pictures: leave out images")
         return job
 
-    def _paint(self, samples: Sequence[Job]) -> Sequence[Image.Image | None]:
-        """The picture of each sample; None where the safety checker refuses it."""
-        raise NotImplementedError
+    def _arguments(self, samples: Sequence[Job]) -> dict[str, Any]:
+        """What the pipeline is called with, beside steps, guidance and noise."""
+        negatives = [text for sample in samples if (text := sample.negative_prompt) is not None]
+        width, height = samples[0].size or (None, None)
+        return {
+            "prompt": [sample.asked.prompt for sample in samples],
+            "negative_prompt": negatives or None,
+            "width": width,
+            "height": height,
+        }
+
+    def _pipeline(self, job: Job) -> Any:
+        """The pipeline that does a job."""
+        return self._model
 
     # -- what all do
 
@@ -191,10 +174,10 @@ class Diffusion:
             known = f"one of {', '.join(self.schedulers)}" if self.schedulers else "left out"
             raise ValueError(f"scheduler of {self.name} must be {known}, not {shown(name)}")
         made = getattr(need("diffusers"), SCHEDULERS[name])
-        self._pipeline.scheduler = made.from_config(self._pipeline.scheduler.config)
+        self._model.scheduler = made.from_config(self._model.scheduler.config)
 
     def _all(self, asked: Sequence[Draw | Edit]) -> list[DrawResult]:
-        return [*map(checked, answer_all(self._answer, asked, self.batch_size, self._key))]
+        return [*map(checked, super()._all(asked))]
 
     def _key(self, asked: Draw | Edit) -> Hashable:
         return self._job(asked).key
@@ -204,10 +187,7 @@ class Diffusion:
 
         Raises:
             ValueError, TypeError, OSError: The request cannot be honoured.
-            RuntimeError: The model is closed.
         """
-        if self._pipeline is None:
-            raise RuntimeError(f"{self.name} is closed")
         self._check(asked)
         self._check_prompt(asked.prompt)
         if asked.guidance is not None and asked.guidance < 1:
@@ -220,7 +200,6 @@ class Diffusion:
         return self._shown(job)
 
     def _answer(self, asked: Sequence[Draw | Edit]) -> list[Any]:
-        """The results of requests that have the same key."""
         start, jobs = time.monotonic(), [self._job(one) for one in asked]
         samples = [replace(job, seeds=(seed,)) for job in jobs for seed in job.seeds]
         painted = [self._paint(batch) for batch in batches(samples, self.batch_size)]
@@ -228,37 +207,36 @@ class Diffusion:
         seconds = time.monotonic() - start
         return [self._result(job, [next(images) for _ in job.seeds], seconds) for job in jobs]
 
+    def _paint(self, samples: Sequence[Job]) -> Sequence[Image.Image | None]:
+        """The picture of each sample; None where a safety checker refuses it."""
+        made = self._call(samples)
+        refused = getattr(made, "nsfw_content_detected", None) or [False] * len(samples)
+        return [None if bad else image for image, bad in zip(made.images, refused, strict=True)]
+
+    def _call(self, samples: Sequence[Job], **more: Any) -> Any:
+        """What the pipeline makes of samples. An option that is None is left to the pipeline."""
+        options = self._arguments(samples) | more
+        for stage in self.stages:
+            options[f"{stage}num_inference_steps"] = self._steps
+            options[f"{stage}guidance_scale"] = samples[0].asked.guidance
+        # Each sample has its own noise, which no other changes.
+        noise = [torch.Generator().manual_seed(sample.seeds[0]) for sample in samples]
+        given = {name: value for name, value in options.items() if value is not None}
+        return self._pipeline(samples[0])(generator=noise, **given)
+
     def _result(self, job: Job, images: Sequence[Image.Image | None], seconds: float) -> Any:
-        info = {"prompt": job.asked.prompt, "model": self.name, "sample": "0"}
-        wrapped = [
-            Picture.wrap(pixels_of(image), {**info, "seed": str(seed)})
-            for seed, image in zip(job.seeds, images, strict=True)
-            if image is not None
-        ]
-        if len(wrapped) < len(images):
-            return failure(job.asked, 0, ValueError("the safety checker refuses a picture"))
+        refused, prompt = ValueError("the safety checker refuses a picture"), job.asked.prompt
+        info = {"prompt": prompt, "model": self.name, "sample": "0"}
+        wrapped: list[Image.Image] = []
+        for seed, image in zip(job.seeds, images, strict=True):
+            if image is None:
+                return failure(job.asked, 0, refused)
+            pixels = torch.from_numpy(np.array(image.convert("RGB")))
+            wrapped.append(Picture.wrap(pixels, info | {"seed": str(seed)}))
+        first, made = job.seeds[0], tuple(wrapped)
         return DrawResult(
-            prompt=job.asked.prompt,
-            images=tuple(wrapped),
-            seed=job.seeds[0],
-            finish_reason="complete",
-            prompt_tokens=0,
-            completion_tokens=0,
-            seconds=seconds,
-            request=job.asked,
-            seeds=job.seeds,
+            prompt, made, first, "complete", 0, 0, seconds, job.asked, seeds=job.seeds
         )
-
-    def _call(self, pipeline: Any, samples: Sequence[Job], **options: Any) -> Any:
-        """What a pipeline makes of samples; an option that is None is left to the pipeline."""
-        guidance = samples[0].asked.guidance
-        known = given(num_inference_steps=self._steps, guidance_scale=guidance, **options)
-        return pipeline(generator=generators_of(samples), **known)
-
-
-def pixels_of(image: Image.Image) -> torch.Tensor:
-    """The bytes of an image [H, W, 3]."""
-    return torch.from_numpy(np.array(image.convert("RGB")))
 
 
 def seeds_of(asked: Draw | Edit) -> tuple[int, ...]:
@@ -269,8 +247,7 @@ def seeds_of(asked: Draw | Edit) -> tuple[int, ...]:
     """
     first = pick_seed(asked.seed) if not isinstance(asked.seed, Sequence) else 0
     seeds = asked.seeds or tuple(range(first, first + asked.samples))
-    if not all(seed in SEEDS for seed in seeds):
-        raise ValueError("seed must fit in 64 bits, and so must those of further pictures")
+    check_seeds(*seeds)
     return seeds
 
 
@@ -285,23 +262,3 @@ def check_size(size: tuple[int, int], multiple: int) -> None:
         raise ValueError(f"{width} x {height} pixels are more than {MAX_PIXELS:,}")
     if width % multiple or height % multiple:
         raise ValueError(f"width and height must be multiples of {multiple}: {width} x {height}")
-
-
-def prompts_of(samples: Sequence[Job]) -> list[str]:
-    """The prompt of each sample."""
-    return [sample.asked.prompt for sample in samples]
-
-
-def negatives_of(samples: Sequence[Job]) -> list[str] | None:
-    """The negative prompt of each sample; None if they have none."""
-    return [text for sample in samples if (text := sample.negative_prompt) is not None] or None
-
-
-def generators_of(samples: Sequence[Job]) -> list[torch.Generator]:
-    """A source of noise for each sample, which no other sample changes."""
-    return [torch.Generator().manual_seed(sample.seeds[0]) for sample in samples]
-
-
-def given(**options: Any) -> dict[str, Any]:
-    """The options that are not None, which would override a pipeline's own."""
-    return {name: value for name, value in options.items() if value is not None}

@@ -17,10 +17,10 @@ from PIL import Image
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from unitok.baselines.batches import batches
+from unitok.baselines.adapter import batches
 from unitok.checkpoints.folders import first_line
 from unitok.picture_sources import read_path
-from unitok.pictures import decode
+from unitok.pictures import PictureLike, decode
 from unitok.saving import write_whole
 
 SAVE_EVERY = 4096  # pictures, so that a run which is killed loses little
@@ -72,7 +72,7 @@ class FeatureStore:
     def features(
         self,
         scorer: Encoder,
-        files: Iterable[str | Path],
+        files: Iterable[PictureLike],
         wrong: Callable[[Path, Exception], None] | None = None,
     ) -> Tensor:
         """Features of unit length [n, d] of picture files, computed where they are not known.
@@ -81,12 +81,13 @@ class FeatureStore:
 
         Args:
             scorer: The model.
-            files: The pictures.
+            files: The paths of the pictures.
             wrong: Called with a file that cannot be read, and why; it is then left out. By default
                 it is an error.
 
         Raises:
             OSError, ValueError: A file cannot be read.
+            TypeError: A picture is no path.
         """
         known = self._models.setdefault(scorer.fingerprint, {})
         found: list[Tensor] = []
@@ -117,12 +118,15 @@ class FeatureStore:
 
 def read_files(
     scorer: Encoder,
-    files: Iterable[str | Path],
+    files: Iterable[PictureLike],
     known: Known,
     wrong: Callable[[Path, Exception], None] | None,
 ) -> Iterator[tuple[bytes, Prepared | None]]:
     """The key of each file, and the picture prepared for the model if it is not known."""
     for file in files:
+        if not isinstance(file, str | Path):
+            kind = type(file).__name__
+            raise TypeError(f"features are kept of files alone: give paths, not {kind}")
         try:
             content = read_path(file)
             key = sha256(content.getbuffer()).digest()

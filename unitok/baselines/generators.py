@@ -7,16 +7,8 @@ from typing import Any, ClassVar
 import torch
 from PIL import Image
 
-from unitok.baselines.diffusion import (
-    SCHEDULERS,
-    Diffusion,
-    Job,
-    generators_of,
-    given,
-    negatives_of,
-    prompts_of,
-)
-from unitok.baselines.pipelines import as_pipeline
+from unitok.baselines.diffusion import BY_ALL, SCHEDULERS, Diffusion, Job
+from unitok.baselines.extra import need
 from unitok.baselines.protocols import Video
 from unitok.requests import Draw
 from unitok.shown import shown
@@ -27,7 +19,7 @@ MAX_FRAMES = 257
 class DiT(Diffusion):
     """DiT: pictures of a class. The prompt is the class's name, or its number."""
 
-    honoured = frozenset({"guidance"})
+    honoured = BY_ALL | {"guidance"}
     schedulers = ("ddim", "dpm", "euler", "heun", "pndm", "unipc")  # those without noise
 
     def _check_prompt(self, prompt: str) -> None:
@@ -39,24 +31,23 @@ class DiT(Diffusion):
         Raises:
             ValueError: There is no such class.
         """
-        name, classes = prompt.strip(), self._pipeline.transformer.config.num_embeds_ada_norm
-        known = {str(number): number for number in range(classes)} | self._pipeline.labels
+        name, classes = prompt.strip(), self._model.transformer.config.num_embeds_ada_norm
+        known = {str(number): number for number in range(classes)} | self._model.labels
         if name in known:
             return known[name]
-        near = difflib.get_close_matches(name, self._pipeline.labels, n=1)
+        near = difflib.get_close_matches(name, self._model.labels, n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
         wanted = f"the name of a class, or a number below {classes}"
         raise ValueError(f"the prompt must be {wanted}, not {shown(prompt)}{hint}")
 
     def _choose_scheduler(self, name: str | None) -> None:
         super()._choose_scheduler(name)
-        own = type(self._pipeline.scheduler).__name__
+        own = type(self._model.scheduler).__name__
         if own not in {SCHEDULERS[name] for name in self.schedulers}:
             raise ValueError(f"{self.name}: DiT gives its {own} no seed: give scheduler='ddim'")
 
-    def _paint(self, samples: Sequence[Job]) -> list[Image.Image]:
-        labels = [self._class_of(prompt) for prompt in prompts_of(samples)]
-        return self._call(self._pipeline, samples, class_labels=labels).images
+    def _arguments(self, samples: Sequence[Job]) -> dict[str, Any]:
+        return {"class_labels": [self._class_of(sample.asked.prompt) for sample in samples]}
 
 
 class DDPM(Diffusion):
@@ -65,14 +56,14 @@ class DDPM(Diffusion):
     schedulers = ("ddim", "ddpm", "dpm")
 
     def _ready(self, pipeline: Any) -> Any:
-        return super()._ready(as_pipeline(pipeline, "DDPMPipeline"))
+        return super()._ready(need("diffusers").DDPMPipeline(pipeline.unet, pipeline.scheduler))
 
     def _check_prompt(self, prompt: str) -> None:
         if prompt.strip():
             raise ValueError(f"{self.name} draws without a prompt: give an empty one")
 
-    def _paint(self, samples: Sequence[Job]) -> list[Image.Image]:
-        return self._call(self._pipeline, samples, batch_size=len(samples)).images
+    def _arguments(self, samples: Sequence[Job]) -> dict[str, Any]:
+        return {"batch_size": len(samples)}
 
 
 class UnCLIP(Diffusion):
@@ -81,33 +72,20 @@ class UnCLIP(Diffusion):
     Steps and guidance are those of the prior and of the decoder.
     """
 
-    honoured = frozenset({"guidance"})
-
-    def _paint(self, samples: Sequence[Job]) -> list[Image.Image]:
-        guidance = samples[0].asked.guidance
-        options = given(
-            prior_num_inference_steps=self._steps,
-            decoder_num_inference_steps=self._steps,
-            prior_guidance_scale=guidance,
-            decoder_guidance_scale=guidance,
-        )
-        noise = generators_of(samples)
-        return self._pipeline(prompts_of(samples), generator=noise, **options).images
+    honoured = BY_ALL | {"guidance"}
+    stages = ("prior_", "decoder_")
 
 
 class Pixels(Diffusion):
     """`PixelPipeline`: text to image without an autoencoder, as the trained baseline is."""
 
-    honoured = frozenset({"guidance"})
-
-    def _paint(self, samples: Sequence[Job]) -> list[Image.Image]:
-        return self._call(self._pipeline, samples, prompt=prompts_of(samples)).images
+    honoured = BY_ALL | {"guidance"}
 
 
 class Wan(Diffusion):
     """Wan: text to video. `draw` makes clips of one frame, and `film` longer ones."""
 
-    honoured = frozenset({"guidance", "negative_prompt", "width", "height"})
+    honoured = BY_ALL | {"guidance", "negative_prompt", "width", "height"}
     gpu_dtype = torch.bfloat16
     rate: ClassVar[float] = 16.0  # frames in a second, as it was trained
 
@@ -122,8 +100,8 @@ class Wan(Diffusion):
         Raises:
             ValueError, TypeError, RuntimeError: As `draw`.
         """
-        job = self._job(Draw(prompt, **options))
-        step = self._pipeline.vae_scale_factor_temporal
+        self._check_open()
+        job, step = self._job(Draw(prompt, **options)), self._model.vae_scale_factor_temporal
         if not 1 <= frames <= MAX_FRAMES or (frames - 1) % step:
             wanted = f"one more than a multiple of {step}, up to {MAX_FRAMES}"
             raise ValueError(f"frames must be {wanted}, not {shown(frames)}")
@@ -133,21 +111,14 @@ class Wan(Diffusion):
 
     @property
     def _multiple(self) -> int:
-        patch = self._pipeline.transformer.config.patch_size
-        return self._pipeline.vae_scale_factor_spatial * max(*patch)
+        patch = self._model.transformer.config.patch_size
+        return self._model.vae_scale_factor_spatial * max(*patch)
+
+    def _arguments(self, samples: Sequence[Job]) -> dict[str, Any]:
+        return super()._arguments(samples) | {"output_type": "pil"}
 
     def _paint(self, samples: Sequence[Job]) -> list[Image.Image]:
         return [clip[0] for clip in self._clips(samples, 1)]
 
     def _clips(self, samples: Sequence[Job], frames: int) -> list[list[Image.Image]]:
-        width, height = samples[0].size or (None, None)
-        return self._call(
-            self._pipeline,
-            samples,
-            prompt=prompts_of(samples),
-            negative_prompt=negatives_of(samples),
-            num_frames=frames,
-            width=width,
-            height=height,
-            output_type="pil",
-        ).frames
+        return self._call(samples, num_frames=frames).frames

@@ -16,7 +16,7 @@ from rich.progress import track
 from torch import Tensor
 from torch.nn import functional as F
 
-from unitok.baselines.batches import batches
+from unitok.baselines.adapter import batches
 from unitok.baselines.protocols import ImageEncoder
 from unitok.pictures import PictureLike
 

@@ -13,9 +13,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from unitok.baselines.batches import batches
+from unitok.baselines.adapter import batches, check_count, find_device, joined
 from unitok.baselines.extra import need
-from unitok.baselines.parts import find_device
 from unitok.pictures import PictureLike, open_picture
 
 SIDE = 224  # pixels, as it was trained with
@@ -64,23 +63,21 @@ class Lite0Encoder:
 
         Raises:
             ImportError: A package is not installed.
-            ValueError: There is a folder.
+            ValueError: There is a folder, or the batch is empty.
         """
         if folder is not None:
             raise ValueError(f"{folder} cannot be opened: lite0 comes in a package; say lite0")
-        self._device, self._batch = find_device(device), batch
+        self._device, self._batch = find_device(device), check_count("batch", batch)
         self._network = open_network().to(self._device)
 
     @torch.no_grad()
     def features(self, images: Sequence[PictureLike]) -> Tensor:
         """Features [n, 1280] of pictures, on the CPU in float32."""
-        parts = [
-            self._network.extract_features(normalised(pixels_of(batch)).to(self._device))
-            .mean((2, 3))
-            .cpu()
-            for batch in batches(images, self._batch)
-        ]
-        return torch.cat(parts) if parts else torch.empty(0, self.width)
+        return joined(map(self._encode, batches(images, self._batch)), self.width)
+
+    def _encode(self, images: Sequence[PictureLike]) -> Tensor:
+        pixels = normalised(pixels_of(images)).to(self._device)
+        return self._network.extract_features(pixels).mean((2, 3))
 
 
 def pixels_of(images: Sequence[PictureLike]) -> Tensor:

@@ -18,8 +18,14 @@ from torch import Tensor
 
 from unitok.baselines.captioners import BATCH_SIZE, LlavaCaptioner
 from unitok.baselines.extra import need
-from unitok.baselines.parts import check_vocabulary, open_processor
-from unitok.checkpoints.folders import find_folder, first_line, read_json
+from unitok.baselines.parts import (
+    TOKENIZER,
+    check_complete,
+    errors_named,
+    find_dtype,
+    open_processor,
+)
+from unitok.checkpoints.folders import find_folder, read_json
 from unitok.checkpoints.tensors import Tensors, open_tensors
 from unitok.shown import shown
 
@@ -62,51 +68,51 @@ class OriginalLlavaCaptioner(LlavaCaptioner):
                 folder beside this one that has the name that config.json says.
 
         Raises:
-            ValueError: The folder cannot be opened, or a part of it is missing.
-            FileNotFoundError: There is no folder of the encoder.
+            ValueError: The folder cannot be opened, or weights are missing.
+            FileNotFoundError: There is no folder of the encoder, or no tokenizer.
             ImportError: transformers is not installed.
         """
         self._config = read_json(folder / "config.json")
         self._tower = find_tower(folder, self._config, vision_tower)
         super().__init__(folder, device, batch_size, dtype)
 
-    def open_processor(self) -> Any:
+    def _load(self, dtype: str) -> None:
+        check_complete(self.folder, TOKENIZER)
+        self._processor = self._llava_processor(need("transformers"))
+        model = self._llava_model(need("transformers"), find_dtype(dtype, self.device))
+        self._model = model.to(self.device)
+
+    def _llava_processor(self, library: Any) -> Any:
         """LLaVA's processor, of the encoder's pictures and the language model's words."""
-        library = need("transformers")
-        check_vocabulary(self.folder)
         converted = (self.folder / "tokenizer.json").is_file()
         kind = library.PreTrainedTokenizerFast if converted else library.LlamaTokenizer
-        tokenizer = open_processor(kind, self.folder)
+        tokenizer = open_processor(kind, self.folder, padding_side="left")
         tokenizer.add_special_tokens({"additional_special_tokens": [IMAGE]})
         if tokenizer.pad_token is None:
             tokenizer.pad_token = tokenizer.unk_token
         square = self._config.get("image_aspect_ratio") == "pad"
         images = open_processor(library.LlavaImageProcessor, self._tower, do_pad=square)
-        vision = self._vision_config()
         strategy = STRATEGIES.get(self._config.get("mm_vision_select_feature", "patch"))
         return library.LlavaProcessor(
             images,
             tokenizer,
-            patch_size=vision.patch_size,
+            patch_size=self._vision_config().patch_size,
             vision_feature_select_strategy=strategy,
             num_additional_image_tokens=1,  # that of the whole picture
         )
 
-    def open_model(self, dtype: Any) -> Any:
+    def _llava_model(self, library: Any, dtype: Any) -> Any:
         """The weights, under the names of transformers."""
-        library = need("transformers")
         config = self._llava_config(library)
         # The place of the picture needs an embedding, which is never read, and is never written.
         weights = dict(self._weights())
         for name in ("model.language_model.embed_tokens.weight", "lm_head.weight"):
             if name in weights:
                 weights[name] = padded(weights[name], config.text_config.vocab_size)
-        try:
+        with errors_named(self.folder, "transformers cannot open it"):
             model, info = library.LlavaForConditionalGeneration.from_pretrained(
                 None, config=config, state_dict=weights, dtype=dtype, output_loading_info=True
             )
-        except Exception as error:  # that library's are of all kinds
-            raise ValueError(f"{self.folder} cannot be opened: {first_line(error)}") from None
         for kind in ("missing_keys", "unexpected_keys"):
             if names := sorted(info[kind]):
                 what = kind.partition("_")[0]
@@ -118,7 +124,7 @@ class OriginalLlavaCaptioner(LlavaCaptioner):
         return open_processor(need("transformers").CLIPVisionConfig, self._tower)
 
     def _llava_config(self, library: Any) -> Any:
-        config, image = self._config, self._tokenizer.convert_tokens_to_ids(IMAGE)
+        config, image = self._config, self._processor.tokenizer.convert_tokens_to_ids(IMAGE)
         if (projector := config.get("mm_projector_type")) != PROJECTOR:
             raise ValueError(
                 f"{self.folder / 'config.json'}: mm_projector_type must be {PROJECTOR}, not "

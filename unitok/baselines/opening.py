@@ -21,8 +21,8 @@ ADAPTERS: dict[Role, dict[str, str]] = {
         "clip": "scorers:ClipScorer",
         "open_clip": "open_clip_models:OpenClipScorer",
         "open_clip_coca": "open_clip_models:OpenClipScorer",
-        "siglip": "scorers:SiglipScorer",
-        "siglip2": "scorers:Siglip2Scorer",
+        "siglip": "scorers:ClipScorer",
+        "siglip2": "scorers:ClipScorer",
     },
     "captioner": {
         "blip": "captioners:BlipCaptioner",
@@ -54,21 +54,25 @@ ADAPTERS: dict[Role, dict[str, str]] = {
         "WanPipeline": "generators:Wan",
     },
     "encoder": {
-        "vit": "encoders:VitEncoder",
+        "vit": "encoders:Encoder",
         "vit_mae": "encoders:MaeEncoder",
         "beit": "encoders:BeitEncoder",
-        "dinov2": "encoders:Dinov2Encoder",
-        "dinov2_with_registers": "encoders:Dinov2RegistersEncoder",
-        "dinov3_vit": "encoders:Dinov3Encoder",
-        "ijepa": "encoders:IJepaEncoder",
-        "vivit": "clips:VivitEncoder",
-        "vjepa2": "clips:VJepa2Encoder",
+        "dinov2": "encoders:Encoder",
+        "dinov2_with_registers": "encoders:Encoder",
+        "dinov3_vit": "encoders:Encoder",
+        "ijepa": "encoders:Encoder",
+        "vivit": "encoders:ClipEncoder",
+        "vjepa2": "encoders:ClipEncoder",
         "lite0": "lite0:Lite0Encoder",
     },
-    "segmenter": {"sam": "segmenter:SamSegmenter", "sam2": "segmenter:Sam2Segmenter"},
+    "segmenter": {
+        "sam": "segmenter:SamSegmenter",
+        "sam2": "segmenter:SamSegmenter",
+        "sam2_video": "segmenter:SamSegmenter",
+    },
     "detector": {"grounding-dino": "detector:GroundingDinoDetector"},
-    "speech": {"whisper": "speech:WhisperRecognizer"},
-    "audio": {"musicgen": "audio:MusicgenGenerator"},
+    "speech": {"whisper": "sounds:WhisperRecognizer"},
+    "audio": {"musicgen": "sounds:MusicgenGenerator"},
 }
 """For each role: the `model_type` in transformers' config.json, or the `_class_name` in diffusers'
 model_index.json -> "module:Class" in this package, which is called as
@@ -111,10 +115,22 @@ def load(
 
 def check_options(adapter: Any, options: Mapping[str, Any]) -> None:
     """Check that an adapter has the options that are given; TypeError names one that it has not."""
-    known = [name for name in inspect.signature(adapter).parameters if name != "folder"]
+    known = options_of(adapter)
     for name in options:
         if name not in known:
             raise TypeError(f"{adapter.__name__} has {unknown_option(name, known)}")
+
+
+def options_of(adapter: Any) -> list[str]:
+    """The names of an adapter's options. Its `**options` are those of the class it builds on."""
+    found: list[inspect.Parameter] = []
+    for made in adapter.__mro__:
+        if "__init__" in vars(made):
+            found += list(inspect.signature(made.__init__).parameters.values())[2:]
+            if all(parameter.kind is not parameter.VAR_KEYWORD for parameter in found):
+                break
+            found = [one for one in found if one.kind is not one.VAR_KEYWORD]
+    return list(dict.fromkeys(parameter.name for parameter in found))
 
 
 def find_adapter(folder: Path | str, role: Role) -> Any:

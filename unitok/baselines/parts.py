@@ -1,64 +1,107 @@
-"""Opens the parts of a folder that transformers reads: its weights, and what prepares its inputs.
+"""Opens what lies in a folder of a library, and says in one line what is wrong with it.
 
 Only local files are read, weights only as safetensors, and no code of a folder is run.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from unitok.checkpoints.folders import first_line
-from unitok.loading import check_device
 from unitok.precision import parse_dtype
+from unitok.shown import shown
+from unitok_tokenizers.bounded_files import read_object
 
-VOCABULARIES = ("tokenizer.json", "vocab.json", "vocab.txt", "tokenizer.model", "spiece.model")
+PROCESSOR = ("preprocessor_config.json", "processor_config.json", "video_preprocessor_config.json")
+TOKENIZER = ("tokenizer.json", "vocab.json", "vocab.txt", "tokenizer.model", "spiece.model")
 NEEDS_TORCHVISION = (
     "which does not run beside this torch: use the environment that make install-vision makes"
 )
 
 
-def find_device(device: str) -> str:
-    """The device of a name; "auto" is a GPU if there is one.
+def check_complete(folder: Path, *choices: tuple[str, ...]) -> None:
+    """Check that a folder has one file of each choice.
+
+    A library would say it at length, or open a tokenizer that knows no words.
 
     Raises:
-        ValueError: It does not exist.
+        FileNotFoundError: It has none of a choice.
     """
-    return check_device(None if device == "auto" else device)
+    for names in choices:
+        if not any((folder / name).is_file() for name in names):
+            raise FileNotFoundError(f"{folder} is not complete: it has no {' or '.join(names)}")
 
 
-def find_dtype(dtype: str, device: str) -> Any:
-    """The type to compute in, as transformers takes it.
+def find_dtype(dtype: str, device: str, gpu: Any = "auto") -> Any:
+    """The type to compute in, as the libraries take it.
 
     Args:
-        dtype: A name; "auto" is the checkpoint's own on a GPU, and float32 on a CPU.
+        dtype: A name; "auto" is float32 on a CPU.
         device: Where the model computes.
+        gpu: What "auto" is elsewhere; transformers has "auto" for the checkpoint's own.
 
     Raises:
         ValueError: There is no such type.
     """
-    own = torch.float32 if device.startswith("cpu") else "auto"
-    return parse_dtype(dtype) or own
+    return parse_dtype(dtype) or (torch.float32 if device.startswith("cpu") else gpu)
 
 
-def open_model(kind: Any, folder: Path, dtype: Any = torch.float32, **options: Any) -> Any:
-    """The weights of a folder, whole, ready for use.
+def open_model(
+    kind: Any,
+    folder: Path,
+    dtype: Any = torch.float32,
+    what: str = "transformers cannot open it",
+    **options: Any,
+) -> Any:
+    """A model of transformers with the weights of a folder, ready for use.
 
     Args:
-        kind: A model's class in transformers.
-        folder: Where they lie.
+        kind: The model's class.
+        folder: Where the weights lie.
         dtype: The type to compute in; "auto" is the checkpoint's own.
+        what: What errors say that could not be done.
         **options: Of the class.
 
     Raises:
-        ValueError: They cannot be opened, or some are missing.
+        ValueError: It cannot be opened, or weights are missing.
         ImportError: A library is missing.
     """
-    given = {"use_safetensors": True, "dtype": dtype, "output_loading_info": True}
-    model, info = _open(kind, folder, "it", **given, **options)
+    # Else config.json could name an attention that is fetched from the hub, and run.
+    safe: dict[str, Any] = {"trust_remote_code": False, "attn_implementation": None}
+    return open_whole(kind, folder, what, dtype=dtype, **safe, **options)
+
+
+def open_whole(kind: Any, folder: Path, what: str, **options: Any) -> Any:
+    """`open_model` for any library, whose options are all given."""
+    check_shards(folder)
+    with errors_named(folder, what):
+        model, info = kind.from_pretrained(
+            folder,
+            local_files_only=True,
+            use_safetensors=True,
+            output_loading_info=True,
+            **options,
+        )
     if missing := sorted(info["missing_keys"]):
         raise ValueError(f"{folder}: {len(missing)} weights are missing, such as {missing[0]}")
     return model.eval()
+
+
+def check_shards(folder: Path) -> None:
+    """Check that an index of weights in several files names only files beside it.
+
+    Raises:
+        ValueError: It names others.
+    """
+    for index in folder.glob("*.index*.json"):
+        named = read_object(index).get("weight_map")
+        files = named.values() if isinstance(named, dict) else [named]
+        for file in files:
+            if not isinstance(file, str) or Path(file).name != file:
+                raise ValueError(f"{index} names {shown(file)}, which is no file beside it")
 
 
 def open_processor(kind: Any, folder: Path, **options: Any) -> Any:
@@ -70,38 +113,27 @@ def open_processor(kind: Any, folder: Path, **options: Any) -> Any:
         **options: Of the class.
 
     Raises:
-        ValueError: A file is missing, or it cannot be opened.
+        ValueError: It cannot be opened.
         ImportError: A library is missing.
     """
-    return _open(kind, folder, f"what its {kind.__name__} needs", **options)
-
-
-def check_vocabulary(folder: Path) -> None:
-    """Check that a folder has a tokenizer's vocabulary.
-
-    Without one, transformers opens a tokenizer that knows no words.
-
-    Raises:
-        ValueError: It has none.
-    """
-    if not any((folder / name).is_file() for name in VOCABULARIES):
-        raise ValueError(f"{folder} has no tokenizer: none of {', '.join(VOCABULARIES)}")
-
-
-def _open(kind: Any, folder: Path, what: str, **options: Any) -> Any:
-    try:
+    with errors_named(folder, f"transformers cannot open what its {kind.__name__} needs"):
         return kind.from_pretrained(
             folder, local_files_only=True, trust_remote_code=False, **options
         )
-    except Exception as error:  # that library's are of all kinds
-        if isinstance(error, ImportError) or "torchvision" in str(error):
-            raise ImportError(missing_library(folder, error)) from None
-        reason = first_line(error)
-        raise ValueError(f"{folder}: transformers cannot open {what}: {reason}") from None
 
 
-def missing_library(folder: Path, error: Exception) -> str:
-    """What to say of a library that a folder needs and that is not installed."""
-    if "torchvision" in str(error).lower():
-        return f"{folder} needs torchvision, {NEEDS_TORCHVISION}"
-    return f"{folder}: {' '.join(str(error).split())[:200]}"
+@contextmanager
+def errors_named(folder: Path, what: str) -> Iterator[None]:
+    """Let every error of a library be one line that names the folder and what could not be done.
+
+    Raises:
+        ValueError: Anything went wrong; libraries raise errors of all kinds.
+        ImportError: A library is missing.
+    """
+    try:
+        yield
+    except Exception as error:
+        if "torchvision" in str(error).lower():
+            raise ImportError(f"{folder} needs torchvision, {NEEDS_TORCHVISION}") from None
+        kind = ImportError if isinstance(error, ImportError) else ValueError
+        raise kind(f"{folder}: {what}: {first_line(error)}") from None

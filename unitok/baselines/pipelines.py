@@ -1,10 +1,9 @@
 """Opens folders of diffusers' pipelines, part by part.
 
-Only local files are read, weights only as safetensors. A part is a model, a scheduler, a tokenizer
-or an image processor of diffusers or of transformers, so no code of a folder is run.
+A part is a model, a scheduler, a tokenizer or an image processor of diffusers or of transformers,
+so no code of a folder is run.
 """
 
-import inspect
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,8 @@ from typing import Any
 import torch
 
 from unitok.baselines.extra import need
-from unitok.checkpoints.folders import first_line, variant
+from unitok.baselines.parts import errors_named, open_model, open_whole
+from unitok.checkpoints.folders import variant
 from unitok.shown import shown
 from unitok_tokenizers.bounded_files import read_object
 
@@ -37,21 +37,17 @@ def open_pipeline(folder: Path, dtype: torch.dtype) -> Any:
     index = read_object(folder / INDEX)
     need("transformers")  # without it, diffusers has the names of its pipelines alone
     kind = pipeline_class(str(index["_class_name"]))
-    given: dict[str, Any] = {}
-    for name, parameter in inspect.signature(kind).parameters.items():
-        optional = name in kind._optional_components
-        if not optional and parameter.default is not inspect.Parameter.empty:  # it is no part
-            given |= {name: index[name]} if name in index else {}
-        elif named := named_part(folder, index.get(name)):
-            made = part_class(kind, *named)
-            given[name] = open_part(part_folder(folder, name, made), made, dtype)
-        elif not optional:
+    parts, settings = kind._get_signature_keys(kind)
+    given = {name: index[name] for name in settings if name in index}
+    for name in sorted(parts):
+        made = part_class(folder, kind, index.get(name))
+        if made is None and name not in kind._optional_components:
             raise ValueError(f"{folder / INDEX} names no {name}, which {kind.__name__} needs")
-    try:
-        return build(kind, given)
-    except Exception as error:  # a part does not fit, or a setting
-        reason = first_line(error)
-        raise ValueError(f"{folder}: {kind.__name__} cannot be made: {reason}") from None
+        given[name] = made and open_part(part_folder(folder, name, made), made, dtype)
+    if "requires_safety_checker" in settings:  # it would warn at length that there is none
+        given["requires_safety_checker"] = given["safety_checker"] is not None
+    with errors_named(folder, f"{kind.__name__} cannot be made"):
+        return kind(**given)
 
 
 def pipeline_class(name: str) -> Any:
@@ -61,48 +57,22 @@ def pipeline_class(name: str) -> Any:
     return getattr(import_module(own if name == "PixelPipeline" else "diffusers"), name)
 
 
-def as_pipeline(pipeline: Any, name: str, **others: Any) -> Any:
-    """Another pipeline that shares the parts of one.
+def part_class(folder: Path, kind: Any, named: Any) -> Any:
+    """The class of a part of a pipeline; None if there is no such part.
 
     Args:
-        pipeline: The one.
-        name: The class of the other.
-        **others: Further parts.
-    """
-    kind = getattr(need("diffusers"), name)
-    return build(kind, {**pipeline.config, **pipeline.components, **others})
-
-
-def build(kind: Any, given: dict[str, Any]) -> Any:
-    """A pipeline of those parts and settings that it takes; optional parts may be missing."""
-    taken = inspect.signature(kind).parameters
-    made = dict.fromkeys(kind._optional_components)
-    made |= {name: value for name, value in given.items() if name in taken}
-    if "requires_safety_checker" in taken:  # it would warn at length that there is none
-        made["requires_safety_checker"] = made["safety_checker"] is not None
-    return kind(**made)
-
-
-def named_part(folder: Path, value: Any) -> tuple[str, str] | None:
-    """Library and class of a part, as model_index.json names them; None if it names none."""
-    if value is None or value == [None, None]:
-        return None
-    if isinstance(value, list) and len(value) == 2 and all(isinstance(v, str) for v in value):
-        return value[0], value[1]
-    raise ValueError(f"{folder / INDEX}: a part is a library and a class, not {shown(value)}")
-
-
-def part_class(kind: Any, library: str, name: str) -> Any:
-    """The class of a part.
-
-    Args:
+        folder: The pipeline's, for errors.
         kind: The class of the pipeline.
-        library: What model_index.json says that the class is of.
-        name: The class.
+        named: Library and class, as model_index.json names them.
 
     Raises:
         ValueError: It is not of diffusers or transformers, or is no part of a pipeline.
     """
+    if named in (None, [None, None]):
+        return None
+    if not isinstance(named, list) or len(named) != 2 or not all(isinstance(n, str) for n in named):
+        raise ValueError(f"{folder / INDEX}: a part is a library and a class, not {shown(named)}")
+    library, name = str(named[0]), str(named[1])
     diffusers, transformers = need("diffusers"), need("transformers")
     places = [diffusers, import_module(kind.__module__)] if library in OF_DIFFUSERS else []
     if library == "transformers":
@@ -118,7 +88,7 @@ def part_class(kind: Any, library: str, name: str) -> Any:
     if isinstance(found, type) and issubclass(found, allowed):
         return found
     raise ValueError(
-        f"{INDEX} names {shown(f'{library}.{name}')}, which is no part of {kind.__name__} that "
+        f"{INDEX} names {shown('.'.join(named))}, which is no part of {kind.__name__} that "
         "diffusers or transformers has; code of a folder is never run"
     )
 
@@ -137,6 +107,24 @@ def part_folder(folder: Path, name: str, kind: Any) -> Path:
     raise ValueError(f"{own} is missing, in which {INDEX} has a {kind.__name__}")
 
 
+def open_part(folder: Path, kind: Any, dtype: torch.dtype) -> Any:
+    """A part of a pipeline; of a model, all weights must be there.
+
+    Raises:
+        ValueError: It cannot be opened, or weights are missing.
+        ImportError: A library is missing.
+    """
+    what = f"{kind.__name__} cannot be opened"
+    if not issubclass(kind, torch.nn.Module):
+        with errors_named(folder, what):
+            return kind.from_pretrained(folder, local_files_only=True)
+    # Those in full precision, if they are there; else another variant, such as "fp16".
+    read = min(map(variant, folder.glob("*.safetensors")), default="") or None
+    if issubclass(kind, need("diffusers").ModelMixin):
+        return open_whole(kind, folder, what, torch_dtype=dtype, variant=read)
+    return open_model(kind, folder, dtype, what, variant=read)
+
+
 def open_controlnet(folder: Path, dtype: torch.dtype) -> Any:
     """A ControlNet.
 
@@ -148,60 +136,3 @@ def open_controlnet(folder: Path, dtype: torch.dtype) -> Any:
     if kind != "ControlNetModel":
         raise ValueError(f"{folder} holds {shown(kind)}, which is no ControlNetModel")
     return open_part(folder, need("diffusers").ControlNetModel, dtype)
-
-
-def open_part(folder: Path, kind: Any, dtype: torch.dtype) -> Any:
-    """A part of a pipeline; of a model, all weights must be there.
-
-    Raises:
-        ValueError: It cannot be opened, or weights are missing.
-        ImportError: A library is missing.
-    """
-    check_shards(folder)
-    try:
-        if not issubclass(kind, torch.nn.Module):
-            return kind.from_pretrained(folder, local_files_only=True)
-        options = model_options(folder, kind, dtype)
-        model, info = kind.from_pretrained(folder, **options)  # type: ignore[attr-defined]
-    except ImportError:
-        raise
-    except Exception as error:  # those of the libraries are of all kinds
-        reason = first_line(error)
-        raise ValueError(f"{folder}: {kind.__name__} cannot be opened: {reason}") from None
-    if missing := sorted(info["missing_keys"]):
-        raise ValueError(f"{folder}: {len(missing)} weights are missing, such as {missing[0]}")
-    return model.eval().requires_grad_(False)
-
-
-def check_shards(folder: Path) -> None:
-    """Check that an index of weights in several files names only files beside it.
-
-    Raises:
-        ValueError: It names others.
-    """
-    for index in folder.glob("*.index*.json"):
-        named = read_object(index).get("weight_map")
-        files = named.values() if isinstance(named, dict) else [named]
-        for file in files:
-            if not isinstance(file, str) or Path(file).name != file:
-                raise ValueError(f"{index} names {shown(file)}, which is no file beside it")
-
-
-def model_options(folder: Path, kind: Any, dtype: torch.dtype) -> dict[str, Any]:
-    """How weights are read: as safetensors, in full precision if they are there in several."""
-    options: dict[str, Any] = {
-        "local_files_only": True,
-        "use_safetensors": True,
-        "output_loading_info": True,
-        "variant": variant_of(folder),
-    }
-    if issubclass(kind, need("diffusers").ModelMixin):
-        return options | {"torch_dtype": dtype}
-    # Else a config could name an implementation that is fetched from the hub, and run.
-    attention = "sdpa" if kind._supports_sdpa else "eager"
-    return options | {"dtype": dtype, "attn_implementation": attention}
-
-
-def variant_of(folder: Path) -> str | None:
-    """Which weights are read if those without a variant are not there, such as "fp16"."""
-    return min(map(variant, folder.glob("*.safetensors")), default="") or None

@@ -1,35 +1,58 @@
-"""CLIP and SigLIP, opened with transformers, as scorers of pictures and texts.
+"""Scorers of pictures and texts: CLIP and SigLIP, opened with transformers.
 
 CLIP (https://arxiv.org/abs/2103.00020) was trained with a softmax over the texts of a batch, SigLIP
 (https://arxiv.org/abs/2303.15343) and SigLIP 2 (https://arxiv.org/abs/2502.14786) with a sigmoid
-for each pair.
+for each pair. Those have a bias beside the scale of their logits.
 """
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from PIL import Image
 from torch import Tensor
+from torch.nn.functional import normalize
 
-from unitok.baselines.extra import need
-from unitok.baselines.parts import (
-    check_vocabulary,
-    find_device,
-    find_dtype,
-    open_model,
-    open_processor,
-)
-from unitok.baselines.scoring import BATCH_SIZE, Scorer
+from unitok.baselines.adapter import Adapter, batches, check_count, joined
+from unitok.baselines.feature_store import FeatureStore
+from unitok.baselines.parts import PROCESSOR, TOKENIZER
+from unitok.batch.keys import model_identity
+from unitok.pictures import PictureLike, open_picture
+from unitok.requests import check_is_text
+from unitok.shown import shown
+
+BATCH_SIZE = 32
 
 
-class ClipScorer(Scorer):
-    """A folder of CLIPModel."""
+@dataclass(frozen=True)
+class Match:
+    """What a search found.
 
-    kind = "CLIPModel"
+    Attributes:
+        index: Its place among what was searched.
+        score: Its logit: the higher, the better it matches.
+    """
+
+    index: int
+    score: float
+
+
+class ClipScorer(Adapter):
+    """A folder of CLIPModel, SiglipModel or Siglip2Model, which keeps the shape of pictures.
+
+    Pictures are prepared one at a time, so that no more than one is held at its full size.
+
+    Attributes:
+        batch_size: How many pictures or texts are encoded at once.
+    """
+
+    _images: Any  # what prepares pictures
+    _tokenizer: Any
 
     def __init__(
         self,
@@ -48,104 +71,164 @@ class ClipScorer(Scorer):
             dtype: "auto" is the checkpoint's own on a GPU, and float32 on a CPU.
 
         Raises:
-            ValueError: The folder cannot be opened, or a part of it is missing.
+            FileNotFoundError: A part of the folder is missing.
+            ValueError: It cannot be opened.
             ImportError: transformers is not installed.
         """
-        library, where = need("transformers"), find_device(device)
-        super().__init__(folder, where, batch_size)
-        check_vocabulary(folder)
-        kind = getattr(library, self.kind)
-        self._model: Any = open_model(kind, folder, find_dtype(dtype, where)).to(where)
-        self._images = open_processor(library.AutoImageProcessor, folder)
-        self._tokenizer = open_processor(library.AutoTokenizer, folder)
+        super().__init__(folder, device)
+        self.batch_size = check_count("batch_size", batch_size)
+        self._load(dtype)
+
+    # -- what differs between libraries
+
+    def _load(self, dtype: str) -> None:
+        self._open("AutoModel", PROCESSOR, TOKENIZER, dtype=dtype)
+        self._images, self._tokenizer = self._processor.image_processor, self._processor.tokenizer
+        self._length: int = self._model.config.text_config.max_position_embeddings
+
+    def prepare_image(self, image: Image.Image) -> Mapping[str, Tensor]:
+        """What the encoder takes of a picture; the first dimension of each tensor is 1."""
+        return self._images(images=image, return_tensors="pt")
+
+    def encode_images(self, inputs: Mapping[str, Tensor]) -> Tensor:
+        """Embeddings [B, d] of prepared pictures, of any length."""
+        kind = self._model.dtype
+        typed = {n: i.to(kind) if i.is_floating_point() else i for n, i in inputs.items()}
+        return self._model.get_image_features(**typed).pooler_output
+
+    def encode_texts(self, texts: Sequence[str]) -> Tensor:
+        """Embeddings [B, d] of texts, of any length. Long texts are cut off, with a warning."""
+        self._warn_of_long(texts)
+        inputs: Any = self._tokenizer(
+            list(texts),
+            # A SigLIP was trained on texts that are padded to its length.
+            padding=True if self._number("logit_bias") is None else "max_length",
+            truncation=True,
+            max_length=self._length,
+            return_tensors="pt",
+        )
+        return self._model.get_text_features(**inputs.to(self.device)).pooler_output
+
+    def _warn_of_long(self, texts: Sequence[str]) -> None:
+        for text, tokens in zip(texts, self._tokenizer(list(texts))["input_ids"], strict=True):
+            if len(tokens) > self._length:
+                counts = f"{len(tokens)} tokens; the model reads the first {self._length}"
+                warnings.warn(f"{text[:40]!r}... has {counts}", stacklevel=2)
+
+    # -- what all do
 
     @property
     def fingerprint(self) -> str:
         """What decides about the features of a picture.
 
-        The library prepares pictures in another way where torchvision is installed.
+        That is a digest of all files of the folder, what prepares pictures, which is another where
+        torchvision is installed, and the type that the model computes in.
         """
-        return f"{super().fingerprint}-{type(self._images).__name__}"
+        prepares, dtype = type(self._images).__name__, self._model.logit_scale.dtype
+        return f"{model_identity(self.folder)}-{prepares}-{dtype}"
 
-    @property
-    def text_length(self) -> int:
-        """The most tokens of a text that the model reads."""
-        return self._model.config.text_config.max_position_embeddings
+    def image_features(self, images: Iterable[PictureLike]) -> Tensor:
+        """Embeddings of unit length [n, d] of pictures, on the CPU in float32.
 
-    def prepare_image(self, image: Image.Image) -> Mapping[str, Tensor]:
-        """The pixels of a picture, as the folder's preprocessor makes them."""
-        return self._images(images=image, return_tensors="pt")
+        Raises:
+            OSError, ValueError, TypeError: As `unitok.pictures.open_picture`.
+        """
+        prepared = (self.prepare_image(open_picture(image)) for image in images)
+        return joined(map(self.features_of, batches(prepared, self.batch_size)))
 
-    def encode_images(self, inputs: Mapping[str, Tensor]) -> Tensor:
-        """Projected embeddings [B, d]."""
-        inputs = {
-            n: i.to(self._model.dtype) if i.is_floating_point() else i for n, i in inputs.items()
-        }
-        return self._model.get_image_features(**inputs).pooler_output
+    @torch.inference_mode()
+    def features_of(self, prepared: Sequence[Mapping[str, Tensor]]) -> Tensor:
+        """Embeddings of unit length [n, d] of a batch of prepared pictures."""
+        names = prepared[0].keys()
+        inputs = {name: torch.cat([one[name] for one in prepared]) for name in names}
+        return unit(self.encode_images({n: i.to(self.device) for n, i in inputs.items()}))
 
-    def encode_texts(self, texts: Sequence[str]) -> Tensor:
-        """Projected embeddings [B, d]. What is longer than the model reads is cut off."""
-        warn_of_long(texts, self._tokenizer(list(texts))["input_ids"], self.text_length)
-        inputs = self.tokenize(texts).to(self.device)
-        return self._model.get_text_features(**inputs).pooler_output
+    @torch.inference_mode()
+    def text_features(self, texts: Sequence[str]) -> Tensor:
+        """Embeddings of unit length [m, d] of texts, on the CPU in float32.
 
-    def tokenize(self, texts: Sequence[str]) -> Any:
-        """Token ids of texts, as the text encoder takes them."""
-        return self._tokenizer(
-            list(texts),
-            padding=True,
-            truncation=True,
-            max_length=self.text_length,
-            return_tensors="pt",
-        )
+        Raises:
+            TypeError: They are no list, or one is no text.
+        """
+        if isinstance(texts, str):
+            raise TypeError(f"give a list of texts, such as [{shown(texts)}]")
+        for text in texts:
+            check_is_text("each text", text)
+        return joined(unit(self.encode_texts(b)) for b in batches(texts, self.batch_size))
 
-    def logits(self, similarity: Tensor) -> Tensor:
-        """Cosines, multiplied by the learned scale."""
-        return similarity * self._number("logit_scale").exp()
+    def score(self, images: Sequence[PictureLike], texts: Sequence[str]) -> Tensor:
+        """Logits [n, m], as the model was trained with: its scale and bias are in them."""
+        seen, told = self.image_features(images), self.text_features(texts)
+        if not (len(seen) and len(told)):  # none of these has a width
+            return torch.zeros(len(seen), len(told))
+        return self.logits(seen @ told.T)
 
-    def probabilities(self, logits: Tensor) -> Tensor:
-        """A softmax over the labels."""
-        return logits.softmax(-1)
+    def classify(self, images: Sequence[PictureLike], labels: Sequence[str]) -> Tensor:
+        """The probability [n, labels] of each label.
 
-    def _number(self, name: str) -> Tensor:
-        return getattr(self._model, name).detach().float().cpu().squeeze()
-
-
-class SiglipScorer(ClipScorer):
-    """A folder of SiglipModel: SigLIP, and SigLIP 2 of a fixed size."""
-
-    kind = "SiglipModel"
-
-    def tokenize(self, texts: Sequence[str]) -> Any:
-        """Token ids of texts. The model was trained on texts that are padded to its length."""
-        return self._tokenizer(
-            list(texts),
-            padding="max_length",
-            truncation=True,
-            max_length=self.text_length,
-            return_tensors="pt",
-        )
+        A CLIP's sum to one for each picture. A SigLIP judges each label alone.
+        """
+        logits = self.score(images, labels)
+        return logits.softmax(-1) if self._number("logit_bias") is None else logits.sigmoid()
 
     def logits(self, similarity: Tensor) -> Tensor:
-        """Cosines, multiplied by the learned scale, with the learned bias."""
-        return super().logits(similarity) + self._number("logit_bias")
+        """Logits of cosines, with the scale and the bias that the model has learned, if any."""
+        scale, bias = self._number("logit_scale"), self._number("logit_bias")
+        assert scale is not None
+        return similarity * scale.exp() + (0 if bias is None else bias)
 
-    def probabilities(self, logits: Tensor) -> Tensor:
-        """A sigmoid of each label."""
-        return logits.sigmoid()
+    def _number(self, name: str) -> Tensor | None:
+        found = getattr(self._model, name, None)
+        return None if found is None else found.detach().float().cpu().squeeze()
+
+    # -- searches
+
+    def search(
+        self,
+        text: str,
+        images: Sequence[PictureLike],
+        k: int = 10,
+        store: FeatureStore | None = None,
+    ) -> list[Match]:
+        """The best k pictures for a text, the best first.
+
+        Args:
+            text: What to look for.
+            images: The pictures; with a store they are files.
+            k: How many to find.
+            store: Keeps the features of files for the next search.
+
+        Raises:
+            ValueError: k is below 1, or a picture cannot be read.
+            OSError: There is no such picture.
+            TypeError: A picture is no path, and there is a store.
+        """
+        features = store.features(self, images) if store else self.image_features(images)
+        return self.search_features(text, features, k)
+
+    def search_features(self, text: str, features: Tensor, k: int = 10) -> list[Match]:
+        """`search` among features [n, d] of pictures, which were computed before."""
+        return self._best(features, self.text_features([text])[0], k)
+
+    def search_texts(self, image: PictureLike, texts: Sequence[str], k: int = 10) -> list[Match]:
+        """The best k texts for a picture, the best first.
+
+        Raises:
+            ValueError: k is below 1, or the picture cannot be read.
+            OSError: There is no such picture.
+        """
+        return self._best(self.text_features(texts), self.image_features([image])[0], k)
+
+    def _best(self, features: Tensor, wanted: Tensor, k: int) -> list[Match]:
+        """The k of features [n, d] nearest to one [d]; of equal ones the first comes first."""
+        check_count("k", k)
+        if not len(features):
+            return []
+        scores, places = self.logits(features @ wanted).sort(descending=True, stable=True)
+        best = zip(places[:k].tolist(), scores[:k].tolist(), strict=True)
+        return [Match(place, score) for place, score in best]
 
 
-class Siglip2Scorer(SiglipScorer):
-    """A folder of Siglip2Model: SigLIP 2 that keeps the shape of pictures (NaFlex)."""
-
-    kind = "Siglip2Model"
-
-
-def warn_of_long(texts: Sequence[str], ids: Sequence[Sequence[int]], most: int) -> None:
-    """Warn of texts that have more tokens than the model reads."""
-    for text, tokens in zip(texts, ids, strict=True):
-        if len(tokens) > most:
-            warnings.warn(
-                f"{text[:40]!r}... has {len(tokens)} tokens; the model reads the first {most}",
-                stacklevel=2,
-            )
+def unit(features: Tensor) -> Tensor:
+    """Features [n, d] at unit length, on the CPU in float32."""
+    return normalize(features.float(), dim=-1).cpu()

@@ -2,29 +2,29 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
-from torch import Tensor
 
-from unitok.baselines.complete import PROCESSOR, check_complete
-from unitok.baselines.extra import need
-from unitok.baselines.parts import find_device, open_model, open_processor
+from unitok.baselines.adapter import Adapter
+from unitok.baselines.parts import PROCESSOR
 from unitok.baselines.protocols import Segmentation
+from unitok.checkpoints.folders import read_json
 from unitok.pictures import PictureLike, open_picture
 
 Point = tuple[float, float]
 Box = tuple[float, float, float, float]
 
+CLASSES = {"sam": "Sam", "sam2": "Sam2", "sam2_video": "Sam2"}
+"""How classes begin, by the `model_type` of config.json. SAM 2 is published as a model of clips, and
+is one of pictures too."""
 
-class SamSegmenter:
-    """Segment Anything (https://arxiv.org/abs/2304.02643).
 
-    Attributes:
-        name: The folder's name.
+class SamSegmenter(Adapter):
+    """Segment Anything (https://arxiv.org/abs/2304.02643), and SAM 2 for pictures.
+
+    SAM 2 is https://arxiv.org/abs/2408.00714; its processor needs torchvision.
     """
-
-    model_class: ClassVar[str] = "SamModel"
 
     def __init__(self, folder: Path, device: str = "auto") -> None:
         """Open a folder.
@@ -36,11 +36,9 @@ class SamSegmenter:
         Raises:
             FileNotFoundError, ValueError, ImportError: As `unitok.baselines.parts`.
         """
-        check_complete(folder, PROCESSOR)
-        library, self.name, self._device = need("transformers"), folder.name, find_device(device)
-        self._processor = open_processor(library.AutoProcessor, folder)
-        kind = getattr(library, self.model_class)
-        self._model = open_model(kind, folder).to(self._device)
+        super().__init__(folder, device)
+        kind = CLASSES[read_json(folder / "config.json")["model_type"]]
+        self._open(f"{kind}Model", PROCESSOR, processor=f"{kind}Processor")
 
     @torch.no_grad()
     def segment(
@@ -62,7 +60,8 @@ class SamSegmenter:
         """
         picture = open_picture(image)
         check_inside(picture.size, points, boxes)
-        seen = self._model.get_image_embeddings(self._pixels(picture))
+        pixels = self._processor(images=picture, return_tensors="pt")["pixel_values"]
+        seen = self._model.get_image_embeddings(pixels.to(self.device))
         parts: list[Any] = []
         if points:
             parts += self._masks(picture, seen, True, input_points=[[[list(p)] for p in points]])
@@ -71,31 +70,16 @@ class SamSegmenter:
         masks, scores = zip(*parts, strict=True)
         return Segmentation(torch.stack(masks), tuple(scores))
 
-    def _pixels(self, picture: Any) -> Tensor:
-        return self._processor(images=picture, return_tensors="pt")["pixel_values"].to(self._device)
-
     def _masks(self, picture: Any, seen: Any, several: bool, **where: Any) -> list[Any]:
         """The best mask of each point or box, with its score."""
         inputs = self._processor(images=picture, return_tensors="pt", **where)
-        given = {name: inputs[name].to(self._device) for name in where}
+        given = {name: inputs[name].to(self.device) for name in where}
         out = self._model(image_embeddings=seen, multimask_output=several, **given)
-        masks = self._full_size(out.pred_masks.cpu(), inputs)
+        sizes = [inputs[n] for n in ("original_sizes", "reshaped_input_sizes") if n in inputs]
+        # Of each thing several masks [H, W], in the picture's own size, as bool.
+        masks = self._processor.post_process_masks(out.pred_masks.cpu(), *sizes)[0]
         scores, best = out.iou_scores[0].cpu().max(-1)
         return [(mask[i], float(s)) for mask, i, s in zip(masks, best, scores, strict=True)]
-
-    def _full_size(self, masks: Tensor, inputs: Any) -> Tensor:
-        """Masks [things, masks of each, H, W] in the picture's own size, as bool."""
-        sizes = inputs["original_sizes"], inputs["reshaped_input_sizes"]
-        return self._processor.image_processor.post_process_masks(masks, *sizes)[0]
-
-
-class Sam2Segmenter(SamSegmenter):
-    """SAM 2 (https://arxiv.org/abs/2408.00714) for pictures. Its processor needs torchvision."""
-
-    model_class = "Sam2Model"
-
-    def _full_size(self, masks: Tensor, inputs: Any) -> Tensor:
-        return self._processor.post_process_masks(masks, inputs["original_sizes"])[0]
 
 
 def check_inside(size: tuple[int, int], points: Sequence[Point], boxes: Sequence[Box]) -> None:

@@ -8,18 +8,9 @@ from typing import Annotated, Any
 
 from PIL import Image
 
-from unitok.baselines.asking import check_request
-from unitok.baselines.diffusion import (
-    BATCH_SIZE,
-    BY_ALL,
-    SCHEDULERS,
-    Diffusion,
-    Job,
-    check_size,
-    negatives_of,
-    prompts_of,
-)
-from unitok.baselines.pipelines import as_pipeline, open_controlnet
+from unitok.baselines.diffusion import BY_ALL, SCHEDULERS, Diffusion, Job, check_size
+from unitok.baselines.extra import need
+from unitok.baselines.pipelines import open_controlnet
 from unitok.checkpoints.folders import find_folder
 from unitok.pictures import PictureLike, open_picture
 from unitok.preparer import as_list
@@ -56,7 +47,8 @@ class StableDiffusion(Diffusion):
     the strength of diffusers, above 0 and up to 1.
     """
 
-    honoured = frozenset({"guidance", "negative_prompt", "width", "height", "freedom"})
+    takes = (Draw, Edit)
+    honoured = BY_ALL | {"guidance", "negative_prompt", "width", "height", "freedom"}
     schedulers = tuple(SCHEDULERS)
 
     def __init__(
@@ -66,11 +58,7 @@ class StableDiffusion(Diffusion):
         *,
         controlnet: str | os.PathLike[str] | None = None,
         strength: float | None = None,
-        steps: int | None = None,
-        scheduler: str | None = None,
-        dtype: str = "auto",
-        batch_size: int = BATCH_SIZE,
-        bars: bool = False,
+        **options: Any,
     ) -> None:
         """Open the pipeline of a folder.
 
@@ -79,29 +67,17 @@ class StableDiffusion(Diffusion):
             device: "auto" is a GPU if there is one.
             controlnet: The folder or hub id of a ControlNet.
             strength: The freedom of edits that do not say theirs; None for the pipeline's own.
-            steps: This and those that follow are as `Diffusion` has them.
-            scheduler: A name of `SCHEDULERS`.
-            dtype: The type to compute in.
-            batch_size: The most pictures that are made at once.
-            bars: Whether diffusers shows a bar of the steps.
+            **options: Of `Diffusion`.
 
         Raises:
             FileNotFoundError: There is no such ControlNet.
             ValueError, ImportError: As `Diffusion`.
         """
         check_strength(strength)
-        super().__init__(
-            folder,
-            device,
-            steps=steps,
-            scheduler=scheduler,
-            dtype=dtype,
-            batch_size=batch_size,
-            bars=bars,
-        )
+        super().__init__(folder, device, **options)
         self._strength = strength
-        self._pipelines: dict[str, Any] = {}  # by their class
-        self._controlnet = getattr(self._pipeline, "controlnet", None)
+        self._pipelines: dict[tuple[str, bool], Any] = {}  # by their task
+        self._controlnet = getattr(self._model, "controlnet", None)
         if controlnet is not None:
             found = find_folder(controlnet, what="a ControlNet")
             self._controlnet = open_controlnet(found, self._dtype)
@@ -128,60 +104,49 @@ class StableDiffusion(Diffusion):
 
     @property
     def _multiple(self) -> int:
-        return self._pipeline.vae_scale_factor
-
-    def _check(self, asked: object) -> None:
-        kind = type(asked) if isinstance(asked, Edit) else Draw
-        check_request(asked, kind, self.honoured | BY_ALL, self.name)
+        return self._model.vae_scale_factor
 
     def _shown(self, job: Job) -> Job:
-        pictures = (
-            self._drawn(job.asked) if isinstance(job.asked, Draw) else self._edited(job.asked)
-        )
-        self._check_fits(pictures)
-        follows = "control_image" in pictures
-        kind = "Inpaint" if "mask_image" in pictures else "Img2Img" if "image" in pictures else ""
-        if follows and not kind:
-            pictures = {"image": pictures["control_image"]}
-        family = "StableDiffusionXL" if "XL" in type(self._pipeline).__name__ else "StableDiffusion"
-        name = f"{family}{'ControlNet' if follows else ''}{kind}Pipeline"
-        # Image to image takes no size, and has that of the picture.
-        own = pictures["image"].size if kind and (follows or kind == "Inpaint") else job.size
-        return replace(job, pictures=pictures, pipeline=name, size=own)
+        asked = job.asked
+        job = self._drawing(job, asked) if isinstance(asked, Draw) else self._edit(job, asked)
+        # What the model was trained for.
+        parts = self._model
+        if parts.unet.config.in_channels != parts.vae.config.latent_channels:
+            if job.task != "Inpainting":
+                raise ValueError(f"{self.name} only inpaints: edit(image, prompt, mask=...)")
+        elif parts.text_encoder is None and job.task == "Text2Image":
+            raise ValueError(f"{self.name} only refines pictures: edit(image, prompt)")
+        return job
 
-    def _drawn(self, asked: Draw) -> dict[str, Image.Image]:
+    def _drawing(self, job: Job, asked: Draw) -> Job:
         images = as_list(asked.images)
         if len(images) > 1:
             raise ValueError(f"images: a ControlNet is shown one picture, not {len(images)}")
-        return {"control_image": self._control(images[0])} if images else {}
+        if not images:
+            return job
+        return replace(job, pictures={"image": self._control(images[0])}, follows=True)
 
-    def _edited(self, asked: Edit) -> dict[str, Image.Image]:
-        self._check_steps(asked)
-        image = open_picture(asked.image)
+    def _edit(self, job: Job, asked: Edit) -> Job:
+        strength, image, task = self._strength_of(asked), open_picture(asked.image), "Image2Image"
         pictures = {"image": self._fitted(image)}
         if (mask := getattr(asked, "mask", None)) is not None:
-            pictures["mask_image"] = self._fitted(mask_of(mask, image))
-        if (control := getattr(asked, "control", None)) is not None:
+            task, pictures["mask_image"] = "Inpainting", self._fitted(mask_of(mask, image))
+        if follows := (control := getattr(asked, "control", None)) is not None:
             pictures["control_image"] = self._control(control)
-        return pictures
-
-    def _check_fits(self, pictures: dict[str, Image.Image]) -> None:
-        """Check that the model was trained for what is asked; ValueError if it was not."""
-        parts = self._pipeline
-        if parts.unet.config.in_channels != parts.vae.config.latent_channels:
-            if "mask_image" not in pictures:
-                raise ValueError(f"{self.name} only inpaints: edit(image, prompt, mask=...)")
-        elif parts.text_encoder is None and "image" not in pictures:
-            raise ValueError(f"{self.name} only refines pictures: edit(image, prompt)")
-
-    def _check_steps(self, asked: Edit) -> None:
-        check_strength(asked.freedom)
-        strength, steps = self._strength_of(asked), self._steps or DEFAULT_STEPS
-        if strength is not None and int(steps * strength) < 1:
-            raise ValueError(f"freedom {strength:g} of {steps} steps leaves none: give more")
+        # Image to image alone takes no size, and has that of the picture.
+        size = pictures["image"].size if len(pictures) > 1 else None
+        return replace(
+            job, pictures=pictures, task=task, follows=follows, size=size, strength=strength
+        )
 
     def _strength_of(self, asked: Edit) -> float | None:
-        return self._strength if asked.freedom is None else asked.freedom
+        """How far an edit may go; ValueError if it is too far, or leaves no step."""
+        check_strength(asked.freedom)
+        strength = self._strength if asked.freedom is None else asked.freedom
+        steps = self._steps or DEFAULT_STEPS
+        if strength is not None and int(steps * strength) < 1:
+            raise ValueError(f"freedom {strength:g} of {steps} steps leaves none: give more")
+        return strength
 
     def _control(self, source: PictureLike) -> Image.Image:
         if self._controlnet is None:
@@ -194,28 +159,17 @@ class StableDiffusion(Diffusion):
         check_size((width, height), self._multiple)
         return image if image.size == (width, height) else image.resize((width, height))
 
-    def _as(self, name: str) -> Any:
-        """The pipeline of a class, which shares its parts with the folder's own."""
-        if name not in self._pipelines:
-            made = as_pipeline(self._pipeline, name, controlnet=self._controlnet)
-            self._pipelines[name] = self._ready(made)
-        return self._pipelines[name]
+    def _pipeline(self, job: Job) -> Any:
+        """The pipeline of a task, which shares its parts with the folder's own."""
+        place, followed = (job.task, job.follows), self._controlnet if job.follows else None
+        if place not in self._pipelines:
+            kind = getattr(need("diffusers"), f"AutoPipelineFor{job.task}")
+            self._pipelines[place] = self._ready(kind.from_pipe(self._model, controlnet=followed))
+        return self._pipelines[place]
 
-    def _paint(self, samples: Sequence[Job]) -> list[Image.Image | None]:
-        first = samples[0]
-        width, height = first.size or (None, None)
-        made = self._call(
-            self._as(first.pipeline),
-            samples,
-            prompt=prompts_of(samples),
-            negative_prompt=negatives_of(samples),
-            strength=self._strength_of(first.asked) if isinstance(first.asked, Edit) else None,
-            width=width,
-            height=height,
-            **{name: [s.pictures[name] for s in samples] for name in first.pictures},
-        )
-        refused = getattr(made, "nsfw_content_detected", None) or [False] * len(samples)
-        return [None if bad else image for image, bad in zip(made.images, refused, strict=True)]
+    def _arguments(self, samples: Sequence[Job]) -> dict[str, Any]:
+        shown = {name: [s.pictures[name] for s in samples] for name in samples[0].pictures}
+        return super()._arguments(samples) | {"strength": samples[0].strength} | shown
 
 
 def mask_of(source: PictureLike, image: Image.Image) -> Image.Image:
