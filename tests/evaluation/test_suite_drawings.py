@@ -1,5 +1,6 @@
 """Drawings of prompts: FID beside a folder of real pictures, and CLIPScore."""
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from torch.nn import functional as F
 
 from tests.evaluation.suites import failed, judge_drawings, save_pictures, write_lines
 from unitok.evaluation.clip_score import clip_scores
-from unitok.evaluation.drawings import DrawingsSuite
+from unitok.evaluation.drawings import DrawingsSuite, read_prompts
 from unitok.evaluation.folders import compare_folders, compare_pairs
 from unitok.evaluation.suite import SuiteOptions
 
@@ -107,3 +108,13 @@ def test_reconstructions_are_compared_pair_by_pair(tmp_path: Path):
     Image.new("RGB", (16, 17)).save(tmp_path / "made" / "1.png")
     with pytest.raises(ValueError, match="1: the original has 16 x 16 pixels"):
         compare_pairs(tmp_path / "real", tmp_path / "made")
+
+
+@pytest.mark.parametrize("name", ["prompts.txt", "prompts.jsonl"])
+def test_a_prompt_that_is_there_twice_is_named(tmp_path: Path, name: str):
+    lines = ["a dog", "a cat", "a dog"]
+    if name.endswith("jsonl"):
+        lines = [json.dumps({"prompt": line}) for line in lines]
+    (tmp_path / name).write_text("\n".join(lines))
+    with pytest.raises(ValueError, match=r"line 3: the prompt 'a dog' is at .*line 1 already"):
+        read_prompts(tmp_path / name)

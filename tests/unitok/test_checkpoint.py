@@ -234,6 +234,18 @@ def test_weights_are_found_under_a_key(tmp_path: Path):
         TorchFile(tmp_path / "net.ckpt")
 
 
+def test_files_of_an_old_torch_are_read_as_those_of_a_new_one(tmp_path: Path):
+    path, weights = tmp_path / "net.pth", {"a": torch.arange(6.0).reshape(2, 3), "b": torch.ones(2)}
+    torch.save(weights, path, _use_new_zipfile_serialization=False)
+    file = TorchFile(path)
+    assert file.names == {"a", "b"} and torch.equal(file.tensor("a"), weights["a"])
+    content = path.read_bytes()
+    for kept in (0, 3, len(content) // 2, len(content) - 3):
+        path.write_bytes(content[:kept])
+        with pytest.raises(ValueError, match=r"net\.pth cannot be read as a file of weights"):
+            TorchFile(path)
+
+
 @pytest.mark.parametrize("kind", ["safetensors", "bin"])
 def test_a_missing_shard_is_named(tmp_path: Path, kind: str):
     shard(tmp_path, stored(), kind)

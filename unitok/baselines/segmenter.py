@@ -16,8 +16,8 @@ Point = tuple[float, float]
 Box = tuple[float, float, float, float]
 
 CLASSES = {"sam": "Sam", "sam2": "Sam2", "sam2_video": "Sam2"}
-"""How classes begin, by the `model_type` of config.json. SAM 2 is published as a model of clips, and
-is one of pictures too."""
+"""How classes begin, by the `model_type` of config.json. SAM 2 is published as a model of clips.
+It is one of pictures, too."""
 
 
 class SamSegmenter(Adapter):

@@ -80,7 +80,10 @@ class SafetensorsFile:
 
 
 class TorchFile:
-    """A file of `torch.save` (.bin, .pt, .pth, .ckpt), mapped; it may hold tensors alone.
+    """A file of `torch.save` (.bin, .pt, .pth, .ckpt); it may hold tensors alone.
+
+    It is mapped. One of a torch before 1.6, such as the published InceptionV3 of FID, is no archive
+    and is read at once.
 
     Args:
         path: The file.
@@ -94,7 +97,8 @@ class TorchFile:
     def __init__(self, path: Path, inside: Sequence[str] = ()) -> None:
         self.source = str(path)
         try:
-            data = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+            mapped = is_archive(path)
+            data = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
         except Exception as error:  # a damaged file may raise almost any
             raise ValueError(
                 f"{path} cannot be read as a file of weights: {first_line(error)}"
@@ -125,6 +129,12 @@ class TorchFile:
     def tensor(self, name: str) -> Tensor:
         """A tensor, mapped."""
         return self._tensors[name]
+
+
+def is_archive(path: Path) -> bool:
+    """Whether a file begins as a zip archive does, which torch saves since 1.6."""
+    with path.open("rb") as file:
+        return file.read(4) == b"PK\x03\x04"
 
 
 def is_plain(tensor: Tensor) -> bool:

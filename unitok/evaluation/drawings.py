@@ -14,7 +14,7 @@ from unitok.evaluation.distances import checked, compare, features_of, joined
 from unitok.evaluation.extractors import open_extractor
 from unitok.evaluation.kept_features import packed, unpacked
 from unitok.evaluation.picture_folder import PictureFolder
-from unitok.evaluation.public.records import digest, read_lines, read_records, text_of
+from unitok.evaluation.public.records import Once, digest, read_lines, read_records, text_of
 from unitok.evaluation.suite import (
     Item,
     Judgement,
@@ -37,11 +37,16 @@ def read_prompts(path: Path) -> list[str]:
 
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: It is empty, or a line is wrong.
+        ValueError: It is empty, a line is wrong, or two are the same.
     """
     if path.suffix == ".jsonl":
-        return [text_of(record, "prompt", where) for where, record in read_records(path)]
-    return [line.strip() for _, line in read_lines(path)]
+        found = [(where, text_of(one, "prompt", where)) for where, one in read_records(path)]
+    else:
+        found = [(where, line.strip()) for where, line in read_lines(path)]
+    once = Once("prompt")
+    for where, prompt in found:
+        once.add(prompt, where)
+    return [prompt for _, prompt in found]
 
 
 class DrawingsSuite:
