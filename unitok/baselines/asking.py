@@ -14,6 +14,8 @@ from unitok.results import failure
 
 WINDOW = 4  # batches whose requests are looked at together, so that those that go together meet
 
+Answer = Callable[[Sequence[Any]], Sequence[Any]]
+Key = Callable[[Any], Hashable]
 Fail = Callable[[Any, int, Exception], Any]
 
 
@@ -56,8 +58,7 @@ class BatchRunner(Adapter):
         Raises:
             TypeError: The requests are no list or other iterable of requests.
         """
-        check_several(requests, "run")
-        return self._results(requests, failure)
+        return run_in_batches(self._answer_open, requests, self.batch_size, self._key_open)
 
     def close(self) -> None:
         """Free the model. Closing again does nothing."""
@@ -65,7 +66,9 @@ class BatchRunner(Adapter):
 
     def _all(self, asked: Sequence[Any]) -> list[Any]:
         """The results of requests in their order; the first error is raised."""
-        return sorted(self._results(asked, raise_error), key=lambda result: result.index)
+        answer, key = self._answer_open, self._key_open
+        results = run_in_batches(answer, asked, self.batch_size, key, raise_error)
+        return sorted(results, key=lambda result: result.index)
 
     def _check(self, asked: Any) -> None:
         """Check a request.
@@ -87,33 +90,64 @@ class BatchRunner(Adapter):
         if self._model is None:
             raise RuntimeError(f"{self.name} is closed")
 
-    def _results(self, requests: Iterable[Any], fail: Fail) -> Generator[Any]:
-        for window in batches(enumerate(requests), WINDOW * self.batch_size):
-            groups: dict[Hashable, list[tuple[int, Any]]] = {}
-            for index, asked in window:
-                try:
-                    self._check_open()
-                    groups.setdefault(self._key(asked), []).append((index, asked))
-                except Exception as error:  # whatever it is, it is this request's
-                    yield fail(asked, index, error)
-            for group in groups.values():
-                for batch in batches(group, self.batch_size):
-                    yield from self._answered(batch, fail)
+    def _key_open(self, asked: Any) -> Hashable:
+        self._check_open()
+        return self._key(asked)
 
-    def _answered(self, batch: Sequence[tuple[int, Any]], fail: Fail) -> Iterator[Any]:
-        """The results of a batch. If it fails, each is tried alone, so that one fails alone."""
-        try:
-            self._check_open()
-            results = self._answer([asked for _, asked in batch])
-        except Exception as error:
-            if len(batch) == 1:
-                yield fail(batch[0][1], batch[0][0], error)
-                return
-            for one in batch:
-                yield from self._answered([one], fail)
-        else:
-            for (index, _), result in zip(batch, results, strict=True):
-                yield replace(result, index=index)
+    def _answer_open(self, asked: Sequence[Any]) -> Sequence[Any]:
+        self._check_open()
+        return self._answer(asked)
+
+
+def run_in_batches(
+    answer: Answer, requests: Iterable[Any], size: int, key: Key, fail: Fail = failure
+) -> Generator[Any]:
+    """Results of requests, in batches of those that have the same key.
+
+    A request that fails gives a result that says so, and the others go on.
+
+    Args:
+        answer: Answers requests of the same key, in their order.
+        requests: The requests, which are taken as they are needed.
+        size: How many are answered at once.
+        key: What those of one batch have in common; an error if one cannot be answered.
+        fail: Makes the result of a request that fails.
+
+    Raises:
+        TypeError: The requests are no list or other iterable.
+    """
+    check_several(requests, "run")
+    return _results(answer, requests, size, key, fail)
+
+
+def _results(
+    answer: Answer, requests: Iterable[Any], size: int, key: Key, fail: Fail
+) -> Generator[Any]:
+    for window in batches(enumerate(requests), WINDOW * size):
+        groups: dict[Hashable, list[tuple[int, Any]]] = {}
+        for index, asked in window:
+            try:
+                groups.setdefault(key(asked), []).append((index, asked))
+            except Exception as error:  # whatever it is, it is this request's
+                yield fail(asked, index, error)
+        for group in groups.values():
+            for batch in batches(group, size):
+                yield from _answered(answer, batch, fail)
+
+
+def _answered(answer: Answer, batch: Sequence[tuple[int, Any]], fail: Fail) -> Iterator[Any]:
+    """The results of a batch. If it fails, each is tried alone, so that one fails alone."""
+    try:
+        results = answer([asked for _, asked in batch])
+    except Exception as error:
+        if len(batch) == 1:
+            yield fail(batch[0][1], batch[0][0], error)
+            return
+        for one in batch:
+            yield from _answered(answer, [one], fail)
+    else:
+        for (index, _), result in zip(batch, results, strict=True):
+            yield replace(result, index=index)
 
 
 def raise_error(asked: object, index: int, error: Exception) -> NoReturn:
