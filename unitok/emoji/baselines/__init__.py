@@ -1,6 +1,6 @@
-"""Baselines that learn the emoji world, in as many minutes as the embedded model's recipe.
+"""Baselines that learn the emoji world in equal core-minutes, and ours beside them.
 
-budget.py      minutes of training, counted over resumptions, and the learning rate by them
+budget.py      core-minutes of training, counted over resumptions, and the learning rate by them
 run.py         a run: its folder, its checkpoints, its log, its scores
 progress.py    bars
 recipes.py     what can be trained
