@@ -1,14 +1,16 @@
-"""Train baselines on the emoji world in equal minutes, and compare them.
+"""Train baselines on the emoji world in equal core-minutes, and compare them.
 
-    python scripts/train_baseline.py clip --out runs/clip-0 --minutes 15 --threads 2 --seed 0
-    python scripts/train_baseline.py lit --out runs/lit-0
-    python scripts/train_baseline.py diffusion --out runs/diffusion-0
-    python scripts/train_baseline.py ours --out runs/ours-0
-    python scripts/train_baseline.py rerank --clip runs/clip-0/model --out runs/rerank
-    python scripts/train_baseline.py table runs/*-? --rerank runs/rerank --write docs
+    python scripts/train_baseline.py clip --out runs/baselines/clip-0 --minutes 30 --seed 0
+    python scripts/train_baseline.py lit --out runs/baselines/lit-0
+    python scripts/train_baseline.py diffusion --out runs/baselines/diffusion-0
+    python scripts/train_baseline.py ours --out runs/baselines/ours-0
+    python scripts/train_baseline.py rerank --clip runs/baselines/clip-0/model --out runs/baselines
+    python scripts/train_baseline.py table runs/baselines/*-? --rerank runs/baselines --write docs
 
-The same command goes on from OUT/checkpoints after an interruption; the minutes used before count.
-OUT/model is the trained model, OUT/scores.json what it gets right, OUT/failures what it does not.
+--minutes counts what all threads compute: 30 are 15 minutes on 2 cores, or 30 on one. The same
+command goes on from OUT/checkpoints after an interruption; what was used before counts. On a run
+that has ended it scores it again. OUT/model is the trained model, OUT/scores.json what it gets
+right, OUT/failures what it does not.
 """
 
 import argparse
@@ -17,13 +19,12 @@ import sys
 from pathlib import Path
 
 import unitok
-from unitok.emoji.baselines.clip import Clip
-from unitok.emoji.baselines.contrast import TowerMatcher
-from unitok.emoji.baselines.ours import Drawer
+from unitok.baselines.opening import load as load_baseline
 from unitok.emoji.baselines.recipes import RECIPES, use_threads
-from unitok.emoji.baselines.reranking import measure
+from unitok.emoji.baselines.reranking import COUNTS, measure
 from unitok.emoji.baselines.run import BaselineRun, RunOptions
 from unitok.emoji.evaluation import SEED
+from unitok.evaluation.run import TooManyFailuresError
 
 PAGE, PLOT, SHEET = "baselines.md", "baselines.png", "baselines_failures.png"
 
@@ -47,7 +48,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
 def _add_training(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder for all that is written")
     parser.add_argument(
-        "--minutes", type=float, default=15, help="of training, resumptions included"
+        "--minutes", type=float, default=30, help="core-minutes of training, resumptions included"
     )
     parser.add_argument("--threads", type=int, default=2, help="cores to compute with")
     parser.add_argument("--seed", type=int, default=0, help="of weights and data")
@@ -60,12 +61,15 @@ def _add_reranking(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", type=Path, help="what draws; default: the embedded model")
     parser.add_argument("--threads", type=int, default=2, help="cores to compute with")
     parser.add_argument("--scenes", type=int, default=60, help="held-out prompts of each kind")
+    parser.add_argument(
+        "--drawings", type=int, choices=COUNTS, default=COUNTS[-1], help="of a prompt"
+    )
     parser.add_argument("--seed", type=int, default=SEED, help="of the scenes")
 
 
 def train(args: argparse.Namespace) -> None:
     """Train a recipe, or go on with it, and score it."""
-    options = RunOptions(args.command, args.minutes, args.threads, args.seed)
+    options = RunOptions(args.command, args.minutes, args.seed)
     run = BaselineRun(RECIPES[args.command], options, args.out)
     run.train()
     run.score(args.scenes)
@@ -76,9 +80,9 @@ def rerank(args: argparse.Namespace) -> None:
     """Keep the best of n drawings, and write how many are wrong then."""
     from unitok.emoji.baselines.table import CURVE
 
-    matcher = TowerMatcher(Clip.open(args.clip))
-    model = unitok.load(args.model, device="cpu")
-    errors = measure(Drawer(model), matcher, args.scenes, args.seed)
+    scorer = load_baseline(args.clip, "scorer", device="cpu")
+    with unitok.load(args.model, device="cpu") as model:
+        errors = measure(model, scorer, args.scenes, args.drawings, args.seed)
     args.out.mkdir(parents=True, exist_ok=True)
     record = {"clip": str(args.clip), "model": str(args.model or "embedded")}
     record |= {"scenes_of_a_kind": args.scenes, "seed": args.seed, "errors": errors}
@@ -123,7 +127,7 @@ def main() -> None:
     work = {"rerank": rerank, "table": table}.get(args.command, train)
     try:
         work(args)
-    except (ValueError, OSError, ImportError, ArithmeticError) as error:
+    except (ValueError, OSError, ImportError, ArithmeticError, TooManyFailuresError) as error:
         sys.exit(f"train_baseline: {error}")
     except KeyboardInterrupt:
         print("train_baseline: stopped; the same command goes on", file=sys.stderr)

@@ -3,7 +3,7 @@
 import json
 import random
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
@@ -18,30 +18,37 @@ from torch import Tensor
 
 from scripts import train_baseline
 from tests.unitok.tiny import TINY
+from unitok.baselines import opening
+from unitok.baselines.pipelines import open_pipeline
+from unitok.baselines.protocols import ImageGenerator, ImageTextScorer
 from unitok.emoji import captions
 from unitok.emoji.baselines import clip, diffusion, lit, ours, recipes, scoring, table
 from unitok.emoji.baselines.budget import Budget, TimedCosine
 from unitok.emoji.baselines.clip import Clip, ClipRun, ClipSizes, word_tokenizer
-from unitok.emoji.baselines.contrast import TowerMatcher, contrastive_loss
+from unitok.emoji.baselines.contrast import TowerScorer, contrastive_loss
 from unitok.emoji.baselines.diffusion import DiffusionRun
 from unitok.emoji.baselines.lit import Lit, LitRun, LitSizes
-from unitok.emoji.baselines.matching import CHOICES, choices, match, matching_scores
 from unitok.emoji.baselines.pairs import PairUpdates, near_miss, truths
 from unitok.emoji.baselines.recipes import Recipe
-from unitok.emoji.baselines.reranking import Judged, curve
+from unitok.emoji.baselines.reranking import Candidates, curve, draw_many
 from unitok.emoji.baselines.run import BaselineRun, RunOptions
 from unitok.emoji.baselines.scoring import Failure, Scored
 from unitok.emoji.captions import caption, claim
+from unitok.emoji.checker import find
+from unitok.emoji.evaluation import EmojiSuite, emoji_scores, judge_all
 from unitok.emoji.pretraining import PretrainRun
 from unitok.emoji.rendering import render, to_pil
 from unitok.emoji.sampler import SceneSampler, make_scene
-from unitok.emoji.scenes import Item, Scene
+from unitok.emoji.scenes import KINDS, Item, Scene
 from unitok.emoji.split import is_heldout
 from unitok.emoji.sprites import SMALL
+from unitok.evaluation.suite import SuiteOptions
 from unitok.nn.config import DEFAULT, JanusConfig
+from unitok.requests import Draw
+from unitok.results import DrawResult, Result, failure
 
 CLIP_SIZES = ClipSizes(32, 1, 32, 1, patch=16, projection=16, head=16)
-DIFFUSION = DiffusionRun(batch=2, square=8, widths=(32, 32), head=16, warmup=2)
+DIFFUSION = DiffusionRun(batch=2, widths=(32, 32), head=16, warmup=2, text_layers=1)
 # With the embedded model's image tokenizer, and room for the recipe's conversations.
 LARGE_TINY: JanusConfig = replace(
     TINY,
@@ -89,7 +96,7 @@ def minute_clock() -> Any:
 
 
 def started(kind: str, folder: Path, minutes: int, seed: int = 0, **options: Any) -> BaselineRun:
-    asked = RunOptions(kind, minutes, 1, seed)
+    asked = RunOptions(kind, minutes, seed)
     return BaselineRun(TOYS[kind], asked, folder, clock=minute_clock(), **options)
 
 
@@ -134,7 +141,7 @@ def test_a_run_that_was_killed_ends_as_one_that_was_not(kind: str, tmp_path: Pat
     whole.train()
     after = weights(whole)
     assert all(torch.isfinite(w).all() for w in after.values())
-    assert any(not torch.equal(before[name], after[name]) for name in after)
+    assert [name for name in after if torch.equal(before[name], after[name])] == []
 
     killed = started(kind, tmp_path / "killed", 4, save_minutes=2)
     for _ in range(3):  # the third is lost: the last checkpoint is of the second
@@ -178,7 +185,7 @@ def test_no_file_of_a_run_is_a_pickle(tmp_path: Path):
 
 def test_diffusion_learns_within_a_few_updates():
     trainer = diffusion.make_trainer(replace(DIFFUSION, batch=8, lr=4e-3), Budget(99))
-    losses = [trainer.step().parts["velocity"] for _ in range(16)]
+    losses = [trainer.step().parts["picture"] for _ in range(16)]
     assert sum(losses[-3:]) < 0.9 * sum(losses[:3])
 
 
@@ -258,11 +265,16 @@ def test_a_saved_clip_opens_in_transformers_and_is_the_same(tmp_path: Path):
     one.train()
     trained: Any = one.trainer.model
     folder = tmp_path / "model"
-    ours_again = TowerMatcher(Clip.open(folder))
-    expected = TowerMatcher(trained)
+    opened, expected = opening.load(folder, "scorer", device="cpu"), TowerScorer("CLIP", trained)
+    assert isinstance(opened, ImageTextScorer) and isinstance(expected, ImageTextScorer)
     images, texts = expected.image_features(PICTURES), expected.text_features(TEXTS)
-    torch.testing.assert_close(ours_again.image_features(PICTURES), images)
-    torch.testing.assert_close(ours_again.text_features(TEXTS), texts)
+    close = {"atol": 1e-4, "rtol": 1e-4}
+    torch.testing.assert_close(opened.image_features(PICTURES), images, **close)
+    torch.testing.assert_close(opened.text_features(TEXTS), texts, **close)
+    found = opened.score(PICTURES, TEXTS)
+    torch.testing.assert_close(found, expected.score(PICTURES, TEXTS), atol=1e-3, rtol=1e-3)
+    probabilities = expected.classify(PICTURES, TEXTS)
+    torch.testing.assert_close(opened.classify(PICTURES, TEXTS), probabilities, **close)
 
     model = CLIPModel.from_pretrained(folder, local_files_only=True).eval()
     processor = image_processing_pil_clip.CLIPImageProcessorPil.from_pretrained(folder)
@@ -273,13 +285,13 @@ def test_a_saved_clip_opens_in_transformers_and_is_the_same(tmp_path: Path):
             attention_mask=tokens["attention_mask"],
             pixel_values=processor(PICTURES, return_tensors="pt")["pixel_values"],
         )
-    torch.testing.assert_close(out.image_embeds, images, atol=1e-4, rtol=1e-4)
-    torch.testing.assert_close(out.text_embeds, texts, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(out.image_embeds, images, **close)
+    torch.testing.assert_close(out.text_embeds, texts, **close)
 
 
 def test_a_text_is_the_same_alone_and_beside_a_longer_one():
     torch.manual_seed(0)
-    matcher = TowerMatcher(Clip.new(CLIP_SIZES).eval())
+    matcher = TowerScorer("CLIP", Clip.new(CLIP_SIZES).eval())
     alone, beside = matcher.text_features(TEXTS[:1]), matcher.text_features(TEXTS)[:1]
     torch.testing.assert_close(alone, beside, atol=1e-5, rtol=1e-5)
 
@@ -294,7 +306,8 @@ def test_saved_projections_open_over_their_frozen_towers(tmp_path: Path):
         "text_projection",
         "logit_scale",
     }
-    again, expected = TowerMatcher(Lit.open(tmp_path / "model")), TowerMatcher(trained)
+    again = TowerScorer("LiT", Lit.open(tmp_path / "model"))
+    expected = TowerScorer("LiT", trained)
     torch.testing.assert_close(
         again.image_features(PICTURES), expected.image_features(PICTURES), atol=1e-5, rtol=1e-5
     )
@@ -304,19 +317,29 @@ def test_saved_projections_open_over_their_frozen_towers(tmp_path: Path):
 def test_a_saved_pipeline_draws_the_same_alone_and_in_a_batch(tmp_path: Path):
     one = started("diffusion", tmp_path, 2)
     one.train()
-    index = json.loads((tmp_path / "model" / "model_index.json").read_text())
-    assert index["_class_name"] == "PixelPipeline"
-    draw = diffusion.Drawer(tmp_path / "model", batch=2, num_inference_steps=2)
-    assert torch.equal(
-        draw.pipeline.unet.conv_in.weight,
-        dict(one.trainer.model.named_parameters())["conv_in.weight"],
-    )
-    together = draw(TEXTS + TEXTS, [1, 2, 3, 2])
-    assert [image.size for image in together] == [(64, 64)] * 4
-    pixels = [_levels(image) for image in together]
-    assert (_levels(draw(TEXTS[1:], [2])[0]) - pixels[1]).abs().max() <= 3  # of bf16 in a batch
-    assert (pixels[3] - pixels[1]).abs().max() <= 3
-    assert (pixels[2] - pixels[0]).abs().max() > 20
+    runner = opening.load(tmp_path / "model", "generator", device="cpu", steps=2, batch_size=3)
+    unet = runner._model.unet
+    assert torch.equal(unet.conv_in.weight, weights(one)["unet.conv_in.weight"])
+    asked = [Draw(text, seed=seed) for text, seed in zip(TEXTS * 2, (1, 2, 3, 2), strict=True)]
+    found = {result.index: _levels(result.image) for result in runner.run(asked)}
+    assert [found[i].shape for i in range(4)] == [(64, 64, 3)] * 4
+    assert (_levels(runner.draw(TEXTS[1], seed=2).image) - found[1]).abs().max() <= 1
+    assert (found[3] - found[1]).abs().max() <= 1
+    assert (found[2] - found[0]).abs().max() > 20
+    runner.close()
+    assert isinstance(runner, ImageGenerator)
+
+
+def test_a_pipeline_draws_in_bfloat16_too(tmp_path: Path):
+    one = started("diffusion", tmp_path, 1)
+    one.train()
+    found = [
+        opening.load(tmp_path / "model", "generator", device="cpu", steps=2, dtype=dtype)
+        .draw("a cat", seed=1, guidance=1.5)
+        .image
+        for dtype in ("float32", "bfloat16")
+    ]
+    assert 0 < (_levels(found[0]) - _levels(found[1])).abs().float().mean() < 8
 
 
 def _levels(image: Image.Image) -> Tensor:
@@ -326,7 +349,8 @@ def _levels(image: Image.Image) -> Tensor:
 def test_guidance_moves_away_from_what_no_prompt_says(tmp_path: Path):
     one = started("diffusion", tmp_path, 1)
     one.train()
-    pipeline: Any = diffusion.Drawer(tmp_path / "model").pipeline
+    pipeline: Any = open_pipeline(tmp_path / "model", torch.float32)
+    pipeline.set_progress_bar_config(disable=True)
 
     def draw(scale: float, prompt: str = "a cat") -> Tensor:
         seed = torch.Generator().manual_seed(0)
@@ -341,81 +365,80 @@ def test_guidance_moves_away_from_what_no_prompt_says(tmp_path: Path):
         pipeline("a cat", output_type="np")
 
 
-def test_our_saved_model_draws(tmp_path: Path):
-    import unitok
-
-    one = started("ours", tmp_path, 1)
-    one.train()
-    model = unitok.load(tmp_path / "model", device="cpu")
-    drawn = ours.Drawer(model)(["a cat", "a dog"], [1, 2])
-    model.close()
-    assert [image.size for image in drawn] == [(64, 64)] * 2
-
-
 # --- scores --------------------------------------------------------------------------------------
 
 
 class Knowing:
     """Embeds pictures and captions by what they say: it matches perfectly, and never wrongly."""
 
+    name = "knowing"
+
     def __init__(self) -> None:
         self.numbers: dict[str, int] = {}
 
-    def image_features(self, images: Sequence[Image.Image]) -> Tensor:
-        from unitok.emoji.checker import find
-
+    def image_features(self, images: Sequence[Any]) -> Tensor:
         found = [find(image) for image in images]
         return self._embed([caption(Scene("found", f.background, f.items)) for f in found])
 
     def text_features(self, texts: Sequence[str]) -> Tensor:
         return self._embed(list(texts))
 
+    def score(self, images: Sequence[Any], texts: Sequence[str]) -> Tensor:
+        return self.image_features(images) @ self.text_features(texts).T
+
+    def classify(self, images: Sequence[Any], labels: Sequence[str]) -> Tensor:
+        return self.score(images, labels).softmax(-1)
+
     def _embed(self, texts: list[str]) -> Tensor:
         numbers = [self.numbers.setdefault(text, len(self.numbers)) for text in texts]
         return torch.nn.functional.one_hot(torch.tensor(numbers), 4096).float()
 
 
-class Blind(Knowing):
-    """Thinks that all match alike."""
+class Wrong(Knowing):
+    """Thinks that what matches is what does not."""
 
-    def _embed(self, texts: list[str]) -> Tensor:
-        return torch.ones(len(texts), 1)
-
-
-def test_one_of_ten_captions_is_true_and_the_others_are_alike():
-    asked = choices(20)
-    assert len(asked) == 100
-    for choice in asked:
-        assert len(set(choice.captions)) == CHOICES
-        true = [captions.equivalent(text, choice.scene) for text in choice.captions]
-        assert true == [True] + [False] * 9
-        for text in choice.captions[1:]:
-            said = captions.parse(text)
-            assert said is not None
-            shared = {name for name, _ in said.objects} & choice.scene.counts.keys()
-            assert shared or said.background == choice.scene.background
-    assert choices(20) == asked
+    def score(self, images: Sequence[Any], texts: Sequence[str]) -> Tensor:
+        return -super().score(images, texts)
 
 
-def test_a_perfect_matcher_has_all_points_and_a_blind_one_none():
-    asked = choices(20)
-    assert set(matching_scores(match(Knowing(), asked)).values()) == {1.0}
-    assert set(matching_scores(match(Blind(), asked)).values()) == {0.0}
-
-
-def test_the_scores_of_matching_name_what_was_wrong():
-    scored = scoring.score_matching(Blind(), 20)
-    assert scored.scores["matching"] == 0
-    assert len(scored.failures) == 100
-    assert scored.scores["seconds_alone"] >= 0 and scored.scores["seconds_in_batch"] >= 0
-    first = scored.failures[0]
+def test_the_scores_of_matching_are_those_of_the_suite_and_name_what_was_wrong():
+    knows = scoring.score_matching(Knowing(), 4)
+    assert knows.scores["matching"] == 1 and knows.failures == []
+    assert {f"matching_{kind}" for kind in KINDS} <= knows.scores.keys()
+    wrong = scoring.score_matching(Wrong(), 4)
+    assert wrong.scores["matching"] == 0 and len(wrong.failures) == 20
+    assert {failure.kind for failure in wrong.failures} == set(KINDS)
+    assert wrong.scores["seconds_alone"] >= 0 and wrong.scores["seconds_in_batch"] >= 0
+    first = wrong.failures[0]
     assert first.found.startswith("chosen: ") and first.asked not in first.found
+    assert first.image.size == (64, 64)
 
 
-def perfect(prompts: Sequence[str], seeds: Sequence[int]) -> list[Image.Image]:
-    """Draws what is asked for."""
-    assert len(prompts) == len(seeds)
-    return [to_pil(render([scene_of(prompt)])[0]) for prompt in prompts]
+class Draws:
+    """Draws with a function of prompts and seeds; the results come in reverse order."""
+
+    name = "drawer"
+
+    def __init__(self, draw: Callable[[str, Any], Image.Image]) -> None:
+        self.draw = draw
+
+    def run(self, requests: Iterable[Any]) -> Iterator[Result]:
+        for index, asked in reversed([*enumerate(requests)]):
+            images = (self.draw(asked.prompt, asked.seed),)
+            yield DrawResult(asked.prompt, images, asked.seed, "complete", 0, 0, 0.0, asked, index)
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+
+def perfect(prompt: str, _: object = 0) -> Image.Image:
+    """What is asked for."""
+    return to_pil(render([scene_of(prompt)])[0])
+
+
+def black(*_: object) -> Image.Image:
+    """What is never asked for."""
+    return Image.new("RGB", (64, 64))
 
 
 def scene_of(prompt: str) -> Scene:
@@ -429,14 +452,23 @@ def scene_of(prompt: str) -> Scene:
 
 
 def test_a_perfect_drawer_has_all_points_and_another_none():
-    scored = scoring.score_drawings(perfect, 3)
+    scored = scoring.score_runner(Draws(perfect), 3)
     names = {name for name in scored.scores if name.startswith("draw_")}
     assert len(names) == 6 and all(scored.scores[name] == 1 for name in names)
     assert scored.failures == []
-    wrong = scoring.score_drawings(
-        lambda prompts, _: [Image.new("RGB", (64, 64))] * len(prompts), 3
-    )
+    wrong = scoring.score_runner(Draws(black), 3)
     assert wrong.scores["draw_mean"] == 0 and len(wrong.failures) == 15
+    assert {failure.kind for failure in wrong.failures} == set(KINDS)
+
+
+def test_scores_of_drawings_are_those_of_the_emoji_suite():
+    half = Draws(lambda prompt, seed: perfect(prompt) if seed % 2 else black())
+    suite = EmojiSuite(SuiteOptions(limit=2))
+    drawings = [item for item in suite.items() if isinstance(item.request, Draw)]
+    expected = emoji_scores([one.judgement for one in judge_all(half, suite, drawings)])
+    found = scoring.score_runner(half, 2).scores
+    assert expected.items() <= found.items()
+    assert found.keys() - expected.keys() == {"seconds_alone", "seconds_in_batch"}
 
 
 def test_failures_of_all_kinds_are_kept():
@@ -452,10 +484,31 @@ def test_failures_of_all_kinds_are_kept():
     ]
 
 
+def test_drawings_of_a_prompt_are_judged_and_matched_together():
+    fourth = Draws(lambda prompt, seed: black() if seed % 4 else perfect(prompt))
+    found = draw_many(fourth, Knowing(), 2, most=4)
+    assert [one.kind for one in found] == [kind for kind in KINDS for _ in range(2)]
+    assert all(one.right.tolist() == [True, False, False, False] for one in found)
+    assert all(len(one.match) == 4 for one in found)
+
+
+class Fails(Draws):
+    """Fails at each request."""
+
+    def run(self, requests: Iterable[Any]) -> Iterator[Result]:
+        for index, asked in enumerate(requests):
+            yield failure(asked, index, ValueError("no ink"))
+
+
+def test_a_drawing_that_fails_ends_reranking():
+    with pytest.raises(ValueError, match="was not drawn: no ink"):
+        draw_many(Fails(black), Knowing(), 1, most=2)
+
+
 def test_reranking_keeps_the_best_match():
     right = torch.tensor([False, True, False, False])
-    match_right = Judged("two", right, torch.tensor([0.1, 0.9, 0.3, 0.2]))
-    match_wrong = Judged("count", right, torch.tensor([0.9, 0.1, 0.3, 0.2]))
+    match_right = Candidates("two", right, torch.tensor([0.1, 0.9, 0.3, 0.2]))
+    match_wrong = Candidates("count", right, torch.tensor([0.9, 0.1, 0.3, 0.2]))
     found = curve([match_right, match_wrong], (1, 2, 4))
     assert found["all"] == {"1": 0.75, "2": 0.75, "4": 0.5}
     assert found["two"] == {"1": 0.75, "2": 0.5, "4": 0.0}
@@ -494,7 +547,7 @@ def test_the_table_has_means_and_ranges_of_seeds(tmp_path: Path):
         "| milliseconds a picture, alone |  | 250.0 |",
         "| trained parameters, millions | 2.0 | 2.0 |",
         "| updates | 1,000 | 1,000 (1,000 - 1,001) |",
-        "| minutes | 15 | 15 |",
+        "| core-minutes | 15 | 15 |",
         "| given | nothing | nothing |",
         "| seeds | 1 | 2 |",
     ]
@@ -536,6 +589,40 @@ def test_the_page_gets_table_plot_and_sheet(tmp_path: Path, monkeypatch: pytest.
     (tmp_path / "baselines.md").write_text("nothing")
     with pytest.raises(SystemExit, match=r"baselines\.md has no <!-- measured -->"):
         train_baseline.main()
+
+
+def test_all_kinds_are_trained_scored_and_compared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    made = {
+        kind: replace(one, make_trainer=TOYS[kind].make_trainer)
+        for kind, one in recipes.RECIPES.items()
+    }
+    monkeypatch.setattr(train_baseline, "RECIPES", made)
+
+    def command(*arguments: object) -> None:
+        monkeypatch.setattr("sys.argv", ["train_baseline", *map(str, arguments)])
+        train_baseline.main()
+
+    few = ("--scenes", 1, "--threads", 1)
+    folders = {kind: tmp_path / f"{kind}-0" for kind in made}
+    for kind, folder in folders.items():
+        command(kind, "--out", folder, "--minutes", 1e-6, *few)
+    models = ("--clip", folders["clip"] / "model", "--model", folders["ours"] / "model")
+    command("rerank", *models, "--out", tmp_path, "--drawings", 2, *few)
+    shutil.copy(Path(__file__).parents[2] / "docs" / "baselines.md", tmp_path)
+    command("table", *folders.values(), "--rerank", tmp_path, "--write", tmp_path)
+
+    scores = {kind: table.read_run(folder).record["scores"] for kind, folder in folders.items()}
+    assert {"matching", "matching_two", "seconds_alone"} <= scores["clip"].keys()
+    assert scores["clip"].keys() == scores["lit"].keys()
+    assert {"draw_mean", "draw_two", "seconds_in_batch"} <= scores["diffusion"].keys()
+    assert scores["ours"].keys() - scores["diffusion"].keys() >= {"caption", "question_mean"}
+    page = (tmp_path / "baselines.md").read_text()
+    assert "|  | CLIP | LiT | diffusion | ours |" in page
+    assert "| updates | 1.0 | 1.0 | 1.0 | 1.0 |" in page
+    assert "| all |" in page and "Not measured yet" not in page
+    for name in ("baselines.png", "baselines_failures.png"):
+        with Image.open(tmp_path / name) as image:
+            assert min(image.size) > 200
 
 
 def test_mistakes_on_the_command_line_are_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

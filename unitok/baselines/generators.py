@@ -1,4 +1,4 @@
-"""Generators of diffusers that take a prompt alone: DiT, DDPM, unCLIP, and Wan for clips."""
+"""Generators that take a prompt alone: DiT, DDPM, unCLIP, Wan for clips, and one of our own."""
 
 import difflib
 from collections.abc import Sequence
@@ -74,6 +74,12 @@ class UnCLIP(Diffusion):
 
     honoured = BY_ALL | {"guidance"}
     stages = ("prior_", "decoder_")
+
+
+class Pixels(Diffusion):
+    """`PixelPipeline`: text to image without an autoencoder, as the trained baseline is."""
+
+    honoured = BY_ALL | {"guidance"}
 
 
 class Wan(Diffusion):

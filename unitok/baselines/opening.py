@@ -50,6 +50,7 @@ ADAPTERS: dict[Role, dict[str, str]] = {
         "DiTPipeline": "generators:DiT",
         "DDPMPipeline": "generators:DDPM",
         "DDIMPipeline": "generators:DDPM",
+        "PixelPipeline": "generators:Pixels",
         "UnCLIPPipeline": "generators:UnCLIP",
         "WanPipeline": "generators:Wan",
     },

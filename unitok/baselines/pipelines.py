@@ -36,7 +36,7 @@ def open_pipeline(folder: Path, dtype: torch.dtype) -> Any:
     """
     index = read_object(folder / INDEX)
     need("transformers")  # without it, diffusers has the names of its pipelines alone
-    kind = getattr(need("diffusers"), str(index["_class_name"]))
+    kind = pipeline_class(str(index["_class_name"]))
     parts, settings = kind._get_signature_keys(kind)
     given = {name: index[name] for name in settings if name in index}
     for name in sorted(parts):
@@ -48,6 +48,13 @@ def open_pipeline(folder: Path, dtype: torch.dtype) -> Any:
         given["requires_safety_checker"] = given["safety_checker"] is not None
     with errors_named(folder, f"{kind.__name__} cannot be made"):
         return kind(**given)
+
+
+def pipeline_class(name: str) -> Any:
+    """A pipeline's class by its name: of diffusers, or our own."""
+    need("diffusers")
+    own = "unitok.baselines.pixel_pipeline"
+    return getattr(import_module(own if name == "PixelPipeline" else "diffusers"), name)
 
 
 def part_class(folder: Path, kind: Any, named: Any) -> Any:

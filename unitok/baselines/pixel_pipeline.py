@@ -29,6 +29,7 @@ class PixelPipeline(DiffusionPipeline):
     scheduler: DDIMScheduler
     text_encoder: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
+    refiner: PreTrainedModel
 
     def __init__(
         self,
@@ -36,18 +37,25 @@ class PixelPipeline(DiffusionPipeline):
         scheduler: DDIMScheduler,
         text_encoder: PreTrainedModel,
         tokenizer: PreTrainedTokenizerBase,
+        refiner: PreTrainedModel,
     ) -> None:
         """Put the parts together.
 
         Args:
             unet: Its channels are 3 for each pixel of a square.
             scheduler: Of the steps.
-            text_encoder: A model of transformers whose last hidden states are the condition.
+            text_encoder: A model of transformers.
             tokenizer: Of the text encoder.
+            refiner: A model that takes the states of the text encoder. Its own states are what the
+                UNet attends to, and its pooled one is added to the time.
         """
         super().__init__()
         self.register_modules(
-            unet=unet, scheduler=scheduler, text_encoder=text_encoder, tokenizer=tokenizer
+            unet=unet,
+            scheduler=scheduler,
+            text_encoder=text_encoder,
+            tokenizer=tokenizer,
+            refiner=refiner,
         )
 
     @property
@@ -59,7 +67,7 @@ class PixelPipeline(DiffusionPipeline):
     def __call__(
         self,
         prompt: str | Sequence[str],
-        num_inference_steps: int = 40,
+        num_inference_steps: int = 20,
         guidance_scale: float = 2.0,
         generator: torch.Generator | Sequence[torch.Generator] | None = None,
         output_type: str = "pil",
@@ -80,13 +88,13 @@ class PixelPipeline(DiffusionPipeline):
             raise ValueError(f"no output type {output_type!r}; types are pil, pt")
         prompts = [prompt] if isinstance(prompt, str) else list(prompt)
         guided = guidance_scale != 1
-        states, mask = self.encode([""] * len(prompts) + prompts if guided else prompts)
+        condition = self.encode([""] * len(prompts) + prompts if guided else prompts)
         picture = self.noise(len(prompts), generator)
         self.scheduler.set_timesteps(num_inference_steps)
         bar: Any = self.progress_bar  # wrongly typed in diffusers
         for t in bar(self.scheduler.timesteps):
             seen = torch.cat([picture, picture]) if guided else picture
-            out = self.unet(seen, t, states, encoder_attention_mask=mask).sample.float()
+            out = self.unet(seen.to(self.unet.dtype), t, **condition).sample.float()
             if guided:
                 free, told = out.chunk(2)
                 out = free + guidance_scale * (told - free)
@@ -95,12 +103,19 @@ class PixelPipeline(DiffusionPipeline):
         pixels = (F.pixel_shuffle(picture, self.square) / 2 + 0.5).clamp(0, 1)
         return ImagePipelineOutput(images=as_pictures(pixels) if output_type == "pil" else pixels)  # pyright: ignore[reportArgumentType]
 
-    def encode(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
-        """The states of the tokens of texts [B, L, d], and which of them are there [B, L]."""
+    def encode(self, texts: Sequence[str]) -> dict[str, Tensor]:
+        """What the UNet is told of texts, by the names of its arguments."""
         tokens = self.tokenizer(
             list(texts), padding=True, truncation=True, max_length=LONGEST, return_tensors="pt"
         ).to(self.device)
-        return self.text_encoder(**tokens).last_hidden_state, tokens["attention_mask"]
+        mask = tokens["attention_mask"]
+        states = self.text_encoder(**tokens).last_hidden_state
+        read = self.refiner(inputs_embeds=states, attention_mask=mask)
+        return {
+            "encoder_hidden_states": read.last_hidden_state,
+            "class_labels": read.pooler_output,
+            "encoder_attention_mask": mask,
+        }
 
     def noise(
         self, count: int, generator: torch.Generator | Sequence[torch.Generator] | None

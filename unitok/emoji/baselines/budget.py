@@ -1,4 +1,4 @@
-"""Minutes of training: how many there are, how many are used, and the learning rate by them."""
+"""Core-minutes of training: how many there are and are used, and the learning rate by them."""
 
 import math
 import time
@@ -8,19 +8,22 @@ from dataclasses import dataclass
 
 
 class Budget:
-    """Counts the minutes in which updates are made, over all resumptions of a run.
+    """Counts the core-minutes of updates, over all resumptions of a run.
+
+    They are the time that all threads of this process compute. So a run on one core gets as much as
+    one on two, and what other processes do beside it takes nothing from it.
 
     Attributes:
         minutes: How many there are.
         used: How many are used.
     """
 
-    def __init__(self, minutes: float, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, minutes: float, clock: Callable[[], float] = time.process_time) -> None:
         """Begin with all of them.
 
         Args:
             minutes: More than zero.
-            clock: Seconds since any moment.
+            clock: Seconds that were computed since any moment.
 
         Raises:
             ValueError: There are no minutes.

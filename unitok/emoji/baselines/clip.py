@@ -119,13 +119,6 @@ class Clip(nn.Module):
         model.set_attn_implementation("eager")  # the fused one is slow backward on a CPU
         return cls(model, tokenizer)
 
-    @classmethod
-    def open(cls, folder: Path) -> Clip:
-        """One that was saved."""
-        library, local = need("transformers"), {"local_files_only": True}
-        model = library.CLIPModel.from_pretrained(folder, use_safetensors=True, **local)
-        return cls(model.eval(), library.AutoTokenizer.from_pretrained(folder, **local))
-
     def save(self, folder: Path) -> None:
         """Write model, tokenizer and preprocessing, as transformers stores them."""
         self.model.save_pretrained(folder)

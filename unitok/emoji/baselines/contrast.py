@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from unitok.emoji.baselines.pairs import PairBatch
+from unitok.pictures import PictureLike, open_picture
 from unitok.training.losses import Loss
 
 LARGEST_SCALE = 100.0
@@ -65,22 +66,23 @@ class ContrastiveLoss:
         return Loss(loss, {"contrastive": loss}, len(batch.texts))
 
 
-class TowerMatcher:
-    """Two towers as what `matching` and `reranking` take.
+class TowerScorer:
+    """Two towers as an `ImageTextScorer`, for those that no adapter opens.
 
     Attributes:
+        name: What it is called in reports.
         towers: The towers.
         batch: The most pictures or texts at once.
     """
 
-    def __init__(self, towers: TwoTowers, batch: int = 128) -> None:
-        self.towers, self.batch = towers, batch
+    def __init__(self, name: str, towers: TwoTowers, batch: int = 128) -> None:
+        self.name, self.towers, self.batch = name, towers, batch
 
     @torch.no_grad()
-    def image_features(self, images: Sequence[Image.Image]) -> Tensor:
+    def image_features(self, images: Sequence[PictureLike]) -> Tensor:
         """Embeddings of unit length [n, d] of pictures of 64 x 64 pixels."""
-        parts = (images[i : i + self.batch] for i in range(0, len(images), self.batch))
-        found = [self.towers.encode_pixels(torch.stack(list(map(pixels_of, p)))) for p in parts]
+        pixels = torch.stack([pixels_of(open_picture(image)) for image in images])
+        found = [self.towers.encode_pixels(part) for part in pixels.split(self.batch)]
         return F.normalize(torch.cat(found).float(), dim=-1)
 
     @torch.no_grad()
@@ -89,6 +91,16 @@ class TowerMatcher:
         parts = (texts[i : i + self.batch] for i in range(0, len(texts), self.batch))
         found = [self.towers.encode_texts(part) for part in parts]
         return F.normalize(torch.cat(found).float(), dim=-1)
+
+    @torch.no_grad()
+    def score(self, images: Sequence[PictureLike], texts: Sequence[str]) -> Tensor:
+        """Cosines [n, m], multiplied by the learned scale."""
+        cosines = self.image_features(images) @ self.text_features(texts).T
+        return self.towers.logit_scale.exp() * cosines
+
+    def classify(self, images: Sequence[PictureLike], labels: Sequence[str]) -> Tensor:
+        """The probability [n, labels] of each label."""
+        return self.score(images, labels).softmax(-1)
 
 
 def pixels_of(image: Image.Image) -> Tensor:

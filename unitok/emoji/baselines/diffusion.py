@@ -1,26 +1,26 @@
 """Text to image by a UNet of diffusers over the states of MiniLM, trained as DDPM.
 
-DDPM: https://arxiv.org/abs/2006.11239, with v prediction (https://arxiv.org/abs/2202.00512) and a
-last step of pure noise (https://arxiv.org/abs/2305.08891), without which plain backgrounds fail.
+DDPM: https://arxiv.org/abs/2006.11239, with a last step of pure noise
+(https://arxiv.org/abs/2305.08891), without which plain backgrounds fail. The UNet predicts the
+picture itself. Noise would not fit through it: one of its positions is a tile of 192 numbers, as
+wide as the UNet (https://arxiv.org/abs/2511.13720).
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from unitok.baselines.extra import need
 from unitok.emoji import captions
 from unitok.emoji.baselines.budget import Budget, TimedCosine
-from unitok.emoji.baselines.minilm import MiniLm
+from unitok.emoji.baselines.minilm import LONGEST, MiniLm
 from unitok.emoji.baselines.states import (
     plain_generator,
     plain_state,
@@ -30,11 +30,14 @@ from unitok.emoji.baselines.states import (
 from unitok.emoji.rendering import render
 from unitok.emoji.sampler import SceneSampler
 from unitok.emoji.scenes import CANVAS
+from unitok.emoji.sprites import TILE
 from unitok.training.losses import Loss
 from unitok.training.optimisers import MixedOptimiser, matrices_in, others
 from unitok.training.trainer import Trainer
 
 NOISE_STEPS = 1000
+LARGEST_WEIGHT = 5.0  # of a picture's loss, beside 1 of pure noise
+SAMPLING: dict[str, Any] = {"steps": 20, "dtype": "bfloat16", "batch_size": 50}
 
 
 @dataclass(frozen=True)
@@ -48,21 +51,23 @@ class DiffusionRun:
         weight_decay: Of all weights.
         drop: The share of prompts that become empty, so that guidance has two sides.
         square: Pixels of a side of the square that the UNet sees as one.
-        widths: Channels of each resolution; those but the first look at the text.
+        widths: Channels of each resolution.
         layers: Blocks of each resolution.
         head: Numbers of an attention head.
+        text_layers: Layers that are trained over MiniLM.
         seed: Of the weights and of the data.
     """
 
     batch: int = 32
-    lr: float = 1.5e-3
+    lr: float = 2e-3
     warmup: int = 50
     weight_decay: float = 0.02
     drop: float = 0.1
-    square: int = 4
-    widths: tuple[int, ...] = (96, 192)
+    square: int = TILE
+    widths: tuple[int, ...] = (192,)
     layers: int = 1
     head: int = 32
+    text_layers: int = 2
     seed: int = 0
 
 
@@ -125,22 +130,57 @@ class DiffusionUpdates:
         set_plain_generator(self.generator, state["generator"])
 
 
-class DiffusionLoss:
-    """The squared error of v."""
+class TextToImage(nn.Module):
+    """What is trained: a UNet, and a small transformer that reads what the frozen MiniLM says.
 
-    def __init__(self, unet: Any, text: MiniLm, square: int) -> None:
-        self.unet, self.text, self.square = unet, text, square
+    MiniLM was trained to say what sentences are about, and numbers and colours matter little there.
+
+    Attributes:
+        unet: A UNet2DConditionModel of diffusers.
+        refiner: A BertModel of transformers.
+    """
+
+    def __init__(self, run: DiffusionRun, text_width: int) -> None:
+        super().__init__()
+        self.unet, self.refiner = make_unet(run, text_width), make_refiner(run, text_width)
+
+    def forward(self, noisy: Tensor, times: Tensor, states: Tensor, mask: Tensor) -> Tensor:
+        """The pictures [B, C, H, W] that the UNet sees in noisy ones."""
+        read = self.refiner(inputs_embeds=states, attention_mask=mask)
+        # Convolutions of a CPU are faster if the channels of a position lie together.
+        return self.unet(
+            noisy.contiguous(memory_format=torch.channels_last),
+            times,
+            read.last_hidden_state,
+            class_labels=read.pooler_output,
+            encoder_attention_mask=mask,
+        ).sample
+
+
+class DiffusionLoss:
+    """The squared error of pictures, which counts more where there is less noise."""
+
+    def __init__(self, model: TextToImage, text: MiniLm, square: int) -> None:
+        self.model, self.text, self.square = model, text, square
         self.scheduler = make_scheduler("DDPMScheduler")
 
     def __call__(self, batch: NoisyBatch, step: int) -> Loss:
         """The loss of a batch; the number of updates so far makes no difference."""
         states, mask = self.text.states(batch.prompts)
         noisy = self.scheduler.add_noise(batch.pixels, batch.noise, batch.times)
-        wanted = self.scheduler.get_velocity(batch.pixels, batch.noise, batch.times)
-        seen = F.pixel_unshuffle(noisy, self.square)
-        out = self.unet(seen, batch.times, states, encoder_attention_mask=mask).sample
-        loss = F.mse_loss(out.float(), F.pixel_unshuffle(wanted, self.square))
-        return Loss(loss, {"velocity": loss}, len(batch.prompts))
+        out = self.model(F.pixel_unshuffle(noisy, self.square), batch.times, states, mask)
+        wanted = F.pixel_unshuffle(batch.pixels, self.square)
+        errors = (out.float() - wanted).square().flatten(1).mean(1)
+        loss = (self.weights(batch.times) * errors).mean()
+        return Loss(loss, {"picture": loss}, len(batch.prompts))
+
+    def weights(self, times: Tensor) -> Tensor:
+        """1 + the ratio of signal to noise, up to a limit.
+
+        As https://arxiv.org/abs/2303.09556 limits the weight of v prediction.
+        """
+        signal = self.scheduler.alphas_cumprod[times]
+        return (1 / (1 - signal)).clamp(max=LARGEST_WEIGHT)
 
 
 def save(trainer: Trainer[Any], folder: Path) -> None:
@@ -150,84 +190,82 @@ def save(trainer: Trainer[Any], folder: Path) -> None:
     loss = trainer.loss
     if not isinstance(loss, DiffusionLoss):
         raise TypeError("this trainer trains no UNet")
-    scheduler = make_scheduler("DDIMScheduler")
-    pipeline = PixelPipeline(loss.unet, scheduler, loss.text.model, loss.text.tokenizer)
+    pipeline = PixelPipeline(
+        loss.model.unet,
+        make_scheduler("DDIMScheduler"),
+        loss.text.model,
+        loss.text.tokenizer,
+        loss.model.refiner,
+    )
     pipeline.save_pretrained(folder, safe_serialization=True)
 
 
-class Drawer:
-    """Draws prompts by a saved pipeline."""
-
-    def __init__(self, folder: Path, batch: int = 50, **sampling: Any) -> None:
-        """Open the pipeline.
-
-        Args:
-            folder: What `save` wrote.
-            batch: The most pictures at once.
-            **sampling: Of the pipeline's call, such as num_inference_steps.
-        """
-        from unitok.baselines.pixel_pipeline import PixelPipeline
-
-        self.pipeline = PixelPipeline.from_pretrained(folder, local_files_only=True)
-        self.pipeline.set_progress_bar_config(disable=True)
-        self.batch, self.sampling = batch, sampling
-
-    def __call__(self, prompts: Sequence[str], seeds: Sequence[int]) -> list[Image.Image]:
-        """A picture of each prompt, by its seed."""
-        drawn: list[Image.Image] = []
-        for start in range(0, len(prompts), self.batch):
-            part = slice(start, start + self.batch)
-            drawn += self._some(prompts[part], seeds[part])
-        return drawn
-
-    def _some(self, prompts: Sequence[str], seeds: Sequence[int]) -> list[Image.Image]:
-        noise = [torch.Generator().manual_seed(seed) for seed in seeds]
-        with torch.autocast("cpu", torch.bfloat16):
-            made = self.pipeline(prompts, generator=noise, **self.sampling)
-        return list(made.images)  # pyright: ignore[reportArgumentType]
-
-
 def make_scheduler(name: str) -> Any:
-    """A scheduler of diffusers by the name of its class, with the settings of these runs."""
+    """A scheduler of diffusers by the name of its class, with the settings of these runs.
+
+    A tile is many numbers, so much noise is needed to hide what it shows. The schedule spends a
+    third of its steps where that is decided.
+    """
     return getattr(need("diffusers"), name)(
         num_train_timesteps=NOISE_STEPS,
-        beta_schedule="squaredcos_cap_v2",
-        prediction_type="v_prediction",
+        beta_schedule="linear",
+        beta_end=0.012,
+        prediction_type="sample",
         rescale_betas_zero_snr=True,
         timestep_spacing="trailing",
     )
 
 
 def make_unet(run: DiffusionRun, text_width: int) -> Any:
-    """A UNet2DConditionModel whose first resolution has no attention."""
-    deeper = len(run.widths) - 1
+    """A UNet2DConditionModel that attends to the text everywhere."""
+    count = len(run.widths)
     unet = need("diffusers").UNet2DConditionModel(
         sample_size=CANVAS // run.square,
         in_channels=3 * run.square**2,
         out_channels=3 * run.square**2,
         block_out_channels=run.widths,
         layers_per_block=run.layers,
-        down_block_types=("DownBlock2D",) + ("CrossAttnDownBlock2D",) * deeper,
-        up_block_types=("CrossAttnUpBlock2D",) * deeper + ("UpBlock2D",),
+        down_block_types=("CrossAttnDownBlock2D",) * count,
+        up_block_types=("CrossAttnUpBlock2D",) * count,
         cross_attention_dim=text_width,
         attention_head_dim=tuple(width // run.head for width in run.widths),
+        class_embed_type="simple_projection",
+        projection_class_embeddings_input_dim=text_width,
     )
     # The fused attention of a CPU is slow backward.
     unet.set_attn_processor(need("diffusers.models.attention_processor").AttnProcessor())
     return unet
 
 
+def make_refiner(run: DiffusionRun, width: int) -> Any:
+    """A BertModel that takes states of another one in place of words."""
+    library = need("transformers")
+    config = library.BertConfig(
+        vocab_size=1,
+        hidden_size=width,
+        num_hidden_layers=run.text_layers,
+        num_attention_heads=width // 64,
+        intermediate_size=2 * width,
+        max_position_embeddings=LONGEST,
+        hidden_dropout_prob=0.0,
+        attention_probs_dropout_prob=0.0,
+    )
+    refiner = library.BertModel(config)
+    refiner.embeddings.word_embeddings.requires_grad_(False)  # it never sees words
+    return refiner
+
+
 def make_trainer(run: DiffusionRun, budget: Budget) -> Trainer[NoisyBatch]:
     """A trainer of a new UNet."""
     torch.manual_seed(run.seed)
     text = MiniLm()
-    unet: nn.Module = make_unet(run, text.width)
-    inside = ("down_blocks", "mid_block", "up_blocks")
-    matrices = matrices_in(*(getattr(unet, name) for name in inside))
+    model = TextToImage(run, text.width)
+    unet = model.unet
+    matrices = matrices_in(unet.down_blocks, unet.mid_block, unet.up_blocks, model.refiner.encoder)
     return Trainer(
-        unet,
-        DiffusionLoss(unet, text, run.square),
-        MixedOptimiser(matrices, others(unet, matrices), run.weight_decay),
+        model,
+        DiffusionLoss(model, text, run.square),
+        MixedOptimiser(matrices, others(model, matrices), run.weight_decay),
         TimedCosine(run.lr, run.warmup, budget),
         DiffusionUpdates(run),
     )

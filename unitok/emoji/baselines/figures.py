@@ -37,7 +37,7 @@ def save_plot(runs: Sequence[Measured], curve: Mapping[str, Any] | None, path: P
     figure, axes = pyplot.subplots(1, 3, figsize=(15, 4.2), width_ratios=(2.4, 1.8, 1.5))
     groups = by_kind(runs)
     _bars(axes[0], groups, [f"draw_{kind}" for kind in KINDS] + ["draw_mean"], "drawings right")
-    _bars(axes[1], groups, ["matching", "caption"], "pictures understood")
+    _bars(axes[1], groups, ["matching", "caption", "question_mean"], "pictures understood")
     if curve is None:
         axes[2].set_visible(False)
     else:

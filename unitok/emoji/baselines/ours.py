@@ -3,27 +3,22 @@
 Its tokenizers are given, as MiniLM is given to the diffusion model: those of the embedded model.
 """
 
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
 import torch
-from PIL import Image
 
 import unitok
-from unitok.api import Model
 from unitok.emoji.baselines.budget import Budget, TimedCosine
 from unitok.emoji.baselines.states import plain_generator
 from unitok.emoji.export import save_folder
 from unitok.emoji.pretraining import EmojiUpdates, PretrainRun
 from unitok.emoji.pretraining import make_trainer as make_pretrainer
-from unitok.evaluation.metrics import drawings
 from unitok.families.janus import Template
 from unitok.loading import DEFAULT_FOLDER
 from unitok.nn.config import DEFAULT, JanusConfig
 from unitok.nn.model import UnifiedModel
-from unitok.requests import Draw
 from unitok.training.packing import PackedBatch
 from unitok.training.trainer import Trainer
 from unitok_tokenizers.text import TextTokenizer
@@ -78,15 +73,3 @@ def save(trainer: Trainer[Any], folder: Path) -> None:
     """Write the model as a folder that `unitok.load` opens."""
     model = cast(UnifiedModel, trainer.model)
     save_folder(model, template_of(cast(JanusConfig, model.config)), DEFAULT_FOLDER, folder)
-
-
-class Drawer:
-    """Draws prompts by a model, each by its seed."""
-
-    def __init__(self, model: Model) -> None:
-        self.model = model
-
-    def __call__(self, prompts: Sequence[str], seeds: Sequence[int]) -> list[Image.Image]:
-        """A picture of each prompt."""
-        asked = [Draw(prompt, seed=seed) for prompt, seed in zip(prompts, seeds, strict=True)]
-        return [result.image for result in drawings(self.model, asked)]

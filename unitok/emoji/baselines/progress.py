@@ -1,43 +1,37 @@
 """Bars on stderr; none where stderr is no terminal."""
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterable
+from typing import TypeVar
 
 from rich.console import Console
 from rich.progress import (
     BarColumn,
-    MofNCompleteColumn,
     Progress,
-    ProgressColumn,
     TaskProgressColumn,
     TextColumn,
     TimeRemainingColumn,
 )
 
+from unitok.screen import counted
+
+T = TypeVar("T")
+
 
 def minutes_bar() -> Progress:
-    """A bar that counts the minutes of a run, and shows a status."""
-    used = TextColumn("{task.completed:.1f} of {task.total:g} minutes")
-    return _bar(used, TimeRemainingColumn(), TextColumn("{task.fields[status]}"))
-
-
-def in_steps(steps: range, what: str) -> Iterator[int]:
-    """The numbers of a range, with a bar that counts them.
-
-    Args:
-        steps: The numbers.
-        what: What is done meanwhile.
-    """
-    with _bar(MofNCompleteColumn(), TimeRemainingColumn()) as bar:
-        yield from bar.track(steps, description=what)
-
-
-def _bar(*columns: ProgressColumn) -> Progress:
+    """A bar that counts the core-minutes of a run, and shows a status."""
     console = Console(stderr=True)
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(bar_width=20),
         TaskProgressColumn(),
-        *columns,
+        TextColumn("{task.completed:.1f} of {task.total:g} core-minutes"),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[status]}"),
         console=console,
         disable=not console.is_terminal,
     )
+
+
+def with_bar(items: Iterable[T], total: int, what: str) -> Generator[T]:
+    """The items, with a bar that counts them."""
+    return counted(items, total, what, Console(stderr=True).is_terminal)

@@ -1,6 +1,7 @@
 """What can be trained: how, how it is saved, and how it is scored."""
 
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,15 +9,16 @@ from typing import Any
 import torch
 
 import unitok
+from unitok.baselines.opening import load as load_baseline
 from unitok.emoji.baselines import clip, diffusion, lit, ours
 from unitok.emoji.baselines.budget import Budget
-from unitok.emoji.baselines.clip import Clip, ClipRun
-from unitok.emoji.baselines.contrast import TowerMatcher
+from unitok.emoji.baselines.clip import ClipRun
+from unitok.emoji.baselines.contrast import TowerScorer
 from unitok.emoji.baselines.diffusion import DiffusionRun
 from unitok.emoji.baselines.lit import Lit, LitRun
-from unitok.emoji.baselines.scoring import Scored, score_drawings, score_matching
-from unitok.emoji.evaluation import caption_score, held_out_scenes
+from unitok.emoji.baselines.scoring import Scored, score_matching, score_runner
 from unitok.emoji.pretraining import PretrainRun
+from unitok.requests import Caption, Draw
 from unitok.training.trainer import Trainer
 
 
@@ -39,26 +41,24 @@ class Recipe:
 
 def score_clip(folder: Path, count: int) -> Scored:
     """Matching by a CLIP."""
-    return score_matching(TowerMatcher(Clip.open(folder)), count)
+    return score_matching(load_baseline(folder, "scorer", device="cpu"), count)
 
 
 def score_lit(folder: Path, count: int) -> Scored:
     """Matching by locked towers."""
-    return score_matching(TowerMatcher(Lit.open(folder)), count)
+    return score_matching(TowerScorer("LiT", Lit.open(folder)), count)
 
 
 def score_diffusion(folder: Path, count: int) -> Scored:
     """Drawings by a diffusion pipeline."""
-    return score_drawings(diffusion.Drawer(folder), count)
+    with closing(load_baseline(folder, "generator", device="cpu", **diffusion.SAMPLING)) as runner:
+        return score_runner(runner, count)
 
 
 def score_ours(folder: Path, count: int) -> Scored:
-    """Drawings and captions by a model of the embedded kind."""
-    model = unitok.load(folder, device="cpu")
-    scored = score_drawings(ours.Drawer(model), count)
-    scored.scores["caption"] = caption_score(model, held_out_scenes(count))
-    model.close()
-    return scored
+    """Drawings, captions and answers by a model of the embedded kind."""
+    with unitok.load(folder, device="cpu") as model:
+        return score_runner(model, count, (Draw, Caption))
 
 
 RECIPES: dict[str, Recipe] = {

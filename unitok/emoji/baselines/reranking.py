@@ -4,22 +4,24 @@ As DALL-E (https://arxiv.org/abs/2102.12092) was used with CLIP.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from unitok.emoji.baselines.matching import Matcher
-from unitok.emoji.baselines.progress import in_steps
-from unitok.emoji.baselines.scoring import Draw, draw_all, held_out_prompts
-from unitok.emoji.evaluation import SEED, judge
+from unitok.baselines.protocols import ImageTextScorer, Runner
+from unitok.emoji.baselines.progress import with_bar
+from unitok.emoji.evaluation import SEED, EmojiSuite
 from unitok.emoji.scenes import KINDS
+from unitok.evaluation.run import Judged, run_items
+from unitok.evaluation.suite import Item, SuiteOptions, picture_of
+from unitok.requests import Draw
 
 COUNTS = (1, 2, 4, 8, 16)
 
 
 @dataclass(frozen=True)
-class Judged:
+class Candidates:
     """The drawings of one prompt.
 
     Attributes:
@@ -33,30 +35,52 @@ class Judged:
     match: Tensor
 
 
-def judge_many(
-    draw: Draw, matcher: Matcher, prompts: Sequence[tuple[str, str]], most: int = COUNTS[-1]
-) -> list[Judged]:
-    """Draw prompts `most` times, each time with another seed, and judge all drawings.
+def draw_many(
+    runner: Runner, scorer: ImageTextScorer, prompts: int, most: int, seed: int = SEED
+) -> list[Candidates]:
+    """Draw the prompts of the emoji suite `most` times, each with its own seed, and judge all.
 
     Args:
-        draw: Makes pictures of prompts, by their seeds.
-        matcher: What says how well they match.
-        prompts: Kinds and prompts.
+        runner: What draws.
+        scorer: What says how well drawings match.
+        prompts: How many of each kind.
         most: Drawings of a prompt.
+        seed: Of the scenes.
     """
-    texts = [prompt for _, prompt in prompts for _ in range(most)]
-    images = draw_all(draw, texts, "drawing")
-    found = []
-    for number in in_steps(range(len(prompts)), "judging"):
-        kind, prompt = prompts[number]
-        drawn = images[number * most : (number + 1) * most]
-        right = torch.tensor([judge(kind, prompt, image).ok for image in drawn])
-        similarity = matcher.image_features(drawn) @ matcher.text_features([prompt]).T
-        found.append(Judged(kind, right, similarity[:, 0]))
-    return found
+    suite = EmojiSuite(SuiteOptions(limit=prompts, seed=seed))
+    asked = [item for item in suite.items() if isinstance(item.request, Draw)]
+    items = [again(item, number, most) for item in asked for number in range(most)]
+    place = {item.key: index for index, item in enumerate(items)}
+    judged = with_bar(run_items(runner, suite, items), len(items), "drawing")
+    in_order = sorted(judged, key=lambda one: place[one.item.key])
+    groups = [in_order[i : i + most] for i in range(0, len(in_order), most)]
+    return [candidates(group, scorer) for group in groups]
 
 
-def errors(judged: Sequence[Judged], count: int) -> float:
+def again(item: Item, number: int, most: int) -> Item:
+    """A drawing of the same prompt with another seed."""
+    assert isinstance(item.request, Draw)
+    assert isinstance(item.request.seed, int)
+    request = replace(item.request, seed=item.request.seed * most + number)
+    return replace(item, key=f"{item.key}-{number}", request=request)
+
+
+def candidates(drawn: Sequence[Judged], scorer: ImageTextScorer) -> Candidates:
+    """The drawings of one prompt with what the scorer thinks of them.
+
+    Raises:
+        ValueError: A drawing failed.
+    """
+    item = drawn[0].item
+    if failed := [one.judgement.error for one in drawn if one.judgement.error is not None]:
+        raise ValueError(f"{item.wanted!r} was not drawn: {failed[0]}")
+    images = [picture_of(one.result) for one in drawn]
+    similarity = scorer.image_features(images) @ scorer.text_features([item.wanted]).T
+    right = torch.tensor([bool(one.judgement.ok) for one in drawn])
+    return Candidates(item.group.removeprefix("draw_"), right, similarity[:, 0])
+
+
+def errors(judged: Sequence[Candidates], count: int) -> float:
     """The share of wrong drawings, if the best of each `count` is kept.
 
     The drawings of a prompt are divided into groups of `count`, so that all of them count.
@@ -71,13 +95,15 @@ def best_of_groups(right: Tensor, match: Tensor, count: int) -> list[bool]:
     return right.view(-1, count).gather(1, best)[:, 0].tolist()
 
 
-def least_errors(judged: Sequence[Judged], count: int) -> float:
+def least_errors(judged: Sequence[Candidates], count: int) -> float:
     """The share of groups of `count` drawings without a right one: what no scorer falls below."""
     right = torch.cat([one.right.view(-1, count).any(1) for one in judged])
     return 1 - right.float().mean().item()
 
 
-def curve(judged: Sequence[Judged], counts: Sequence[int] = COUNTS) -> dict[str, dict[str, float]]:
+def curve(
+    judged: Sequence[Candidates], counts: Sequence[int] = COUNTS
+) -> dict[str, dict[str, float]]:
     """Errors over the number of drawings: of all kinds, of each, and the least that there could be.
 
     Raises:
@@ -93,7 +119,8 @@ def curve(judged: Sequence[Judged], counts: Sequence[int] = COUNTS) -> dict[str,
 
 
 def measure(
-    draw: Draw, matcher: Matcher, prompts: int, seed: int = SEED
+    runner: Runner, scorer: ImageTextScorer, prompts: int, most: int = COUNTS[-1], seed: int = SEED
 ) -> dict[str, dict[str, float]]:
-    """The curve on held-out prompts, so many of each kind."""
-    return curve(judge_many(draw, matcher, held_out_prompts(prompts, seed)))
+    """The curve on held-out prompts, so many of each kind, up to `most` drawings of each."""
+    judged = draw_many(runner, scorer, prompts, most, seed)
+    return curve(judged, [count for count in COUNTS if count <= most])

@@ -1,4 +1,4 @@
-"""A run of given minutes: its folder, its checkpoints, its log, and its scores at the end."""
+"""A run of given core-minutes: its folder, its checkpoints, its log, and its scores at the end."""
 
 import json
 import time
@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from unitok.checkpoints.folders import read_json
 from unitok.emoji.baselines.budget import Budget
@@ -28,14 +30,12 @@ class RunOptions:
 
     Attributes:
         kind: Which recipe.
-        minutes: Of updates, over all resumptions.
-        threads: Of torch.
+        minutes: Core-minutes of updates, over all resumptions.
         seed: Of weights and data.
     """
 
     kind: str
     minutes: float
-    threads: int
     seed: int
 
 
@@ -56,7 +56,7 @@ class BaselineRun:
         *,
         save_minutes: float = 2.0,
         log_every: int = 10,
-        clock: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float] = time.process_time,
     ) -> None:
         """Go on from the folder's last checkpoint if there is one.
 
@@ -66,7 +66,7 @@ class BaselineRun:
             folder: Where all is written.
             save_minutes: Between two checkpoints.
             log_every: Updates whose mean losses become one line of the log.
-            clock: Seconds since any moment.
+            clock: Seconds that were computed since any moment.
 
         Raises:
             ValueError: The folder holds a run of other options, or a broken checkpoint.
@@ -143,6 +143,7 @@ class BaselineRun:
         trainer: Trainer[Any] = self.trainer
         return asdict(self.options) | {
             "minutes_used": round(self.budget.used, 3),
+            "threads": torch.get_num_threads(),
             "updates": trainer.step_count,
             "parameters": parameters(trainer),
             "given": self.recipe.given,

@@ -1,7 +1,6 @@
 """What a trained baseline gets right, what it gets wrong, and how long a picture takes."""
 
 import json
-import random
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -10,26 +9,18 @@ from pathlib import Path
 from typing import Any
 
 from PIL import Image
-from torch import Tensor
 
-from unitok.emoji import captions
-from unitok.emoji.baselines.matching import (
-    Choice,
-    Matched,
-    Matcher,
-    choices,
-    match,
-    matching_scores,
-)
-from unitok.emoji.baselines.progress import in_steps
-from unitok.emoji.evaluation import SEED, JudgedDrawing, drawing_scores, held_out_scenes, judge
-from unitok.emoji.rendering import render, to_pil
-from unitok.evaluation.metrics import rate
+from unitok.baselines.protocols import ImageTextScorer, Runner
+from unitok.emoji.baselines.progress import with_bar
+from unitok.emoji.evaluation import SEED, EmojiSuite
+from unitok.emoji.matching import EmojiMatchingSuite
+from unitok.evaluation.matching import Match, ScorerRunner
+from unitok.evaluation.run import Judged, run_items
+from unitok.evaluation.suite import Item, Suite, SuiteOptions, picture_of
+from unitok.requests import Draw
 
-Draw = Callable[[Sequence[str], Sequence[int]], list[Image.Image]]
 SCORES, FAILURES = "scores.json", "failures"
-AT_ONCE = 100  # drawings
-ALONE = 10  # pictures that are timed alone
+ALONE, TOGETHER = 10, 50  # pictures that are timed alone, and in a batch
 SHOWN = 24  # failures that are kept
 
 
@@ -58,79 +49,56 @@ class Scored:
     failures: list[Failure]
 
 
-def score_drawings(draw: Draw, prompts: int, seed: int = SEED) -> Scored:
-    """Draw held-out prompts, the i-th with seed i, and check what was drawn.
+def score_runner(
+    runner: Runner, count: int, takes: tuple[type, ...] = (Draw,), seed: int = SEED
+) -> Scored:
+    """Ask what `unitok eval emoji` asks, and time drawings.
 
     Args:
-        draw: Makes pictures of prompts, by their seeds.
-        prompts: How many of each kind.
+        runner: The model; it draws.
+        count: Held-out scenes of each kind.
+        takes: The kinds of requests that it can be asked.
         seed: Of the scenes.
     """
-    asked = held_out_prompts(prompts, seed)
-    texts = [prompt for _, prompt in asked]
-    draw(texts[:1], [0])  # so that no time holds what is done once
-    alone = [seconds_of(lambda i=i: draw(texts[i : i + 1], [i])) for i in range(len(texts))[:ALONE]]
-    began = time.monotonic()
-    images = draw_all(draw, texts, "drawing")
-    together = time.monotonic() - began
-    judged = [judge(*one, image) for one, image in zip(asked, images, strict=True)]
-    scores = drawing_scores(judged)
-    scores["draw_mean"] = rate(list(scores.values()))
-    scores["seconds_alone"] = statistics.median(alone)
-    scores["seconds_in_batch"] = together / len(texts)
-    return Scored(scores, [failed_drawing(drawn) for drawn in judged if not drawn.ok])
+    suite = EmojiSuite(SuiteOptions(limit=count, seed=seed))
+    return _score(runner, suite, [i for i in suite.items() if isinstance(i.request, takes)])
 
 
-def draw_all(draw: Draw, texts: Sequence[str], what: str) -> list[Image.Image]:
-    """A picture of each text, the i-th with seed i, in parts, with a bar on stderr."""
-    images: list[Image.Image] = []
-    for start in in_steps(range(0, len(texts), AT_ONCE), what):
-        part = range(start, min(start + AT_ONCE, len(texts)))
-        images += draw([texts[i] for i in part], part)
-    return images
+def score_matching(scorer: ImageTextScorer, count: int, seed: int = SEED) -> Scored:
+    """Ask what `unitok eval emoji-matching` asks, and time it."""
+    suite = EmojiMatchingSuite(SuiteOptions(limit=count, seed=seed))
+    return _score(ScorerRunner(scorer), suite, suite.items())
 
 
-def held_out_prompts(count: int, seed: int = SEED) -> list[tuple[str, str]]:
-    """The kind and the prompt of held-out scenes, `count` of each kind."""
-    rng = random.Random(seed)
-    return [(scene.kind, captions.prompt(scene, rng)) for scene in held_out_scenes(count, seed)]
+def _score(runner: Runner, suite: Suite, items: Sequence[Item]) -> Scored:
+    judged = list(with_bar(run_items(runner, suite, items), len(items), "scoring"))
+    place = {item.key: index for index, item in enumerate(items)}
+    judged.sort(key=lambda one: place[one.item.key])
+    scores = suite.summary([one.judgement for one in judged]).scores | seconds(runner, items)
+    wrong = [failure for one in judged if not one.judgement.ok and (failure := failed(one))]
+    return Scored(scores, wrong)
 
 
-def failed_drawing(drawn: JudgedDrawing) -> Failure:
-    """A drawing that is not what was asked for."""
-    return Failure(drawn.kind, drawn.prompt, drawn.reason, drawn.image)
+def seconds(runner: Runner, items: Sequence[Item]) -> dict[str, float]:
+    """How long a drawing or a match takes, alone and in a batch of all kinds."""
+    asked = [item.request for item in items if isinstance(item.request, Draw | Match)]
+    alone = [seconds_of(lambda one=one: list(runner.run([one]))) for one in asked[:ALONE]]
+    batch = asked[:: max(1, len(asked) // TOGETHER)]
+    together = seconds_of(lambda: list(runner.run(batch)))
+    return {
+        "seconds_alone": statistics.median(alone),
+        "seconds_in_batch": together / len(batch),
+    }
 
 
-def score_matching(matcher: Matcher, count: int, seed: int = SEED) -> Scored:
-    """Choose among ten captions of held-out pictures.
-
-    Args:
-        matcher: What chooses.
-        count: Pictures of each kind.
-        seed: Of the scenes.
-    """
-    asked = choices(count, seed)
-    began = time.monotonic()
-    matched = match(matcher, asked)
-    together = time.monotonic() - began
-    images = [to_pil(pixels) for pixels in render([choice.scene for choice in asked[:ALONE]])]
-    alone = [
-        seconds_of(lambda picture=image, choice=choice: _look(matcher, picture, choice))
-        for choice, image in zip(asked, images, strict=False)
-    ]
-    scores = matching_scores(matched)
-    scores["seconds_alone"] = statistics.median(alone)
-    scores["seconds_in_batch"] = together / len(asked)
-    return Scored(scores, [failed_match(one) for one in matched if not one.ok])
-
-
-def _look(matcher: Matcher, image: Image.Image, choice: Choice) -> Tensor:
-    return matcher.image_features([image]) @ matcher.text_features(choice.captions).T
-
-
-def failed_match(matched: Matched) -> Failure:
-    """A picture to which a wrong caption was given."""
-    return Failure(matched.kind, matched.right, f"chosen: {matched.chosen}", matched.image)
+def failed(wrong: Judged) -> Failure | None:
+    """A drawing, or a picture to which a wrong caption was given; None for another failure."""
+    item, said = wrong.item, wrong.judgement.said
+    _, _, kind = item.group.partition("_")
+    if isinstance(item.request, Match):
+        return Failure(kind, item.wanted, f"chosen: {said}", item.request.image)
+    drawn = picture_of(wrong.result)
+    return drawn and Failure(kind, item.wanted, said, drawn)
 
 
 def seconds_of(work: Callable[[], Any]) -> float:

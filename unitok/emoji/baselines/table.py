@@ -26,6 +26,7 @@ SHARES = {
     "draw_position": "drawings: left of, right of, above, below",
     "draw_mean": "**drawings, mean**",
     "caption": "captions, true and complete",
+    "question_mean": "answers to questions",
     **{f"matching_{kind}": f"matching: {kind}" for kind in KINDS},
     "matching": "**matching among 10 captions**",
 }
@@ -114,7 +115,7 @@ def results_table(runs: Sequence[Measured]) -> str:
     rows += _score_rows(groups, SECONDS, 1000, "")
     rows.append(["trained parameters, millions", *_numbers(groups, "parameters", 1e-6)])
     rows.append(["updates", *_numbers(groups, "updates", 1)])
-    rows.append(["minutes", *(f"{group[0].record['minutes']:g}" for group in groups.values())])
+    rows.append(["core-minutes", *(f"{group[0].record['minutes']:g}" for group in groups.values())])
     rows.append(["given", *(group[0].record["given"] for group in groups.values())])
     rows.append(["seeds", *(str(len(group)) for group in groups.values())])
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
