@@ -77,4 +77,4 @@ def test_a_missing_library_says_how_to_install_it(recipe: Path, monkeypatch: pyt
     monkeypatch.setitem(sys.modules, "accelerate", None)
     done = train(recipe)
     assert done.exit_code == 2
-    assert "training needs accelerate" in done.stderr and "unitok-engine[train]" in done.stderr
+    assert "this needs accelerate" in done.stderr and "unitok-engine[train]" in done.stderr

@@ -9,8 +9,8 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from unitok.baselines.extra import need
 from unitok.baselines.parts import check_complete, find_dtype, open_model, open_processor
+from unitok.extras import need
 from unitok.loading import check_device
 from unitok.shown import shown
 
@@ -60,7 +60,7 @@ class Adapter:
             FileNotFoundError, ValueError, ImportError: As `unitok.baselines.parts`.
         """
         check_complete(self.folder, *parts)
-        library = need("transformers")
+        library = need("transformers", "baselines")
         self._processor = open_processor(getattr(library, processor), self.folder)
         kind, chosen = getattr(library, model), find_dtype(dtype, self.device)
         self._model = open_model(kind, self.folder, chosen, **options).to(self.device)

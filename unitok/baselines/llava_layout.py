@@ -17,7 +17,6 @@ import torch
 from torch import Tensor
 
 from unitok.baselines.captioners import BATCH_SIZE, LlavaCaptioner
-from unitok.baselines.extra import need
 from unitok.baselines.parts import (
     TOKENIZER,
     check_complete,
@@ -27,6 +26,7 @@ from unitok.baselines.parts import (
 )
 from unitok.checkpoints.folders import find_folder, read_json
 from unitok.checkpoints.tensors import Tensors, open_tensors
+from unitok.extras import need
 from unitok.shown import shown
 
 IMAGE = "<image>"
@@ -78,8 +78,8 @@ class OriginalLlavaCaptioner(LlavaCaptioner):
 
     def _load(self, dtype: str) -> None:
         check_complete(self.folder, TOKENIZER)
-        self._processor = self._llava_processor(need("transformers"))
-        model = self._llava_model(need("transformers"), find_dtype(dtype, self.device))
+        self._processor = self._llava_processor(need("transformers", "baselines"))
+        model = self._llava_model(need("transformers", "baselines"), find_dtype(dtype, self.device))
         self._model = model.to(self.device)
 
     def _llava_processor(self, library: Any) -> Any:
@@ -121,7 +121,7 @@ class OriginalLlavaCaptioner(LlavaCaptioner):
         return model.eval()
 
     def _vision_config(self) -> Any:
-        return open_processor(need("transformers").CLIPVisionConfig, self._tower)
+        return open_processor(need("transformers", "baselines").CLIPVisionConfig, self._tower)
 
     def _llava_config(self, library: Any) -> Any:
         config, image = self._config, self._processor.tokenizer.convert_tokens_to_ids(IMAGE)

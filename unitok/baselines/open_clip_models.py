@@ -16,9 +16,9 @@ from PIL import Image
 from torch import Tensor
 
 from unitok.baselines.captioners import Captioner
-from unitok.baselines.extra import need
 from unitok.baselines.parts import NEEDS_TORCHVISION, errors_named
 from unitok.baselines.scorers import BATCH_SIZE, ClipScorer
+from unitok.extras import need
 from unitok.pictures import open_picture
 from unitok.requests import Caption
 from unitok.results import TextResult
@@ -163,7 +163,10 @@ def enable_sampling() -> None:
     Raises:
         ImportError: transformers is not installed.
     """
-    library, coca = need("transformers"), cast("Any", import_module("open_clip.coca_model"))
+    library, coca = (
+        need("transformers", "baselines"),
+        cast("Any", import_module("open_clip.coca_model")),
+    )
     coca.GENERATION_TYPES["top_k"] = library.TopKLogitsWarper
     coca.GENERATION_TYPES["top_p"] = library.TopPLogitsWarper
     coca._has_transformers = True

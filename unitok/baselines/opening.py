@@ -7,7 +7,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal
 
-from unitok.baselines.extra import without_bars
+from unitok.baselines.silence import without_bars
 from unitok.checkpoints.folders import ANY, HubOptions, find_folder
 from unitok.requests import unknown_option
 from unitok.shown import shown

@@ -10,9 +10,9 @@ from typing import Any
 
 import torch
 
-from unitok.baselines.extra import need
 from unitok.baselines.parts import errors_named, open_model, open_whole
 from unitok.checkpoints.folders import variant
+from unitok.extras import need
 from unitok.shown import shown
 from unitok_tokenizers.bounded_files import read_object
 
@@ -35,7 +35,7 @@ def open_pipeline(folder: Path, dtype: torch.dtype) -> Any:
         ImportError: A library is missing.
     """
     index = read_object(folder / INDEX)
-    need("transformers")  # without it, diffusers has the names of its pipelines alone
+    need("transformers", "baselines")  # without it, diffusers has the names of its pipelines alone
     kind = pipeline_class(str(index["_class_name"]))
     parts, settings = kind._get_signature_keys(kind)
     given = {name: index[name] for name in settings if name in index}
@@ -52,7 +52,7 @@ def open_pipeline(folder: Path, dtype: torch.dtype) -> Any:
 
 def pipeline_class(name: str) -> Any:
     """A pipeline's class by its name: of diffusers, or our own."""
-    need("diffusers")
+    need("diffusers", "baselines")
     own = "unitok.baselines.pixel_pipeline"
     return getattr(import_module(own if name == "PixelPipeline" else "diffusers"), name)
 
@@ -73,7 +73,7 @@ def part_class(folder: Path, kind: Any, named: Any) -> Any:
     if not isinstance(named, list) or len(named) != 2 or not all(isinstance(n, str) for n in named):
         raise ValueError(f"{folder / INDEX}: a part is a library and a class, not {shown(named)}")
     library, name = str(named[0]), str(named[1])
-    diffusers, transformers = need("diffusers"), need("transformers")
+    diffusers, transformers = need("diffusers", "baselines"), need("transformers", "baselines")
     places = [diffusers, import_module(kind.__module__)] if library in OF_DIFFUSERS else []
     if library == "transformers":
         places, name = [transformers], OLD_NAMES.get(name, name)
@@ -120,7 +120,7 @@ def open_part(folder: Path, kind: Any, dtype: torch.dtype) -> Any:
             return kind.from_pretrained(folder, local_files_only=True)
     # Those in full precision, if they are there; else another variant, such as "fp16".
     read = min(map(variant, folder.glob("*.safetensors")), default="") or None
-    if issubclass(kind, need("diffusers").ModelMixin):
+    if issubclass(kind, need("diffusers", "baselines").ModelMixin):
         return open_whole(kind, folder, what, torch_dtype=dtype, variant=read)
     return open_model(kind, folder, dtype, what, variant=read)
 
@@ -135,4 +135,4 @@ def open_controlnet(folder: Path, dtype: torch.dtype) -> Any:
     kind = read_object(folder / "config.json").get("_class_name")
     if kind != "ControlNetModel":
         raise ValueError(f"{folder} holds {shown(kind)}, which is no ControlNetModel")
-    return open_part(folder, need("diffusers").ControlNetModel, dtype)
+    return open_part(folder, need("diffusers", "baselines").ControlNetModel, dtype)

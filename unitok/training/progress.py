@@ -20,8 +20,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from unitok.extras import need
 from unitok.training.curves import plot
-from unitok.training.extra import need
 from unitok.training.log import TrainingLog
 
 GIGABYTE = 2**30
@@ -45,7 +45,7 @@ class RunProgress:
                 terminal.
         """
         self.folder, self.log, self.shown = folder, TrainingLog(folder / "log.jsonl"), shown
-        writer = need("torch.utils.tensorboard").SummaryWriter
+        writer = need("torch.utils.tensorboard", "train").SummaryWriter
         self._board = writer(str(folder / "tensorboard"), purge_step=done + 1)
         self._console = Console(stderr=True)
         live = shown and self._console.is_terminal

@@ -15,8 +15,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from unitok.extras import need
 from unitok.nn.layers import Block
-from unitok.training.extra import need
 from unitok.training.losses import Loss
 
 Sharding = Literal["none", "fsdp"]
@@ -144,7 +144,7 @@ def connect(device: str | None, sharding: Sharding, precision: torch.dtype) -> R
         ImportError: accelerate is not installed.
         ValueError: There is no such device.
     """
-    accelerate = need("accelerate")
+    accelerate = need("accelerate", "train")
     on_cpu = device == "cpu" or not torch.cuda.is_available()
     if on_cpu and device not in (None, "cpu"):
         raise ValueError(f"there is no device {device!r} here")
@@ -167,7 +167,7 @@ def _sharding_plugin(precision: torch.dtype) -> Any:
     policy = MixedPrecisionPolicy(
         param_dtype=None if precision is torch.float32 else precision, reduce_dtype=torch.float32
     )
-    return need("accelerate").FullyShardedDataParallelPlugin(
+    return need("accelerate", "train").FullyShardedDataParallelPlugin(
         fsdp_version=2,
         auto_wrap_policy="transformer_based_wrap",
         transformer_cls_names_to_wrap=[Block.__name__],
@@ -181,5 +181,5 @@ def _sharding_plugin(precision: torch.dtype) -> Any:
 def _shard_on_cpus(accelerator: Any, plugin: Any) -> None:
     """Let accelerate use FSDP2 on CPUs, for which its own settings have no word."""
     state = accelerator.state
-    state.distributed_type = need("accelerate.utils").DistributedType.FSDP
+    state.distributed_type = need("accelerate.utils", "train").DistributedType.FSDP
     state.fsdp_plugin = plugin

@@ -13,12 +13,12 @@ from PIL import Image
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from torch import Tensor, nn
 
-from unitok.baselines.extra import need
 from unitok.emoji import captions
 from unitok.emoji.baselines.budget import Budget, TimedCosine
 from unitok.emoji.baselines.contrast import ContrastiveLoss
 from unitok.emoji.baselines.pairs import PairBatch, PairUpdates
 from unitok.emoji.scenes import CANVAS
+from unitok.extras import need
 from unitok.training.optimisers import make_muon
 from unitok.training.trainer import Trainer
 
@@ -106,7 +106,7 @@ class Clip(nn.Module):
     @classmethod
     def new(cls, sizes: ClipSizes) -> Clip:
         """One that has learned nothing."""
-        library, words = need("transformers"), word_tokenizer()
+        library, words = need("transformers", "baselines"), word_tokenizer()
         tokenizer = library.PreTrainedTokenizerFast(
             tokenizer_object=words,
             pad_token=PAD,
@@ -172,7 +172,7 @@ def _config(sizes: ClipSizes, words: int) -> Any:
     text |= {"vocab_size": words, "max_position_embeddings": sizes.longest}
     text |= {f"{name}_token_id": i for name, i in (("pad", 0), ("bos", 2), ("eos", 3))}
     vision |= {"image_size": CANVAS, "patch_size": sizes.patch}
-    return need("transformers").CLIPConfig(
+    return need("transformers", "baselines").CLIPConfig(
         text_config=text, vision_config=vision, projection_dim=sizes.projection
     )
 

@@ -17,7 +17,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from unitok.baselines.extra import need
 from unitok.emoji import captions
 from unitok.emoji.baselines.budget import Budget, TimedCosine
 from unitok.emoji.baselines.minilm import LONGEST, MiniLm
@@ -31,6 +30,7 @@ from unitok.emoji.rendering import render
 from unitok.emoji.sampler import SceneSampler
 from unitok.emoji.scenes import CANVAS
 from unitok.emoji.sprites import TILE
+from unitok.extras import need
 from unitok.training.losses import Loss
 from unitok.training.optimisers import MixedOptimiser, matrices_in, others
 from unitok.training.trainer import Trainer
@@ -206,7 +206,7 @@ def make_scheduler(name: str) -> Any:
     A tile is many numbers, so much noise is needed to hide what it shows. The schedule spends a
     third of its steps where that is decided.
     """
-    return getattr(need("diffusers"), name)(
+    return getattr(need("diffusers", "baselines"), name)(
         num_train_timesteps=NOISE_STEPS,
         beta_schedule="linear",
         beta_end=0.012,
@@ -219,7 +219,7 @@ def make_scheduler(name: str) -> Any:
 def make_unet(run: DiffusionRun, text_width: int) -> Any:
     """A UNet2DConditionModel that attends to the text everywhere."""
     count = len(run.widths)
-    unet = need("diffusers").UNet2DConditionModel(
+    unet = need("diffusers", "baselines").UNet2DConditionModel(
         sample_size=CANVAS // run.square,
         in_channels=3 * run.square**2,
         out_channels=3 * run.square**2,
@@ -233,13 +233,15 @@ def make_unet(run: DiffusionRun, text_width: int) -> Any:
         projection_class_embeddings_input_dim=text_width,
     )
     # The fused attention of a CPU is slow backward.
-    unet.set_attn_processor(need("diffusers.models.attention_processor").AttnProcessor())
+    unet.set_attn_processor(
+        need("diffusers.models.attention_processor", "baselines").AttnProcessor()
+    )
     return unet
 
 
 def make_refiner(run: DiffusionRun, width: int) -> Any:
     """A BertModel that takes states of another one in place of words."""
-    library = need("transformers")
+    library = need("transformers", "baselines")
     config = library.BertConfig(
         vocab_size=1,
         hidden_size=width,

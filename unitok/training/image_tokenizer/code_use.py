@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from unitok.training.extra import need
+from unitok.extras import need
 from unitok_tokenizers.quantizer import CosineQuantizer, EuclideanQuantizer
 
 
@@ -95,9 +95,11 @@ def several_ranks() -> bool:
 
 def sum_over_ranks(values: Tensor) -> Tensor:
     """The sum of a tensor over all ranks."""
-    return need("accelerate.utils").reduce(values, "sum") if several_ranks() else values
+    return need("accelerate.utils", "train").reduce(values, "sum") if several_ranks() else values
 
 
 def from_all_ranks(values: Tensor) -> Tensor:
     """The tensors of all ranks, which are of one shape, one behind the other."""
-    return need("accelerate.utils").gather(values.contiguous()) if several_ranks() else values
+    return (
+        need("accelerate.utils", "train").gather(values.contiguous()) if several_ranks() else values
+    )

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from unitok.baselines.lite0 import normalised, open_network
 from unitok.baselines.parts import open_model
-from unitok.training.extra import need
+from unitok.extras import need
 
 LITE0 = "lite0"
 # The blocks of EfficientNet-Lite0 after which the sides are halved, and its last one.
@@ -29,7 +29,7 @@ class Lite0Features(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        network = open_network(need)
+        network = open_network("train")
         self.stem = nn.Sequential(network._conv_stem, network._bn0, network._swish)
         self.blocks = network._blocks
 
@@ -78,7 +78,7 @@ class CheckpointFeatures(nn.Module):
         super().__init__()
         if not (folder / "config.json").is_file():
             raise FileNotFoundError(f"{folder}: no folder with a config.json")
-        model = open_model(need("transformers").AutoModel, folder)
+        model = open_model(need("transformers", "train").AutoModel, folder)
         self.network: nn.Module = getattr(model, "vision_model", model)
         size = getattr(self.network.config, "image_size", None)
         self.size = size if isinstance(size, int) else None
