@@ -268,7 +268,7 @@ def test_a_saved_clip_opens_in_transformers_and_is_the_same(tmp_path: Path):
     opened, expected = opening.load(folder, "scorer", device="cpu"), TowerScorer("CLIP", trained)
     assert isinstance(opened, ImageTextScorer) and isinstance(expected, ImageTextScorer)
     images, texts = expected.image_features(PICTURES), expected.text_features(TEXTS)
-    close = {"atol": 1e-4, "rtol": 1e-4}
+    close: dict[str, Any] = {"atol": 1e-4, "rtol": 1e-4}
     torch.testing.assert_close(opened.image_features(PICTURES), images, **close)
     torch.testing.assert_close(opened.text_features(TEXTS), texts, **close)
     found = opened.score(PICTURES, TEXTS)
