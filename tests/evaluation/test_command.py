@@ -107,7 +107,7 @@ def colourist(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Colourist:
         (tmp_path / folder / "config.json").write_text(f'{{"model_type": "{folder}"}}')
     opened: list[dict[str, object]] = []
 
-    def load(source, role, *, device, **options):
+    def load(source, role, *, device, silent, **options):
         opened.append({"role": role, **options})
         return model
 

@@ -123,9 +123,8 @@ def other_model(common: Common, baseline: Baseline, options: dict[str, Any]) -> 
     from unitok.batch.keys import model_identity
 
     try:
-        opened = load(
-            baseline.folder, baseline.role, device=common.device or "auto", **options
-        )  # fmt: skip
+        device = common.device or "auto"
+        opened = load(baseline.folder, baseline.role, device=device, silent=True, **options)
     except ImportError as error:  # its message says what to install
         raise ValueError(str(error)) from None
     runner = ScorerRunner(opened) if baseline.role == "scorer" else opened

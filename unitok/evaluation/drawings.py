@@ -126,4 +126,4 @@ def open_scorer(folder: str) -> Any:
     """A CLIP of a folder."""
     from unitok.baselines.opening import load
 
-    return load(folder, "scorer")
+    return load(folder, "scorer", silent=True)

@@ -126,7 +126,7 @@ class EncoderExtractor:
     def __init__(self, folder: Path, device: str = "cpu") -> None:
         from unitok.baselines.opening import kind_of, load
 
-        self.encoder = load(folder, "encoder", device=device)
+        self.encoder = load(folder, "encoder", device=device, silent=True)
         self.suffix, self.width = f"_{kind_of(folder)}", self.encoder.width
         self.note = (
             f"fid{self.suffix} and kid{self.suffix} are of {folder.name}: they can be compared "

@@ -135,7 +135,9 @@ class GenevalJudge:
             raise ValueError("give both --detector and --scorer, which tells colours, or neither")
         from unitok.baselines.opening import load
 
-        return GenevalJudge(load(detector, "detector"), load(scorer, "scorer"))
+        return GenevalJudge(
+            load(detector, "detector", silent=True), load(scorer, "scorer", silent=True)
+        )
 
     def faults(self, image: Image.Image, wanted: Wanted) -> list[str]:
         """What is wrong with a drawing; nothing if it is right."""
