@@ -115,6 +115,7 @@ def test_each_job_makes_what_the_makefile_has():
         "docs": ["make docs"],
         "test": ["make test"],
         "training": ["make test-training"],
+        "evaluation": ["make test-evaluation"],
         "parity": ["make test-parity"],
         "fuzz": ["make fuzz"],
         "wheel": ["make check-wheel"],

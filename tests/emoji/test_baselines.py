@@ -318,6 +318,7 @@ def test_a_saved_pipeline_draws_the_same_alone_and_in_a_batch(tmp_path: Path):
     one = started("diffusion", tmp_path, 2)
     one.train()
     runner = opening.load(tmp_path / "model", "generator", device="cpu", steps=2, batch_size=3)
+    assert type(runner._model).__name__ == "PixelPipeline"
     unet = runner._model.unet
     assert torch.equal(unet.conv_in.weight, weights(one)["unet.conv_in.weight"])
     asked = [Draw(text, seed=seed) for text, seed in zip(TEXTS * 2, (1, 2, 3, 2), strict=True)]
