@@ -33,7 +33,7 @@ test: $(VENV)/.stamp-test  ## run the tests
 test-training: $(VENV)/.stamp-test  ## run the tests of training
 	$(PYTEST) tests/training
 
-test-evaluation: $(VENV)/.stamp-test  ## run the tests of evaluation
+test-evaluation: $(VENV)/.stamp-test  ## run the tests of evaluation and of the trained baselines
 	$(PYTEST) tests/evaluation
 
 test-parity: $(VENV)/.stamp-test  ## run the tests against reference implementations

@@ -20,7 +20,9 @@ from tests.command_server import PATHS, command_server
 
 ROOT = Path(__file__).resolve().parents[1]
 README = ROOT / "README.md"
-GUIDES = [*sorted((ROOT / "docs" / "guide").glob("*.md")), ROOT / "docs" / "finetuning.md"]
+ALL_GUIDES = [*sorted((ROOT / "docs" / "guide").glob("*.md")), ROOT / "docs" / "finetuning.md"]
+OF_EVALUATION = [p for p in ALL_GUIDES if p.stem in ("baselines", "evaluation", "metrics")]
+GUIDES = [page for page in ALL_GUIDES if page not in OF_EVALUATION]  # the others: tests/evaluation
 BLOCK = re.compile(r"^```(python|sh)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 
