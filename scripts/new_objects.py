@@ -152,7 +152,7 @@ def plot_held_out(runs: Mapping[str, Path], file: Path) -> None:
     """Plot the held-out losses of runs, those of text and of pictures beside each other."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(9, 3.2), layout="constrained")
+    figure = Figure(figsize=(9, 4.2), layout="constrained")
     panels = figure.subplots(1, 2)
     for panel, kind in zip(panels, ("text", "image"), strict=True):
         key = f"held_out_{kind}"
@@ -162,7 +162,8 @@ def plot_held_out(runs: Mapping[str, Path], file: Path) -> None:
                 panel.plot([f["step"] for f in found], [f[key] for f in found], "o-", label=name)
         panel.set(xlabel="update", ylabel="nats a token", title=f"held-out loss, {kind}")
         panel.set_yscale("log")
-    panels[0].legend()
+    lines, names = panels[0].get_legend_handles_labels()
+    figure.legend(lines, names, loc="outside lower center", ncols=2)
     figure.savefig(file, dpi=110)
 
 
