@@ -296,3 +296,12 @@ def test_an_empty_or_a_missing_folder_is_an_error(tmp_path: Path):
         PictureFolder(tmp_path)
     with pytest.raises(FileNotFoundError, match="no such folder"):
         PictureFolder(tmp_path / "none")
+
+
+def test_features_that_are_not_finite_are_an_error():
+    class Dazed(MeanColour):
+        def __call__(self, images):
+            return Features(super().__call__(images).values * float("nan"))
+
+    with pytest.raises(ValueError, match="features that are not finite"):
+        features_of(Dazed(), coloured(2, 0))

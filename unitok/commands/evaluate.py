@@ -14,6 +14,7 @@ from rich.table import Table
 from unitok.commands.evaluate_folders import fid, pairs
 from unitok.evaluation.options import OF_SUITES, EvaluationOptions, parse_settings
 from unitok.evaluation.registry import SUITES, SuiteEntry
+from unitok.extras import missing_is_wrong_use
 from unitok.flags import Common, with_flags
 from unitok.reporting import print_json, stopped
 from unitok.requests import options_of
@@ -67,6 +68,7 @@ for _name, _entry in SUITES.items():
     add(_name, _entry)
 
 
+@missing_is_wrong_use()
 def evaluate(
     entry: SuiteEntry, data: Path | None, common: Common, options: EvaluationOptions
 ) -> None:

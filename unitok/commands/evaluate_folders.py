@@ -8,13 +8,15 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
+from unitok.extras import missing_is_wrong_use
 from unitok.flags import Common, with_flags
 from unitok.reporting import print_json
+from unitok.screen import counted as with_bar
 from unitok.screen import stdout_console
 from unitok.terminal import say, stopped_at_once
 
 if TYPE_CHECKING:
-    from unitok.evaluation.folders import FolderScores
+    from unitok.evaluation.folders import FolderScores, Watch
 
 OF_FID = ("device", "verbose", "quiet")  # the flags of every command that it has
 OF_PAIRS = ("verbose", "quiet")
@@ -52,7 +54,9 @@ def fid(
     with stopped_at_once():
         from unitok.evaluation.folders import compare_folders
 
-    report(compare_folders(real, made, extractor, common.device, seed), as_json)
+    with missing_is_wrong_use():
+        found = compare_folders(real, made, extractor, common.device, seed, watch(common))
+    report(found, as_json)
 
 
 @with_flags(only=OF_PAIRS)
@@ -66,7 +70,12 @@ def pairs(common: Common, real: Real, made: Made, as_json: Json = False) -> None
     with stopped_at_once():
         from unitok.evaluation.folders import compare_pairs
 
-    report(compare_pairs(real, made), as_json)
+    report(compare_pairs(real, made, watch(common)), as_json)
+
+
+def watch(common: Common) -> Watch:
+    """Shows the progress of what is read, if bars are shown."""
+    return lambda items, total, what: with_bar(items, total, what, common.bars)
 
 
 def report(found: FolderScores, as_json: bool) -> None:

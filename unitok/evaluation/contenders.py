@@ -117,16 +117,14 @@ def other_model(common: Common, baseline: Baseline, options: dict[str, Any]) -> 
     """Open a model of others.
 
     Raises:
-        ValueError, OSError: It cannot be opened, or a library is missing.
+        ValueError, OSError: It cannot be opened.
+        ImportError: A library is not installed; the message says which extra has it.
     """
     from unitok.baselines.opening import load
     from unitok.batch.keys import model_identity
 
-    try:
-        device = common.device or "auto"
-        opened = load(baseline.folder, baseline.role, device=device, silent=True, **options)
-    except ImportError as error:  # its message says what to install
-        raise ValueError(str(error)) from None
+    device = common.device or "auto"
+    opened = load(baseline.folder, baseline.role, device=device, silent=True, **options)
     runner = ScorerRunner(opened) if baseline.role == "scorer" else opened
     try:
         facts = {"role": baseline.role, "source": baseline.source}
