@@ -99,6 +99,9 @@ def test_scores_are_named_by_their_extractor_and_few_pictures_are_said():
         "inception_score_colour_std",
     }
     assert notes == ["of colours"]
+    part = Features(drawn.values[:19], drawn.values[:19])
+    notes = compare(real, part, extractor)[1]
+    assert "The Inception Score of 19 pictures says nothing" in notes[-1]
     few = Features(real.values[:3])
     scores, notes = compare(few, few, extractor)
     assert set(scores) == {"fid_colour", "kid_colour", "kid_colour_std"}

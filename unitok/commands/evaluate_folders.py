@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.markup import escape
 from rich.table import Table
 
 from unitok.extras import missing_is_wrong_use
 from unitok.flags import Common, with_flags
 from unitok.reporting import print_json
 from unitok.screen import counted as with_bar
-from unitok.screen import stdout_console
+from unitok.screen import printable, stdout_console
 from unitok.terminal import say, stopped_at_once
 
 if TYPE_CHECKING:
@@ -75,7 +77,7 @@ def pairs(common: Common, real: Real, made: Made, as_json: Json = False) -> None
 
 def watch(common: Common) -> Watch:
     """Shows the progress of what is read, if bars are shown."""
-    return lambda items, total, what: with_bar(items, total, what, common.bars)
+    return lambda items, total, what: with_bar(items, total, as_it_is(what), common.bars)
 
 
 def report(found: FolderScores, as_json: bool) -> None:
@@ -85,8 +87,18 @@ def report(found: FolderScores, as_json: bool) -> None:
     if as_json:
         print_json(vars(found))
         return
-    table = Table(show_header=False, box=None)
-    for name, score in found.scores.items():
-        table.add_row(name, f"{score:.4f}")
-    stdout_console().print(table)
+    print_table(found.scores)
     print(f"{found.made:,} pictures beside {found.real:,} real ones")
+
+
+def print_table(scores: Mapping[str, float]) -> None:
+    """Print scores, one a line. The groups of users are in their names."""
+    table = Table(show_header=False, box=None)
+    for name, score in scores.items():
+        table.add_row(as_it_is(name), f"{score:.4f}")
+    stdout_console().print(table)
+
+
+def as_it_is(text: str) -> str:
+    """Text of users for rich, which would take [b] for a command, as a terminal does others."""
+    return escape(printable(text))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,11 +39,13 @@ class Contender:
         runner: Takes requests.
         digest: Of its files.
         facts: What a report says of it, in words.
+        can_take: Whether it can be asked a request of a kind that it takes.
     """
 
     runner: Runner
     digest: str
     facts: dict[str, str]
+    can_take: Callable[[Any], bool] = lambda request: True
 
 
 @dataclass(frozen=True)
@@ -128,7 +130,8 @@ def other_model(common: Common, baseline: Baseline, options: dict[str, Any]) -> 
     runner = ScorerRunner(opened) if baseline.role == "scorer" else opened
     try:
         facts = {"role": baseline.role, "source": baseline.source}
-        yield Contender(runner, model_identity(baseline.folder), facts | versions())
+        takes = getattr(runner, "can_take", Contender.can_take)  # captioners have it
+        yield Contender(runner, model_identity(baseline.folder), facts | versions(), takes)
     finally:
         runner.close()
 

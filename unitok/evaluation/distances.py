@@ -84,13 +84,19 @@ def compare(
         ImportError: torchmetrics is not installed.
     """
     end = extractor.suffix
+    notes = [extractor.note, *few(len(real.values), len(made.values), extractor.width)]
     scores = {f"fid{end}": fid(real.values, made.values)}
     names = (f"kid{end}", f"kid{end}_std")
     scores |= zip(names, kid(real.values, made.values, seed), strict=True)
     if made.logits is not None:
         names = (f"inception_score{end}", f"inception_score{end}_std")
         scores |= zip(names, inception_score(made.logits, seed), strict=True)
-    return scores, [extractor.note, *few(len(real.values), len(made.values), extractor.width)]
+        if len(made.logits) < 2 * SPLITS:
+            notes.append(
+                f"The Inception Score of {len(made.logits):,} pictures says nothing, as it is a "
+                f"mean over {SPLITS} parts of them: take {2 * SPLITS} at least, better thousands."
+            )
+    return scores, notes
 
 
 def few(real: int, made: int, width: int) -> list[str]:
