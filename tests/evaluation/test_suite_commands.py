@@ -169,3 +169,10 @@ def test_one_picture_has_no_fid_but_all_else(run: Run, tmp_path: Path):
     found = run("reconstruction", "images", "--extractor", "lite0", "--json")
     assert {"psnr", "ssim"} == set(scores(found))
     assert "There is no rFID" in json.loads(found.stdout)["notes"][-1]
+
+
+@pytest.mark.parametrize("words", [["emoji"], ["fid", "images", "images"]])
+def test_a_seed_that_no_request_can_have_is_refused_at_once(run: Run, words: list[str]):
+    result = run(*words, "--seed", "1" * 30, model=False)
+    assert result.exit_code == 2
+    assert "Invalid value for '--seed'" in result.stderr and str(2**53) in result.stderr

@@ -10,6 +10,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
+from unitok.evaluation.options import MOST_SEED
 from unitok.extras import missing_is_wrong_use
 from unitok.flags import Common, with_flags
 from unitok.reporting import print_json
@@ -44,7 +45,7 @@ def fid(
             "lite0, whose numbers cannot be compared with published ones.",
         ),
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of the subsets of KID.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=MOST_SEED, help="Of the subsets of KID.")] = 0,
     as_json: Json = False,
 ) -> None:
     """Compare a folder of pictures with a folder of real ones: FID, KID and Inception Score.
