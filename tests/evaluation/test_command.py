@@ -130,6 +130,28 @@ def test_a_baseline_is_asked_what_it_can_do(evaluate, colourist):
     assert colourist.asked[0].max_tokens == 9 and colourist.closed
 
 
+def test_a_captioner_that_cannot_answer_is_asked_captions_alone(evaluate, colourist):
+    colourist.colour_of = lambda request: "red"
+    colourist.can_take = lambda request: request.question is None
+    done = evaluate("emoji", "--limit", "1", "--model", "theirs", "--json", model=False)
+    scores = json.loads(done.stdout)
+    assert scores["items"] == 5 and scores["failed"] == 0
+    assert "4 items are left out, as colourist cannot do them." in scores["notes"]
+    colourist.can_take = lambda request: False
+    none = evaluate("emoji", "--limit", "1", "--model", "theirs", "--out", "x", model=False)
+    assert none.exit_code == 2 and "asks nothing that colourist does" in none.stderr
+
+
+def test_the_names_of_groups_are_printed_as_they_are(evaluate):
+    Image.new("RGB", (64, 64), "pink").save("pink.png")
+    kinds = ("[/b]", "[red]x", "a\x1bb")
+    asked = [{"image": "pink.png", "question": k, "answers": ["x"], "kind": k} for k in kinds]
+    Path("asked.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in asked))
+    done = evaluate("questions", "asked.jsonl", "--set", "max_tokens=1")
+    assert (done.exit_code, done.exception) == (0, None)
+    assert all(name in done.stdout for name in ("accepted_[/b]", "accepted_[red]x", "accepted_ab"))
+
+
 def test_what_a_baseline_cannot_do_is_left_out_and_said(evaluate, colourist):
     colourist.colour_of = lambda request: "red"
     done = evaluate("emoji", "--limit", "1", "--model", "theirs", "--json", model=False)

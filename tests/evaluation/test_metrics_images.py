@@ -99,6 +99,9 @@ def test_scores_are_named_by_their_extractor_and_few_pictures_are_said():
         "inception_score_colour_std",
     }
     assert notes == ["of colours"]
+    part = Features(drawn.values[:19], drawn.values[:19])
+    notes = compare(real, part, extractor)[1]
+    assert "The Inception Score of 19 pictures says nothing" in notes[-1]
     few = Features(real.values[:3])
     scores, notes = compare(few, few, extractor)
     assert set(scores) == {"fid_colour", "kid_colour", "kid_colour_std"}
@@ -296,3 +299,12 @@ def test_an_empty_or_a_missing_folder_is_an_error(tmp_path: Path):
         PictureFolder(tmp_path)
     with pytest.raises(FileNotFoundError, match="no such folder"):
         PictureFolder(tmp_path / "none")
+
+
+def test_features_that_are_not_finite_are_an_error():
+    class Dazed(MeanColour):
+        def __call__(self, images):
+            return Features(super().__call__(images).values * float("nan"))
+
+    with pytest.raises(ValueError, match="features that are not finite"):
+        features_of(Dazed(), coloured(2, 0))

@@ -12,6 +12,7 @@ from PIL import Image
 from unitok.evaluation.questions import QuestionSuite
 from unitok.evaluation.run import judge
 from unitok.evaluation.suite import SuiteOptions, asked_of
+from unitok.evaluation.words import best_f1, is_accepted
 from unitok.results import TextResult
 
 
@@ -104,3 +105,20 @@ def test_many_missing_pictures_are_counted(write):
 def test_an_empty_file_is_refused(write):
     with pytest.raises(ValueError, match="is empty"):
         suite(write(""))
+
+
+@pytest.mark.parametrize(
+    ("accepted", "said", "right"),
+    [
+        ("A", "A.", True),
+        ("A", "", False),
+        ("A", "the", False),
+        ("🐶", "🐶", True),
+        ("🐶", "🐱", False),
+        ("+", "-", False),
+        ("a dog", "The dog", True),
+    ],
+)
+def test_an_answer_without_a_word_that_counts_is_compared_as_it_is(accepted, said, right):
+    assert is_accepted(said, [accepted]) is right
+    assert (best_f1(said, [accepted]) == 1) is right

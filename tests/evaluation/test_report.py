@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -203,3 +204,37 @@ def test_what_cannot_be_compared_is_refused(two: list[Path], make_run: Make, tmp
     (two[1] / JOURNAL).write_bytes(b"")
     with pytest.raises(ValueError, match="is empty"):
         read_journal(two[1])
+
+
+class Scored(ColourSuite):
+    """Drawings that are not judged one by one, in a group of an unlucky name."""
+
+    def judge(self, item, result):
+        one = judgement(item, None, "", 1.0 if item.key == "d0" else None)
+        return replace(one, group="all" if item.key == "d0" else item.group)
+
+
+def test_items_that_nothing_judges_have_no_differences(make_run: Make):
+    folders = [make_run(name, Scored(3, 0), model=name).folder for name in ("one", "two")]
+    for name in ("one", "two"):
+        ended(make_run(name, Scored(3, 0), model=name), Colourist())
+    runs = read_runs(folders)
+    found = differences(*runs)
+    assert [(d.group, d.count) for d in found] == [("all", 1), ("all", 1)]
+    assert comparison(runs).count('class="pair"') == 3
+
+
+def test_scores_that_are_no_json_are_named(two: list[Path]):
+    (two[1] / SCORES).write_text("{")
+    with pytest.raises(ValueError, match=r"scores\.json: not JSON.*; remove it"):
+        read_runs(two)
+
+
+def test_long_texts_do_not_fill_the_page(make_run: Make):
+    class Talker(ColourSuite):
+        def judge(self, item, result):
+            return replace(judgement(item, False, "a" * 500_000), wanted=["b" * 500_000])
+
+    text = ended(make_run(suite=Talker()), Colourist())
+    assert len(text) < 500_000
+    assert "... (500,000 characters)" in text

@@ -10,9 +10,9 @@ import pytest
 
 from tests.evaluation.colours import Colourist, ColourSuite
 from unitok.evaluation.finishing import finish_run
-from unitok.evaluation.journal import JOURNAL, Identity, read_journal
+from unitok.evaluation.journal import JOURNAL, Identity, read_journal, read_lines
 from unitok.evaluation.run import MOST_FAILURES, Run, TooManyFailuresError, check_keys
-from unitok.evaluation.suite import Item
+from unitok.evaluation.suite import Item, judgement
 from unitok.requests import Draw
 
 Make = Callable[..., Run]
@@ -30,9 +30,9 @@ def test_every_item_is_asked_once_and_judged(make_run: Make):
 
 def test_a_drawing_is_saved_before_its_line_and_named_in_it(make_run: Make):
     run = make_run()
-    for judgement, _ in run.outcomes(Colourist()):
-        if judgement.picture:
-            assert (run.folder / judgement.picture).is_file()
+    for judged, _ in run.outcomes(Colourist()):
+        if judged.picture:
+            assert (run.folder / judged.picture).is_file()
     assert sorted(p.name for p in (run.folder / "pictures").iterdir()) == [
         f"d{i}.png" for i in range(4)
     ]
@@ -235,3 +235,44 @@ def test_a_suite_without_items_is_refused():
 def test_runs_that_are_the_same_do_not_differ():
     own = Identity("s", "m", "d", {"seed": 1}, {})
     assert own.differences(own) == []
+
+
+def test_a_setting_is_not_hidden_by_an_option_of_its_name():
+    one = Identity("s", "m", "d", {"seed": 1}, {"seed": 5})
+    other = Identity("s", "m", "d", {"seed": 2}, {"seed": 5})
+    assert one.differences(other) == ["seed is 2 there and 1 here"]
+
+
+def test_a_journal_of_another_run_keeps_even_its_half_written_line(make_run: Make):
+    list(make_run().outcomes(Colourist()))
+    with (make_run().folder / JOURNAL).open("ab") as journal:
+        journal.write(b'{"key": "d3", "gro')
+    before = (make_run().folder / JOURNAL).read_bytes()
+    with pytest.raises(ValueError, match="is of another run"):
+        list(make_run(model="other").outcomes(Colourist()))
+    assert (make_run().folder / JOURNAL).read_bytes() == before
+    list(make_run().outcomes(Colourist()))
+    assert (make_run().folder / JOURNAL).read_bytes() == before[: before.rindex(b"\n") + 1]
+
+
+def test_the_lines_of_a_journal_are_read_one_by_one(make_run: Make):
+    list(make_run().outcomes(Colourist()))
+    path = make_run().folder / JOURNAL
+    lines = read_lines(path)
+    end, first = next(lines)
+    assert end == len(first)
+    assert [place for place, _ in lines][-1] == path.stat().st_size
+
+
+@pytest.mark.parametrize("score", [float("nan"), float("inf")])
+def test_a_score_that_is_not_finite_is_an_error_of_its_item_alone(make_run: Make, score: float):
+    class Dazed(ColourSuite):
+        def judge(self, item, result):
+            return judgement(item, None, "", score if item.key == "d0" else 1.0)
+
+    run = make_run(suite=Dazed(2, 0))
+    judged = [j for j, _ in run.outcomes(Colourist())]
+    assert {j.key: j.error for j in judged} == {
+        "d0": f"it cannot be judged: its score is {score}",
+        "d1": None,
+    }

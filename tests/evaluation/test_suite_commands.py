@@ -136,3 +136,43 @@ def test_evaluation_is_imported_without_the_libraries_of_the_extra():
     env = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
     done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "library"),
+    [
+        (["coco-captions", "captions.json"], "sacrebleu"),
+        (["fid", "images", "images", "--extractor", "lite0"], "torchmetrics"),
+        (["reconstruction", "images", "--extractor", "lite0"], "torchmetrics"),
+    ],
+)
+def test_a_missing_library_is_one_line_before_a_model_is_asked(
+    run: Run, monkeypatch: pytest.MonkeyPatch, words: list[str], library: str
+):
+    monkeypatch.setitem(sys.modules, library, None)
+    result = run(*words, model=False)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr == (
+        f"unitok: this needs {library}, which is not installed: pip install 'unitok-engine[eval]'\n"
+    )
+
+
+def test_a_device_that_is_not_there_is_one_line(run: Run):
+    words = ("fid", "images", "images", "--extractor", "lite0", "--device", "cuda:99")
+    result = run(*words, model=False)
+    assert result.exit_code == 2
+    assert "device 'cuda:99' cannot be used here" in result.stderr
+
+
+def test_one_picture_has_no_fid_but_all_else(run: Run, tmp_path: Path):
+    (tmp_path / "images" / "2.png").unlink()
+    found = run("reconstruction", "images", "--extractor", "lite0", "--json")
+    assert {"psnr", "ssim"} == set(scores(found))
+    assert "There is no rFID" in json.loads(found.stdout)["notes"][-1]
+
+
+@pytest.mark.parametrize("words", [["emoji"], ["fid", "images", "images"]])
+def test_a_seed_that_no_request_can_have_is_refused_at_once(run: Run, words: list[str]):
+    result = run(*words, "--seed", "1" * 30, model=False)
+    assert result.exit_code == 2
+    assert "Invalid value for '--seed'" in result.stderr and str(2**53) in result.stderr

@@ -42,7 +42,11 @@ def test_four_drawings_become_a_grid_with_the_name_of_the_prompt(prompts: Path, 
         # Cut as compute_dpg_bench.py does: left to right, then down.
         corners = [(0, 0), (10, 0), (0, 10), (10, 10)]
         assert [grid.getchannel(0).getpixel((x + 5, y + 5)) for x, y in corners] == [0, 20, 40, 60]
-    assert "--resolution 10 --pic-num 4" in suite.summary(judged).notes[0]
+    notes = suite.summary(judged).notes
+    assert "--resolution 10 --pic-num 4" in notes[0]
+    assert notes[1] == "1 prompts lack a drawing, and have no grid."
+    nothing = suite.summary([failed(item) for item in items])
+    assert nothing.notes == ["There is no drawing.", "2 prompts lack a drawing, and have no grid."]
 
 
 def test_a_drawing_that_is_not_square_is_refused(prompts: Path):

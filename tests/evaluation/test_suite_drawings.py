@@ -1,7 +1,7 @@
 """Drawings of prompts: FID beside a folder of real pictures, and CLIPScore."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from tests.evaluation.suites import failed, judge_drawings, save_pictures, write_lines
+from tests.evaluation.suites import drawn, failed, judge_drawings, save_pictures, write_lines
 from unitok.evaluation.clip_score import clip_scores
 from unitok.evaluation.drawings import DrawingsSuite, read_prompts
 from unitok.evaluation.folders import compare_folders, compare_pairs
@@ -118,3 +118,58 @@ def test_a_prompt_that_is_there_twice_is_named(tmp_path: Path, name: str):
     (tmp_path / name).write_text("\n".join(lines))
     with pytest.raises(ValueError, match=r"line 3: the prompt 'a dog' is at .*line 1 already"):
         read_prompts(tmp_path / name)
+
+
+def test_a_line_ends_where_an_editor_ends_it(tmp_path: Path):
+    prompts = ["a dog\u2028on grass", "two\x85cats", "a\x0cred car"]
+    lines = [json.dumps({"prompt": p}, ensure_ascii=False) for p in prompts]
+    (tmp_path / "prompts.jsonl").write_text("\r\n".join(lines), newline="")
+    assert read_prompts(tmp_path / "prompts.jsonl") == prompts
+    (tmp_path / "prompts.txt").write_text("a dog\ra cat\r\n\na\u2028car", newline="")
+    assert read_prompts(tmp_path / "prompts.txt") == ["a dog", "a cat", "a\u2028car"]
+
+
+def test_an_extractor_without_real_pictures_is_an_error(tmp_path: Path):
+    data = write_lines(tmp_path / "prompts.txt", "a dog", "a cat")
+    with pytest.raises(ValueError, match="--extractor needs --real"):
+        DrawingsSuite(SuiteOptions(data, extractor="lite0", scorer="clip"))
+
+
+def test_too_few_real_pictures_or_prompts_are_told_before_anything_is_drawn(tmp_path: Path):
+    (tmp_path / "real").mkdir()
+    Image.new("RGB", (16, 16)).save(tmp_path / "real" / "only.png")
+    data = write_lines(tmp_path / "prompts.txt", "a dog", "a cat")
+    options = SuiteOptions(data, real=tmp_path / "real", extractor="lite0")
+    with pytest.raises(ValueError, match="there are 1 real and 2 made pictures; each side needs 2"):
+        DrawingsSuite(options)
+
+
+def test_where_too_little_was_drawn_there_is_no_fid_and_a_note_says_so(tmp_path: Path):
+    suite = made_suite(tmp_path)
+    first, *others = suite.items()
+    judged = [suite.judge(first, drawn(first, Image.new("RGB", (8, 8)))), *map(failed, others)]
+    summary = suite.summary(judged)
+    assert summary.scores == {}
+    assert "There is no FID: there are 6 real and 1 made pictures" in summary.notes[0]
+
+
+def test_a_folder_of_which_nothing_can_be_read_is_named(tmp_path: Path):
+    save_pictures(tmp_path / "real", *NAMES)
+    (tmp_path / "made").mkdir()
+    (tmp_path / "made" / "a.png").write_bytes(b"no picture")
+    with pytest.raises(ValueError, match=r"made: none of its 1 files can be read: .*a\.png is not"):
+        compare_folders(tmp_path / "real", tmp_path / "made", "lite0")
+
+
+def test_the_progress_of_folders_can_be_shown(tmp_path: Path):
+    save_pictures(tmp_path / "real", "1.png", "2.png", "3.png")
+    shown: list[tuple[int, str, int]] = []
+
+    def watch(items: Iterable[Any], total: int, what: str) -> Iterable[Any]:
+        found = list(items)
+        shown.append((total, Path(what).name, len(found)))
+        return found
+
+    compare_folders(tmp_path / "real", tmp_path / "real", "lite0", watch=watch)
+    compare_pairs(tmp_path / "real", tmp_path / "real", watch)
+    assert shown == [(3, "real", 3), (3, "real", 3), (3, "pairs", 3)]

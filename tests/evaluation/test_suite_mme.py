@@ -1,10 +1,11 @@
 """MME: both forms of its data, how answers are read, accuracy and accuracy+, the answers' form."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from tests.evaluation.suites import judge_answers, save_pictures, write_lines
+from tests.evaluation.suites import failed, judge_answers, save_pictures, write_lines
 from unitok.evaluation.public.mme import COGNITION, PERCEPTION, MmeSuite, answer_of, totals
 from unitok.evaluation.suite import SuiteOptions
 
@@ -99,3 +100,11 @@ def test_errors_name_file_and_line(benchmark: Path, tmp_path: Path):
     (benchmark / "count" / "0002.jpg").unlink()
     with pytest.raises(FileNotFoundError, match=r"2|1 pictures are missing.*0002\.jpg"):
         MmeSuite(SuiteOptions(benchmark))
+
+
+def test_an_error_is_no_answer_for_the_eval_tool(benchmark: Path, tmp_path: Path):
+    suite = MmeSuite(SuiteOptions(benchmark))
+    judged = [replace(failed(item), said="not enough memory") for item in suite.items()]
+    suite.export(judged, tmp_path)
+    lines = (tmp_path / "mme" / "scene.txt").read_text().splitlines()
+    assert [line.split("\t")[3] for line in lines] == ["", ""]

@@ -256,6 +256,11 @@ def test_what_a_model_cannot_honour_is_refused_by_name(models: dict[str, Any]):
             models["llava"].caption(image, **options)
     with pytest.raises(ValueError, match="max_tokens must be at least 1"):
         models["llava"].caption(image, max_tokens=0)
+    assert [
+        models[name].can_take(Caption("x.png", q))
+        for name in ("blip", "blip_answers")
+        for q in (None, "what?")
+    ] == [True, False, False, True]
     with pytest.raises(ValueError, match="blip captions alone: leave the question out"):
         models["blip"].caption(image, QUESTION)
     with pytest.raises(ValueError, match="blip_answers answers questions alone: give a question"):

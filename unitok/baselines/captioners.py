@@ -93,6 +93,10 @@ class Captioner(BatchRunner):
             [{"role": "user", "content": content}], add_generation_prompt=True
         )
 
+    def can_take(self, asked: Caption) -> bool:
+        """Whether the model does such a thing at all: some caption alone, some answer alone."""
+        return True
+
     def ends(self) -> Any:
         """The token id, or those, that end an answer."""
         return self._model.generation_config.eos_token_id
@@ -200,6 +204,10 @@ class BlipCaptioner(Captioner):
         architectures = read_json(self.folder / "config.json").get("architectures") or [""]
         self._answers = architectures[0] == "BlipForQuestionAnswering"
         return "BlipForQuestionAnswering" if self._answers else "BlipForConditionalGeneration"
+
+    def can_take(self, asked: Caption) -> bool:
+        """Questions or captions, by its class."""
+        return self._answers == (asked.question is not None)
 
     def prompt(self, question: str | None) -> str | None:
         """The question alone."""

@@ -9,17 +9,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.table import Table
 
-from unitok.commands.evaluate_folders import fid, pairs
+from unitok.commands.evaluate_folders import fid, pairs, print_table
 from unitok.evaluation.options import OF_SUITES, EvaluationOptions, parse_settings
 from unitok.evaluation.registry import SUITES, SuiteEntry
+from unitok.extras import missing_is_wrong_use
 from unitok.flags import Common, with_flags
 from unitok.reporting import print_json, stopped
 from unitok.requests import options_of
 from unitok.saving import expanded, write_whole
 from unitok.screen import counted as with_bar
-from unitok.screen import stdout_console
 from unitok.terminal import complain, stopped_at_once
 
 if TYPE_CHECKING:
@@ -67,6 +66,7 @@ for _name, _entry in SUITES.items():
     add(_name, _entry)
 
 
+@missing_is_wrong_use()
 def evaluate(
     entry: SuiteEntry, data: Path | None, common: Common, options: EvaluationOptions
 ) -> None:
@@ -77,6 +77,7 @@ def evaluate(
         ValueError, OSError: The data or the model are wrong, or the folder is of another run.
     """
     with stopped_at_once():
+        from unitok.evaluation.asking import takeable
         from unitok.evaluation.contenders import baseline_of
         from unitok.evaluation.suite import SuiteOptions
 
@@ -101,9 +102,10 @@ def evaluate(
     items, of_model, notes = chosen_items(suite, items, entry, options, typed, baseline)
     described = typed | ({"only": list(options.only)} if options.only else {})
     with opened(common, entry, baseline, of_model) as contender:
+        items, more = takeable(items, contender.can_take, contender.runner.name)
         run = make_run(suite, items, contender, described, options.out)
         ask(run, contender, common)
-    finish(run, contender, notes, options.as_json)
+    finish(run, contender, [*notes, *more], options.as_json)
 
 
 def chosen_items(
@@ -119,7 +121,13 @@ def chosen_items(
     Raises:
         ValueError, TypeError: An option or a group is wrong, or a baseline can be asked nothing.
     """
-    from unitok.evaluation.asking import fitting, only_groups, split_options, with_checked_options
+    from unitok.evaluation.asking import (
+        fitting,
+        left_out_note,
+        only_groups,
+        split_options,
+        with_checked_options,
+    )
     from unitok.evaluation.contenders import OURS_TAKES
 
     if baseline is not None and entry.runner is not None:
@@ -128,7 +136,7 @@ def chosen_items(
     who = "a model of unitok" if baseline is None else f"a {baseline.role}"
     asked = fitting(chosen, OURS_TAKES if baseline is None else baseline.takes, who)
     if left_out := len(chosen) - len(asked):
-        notes.append(f"{left_out:,} items are left out, as {who} cannot do them.")
+        notes.append(left_out_note(left_out, who))
     of_requests, of_model = split_options(asked, typed, baseline is not None)
     return with_checked_options(asked, of_requests), of_model, notes
 
@@ -204,10 +212,7 @@ def print_scores(finished: Finished, as_json: bool) -> None:
     if as_json:
         print_json(finished.to_json())
         return
-    table = Table(show_header=False, box=None)
-    for name, score in finished.summary.scores.items():
-        table.add_row(name, f"{score:.4f}")
-    stdout_console().print(table)
+    print_table(finished.summary.scores)
     overall = finished.overall
     failed = f", {overall.failed:,} failed" if overall.failed else ""
     print(f"{finished.folder / REPORT}: {counted(overall.count, 'item')}{failed}")

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.markup import escape
 from rich.table import Table
 
+from unitok.evaluation.options import MOST_SEED
+from unitok.extras import missing_is_wrong_use
 from unitok.flags import Common, with_flags
 from unitok.reporting import print_json
-from unitok.screen import stdout_console
+from unitok.screen import counted as with_bar
+from unitok.screen import printable, stdout_console
 from unitok.terminal import say, stopped_at_once
 
 if TYPE_CHECKING:
-    from unitok.evaluation.folders import FolderScores
+    from unitok.evaluation.folders import FolderScores, Watch
 
 OF_FID = ("device", "verbose", "quiet")  # the flags of every command that it has
 OF_PAIRS = ("verbose", "quiet")
@@ -40,7 +45,7 @@ def fid(
             "lite0, whose numbers cannot be compared with published ones.",
         ),
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of the subsets of KID.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=MOST_SEED, help="Of the subsets of KID.")] = 0,
     as_json: Json = False,
 ) -> None:
     """Compare a folder of pictures with a folder of real ones: FID, KID and Inception Score.
@@ -52,7 +57,9 @@ def fid(
     with stopped_at_once():
         from unitok.evaluation.folders import compare_folders
 
-    report(compare_folders(real, made, extractor, common.device, seed), as_json)
+    with missing_is_wrong_use():
+        found = compare_folders(real, made, extractor, common.device, seed, watch(common))
+    report(found, as_json)
 
 
 @with_flags(only=OF_PAIRS)
@@ -66,7 +73,12 @@ def pairs(common: Common, real: Real, made: Made, as_json: Json = False) -> None
     with stopped_at_once():
         from unitok.evaluation.folders import compare_pairs
 
-    report(compare_pairs(real, made), as_json)
+    report(compare_pairs(real, made, watch(common)), as_json)
+
+
+def watch(common: Common) -> Watch:
+    """Shows the progress of what is read, if bars are shown."""
+    return lambda items, total, what: with_bar(items, total, as_it_is(what), common.bars)
 
 
 def report(found: FolderScores, as_json: bool) -> None:
@@ -76,8 +88,18 @@ def report(found: FolderScores, as_json: bool) -> None:
     if as_json:
         print_json(vars(found))
         return
-    table = Table(show_header=False, box=None)
-    for name, score in found.scores.items():
-        table.add_row(name, f"{score:.4f}")
-    stdout_console().print(table)
+    print_table(found.scores)
     print(f"{found.made:,} pictures beside {found.real:,} real ones")
+
+
+def print_table(scores: Mapping[str, float]) -> None:
+    """Print scores, one a line. The groups of users are in their names."""
+    table = Table(show_header=False, box=None)
+    for name, score in scores.items():
+        table.add_row(as_it_is(name), f"{score:.4f}")
+    stdout_console().print(table)
+
+
+def as_it_is(text: str) -> str:
+    """Text of users for rich, which would take [b] for a command, as a terminal does others."""
+    return escape(printable(text))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -22,8 +22,28 @@ def fitting(items: Sequence[Item], takes: tuple[type, ...], who: str) -> list[It
     """
     found = [item for item in items if isinstance(item.request, takes)]
     if not found:
-        raise ValueError(f"the suite asks nothing that {who} does")
+        raise ValueError(f"the suite asks nothing that {who} does; name another one by --model")
     return found
+
+
+def takeable(
+    items: Sequence[Item], can_take: Callable[[Any], bool], who: str
+) -> tuple[list[Item], list[str]]:
+    """The items that an opened model can be asked, and a note on those that are left out.
+
+    Raises:
+        ValueError: There are none.
+    """
+    found = [item for item in items if can_take(item.request)]
+    if not found:
+        raise ValueError(f"the suite asks nothing that {who} does; name another one by --model")
+    left_out = len(items) - len(found)
+    return found, [left_out_note(left_out, who)] if left_out else []
+
+
+def left_out_note(count: int, who: str) -> str:
+    """What a report says of items that a model is not asked."""
+    return f"{count:,} items are left out, as {who} cannot do them."
 
 
 def only_groups(items: Sequence[Item], patterns: Sequence[str]) -> list[Item]:

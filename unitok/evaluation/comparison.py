@@ -98,7 +98,10 @@ def read_run(folder: Path) -> PastRun:
     path = folder / SCORES
     if not path.is_file():
         raise ValueError(f"{folder} is not finished; give the command that began it again")
-    written = parse_json(path.read_bytes())
+    try:
+        written = parse_json(path.read_bytes())
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}; remove it, and give the command again") from None
     scores = written.get("scores") if isinstance(written, dict) else None
     if not isinstance(scores, dict) or not all(isinstance(s, int | float) for s in scores.values()):
         raise ValueError(f"{path} holds no scores; remove it, and give the command again")
@@ -117,21 +120,19 @@ def named_apart(runs: Sequence[PastRun]) -> list[PastRun]:
 
 
 def values_of(judged: Mapping[str, Judgement]) -> dict[str, float]:
-    """A number for each item: its score, or 1 for right and 0 for wrong, by key."""
-    return {
-        key: float(judgement.score or 0.0) if judgement.ok is None else float(judgement.ok)
-        for key, judgement in judged.items()
-    }
+    """A number for each item that has one: its score, or 1 for right and 0 for wrong, by key."""
+    numbers = {key: j.score if j.ok is None else float(j.ok) for key, j in judged.items()}
+    return {key: float(number) for key, number in numbers.items() if number is not None}
 
 
 def differences(first: PastRun, other: PastRun) -> list[Difference]:
     """How much better the other run is, by group and in all, on the items of both."""
-    common = [first.judged[key] for key in sorted(first.judged) if key in other.judged]
-    groups = {**by_group(common), "all": common}
     ours, theirs = values_of(first.judged), values_of(other.judged)
+    common = [first.judged[key] for key in sorted(ours.keys() & theirs.keys())]
+    groups = [*by_group(common).items(), ("all", common)]  # a group of a user may be called "all"
     return [
         difference(group, [ours[j.key] for j in members], [theirs[j.key] for j in members])
-        for group, members in groups.items()
+        for group, members in groups
         if members
     ]
 
@@ -196,7 +197,7 @@ def difference_table(first: PastRun, other: PastRun) -> Markup:
     """The differences of one run from the first, by group."""
     found = differences(first, other)
     if not found:
-        said = element("p", "No item was asked of both.")
+        said = element("p", "No item is judged in both.")
         return section(f"{other.name} against {first.name}", said)
     rows = [
         (d.group, d.count, d.first, d.other, f"{d.delta:+.4f}", f"{d.low:+.4f} to {d.high:+.4f}")
@@ -216,11 +217,11 @@ def side_by_side(runs: Sequence[PastRun], pictures: Thumbnails) -> Markup:
 def chosen_keys(runs: Sequence[PastRun]) -> list[str]:
     """The items of all runs: those with the greatest differences first, and drawings first."""
     values = [values_of(run.judged) for run in runs]
-    common = [key for key in values[0] if all(key in one for one in values)]
+    common = [key for key in runs[0].judged if all(key in run.judged for run in runs)]
 
     def spread(key: str) -> float:
-        found = [one[key] for one in values]
-        return max(found) - min(found)
+        found = [one[key] for one in values if key in one]
+        return max(found) - min(found) if found else 0.0
 
     answers = {key for key in common if runs[0].judged[key].picture is None}
     return sorted(common, key=lambda key: (-spread(key), key in answers, key))[:MOST_ITEMS]

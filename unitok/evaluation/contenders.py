@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,11 +39,13 @@ class Contender:
         runner: Takes requests.
         digest: Of its files.
         facts: What a report says of it, in words.
+        can_take: Whether it can be asked a request of a kind that it takes.
     """
 
     runner: Runner
     digest: str
     facts: dict[str, str]
+    can_take: Callable[[Any], bool] = lambda request: True
 
 
 @dataclass(frozen=True)
@@ -117,20 +119,19 @@ def other_model(common: Common, baseline: Baseline, options: dict[str, Any]) -> 
     """Open a model of others.
 
     Raises:
-        ValueError, OSError: It cannot be opened, or a library is missing.
+        ValueError, OSError: It cannot be opened.
+        ImportError: A library is not installed; the message says which extra has it.
     """
     from unitok.baselines.opening import load
     from unitok.batch.keys import model_identity
 
-    try:
-        device = common.device or "auto"
-        opened = load(baseline.folder, baseline.role, device=device, silent=True, **options)
-    except ImportError as error:  # its message says what to install
-        raise ValueError(str(error)) from None
+    device = common.device or "auto"
+    opened = load(baseline.folder, baseline.role, device=device, silent=True, **options)
     runner = ScorerRunner(opened) if baseline.role == "scorer" else opened
     try:
         facts = {"role": baseline.role, "source": baseline.source}
-        yield Contender(runner, model_identity(baseline.folder), facts | versions())
+        takes = getattr(runner, "can_take", Contender.can_take)  # captioners have it
+        yield Contender(runner, model_identity(baseline.folder), facts | versions(), takes)
     finally:
         runner.close()
 

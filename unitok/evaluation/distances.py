@@ -42,7 +42,7 @@ def checked(extractor: Extractor, features: Features) -> Features:
     """Features of the width that the extractor says.
 
     Raises:
-        ValueError: They are of another.
+        ValueError: They are of another, or not finite.
     """
     shape = tuple(features.values.shape)
     if len(shape) != 2 or shape[1] != extractor.width:
@@ -50,6 +50,8 @@ def checked(extractor: Extractor, features: Features) -> Features:
             f"the extractor says that it gives {extractor.width} features of a picture, and gives "
             f"{list(shape)[1:]}"
         )
+    if not features.values.isfinite().all():
+        raise ValueError("the extractor gives features that are not finite")
     return features
 
 
@@ -82,13 +84,19 @@ def compare(
         ImportError: torchmetrics is not installed.
     """
     end = extractor.suffix
+    notes = [extractor.note, *few(len(real.values), len(made.values), extractor.width)]
     scores = {f"fid{end}": fid(real.values, made.values)}
     names = (f"kid{end}", f"kid{end}_std")
     scores |= zip(names, kid(real.values, made.values, seed), strict=True)
     if made.logits is not None:
         names = (f"inception_score{end}", f"inception_score{end}_std")
         scores |= zip(names, inception_score(made.logits, seed), strict=True)
-    return scores, [extractor.note, *few(len(real.values), len(made.values), extractor.width)]
+        if len(made.logits) < 2 * SPLITS:
+            notes.append(
+                f"The Inception Score of {len(made.logits):,} pictures says nothing, as it is a "
+                f"mean over {SPLITS} parts of them: take {2 * SPLITS} at least, better thousands."
+            )
+    return scores, notes
 
 
 def few(real: int, made: int, width: int) -> list[str]:
@@ -167,10 +175,15 @@ def check(real: Tensor, made: Tensor) -> None:
             f"the real pictures have {real.shape[1]:,} features, the made ones {made.shape[1]:,}: "
             "they are of different extractors"
         )
-    if min(len(real), len(made)) < LEAST:
-        raise ValueError(
-            f"there are {len(real)} real and {len(made)} made pictures; each side needs {LEAST}"
-        )
+    if wrong := too_few(len(real), len(made)):
+        raise ValueError(wrong)
+
+
+def too_few(real: int, made: int) -> str:
+    """What is wrong if there are too few pictures to compare; "" if there are enough."""
+    if min(real, made) >= LEAST:
+        return ""
+    return f"there are {real} real and {made} made pictures; each side needs {LEAST}"
 
 
 def given(features: Tensor) -> Any:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from unitok.evaluation.clip_score import clip_scores
-from unitok.evaluation.distances import checked, compare, features_of, joined
+from unitok.evaluation.distances import checked, compare, features_of, joined, too_few
 from unitok.evaluation.extractors import open_extractor
 from unitok.evaluation.kept_features import packed, unpacked
 from unitok.evaluation.picture_folder import PictureFolder
@@ -65,10 +65,14 @@ class DrawingsSuite:
             raise ValueError(
                 "give --real, a folder of real pictures, for FID; --scorer, a CLIP, for CLIPScore"
             )
+        if options.real is None and options.extractor is not None:
+            raise ValueError("--extractor needs --real, the pictures that drawings are compared to")
         self.prompts = read_prompts(options.data)[: options.limit]
         self.seed = options.seed or 0
         self.real = None if options.real is None else PictureFolder(options.real)
         self.extractor = None if self.real is None else open_extractor(options.extractor)
+        if self.real and (wrong := too_few(len(self.real.files()), len(self.prompts))):
+            raise ValueError(f"FID of {options.real} and {options.data}: {wrong}")
         self.scorer = None if options.scorer is None else open_scorer(options.scorer)
         self.settings: dict[str, Any] = {
             "data": digest([options.data]),
@@ -114,6 +118,8 @@ class DrawingsSuite:
             return {}, []
         real = features_of(self.extractor, self.real.pictures())
         made = joined([unpacked(j.facts) for j in drawn])
+        if wrong := too_few(len(real.values), len(made.values)):
+            return {}, [f"There is no FID: {wrong}.", *self.real.notes()]
         scores, notes = compare(real, made, self.extractor, self.seed)
         counted = f"{len(drawn):,} drawings are compared with {self.real.read:,} real pictures."
         return scores, [counted, *self.real.notes(), *notes]

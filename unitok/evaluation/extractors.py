@@ -12,9 +12,12 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from unitok.baselines.adapter import find_device
 from unitok.baselines.lite0 import normalised, open_network, pixels_of
 from unitok.evaluation.inception import WIDTH, open_inception, resized
+from unitok.extras import need
 from unitok.pictures import PictureLike, open_picture
+from unitok.saving import expanded
 
 LITE0 = "lite0"
 LITE0_WIDTH = 1280
@@ -149,7 +152,7 @@ def open_extractor(choice: str | Path | None, device: str | None = None) -> Extr
     Raises:
         ImportError: A library is not installed.
         FileNotFoundError: There is no such file.
-        ValueError: None is named, or it holds something else.
+        ValueError: None is named, it holds something else, or the device does not exist.
     """
     if choice is None:
         raise ValueError(
@@ -157,10 +160,11 @@ def open_extractor(choice: str | Path | None, device: str | None = None) -> Extr
             "FID's InceptionV3, as torch-fidelity and pytorch-fid distribute it, or lite0, whose "
             "numbers cannot be compared with published ones"
         )
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    device = find_device(device or "auto")
+    need("torchmetrics", "eval")  # or it would be found missing only when all pictures are made
     if str(choice) == LITE0:
         return Lite0Extractor(device)
-    path = Path(choice)
+    path = expanded(choice)
     return (EncoderExtractor if path.is_dir() else InceptionExtractor)(path, device)
 
 

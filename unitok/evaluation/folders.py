@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from unitok.evaluation.distances import compare, features_of
 from unitok.evaluation.extractors import open_extractor
 from unitok.evaluation.pair_metrics import pair_scores
 from unitok.evaluation.picture_folder import PictureFolder, pairs
 from unitok.evaluation.tallies import mean
+
+# Passes items on, and shows their number and how many have come: of so many, called so.
+Watch = Callable[[Iterable[Any], int, str], Iterable[Any]]
+
+
+def unwatched(items: Iterable[Any], total: int, what: str) -> Iterable[Any]:
+    """Items whose progress is not shown."""
+    return items
 
 
 @dataclass(frozen=True)
@@ -30,7 +40,12 @@ class FolderScores:
 
 
 def compare_folders(
-    real: Path, made: Path, extractor: str | Path | None, device: str | None = None, seed: int = 0
+    real: Path,
+    made: Path,
+    extractor: str | Path | None,
+    device: str | None = None,
+    seed: int = 0,
+    watch: Watch = unwatched,
 ) -> FolderScores:
     """FID, KID and the Inception Score of a folder beside a folder of real pictures.
 
@@ -43,6 +58,7 @@ def compare_folders(
         extractor: As `open_extractor`.
         device: Where it computes; None for a GPU if there is one.
         seed: Chooses the subsets of KID and the splits of the Inception Score.
+        watch: Shows the progress.
 
     Raises:
         FileNotFoundError: A folder or a file is not there.
@@ -51,25 +67,29 @@ def compare_folders(
     """
     network = open_extractor(extractor, device)
     folders = PictureFolder(real), PictureFolder(made)
-    theirs, ours = (features_of(network, folder.pictures()) for folder in folders)
+    theirs, ours = (
+        features_of(network, watch(folder.pictures(), len(folder.files()), str(folder.folder)))
+        for folder in folders
+    )
     scores, notes = compare(theirs, ours, network, seed)
     notes += [note for folder in folders for note in folder.notes()]
     return FolderScores(folders[0].read, folders[1].read, scores, notes)
 
 
-def compare_pairs(real: Path, made: Path) -> FolderScores:
+def compare_pairs(real: Path, made: Path, watch: Watch = unwatched) -> FolderScores:
     """The mean PSNR and SSIM of reconstructions beside originals of the same names.
 
     Args:
         real: The originals.
         made: The reconstructions: a file of the same name and size for each, of any format.
+        watch: Shows the progress.
 
     Raises:
         FileNotFoundError: A folder is not there.
         ValueError: Pictures are missing or too many, differ in size, or cannot be read.
     """
     found = pairs(PictureFolder(real), PictureFolder(made))
-    each = [named_scores(*pair) for pair in found]
+    each = [named_scores(*pair) for pair in watch(found, len(found), "pairs")]
     scores = {name: mean([one[name] for one in each]) or 0.0 for name in ("psnr", "ssim")}
     return FolderScores(len(found), len(found), scores, [])
 

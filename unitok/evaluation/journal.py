@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -51,18 +51,21 @@ class Identity:
 
     def differences(self, other: Identity) -> list[str]:
         """What differs in another run, in words."""
-        here, there = self._flat(), other._flat()
         return [
             f"{name} is {shown(there.get(name))} there and {shown(here.get(name))} here"
+            for here, there in zip(self._parts(), other._parts(), strict=True)
             for name in {**here, **there}
             if here.get(name) != there.get(name)
         ]
 
-    def _flat(self) -> dict[str, Any]:
-        plain = {"the suite": self.suite, "the model": self.model}
-        return (
-            plain | {"the digest of the model's files": self.digest} | self.settings | self.options
-        )
+    def _parts(self) -> tuple[dict[str, Any], ...]:
+        """All by name. A setting and an option may have one name, such as "seed"."""
+        named = {
+            "the suite": self.suite,
+            "the model": self.model,
+            "the digest of the model's files": self.digest,
+        }
+        return named, self.settings, self.options
 
 
 class Journal:
@@ -141,18 +144,22 @@ class Journal:
             unfinished.unlink()
 
     def _recover(self, identity: Identity) -> None:
-        complete, lines = read_lines(self._path)
-        self._file.truncate(complete)
-        if not lines:
+        lines = read_lines(self._path)
+        end, first = next(lines, (0, None))
+        if first is None:
+            self._file.truncate(end)
             write_all(self._file, json_line({"unitok_evaluation": FORMAT, **vars(identity)}))
             return
-        differences = identity.differences(parse_identity(self._path, lines[0]))
+        differences = identity.differences(parse_identity(self._path, first))
         if differences:
             raise ValueError(
                 f"{self._path} is of another run: {'; '.join(differences)}. Name another --out, or "
                 "remove the folder"
             )
-        judged = {judged.key: judged for judged in parse_judgements(self._path, lines)}
+        judged: dict[str, Judgement] = {}
+        for place, judgement in parse_judgements(self._path, lines):
+            judged[judgement.key], end = judgement, place
+        self._file.truncate(end)
         lost = {j.key: j.picture for j in judged.values() if j.picture and not self._has(j.picture)}
         if lost:
             names = listed(sorted(lost.values()))
@@ -169,15 +176,18 @@ def listed(names: Sequence[str]) -> str:
     return ", ".join(names[:NAMED]) + more
 
 
-def read_lines(path: Path) -> tuple[int, list[bytes]]:
-    """The bytes of the whole lines of a file, and these lines."""
-    lines = []
+def read_lines(path: Path) -> Iterator[tuple[int, bytes]]:
+    """The whole lines of a file, each with the place of its end.
+
+    They are read one by one, as a line with features of a picture has 20 kB.
+    """
+    end = 0
     with path.open("rb") as file:
         for line in file:
             if not line.endswith(b"\n"):
-                break
-            lines.append(line)
-    return sum(map(len, lines)), lines
+                return
+            end += len(line)
+            yield end, line
 
 
 def parse_identity(path: Path, line: bytes) -> Identity:
@@ -200,15 +210,17 @@ def parse_identity(path: Path, line: bytes) -> Identity:
     return identity
 
 
-def parse_judgements(path: Path, lines: Sequence[bytes]) -> Iterator[Judgement]:
-    """The judgements of a journal's lines, of which the first is not one.
+def parse_judgements(
+    path: Path, lines: Iterable[tuple[int, bytes]]
+) -> Iterator[tuple[int, Judgement]]:
+    """The judgements of a journal's lines behind the first one, each with the place of its end.
 
     Raises:
         ValueError: A line is no judgement, or names a picture elsewhere.
     """
-    for number, line in enumerate(lines[1:], 2):
+    for number, (end, line) in enumerate(lines, 2):
         try:
-            yield parse_judgement(parse_json(line))
+            yield end, parse_judgement(parse_json(line))
         except (ValueError, TypeError):
             raise ValueError(
                 f"{path}: line {number} is no judgement; fix it, or remove the line"
@@ -246,8 +258,9 @@ def read_journal(folder: Path) -> tuple[Identity, dict[str, Judgement]]:
     path = folder / JOURNAL
     if not path.is_file():
         raise FileNotFoundError(f"{folder} has no {JOURNAL}; it is no folder of unitok eval")
-    _, lines = read_lines(path)
-    if not lines:
+    lines = read_lines(path)
+    _, first = next(lines, (0, None))
+    if first is None:
         raise ValueError(f"{path} is empty")
-    judged = {judged.key: judged for judged in parse_judgements(path, lines)}
-    return parse_identity(path, lines[0]), judged
+    identity = parse_identity(path, first)
+    return identity, {judged.key: judged for _, judged in parse_judgements(path, lines)}

@@ -12,6 +12,9 @@ from unitok.requests import Option
 # The options that only some suites have: those that their entries name.
 OF_SUITES = ("images", "real", "extractor", "scorer", "detector")
 
+# Every reader of JSON takes it, and the seeds of items, which follow one another, have room.
+MOST_SEED = 2**53
+
 
 @dataclass(frozen=True)
 class EvaluationOptions:
@@ -22,7 +25,8 @@ class EvaluationOptions:
         Option("The most items of each group.", low=1, unset="all; emoji suites 100 of a kind"),
     ] = None
     seed: Annotated[
-        int | None, Option("Of what the suite chooses by chance.", low=0, unset="its own")
+        int | None,
+        Option("Of what the suite chooses by chance.", low=0, high=MOST_SEED, unset="its own"),
     ] = None
     only: Annotated[
         str | Sequence[str] | None,

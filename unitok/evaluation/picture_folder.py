@@ -43,9 +43,14 @@ class PictureFolder:
         return {str(path.relative_to(self.folder)): path for path in found if path.is_file()}
 
     def pictures(self) -> Iterator[Image.Image]:
-        """The pictures. One that cannot be read is left out, and noted."""
+        """The pictures. One that cannot be read is left out, and noted.
+
+        Raises:
+            ValueError: None can be read.
+        """
         self.unreadable, self.read = {}, 0
-        for name, path in self.files().items():
+        files = self.files()
+        for name, path in files.items():
             try:
                 picture = open_picture(path)
             except (ValueError, OSError) as error:
@@ -53,16 +58,23 @@ class PictureFolder:
                 continue
             self.read += 1
             yield picture
+        if not self.read:
+            raise ValueError(
+                f"{self.folder}: none of its {len(files)} files can be read: {self._reasons()}"
+            )
 
     def notes(self) -> list[str]:
         """How many pictures could not be read, and why the first ones could not."""
         if not self.unreadable:
             return []
-        reasons = "; ".join(list(self.unreadable.values())[:FEW])
         return [
             f"{len(self.unreadable)} of {len(self.files())} files of {self.folder} are left out, "
-            f"as they cannot be read: {reasons}"
+            f"as they cannot be read: {self._reasons()}"
         ]
+
+    def _reasons(self) -> str:
+        """Why the first files could not be read."""
+        return "; ".join(list(self.unreadable.values())[:FEW])
 
 
 def pairs(real: PictureFolder, made: PictureFolder) -> list[tuple[str, Path, Path]]:

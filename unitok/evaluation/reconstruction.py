@@ -15,7 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from unitok.api import Model
-from unitok.evaluation.distances import checked, compare, joined
+from unitok.evaluation.distances import checked, compare, joined, too_few
 from unitok.evaluation.extractors import Extractor, open_extractor
 from unitok.evaluation.kept_features import packed, unpacked
 from unitok.evaluation.similarity import ssim
@@ -156,6 +156,8 @@ class ReconstructionSuite:
         """The FID of what came back beside what went in, and how it is to be read."""
         if self.extractor is None or not found:
             return {}, []
+        if wrong := too_few(len(found), len(found)):
+            return {}, [f"There is no rFID: {wrong}."]
         before, after = (joined([unpacked(f[when]) for f in found]) for when in ("before", "after"))
         scores, notes = compare(before, after, self.extractor)
         fid = f"fid{self.extractor.suffix}"

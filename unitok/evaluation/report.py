@@ -22,6 +22,7 @@ from unitok.results import counted
 SAMPLES = 8  # of each group
 MOST_GROUPS = 24  # that have samples and bars
 WORST = 40
+MOST_TEXT = 2_000  # characters of a prompt or an answer that are shown
 MARKS = {"right": "✓ right", "wrong": "✗ wrong", "failed": "! failed", "scored": "scored"}
 GROUP_COLUMNS = ("group", "right", "of", "share", "95% interval", "failed", "mean score")
 
@@ -221,12 +222,20 @@ def words_of(judgement: Judgement) -> Markup:
     score = "" if judgement.score is None else f" {number_text(judgement.score)}"
     lines = [element("p", MARKS[kind_of(judgement)] + score, class_="mark")]
     if judgement.asked:
-        lines.append(element("p", element("b", judgement.asked)))
-    lines.append(element("p", judgement.said))
+        lines.append(element("p", element("b", excerpt(judgement.asked))))
+    lines.append(element("p", excerpt(judgement.said)))
     if judgement.wanted is not None and judgement.wanted != judgement.asked and not judgement.ok:
-        lines.append(element("p", f"wanted: {wanted_text(judgement.wanted)}", class_="soft"))
+        wanted = excerpt(wanted_text(judgement.wanted))
+        lines.append(element("p", f"wanted: {wanted}", class_="soft"))
     lines.append(element("p", judgement.key, class_="soft"))
     return element("figcaption", *lines)
+
+
+def excerpt(text: str) -> str:
+    """The beginning of a long text, so that the page stays small."""
+    if len(text) <= MOST_TEXT:
+        return text
+    return f"{text[:MOST_TEXT]} ... ({len(text):,} characters)"
 
 
 def wanted_text(wanted: Any) -> str:

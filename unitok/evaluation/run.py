@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import re
 import time
 from collections.abc import Callable, Generator, Sequence
@@ -77,13 +78,20 @@ def judge(suite: Suite, item: Item, result: Result) -> Judgement:
     error = result.error
     if error is None:
         try:
-            return suite.judge(item, result)
+            return with_finite_score(suite.judge(item, result))
         except ValueError as wrong:  # of a drawing of a size that the judge cannot read, say
             error = f"it cannot be judged: {one_line(wrong)}"
     said = one_line(error)
     return Judgement(
         item.key, item.group, False, said=said, asked=asked_of(item), wanted=item.wanted, error=said
     )  # fmt: skip
+
+
+def with_finite_score(judgement: Judgement) -> Judgement:
+    """A judgement whose score is a number, as the journal needs it; ValueError for any other."""
+    if judgement.score is not None and not math.isfinite(judgement.score):
+        raise ValueError(f"its score is {judgement.score}")
+    return judgement
 
 
 def with_options(items: Sequence[Item], options: dict[str, Any]) -> list[Item]:

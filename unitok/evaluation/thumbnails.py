@@ -15,6 +15,7 @@ SIDE = 256  # pixels, at most
 SMALL = 96  # pixels: up to here a picture is enlarged with hard edges, and stored as it is
 BUDGET = 6_000_000  # bytes of all pictures of a page; base64 makes 8 MB of them
 QUALITY = 85  # of a JPEG
+MOST_WORDS = 300  # characters that stand for a picture
 
 
 class Thumbnails:
@@ -47,7 +48,7 @@ class Thumbnails:
         self.left -= len(data)
         address = f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
         small = "small" if max(image.size) <= SMALL else "large"
-        return element("img", src=address, alt=words, class_=small)
+        return element("img", src=address, alt=words[:MOST_WORDS], class_=small)
 
 
 def encoded(image: Image.Image) -> tuple[bytes, str]:

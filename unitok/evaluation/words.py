@@ -19,9 +19,13 @@ _WORD = re.compile(r"\w+(?:[.'’]\w+)*")
 
 
 def normalised(text: str) -> list[str]:
-    """The words that count: in lower case, without articles, numbers as digits."""
+    """The words that count: in lower case, without articles, numbers as digits.
+
+    Of a text that has nothing else, such as "A" of a choice or a sign, they are what it has.
+    """
     words: list[str] = _WORD.findall(text.casefold())
-    return [_DIGITS.get(word, word) for word in words if word not in _ARTICLES]
+    kept = [_DIGITS.get(word, word) for word in words if word not in _ARTICLES]
+    return kept or words or text.casefold().split()
 
 
 def yes_or_no(text: str) -> str | None:

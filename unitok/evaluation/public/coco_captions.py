@@ -26,6 +26,7 @@ from unitok.evaluation.public.records import (
     text_of,
 )
 from unitok.evaluation.suite import Item, Judgement, SuiteOptions, Summary, judgement
+from unitok.extras import need
 from unitok.requests import Caption
 from unitok.results import Result, TextResult
 from unitok.saving import write_whole
@@ -117,6 +118,7 @@ class CocoCaptionsSuite:
 
     def __init__(self, options: SuiteOptions) -> None:
         assert options.data is not None
+        need("sacrebleu", "eval")  # or it would be found missing only when all is captioned
         self.pictures = read_pictures(options.data)[: options.limit]
         self.images = options.images or options.data.parent
         self.files = [self.find(picture.file) for picture in self.pictures]

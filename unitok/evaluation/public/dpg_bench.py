@@ -107,15 +107,17 @@ class DpgBenchSuite:
 
     def summary(self, judged: Sequence[Judgement]) -> Summary:
         """How the official scorer is called."""
+        lacking = len({j.wanted for j in judged if j.error is not None})
+        notes = [f"{lacking} prompts lack a drawing, and have no grid."] if lacking else []
         sides = sorted({j.facts["side"] for j in judged if j.facts})
+        if not sides:
+            return Summary({}, notes=["There is no drawing.", *notes])
         said = ", ".join(map(str, sides))
-        return Summary(
-            {},
-            notes=[
-                "Nothing is judged here: run DPG-Bench's compute_dpg_bench.py with "
-                f"--image-root-path {LAYOUT} --resolution {said} --pic-num {SAMPLES}."
-            ],
+        how = (
+            "Nothing is judged here: run DPG-Bench's compute_dpg_bench.py with "
+            f"--image-root-path {LAYOUT} --resolution {said} --pic-num {SAMPLES}."
         )
+        return Summary({}, notes=[how, *notes])
 
     def export(self, judged: Sequence[Judgement], folder: Path) -> None:
         """Write a grid of each prompt whose four drawings are there.

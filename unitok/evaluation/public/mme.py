@@ -211,11 +211,22 @@ class MmeSuite:
         return Summary(sums | scores, [table], notes)
 
     def export(self, judged: Sequence[Judgement], folder: Path) -> None:
-        """Write a file for each task, as MME's calculation.py reads it."""
+        """Write a file for each task, as MME's calculation.py reads it.
+
+        What failed has an empty answer, as that script would take an error's first characters for
+        one.
+        """
         make_folder(folder / RESULTS)
         for task, members in by_group(judged).items():
             lines = [
-                "\t".join((j.wanted["picture"], j.asked, j.wanted["label"].capitalize(), j.said))
+                "\t".join(
+                    (
+                        j.wanted["picture"],
+                        j.asked,
+                        j.wanted["label"].capitalize(),
+                        "" if j.error else j.said,
+                    )
+                )
                 for j in members
             ]
             text = "".join(f"{line}\n" for line in lines)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,13 +22,15 @@ Record = Mapping[str, Any]
 def read_lines(path: Path) -> Iterator[tuple[str, str]]:
     """The lines of a text file that are not blank, each with its place for messages.
 
+    A line ends as it does in a text editor. Other characters that end lines in Unicode, such as
+    U+2028, may be in a line, as JSON allows it.
+
     Raises:
         FileNotFoundError: There is no such file.
         ValueError: It is too large, not text, or empty.
     """
-    text = decoded(path)
-    lines = [(f"{path}, line {i}", line) for i, line in enumerate(text.splitlines(), 1)]
-    found = [(where, line) for where, line in lines if line.strip()]
+    lines = enumerate(io.StringIO(decoded(path), newline=None), 1)
+    found = [(f"{path}, line {i}", line.rstrip("\n")) for i, line in lines if line.strip()]
     if not found:
         raise ValueError(f"{path} is empty")
     yield from found
