@@ -305,6 +305,26 @@ def test_missing_weights_are_named(folders: dict[str, Path], tmp_path: Path):
         load(folder, "scorer", device="cpu")
 
 
+KERNEL = "kernels-community/flash-attn3"  # of those that transformers fetches and runs unasked
+
+
+@pytest.mark.parametrize(
+    "name", ["attn_implementation", "_attn_implementation", "_experts_implementation"]
+)
+def test_a_kernel_that_a_folder_names_is_not_fetched(
+    folders: dict[str, Path], tmp_path: Path, name: str
+):
+    folder = tmp_path / "clip"
+    shutil.copytree(folders["CLIPModel"], folder)
+    config = json.loads((folder / "config.json").read_text())
+    for part in (config, config["vision_config"], config["text_config"]):
+        part[name] = KERNEL
+    (folder / "config.json").write_text(json.dumps(config))
+    model = load(folder, "scorer", device="cpu")._model
+    for part in (model.config, model.config.vision_config, model.config.text_config):
+        assert KERNEL not in (part._attn_implementation, part._experts_implementation)
+
+
 def test_an_attention_that_a_folder_names_is_not_fetched(folders: dict[str, Path], tmp_path: Path):
     folder = tmp_path / "clip"
     shutil.copytree(folders["CLIPModel"], folder)
