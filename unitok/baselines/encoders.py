@@ -19,7 +19,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from unitok.baselines.adapter import Adapter, batches, check_count, joined
+from unitok.baselines.adapter import Adapter, batches, check_count, check_finite, joined
 from unitok.baselines.parts import PROCESSOR
 from unitok.baselines.protocols import Video
 from unitok.checkpoints.folders import read_json
@@ -104,7 +104,8 @@ class Encoder(Adapter):
         return joined(map(self._encode, batches(images, self._batch)), self.width)
 
     def _encode(self, images: Sequence[Any]) -> Tensor:
-        return self._pooled(self._call(self._inputs(images).to(self.device)))
+        features = self._pooled(self._call(self._inputs(images).to(self.device)))
+        return check_finite(self.name, features)
 
     def _inputs(self, images: Sequence[Any]) -> Any:
         """What the model takes."""

@@ -153,4 +153,6 @@ def errors_named(folder: Path, what: str) -> Iterator[None]:
         if "torchvision" in str(error).lower():
             raise ImportError(f"{folder} needs torchvision, {NEEDS_TORCHVISION}") from None
         kind = ImportError if isinstance(error, ImportError) else ValueError
-        raise kind(f"{folder}: {what}: {first_line(error)}") from None
+        mismatched = "`ignore_mismatched_sizes` to `False`" in str(error)
+        reason = "config.json gives weights another shape" if mismatched else first_line(error)
+        raise kind(f"{folder}: {what}: {reason}") from None
