@@ -342,3 +342,19 @@ def test_a_class_that_no_adapter_covers_is_named(tmp_path: Path):
     (tmp_path / "config.json").unlink()
     with pytest.raises(ValueError, match=r"has none of model_index\.json, config\.json"):
         load(tmp_path, "captioner")
+
+
+def test_a_chat_template_that_is_wrong_is_named(folders: dict[str, Path], tmp_path: Path):
+    folder = tmp_path / "llava"
+    shutil.copytree(folders["llava"], folder)
+    (folder / "chat_template.jinja").write_text("{{ ''.__class__.__mro__ }}")
+    with pytest.raises(ValueError, match=r"llava: its chat template cannot be used: .*unsafe"):
+        load(folder, "captioner", device="cpu").caption(pictures()[0])
+
+
+def test_a_question_that_is_too_long_fails_alone(models: dict[str, Any]):
+    image = pictures()[0]
+    asked = [Caption(image, "what", max_tokens=2), Caption(image, "cat " * 2100, max_tokens=2)]
+    results = {result.index: result for result in models["llava"].run(asked)}
+    assert results[0].error is None
+    assert "tokens; llava reads 2,048" in str(results[1].error)

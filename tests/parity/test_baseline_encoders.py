@@ -117,7 +117,7 @@ def test_features_are_those_of_the_library(case: str, tmp_path: Path):
     with torch.no_grad():
         out = library(**processor(images=pictures, return_tensors="pt"))
     for pooling, wanted in poolings.items():
-        encoder = load(folder, "encoder", device="cpu", pooling=pooling, batch=2)
+        encoder = load(folder, "encoder", device="cpu", pooling=pooling, batch_size=2)
         assert isinstance(encoder, ImageEncoder)
         found = encoder.features(pictures)
         assert found.shape == (3, encoder.width) == (3, 16) and found.dtype == torch.float32
@@ -182,7 +182,7 @@ def test_lite0_gives_what_its_package_gives():
     pixels = torch.tensor(np.stack([np.asarray(s) for s in scaled])).movedim(-1, 1)
     with torch.no_grad():
         wanted = network.extract_features((pixels.float() - 127) / 128).mean((2, 3))
-    encoder = load("lite0", "encoder", device="cpu", batch=2)
+    encoder = load("lite0", "encoder", device="cpu", batch_size=2)
     assert isinstance(encoder, ImageEncoder)
     assert (encoder.name, encoder.width, encoder.features([]).shape) == ("lite0", 1280, (0, 1280))
     torch.testing.assert_close(encoder.features(pictures), wanted, rtol=1e-4, atol=1e-4)
@@ -192,7 +192,7 @@ def test_lite0_has_a_name_and_no_folder(tmp_path: Path):
     (tmp_path / "config.json").write_text('{"model_type": "lite0"}')
     with pytest.raises(ValueError, match="lite0 comes in a package"):
         load(tmp_path, "encoder")
-    with pytest.raises(ValueError, match="lite0', which is no detector: it can be a encoder"):
+    with pytest.raises(ValueError, match="lite0', which is no detector: it can be an encoder"):
         load("lite0", "detector")
     with pytest.raises(ValueError, match="lite0 comes in a package: revision cannot be given"):
         load("lite0", "encoder", hub=HubOptions(revision="main"))
@@ -204,9 +204,9 @@ def test_a_mistake_is_named(tmp_path: Path):
     folder = ijepa_folder(tmp_path)
     with pytest.raises(ValueError, match="pooling must be auto or mean, not 'cls'"):
         load(folder, "encoder", device="cpu", pooling="cls")
-    with pytest.raises(ValueError, match="batch must be at least 1, not 0"):
-        load(folder, "encoder", device="cpu", batch=0)
-    with pytest.raises(ValueError, match="'ijepa', which is no segmenter: it can be a encoder"):
+    with pytest.raises(ValueError, match="batch_size must be at least 1, not 0"):
+        load(folder, "encoder", device="cpu", batch_size=0)
+    with pytest.raises(ValueError, match="'ijepa', which is no segmenter: it can be an encoder"):
         load(folder, "segmenter", device="cpu")
 
 

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from transformers import (
     GroundingDinoForObjectDetection,
     GroundingDinoProcessor,
@@ -158,3 +159,21 @@ def test_a_part_that_is_missing_is_named(dino: Path, tmp_path: Path):
     (tmp_path / "tokenizer.json").unlink()
     with pytest.raises(FileNotFoundError, match=r"is not complete: it has no tokenizer\.json"):
         load(tmp_path, "detector", device="cpu")
+
+
+def test_a_picture_that_a_detector_cannot_look_at_is_named(dino: Path):
+    detector = load(dino, "detector", device="cpu")
+    with pytest.raises(RuntimeError, match="cannot look at 1 x 1 pixels: Expected more than 1"):
+        detector.detect(Image.new("RGB", (1, 1)), ["cat"])
+
+
+def test_places_that_are_not_numbers_are_an_error(sam: Path, dino: Path):
+    (picture,) = random_pictures(1)
+    detector, segmenter = load(dino, "detector", device="cpu"), load(sam, "segmenter", device="cpu")
+    for adapter in (detector, segmenter):
+        for weight in adapter._model.parameters():
+            weight.data.fill_(float("nan"))
+    with pytest.raises(ValueError, match="computes values that are not numbers"):
+        detector.detect(picture, ["cat"])
+    with pytest.raises(ValueError, match="computes values that are not numbers"):
+        segmenter.segment(picture, points=[(1, 1)])

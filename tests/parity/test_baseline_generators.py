@@ -1,6 +1,7 @@
 """Image generators of diffusers: the pixels of its pipelines, from folders that need no trust."""
 
 import json
+import logging
 import shutil
 import sys
 from collections.abc import Iterator
@@ -685,3 +686,25 @@ def test_a_picture_may_be_a_file(opened: Any, tmp_path: Path):
     edited = opened("stable_diffusion").edit(tmp_path / "a.png", "a cat", seed=1, freedom=1)
     same = opened("stable_diffusion").edit(open_picture(picture(1)), "a cat", seed=1, freedom=1)
     assert np.array_equal(pixels(edited.images), pixels(same.images))
+
+
+def test_a_silent_load_logs_nothing(tiny: Tiny, tmp_path: Path):
+    folder, logged = tiny.copy("stable_diffusion", tmp_path), list[str]()
+    without_weights(folder)
+    handler = logging.Handler()
+    handler.emit = lambda record: logged.append(record.getMessage())
+    logging.getLogger("diffusers").addHandler(handler)
+    with pytest.raises(ValueError, match="UNet2DConditionModel cannot be opened"):
+        load(folder, "generator", device="cpu", silent=True)
+    logging.getLogger("diffusers").removeHandler(handler)
+    assert logged == []
+
+
+def test_pixels_that_are_not_numbers_are_an_error(tiny: Tiny, tmp_path: Path):
+    folder = tiny.copy("stable_diffusion", tmp_path)
+    path = folder / "vae/diffusion_pytorch_model.safetensors"
+    weights = load_file(path)
+    weights["decoder.conv_out.weight"].fill_(float("nan"))
+    save_file(weights, path, {"format": "pt"})
+    with pytest.raises(ValueError, match="computes pixels that are not numbers"):
+        open_tiny(folder).draw("a cat", seed=1)

@@ -11,6 +11,7 @@ import pytest
 import torch
 import transformers
 from PIL import Image
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from tests.parity.tiny_scorers import (
@@ -305,6 +306,26 @@ def test_missing_weights_are_named(folders: dict[str, Path], tmp_path: Path):
         load(folder, "scorer", device="cpu")
 
 
+KERNEL = "kernels-community/flash-attn3"  # of those that transformers fetches and runs unasked
+
+
+@pytest.mark.parametrize(
+    "name", ["attn_implementation", "_attn_implementation", "_experts_implementation"]
+)
+def test_a_kernel_that_a_folder_names_is_not_fetched(
+    folders: dict[str, Path], tmp_path: Path, name: str
+):
+    folder = tmp_path / "clip"
+    shutil.copytree(folders["CLIPModel"], folder)
+    config = json.loads((folder / "config.json").read_text())
+    for part in (config, config["vision_config"], config["text_config"]):
+        part[name] = KERNEL
+    (folder / "config.json").write_text(json.dumps(config))
+    model = load(folder, "scorer", device="cpu")._model
+    for part in (model.config, model.config.vision_config, model.config.text_config):
+        assert KERNEL not in (part._attn_implementation, part._experts_implementation)
+
+
 def test_an_attention_that_a_folder_names_is_not_fetched(folders: dict[str, Path], tmp_path: Path):
     folder = tmp_path / "clip"
     shutil.copytree(folders["CLIPModel"], folder)
@@ -325,3 +346,32 @@ def test_options_are_checked(folders: dict[str, Path]):
         load(folders["CLIPModel"], "scorer", device="cpu", dtype="int3")
     with pytest.raises(TypeError, match="ClipScorer has no option 'batch'; did you mean 'batch_s"):
         load(folders["CLIPModel"], "scorer", device="cpu", batch=2)
+
+
+def test_features_that_are_not_numbers_are_an_error(folders: dict[str, Path], tmp_path: Path):
+    folder = tmp_path / "clip"
+    shutil.copytree(folders["CLIPModel"], folder)
+    weights = load_file(folder / "model.safetensors")
+    weights["visual_projection.weight"].fill_(float("nan"))
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+    with pytest.raises(ValueError, match="clip computes values that are not numbers: its weights"):
+        load(folder, "scorer", device="cpu").classify(pictures(), TEXTS)
+
+
+def test_weights_of_another_shape_are_one_clear_line(folders: dict[str, Path], tmp_path: Path):
+    folder = tmp_path / "clip"
+    shutil.copytree(folders["CLIPModel"], folder)
+    weights = load_file(folder / "model.safetensors")
+    weights["visual_projection.weight"] = torch.zeros(3, 3)
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+    with pytest.raises(ValueError, match=r"open it: config\.json gives weights another shape$"):
+        load(folder, "scorer", device="cpu")
+
+
+def test_a_setting_of_a_wrong_type_is_named(folders: dict[str, Path], tmp_path: Path):
+    folder = tmp_path / "clip"
+    shutil.copytree(folders["CLIPModel"], folder)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"projection_dim": "x"}))
+    with pytest.raises(ValueError, match=r"'projection_dim': TypeError: .*int"):
+        load(folder, "scorer", device="cpu")

@@ -193,3 +193,9 @@ def test_a_part_of_whisper_that_is_missing_is_named(tmp_path: Path, name: str, m
     (folder / name).unlink()
     with pytest.raises((FileNotFoundError, ValueError), match=message):
         load(folder, "speech", device="cpu")
+
+
+def test_a_prompt_that_is_too_long_is_refused(tmp_path: Path):
+    generator = load(save_musicgen(tmp_path), "audio", device="cpu")
+    with pytest.raises(ValueError, match="tokens; T5 reads 512"):
+        generator.generate("waltz " * 600, 0.1)

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import wave
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -439,6 +440,12 @@ def test_search_finds_pictures_in_folders(opened: Opened):
     assert json.loads(again.stdout.splitlines()[0])["file"] == "photos/a.png"
 
 
+def test_a_search_for_nothing_is_an_error(opened: Opened):
+    result = run("search", " ", picture("a.png"))
+    assert (result.exit_code, opened.asked) == (2, {})
+    assert one_line(result.stderr) == "unitok: the text is empty; say what to look for"
+
+
 def test_a_folder_without_pictures_is_named(opened: Opened):
     opened.model = ColourScorer()
     Path("empty").mkdir()
@@ -475,6 +482,22 @@ def test_detect_prints_a_line_per_thing(opened: Opened):
     box = [1.4, 2.0, 3.0, 4.6]
     assert said[0]["detections"] == [{"label": "cat", "box": box, "score": 0.75}]
     assert said[1] == {"file": "b.png", "detections": []} and result.exit_code == 0
+
+
+class PickyFinder(Finder):
+    """Fails at pictures that are not wide."""
+
+    def detect(self, image: Any, labels: Any, threshold: float) -> list[Detection]:
+        if not (found := super().detect(image, labels, threshold)):
+            raise RuntimeError("too narrow")
+        return [replace(one, box=(-0.2, *one.box[1:])) for one in found]
+
+
+def test_a_picture_that_cannot_be_looked_at_loses_no_other(opened: Opened):
+    opened.model = PickyFinder()
+    result = run("detect", picture("b.png"), picture("a.png", size=(20, 10)), "--label", "cat")
+    assert (result.exit_code, result.stdout) == (1, "a.png: cat 0.750 at 0,2,3,5\n")
+    assert one_line(result.stderr) == "unitok: b.png: too narrow"
 
 
 def test_segment_saves_a_mask_of_each_thing(opened: Opened):
@@ -592,6 +615,23 @@ def test_the_text_of_one_file_is_printed_alone(opened: Opened):
     opened.model = Recognizer()
     result = run("transcribe", sound("a.wav"))
     assert (result.exit_code, result.stdout) == (0, "4000 samples at 8000\n")
+
+
+class Forgetful(Recognizer):
+    """Has no memory for what is longer than a second."""
+
+    def transcribe(self, audio: Audio) -> str:
+        if audio.samples.shape[1] > audio.rate:
+            raise RuntimeError("not enough memory")
+        return super().transcribe(audio)
+
+
+def test_a_sound_that_cannot_be_transcribed_loses_no_other(opened: Opened):
+    opened.model = Forgetful()
+    Path("long.wav").write_bytes(wav_bytes(Audio(np.zeros((1, 99), np.float32), 9)))
+    result = run("transcribe", "long.wav", sound("a.wav"))
+    assert (result.exit_code, result.stdout) == (1, "a.wav: 4000 samples at 8000\n")
+    assert one_line(result.stderr) == "unitok: long.wav: not enough memory"
 
 
 def test_the_texts_of_several_files_have_their_names(opened: Opened):

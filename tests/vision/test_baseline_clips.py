@@ -64,7 +64,7 @@ def test_dinov3_gives_the_features_of_the_library(tmp_path: Path):
         out = DINOv3ViTModel.from_pretrained(folder).eval()(**inputs)
     wanted = {"cls": out.pooler_output, "mean": out.last_hidden_state[:, 4:].mean(1)}
     for pooling, features in wanted.items():
-        encoder = load(folder, "encoder", device="cpu", pooling=pooling, batch=2)
+        encoder = load(folder, "encoder", device="cpu", pooling=pooling, batch_size=2)
         assert isinstance(encoder, ImageEncoder)
         found = encoder.features(pictures)
         torch.testing.assert_close(found, features, rtol=1e-5, atol=1e-5)

@@ -89,6 +89,15 @@ def batches(items: Iterable[T], size: int) -> Iterator[list[T]]:
         yield batch
 
 
+def check_finite(name: str, values: Tensor) -> Tensor:
+    """What a model computed; ValueError if some of it are no numbers."""
+    if not values.isfinite().all():
+        raise ValueError(
+            f"{name} computes values that are not numbers: its weights are damaged, or want float32"
+        )
+    return values
+
+
 def joined(parts: Iterable[Tensor], width: int = 0) -> Tensor:
     """Features [n, width] of batches, on the CPU in float32."""
     found = [part.float().cpu() for part in parts]

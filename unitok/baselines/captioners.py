@@ -16,7 +16,7 @@ from torch import Tensor
 
 from unitok.baselines.adapter import seeded
 from unitok.baselines.asking import BatchRunner
-from unitok.baselines.parts import PROCESSOR, TOKENIZER
+from unitok.baselines.parts import PROCESSOR, TOKENIZER, errors_named
 from unitok.checkpoints.folders import read_json
 from unitok.pictures import open_picture
 from unitok.preparer import pick_seed
@@ -89,9 +89,10 @@ class Captioner(BatchRunner):
         if not self._processor.chat_template:
             raise ValueError(f"{self.folder} has no chat template, so nothing can be asked")
         content = [{"type": "image"}, {"type": "text", "text": question or DESCRIBE}]
-        return self._processor.apply_chat_template(
-            [{"role": "user", "content": content}], add_generation_prompt=True
-        )
+        with errors_named(self.folder, "its chat template cannot be used"):
+            return self._processor.apply_chat_template(
+                [{"role": "user", "content": content}], add_generation_prompt=True
+            )
 
     def can_take(self, asked: Caption) -> bool:
         """Whether the model does such a thing at all: some caption alone, some answer alone."""
@@ -153,7 +154,15 @@ class Captioner(BatchRunner):
             begun = start is not None and texts[0].startswith(start)
             told = {"text": texts, "padding": True, "add_special_tokens": not begun}
         inputs = self._processor(images=images, return_tensors="pt", **told)
+        self._check_length(max(prompt_lengths(inputs)))
         return inputs.to(self.device, self._model.dtype)
+
+    def _check_length(self, tokens: int) -> None:
+        """Check the longest of some prompts; ValueError if the model cannot read it."""
+        settings = self._model.config.get_text_config(decoder=True)
+        most = getattr(settings, "max_position_embeddings", None)
+        if most is not None and tokens > most:
+            raise ValueError(f"question makes {tokens:,} tokens; {self.name} reads {most:,}")
 
     def _generate(self, inputs: Mapping[str, Any], asked: Caption) -> list[list[int]]:
         """The new token ids of each sequence, as a request asks for."""

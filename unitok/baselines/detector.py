@@ -3,14 +3,18 @@
 from collections.abc import Sequence
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import torch
+from PIL import Image
 from torch import Tensor
 
-from unitok.baselines.adapter import Adapter
+from unitok.baselines.adapter import Adapter, check_finite
 from unitok.baselines.parts import PROCESSOR, TOKENIZER
 from unitok.baselines.protocols import Detection
+from unitok.checkpoints.folders import first_line
 from unitok.pictures import PictureLike, open_picture
+from unitok.results import pixels_of
 from unitok.shown import shown
 
 
@@ -45,6 +49,7 @@ class GroundingDinoDetector(Adapter):
             What was found, the surest first. Of several labels that fit a thing, the best is given.
 
         Raises:
+            RuntimeError: The model fails, as it does if the picture is too small.
             ValueError: A label is empty, is given twice or has a full stop, which parts labels; or
                 all of them are longer than the model reads.
         """
@@ -52,17 +57,25 @@ class GroundingDinoDetector(Adapter):
         picture, owners = open_picture(image), self._owners(labels)
         text = " ".join(f"{clean(label)}." for label in labels)
         inputs = self._processor(images=picture, text=text, return_tensors="pt")
-        out = self._model(**inputs.to(self.device))
+        out = self._look(inputs, picture)
         found = out.logits[0].cpu().sigmoid()[:, : len(owners)]  # [things, tokens]
         by_label = [found[:, owners == i].amax(-1) for i in range(len(labels))]
         scores, chosen = torch.stack(by_label, dim=-1).max(-1)
-        boxes = corners(out.pred_boxes[0].cpu(), *picture.size).tolist()
+        places = check_finite(self.name, out.pred_boxes[0].cpu())
+        boxes = corners(places, *picture.size).tolist()
         order = scores.argsort(descending=True, stable=True).tolist()
         return [
             Detection(labels[int(chosen[i])], tuple(boxes[i]), float(scores[i]))
             for i in order
             if scores[i] >= threshold
         ]
+
+    def _look(self, inputs: Any, picture: Image.Image) -> Any:
+        try:
+            return self._model(**inputs.to(self.device))
+        except Exception as error:  # of any kind, such as of a picture that is too small
+            said = f"{self.name} cannot look at {pixels_of(picture)}: {first_line(error)}"
+            raise RuntimeError(said) from None
 
     def _owners(self, labels: Sequence[str]) -> Tensor:
         """Which label each token of the text is of; -1 for those that part them.

@@ -1,6 +1,7 @@
 """What the generators of diffusers share: requests in, pictures out, in batches."""
 
 import time
+import warnings
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -222,7 +223,16 @@ class Diffusion(BatchRunner):
         # Each sample has its own noise, which no other changes.
         noise = [torch.Generator().manual_seed(sample.seeds[0]) for sample in samples]
         given = {name: value for name, value in options.items() if value is not None}
-        return self._pipeline(samples[0])(generator=noise, **given)
+        with warnings.catch_warnings():
+            # Else pixels that are no numbers become black ones.
+            warnings.filterwarnings("error", "invalid value encountered in cast", RuntimeWarning)
+            try:
+                return self._pipeline(samples[0])(generator=noise, **given)
+            except RuntimeWarning:
+                raise ValueError(
+                    f"{self.name} computes pixels that are not numbers: its weights are damaged, "
+                    "or want float32"
+                ) from None
 
     def _result(self, job: Job, images: Sequence[Image.Image | None], seconds: float) -> Any:
         refused, prompt = ValueError("the safety checker refuses a picture"), job.asked.prompt

@@ -19,7 +19,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from unitok.baselines.adapter import Adapter, batches, check_count, joined
+from unitok.baselines.adapter import Adapter, batches, check_count, check_finite, joined
 from unitok.baselines.parts import PROCESSOR
 from unitok.baselines.protocols import Video
 from unitok.checkpoints.folders import read_json
@@ -77,7 +77,7 @@ class Encoder(Adapter):
     """
 
     def __init__(
-        self, folder: Path, device: str = "auto", pooling: Pooling = "auto", batch: int = 16
+        self, folder: Path, device: str = "auto", pooling: Pooling = "auto", batch_size: int = 16
     ) -> None:
         """Open a folder.
 
@@ -85,7 +85,7 @@ class Encoder(Adapter):
             folder: It holds config.json, the weights and the image processor's file.
             device: "auto" is a GPU if there is one.
             pooling: "cls" or "mean"; "auto" is the encoder's own.
-            batch: How many pictures or clips are encoded at once.
+            batch_size: How many pictures or clips are encoded at once.
 
         Raises:
             FileNotFoundError, ValueError, ImportError: As `unitok.baselines.parts`.
@@ -93,7 +93,7 @@ class Encoder(Adapter):
         """
         super().__init__(folder, device)
         self._kind = KINDS[read_json(folder / "config.json")["model_type"]]
-        self._batch = check_count("batch", batch)
+        self._batch = check_count("batch_size", batch_size)
         self.pooling = self._choose_pooling(pooling)
         self._open("AutoModel", PROCESSOR, processor=self._kind.processor, **self._options())
         self.width: int = self._model.config.hidden_size
@@ -104,7 +104,8 @@ class Encoder(Adapter):
         return joined(map(self._encode, batches(images, self._batch)), self.width)
 
     def _encode(self, images: Sequence[Any]) -> Tensor:
-        return self._pooled(self._call(self._inputs(images).to(self.device)))
+        features = self._pooled(self._call(self._inputs(images).to(self.device)))
+        return check_finite(self.name, features)
 
     def _inputs(self, images: Sequence[Any]) -> Any:
         """What the model takes."""

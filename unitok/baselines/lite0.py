@@ -54,13 +54,15 @@ class Lite0Encoder:
     name = "lite0"
     width = 1280
 
-    def __init__(self, folder: Path | None = None, device: str = "auto", batch: int = 16) -> None:
+    def __init__(
+        self, folder: Path | None = None, device: str = "auto", batch_size: int = 16
+    ) -> None:
         """Open the packages.
 
         Args:
             folder: None, since it comes in a package.
             device: "auto" is a GPU if there is one.
-            batch: How many pictures are encoded at once.
+            batch_size: How many pictures are encoded at once.
 
         Raises:
             ImportError: A package is not installed.
@@ -68,7 +70,7 @@ class Lite0Encoder:
         """
         if folder is not None:
             raise ValueError(f"{folder} cannot be opened: lite0 comes in a package; say lite0")
-        self._device, self._batch = find_device(device), check_count("batch", batch)
+        self._device, self._batch = find_device(device), check_count("batch_size", batch_size)
         self._network = open_network().to(self._device)
 
     @torch.no_grad()

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from unitok.baselines.captioners import BATCH_SIZE, LlavaCaptioner
 from unitok.baselines.parts import (
+    KERNELS,
     TOKENIZER,
     check_complete,
     errors_named,
@@ -111,7 +112,12 @@ class OriginalLlavaCaptioner(LlavaCaptioner):
                 weights[name] = padded(weights[name], config.text_config.vocab_size)
         with errors_named(self.folder, "transformers cannot open it"):
             model, info = library.LlavaForConditionalGeneration.from_pretrained(
-                None, config=config, state_dict=weights, dtype=dtype, output_loading_info=True
+                None,
+                config=config,
+                state_dict=weights,
+                dtype=dtype,
+                output_loading_info=True,
+                **KERNELS,
             )
         for kind in ("missing_keys", "unexpected_keys"):
             if names := sorted(info[kind]):

@@ -144,7 +144,8 @@ def find_adapter(folder: Path | str, role: Role) -> Any:
     adapters = ADAPTERS[role]
     if kind not in adapters:
         others = [other for other, kinds in ADAPTERS.items() if kind in kinds]
-        hint = f"it can be a {' or a '.join(others)}" if others else "no adapter covers it"
+        roles = (f"an {other}" if other[0] in "aeiou" else f"a {other}" for other in others)
+        hint = f"it can be {' or '.join(roles)}" if others else "no adapter covers it"
         raise ValueError(f"{folder} holds {shown(kind)}, which is no {role}: {hint}")
     module, _, name = adapters[kind].partition(":")
     return getattr(import_module(f"unitok.baselines.{module}"), name)

@@ -3,7 +3,7 @@
 Only local files are read, weights only as safetensors, and no code of a folder is run.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from unitok.checkpoints.folders import first_line
+from unitok.extras import need
 from unitok.precision import parse_dtype
 from unitok.shown import shown
 from unitok_tokenizers.bounded_files import read_object
@@ -20,6 +21,10 @@ TOKENIZER = ("tokenizer.json", "vocab.json", "vocab.txt", "tokenizer.model", "sp
 NEEDS_TORCHVISION = (
     "which does not run beside this torch: use the environment that make install-vision makes"
 )
+
+KERNELS = {"attn_implementation": None, "experts_implementation": None}
+"""What runs a model of transformers: its own choice. Else config.json could name a kernel, which is
+fetched from the hub, and run."""
 
 
 def check_complete(folder: Path, *choices: tuple[str, ...]) -> None:
@@ -69,9 +74,21 @@ def open_model(
         ValueError: It cannot be opened, or weights are missing.
         ImportError: A library is missing.
     """
-    # Else config.json could name an attention that is fetched from the hub, and run.
-    safe: dict[str, Any] = {"trust_remote_code": False, "attn_implementation": None}
-    return open_whole(kind, folder, what, dtype=dtype, **safe, **options)
+    config, others = open_config(kind, folder, what, options)
+    return open_whole(kind, folder, what, config=config, dtype=dtype, **KERNELS, **others)
+
+
+def open_config(
+    kind: Any, folder: Path, what: str, options: Mapping[str, Any]
+) -> tuple[Any, dict[str, Any]]:
+    """The settings of a model of transformers, and those options that are none of them.
+
+    Without the settings, the library would read them anew, and take what runs the model from there.
+    """
+    settings = getattr(kind, "config_class", None) or need("transformers", "baselines").AutoConfig
+    safe = {"local_files_only": True, "trust_remote_code": False, "return_unused_kwargs": True}
+    with errors_named(folder, what):
+        return settings.from_pretrained(folder, **safe, **options)
 
 
 def open_whole(kind: Any, folder: Path, what: str, **options: Any) -> Any:
@@ -136,4 +153,6 @@ def errors_named(folder: Path, what: str) -> Iterator[None]:
         if "torchvision" in str(error).lower():
             raise ImportError(f"{folder} needs torchvision, {NEEDS_TORCHVISION}") from None
         kind = ImportError if isinstance(error, ImportError) else ValueError
-        raise kind(f"{folder}: {what}: {first_line(error)}") from None
+        mismatched = "`ignore_mismatched_sizes` to `False`" in str(error)
+        reason = "config.json gives weights another shape" if mismatched else first_line(error)
+        raise kind(f"{folder}: {what}: {reason}") from None

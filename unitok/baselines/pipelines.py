@@ -88,8 +88,8 @@ def part_class(folder: Path, kind: Any, named: Any) -> Any:
     if isinstance(found, type) and issubclass(found, allowed):
         return found
     raise ValueError(
-        f"{INDEX} names {shown('.'.join(named))}, which is no part of {kind.__name__} that "
-        "diffusers or transformers has; code of a folder is never run"
+        f"{folder / INDEX} names {shown('.'.join(named))}, which is no part of {kind.__name__} "
+        "that diffusers or transformers has; code of a folder is never run"
     )
 
 

@@ -18,7 +18,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from unitok.baselines.adapter import Adapter, batches, check_count, joined
+from unitok.baselines.adapter import Adapter, batches, check_count, check_finite, joined
 from unitok.baselines.feature_store import FeatureStore
 from unitok.baselines.parts import PROCESSOR, TOKENIZER
 from unitok.batch.keys import model_identity
@@ -141,7 +141,8 @@ class ClipScorer(Adapter):
         """Embeddings of unit length [n, d] of a batch of prepared pictures."""
         names = prepared[0].keys()
         inputs = {name: torch.cat([one[name] for one in prepared]) for name in names}
-        return unit(self.encode_images({n: i.to(self.device) for n, i in inputs.items()}))
+        on_device = {name: one.to(self.device) for name, one in inputs.items()}
+        return self._unit(self.encode_images(on_device))
 
     @torch.inference_mode()
     def text_features(self, texts: Sequence[str]) -> Tensor:
@@ -154,7 +155,11 @@ class ClipScorer(Adapter):
             raise TypeError(f"give a list of texts, such as [{shown(texts)}]")
         for text in texts:
             check_is_text("each text", text)
-        return joined(unit(self.encode_texts(b)) for b in batches(texts, self.batch_size))
+        return joined(self._unit(self.encode_texts(b)) for b in batches(texts, self.batch_size))
+
+    def _unit(self, features: Tensor) -> Tensor:
+        """Features [n, d] at unit length, on the CPU in float32; ValueError if they are none."""
+        return normalize(check_finite(self.name, features.float()), dim=-1).cpu()
 
     def score(self, images: Sequence[PictureLike], texts: Sequence[str]) -> Tensor:
         """Logits [n, m], as the model was trained with: its scale and bias are in them."""
@@ -227,8 +232,3 @@ class ClipScorer(Adapter):
         scores, places = self.logits(features @ wanted).sort(descending=True, stable=True)
         best = zip(places[:k].tolist(), scores[:k].tolist(), strict=True)
         return [Hit(place, score) for place, score in best]
-
-
-def unit(features: Tensor) -> Tensor:
-    """Features [n, d] at unit length, on the CPU in float32."""
-    return normalize(features.float(), dim=-1).cpu()

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from unitok.baselines.adapter import Adapter
+from unitok.baselines.adapter import Adapter, check_finite
 from unitok.baselines.parts import PROCESSOR
 from unitok.baselines.protocols import Segmentation
 from unitok.checkpoints.folders import read_json
@@ -78,7 +78,7 @@ class SamSegmenter(Adapter):
         sizes = [inputs[n] for n in ("original_sizes", "reshaped_input_sizes") if n in inputs]
         # Of each thing several masks [H, W], in the picture's own size, as bool.
         masks = self._processor.post_process_masks(out.pred_masks.cpu(), *sizes)[0]
-        scores, best = out.iou_scores[0].cpu().max(-1)
+        scores, best = check_finite(self.name, out.iou_scores[0].cpu()).max(-1)
         return [(mask[i], float(s)) for mask, i, s in zip(masks, best, scores, strict=True)]
 
 

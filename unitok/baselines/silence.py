@@ -12,4 +12,4 @@ def without_bars() -> None:
         if find_spec(library) is not None:
             logs = import_module(f"{library}.utils.logging")
             logs.disable_progress_bar()
-            logs.set_verbosity_error()
+            logs.set_verbosity(logging.CRITICAL)  # diffusers logs the errors that it raises

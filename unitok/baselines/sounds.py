@@ -13,6 +13,7 @@ from unitok.baselines.protocols import Audio
 from unitok.shown import shown
 
 LONGEST = 30.0  # seconds of a sound that MusicGen makes; it was trained with no longer ones
+LONGEST_PROMPT = 512  # tokens, as T5 was trained with; memory grows with their square
 
 
 class WhisperRecognizer(Adapter):
@@ -124,6 +125,8 @@ class MusicgenGenerator(Adapter):
         if not 0 < seconds <= LONGEST:
             raise ValueError(f"seconds must be above 0 and at most {LONGEST:g}, not {seconds}")
         inputs = self._processor([prompt], return_tensors="pt").to(self.device)
+        if (tokens := inputs["input_ids"].shape[1]) > LONGEST_PROMPT:
+            raise ValueError(f"the prompt has {tokens:,} tokens; T5 reads {LONGEST_PROMPT}")
         decoder, frame_rate = self._config.decoder, self._config.audio_encoder.frame_rate
         # Each codebook begins a frame after the one before it, on both channels alike.
         delay = decoder.num_codebooks // decoder.audio_channels - 1

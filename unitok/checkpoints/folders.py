@@ -187,8 +187,13 @@ LONGEST_REASON = 200
 
 
 def first_line(error: Exception) -> str:
-    """The first line of a library's message, cut off where it is long; its class if it is empty."""
-    line = (str(error).strip() or type(error).__name__).splitlines()[0]
+    """The first line of a library's message, cut off where it is long; its class if it is empty.
+
+    A line that ends with a colon only announces the next, which then follows it.
+    """
+    first, *others = (str(error).strip() or type(error).__name__).splitlines()
+    rest = next((other.strip() for other in others if other.strip()), "")
+    line = f"{first} {rest}".strip() if first.endswith(":") else first
     return line if len(line) <= LONGEST_REASON else f"{line[:LONGEST_REASON]} ..."
 
 

@@ -121,6 +121,8 @@ def search(
 
     Example: unitok baseline search "a cat on a chair" photos -k 5 --model out/clip
     """
+    if not text.strip():
+        raise ValueError("the text is empty; say what to look for")
     found = list(dict.fromkeys(pictures_in(files)))
     given = {"batch_size": batch_size, "dtype": common.dtype}
     with opened(common, source, "scorer", **given) as scorer:
@@ -182,7 +184,11 @@ def detected(
     """Print what is in a picture; whether it could be read."""
     if (picture := picture_of(file)) is None:
         return False
-    found = detector.detect(picture, labels, threshold)
+    try:
+        found = detector.detect(picture, labels, threshold)
+    except RuntimeError as error:  # of this picture; the others may do
+        complain(f"{file}: {error}")
+        return False
     if as_json:
         print_json({"file": str(file), "detections": [vars(thing) for thing in found]})
     for thing in () if as_json else found:
@@ -194,7 +200,7 @@ def detected(
 
 def in_pixels(box: Sequence[float]) -> str:
     """A box in whole pixels, as --box takes it."""
-    return ",".join(f"{side:.0f}" for side in box)
+    return ",".join(str(round(side)) for side in box)
 
 
 @with_flags(only=SHARED)

@@ -74,7 +74,12 @@ def transcribed(
             complain(error)
             yield False
             continue
-        text = " ".join(recognizer.transcribe(sound).split())
+        try:
+            text = " ".join(recognizer.transcribe(sound).split())
+        except RuntimeError as error:  # such as too little memory for a long sound
+            complain(f"{file}: {error}")
+            yield False
+            continue
         print_text(file, text, as_json, alone=len(files) == 1)
         yield True
 
