@@ -556,6 +556,11 @@ def opened(tiny: Tiny) -> Any:
     return one
 
 
+def test_a_prompt_that_is_too_long_to_read_is_told(sd: Any):
+    with pytest.warns(UserWarning, match=r"has \d{3} tokens; .* reads the first 77"):
+        sd.draw("cat " * 150, seed=1)
+
+
 def test_prompts_that_a_pipeline_cannot_draw_are_refused(opened: Any):
     with pytest.raises(ValueError, match="the prompt is empty"):
         opened("stable_diffusion").draw(" ")

@@ -18,6 +18,7 @@ from unitok.requests import Draw, Edit, Option
 from unitok.results import DrawResult, pixels_of
 from unitok.shown import shown
 from unitok.signatures import one_or_many
+from unitok_engine.user_warnings import warn
 
 DEFAULT_STEPS = 50  # of all these pipelines
 
@@ -101,6 +102,13 @@ class StableDiffusion(Diffusion):
         """Free the models. Closing again does nothing."""
         super().close()
         self._controlnet, self._pipelines = None, {}
+
+    def _check_prompt(self, prompt: str) -> None:
+        super()._check_prompt(prompt)
+        tokenizer = self._model.tokenizer
+        tokens, most = len(tokenizer(prompt)["input_ids"]), tokenizer.model_max_length
+        if tokens > most:
+            warn(f"{prompt[:40]!r}... has {tokens} tokens; {self.name} reads the first {most}")
 
     @property
     def _multiple(self) -> int:
