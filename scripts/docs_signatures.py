@@ -7,11 +7,10 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from importlib import import_module
 from typing import Any
 
 from griffe import Extension, Function, Parameter, ParameterKind, Parameters
-
-from unitok import requests
 
 KINDS = {
     inspect.Parameter.POSITIONAL_OR_KEYWORD: ParameterKind.positional_or_keyword,
@@ -39,7 +38,8 @@ class RequestParameters(Extension):
             if name in RETURNS:
                 made, *others = classes.split(", ")
                 by_place = ParameterKind.positional_only if name.startswith("one") else None
-                func.parameters = parameters_of(getattr(requests, made), by_place)
+                known = import_module(func.module.path)
+                func.parameters = parameters_of(getattr(known, made), by_place)
                 func.returns = RETURNS[name](str(func.returns), *others)
 
 
