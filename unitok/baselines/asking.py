@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Hashable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +20,7 @@ Key = Callable[[Any], Hashable]
 Fail = Callable[[Any, int, Exception], Any]
 
 
-class BatchRunner(Adapter):
+class BatchRunner(Adapter, ABC):
     """A model that answers requests in batches. A subclass says how.
 
     Attributes:
@@ -35,17 +36,17 @@ class BatchRunner(Adapter):
 
     # -- what a subclass has
 
+    @abstractmethod
     def _key(self, asked: Any) -> Hashable:
         """What is the same for all requests of a batch.
 
         Raises:
             ValueError, TypeError, OSError: The model cannot do what is asked.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def _answer(self, asked: Sequence[Any]) -> Sequence[Any]:
         """The results of requests that have the same key, in their order."""
-        raise NotImplementedError
 
     # -- what all do
 

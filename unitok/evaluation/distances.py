@@ -5,12 +5,12 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from itertools import islice
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from unitok.baselines.adapter import batches
 from unitok.evaluation.extractors import Extractor, Features
 from unitok.extras import need
 from unitok.pictures import PictureLike
@@ -28,14 +28,7 @@ def features_of(extractor: Extractor, images: Iterable[PictureLike]) -> Features
         ValueError: There are no pictures, one cannot be read, or the extractor gives features of
             another width than it says.
     """
-    return joined([checked(extractor, extractor(batch)) for batch in batches(images)])
-
-
-def batches(images: Iterable[PictureLike]) -> Iterator[list[PictureLike]]:
-    """Pictures in lists of at most `BATCH`."""
-    left = iter(images)
-    while batch := list(islice(left, BATCH)):
-        yield batch
+    return joined([checked(extractor, extractor(batch)) for batch in batches(images, BATCH)])
 
 
 def checked(extractor: Extractor, features: Features) -> Features:

@@ -41,7 +41,10 @@ class ScorerRunner:
         return self.scorer.name
 
     def run(self, requests: Iterable[Match]) -> Iterator[Result]:
-        """Results with the text that was chosen, in batches."""
+        """Results with the text that was chosen, in batches.
+
+        They carry no `request`, as a `Match` is none that a model of ours takes.
+        """
         return run_in_batches(self._answer, requests, BATCH, _alike)
 
     def close(self) -> None:

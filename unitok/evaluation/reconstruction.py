@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from unitok.api import Model
+from unitok.baselines.adapter import batches
 from unitok.evaluation.distances import checked, compare, joined, too_few
 from unitok.evaluation.extractors import Extractor, open_extractor
 from unitok.evaluation.kept_features import packed, unpacked
@@ -54,8 +54,7 @@ class Reconstructor:
 
     def run(self, requests: Iterable[Edit]) -> Iterator[Result]:
         """The results of pictures, a batch at a time. One that cannot be opened has an error."""
-        numbered = enumerate(requests)
-        while batch := list(islice(numbered, BATCH)):
+        for batch in batches(enumerate(requests), BATCH):
             yield from self._batch(batch)
 
     def _batch(self, batch: Sequence[tuple[int, Edit]]) -> Iterator[Result]:
