@@ -130,7 +130,8 @@ class PackedLinear(LinearReplacement):
 
     def _run_padded(self, x: Tensor) -> Tensor:
         """Run rows [n, in_features], n at most the last of ROWS, padded to one of ROWS."""
-        missing = rows_to_pad(len(x))
+        # A single row has a kernel of its own, which rounds otherwise: what is left over must not.
+        missing = 1 if len(x) == 1 else rows_to_pad(len(x))
         padded = pad(x, (0, 0, 0, missing)) if missing else x
         return _run(padded, self.pack(), self._bias)[: len(x)]
 

@@ -1,0 +1,160 @@
+"""Guesses at a picture's tokens, from neighbours, from memory, and from what is usual."""
+
+from collections.abc import Sequence
+
+import pytest
+
+from unitok_engine import (
+    Branch,
+    DraftTable,
+    DraftWidth,
+    FixedPlan,
+    FreePlan,
+    GridDrafter,
+    GridPlan,
+    IdRange,
+    Plan,
+    Request,
+    Sampling,
+)
+from unitok_engine.grid_drafter import PictureDrafter
+
+IMAGE = IdRange(10, 60)
+PLAIN = GridPlan(IMAGE, rows=3, columns=4)
+ROWS = GridPlan(IMAGE, rows=3, columns=4, row_end=5, closing=(6, 7))
+GUIDED = (Branch((1, 2), 2.0), Branch((1,), -1.0))
+
+
+def request(plan: Plan, branches: tuple[Branch, ...] = GUIDED, **options) -> Request:
+    return Request(branches, plan, Sampling(**options))
+
+
+def of(plan: GridPlan, table: DraftTable | None = None) -> PictureDrafter:
+    drafter = GridDrafter(table).begin(request(plan))
+    assert drafter is not None
+    return drafter
+
+
+def table_of(*known: tuple[int | None, int | None, int]) -> DraftTable:
+    table = DraftTable()
+    for left, above, token in known:
+        table.learn(left, above, token)
+    return table
+
+
+def test_only_guided_grids_without_a_penalty_are_drafted():
+    drafter = GridDrafter()
+    assert drafter.begin(request(PLAIN)) is not None
+    assert drafter.begin(request(PLAIN, (Branch((1, 2)),))) is None
+    assert drafter.begin(request(PLAIN, repetition_penalty=1.2)) is None
+    assert drafter.begin(request(FixedPlan(IMAGE, 12))) is None
+    assert drafter.begin(request(FreePlan(IdRange(0, 60), frozenset(), 12))) is None
+
+
+@pytest.mark.parametrize("plan", [PLAIN, ROWS], ids=["rows follow on each other", "row ends"])
+def test_a_guess_is_what_mostly_stands_between_its_neighbours(plan: GridPlan):
+    table = table_of((11, None, 12), (12, None, 13), (13, None, 14), (None, 11, 21), (21, 12, 22))
+    assert of(plan, table).propose([11], 5) == [12, 13, 14, 21, 22]
+
+
+def test_guesses_go_on_behind_a_forced_row_end():
+    table = table_of((None, 11, 21), (21, 12, 22))
+    drafter = of(ROWS, table)
+    assert drafter.propose([11, 12, 13, 14, 5], 2) == [21, 22]
+    assert drafter.propose([11, 12, 13, 14, 5, 21], 1) == [22]
+
+
+@pytest.mark.parametrize("plan", [PLAIN, ROWS], ids=["rows follow on each other", "row ends"])
+def test_nothing_is_guessed_behind_the_last_cell(plan: GridPlan):
+    emitted = [11, 12, 13, 14, 5] * 2 + [11, 12] if plan is ROWS else [11, 12, 13, 14] * 2 + [11, 12]
+    assert len(of(plan).propose(emitted, 16)) == 2
+    assert of(plan).propose([*emitted, 13, 14], 16) == []
+
+
+def test_what_is_unknown_is_the_most_frequent_token_of_the_picture():
+    assert of(PLAIN).propose([11, 12, 12], 3) == [12, 12, 12]
+
+
+def test_without_a_token_nothing_is_guessed():
+    assert of(PLAIN, table_of((None, None, 11))).propose([], 4) == []
+
+
+def test_no_more_is_proposed_than_may_run():
+    assert of(PLAIN).propose([11], 0) == []
+    assert of(PLAIN).propose([11], 1) == [11]
+
+
+def test_a_token_sampled_behind_a_wrong_guess_is_remembered_while_its_neighbours_stay():
+    drafter = of(PLAIN)
+    assert drafter.propose([11, 12], 3) == [11, 11, 11]
+    # Cell 2 is 15 instead of 11, so cell 3 was sampled behind another neighbour, cell 4 was not.
+    drafter.sampled([11, 12], [11, 11, 11], [15, 16, 17, 18])
+    guesses = drafter.propose([11, 12, 15], 3)
+    assert guesses[0] != 16  # its left neighbour is no longer the guess of that step
+    assert guesses[1] == 17  # it has no left neighbour, and the one above is the same
+    assert guesses[2] != 18  # its left neighbour was guessed as 11 and is guessed as 17 now
+
+
+def test_memory_goes_before_the_table():
+    drafter = of(PLAIN, table_of((None, 11, 30)))
+    drafter.sampled([11, 12], [11, 11], [15, 16, 17])
+    assert drafter.propose([11, 12, 15], 2)[1] == 17
+
+
+def test_only_what_is_emitted_is_learned():
+    table = DraftTable()
+    drafter = of(PLAIN, table)
+    drafter.sampled([], [], [11])
+    drafter.sampled([11], [12, 99, 14], [12, 13, 44, 45])
+    assert table.get(None, None) == 11
+    assert table.get(11, None) == 12
+    assert table.get(12, None) == 13
+    assert table.get(99, None) is None and len(table) == 3
+
+
+@pytest.mark.parametrize("plan", [PLAIN, ROWS], ids=["rows follow on each other", "row ends"])
+def test_what_was_painted_is_guessed_the_next_time(plan: GridPlan):
+    table = DraftTable()
+    picture = list(range(20, 32))
+    forced = plan.row_end is not None
+    paint(of(plan, table), picture, forced)
+    assert of(plan, table).propose(picture[:1], 16) == picture[1:]
+
+
+def paint(drafter: PictureDrafter, picture: Sequence[int], row_ends: bool) -> None:
+    """Have a picture painted cell by cell."""
+    emitted: list[int] = []
+    for cell, token in enumerate(picture):
+        drafter.sampled(emitted, [], [token])
+        emitted.append(token)
+        if row_ends and cell % 4 == 3:
+            emitted.append(5)
+
+
+def test_guesses_that_did_not_run_count_too_so_that_narrow_steps_know_when_to_widen():
+    width = DraftWidth()
+    drafter = PictureDrafter(PLAIN, DraftTable(), width)
+    before = width.acceptance
+    drafter.propose([11], 0)
+    drafter.sampled([11], [], [11])
+    assert width.acceptance > before
+    drafter.propose([11, 11], 0)
+    drafter.sampled([11, 11], [], [12])
+    drafter.propose([11, 11, 12], 0)
+    drafter.sampled([11, 11, 12], [], [13])
+    assert width.acceptance < before
+
+
+def test_guesses_behind_the_first_wrong_one_count_neither_way():
+    class Log(DraftWidth):
+        def note(self, tried: int, right: int) -> None:
+            notes.append((tried, right))
+
+    notes: list[tuple[int, int]] = []
+    drafter = PictureDrafter(PLAIN, DraftTable(), Log())
+    drafter.propose([11], 4)
+    drafter.sampled([11], [11, 11, 11, 11], [11, 12, 11, 11, 11])
+    drafter.propose([11, 11, 12], 3)
+    drafter.sampled([11, 11, 12], [11, 11, 11], [11, 11, 11, 11])
+    drafter.sampled([11, 11, 12, 11, 11, 11], [], [11])  # nothing was proposed
+    assert notes == [(2, 1), (3, 3), (0, 0)]
