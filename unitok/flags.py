@@ -46,6 +46,8 @@ class Common:
         dtype: The type it computes in; None chooses.
         memory: The size of the K/V pool; None chooses.
         strict: Whether unknown settings of a checkpoint are refused.
+        drafts: Whether pictures are drafted; None chooses.
+        compile: Whether decode steps are compiled.
         verbose: 1 reports progress, 2 adds details.
         quiet: Whether only errors are printed.
     """
@@ -101,6 +103,14 @@ class Common:
     strict: Annotated[
         bool, _common("--strict", help="Refuse a model with settings that unitok does not know.")
     ] = False
+    drafts: Annotated[
+        bool | None,
+        _common(
+            "--drafts/--no-drafts",
+            help="Guess tokens of pictures, so that a step verifies several at once.",
+            show_default="where it changes no picture",
+        ),
+    ] = None
     compile: Annotated[
         bool,
         _common(
@@ -160,6 +170,7 @@ class Common:
             cache_dir=self.cache_dir,
             adapter=self.adapter,
             adapters=self._named_adapters(),
+            drafts="auto" if self.drafts is None else self.drafts,
         )
 
     def _named_adapters(self) -> dict[str, str]:

@@ -16,10 +16,14 @@ class DraftTable:
 
     Args:
         capacity: The most pairs that are kept.
+
+    Attributes:
+        learned: How many tokens it was told, beside what it was restored from.
     """
 
     def __init__(self, capacity: int = CAPACITY) -> None:
         self.capacity = capacity
+        self.learned = 0
         self._ids: dict[int, int] = {}
         self._votes: dict[int, int] = {}
 
@@ -38,6 +42,7 @@ class DraftTable:
     def learn(self, left: int | None, above: int | None, id: int) -> None:
         """Note a token that a picture has between two others."""
         key = _key(left, above)
+        self.learned += 1
         votes = self._votes.get(key, 0)
         if votes == 0:
             self._make_room()

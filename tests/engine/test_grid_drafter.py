@@ -66,7 +66,9 @@ def test_guesses_go_on_behind_a_forced_row_end():
 
 @pytest.mark.parametrize("plan", [PLAIN, ROWS], ids=["rows follow on each other", "row ends"])
 def test_nothing_is_guessed_behind_the_last_cell(plan: GridPlan):
-    emitted = [11, 12, 13, 14, 5] * 2 + [11, 12] if plan is ROWS else [11, 12, 13, 14] * 2 + [11, 12]
+    emitted = (
+        [11, 12, 13, 14, 5] * 2 + [11, 12] if plan is ROWS else [11, 12, 13, 14] * 2 + [11, 12]
+    )
     assert len(of(plan).propose(emitted, 16)) == 2
     assert of(plan).propose([*emitted, 13, 14], 16) == []
 

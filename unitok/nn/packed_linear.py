@@ -80,6 +80,11 @@ class PackedLinear(LinearReplacement):
     # Hooks would cost microseconds dozens of times a step, and only prepared models are packed.
     __call__ = forward
 
+    @property
+    def packs_at_once(self) -> bool:
+        """Whether no call runs unpacked weights any more, which may round otherwise."""
+        return self._calls_left == 0
+
     def pack(self) -> Tensor:
         """Pack the weights now, if that is not done yet, and return them in oneDNN's layout."""
         packed = self._packed
