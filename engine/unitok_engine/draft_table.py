@@ -54,8 +54,8 @@ class DraftTable:
 
     def entries(self) -> list[tuple[int, int, int]]:
         """All that it knows, as `restore` takes it: numbers of pairs, tokens and votes."""
-        votes = list(self._votes.items())  # at once: another thread may be learning
-        return [(key, self._ids[key], count) for key, count in votes if key in self._ids]
+        ids, votes = dict(self._ids), dict(self._votes)  # another thread may be learning
+        return [(key, id, votes[key]) for key, id in ids.items() if key in votes]
 
     def restore(self, entries: Iterable[tuple[int, int, int]]) -> None:
         """Know what another table knew, as far as there is room."""

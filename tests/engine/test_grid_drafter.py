@@ -1,13 +1,18 @@
 """Guesses at a picture's tokens, from neighbours, from memory, and from what is usual."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 
+from tests.engine.tiny import IMAGE as TINY_IMAGE
+from tests.engine.tiny import TinyModel, caption, drawing, finished_ids
 from unitok_engine import (
     Branch,
     DraftTable,
     DraftWidth,
+    Engine,
+    EngineConfig,
     FixedPlan,
     FreePlan,
     GridDrafter,
@@ -16,8 +21,14 @@ from unitok_engine import (
     Plan,
     Request,
     Sampling,
+    StepRecord,
 )
+from unitok_engine.attention.cpu import MAX_QUERIES
+from unitok_engine.draft_width import WIDTHS
 from unitok_engine.grid_drafter import PictureDrafter
+
+MODEL = TinyModel()
+CONFIG = EngineConfig(max_context=256, num_blocks=400)
 
 IMAGE = IdRange(10, 60)
 PLAIN = GridPlan(IMAGE, rows=3, columns=4)
@@ -160,3 +171,56 @@ def test_guesses_behind_the_first_wrong_one_count_neither_way():
     drafter.sampled([11, 11, 12], [11, 11, 11], [11, 11, 11, 11])
     drafter.sampled([11, 11, 12, 11, 11, 11], [], [11])  # nothing was proposed
     assert notes == [(2, 1), (3, 3), (0, 0)]
+
+
+# -- in an engine
+
+
+class Steps:
+    """Notes the longest row of each step."""
+
+    def __init__(self) -> None:
+        self.longest: list[int] = []
+
+    def stepped(self, record: StepRecord) -> None:
+        self.longest.append(record.query_lengths[-1])
+
+
+def pictures(plan: Plan) -> list[Request]:
+    return [replace(drawing(seed, n=2), plan=plan) for seed in range(3)]
+
+
+@pytest.mark.parametrize("row_end", [None, 5], ids=["rows follow on each other", "row ends"])
+def test_pictures_are_the_same_in_fewer_steps_once_the_like_was_painted(row_end: int | None):
+    closing = () if row_end is None else (6, 7)
+    plan = GridPlan(TINY_IMAGE, rows=4, columns=5, row_end=row_end, closing=closing)
+    expected = finished_ids(Engine(MODEL, CONFIG), pictures(plan))
+    table, steps = DraftTable(), Steps()
+    assert (
+        finished_ids(Engine(MODEL, CONFIG, drafter=GridDrafter(table)), pictures(plan)) == expected
+    )
+    machine = Engine(MODEL, CONFIG, steps, GridDrafter(table))
+    assert finished_ids(machine, pictures(plan)) == expected
+    tokens, stats = 6 * plan.rows * plan.columns, machine.stats
+    assert stats.sampling_steps + stats.accepted_tokens == tokens
+    assert stats.sampling_steps < 0.6 * tokens and stats.acceptance > 0.6
+    assert 2 < max(steps.longest[1:]) <= max(WIDTHS) <= MAX_QUERIES
+
+
+def test_a_picture_that_cannot_be_guessed_is_drawn_a_token_a_step():
+    plan = GridPlan(TINY_IMAGE, rows=8, columns=8)
+    steps, hopeless = Steps(), DraftWidth()
+    hopeless.note(1000, 0)
+    machine = Engine(MODEL, CONFIG, steps, GridDrafter(width=hopeless))
+    finished_ids(machine, pictures(plan)[:1])
+    assert set(steps.longest[1:]) == {1} and machine.stats.tokens_per_step == 1
+
+
+def test_answers_run_beside_drafts_a_token_a_step():
+    plan = GridPlan(TINY_IMAGE, rows=4, columns=5)
+    requests = [*pictures(plan), caption(4, max_tokens=9)]
+    expected = finished_ids(Engine(MODEL, CONFIG), requests)
+    machine = Engine(MODEL, CONFIG, drafter=GridDrafter())
+    for _ in range(2):
+        assert finished_ids(machine, requests) == expected
+    assert machine.stats.accepted_tokens > 0
