@@ -105,14 +105,14 @@ def read_entries(path: Path) -> list[tuple[int, int, int]]:
         entries = load(data).get("entries")
     except (SafetensorError, KeyError, ValueError) as error:
         raise ValueError(first_line(error)) from None
-    if not _is_table(entries):
+    if entries is None or not _is_table(entries):
         raise ValueError("it holds no table of three columns of whole numbers, 0 or more")
     return [(key, id, votes) for key, id, votes in entries.tolist()]
 
 
-def _is_table(entries: Tensor | None) -> bool:
+def _is_table(entries: Tensor) -> bool:
     """Whether a tensor is what `KeptTable.save` writes."""
-    if entries is None or entries.dtype != torch.int64 or entries.ndim != 2:
+    if entries.dtype != torch.int64 or entries.ndim != 2:
         return False
     return entries.shape[1] == COLUMNS and bool((entries >= 0).all())
 

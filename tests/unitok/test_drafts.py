@@ -1,6 +1,7 @@
 """Drafts of pictures: the same pictures and scores to the bit, in fewer steps; a kept table."""
 
 from pathlib import Path
+from typing import cast
 
 import pytest
 import torch
@@ -22,11 +23,16 @@ def requests() -> list[Draw]:
     ]
 
 
+def one_by_one(model: unitok.Model) -> list[DrawResult]:
+    results = [result for request in requests() for result in model.run([request])]
+    return cast(list[DrawResult], results)
+
+
 @pytest.fixture(scope="module")
 def plain() -> list[DrawResult]:
     """What the embedded model draws without drafts, one picture after the other."""
     with unitok.load(drafts=False) as model:
-        return [result for request in requests() for result in model.run([request])]
+        return one_by_one(model)
 
 
 @pytest.fixture
@@ -44,9 +50,9 @@ def check_same(results: list[DrawResult], plain: list[DrawResult]) -> None:
 
 
 def test_pictures_and_scores_are_those_of_plain_decoding_to_the_bit_in_fewer_steps(model, plain):
-    cold = [result for request in requests() for result in model.run([request])]
+    cold = one_by_one(model)
     check_same(cold, plain)
-    warm = [result for request in requests() for result in model.run([request])]
+    warm = one_by_one(model)
     check_same(warm, plain)
     steps = [sum(result.steps for result in results) for results in (plain, cold, warm)]
     assert steps[0] == 4 * 64 and steps[1] < steps[0] / 2 and steps[2] < steps[0] / 4
