@@ -46,7 +46,7 @@ class Common:
         dtype: The type it computes in; None chooses.
         memory: The size of the K/V pool; None chooses.
         strict: Whether unknown settings of a checkpoint are refused.
-        drafts: Whether pictures are drafted; None chooses.
+        no_drafts: Whether pictures are drafted nowhere.
         compile: Whether decode steps are compiled.
         verbose: 1 reports progress, 2 adds details.
         quiet: Whether only errors are printed.
@@ -103,14 +103,12 @@ class Common:
     strict: Annotated[
         bool, _common("--strict", help="Refuse a model with settings that unitok does not know.")
     ] = False
-    drafts: Annotated[
-        bool | None,
+    no_drafts: Annotated[
+        bool,
         _common(
-            "--drafts/--no-drafts",
-            help="Guess tokens of pictures, so that a step verifies several at once.",
-            show_default="where it changes no picture",
+            "--no-drafts", help="Never guess tokens of pictures, not even where it changes nothing."
         ),
-    ] = None
+    ] = False
     compile: Annotated[
         bool,
         _common(
@@ -170,7 +168,7 @@ class Common:
             cache_dir=self.cache_dir,
             adapter=self.adapter,
             adapters=self._named_adapters(),
-            drafts="auto" if self.drafts is None else self.drafts,
+            drafts=False if self.no_drafts else "auto",
         )
 
     def _named_adapters(self) -> dict[str, str]:
