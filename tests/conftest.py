@@ -2,6 +2,7 @@
 
 import dataclasses
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -39,6 +40,15 @@ TINY = dataclasses.replace(
         patch_width=32,
     ),
 )
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The cache folder of all models that tests load, in this process and in others."""
+    folder = tmp_path_factory.mktemp("cache")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("UNITOK_CACHE", str(folder))
+        yield folder
 
 
 @pytest.fixture(scope="session")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import weakref
 from collections.abc import (
     AsyncGenerator,
     AsyncIterable,
@@ -22,6 +23,7 @@ import torch
 from torch import Tensor
 
 from unitok.chat import Chat
+from unitok.drafts import Drafts, KeptTable, decide_drafts
 from unitok.driver import Driver
 from unitok.families import Family
 from unitok.handles import Job
@@ -35,7 +37,7 @@ from unitok.saving import expanded
 from unitok.signatures import answer, answer_or_start, one_or_many, one_or_many_async
 from unitok.stats import Stats
 from unitok.tuning import Tuning
-from unitok_engine import Engine, EngineConfig
+from unitok_engine import Engine, EngineConfig, GridDrafter
 from unitok_engine.user_warnings import at_callers_line
 from unitok_tokenizers.text import TextTokenizer
 
@@ -106,6 +108,7 @@ class Model:
         precision: str | None = None,
         compile: bool = False,
         adapter: str | None = None,
+        drafts: Drafts = False,
     ) -> None:
         """Start a driver for a checkpoint.
 
@@ -116,17 +119,28 @@ class Model:
             precision: What `info` says of the precision.
             compile: Whether decode steps go through torch.compile.
             adapter: What `info` says of an adapter that was merged into the weights.
+            drafts: Whether pictures are drafted, see `unitok.load`.
         """
         self.family = family
         self._adapter = adapter
+        self._keep_drafts: Callable[[], object] = lambda: None
         self._precision = precision or f"{name_of(family.model.dtype)}, as the model was made"
         self._parameters = sum(p.numel() for p in family.model.parameters())
         family.model.prepare(compile=compile)
         image_decoder = image_decoder or ImageDecoder(family.model.device)
         config = config or EngineConfig(max_context=family.max_context)
-        self.driver = Driver(Engine(family.model, config), image_decoder)
+        drafter = self._make_drafter(drafts)
+        self.driver = Driver(Engine(family.model, config, drafter=drafter), image_decoder)
         self.prepare = Preparer(family, image_decoder)
         self._tuning = Tuning(family, self.driver)
+
+    def _make_drafter(self, drafts: Drafts) -> GridDrafter | None:
+        """Who drafts pictures, if they are drafted; what is learned is kept at the model's end."""
+        if not decide_drafts(drafts, self.family.model):
+            return None
+        kept = KeptTable.of(self.family.model)
+        self._keep_drafts = weakref.finalize(self, kept.save)
+        return GridDrafter(kept.table)
 
     def __repr__(self) -> str:
         dtype = name_of(self.dtype)
@@ -466,6 +480,7 @@ class Model:
     def close(self) -> None:
         """Abort the requests that still run, and end the threads. Closing again does nothing."""
         self.driver.close()
+        self._keep_drafts()
 
     def __enter__(self) -> Model:
         """The model itself."""

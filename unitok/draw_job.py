@@ -55,6 +55,7 @@ class DrawJob:
         self._finished: dict[int, Output] = {}  # all of each sample that has ended
         self._decoded: dict[int, Future[Tensor]] = {}
         self._done = 0  # tokens of all samples so far
+        self._steps = 0  # that brought some
         self._weight_version: int | None = None
         self._unreported: dict[int, Future[Tensor]] = {}  # pictures that no event had yet
         self._reported_done = 0
@@ -76,6 +77,7 @@ class DrawJob:
     def feed(self, output: Output) -> None:
         """Add the tokens of an output; those of a complete sample go to the image decoder."""
         self._done += len(output.token_ids)
+        self._steps += bool(output.token_ids)
         self._weight_version = output.weight_version
         outputs = self._outputs.setdefault(output.sample, [])
         outputs.append(output)
@@ -153,6 +155,7 @@ class DrawJob:
             branch_logprobs=of_all(o.branch_logprobs for o in outputs),
             seeds=tuple(map(self._seed, range(self.request.n))),
             weight_version=self._weight_version,
+            steps=self._steps,
         )
 
     def _seed(self, sample: int) -> int:

@@ -46,6 +46,8 @@ class Common:
         dtype: The type it computes in; None chooses.
         memory: The size of the K/V pool; None chooses.
         strict: Whether unknown settings of a checkpoint are refused.
+        no_drafts: Whether pictures are drafted nowhere.
+        compile: Whether decode steps are compiled.
         verbose: 1 reports progress, 2 adds details.
         quiet: Whether only errors are printed.
     """
@@ -100,6 +102,12 @@ class Common:
     ] = None
     strict: Annotated[
         bool, _common("--strict", help="Refuse a model with settings that unitok does not know.")
+    ] = False
+    no_drafts: Annotated[
+        bool,
+        _common(
+            "--no-drafts", help="Never guess tokens of pictures, not even where it changes nothing."
+        ),
     ] = False
     compile: Annotated[
         bool,
@@ -160,6 +168,7 @@ class Common:
             cache_dir=self.cache_dir,
             adapter=self.adapter,
             adapters=self._named_adapters(),
+            drafts=False if self.no_drafts else "auto",
         )
 
     def _named_adapters(self) -> dict[str, str]:

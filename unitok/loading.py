@@ -16,6 +16,7 @@ import torch
 from unitok.api import Model
 from unitok.checkpoints.folders import ANY, HubOptions, find_folder, first_line, read_json
 from unitok.checkpoints.lora_files import read_adapter
+from unitok.drafts import Drafts, check_drafts
 from unitok.families import Family, open_folder
 from unitok.nn.compiled import why_not_compiled
 from unitok.nn.lora import merge
@@ -40,6 +41,7 @@ def load(
     cache_dir: str | os.PathLike[str] | None = None,
     adapter: str | os.PathLike[str] | None = None,
     adapters: Mapping[str, str | os.PathLike[str]] | None = None,
+    drafts: Drafts = "auto",
 ) -> Model:
     """Load a model: the embedded one, a checkpoint's folder, or a Hugging Face hub id.
 
@@ -71,6 +73,10 @@ def load(
             docs/guide/adapters.md tells more.
         adapters: Names of adapters, and their folders or hub ids. They are kept beside the
             weights, for requests with `adapter=name`; see `Model.load_adapter`.
+        drafts: Whether the next tokens of a picture are guessed, so that a step may verify several
+            at once. It takes fewer steps, and changes no picture where a step rounds alike however
+            many rows it has. "auto" does it only there: in float32 on a CPU, for small models.
+            docs/guide/loading.md tells more.
 
     Returns:
         The model, ready for use.
@@ -81,7 +87,7 @@ def load(
         ValueError: A file cannot be read, does not fit, or is beyond a limit (docs/security.md);
             the path is empty; the device, dtype or memory is unknown; a revision, token or
             cache_dir is given for a folder; the adapter is of another base or of another kind than
-            plain LoRA; or what it takes to compile is missing.
+            plain LoRA; what it takes to compile is missing; or drafts is none of its values.
         TypeError: An argument has another type.
     """
     began = time.perf_counter()
@@ -89,6 +95,7 @@ def load(
     where = check_device(device)
     asked, size = parse_dtype(dtype), parse_memory(memory)
     compiled = decide_compile(compile, torch.device(where))
+    check_drafts(drafts)
     folder = find_folder(DEFAULT_FOLDER if path is None else path, hub)
     added = None if adapter is None else FoundAdapter.find(adapter, hub)
     beside = find_adapters(adapters or {}, hub)
@@ -99,7 +106,9 @@ def load(
         added.merge_into(family)
     config = EngineConfig(memory=size, max_context=family.max_context)
     name, precision = added and added.name, str(choice.made)
-    model = Model(family, config, precision=precision, compile=compiled, adapter=name)
+    model = Model(
+        family, config, precision=precision, compile=compiled, adapter=name, drafts=drafts
+    )
     load_adapters(model, beside)
     log_loaded(model, time.perf_counter() - began)
     return model

@@ -10,8 +10,11 @@ from unitok_engine.attention.backends import make_backend
 from unitok_engine.attention.base import AttentionBackend, AttentionMetadata, CacheView
 from unitok_engine.attention.kv_layout import KVShape
 from unitok_engine.config import EngineConfig
-from unitok_engine.drafter import Drafter
+from unitok_engine.draft_table import DraftTable
+from unitok_engine.draft_width import DraftWidth
+from unitok_engine.drafter import Drafter, SampleDrafter
 from unitok_engine.engine import Engine, EngineStats
+from unitok_engine.grid_drafter import GridDrafter
 from unitok_engine.ids import IdRange
 from unitok_engine.model import AdaptableModel, Model
 from unitok_engine.observer import Observer, StepRecord
@@ -28,6 +31,8 @@ __all__ = [
     "AttentionMetadata",
     "Branch",
     "CacheView",
+    "DraftTable",
+    "DraftWidth",
     "Drafter",
     "Embeddings",
     "Engine",
@@ -36,6 +41,7 @@ __all__ = [
     "FixedPlan",
     "Force",
     "FreePlan",
+    "GridDrafter",
     "GridPlan",
     "IdRange",
     "KVShape",
@@ -44,6 +50,7 @@ __all__ = [
     "Output",
     "Plan",
     "Request",
+    "SampleDrafter",
     "Sampling",
     "StepRecord",
     "Stop",

@@ -6,24 +6,54 @@ from typing import Protocol
 from unitok_engine.request import Request
 
 
+class SampleDrafter(Protocol):
+    """Guesses the next tokens of one sample of a request."""
+
+    def propose(self, emitted: Sequence[int], most: int, /) -> Sequence[int]:
+        """Guesses at the next tokens.
+
+        It is called before each step in which the sample may decode, even if none may be run.
+
+        Args:
+            emitted: What the sample emitted so far; it must not be changed.
+            most: How many guesses may be run.
+
+        Returns:
+            The tokens that may be sampled next, in order. Those that the plan forces are left out.
+        """
+        ...
+
+    def sampled(
+        self, emitted: Sequence[int], guesses: Sequence[int], tokens: Sequence[int], /
+    ) -> None:
+        """Be told what a step sampled, right or wrong guesses before it.
+
+        Args:
+            emitted: What the sample had emitted before the step; it must not be changed.
+            guesses: Those that ran.
+            tokens: Of the model: the token at index i follows on `guesses[:i]`. So the first one is
+                emitted, and each next one as long as the guesses before it are what was sampled.
+        """
+        ...
+
+
 class Drafter(Protocol):
     """Guesses the next tokens of samples.
 
     Guesses change no result: a token is emitted only if it is what would have been sampled one by
-    one. They cost rows of a step, and save steps where they are right.
+    one. They cost rows of a step, and save steps where they are right. All methods are called in
+    the thread that steps. What they raise, the step raises.
     """
 
-    def propose(self, request: Request, emitted: Sequence[int], /) -> Sequence[int]:
-        """Guesses at the next tokens of a sample; there may be none.
+    def begin(self, request: Request, /) -> SampleDrafter | None:
+        """Who guesses the tokens of a new sample; None if nobody does."""
+        ...
 
-        It is called before each step for each sample that decodes, in the thread that steps. What
-        it raises, the step raises.
+    def width(self, drafted: int, others: int, /) -> int:
+        """How many tokens of each branch the next step may run, one of them no guess.
 
         Args:
-            request: Whose sample it is.
-            emitted: What the sample emitted so far; it must not be changed.
-
-        Returns:
-            The tokens that may be sampled next, in order. Those that the plan forces are left out.
+            drafted: Branches that decode, of samples with a drafter.
+            others: The other branches that decode.
         """
         ...

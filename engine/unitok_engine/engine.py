@@ -4,7 +4,8 @@ from collections import deque
 from collections.abc import Hashable
 from collections.abc import Sequence as Seq
 from dataclasses import dataclass
-from itertools import chain, count
+from itertools import chain, count, takewhile
+from typing import cast
 
 import torch
 
@@ -43,6 +44,9 @@ class EngineStats:
         num_blocks: Blocks of the pool.
         free_blocks: Those of them that are nobody's.
         cached_blocks: Those, in use or free, that can be found by branches that begin alike.
+        sampling_steps: How often a step sampled tokens for a sequence, which it emitted.
+        drafted_tokens: Guesses that ran, see `Drafter`.
+        accepted_tokens: Those of them that were right.
     """
 
     forwards: int
@@ -58,6 +62,19 @@ class EngineStats:
     num_blocks: int
     free_blocks: int
     cached_blocks: int
+    sampling_steps: int
+    drafted_tokens: int
+    accepted_tokens: int
+
+    @property
+    def tokens_per_step(self) -> float:
+        """The tokens that a step sampled for a sequence, on average: 1 without drafts."""
+        return 1 + self.accepted_tokens / self.sampling_steps if self.sampling_steps else 0.0
+
+    @property
+    def acceptance(self) -> float:
+        """The share of the drafted tokens that were right; 0 if there were none."""
+        return self.accepted_tokens / self.drafted_tokens if self.drafted_tokens else 0.0
 
     @property
     def computed_tokens(self) -> int:
@@ -132,6 +149,7 @@ class Engine:
         self._unplanned: dict[Sequence, None] = {}  # those of them that do not yet wait or run
         self._untold: list[Output] = []  # not handed over yet
         self._generated_tokens = 0
+        self._sampling_steps = self._drafted_tokens = self._accepted_tokens = 0
         self._holds = False  # requests that have not begun
         self._weight_version = 0
         self._broken = False  # a step began and did not end
@@ -251,6 +269,9 @@ class Engine:
             num_blocks=self.config.num_blocks,
             free_blocks=self._pool.free_count,
             cached_blocks=self._pool.cached_count,
+            sampling_steps=self._sampling_steps,
+            drafted_tokens=self._drafted_tokens,
+            accepted_tokens=self._accepted_tokens,
         )
 
     def uses(self, adapter: str) -> int:
@@ -403,6 +424,8 @@ class Engine:
             if sequence.finished:
                 self._end(sequence)
             else:
+                if self._drafter is not None and sequence.drafter is None:
+                    sequence.drafter = self._drafter.begin(sequence.request)
                 self._scheduler.add(sequence)
                 del self._unplanned[sequence]
 
@@ -426,11 +449,20 @@ class Engine:
         """Let guesses join what runs, as many as a step's prefill, unless it must be small."""
         if self._drafter is None or self._caution.limit is not None:
             return
+        decoding = [s for s in self._scheduler.running if s.decoding]
+        drafted = [(s, s.drafter) for s in decoding if s.drafter is not None]
+        if not drafted:
+            return
+        rows = sum(len(sequence.branches) for sequence, _ in drafted)
+        width = self._drafter.width(rows, sum(len(s.branches) for s in decoding) - rows)
         room = self.config.max_batch_tokens
-        for sequence in [s for s in self._scheduler.running if s.decoding]:
-            guesses = self._drafter.propose(sequence.request, sequence.emitted)
+        for sequence, drafter in drafted:
+            # Rows of one length attend together, so what the plan forced is part of the width.
+            most = width - sequence.pending(sequence.branches[0])
+            most = max(min(most, room // len(sequence.branches)), 0)
+            guesses = drafter.propose(sequence.emitted, most)
             try:
-                sequence.draft(guesses, room // len(sequence.branches))
+                sequence.draft(guesses, most)
                 room -= len(sequence.drafts) * len(sequence.branches)
             except Exception as error:  # a plan is its caller's code: only its own request fails
                 sequence.fail(error)
@@ -453,7 +485,9 @@ class Engine:
     def _emit(self, sequence: Sequence, sampled: list[tuple[Target, SampledToken]]) -> None:
         """Emit the tokens that were sampled behind drafts that are right."""
         before = len(sequence.emitted)
-        for target, token in sorted(sampled, key=_offset) if len(sampled) > 1 else sampled:
+        sampled = sorted(sampled, key=_offset) if len(sampled) > 1 else sampled
+        self._tell_drafter(sequence, [token.id for _, token in sampled])
+        for target, token in sampled:
             if target.offset and sequence.emitted[before:] != sequence.drafts[: target.offset]:
                 break
             if token.id is None:
@@ -465,6 +499,17 @@ class Engine:
                 return
         if sequence.drafts:
             self._scheduler.commit_drafts(sequence, sequence.right_drafts(before))
+
+    def _tell_drafter(self, sequence: Sequence, tokens: list[int | None]) -> None:
+        """Count guesses that ran, and tell their drafter what was sampled."""
+        known = list(takewhile(lambda id: id is not None, tokens))
+        guesses = sequence.guesses
+        pairs = zip(guesses, known, strict=False)
+        self._sampling_steps += bool(known)
+        self._drafted_tokens += len(guesses)
+        self._accepted_tokens += sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
+        if sequence.drafter is not None:
+            sequence.drafter.sampled(sequence.emitted, guesses, cast(list[int], known))
 
     def _advance(self, sequence: Sequence) -> None:
         try:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from unitok_engine.block_pool import ROOT, block_key
+from unitok_engine.drafter import SampleDrafter
 from unitok_engine.embedding_store import EmbeddingStore
 from unitok_engine.ids import IdRange
 from unitok_engine.plans import Allow, FinishReason, Stop
@@ -100,6 +101,7 @@ class Sequence:
         self.max_length, self.exact = index(request.plan.max_length), request.plan.exact
         self.targets: tuple[Target, ...] = ()  # what the next step samples
         self.drafts: list[int] = []
+        self.drafter: SampleDrafter | None = None  # who guesses; None if nobody does
         self.finish_reason: FinishReason | None = None
         self.error: str | None = None
         self.begun = False  # it was admitted at least once
@@ -256,6 +258,11 @@ class Sequence:
             self._check_ids(step.id, step.id + 1)
             ahead.append(step.id)
         return False
+
+    @property
+    def guesses(self) -> list[int]:
+        """The drafts that are to be sampled; the plan forces the others between them."""
+        return [self.drafts[target.offset] for target in self.targets[:-1]] if self.drafts else []
 
     def drop_drafts(self) -> None:
         """Let go of all guesses."""

@@ -165,3 +165,31 @@ def test_rows_read_in_place_as_gathered_whatever_the_number_of_heads(
         backend.layout.write(0, everywhere, history[0], history[1])
         outs.append(backend.view(step).attend(0, q, k, v))
     torch.testing.assert_close(outs[0], outs[1])
+
+
+@pytest.mark.parametrize("run", [2, 5, 16])
+@pytest.mark.parametrize("context", [16, 40, 41])
+def test_a_run_of_tokens_attends_on_a_cpu_bit_by_bit_as_its_tokens_one_by_one(
+    run: int, context: int
+):
+    torch.manual_seed(0)
+    backend = make_backend(KVShape(1, 2, 16), 12, 8, torch.float32, CPU, "torch")
+    history = torch.randn(2, 96, 2, 16)
+    backend.layout.write(0, backend.layout.slot_index(torch.arange(96)), history[0], history[1])
+    q, (k, v) = torch.randn(run, 4, 16), torch.randn(2, run, 2, 16)
+
+    def attend(first: int, last: int) -> torch.Tensor:
+        """Of the run's tokens from the first up to the last, beside a decode row of another."""
+        start, stop = context - run + first, context - run + last
+        step = AttentionMetadata(
+            torch.tensor([95, *range(start, stop)]),
+            (1, last - first),
+            (24, stop),
+            ((9, 10, 11), (0, 1, 2, 3, 4, 5)),
+        )
+        tokens = [torch.cat([x[:1], x[first:last]]) for x in (q, k, v)]
+        return backend.view(step).attend(0, *tokens)[1:]
+
+    together = attend(0, run)
+    apart = torch.cat([attend(i, i + 1) for i in range(run)])
+    assert torch.equal(together, apart)

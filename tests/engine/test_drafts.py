@@ -53,21 +53,50 @@ ALONE = [
 ]
 
 
-@dataclass
-class Oracle:
-    """Knows what comes next, and says so, `width` tokens far and right with some probability."""
+class Guesser:
+    """A drafter of all samples that guesses without a memory, as many tokens as there is room."""
 
-    width: int
+    def guess(self, request: Request, emitted: Sequence[int]) -> list[int]:
+        raise NotImplementedError
+
+    def begin(self, request: Request) -> "OfSample":
+        return OfSample(self, request)
+
+    def width(self, drafted: int, others: int) -> int:
+        return 10_000
+
+
+@dataclass
+class OfSample:
+    """What a `Guesser` guesses of one sample."""
+
+    guesser: Guesser
+    request: Request
+
+    def propose(self, emitted: Sequence[int], most: int) -> list[int]:
+        return self.guesser.guess(self.request, emitted)
+
+    def sampled(
+        self, emitted: Sequence[int], guesses: Sequence[int], tokens: Sequence[int]
+    ) -> None:
+        assert len(tokens) == len(guesses) + 1
+
+
+@dataclass
+class Oracle(Guesser):
+    """Knows what comes next, and says so, `most` tokens far and right with some probability."""
+
+    most: int
     right: float
     known: dict[tuple[int, int], tuple[int, ...]]
     random: Random
     said: int = 0
 
-    def propose(self, request: Request, emitted: Sequence[int]) -> list[int]:
+    def guess(self, request: Request, emitted: Sequence[int]) -> list[int]:
         sampled = sampled_after(request, emitted, self.known.values())
         guesses = [
             id if self.random.random() < self.right else self.random.choice((3, 50, 71, 9999))
-            for id in sampled[: self.width]
+            for id in sampled[: self.most]
         ]
         self.said += len(guesses)
         return guesses
@@ -143,8 +172,8 @@ def test_forced_tokens_between_drafts_are_drafted_too():
 def test_a_stop_token_that_is_guessed_ends_nothing_early():
     stop = 9
 
-    class Stopper:
-        def propose(self, request: Request, emitted: Sequence[int]) -> list[int]:
+    class Stopper(Guesser):
+        def guess(self, request: Request, emitted: Sequence[int]) -> list[int]:
             return [stop, stop]
 
     request = Request((Branch((2, 3)),), FreePlan(TEXT, frozenset({stop}), 12), Sampling(seed=2))
@@ -164,8 +193,8 @@ def test_a_plan_that_raises_when_it_is_asked_ahead_fails_alone():
                 raise LookupError("too far")
             return Allow(IMAGE) if len(emitted) < 9 else Stop("length")
 
-    class Fifty:
-        def propose(self, request: Request, emitted: Sequence[int]) -> list[int]:
+    class Fifty(Guesser):
+        def guess(self, request: Request, emitted: Sequence[int]) -> list[int]:
             return [50]
 
     shy = replace(drawing(1), plan=Shy())
@@ -189,8 +218,8 @@ def test_outputs_of_a_step_hold_all_tokens_that_it_emitted():
 @settings(max_examples=40, deadline=None, derandomize=True)
 @given(request=ANY_REQUESTS, seed=st.integers(0, 9))
 def test_every_kind_of_request_may_be_drafted(request: Request, seed: int):
-    class Guess:
-        def propose(self, request: Request, emitted: Sequence[int]) -> list[int]:
+    class Guess(Guesser):
+        def guess(self, request: Request, emitted: Sequence[int]) -> list[int]:
             random = Random(100 * seed + len(emitted))
             return [random.choice([*emitted, random.randrange(IMAGE.stop)]) for _ in range(4)]
 
@@ -214,8 +243,8 @@ class Picky:
 
 
 def test_guesses_outside_a_mask_are_no_drafts():
-    class Odd:
-        def propose(self, request: Request, emitted: Sequence[int]) -> list[int]:
+    class Odd(Guesser):
+        def guess(self, request: Request, emitted: Sequence[int]) -> list[int]:
             return [4, 7, 6]
 
     request = Request((Branch((2, 3)),), Picky(), Sampling(seed=4))
@@ -227,10 +256,10 @@ def test_guesses_outside_a_mask_are_no_drafts():
 def test_drafts_preempt_nobody():
     requests = [caption(seed, max_tokens=20, stop_ids=()) for seed in range(4)]
 
-    class Threes:
+    class Threes(Guesser):
         said = 0
 
-        def propose(self, request: Request, emitted: Sequence[int]) -> list[int]:
+        def guess(self, request: Request, emitted: Sequence[int]) -> list[int]:
             self.said += 1
             return [3] * 6
 
@@ -251,8 +280,8 @@ def test_a_step_drafts_no_more_than_it_prefills():
         def stepped(self, record) -> None:
             rows.append(record.tokens)
 
-    class Much:
-        def propose(self, request: Request, emitted: Sequence[int]) -> list[int]:
+    class Much(Guesser):
+        def guess(self, request: Request, emitted: Sequence[int]) -> list[int]:
             return [50] * 99
 
     config = EngineConfig(max_context=256, max_batch_tokens=16)

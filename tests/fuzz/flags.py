@@ -14,7 +14,7 @@ from tests.fuzz.target import Place
 COMMANDS = (
     "draw|two apples|-o|out.png|--seed|7|-n|2|--guidance|1.5|--json|--logprobs",
     "draw|a cat|--output|out.png|--temperature|0.5|--top-k|8|--top-p|0.9|--min-p|0.1|--size|64x64",
-    "draw|a cat|--output|out.png|--negative-prompt|a dog|--memory|8MB|--dtype|bf16",
+    "draw|a cat|--output|out.png|--negative-prompt|a dog|--memory|8MB|--dtype|bf16|--no-drafts",
     "caption|cat.png|--question|what is this?|--max-tokens|3|--stop|x|--stop|y",
     "caption|cat.png|cat.png|--max-tokens|2|--json|--branch-logprobs|--repetition-penalty|1.2|-v",
     "edit|cat.png|make it night|-o|out.png|--freedom|0.5|--quiet",

@@ -181,7 +181,7 @@ FIGURES = {
 }
 # One `tolist` a forward is the wait for what was sampled. A backend makes tensors of block tables.
 TRANSFERS = {
-    "torch": {"send": 68, "tolist": 20, "tensor": 7},
+    "torch": {"send": 68, "tolist": 20, "tensor": 1},
     "torch-gather": {"send": 68, "tolist": 20, "tensor": 45},
 }
 

@@ -147,6 +147,17 @@ def test_layers_of_one_input_run_as_one(module: nn.Module, name: str):
     assert all(torch.equal(before[key], after[key]) for key in before)
 
 
+def test_a_row_gets_the_same_bits_however_many_rows_there_are_from_two_up():
+    layer = nn.Sequential(nn.Linear(96, 160))
+    frozen(layer)
+    pack(layer)
+    x = torch.randn(260, 96)
+    with torch.inference_mode():
+        expected = layer(x)
+        for rows in (2, 3, 8, 31, 128, 129, 130, 257):
+            assert torch.equal(layer(x[:rows]), expected[:rows]), rows
+
+
 def refuses(packed: nn.Module, x: Tensor, match: str) -> None:
     with pytest.raises(RuntimeError, match=match):
         packed(x)

@@ -22,6 +22,9 @@ def load() -> unitok.Model:
     unitok.load("folder", device="cuda:1", dtype="bf16", memory="50%")
     unitok.load(device=torch.device("cpu"), dtype=torch.float32, memory=2**30)
     unitok.load(dtype=None, memory=0.5)
+    unitok.load(drafts="auto")
+    unitok.load(drafts=False)
+    unitok.load(drafts="often")  # type: ignore
     unitok.load(dtyp="bf16")  # type: ignore
     return assert_type(unitok.load("someone/something"), unitok.Model)
 
@@ -36,6 +39,7 @@ def facts(model: unitok.Model) -> None:
     assert_type(model.stats().free_blocks, int)
     assert_type(model.stats().hit_rate, float)
     assert_type(model.stats().tokens_per_second, float)
+    assert_type(model.stats().tokens_per_step, float)
     assert_type(model.tokenizer.encode_plain("a dog"), list[int])
     _ = model.info().precison  # type: ignore
 

@@ -80,6 +80,11 @@ class PackedLinear(LinearReplacement):
     # Hooks would cost microseconds dozens of times a step, and only prepared models are packed.
     __call__ = forward
 
+    @property
+    def packs_at_once(self) -> bool:
+        """Whether no call runs unpacked weights any more, which may round otherwise."""
+        return self._calls_left == 0
+
     def pack(self) -> Tensor:
         """Pack the weights now, if that is not done yet, and return them in oneDNN's layout."""
         packed = self._packed
@@ -130,7 +135,8 @@ class PackedLinear(LinearReplacement):
 
     def _run_padded(self, x: Tensor) -> Tensor:
         """Run rows [n, in_features], n at most the last of ROWS, padded to one of ROWS."""
-        missing = rows_to_pad(len(x))
+        # A single row has a kernel of its own, which rounds otherwise: what is left over must not.
+        missing = 1 if len(x) == 1 else rows_to_pad(len(x))
         padded = pad(x, (0, 0, 0, missing)) if missing else x
         return _run(padded, self.pack(), self._bias)[: len(x)]
 

@@ -18,7 +18,9 @@ from unitok_engine.attention.gather import GatherAttention
 from unitok_engine.attention.kv_layout import CPU_BLOCK_BYTES, CpuKVLayout, KVShape
 from unitok_engine.attention.paged import GroupAttention, GroupedView, PagedBackend
 
-MAX_QUERIES = 4  # longer rows share what they read: gathering their context once is quicker
+# Longer rows share what they read: gathering their context once is quicker. Rows of drafts are no
+# longer (`draft_width.py`), so that each of their tokens gets bit by bit what a decode row gets.
+MAX_QUERIES = 16
 
 
 class CpuBackend(PagedBackend[CpuKVLayout]):

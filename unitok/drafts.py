@@ -1,0 +1,150 @@
+"""Whether a model drafts its pictures, and the file in which it keeps what it learned for that.
+
+Drafts change no token, whatever the file says: at worst, guesses are wrong and save nothing.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+import os
+from hashlib import sha256
+from pathlib import Path
+from typing import Literal
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor, nn
+
+from unitok.checkpoints.fingerprint import fingerprint_of
+from unitok.checkpoints.folders import first_line
+from unitok.nn.model import UnifiedModel
+from unitok.nn.packed_linear import PackedLinear
+from unitok.saving import make_folder, write_whole
+from unitok.shown import shown
+from unitok_engine import DraftTable
+
+logger = logging.getLogger(__name__)
+
+CACHE = "UNITOK_CACHE"
+COLUMNS = 3  # a pair of neighbours, the token between them, its votes
+MOST_BYTES = 4 * 2**20  # of a file
+
+Drafts = bool | Literal["auto"]
+
+
+class KeptTable:
+    """A draft table, and the file that keeps it from one process to the next.
+
+    Attributes:
+        path: The file; it need not exist.
+        table: What was in the file, and what is learned from now on.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Read the file. One that cannot be read is logged, and replaced when the table is saved.
+
+        Args:
+            path: The file.
+        """
+        self.path = path
+        self.table = DraftTable()
+        try:
+            self.table.restore(read_entries(path))
+        except FileNotFoundError:
+            logger.info("%s: nothing is known of this model's pictures yet", path)
+        except (OSError, ValueError) as error:
+            logger.warning("%s cannot be read and is learned anew: %s", path, first_line(error))
+
+    @classmethod
+    def of(cls, model: UnifiedModel) -> KeptTable:
+        """The table of a model without an adapter beside its weights."""
+        return cls(cache_folder() / "drafts" / f"{name_of(model)}.safetensors")
+
+    def save(self) -> None:
+        """Write the file, if something was learned. Where it cannot be written, that is logged."""
+        if self.table.learned == 0:
+            return
+        entries = torch.tensor(self.table.entries(), dtype=torch.int64)
+        try:
+            make_folder(self.path.parent)
+            write_whole(save({"entries": entries}), self.path)
+        except OSError as error:
+            logger.info("what was learned of pictures is not kept: %s", first_line(error))
+
+
+def cache_folder() -> Path:
+    """Where unitok keeps what it can do without: $UNITOK_CACHE, else ~/.cache/unitok."""
+    given = os.environ.get(CACHE)
+    if given:
+        return Path(given).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "unitok"
+
+
+def name_of(model: UnifiedModel) -> str:
+    """A name for a model's weights, the same whenever they are loaded."""
+    fingerprint = dataclasses.asdict(fingerprint_of(model))
+    return sha256(json.dumps(fingerprint, sort_keys=True, default=str).encode()).hexdigest()[:32]
+
+
+def read_entries(path: Path) -> list[tuple[int, int, int]]:
+    """What a file knows, as `DraftTable.restore` takes it.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        OSError: It cannot be read.
+        ValueError: It is too large, or no file of a draft table.
+    """
+    with path.open("rb") as file:
+        data = file.read(MOST_BYTES + 1)
+    if len(data) > MOST_BYTES:
+        raise ValueError(f"it is larger than {MOST_BYTES:,} bytes")
+    try:
+        entries = load(data).get("entries")
+    except (SafetensorError, KeyError, ValueError) as error:
+        raise ValueError(first_line(error)) from None
+    if entries is None or not _is_table(entries):
+        raise ValueError("it holds no table of three columns of whole numbers, 0 or more")
+    return [(key, id, votes) for key, id, votes in entries.tolist()]
+
+
+def _is_table(entries: Tensor) -> bool:
+    """Whether a tensor is what `KeptTable.save` writes."""
+    if entries.dtype != torch.int64 or entries.ndim != 2:
+        return False
+    return entries.shape[1] == COLUMNS and bool((entries >= 0).all())
+
+
+def check_drafts(asked: object) -> None:
+    """Check what was asked of drafts.
+
+    Raises:
+        ValueError: It is neither True, False nor "auto".
+    """
+    if not isinstance(asked, bool) and not (isinstance(asked, str) and asked == "auto"):
+        raise ValueError(f"drafts must be True, False or 'auto', not {shown(asked)}")
+
+
+def decide_drafts(asked: Drafts, model: UnifiedModel) -> bool:
+    """Decide whether a prepared model drafts: as asked or, if that is "auto", where it is exact."""
+    return asked if isinstance(asked, bool) else rounds_alike(model)
+
+
+def rounds_alike(model: UnifiedModel) -> bool:
+    """Whether a row of a step gets the same bits however many rows there are, from two rows up.
+
+    That holds for float32 on a CPU where all linear layers are packed at their first call.
+    """
+    if model.device.type != "cpu" or model.dtype is not torch.float32:
+        return False
+    if model.decoder.compiled is not None or model.image_head is None:
+        return False
+    modules = [*model.decoder.modules(), *model.image_head.modules()]
+    return all(
+        module.packs_at_once
+        if isinstance(module, PackedLinear)
+        else not isinstance(module, nn.Linear)
+        for module in modules
+    )
