@@ -178,7 +178,8 @@ class Engine:
             raise ValueError(f"{len(branches)} branches exceed max_running ({config.max_running})")
         if request.adapter is not None:
             self._check_adapter(request.adapter)
-        emitted, ids_end = request.plan.max_length, max(r.stop for r in self._id_ranges)
+        request.check_given()
+        emitted, ids_end = request.max_length, max(r.stop for r in self._id_ranges)
         for branch in branches:
             for id in (min(branch.token_ids), max(branch.token_ids)):
                 if not 0 <= id < ids_end:
@@ -427,7 +428,7 @@ class Engine:
         if self._drafter is None or self._caution.limit is not None:
             return
         room = self.config.max_batch_tokens
-        for sequence in [s for s in self._scheduler.running if s.decoding]:
+        for sequence in [s for s in self._scheduler.running if s.decoding and not s.request.given]:
             guesses = self._drafter.propose(sequence.request, sequence.emitted)
             try:
                 sequence.draft(guesses, room // len(sequence.branches))
