@@ -153,6 +153,7 @@ class DrawJob:
             branch_logprobs=of_all(o.branch_logprobs for o in outputs),
             seeds=tuple(map(self._seed, range(self.request.n))),
             weight_version=self._weight_version,
+            token_ids=tuple(o.token_ids for o in outputs) if self.request.any_logprobs else None,
         )
 
     def _seed(self, sample: int) -> int:

@@ -180,6 +180,11 @@ class Request:
         index(self.priority)  # TypeError here, for what is no whole number
 
     @property
+    def any_logprobs(self) -> bool:
+        """Whether outputs carry log-probabilities of any kind."""
+        return self.logprobs or self.branch_logprobs
+
+    @property
     def max_length(self) -> int:
         """No more tokens than this are ever emitted."""
         return len(self.given) or index(self.plan.max_length)

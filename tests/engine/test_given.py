@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from tests.engine.kinds import MASK
 from tests.engine.kinds import REQUESTS as ANY_REQUESTS
 from tests.engine.test_faults import everything_is_back
-from tests.engine.tiny import IMAGE, TEXT, TinyModel, caption, drawing, engine, finish
+from tests.engine.tiny import IMAGE, TEXT, caption, drawing, engine, finish
 from unitok_engine import Branch, FreePlan, GridPlan, Output, Request, Sampling, scheduler
 
 GRID = GridPlan(IMAGE, rows=3, columns=4, row_end=5, closing=(6, 7))
