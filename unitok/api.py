@@ -1,4 +1,4 @@
-"""Model: caption, draw, edit, chat, score, run and stream. Every call becomes jobs of one driver."""
+"""Model: caption, draw, edit, chat, score, run, stream. Every call becomes jobs of one driver."""
 
 from __future__ import annotations
 

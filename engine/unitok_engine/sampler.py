@@ -254,9 +254,13 @@ def _first_rows(inputs: Sequence[SamplingInput], device: torch.device) -> Tensor
 def _masked(scores: Tensor, inputs: Sequence[SamplingInput]) -> Tensor:
     if all(input.mask is None for input in inputs):
         return scores
-    everything = torch.ones(scores.shape[1], dtype=torch.bool, device=scores.device)
-    allowed = [everything if i.mask is None else i.mask.to(scores.device) for i in inputs]
-    return scores.masked_fill(~torch.stack(allowed), -torch.inf)
+    rows = [row for row, input in enumerate(inputs) if input.mask is not None]
+    masks = [input.mask.to(scores.device) for input in inputs if input.mask is not None]
+    excluded = ~torch.stack(masks)
+    if len(rows) == len(inputs):
+        return scores.masked_fill(excluded, -torch.inf)
+    at = send(torch.tensor(rows), scores.device)
+    return scores.index_copy(0, at, scores[at].masked_fill(excluded, -torch.inf))
 
 
 def _column(values: Sequence[float], like: Tensor) -> Tensor:

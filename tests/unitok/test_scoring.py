@@ -69,9 +69,9 @@ def test_scores_equal_decoding_in_every_family(name: str, tmp_path: Path):
 
 def test_several_requests_are_scored_together(model: unitok.Model):
     asked: list[AnyRequest] = [
-        Caption(picture(), "what?", **REPORTED),
+        Caption(picture(), "what?", max_tokens=9, **REPORTED),
         Draw("a cat", n=2, guidance=2.0, **REPORTED),
-        Reply([{"role": "user", "content": "hello"}], temperature=0.5, top_k=7, **REPORTED),
+        Reply([{"role": "user", "content": "hello"}], temperature=0.5, top_k=7, max_tokens=9, **REPORTED),
     ]
     expected = [decoded(model, one) for one in asked]
     before = model.stats().forwards

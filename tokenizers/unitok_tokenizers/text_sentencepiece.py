@@ -112,7 +112,8 @@ class SentencePieceBackend:
 
     def _bytes(self, i: int) -> bytes:
         model = self._model
-        if i in self._named or i >= len(self._pieces):  # a word of its own parts runs of text
+        # What is named parts runs of text, and markup is no text of an answer.
+        if i in self._named or i in self._forbidden or i >= len(self._pieces):
             return b""
         if model.IsControl(i) or model.IsUnknown(i) or model.IsUnused(i):
             return b""
