@@ -50,6 +50,7 @@ def check_score(score: unitok.ScoreResult, expected: tuple[tuple[int, ...], Any,
     assert score.logprob == math.fsum(score.logprobs)
 
 
+HELLO = [{"role": "user", "content": "the cat"}]
 REPORTED: dict[str, Any] = {"logprobs": True, "branch_logprobs": True, "seed": 3}
 
 
@@ -71,7 +72,7 @@ def test_several_requests_are_scored_together(model: unitok.Model):
     asked: list[AnyRequest] = [
         Caption(picture(), "what?", max_tokens=9, **REPORTED),
         Draw("a cat", n=2, guidance=2.0, **REPORTED),
-        Reply([{"role": "user", "content": "hello"}], temperature=0.5, top_k=7, max_tokens=9, **REPORTED),
+        Reply(HELLO, temperature=0.5, top_k=7, max_tokens=9, **REPORTED),
     ]
     expected = [decoded(model, one) for one in asked]
     before = model.stats().forwards
