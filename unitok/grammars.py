@@ -54,12 +54,12 @@ class Grammars:
         from llguidance import LLMatcher, LLParserLimits
 
         name, grammar = named_grammar(asked, self._blank)
-        tokenizer = self._of(text)
+        tokenizer, known = self._of(text)
         if problem := LLMatcher.validate_grammar(grammar, tokenizer):
             raise ValueError(f"{name} cannot be used: {reason(problem)}")
         limits = LLParserLimits(verbose_errors=False)
         matcher = LLMatcher(tokenizer, grammar, log_level=0, limits=limits)
-        plan = GrammarPlan(text, matcher, self._known(text))
+        plan = GrammarPlan(text, matcher, known)
         _check_start(plan, name)
         return plan
 
@@ -86,14 +86,14 @@ class Grammars:
         return self._bytes[id] if id < len(self._bytes) else b""
 
     @cached_property
-    def _made(self) -> dict[tuple[Any, ...], LLTokenizer]:
+    def _made(self) -> dict[tuple[Any, ...], tuple[LLTokenizer, Tensor]]:
         return {}
 
-    def _of(self, text: FreePlan) -> LLTokenizer:
-        """The library's tokenizer of a range of ids and its stop ids."""
+    def _of(self, text: FreePlan) -> tuple[LLTokenizer, Tensor]:
+        """The library's tokenizer of a range of ids and its stop ids, and which ids it knows."""
         key = (text.id_range, text.stop_ids)
         if key not in self._made:
-            self._made[key] = self._make(text)
+            self._made[key] = self._make(text), self._known(text)
         return self._made[key]
 
     def _make(self, text: FreePlan) -> LLTokenizer:

@@ -13,6 +13,7 @@ import unitok
 from tests.unitok.golden.folders import FOLDERS
 from tests.unitok.tiny import save_tiny
 from unitok import Caption, Draw, Reply
+from unitok.prompt_length import ContextFullError
 from unitok.requests import AnyRequest
 
 CLOSE = 1e-4
@@ -126,7 +127,7 @@ def test_what_a_request_cannot_generate_is_refused(model: unitok.Model):
         model.score_tokens(Draw("a cat"), [start] * 17)
     with pytest.raises(ValueError, match="there are no token ids to score"):
         model.score_tokens(Caption(picture()), [])
-    with pytest.raises(unitok.prompt_length.ContextFullError):
+    with pytest.raises(ContextFullError):
         model.score_tokens(Caption(picture()), [5] * 5000)
     assert model.stats().used_blocks == 0
 

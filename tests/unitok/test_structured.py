@@ -4,6 +4,7 @@ import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from unitok import Caption, Reply
 from unitok.cli import app
 from unitok.openai_wire.body import WireError
 from unitok.openai_wire.chat import reply_of
+from unitok_engine import Allow, Force, Plan
 
 SCHEMA: dict[str, Any] = {
     "type": "object",
@@ -105,6 +107,29 @@ def test_scores_of_a_form_equal_decoding(model: unitok.Model):
     assert score.logprobs == pytest.approx(answer.logprobs, abs=1e-4)
     with pytest.raises(ValueError, match="given ones is"):
         model.score_tokens(asked, (answer.token_ids or ())[1:])
+
+
+def test_a_plan_depends_on_the_emitted_tokens_alone(model: unitok.Model):
+    def plan() -> Plan:
+        asked = Caption(picture(), json_schema=SCHEMA, seed=1)
+        return model.prepare.job(asked).request.plan
+
+    def step(plan: Plan, emitted: list[int]) -> list[int]:
+        found = plan.next(emitted)
+        if isinstance(found, Allow):
+            assert found.mask is not None
+            return (found.mask.nonzero()[:, 0] + found.id_range.start).tolist()
+        return [found.id] if isinstance(found, Force) else []
+
+    random, asked_before, whole = Random(3), plan(), list[int]()
+    expected: list[list[int]] = []
+    one = plan()
+    while allowed := step(one, whole):
+        expected.append(allowed)
+        whole.append(random.choice(allowed))
+    for _ in range(60):
+        length = random.randrange(len(whole))
+        assert step(asked_before, whole[:length]) == expected[length]
 
 
 def test_text_that_must_come_takes_no_steps(model: unitok.Model):
