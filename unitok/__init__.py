@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from unitok.loading import load
     from unitok.picture_info import read_info
     from unitok.requests import Caption, Draw, Edit, Reply
-    from unitok.results import DrawResult, Event, Picture, Result, TextResult
+    from unitok.results import DrawResult, Event, Picture, Result, ScoreResult, TextResult
     from unitok.stats import Stats
 
 getLogger(__name__).addHandler(NullHandler())  # logs are shown only to those who ask for them
@@ -34,6 +34,7 @@ __all__ = [
     "Picture",
     "Reply",
     "Result",
+    "ScoreResult",
     "Stats",
     "TextResult",
     "load",
@@ -51,6 +52,7 @@ _PLACES = {
     "Picture": "results",
     "Reply": "requests",
     "Result": "results",
+    "ScoreResult": "results",
     "Stats": "stats",
     "TextResult": "results",
     "load": "loading",

@@ -1,4 +1,4 @@
-"""Model: caption, draw, edit, chat, run and stream. Every call becomes jobs of one driver."""
+"""Model: caption, draw, edit, chat, score, run, stream. Every call becomes jobs of one driver."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, overload
 
 import torch
 from torch import Tensor
@@ -29,12 +29,20 @@ from unitok.families import Family
 from unitok.handles import Job
 from unitok.image_decoder import ImageDecoder
 from unitok.nn.lora import LoraAdapter
+from unitok.pictures import PictureLike
 from unitok.precision import name_of
 from unitok.preparer import AnyJob, Preparer
 from unitok.requests import AnyRequest, Caption, Draw, Edit, Reply, RequestOptions
-from unitok.results import DrawResult, Event, Result, TextResult
+from unitok.results import DrawResult, Event, Result, ScoreResult, TextResult
 from unitok.saving import expanded
-from unitok.signatures import answer, answer_or_start, one_or_many, one_or_many_async
+from unitok.scoring import Scorer, check_asked, pairs_of
+from unitok.signatures import (
+    answer,
+    answer_or_start,
+    are_several,
+    one_or_many,
+    one_or_many_async,
+)
 from unitok.stats import Stats
 from unitok.tuning import Tuning
 from unitok_engine import Engine, EngineConfig, GridDrafter
@@ -133,6 +141,7 @@ class Model:
         self.driver = Driver(Engine(family.model, config, drafter=drafter), image_decoder)
         self.prepare = Preparer(family, image_decoder)
         self._tuning = Tuning(family, self.driver)
+        self._scorer = Scorer(self.prepare, self.driver)
 
     def _make_drafter(self, drafts: Drafts) -> GridDrafter | None:
         """Who drafts pictures, if they are drafted; what is learned is kept at the model's end."""
@@ -377,6 +386,72 @@ class Model:
     async def achat(self, asked: Reply) -> TextResult:
         """`chat` with messages, for `await`. Cancelling the task cancels the request."""
         return (await self._aall([asked]))[0]
+
+    # -- how likely an answer is
+
+    @overload
+    def score(self, image: PictureLike, text: str, **options: Any) -> ScoreResult: ...
+    @overload
+    def score(
+        self, image: PictureLike, text: Iterable[str], **options: Any
+    ) -> list[ScoreResult]: ...
+    @overload
+    def score(
+        self, image: Iterable[PictureLike], text: str | Iterable[str], **options: Any
+    ) -> list[ScoreResult]: ...
+    def score(self, image: Any, text: Any, **options: Any) -> Any:
+        """How likely a text is as the answer about a picture, its end included.
+
+        Several texts or pictures are scored together. A list of both is one of pairs.
+
+        Args:
+            image: A picture, or several.
+            text: A text, or several.
+            options: Those of `caption`, such as a `question`. At a temperature of 0, the scores are
+                those of a temperature of 1 without filters.
+
+        Raises:
+            FileNotFoundError: There is no such file.
+            ValueError: A file is not a picture, a text is none that the model can say, it does not
+                fit into the context, an option is out of its range, or there are not as many texts
+                as pictures.
+            TypeError: An option is unknown or of a wrong type.
+            TimeoutError: The request was not done within its timeout.
+            RuntimeError: The model failed, or it is closed.
+        """
+        pairs = pairs_of(image, text)
+        asked = [Caption(picture, **options) for picture, _ in pairs]
+        self.driver.check_open()
+        results = self._scorer.score(asked, [text for _, text in pairs])
+        return results if are_several(image) or are_several(text) else results[0]
+
+    @overload
+    def score_tokens(self, asked: AnyRequest, token_ids: Sequence[int]) -> ScoreResult: ...
+    @overload
+    def score_tokens(
+        self, asked: Sequence[AnyRequest], token_ids: Sequence[Sequence[int]]
+    ) -> list[ScoreResult]: ...
+    def score_tokens(self, asked: Any, token_ids: Any) -> Any:
+        """The log-probabilities that token ids have as the result of a request, in one prefill.
+
+        They are what generating these tokens would report: guidance, temperature, filters, and what
+        the model does not choose are all included. `TextResult` and `DrawResult` have their
+        `token_ids` if log-probabilities were asked for. The tokens may end before a result would.
+
+        Args:
+            asked: A request, or several. Their seeds, `n` and `max_tokens` play no part.
+            token_ids: The token ids, or those of each request.
+
+        Raises:
+            ValueError: The request could never generate these tokens, or they do not fit into the
+                context; and as for `caption`, `draw` and `edit`.
+            FileNotFoundError, TypeError, TimeoutError, RuntimeError: As `caption`, `draw`, `edit`.
+        """
+        check_asked(asked)
+        self.driver.check_open()
+        if isinstance(asked, RequestOptions):
+            return self._scorer.score_tokens([asked], [token_ids])[0]  # type: ignore[list-item]
+        return self._scorer.score_tokens(asked, token_ids)
 
     # -- as it comes
 

@@ -156,6 +156,7 @@ class DrawJob:
             seeds=tuple(map(self._seed, range(self.request.n))),
             weight_version=self._weight_version,
             steps=self._steps,
+            token_ids=tuple(o.token_ids for o in outputs) if self.request.any_logprobs else None,
         )
 
     def _seed(self, sample: int) -> int:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 import typer
 
 from unitok.requests import OptionSpec, options_of
+from unitok.schemas import MAX_CHARACTERS, schema_text
 from unitok.terminal import speech, stopped_at_once
 
 if TYPE_CHECKING:
@@ -259,6 +260,7 @@ def flag_of(spec: OptionSpec, panel: str | None = None) -> inspect.Parameter:
         "text": str,
         "texts": list[str],
         "flag": bool,
+        "schema": Path,
     }
     kind, option, several = kinds[spec.kind], spec.option, spec.kind in SEVERAL
     # Typer shows a range with two ends in the help, and checks it. Others are checked with the
@@ -280,9 +282,28 @@ def flag_of(spec: OptionSpec, panel: str | None = None) -> inspect.Parameter:
 
 def _value(spec: OptionSpec, given: Any) -> Any:
     """The value of an option, of what typer makes of its flag."""
+    if spec.kind == "schema" and given is not None:
+        return _read_schema(given)
+    if spec.kind == "texts":
+        return given or spec.default
     if spec.kind != "whole numbers":
         return given
     return given[0] if given and len(given) == 1 else given or None
+
+
+def _read_schema(file: Path) -> str:
+    """The text of a JSON schema in a file.
+
+    Raises:
+        ValueError: It is no text, or far too long.
+    """
+    with file.open("rb") as opened:
+        content = opened.read(4 * MAX_CHARACTERS + 1)  # a character takes at most four bytes
+    try:
+        return schema_text(content.decode())
+    except ValueError as error:
+        wrong = "it is no text in UTF-8" if isinstance(error, UnicodeDecodeError) else str(error)
+        raise ValueError(f"{file}: {wrong}") from None
 
 
 def flag_name(name: str) -> str:

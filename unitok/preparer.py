@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Sequence
+from functools import cached_property
 
 from unitok.draw_job import DrawJob
 from unitok.failed_job import FailedJob
 from unitok.families import Family, GenerationSpec, ImageOptions
 from unitok.families.common.editing import EditOptions, need_editor
+from unitok.grammars import Grammars
 from unitok.handles import Job
 from unitok.image_decoder import ImageDecoder
 from unitok.messages import Part, parse_messages
@@ -109,7 +111,8 @@ class Preparer:
 
         Raises:
             ContextFullError: The prompt is too long.
-            ValueError: An option is out of its range.
+            ValueError: An option is out of its range, or no answer can be of the form that is
+                asked for.
         """
         check_ranges(asked)
         self._check_lengths("\n".join(message.text for message in messages), system)
@@ -117,6 +120,7 @@ class Preparer:
         limit = min(asked.max_tokens, self._room(prompt, room))
         self._warn_of_unknown_words(asked, messages[-1].text)
         seed = pick_seed(asked.seed)
+        plan = self.family.text_plan(limit)
         sampling = Sampling(
             temperature=asked.temperature,
             top_k=asked.top_k,
@@ -127,14 +131,15 @@ class Preparer:
         )
         request = Request(
             branches=(prompt,),
-            plan=self.family.text_plan(limit),
+            plan=self._grammars.plan(asked, plan) if asked.is_structured else plan,
             sampling=sampling,
             logprobs=asked.logprobs,
             branch_logprobs=asked.branch_logprobs,
             priority=asked.priority,
             adapter=asked.adapter,
         )
-        return TextJob(asked, request, self.family.tokenizer.stream(), seed, index)
+        lead = self._grammars.lead if asked.is_structured else None
+        return TextJob(asked, request, self.family.tokenizer.stream(), seed, index, lead)
 
     def drawing(self, asked: Draw, messages: Sequence[Message], index: int = 0) -> DrawJob:
         """The job of a drawing at the end of a conversation.
@@ -178,6 +183,10 @@ class Preparer:
         options = EditOptions(self._guidance(asked), asked.freedom)
         spec = editor.edit_spec(image, asked.prompt, options)
         return self._pictures(asked, spec, index)
+
+    @cached_property
+    def _grammars(self) -> Grammars:
+        return Grammars(self.family.tokenizer, self.family.answer_ids("a"))
 
     def _guidance(self, asked: Draw | Edit) -> float:
         return self.family.defaults.guidance if asked.guidance is None else asked.guidance

@@ -16,8 +16,18 @@ from numbers import Integral, Real
 from operator import index
 from pathlib import Path
 from types import NoneType
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, get_args, get_type_hints
+from typing import (
+    TYPE_CHECKING,
+    Annotated,
+    Any,
+    Literal,
+    TypeVar,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
 
+from unitok.schemas import schema_text
 from unitok.shown import shown
 
 if TYPE_CHECKING:  # it imports torch, which would delay the command line's help
@@ -54,7 +64,7 @@ class Option:
     flag: str | None = None
 
 
-Kind = Literal["whole number", "whole numbers", "number", "text", "texts", "flag"]
+Kind = Literal["whole number", "whole numbers", "number", "text", "texts", "flag", "schema"]
 
 
 @dataclass(frozen=True)
@@ -198,6 +208,7 @@ _IN_WORDS: dict[Kind, str] = {
     "text": "text",
     "texts": "text or a list of texts",
     "flag": "True or False",
+    "schema": "a JSON schema",
 }
 _CONVERTERS: dict[Kind, Callable[[Any], Any]] = {
     "whole number": _whole_number,
@@ -206,6 +217,7 @@ _CONVERTERS: dict[Kind, Callable[[Any], Any]] = {
     "text": _text,
     "texts": _texts,
     "flag": _flag,
+    "schema": schema_text,
 }
 
 
@@ -299,6 +311,18 @@ class TextOptions(RequestOptions):
     branch_logprobs: Annotated[
         bool, Option("Return the log-probability of each token before any filter.")
     ] = False
+    json_schema: Annotated[
+        Mapping[str, Any] | str | None,
+        Option("A JSON schema. The answer is JSON that fits it.", metavar="FILE", unset=""),
+    ] = None
+    regex: Annotated[
+        str | None,
+        Option("A regular expression that the whole answer matches.", metavar="PATTERN", unset=""),
+    ] = None
+    choice: Annotated[
+        str | Sequence[str] | None,
+        Option("A text that the answer may be, and no other.", metavar="TEXT", unset=""),
+    ] = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -306,6 +330,31 @@ class TextOptions(RequestOptions):
             raise ValueError(
                 "stop holds an empty text, which would end every answer at once: take it out"
             )
+        self._check_form()
+
+    def _check_form(self) -> None:
+        """Raise ValueError if what the answer must be contradicts itself."""
+        if self.choice is not None and not self.choices:
+            raise ValueError("choice is empty: give the texts that the answer may be")
+        if "" in self.choices:
+            raise ValueError("choice holds an empty text: take it out")
+        named = [n for n in ("json_schema", "regex", "choice") if getattr(self, n) is not None]
+        if len(named) > 1:
+            raise ValueError(f"give {named[0]} or {named[1]}, not both")
+        if named and self.stops:
+            raise ValueError(
+                f"stop would cut an answer off that {named[0]} asks for: leave one out"
+            )
+
+    @property
+    def choices(self) -> tuple[str, ...]:
+        """The texts that the answer may be; () for any."""
+        return (self.choice,) if isinstance(self.choice, str) else tuple(self.choice or ())
+
+    @property
+    def is_structured(self) -> bool:
+        """Whether a schema, a regular expression or a choice says what the answer may be."""
+        return bool(self.choices) or self.json_schema is not None or self.regex is not None
 
     @property
     def stops(self) -> tuple[str, ...]:
@@ -492,6 +541,8 @@ def _kind(hint: Any) -> tuple[Kind, bool]:
     parts = set(get_args(hint) or (hint,))
     nullable = NoneType in parts
     parts -= {NoneType}
+    if any(get_origin(part) is Mapping for part in parts):
+        return "schema", nullable
     if len(parts) > 1:
         return "texts" if str in parts else "whole numbers", nullable
     kinds: dict[type, Kind] = {int: "whole number", float: "number", str: "text", bool: "flag"}

@@ -6,13 +6,14 @@ import operator
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from io import BytesIO
+from math import fsum
 from typing import Any, Literal
 
 from PIL import Image
 from torch import Tensor
 
 from unitok.picture_info import format_of, save_options
-from unitok.requests import Caption, Draw, Edit, Reply
+from unitok.requests import AnyRequest, Caption, Draw, Edit, Reply
 from unitok.saving import MAX_SCALE
 from unitok.terminal import one_line
 
@@ -60,6 +61,7 @@ class TextResult:
         dropped: What a chat has left out of its history to make room; None if nothing.
         weight_version: The version of the weights that computed it, see `Model.update_weights`;
             None if nothing was computed.
+        token_ids: The token ids that have log-probabilities, if these were asked for.
     """
 
     text: str
@@ -75,6 +77,7 @@ class TextResult:
     branch_logprobs: tuple[float, ...] | None = None
     dropped: Dropped | None = None
     weight_version: int | None = None
+    token_ids: tuple[int, ...] | None = field(default=None, repr=False)
 
     def __repr__(self) -> str:
         return f"<TextResult {shortened(self.text)!r}: {summary(self)}>"
@@ -104,6 +107,7 @@ class DrawResult:
         weight_version: The version of the weights that computed it, see `Model.update_weights`;
             None if nothing was computed.
         steps: In how many steps of the engine the tokens were sampled, of all pictures together.
+        token_ids: The token ids of each picture, if log-probabilities were asked for.
     """
 
     prompt: str
@@ -122,6 +126,7 @@ class DrawResult:
     seeds: tuple[int, ...] = ()
     weight_version: int | None = None
     steps: int = 0
+    token_ids: tuple[tuple[int, ...], ...] | None = field(default=None, repr=False)
 
     @property
     def tokens_per_step(self) -> float:
@@ -149,6 +154,38 @@ class DrawResult:
 
 
 Result = TextResult | DrawResult
+
+
+@dataclass(frozen=True)
+class ScoreResult:
+    """How likely token ids that were given are.
+
+    Attributes:
+        token_ids: The token ids.
+        logprobs: The log-probability of each under what the request samples from: with guidance,
+            temperature and filters. It is 0 for a token that the model does not choose, such as the
+            end of a row of a picture, and minus infinity for one that a filter leaves out.
+        branch_logprobs: The same without guidance and filters.
+        prompt_tokens: The tokens of the prompt.
+        request: What was asked.
+        weight_version: The version of the weights that computed it, see `Model.update_weights`.
+    """
+
+    token_ids: tuple[int, ...]
+    logprobs: tuple[float, ...]
+    branch_logprobs: tuple[float, ...]
+    prompt_tokens: int
+    request: AnyRequest = field(repr=False)
+    weight_version: int = 0
+
+    @property
+    def logprob(self) -> float:
+        """The log-probability of all tokens together: the sum of `logprobs`."""
+        return fsum(self.logprobs)
+
+    def __repr__(self) -> str:
+        tokens = counted(len(self.token_ids), "token")
+        return f"<ScoreResult {self.logprob:.4f}: {tokens}>"
 
 
 @dataclass(frozen=True)

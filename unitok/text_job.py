@@ -32,13 +32,29 @@ class TextJob:
     pictures: tuple[Future[Tensor], ...] = ()
 
     def __init__(
-        self, asked: TextOptions, request: Request, detokenizer: Detokenizer, seed: int, index: int
+        self,
+        asked: TextOptions,
+        request: Request,
+        detokenizer: Detokenizer,
+        seed: int,
+        index: int,
+        lead: str | None = None,
     ) -> None:
-        """Start the clock; nothing has been generated yet."""
+        """Start the clock; nothing has been generated yet.
+
+        Args:
+            asked: What the caller asked for.
+            request: What the engine is asked for.
+            detokenizer: Makes text of the tokens.
+            seed: The seed of the sampling.
+            index: The request's place among those that were given together.
+            lead: What stands before a text whose blanks all count; None if blanks at the ends do
+                not.
+        """
         self.asked, self.request, self.seed, self.index = asked, request, seed, index
         self.timeout = asked.timeout
         self.result: TextResult | None = None
-        self._text = StoppedText(asked.stops)
+        self._text = StoppedText(asked.stops, lead)
         self._detokenizer = detokenizer
         self._tokens = 0
         self._reported = 0  # characters of the text that were in an event
@@ -102,21 +118,32 @@ class TextJob:
             logprobs=None if joined is None else joined.logprobs,
             branch_logprobs=None if joined is None else joined.branch_logprobs,
             weight_version=None if joined is None else joined.weight_version,
+            token_ids=joined.token_ids
+            if joined is not None and self.request.any_logprobs
+            else None,
         )
 
 
 class StoppedText:
     """Text that grows until a stop string appears.
 
-    The stop string and what follows it are cut off, and so are the blanks at both ends.
+    The stop string and what follows it are cut off, and so are the blanks at both ends, unless all
+    blanks count.
 
     Attributes:
         stopped: Whether a stop string has appeared.
     """
 
-    def __init__(self, stops: Sequence[str]) -> None:
-        """Begin with empty text and the strings that stop it."""
+    def __init__(self, stops: Sequence[str], lead: str | None = None) -> None:
+        """Begin with empty text.
+
+        Args:
+            stops: The strings that stop it.
+            lead: What stands before the text, whose blanks all count; None if those at its ends do
+                not.
+        """
         self.stopped = False
+        self._lead = lead
         self._stops = tuple(stops)
         self._longest = max(map(len, self._stops), default=0)
         self._text = ""
@@ -135,13 +162,16 @@ class StoppedText:
     @property
     def stripped(self) -> str:
         """The text so far, without blanks at its ends."""
-        return self._text.strip()
+        return self._bare(self._text)
 
     @property
     def certain(self) -> str:
         """The part of `stripped` that no further text can change."""
         open_end = max((self._overlap(stop) for stop in self._stops), default=0)
-        return self._text[: len(self._text) - open_end].strip()
+        return self._bare(self._text[: len(self._text) - open_end])
+
+    def _bare(self, text: str) -> str:
+        return text.strip() if self._lead is None else text.removeprefix(self._lead)
 
     def _overlap(self, stop: str) -> int:
         """How many characters at the text's end may be the beginning of a stop string."""

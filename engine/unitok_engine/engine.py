@@ -196,7 +196,8 @@ class Engine:
             raise ValueError(f"{len(branches)} branches exceed max_running ({config.max_running})")
         if request.adapter is not None:
             self._check_adapter(request.adapter)
-        emitted, ids_end = request.plan.max_length, max(r.stop for r in self._id_ranges)
+        request.check_given()
+        emitted, ids_end = request.max_length, max(r.stop for r in self._id_ranges)
         for branch in branches:
             for id in (min(branch.token_ids), max(branch.token_ids)):
                 if not 0 <= id < ids_end:
@@ -424,7 +425,8 @@ class Engine:
             if sequence.finished:
                 self._end(sequence)
             else:
-                if self._drafter is not None and sequence.drafter is None:
+                wants_guesses = sequence.drafter is None and not sequence.request.given
+                if self._drafter is not None and wants_guesses:
                     sequence.drafter = self._drafter.begin(sequence.request)
                 self._scheduler.add(sequence)
                 del self._unplanned[sequence]

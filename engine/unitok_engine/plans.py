@@ -41,6 +41,17 @@ class Allow:
         if not self.mask.any():
             raise ValueError("mask allows no id at all")
 
+    def allows(self, id: int) -> bool:
+        """Whether the next token may be this one."""
+        if self.mask is None or id not in self.id_range:
+            return id in self.id_range
+        return bool(self._host_mask[id - self.id_range.start])
+
+    @cached_property
+    def _host_mask(self) -> Tensor:  # the mask, where reading one element waits for no device
+        assert self.mask is not None
+        return self.mask.cpu()
+
 
 @dataclass(frozen=True)
 class Force:

@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
-from unitok_engine.plans import FinishReason, Plan
+from unitok_engine.plans import Allow, FinishReason, Force, Plan
 
 
 @dataclass(frozen=True)
@@ -147,6 +147,9 @@ class Request:
         priority: Waiting requests of a lower number are admitted earlier.
         adapter: The name of an adapter of the model that all of the request is computed with; None
             is none. Requests with different ones share no K/V.
+        given: Tokens that are emitted in the place of sampled ones, so that their log-probabilities
+            are told. Many of them run in one step. The request ends behind the last one with
+            "complete", and a stop token among them is not dropped. () is none.
     """
 
     branches: tuple[Branch, ...]
@@ -158,6 +161,7 @@ class Request:
     seeds: tuple[int, ...] = ()
     priority: int = 0
     adapter: str | None = None
+    given: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.branches:
@@ -171,7 +175,39 @@ class Request:
             raise ValueError(f"{len(self.seeds)} seeds are not one for each of {self.n} samples")
         for seed in self.seeds:
             _check_seed(seed)
+        if self.given and self.n != 1:
+            raise ValueError(f"samples of given tokens are all the same: n must be 1, not {self.n}")
         index(self.priority)  # TypeError here, for what is no whole number
+
+    @property
+    def any_logprobs(self) -> bool:
+        """Whether outputs carry log-probabilities of any kind."""
+        return self.logprobs or self.branch_logprobs
+
+    @property
+    def max_length(self) -> int:
+        """No more tokens than this are ever emitted."""
+        return len(self.given) or index(self.plan.max_length)
+
+    def check_given(self) -> None:
+        """See whether the plan can emit the given tokens.
+
+        Raises:
+            ValueError: It cannot.
+        """
+        emitted: list[int] = []
+        for id in self.given:
+            step = self.plan.next(emitted)
+            here = f"token {len(emitted)} of the given ones"
+            if isinstance(step, Allow):
+                if not step.allows(id):
+                    raise ValueError(f"{here} is {id}, which the plan does not allow there")
+            elif not isinstance(step, Force):
+                total = len(self.given)
+                raise ValueError(f"the plan ends after {len(emitted)} of the {total} given tokens")
+            elif step.id != id:
+                raise ValueError(f"{here} is {id}, where the plan forces {step.id}")
+            emitted.append(id)
 
     def noise_of(self, sample: int) -> tuple[int, int]:
         """The seed and the sample number that decide a sample's noise."""

@@ -14,7 +14,7 @@ from torch import Tensor
 from unitok_engine.ids import IdRange
 from unitok_engine.noise import noise_at
 from unitok_engine.request import Sampling
-from unitok_engine.transfer import constant
+from unitok_engine.transfer import constant, send
 
 _GREEDY = Sampling(temperature=0)
 _TINY = torch.finfo(torch.float32).tiny
@@ -34,6 +34,7 @@ class SamplingInput:
         seen: Bool [id_range.size], the ids that the repetition penalty is for; None is no penalty.
         logprob: Whether `SampledToken.logprob` is wanted.
         branch_logprob: Whether `SampledToken.branch_logprob` is wanted.
+        given: The id that is taken without sampling; None samples.
     """
 
     weights: tuple[float, ...]
@@ -44,6 +45,7 @@ class SamplingInput:
     seen: Tensor | None = None
     logprob: bool = False
     branch_logprob: bool = False
+    given: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +92,7 @@ def sample(logits: Tensor, id_range: IdRange, inputs: Sequence[SamplingInput]) -
     # Zero times what is not finite is not zero.
     finite = (mixed * 0).sum(dim=1) == 0
     scores = filtered(_masked(_penalised(mixed, inputs), inputs), inputs)
-    ids = choose(scores, id_range, inputs)
+    ids = _ids(scores, id_range, inputs)
     logprobs = branch_logprobs = None
     if any(input.logprob for input in inputs):
         logprobs = _logprobs(scores, ids - id_range.start)
@@ -110,7 +112,11 @@ def collect(pending: Sequence[PendingSample]) -> list[SampledToken]:
     table = torch.cat([torch.stack([x.double() for x in _columns(p)]) for p in pending], dim=1)
     inputs = [input for p in pending for input in p.inputs]
     return [
-        _token(int(id), logprob * input.logprob, branch_logprob * input.branch_logprob)
+        _token(
+            int(id),
+            logprob if input.logprob else 0.0,
+            branch_logprob if input.branch_logprob else 0.0,
+        )
         for input, id, logprob, branch_logprob in zip(inputs, *table.tolist(), strict=True)
     ]
 
@@ -188,6 +194,18 @@ def filtered(scores: Tensor, inputs: Sequence[SamplingInput]) -> Tensor:
     return scores
 
 
+def _ids(scores: Tensor, id_range: IdRange, inputs: Sequence[SamplingInput]) -> Tensor:
+    """Ids [s], those that are given and those that are chosen."""
+    free = [row for row, input in enumerate(inputs) if input.given is None]
+    if len(free) == len(inputs):
+        return choose(scores, id_range, inputs)
+    ids = send(torch.tensor([i.given or 0 for i in inputs]), scores.device)
+    if free:
+        rows = send(torch.tensor(free), scores.device)
+        ids[rows] = choose(scores[rows], id_range, [inputs[row] for row in free])
+    return ids
+
+
 def choose(scores: Tensor, id_range: IdRange, inputs: Sequence[SamplingInput]) -> Tensor:
     """Ids [s] from filtered scores [s, size]: argmax, plus noise where the temperature is not 0."""
     if all(input.sampling.temperature == 0 for input in inputs):
@@ -236,9 +254,13 @@ def _first_rows(inputs: Sequence[SamplingInput], device: torch.device) -> Tensor
 def _masked(scores: Tensor, inputs: Sequence[SamplingInput]) -> Tensor:
     if all(input.mask is None for input in inputs):
         return scores
-    everything = torch.ones(scores.shape[1], dtype=torch.bool, device=scores.device)
-    allowed = [everything if i.mask is None else i.mask.to(scores.device) for i in inputs]
-    return scores.masked_fill(~torch.stack(allowed), -torch.inf)
+    rows = [row for row, input in enumerate(inputs) if input.mask is not None]
+    masks = [input.mask.to(scores.device) for input in inputs if input.mask is not None]
+    excluded = ~torch.stack(masks)
+    if len(rows) == len(inputs):
+        return scores.masked_fill(excluded, -torch.inf)
+    at = send(torch.tensor(rows), scores.device)
+    return scores.index_copy(0, at, scores[at].masked_fill(excluded, -torch.inf))
 
 
 def _column(values: Sequence[float], like: Tensor) -> Tensor:

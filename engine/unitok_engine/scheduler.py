@@ -14,6 +14,7 @@ from unitok_engine.prefix_cache import Prefix, PrefixCache
 from unitok_engine.sequence import BranchState, Sequence
 from unitok_engine.waiting import Waiting
 
+_GIVEN_LOGITS = 2**25  # of given tokens in a step, so that their fp32 takes 128 MiB at most
 _LOOK_AHEAD = 64  # sequences that wait for a prefix: an admission looks past no more of them
 
 
@@ -89,6 +90,7 @@ class Scheduler:
         self._samples: dict[int, list[Sequence]] = {}  # request id -> its running sequences
         self._copy_on_write: dict[int, int] = {}  # target block -> source block
         self._new_blocks: list[int] = []
+        self._given_logits = 0  # that this step may still make
         self._prefixes.reset()
         self.pool.reset()
 
@@ -122,7 +124,8 @@ class Scheduler:
         self._grow_all()
         prefilling: list[Sequence] = []
         if len(self._decoding) < len(self.running):
-            prefilling = [sequence for sequence in self.running if not sequence.decoding]
+            prefilling = [s for s in self.running if s.request.given or not s.decoding]
+        self._given_logits = _GIVEN_LOGITS
         if limit is None:
             prefill = self._fill(prefilling, self.config.max_batch_tokens)
             chunks = [chunk for sequence in self._decoding for chunk in _all_pending(sequence)]
@@ -167,7 +170,8 @@ class Scheduler:
         self._decoding = []
         for sequence in list(self.running):
             # The growth of another may have preempted it: then it no longer decodes.
-            if sequence.decoding and self._grow(sequence):
+            # Given tokens are prefilled from the first to the last.
+            if sequence.decoding and not sequence.request.given and self._grow(sequence):
                 self._decoding.append(sequence)
         for sequence in self._decoding:
             if sequence.drafts:
@@ -197,7 +201,9 @@ class Scheduler:
         """
         if first:
             budget = max(budget, len(sequence.branches))
-        if sum(map(sequence.pending, sequence.branches)) <= budget:
+        if (pending := sum(map(sequence.pending, sequence.branches))) <= budget:
+            if sequence.request.given:
+                self._draft_given(sequence, budget - pending)
             return _all_pending(sequence)
         chunks = []
         for branch in sequence.branches:
@@ -206,6 +212,13 @@ class Scheduler:
                 chunks.append(Chunk(sequence, branch, branch.cached, branch.cached + length))
                 budget -= length
         return chunks
+
+    def _draft_given(self, sequence: Sequence, budget: int) -> None:
+        """Let given tokens run with what is pending, within the budget and that of logits."""
+        size = len(sequence.branches) * sequence.targets[0].allow.id_range.size
+        most = min(budget // len(sequence.branches), self._given_logits // size)
+        sequence.draft_given(most)
+        self._given_logits -= size * len(sequence.targets)
 
     def _admit(self) -> Sequence | None:
         """Let the first waiting sequence that need not wait for a prefix begin, if it can."""

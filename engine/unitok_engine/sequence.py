@@ -12,7 +12,7 @@ from unitok_engine.block_pool import ROOT, block_key
 from unitok_engine.drafter import SampleDrafter
 from unitok_engine.embedding_store import EmbeddingStore
 from unitok_engine.ids import IdRange
-from unitok_engine.plans import Allow, FinishReason, Stop
+from unitok_engine.plans import Allow, FinishReason, Force, Stop
 from unitok_engine.request import Branch, Output, Request
 from unitok_engine.sampler import SampledToken, SamplingInput
 from unitok_engine.transfer import send
@@ -98,7 +98,7 @@ class Sequence:
         self.branch_logprobs: list[float] = []
         self.weights = tuple(branch.weight for branch in request.branches)
         # A plan is its caller's code: it is asked here, so that it fails where it was handed in.
-        self.max_length, self.exact = index(request.plan.max_length), request.plan.exact
+        self.max_length, self.exact = request.max_length, bool(request.given or request.plan.exact)
         self.targets: tuple[Target, ...] = ()  # what the next step samples
         self.drafts: list[int] = []
         self.drafter: SampleDrafter | None = None  # who guesses; None if nobody does
@@ -111,7 +111,6 @@ class Sequence:
         self.reported = 0  # tokens that outputs had
         self._dropped = 0
         self._mask: tuple[Tensor, Tensor] | None = None  # a plan's, and the same on the device
-        self._host_mask: tuple[Tensor, Tensor] | None = None  # and on the host
         self._seen: tuple[IdRange, Tensor] | None = None
         self._seen_emitted = 0
 
@@ -231,15 +230,24 @@ class Sequence:
         ahead = list(self.emitted)
         for guess in guesses:
             ahead.append(guess)
-            if not self._allows(self.targets[-1].allow, guess) or not self._follow(ahead, end):
+            if not self.targets[-1].allow.allows(guess) or not self._follow(ahead, end):
                 return
 
-    def _allows(self, allow: Allow, id: int) -> bool:
-        if allow.mask is None or id not in allow.id_range:
-            return id in allow.id_range
-        if self._host_mask is None or self._host_mask[0] is not allow.mask:
-            self._host_mask = (allow.mask, allow.mask.cpu())
-        return bool(self._host_mask[1][id - allow.id_range.start])
+    def draft_given(self, most: int) -> None:
+        """Take the next of the request's given tokens as drafts, which all turn out right.
+
+        Args:
+            most: How many at most.
+        """
+        self.drop_drafts()
+        if self.request.sampling.repetition_penalty != 1:
+            return
+        end = min(len(self.emitted) + most, self.max_length - 1)
+        ahead = list(self.emitted)
+        while len(ahead) < end:
+            ahead.append(self.request.given[len(ahead)])
+            if not self._follow(ahead, end):
+                return
 
     def _follow(self, ahead: list[int], end: int) -> bool:
         """Draft what lies behind the tokens emitted, and a target behind that.
@@ -247,7 +255,7 @@ class Sequence:
         It is False if nothing can be sampled there, or not before the end.
         """
         while len(ahead) <= end:
-            step = self.request.plan.next(ahead)
+            step = self._next(ahead)
             if isinstance(step, Stop):
                 return False
             if isinstance(step, Allow):
@@ -280,16 +288,17 @@ class Sequence:
     def sampling_input(self, target: Target, device: torch.device) -> SamplingInput:
         """What is to be sampled at a target."""
         penalised = self.sampling.repetition_penalty != 1
-        mask = target.allow.mask
+        mask, at = target.allow.mask, len(self.emitted) + target.offset
         return SamplingInput(
             weights=self.weights,
             sampling=self.sampling,
             sample=self.noise_sample,
-            index=len(self.emitted) + target.offset,
+            index=at,
             mask=None if mask is None else self._sent(mask, device),
             seen=self._seen_ids(target.allow.id_range, device) if penalised else None,
             logprob=self.request.logprobs,
             branch_logprob=self.request.branch_logprobs,
+            given=self.request.given[at] if self.request.given else None,
         )
 
     def _sent(self, mask: Tensor, device: torch.device) -> Tensor:
@@ -317,8 +326,7 @@ class Sequence:
             ValueError: The plan goes on past its own max_length, or wants ids that the model does
                 not have, or has in no single head.
         """
-        plan = self.request.plan
-        while not isinstance(step := plan.next(self.emitted), Stop):
+        while not isinstance(step := self._next(self.emitted), Stop):
             if len(self.emitted) >= self.max_length:
                 raise ValueError(f"the plan goes on past its max_length of {self.max_length}")
             if isinstance(step, Allow):
@@ -328,6 +336,12 @@ class Sequence:
             self.emit(SampledToken(step.id))
         self._dropped = step.drop
         self.finish_reason = step.reason
+
+    def _next(self, emitted: list[int]) -> Allow | Force | Stop:
+        """What the plan wants, or the end behind the last token that is given."""
+        if self.request.given and len(emitted) >= len(self.request.given):
+            return Stop("complete")
+        return self.request.plan.next(emitted)
 
     def _aim(self, allow: Allow) -> None:
         if not self.targets or self.targets[0].allow is not allow:

@@ -44,6 +44,18 @@ def facts(model: unitok.Model) -> None:
     _ = model.info().precison  # type: ignore
 
 
+def scores(model: unitok.Model, array: np.ndarray) -> None:
+    score = assert_type(model.score("a.png", "a dog"), unitok.ScoreResult)
+    assert_type(score.logprob, float)
+    assert_type(score.logprobs, tuple[float, ...])
+    assert_type(model.score(array, ["a dog", "a cat"], question="?"), list[unitok.ScoreResult])
+    assert_type(model.score(["a.png", array], "a dog"), list[unitok.ScoreResult])
+    assert_type(model.score_tokens(unitok.Draw("a cat"), [1, 2]), unitok.ScoreResult)
+    assert_type(model.score_tokens([unitok.Draw("a cat")], [[1, 2]]), list[unitok.ScoreResult])
+    model.score("a.png", 5)  # type: ignore
+    model.score_tokens("a cat", [1, 2])  # type: ignore
+
+
 def captions(model: unitok.Model, array: np.ndarray) -> None:
     result = assert_type(model.caption("a.png"), unitok.TextResult)
     assert_type(result.text, str)
@@ -75,6 +87,12 @@ def captions(model: unitok.Model, array: np.ndarray) -> None:
         ),
         unitok.TextResult,
     )
+    model.caption("a.png", json_schema={"type": "object"})
+    model.caption("a.png", json_schema="{}", choice=None, regex=None)
+    model.caption("a.png", regex="[a-z]+")
+    model.caption("a.png", choice=["yes", "no"])
+    model.caption("a.png", choice=5)  # type: ignore
+    model.caption("a.png", json_schema=5)  # type: ignore
     model.caption("a.png", max_token=5)  # type: ignore
     model.caption("a.png", seed="three")  # type: ignore
     model.caption(5)  # type: ignore

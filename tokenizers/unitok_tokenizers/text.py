@@ -115,6 +115,17 @@ class TextTokenizer:
         """List all tokens by their strings, spelt as the files spell them, with their ids."""
         return self._backend.vocabulary()
 
+    def token_bytes(self) -> list[bytes]:
+        """List the bytes that each token id adds to a text behind other tokens, as UTF-8.
+
+        Returns:
+            The bytes by id. There are none for special and unknown tokens, and for ids of no token.
+
+        Raises:
+            ValueError: The tokenizer's file does not say how tokens are joined to a text.
+        """
+        return self._backend.token_bytes()
+
     def stream(self, skip_special: bool = True) -> Detokenizer:
         """Make a decoder for token ids that come a few at a time.
 

@@ -52,6 +52,10 @@ class TextBackend(Protocol):
         """List all tokens, as `TextTokenizer.vocabulary` does."""
         ...
 
+    def token_bytes(self) -> list[bytes]:
+        """List the bytes of all tokens, as `TextTokenizer.token_bytes` does."""
+        ...
+
 
 def open_library(library: Callable[[bytes], Opened], content: bytes) -> Opened:
     """Open the content of a tokenizer file with a library.

@@ -18,8 +18,11 @@ from unitok_tokenizers.text_backend import (
     required_id,
     respell,
 )
+from unitok_tokenizers.text_bytes import byte_letters, byte_of_piece
 from unitok_tokenizers.text_files import FolderSettings
 from unitok_tokenizers.text_limits import check_added, check_growth
+
+_BYTE_OF_LETTER = {letter: byte for byte, letter in enumerate(byte_letters())}
 
 
 class HuggingFaceBackend:
@@ -52,11 +55,16 @@ class HuggingFaceBackend:
         added = self._tokenizer.get_added_tokens_decoder()
         markup = markup_ids(added, settings.special)
         self._plain_tokenizer = self._without_specials(added, markup)
-        self._forbidden = markup - {self._unknown_id(document["model"])}
+        unknown = {self._unknown_id(document["model"])}
+        self._forbidden = markup - unknown
+        self._no_text = markup | unknown
+        self._decoders = _decoders(document)
         vocabulary = document["model"]["vocab"]  # In a list of pieces, the index is the id.
         ids = vocabulary.values() if isinstance(vocabulary, dict) else range(len(vocabulary))
         self.size = max(0, *ids, *added) + 1
-        self.unsettled = self._byte_ids() if _breaks_runs_of_bytes(document) else frozenset[int]()
+        # For one broken byte, this step breaks the whole run of bytes around it.
+        breaks_runs = "ByteFallback" in self._decoders
+        self.unsettled = self._byte_ids() if breaks_runs else frozenset[int]()
 
     def encode(self, text: str, add_special: bool) -> list[int]:
         """Encode trusted text, as `TextTokenizer.encode` does."""
@@ -78,6 +86,27 @@ class HuggingFaceBackend:
     def vocabulary(self) -> dict[str, int]:
         """List all tokens, as `TextTokenizer.vocabulary` does."""
         return self._tokenizer.get_vocab(with_added_tokens=True)
+
+    def token_bytes(self) -> list[bytes]:
+        """List the bytes of all tokens, as `TextTokenizer.token_bytes` does."""
+        found = [b""] * self.size
+        for piece, i in self.vocabulary().items():
+            if i not in self._no_text:
+                found[i] = self._bytes(piece)
+        return found
+
+    def _bytes(self, piece: str) -> bytes:
+        if "ByteLevel" in self._decoders:
+            spelt = [_BYTE_OF_LETTER.get(letter) for letter in piece]
+            whole = bytes(byte for byte in spelt if byte is not None)
+            return whole if len(whole) == len(spelt) else piece.encode()
+        single = byte_of_piece(piece) if "ByteFallback" in self._decoders else None
+        if single is not None:
+            return single
+        if self._tokenizer.decoder is None:
+            raise ValueError("the text tokenizer has no decoder, which joins tokens to a text")
+        # Behind another piece, as decoders may drop what stands at the beginning.
+        return self._tokenizer.decoder.decode(["x", piece]).removeprefix("x").encode()
 
     def _add(self, settings: FolderSettings) -> None:
         """Add the tokens that the file lacks, and change the flags of those that it has."""
@@ -163,7 +192,7 @@ def _listed_tokens(document: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _breaks_runs_of_bytes(document: Mapping[str, Any]) -> bool:
-    """Whether the decoder, for one broken byte, breaks the whole run of bytes around it."""
+def _decoders(document: Mapping[str, Any]) -> frozenset[str]:
+    """The types of the steps that make text of tokens."""
     decoder = document.get("decoder") or {}
-    return any(d["type"] == "ByteFallback" for d in decoder.get("decoders", [decoder]) if d)
+    return frozenset(d["type"] for d in decoder.get("decoders", [decoder]) if d)

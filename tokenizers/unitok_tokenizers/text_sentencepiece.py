@@ -17,11 +17,14 @@ from unitok_tokenizers.text_backend import (
     required_id,
     respell,
 )
+from unitok_tokenizers.text_bytes import byte_of_piece
 from unitok_tokenizers.text_files import FolderSettings
 from unitok_tokenizers.text_limits import check_added
 
 # Python takes four more control characters for spaces than Unicode does.
 SPACES = r"[^\S\x1c-\x1f]*"
+
+BLANK = "\u2581"  # what pieces have for a space
 
 # Protocol buffers merge messages that are written one after the other. This one sets
 # ModelProto.normalizer_spec.add_dummy_prefix = false (sentencepiece_model.proto: fields 3 and 3).
@@ -102,6 +105,21 @@ class SentencePieceBackend:
         """List all tokens, as `TextTokenizer.vocabulary` does."""
         pieces = {piece: i for i, piece in enumerate(self._pieces) if i not in self._named}
         return pieces | self._ids
+
+    def token_bytes(self) -> list[bytes]:
+        """List the bytes of all tokens, as `TextTokenizer.token_bytes` does."""
+        return [self._bytes(i) for i in range(self.size)]
+
+    def _bytes(self, i: int) -> bytes:
+        model = self._model
+        # What is named parts runs of text, and markup is no text of an answer.
+        if i in self._named or i in self._forbidden or i >= len(self._pieces):
+            return b""
+        if model.IsControl(i) or model.IsUnknown(i) or model.IsUnused(i):
+            return b""
+        piece = self._pieces[i]
+        single = byte_of_piece(piece) if model.IsByte(i) else None
+        return piece.replace(BLANK, " ").encode() if single is None else single
 
     def _encode(self, text: str, finder: "TokenFinder") -> list[int]:
         ids: list[int] = []

@@ -32,7 +32,7 @@ from unitok.terminal import stopped_at_once, uninterrupted
 
 OURS = ("adapter", "logprobs", "branch_logprobs", "priority", "timeout")
 """Options of requests that no adapter has. Those that follow have more of them."""
-NOT_OF_CAPTIONS = (*OURS, "stop", "system")
+NOT_OF_CAPTIONS = (*OURS, "stop", "system", "json_schema", "regex", "choice")
 NOT_OF_DRAWINGS = (*OURS, "min_p", "temperature", "top_k", "top_p")
 
 baseline = typer.Typer(

@@ -8,6 +8,7 @@ import re
 from pathlib import Path
 
 from unitok.messages import parse_messages
+from unitok.openai_wire import form
 from unitok.openai_wire.body import ANY_TEXT, WireError, made, read_body, take_options
 from unitok.requests import Reply, options_of
 from unitok.results import TextResult
@@ -27,11 +28,10 @@ NEUTRAL: dict[str, tuple[object, ...]] = {
     "frequency_penalty": (0,),
     "presence_penalty": (0,),
     "logit_bias": ({},),
-    "response_format": ({"type": "text"},),
     "modalities": (["text"],),
     "tools": ([],),
 }
-KNOWN = ("messages", NEWER, *ANY_TEXT, *OPTIONS, *NEUTRAL)
+KNOWN = ("messages", NEWER, form.NAME, *ANY_TEXT, *OPTIONS, *NEUTRAL)
 _PLACE = re.compile(r"messages[\w.\[\]]*")
 
 
@@ -99,8 +99,11 @@ def completion_body(result: TextResult, model: str, id: str, created: int) -> Js
 
 
 def _options(given: JsonObject) -> JsonObject:
-    """The options of a body, in which max_tokens may have its newer name."""
+    """The options of a body, in which max_tokens and json_schema may have OpenAI's names."""
     options = take_options(given, Reply, OPTIONS)
+    if (meant := form.form_of(given)) and "json_schema" in options:
+        raise WireError(f'give "json_schema" or "{form.NAME}", not both', form.NAME)
+    options |= meant
     if NEWER in given:
         try:
             newer = take_options({"max_tokens": given[NEWER]}, Reply, ("max_tokens",))

@@ -31,7 +31,7 @@ from unitok.families.common.family import (
 from unitok.families.common.preprocessing import centre_square, to_pixels
 from unitok.nn.model import UnifiedModel
 from unitok.prompt import EncodedImage, Message
-from unitok_engine import Branch, FreePlan, Plan
+from unitok_engine import Branch, FreePlan
 
 DEFAULTS = Defaults(
     temperature=0.7, top_k=0, top_p=0.9, guidance=3.0, question="What do you see?", system=""
@@ -93,7 +93,7 @@ class Chameleon:
         end = self.template.text_ends[-1]
         return [*self.tokenizer.encode_plain(text), self.tokenizer.id(end)]
 
-    def text_plan(self, max_tokens: int) -> Plan:
+    def text_plan(self, max_tokens: int) -> FreePlan:
         """Text up to the end of the sequence."""
         stops = frozenset(map(self.tokenizer.id, self.template.text_ends))
         return FreePlan(self.model.vocabulary.text_range, stops, max_tokens, self.text_mask)

@@ -17,7 +17,7 @@ from unitok.nn.model import UnifiedModel
 from unitok.prompt import EncodedImage, Message
 from unitok.requests import MAX_GUIDANCE
 from unitok.shown import shown
-from unitok_engine import Branch, Plan, Sampling
+from unitok_engine import Branch, FreePlan, Plan, Sampling
 from unitok_tokenizers.text import TextTokenizer
 
 
@@ -185,7 +185,7 @@ class Family(Protocol):
         """
         ...
 
-    def text_plan(self, max_tokens: int) -> Plan:
+    def text_plan(self, max_tokens: int) -> FreePlan:
         """What an answer of at most so many ids may be."""
         ...
 

@@ -29,7 +29,7 @@ from unitok.families.emu3.weights import LINEAR_NAMES
 from unitok.nn.config import ModelConfig
 from unitok.nn.model import UnifiedModel
 from unitok.prompt import EncodedImage, Message
-from unitok_engine import Branch, FreePlan, IdRange, Plan
+from unitok_engine import Branch, FreePlan, IdRange
 
 
 class Emu3:
@@ -115,7 +115,7 @@ class Emu3:
             )
         return rows, columns
 
-    def text_plan(self, max_tokens: int) -> Plan:
+    def text_plan(self, max_tokens: int) -> FreePlan:
         """Ids below those of codes: an answer holds no picture."""
         stop = frozenset([self.tokenizer.id(self.template.eos)])
         return FreePlan(IdRange(0, self.model.vocabulary.image_start), stop, max_tokens)

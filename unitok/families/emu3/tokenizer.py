@@ -14,6 +14,7 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalize
 
 from unitok_tokenizers.bounded_files import read_file, read_text
 from unitok_tokenizers.text import TextTokenizer
+from unitok_tokenizers.text_bytes import byte_letters
 
 SPLIT = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*"
@@ -92,10 +93,3 @@ def split_token(token: bytes, ranks: Mapping[bytes, int]) -> tuple[bytes, bytes]
             return None
         parts[at : at + 2] = [parts[at] + parts[at + 1]]
     return (parts[0], parts[1]) if len(parts) == 2 else None
-
-
-def byte_letters() -> list[str]:
-    """What byte-level BPE writes for each byte: itself if it shows in Latin-1, else one above."""
-    shown = {*range(33, 127), *range(161, 173), *range(174, 256)}
-    hidden = [byte for byte in range(256) if byte not in shown]
-    return [chr(byte if byte in shown else 256 + hidden.index(byte)) for byte in range(256)]

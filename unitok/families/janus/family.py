@@ -31,7 +31,7 @@ from unitok.nn.model import UnifiedModel
 from unitok.pictures import digest
 from unitok.precision import name_of
 from unitok.prompt import EncodedImage, Message
-from unitok_engine import Branch, FreePlan, GridPlan, Plan
+from unitok_engine import Branch, FreePlan, GridPlan
 from unitok_tokenizers.text import TextTokenizer
 
 
@@ -101,7 +101,7 @@ class Janus:
         branches = guided(self.template.draw(messages), against, options.guidance)
         return GenerationSpec(branches, self.plan, self.decode_images)
 
-    def text_plan(self, max_tokens: int) -> Plan:
+    def text_plan(self, max_tokens: int) -> FreePlan:
         """Text up to the end of the sentence."""
         stop = frozenset([self.tokenizer.id(self.template.eos)])
         return FreePlan(self.model.vocabulary.text_range, stop, max_tokens)

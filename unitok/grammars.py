@@ -1,0 +1,208 @@
+"""Grammars of answers: a JSON schema, a regular expression or a choice becomes a plan.
+
+The library llguidance (https://github.com/guidance-ai/llguidance) tells which tokens a grammar
+allows next.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from unitok.grammar_plan import GrammarPlan, reason
+from unitok.requests import TextOptions
+from unitok_engine import Force, FreePlan
+from unitok_tokenizers.text import TextTokenizer
+
+if TYPE_CHECKING:
+    from llguidance import LLTokenizer
+
+# As `json.dumps` writes it, which is what models have read most. Blanks without end are none.
+JSON_STYLE = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
+MAX_REGEX = 2**16  # characters
+
+
+@dataclass(frozen=True, eq=False)
+class Grammars:
+    """Makes the plans of one model's answers that follow grammars.
+
+    Attributes:
+        tokenizer: Of text.
+        example: The ids of an answer, which shows whether answers begin with a blank.
+    """
+
+    tokenizer: TextTokenizer
+    example: Sequence[int]
+
+    def plan(self, asked: TextOptions, text: FreePlan) -> GrammarPlan:
+        """What an answer may be.
+
+        Args:
+            asked: The schema, regular expression or choice.
+            text: What any answer may be.
+
+        Raises:
+            ValueError: The grammar is none, or no answer fits it within the most tokens.
+        """
+        from llguidance import LLMatcher, LLParserLimits
+
+        name, grammar = named_grammar(asked, self._blank)
+        tokenizer, known = self._of(text)
+        if problem := LLMatcher.validate_grammar(grammar, tokenizer):
+            raise ValueError(f"{name} cannot be used: {reason(problem)}")
+        limits = LLParserLimits(verbose_errors=False)
+        matcher = LLMatcher(tokenizer, grammar, log_level=0, limits=limits)
+        plan = GrammarPlan(text, matcher, known)
+        _check_start(plan, name)
+        return plan
+
+    @cached_property
+    def lead(self) -> str:
+        """What the text of an answer has before what the grammar describes."""
+        return " " if self._blank and self.tokenizer.decode(self.example)[:1] == " " else ""
+
+    @cached_property
+    def _blank(self) -> bool:
+        """Whether the first token of an answer begins with a blank."""
+        return bool(self.example) and self._bytes[self.example[0]][:1] == b" "
+
+    @cached_property
+    def _bytes(self) -> list[bytes]:
+        return self.tokenizer.token_bytes()
+
+    def _known(self, text: FreePlan) -> Tensor:
+        """The ids of the text's range that have bytes, or end an answer."""
+        ids = range(text.id_range.start, text.id_range.stop)
+        return torch.tensor([bool(self._bytes_of(id)) or id in text.stop_ids for id in ids])
+
+    def _bytes_of(self, id: int) -> bytes:
+        return self._bytes[id] if id < len(self._bytes) else b""
+
+    @cached_property
+    def _made(self) -> dict[tuple[Any, ...], tuple[LLTokenizer, Tensor]]:
+        return {}
+
+    def _of(self, text: FreePlan) -> tuple[LLTokenizer, Tensor]:
+        """The library's tokenizer of a range of ids and its stop ids, and which ids it knows."""
+        key = (text.id_range, text.stop_ids)
+        if key not in self._made:
+            self._made[key] = self._make(text), self._known(text)
+        return self._made[key]
+
+    def _make(self, text: FreePlan) -> LLTokenizer:
+        from llguidance import LLTokenizer, TokenizerWrapper
+
+        stops, size = sorted(text.stop_ids), text.id_range.stop
+        # The byte 255 is in no text, and marks tokens that are none.
+        tokens = [self._bytes_of(id) or b"\xff<%d>" % id for id in range(size)]
+        special = [id for id in range(size) if not self._bytes_of(id)]
+        spelt = Spelt(tokens, special, stops[0], self.tokenizer)
+        return LLTokenizer(TokenizerWrapper(spelt), n_vocab=size, eos_token=stops)
+
+
+class Spelt:
+    """A text tokenizer as the library wants it.
+
+    Attributes:
+        tokens: The bytes of each token.
+        special_token_ids: The tokens that are no text.
+        eos_token_id: One that ends an answer.
+        bos_token_id: None, as an answer has no beginning of its own.
+    """
+
+    bos_token_id: int | None = None
+
+    def __init__(
+        self,
+        tokens: Sequence[bytes],
+        special_token_ids: Sequence[int],
+        eos_token_id: int,
+        tokenizer: TextTokenizer,
+    ) -> None:
+        """Keep what is known of the tokens."""
+        self.tokens, self.special_token_ids = tokens, special_token_ids
+        self.eos_token_id = eos_token_id
+        special = set(special_token_ids)
+        self._ids = {token: id for id, token in enumerate(tokens) if id not in special}
+        self._longest = max(map(len, self._ids), default=0)
+        self._tokenizer = tokenizer
+
+    def __call__(self, text: str | bytes) -> list[int]:
+        """The ids of a text, as the model's own tokenizer has them if it changes nothing in it."""
+        content = text.encode() if isinstance(text, str) else text
+        ids = self._tokenizer.encode_plain(content.decode(errors="ignore"))
+        same = b"".join(self.tokens[id] for id in ids if id < len(self.tokens)) == content
+        return ids if same else self._greedy(content)
+
+    def _greedy(self, content: bytes) -> list[int]:
+        """The ids of the longest tokens from left to right; bytes that no token has are skipped."""
+        ids: list[int] = []
+        at = 0
+        while at < len(content):
+            ends = range(min(at + self._longest, len(content)), at, -1)
+            end = next((end for end in ends if content[at:end] in self._ids), None)
+            if end is not None:
+                ids.append(self._ids[content[at:end]])
+            at = end or at + 1
+        return ids
+
+
+def named_grammar(asked: TextOptions, blank: bool) -> tuple[str, str]:
+    """The option that is given, and its grammar as the library takes it.
+
+    Args:
+        asked: The schema, regular expression or choice.
+        blank: Whether answers begin with a blank.
+
+    Raises:
+        ValueError: It is no schema.
+    """
+    from llguidance import LLMatcher, regex_to_lark
+
+    if asked.json_schema is not None:
+        schema = _styled(json.loads(str(asked.json_schema)))  # it is text since the request is made
+        if problem := LLMatcher.validate_grammar(LLMatcher.grammar_from_json_schema(schema)):
+            raise ValueError(f"json_schema cannot be used: {reason(problem)}")
+        return "json_schema", _lark(f"%json {schema}", blank)
+    if asked.regex is not None:
+        if len(asked.regex) > MAX_REGEX:
+            raise ValueError(f"regex has more than {MAX_REGEX:,} characters")
+        if problem := LLMatcher.validate_grammar(LLMatcher.grammar_from_regex(asked.regex)):
+            raise ValueError(f"regex cannot be used: {reason(problem)}")
+        return "regex", _lark(f"/{regex_to_lark(asked.regex)}/", blank)
+    return "choice", _lark(f"/{'|'.join(map(_escaped, asked.choices))}/", blank)
+
+
+def _lark(answer: str, blank: bool) -> str:
+    from llguidance import LLMatcher
+
+    start = '" " answer' if blank else "answer"
+    return LLMatcher.grammar_from_lark(f"start: {start}\nanswer: {answer}")
+
+
+def _styled(schema: Mapping[str, Any]) -> str:
+    own = schema.get("x-guidance")
+    style = JSON_STYLE | (own if isinstance(own, dict) else {})
+    return json.dumps({**schema, "x-guidance": style})
+
+
+def _escaped(text: str) -> str:
+    """A text as a regular expression that matches it alone."""
+    return re.sub(r"[^A-Za-z0-9]", lambda found: rf"\x{{{ord(found[0]):X}}}", text)
+
+
+def _check_start(plan: GrammarPlan, name: str) -> None:
+    """Raise ValueError if even the tokens that every answer begins with are too many or none."""
+    emitted: list[int] = []
+    try:
+        while isinstance(step := plan.next(emitted), Force):
+            emitted.append(step.id)
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from None

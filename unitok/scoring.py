@@ -1,0 +1,117 @@
+"""How likely token ids that are given are: one prefill tells it, and nothing is generated."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from operator import index
+
+from unitok.driver import Driver
+from unitok.handles import TokenJob
+from unitok.pictures import PictureLike
+from unitok.preparer import Preparer
+from unitok.prompt_length import ContextFullError
+from unitok.requests import AnyRequest, Caption, RequestOptions, TextOptions
+from unitok.results import ScoreResult
+from unitok.signatures import are_several
+from unitok_engine import Output, Request
+
+AT_ONCE = 1024  # that are handed to the engine at once
+
+
+@dataclass(frozen=True)
+class Scorer:
+    """Scores token ids as what a model may answer to requests.
+
+    Attributes:
+        prepare: Makes jobs of requests.
+        driver: Runs the engine.
+    """
+
+    prepare: Preparer
+    driver: Driver
+
+    def score_tokens(
+        self, asked: Sequence[AnyRequest], token_ids: Sequence[Sequence[int]]
+    ) -> list[ScoreResult]:
+        """As `Model.score_tokens`, for requests and the token ids of each."""
+        pairs = list(zip(asked, map(_as_ids, token_ids), strict=True))
+        jobs = [TokenJob(self._request(*pair), pair[0].timeout) for pair in pairs]
+        for job in jobs:
+            self.driver.engine.check(job.request)
+        for _ in self.driver.run(jobs, AT_ONCE):
+            pass
+        outputs = [_checked(job.result) for job in jobs]
+        return [_result(one, output) for one, output in zip(asked, outputs, strict=True)]
+
+    def score(self, asked: Sequence[Caption], texts: Sequence[str]) -> list[ScoreResult]:
+        """As `Model.score`, for requests and the text of each."""
+        return self.score_tokens(asked, list(map(self.prepare.family.answer_ids, texts)))
+
+    def _request(self, asked: AnyRequest, ids: tuple[int, ...]) -> Request:
+        """What the engine is asked for."""
+        if isinstance(asked, TextOptions):  # its limit is for answers that are generated
+            asked = replace(asked, max_tokens=len(ids))
+        request, most = self.prepare.job(asked).request, self.prepare.family.max_context
+        prompt = len(request.branches[0].token_ids)
+        if prompt + len(ids) > most:
+            raise ContextFullError(prompt, len(ids), most)
+        return replace(request, n=1, seeds=(), logprobs=True, branch_logprobs=True, given=ids)
+
+
+def pairs_of(
+    pictures: PictureLike | Iterable[PictureLike], texts: str | Iterable[str]
+) -> list[tuple[PictureLike, str]]:
+    """Each picture with its text; one alone goes with each of the others.
+
+    Raises:
+        ValueError: There are several of both, and not as many.
+        TypeError: The texts are a dict.
+    """
+    several, many = are_several(pictures), are_several(texts)
+    left: list[PictureLike] = list(pictures) if several else [pictures]  # type: ignore[arg-type]
+    right: list[str] = list(texts) if many else [texts]  # type: ignore[list-item]
+    if several and many and len(left) != len(right):
+        raise ValueError(f"there are {len(left)} pictures and {len(right)} texts: give as many")
+    left = left if several else left * len(right)
+    right = right if many else right * len(left)
+    return list(zip(left, right, strict=True))
+
+
+def check_asked(asked: object) -> None:
+    """Raise TypeError for what is no request, such as a dict."""
+    if isinstance(asked, str | bytes | Mapping) or not isinstance(asked, RequestOptions | Iterable):
+        kind = type(asked).__name__
+        raise TypeError(
+            f"score_tokens takes a request, such as unitok.Caption(...), not one {kind}"
+        )
+
+
+def _as_ids(token_ids: Sequence[int]) -> tuple[int, ...]:
+    if isinstance(token_ids, str | bytes):
+        raise TypeError("token_ids are whole numbers, not text; score takes text")
+    ids = tuple(map(index, token_ids))
+    if not ids:
+        raise ValueError("there are no token ids to score: give one at least")
+    return ids
+
+
+def _checked(outputs: list[Output] | None) -> Output:
+    """The output of a job that has ended, without an error."""
+    assert outputs is not None
+    (output,) = outputs
+    if output.error is not None:
+        timed_out = output.finish_reason == "timeout"
+        raise (TimeoutError if timed_out else RuntimeError)(output.error)
+    return output
+
+
+def _result(asked: AnyRequest, output: Output) -> ScoreResult:
+    return ScoreResult(
+        token_ids=output.token_ids,
+        logprobs=output.logprobs or (),
+        branch_logprobs=output.branch_logprobs or (),
+        prompt_tokens=output.prompt_tokens,
+        request=asked,
+        weight_version=output.weight_version,
+    )
