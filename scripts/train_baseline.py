@@ -4,23 +4,26 @@
     python scripts/train_baseline.py lit --out runs/baselines/lit-0
     python scripts/train_baseline.py diffusion --out runs/baselines/diffusion-0
     python scripts/train_baseline.py ours --out runs/baselines/ours-0
+    python scripts/train_baseline.py pace clip
     python scripts/train_baseline.py rerank --clip runs/baselines/clip-0/model --out runs/baselines
     python scripts/train_baseline.py table runs/baselines/*-? --rerank runs/baselines --write docs
 
---minutes counts what all threads compute: 30 are 15 minutes on 2 cores, or 30 on one. The same
-command goes on from OUT/checkpoints after an interruption; what was used before counts. On a run
-that has ended it scores it again. OUT/model is the trained model, OUT/scores.json what it gets
-right, OUT/failures what it does not.
+--minutes are core-minutes: 30 are 15 minutes on 2 cores. They are counted in updates, by a pace
+that was measured once, so that a run is the same on any machine; `pace KIND` measures it on yours.
+The same command goes on from OUT/checkpoints after an interruption; what was used before counts.
+On a run that has ended it scores it again. OUT/model is the trained model, OUT/scores.json what it
+gets right, OUT/failures what it does not.
 """
 
 import argparse
 import json
 import sys
+import time
 from pathlib import Path
 
 import unitok
 from unitok.baselines.opening import load as load_baseline
-from unitok.emoji.baselines.recipes import RECIPES, use_threads
+from unitok.emoji.baselines.recipes import RECIPES, measure_pace, use_threads
 from unitok.emoji.baselines.reranking import COUNTS, measure
 from unitok.emoji.baselines.run import BaselineRun, RunOptions
 from unitok.emoji.evaluation import SEED
@@ -37,6 +40,10 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     commands = parser.add_subparsers(dest="command", required=True)
     for kind in RECIPES:
         _add_training(commands.add_parser(kind, help=f"train {kind}"))
+    pace = commands.add_parser("pace", help="updates in a core-minute, on this machine")
+    pace.add_argument("kind", choices=RECIPES)
+    pace.add_argument("--updates", type=int, default=40, help="that are timed")
+    pace.add_argument("--threads", type=int, default=2, help="cores to compute with")
     _add_reranking(commands.add_parser("rerank", help="errors over the number of drawings"))
     table = commands.add_parser("table", help="one table, one plot, one sheet of failures")
     table.add_argument("runs", type=Path, nargs="+", help="folders with a scores.json")
@@ -69,11 +76,20 @@ def _add_reranking(parser: argparse.ArgumentParser) -> None:
 
 def train(args: argparse.Namespace) -> None:
     """Train a recipe, or go on with it, and score it."""
-    options = RunOptions(args.command, args.minutes, args.seed)
-    run = BaselineRun(RECIPES[args.command], options, args.out)
+    recipe = RECIPES[args.command]
+    options = RunOptions(args.command, args.minutes, args.seed, recipe.pace)
+    run = BaselineRun(recipe, options, args.out)
     run.train()
     run.score(args.scenes)
     print((args.out / "scores.json").read_text(encoding="utf-8"), end="")
+
+
+def pace(args: argparse.Namespace) -> None:
+    """Print how many updates of a recipe this machine makes in a core-minute."""
+    if args.updates < 1:
+        raise ValueError(f"--updates must be at least 1, not {args.updates}")
+    found = measure_pace(RECIPES[args.kind], args.updates, time.perf_counter) / args.threads
+    print(f"{args.kind}: {found:.1f} updates in a core-minute, {args.threads} threads")
 
 
 def rerank(args: argparse.Namespace) -> None:
@@ -124,7 +140,7 @@ def main() -> None:
     if getattr(args, "threads", 1) < 1:
         sys.exit("train_baseline: --threads must be at least 1")
     use_threads(getattr(args, "threads", 1))
-    work = {"rerank": rerank, "table": table}.get(args.command, train)
+    work = {"pace": pace, "rerank": rerank, "table": table}.get(args.command, train)
     try:
         work(args)
     except (ValueError, OSError, ImportError, ArithmeticError, TooManyFailuresError) as error:

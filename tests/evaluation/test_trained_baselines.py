@@ -170,6 +170,21 @@ def test_a_run_writes_its_log_and_its_scores(tmp_path: Path):
     assert record["parameters"] == sum(w.numel() for w in weights(one).values())
 
 
+def test_minutes_are_counted_in_updates_by_the_pace(tmp_path: Path):
+    options = RunOptions("clip", 1.5, 0, pace=2)
+    for updates in (1, 3):  # the second goes on where the first stopped
+        one = BaselineRun(TOYS["clip"], options, tmp_path, save_minutes=0.5)
+        one._update() if updates == 1 else one.train()
+        assert (one.trainer.step_count, one.budget.used) == (updates, updates / 2)
+    with pytest.raises(ValueError, match=r"run\.json says pace 2, not 3"):
+        BaselineRun(TOYS["clip"], replace(options, pace=3), tmp_path)
+
+
+def test_the_pace_is_updates_in_a_minute():
+    seconds = iter([100.0, 130.0])
+    assert recipes.measure_pace(TOYS["clip"], 5, lambda: next(seconds)) == 10
+
+
 def test_a_folder_belongs_to_one_run(tmp_path: Path):
     started("clip", tmp_path, 4)
     with pytest.raises(ValueError, match=r"run\.json says seed 0, not 1"):
@@ -641,6 +656,7 @@ def test_mistakes_on_the_command_line_are_one_line(tmp_path: Path, monkeypatch: 
         return str(error.value)
 
     assert "more than 0 minutes" in said("clip", "--out", str(tmp_path), "--minutes", "0")
+    assert "--updates must be at least 1" in said("pace", "clip", "--updates", "0")
     assert "--threads must be at least 1" in said("clip", "--out", str(tmp_path), "--threads", "0")
     assert "scores.json is missing" in said("table", str(tmp_path))
 

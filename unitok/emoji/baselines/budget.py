@@ -10,8 +10,9 @@ from dataclasses import dataclass
 class Budget:
     """Counts the core-minutes of updates, over all resumptions of a run.
 
-    They are the time that all threads of this process compute. So a run on one core gets as much as
-    one on two, and what other processes do beside it takes nothing from it.
+    They are what a clock says: the time that all threads of this process compute, or what updates
+    take by a known pace. So a run on one core gets as much as one on two, and what other processes
+    do beside it takes nothing from it.
 
     Attributes:
         minutes: How many there are.

@@ -31,12 +31,15 @@ class Recipe:
         save: Writes what a trainer has trained to a folder.
         score: Opens that folder, and scores it on so many held-out scenes of each kind.
         given: What it does not learn, in words.
+        pace: How many updates two cores that do nothing else made in a core-minute, by
+            `scripts/train_baseline.py pace`; docs/baselines.md names the cores.
     """
 
     make_trainer: Callable[[int, Budget], Trainer[Any]]
     save: Callable[[Trainer[Any], Path], None]
     score: Callable[[Path, int], Scored]
     given: str
+    pace: float = 1.0
 
 
 def score_clip(folder: Path, count: int) -> Scored:
@@ -67,26 +70,50 @@ RECIPES: dict[str, Recipe] = {
         clip.save,
         score_clip,
         "nothing",
+        pace=46,
     ),
     "lit": Recipe(
         lambda seed, budget: lit.make_trainer(LitRun(seed=seed), budget),
         lit.save,
         score_lit,
         "EfficientNet-Lite0, MiniLM",
+        pace=8,
     ),
     "diffusion": Recipe(
         lambda seed, budget: diffusion.make_trainer(DiffusionRun(seed=seed), budget),
         diffusion.save,
         score_diffusion,
         "MiniLM",
+        pace=35,
     ),
     "ours": Recipe(
         lambda seed, budget: ours.make_trainer(PretrainRun(seed=seed), budget),
         ours.save,
         score_ours,
         "image tokenizer",
+        pace=21,
     ),
 }
+
+
+def measure_pace(recipe: Recipe, updates: int, clock: Callable[[], float]) -> float:
+    """How many updates a recipe makes in a minute here.
+
+    Args:
+        recipe: What is trained, and thrown away.
+        updates: How many are timed, behind two that are not.
+        clock: Seconds since any moment.
+
+    Returns:
+        Updates in 60 of these seconds.
+    """
+    trainer = recipe.make_trainer(0, Budget(updates, clock))
+    for _ in range(2):
+        trainer.step()
+    began = clock()
+    for _ in range(updates):
+        trainer.step()
+    return 60 * updates / (clock() - began)
 
 
 def parameters(trainer: Trainer[Any]) -> int:

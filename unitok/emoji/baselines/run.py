@@ -1,7 +1,6 @@
 """A run of given core-minutes: its folder, its checkpoints, its log, and its scores at the end."""
 
 import json
-import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -32,11 +31,13 @@ class RunOptions:
         kind: Which recipe.
         minutes: Core-minutes of updates, over all resumptions.
         seed: Of weights and data.
+        pace: How many updates count as a core-minute.
     """
 
     kind: str
     minutes: float
     seed: int
+    pace: float = 1.0
 
 
 class BaselineRun:
@@ -56,7 +57,7 @@ class BaselineRun:
         *,
         save_minutes: float = 2.0,
         log_every: int = 10,
-        clock: Callable[[], float] = time.process_time,
+        clock: Callable[[], float] | None = None,
     ) -> None:
         """Go on from the folder's last checkpoint if there is one.
 
@@ -66,7 +67,8 @@ class BaselineRun:
             folder: Where all is written.
             save_minutes: Between two checkpoints.
             log_every: Updates whose mean losses become one line of the log.
-            clock: Seconds that were computed since any moment.
+            clock: Seconds that were computed since any moment. By default what the updates take by
+                their pace, so that a run is the same wherever it is made, whatever runs beside it.
 
         Raises:
             ValueError: The folder holds a run of other options, or a broken checkpoint.
@@ -74,7 +76,7 @@ class BaselineRun:
         """
         self.recipe, self.options, self.folder = recipe, options, folder
         self.save_minutes, self.log_every = save_minutes, log_every
-        self.budget = Budget(options.minutes, clock)
+        self.budget = Budget(options.minutes, clock or self._seconds_of_updates)
         self._claim_folder()
         self.trainer = recipe.make_trainer(options.seed, self.budget)
         self.checkpoints = RunCheckpoints(folder / "checkpoints", KEPT)
@@ -84,6 +86,9 @@ class BaselineRun:
             load_run(self.checkpoints, steps[-1], self.trainer)
             self.budget.used = self.checkpoints.values(steps[-1])["minutes"]
         self._saved = self.budget.used
+
+    def _seconds_of_updates(self) -> float:
+        return 60 * self.trainer.step_count / self.options.pace
 
     def _claim_folder(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
