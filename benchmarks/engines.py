@@ -16,6 +16,7 @@ from unitok_engine import (
     AdapterRows,
     Branch,
     CacheView,
+    Drafter,
     Engine,
     EngineConfig,
     FixedPlan,
@@ -32,20 +33,27 @@ class DecodeSteps:
     Contexts are not computed: their K/V are a constant, which costs the same to read.
     """
 
-    def __init__(self, model: UnifiedModel, requests: Sequence[Request], max_context: int) -> None:
+    def __init__(
+        self,
+        model: UnifiedModel,
+        requests: Sequence[Request],
+        max_context: int,
+        drafter: Drafter | None = None,
+    ) -> None:
         """Prefill all requests.
 
         Args:
             model: The model that the steps run.
             requests: Requests that go on for as many steps as will be called.
             max_context: Tokens of the longest sequence, prompt and answer.
+            drafter: Guesses tokens.
         """
         branches = sum(len(request.branches) for request in requests)
         config = EngineConfig(
             memory=0.6, max_running=branches, max_context=max_context, prefix_caching=False
         )
         filler = ContextFiller(model)
-        self.engine = Engine(filler, config)
+        self.engine = Engine(filler, config, drafter=drafter)
         waiting = {self.engine.add(request) for request in requests}
         while waiting:
             waiting -= {output.request_id for output in self.engine.step()}
