@@ -64,6 +64,34 @@ class DecodeSteps:
         return self.engine.step()
 
 
+class FixedWidth:
+    """Drafts the same tokens for every request, which are hardly ever right.
+
+    Attributes:
+        tokens: How many tokens of a row the next step runs.
+    """
+
+    def __init__(self, tokens: int = 1) -> None:
+        self.tokens = tokens
+
+    def begin(self, request: Request) -> "FixedWidth":
+        """See `Drafter.begin`."""
+        return self
+
+    def width(self, drafted: int, others: int) -> int:
+        """See `Drafter.width`."""
+        return self.tokens
+
+    def propose(self, emitted: Sequence[int], most: int) -> Sequence[int]:
+        """See `SampleDrafter.propose`: the last token again and again."""
+        return [emitted[-1]] * most
+
+    def sampled(
+        self, emitted: Sequence[int], guesses: Sequence[int], tokens: Sequence[int]
+    ) -> None:
+        """See `SampleDrafter.sampled`: nothing is learned."""
+
+
 class ContextFiller:
     """A model that fills contexts with a constant, and then becomes the model itself."""
 

@@ -5,17 +5,17 @@ from collections.abc import Callable, Iterator, Sequence
 
 import unitok
 from benchmarks import requests
-from benchmarks.engines import DecodeSteps
+from benchmarks.engines import DecodeSteps, FixedWidth
 from benchmarks.measure import median_ratio, medians, paired
 from benchmarks.report import Result
 from benchmarks.setting import Setting
 from unitok.api import Model
-from unitok.drafts import KeptTable
+from unitok.drafts import KeptTable, drafter_of
 from unitok.driver import Driver
 from unitok.emoji import captions
 from unitok.emoji.sampler import SceneSampler
 from unitok.requests import Draw
-from unitok_engine import DraftTable, Engine, EngineConfig, GridDrafter, Output, Request
+from unitok_engine import DraftTable, Engine, EngineConfig, Output, Request
 
 FASTER = {1: 3.0, 8: 1.6, 16: 1.3, 64: 0.97}  # x, by how many drawings there are at once
 COST = {4: 1.4, 8: 1.9}  # x a plain step, by tokens of a row
@@ -56,7 +56,7 @@ class Drawings:
             asked: The requests of each call.
         """
         config = EngineConfig(max_context=model.family.max_context)
-        drafter = None if table is None else GridDrafter(table)
+        drafter = None if table is None else drafter_of(model.family.model, table)
         self._driver = Driver(Engine(model.family.model, config, drafter=drafter))
         self._asked = iter(asked)
         self.outputs: list[Output] = []
@@ -99,34 +99,6 @@ def tokens_per_step(
     detail = f"the first {count} drawings; then {len(table)} pairs of neighbours are known"
     value = drawn.tokens_per_step
     return Result(f"embedded model, {name}: tokens a step", value, "", target, detail=detail)
-
-
-class FixedWidth:
-    """Drafts the same tokens for every request, which are hardly ever right.
-
-    Attributes:
-        tokens: How many tokens of a row the next step runs.
-    """
-
-    def __init__(self) -> None:
-        self.tokens = 1
-
-    def begin(self, request: Request) -> "FixedWidth":
-        """See `Drafter.begin`."""
-        return self
-
-    def width(self, drafted: int, others: int) -> int:
-        """See `Drafter.width`."""
-        return self.tokens
-
-    def propose(self, emitted: Sequence[int], most: int) -> Sequence[int]:
-        """See `SampleDrafter.propose`: the last token again and again."""
-        return [emitted[-1]] * most
-
-    def sampled(
-        self, emitted: Sequence[int], guesses: Sequence[int], tokens: Sequence[int]
-    ) -> None:
-        """See `SampleDrafter.sampled`: nothing is learned."""
 
 
 def cost(setting: Setting) -> Iterator[Result]:

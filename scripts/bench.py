@@ -13,20 +13,18 @@ driver: what the driver's thread costs. benchmarks/comparisons.py says how each 
 """
 
 import argparse
-import os
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import torch
 import transformers
 
+from benchmarks.cache import own_cache
 from benchmarks.comparisons import COMPARISONS
 from benchmarks.report import Result, Throughput, machine, table, write_document
 from benchmarks.setting import Setting
-from unitok.drafts import CACHE
 
 VLLM = Path(__file__).resolve().parents[1] / ".venv-vllm" / "bin" / "python"
 
@@ -55,8 +53,7 @@ def main() -> None:
     setting = Setting(VLLM, args.rehearse)
     results: list[Result] = []
     points: list[Throughput] = []
-    with TemporaryDirectory() as cache:
-        os.environ[CACHE] = cache  # models begin with what is in the package, and leave nothing
+    with own_cache():
         run(names, setting, results, points)
     print(f"\n{machine()}\n\n{table(results)}")
     if args.write:

@@ -15,6 +15,7 @@ from collections.abc import Iterable, Sequence
 from typing import cast
 
 import unitok
+from benchmarks.cache import own_cache
 from unitok import Caption, Draw, DrawResult, Model
 from unitok.emoji import captions
 from unitok.emoji.rendering import render, to_pil
@@ -40,7 +41,7 @@ def main() -> None:
     """Draw and compare."""
     args = parse()
     alone = crowd = drawings = steps = 0
-    with load(drafts=False) as plain, load(drafts=True) as drafting:
+    with own_cache(), load(drafts=False) as plain, load(drafts=True) as drafting:
         for first in range(args.first, args.first + args.prompts, AT_ONCE):
             last = min(first + AT_ONCE, args.first + args.prompts)
             requests = [request for i in range(first, last) for request in requests_of(i)]

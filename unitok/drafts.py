@@ -24,12 +24,14 @@ from unitok.nn.model import UnifiedModel
 from unitok.nn.packed_linear import PackedLinear
 from unitok.saving import make_folder, write_whole
 from unitok.shown import shown
-from unitok_engine import DraftTable
+from unitok_engine import DraftTable, DraftWidth, GridDrafter
 
 logger = logging.getLogger(__name__)
 
 CACHE = "UNITOK_CACHE"
 SHIPPED = Path(__file__).parent / "assets" / "drafts"  # of models whose pictures are known already
+FREE_ROWS = {"cpu": 24.0, "cuda": 128.0}  # see DraftWidth; that of CUDA is an estimate
+WARM, COLD = 0.9, 0.6  # the share of guesses expected right, by whether pictures are known
 COLUMNS = 3  # a pair of neighbours, the token between them, its votes
 MOST_BYTES = 4 * 2**20  # of a file
 
@@ -79,6 +81,12 @@ class KeptTable:
             write_table(self.table, self.path)
         except OSError as error:
             logger.info("what was learned of pictures is not kept: %s", first_line(error))
+
+
+def drafter_of(model: UnifiedModel, table: DraftTable) -> GridDrafter:
+    """Who drafts a model's pictures with what is known of them."""
+    free_rows = FREE_ROWS.get(model.device.type, FREE_ROWS["cuda"])
+    return GridDrafter(table, DraftWidth(free_rows, WARM if len(table) else COLD))
 
 
 def cache_folder() -> Path:

@@ -4,7 +4,8 @@ from collections import Counter
 from collections.abc import Sequence
 
 from unitok_engine.draft_table import DraftTable
-from unitok_engine.draft_width import COLD, WARM, DraftWidth
+from unitok_engine.draft_width import DraftWidth
+from unitok_engine.drafter import agreeing
 from unitok_engine.plans import GridPlan
 from unitok_engine.request import Request
 
@@ -17,13 +18,12 @@ class GridDrafter:
 
     Args:
         table: What is known of the model's pictures; it goes on learning. None knows nothing yet.
-        width: Decides on the width of steps; by default one that expects more of a table that
-            knows something.
+        width: Decides on the width of steps.
     """
 
     def __init__(self, table: DraftTable | None = None, width: DraftWidth | None = None) -> None:
         self.table = DraftTable() if table is None else table
-        self._width = width or DraftWidth(expected=WARM if len(self.table) else COLD)
+        self._width = width or DraftWidth()
 
     def begin(self, request: Request) -> "PictureDrafter | None":
         """See `Drafter.begin`."""
@@ -82,7 +82,7 @@ class PictureDrafter:
         self._look_at(emitted)
         cells, start = self._cells, len(self._cells)
         cells += guesses
-        right = _agreeing(guesses, tokens)
+        right = agreeing(guesses, tokens)
         for cell, token in enumerate(tokens, start):
             left, above = self._neighbours(cell)
             if cell - start <= right:
@@ -104,7 +104,7 @@ class PictureDrafter:
 
     def _note(self, tokens: Sequence[int]) -> None:
         """Tell the width how the guesses turned out whose places were sampled in this step."""
-        right = _agreeing(self._guesses, tokens)
+        right = agreeing(self._guesses, tokens)
         self._width.note(min(right + 1, len(self._guesses), len(tokens)), right)
         self._guesses = []
 
@@ -121,13 +121,3 @@ class PictureDrafter:
         cells, columns = self._cells, self._columns
         left = cells[cell - 1] if cell % columns else None
         return left, cells[cell - columns] if cell >= columns else None
-
-
-def _agreeing(guesses: Sequence[int], tokens: Sequence[int]) -> int:
-    """How many guesses are what was sampled, up to the first that is not."""
-    right = 0
-    for guess, token in zip(guesses, tokens, strict=False):
-        if guess != token:
-            break
-        right += 1
-    return right
