@@ -1,6 +1,5 @@
 """Guesses the tokens of pictures from what lies to the left and above."""
 
-from collections import Counter
 from collections.abc import Sequence
 
 from unitok_engine.draft_table import DraftTable
@@ -8,6 +7,8 @@ from unitok_engine.draft_width import DraftWidth
 from unitok_engine.drafter import agreeing
 from unitok_engine.plans import GridPlan
 from unitok_engine.request import Request
+
+PROBE_EVERY = 4  # tokens of a picture, where steps are too narrow for guesses
 
 
 class GridDrafter:
@@ -57,13 +58,18 @@ class PictureDrafter:
         self._columns, self._size = plan.columns, plan.rows * plan.columns
         self._cells: list[int] = []  # those of what is emitted, as far as it was looked at
         self._looked_at = 0
-        self._counts: Counter[int] = Counter()
+        self._counts: dict[int, int] = {}
         self._usual: int | None = None  # the most frequent one
         self._memory: dict[int, tuple[int | None, int | None, int]] = {}  # cell: neighbours, token
         self._guesses: list[int] = []
 
     def propose(self, emitted: Sequence[int], most: int) -> list[int]:
-        """See `SampleDrafter.propose`: at least one guess is made, to see how good it is."""
+        """See `SampleDrafter.propose`.
+
+        Where no guess may run, one is made now and then all the same, to see how good it is.
+        """
+        if most <= 0 and len(emitted) % PROBE_EVERY:
+            return []
         self._look_at(emitted)
         cells, start, usual = self._cells, len(self._cells), self._usual
         if usual is not None:
@@ -93,17 +99,22 @@ class PictureDrafter:
 
     def _look_at(self, emitted: Sequence[int]) -> None:
         """Note the cells of what was emitted since it was last looked at."""
+        if len(emitted) == self._looked_at:
+            return
         if len(emitted) < self._looked_at:  # a step broke off, and some of it is sampled again
-            self._cells, self._looked_at, self._counts = [], 0, Counter()
+            self._cells, self._looked_at, self._counts = [], 0, {}
+        counts = self._counts
         for id in self._plan.image_ids(emitted, self._looked_at):
             self._cells.append(id)
-            self._counts[id] += 1
-            if self._usual is None or self._counts[id] > self._counts[self._usual]:
+            counts[id] = counts.get(id, 0) + 1
+            if self._usual is None or counts[id] > counts.get(self._usual, 0):
                 self._usual = id
         self._looked_at = len(emitted)
 
     def _note(self, tokens: Sequence[int]) -> None:
         """Tell the width how the guesses turned out whose places were sampled in this step."""
+        if not self._guesses:
+            return
         right = agreeing(self._guesses, tokens)
         self._width.note(min(right + 1, len(self._guesses), len(tokens)), right)
         self._guesses = []

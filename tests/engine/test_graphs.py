@@ -226,8 +226,11 @@ def widths(steps: list[StaticStep]) -> set[int]:
     return {step._shape.width for step in steps}
 
 
-@pytest.mark.parametrize("requests", [PICTURES, [*PICTURES, *REQUESTS[:4]]], ids=["alone", "mixed"])
-@pytest.mark.parametrize("options", [{}, {"preempt_every_step": True}, {"num_blocks": 60}])
+@pytest.mark.parametrize(
+    ("requests", "options"),
+    [(PICTURES[:2], {}), ([*PICTURES[:3], *REQUESTS[:2]], {"num_blocks": 60})],
+    ids=["alone", "beside captions, little memory"],
+)
 def test_rows_of_drafts_are_static_and_give_the_ids_of_ordinary_steps(
     paged, steps, requests, options
 ):
@@ -236,8 +239,8 @@ def test_rows_of_drafts_are_static_and_give_the_ids_of_ordinary_steps(
     for _ in range(2):
         machine = paged(drafter=GridDrafter(table, Widths()), **options)
         assert finished_ids(machine, requests) == expected
-        assert machine.stats.accepted_tokens > 0 or options.get("preempt_every_step")
-    assert options.get("preempt_every_step") or widths(steps) == {1, 2, 4, 8, 16}
+    assert machine.stats.accepted_tokens > 0
+    assert widths(steps) == {1, 2, 4, 8, 16}
 
 
 def test_a_short_row_is_padded_behind_its_tokens_where_nothing_that_is_read_lies(paged, steps):
@@ -262,7 +265,7 @@ def test_a_short_row_is_padded_behind_its_tokens_where_nothing_that_is_read_lies
 
 def test_padding_behind_a_full_table_reads_the_scratch_block(paged, steps):
     """A row whose blocks end with it: what lies behind is no block that others may have left."""
-    machine = paged(block_size=4)
+    machine = paged()
     step = StaticStep(
         lambda ids, positions, view: ids[:, None].float(),
         machine.runner.attention,
@@ -283,7 +286,8 @@ def test_padding_behind_a_full_table_reads_the_scratch_block(paged, steps):
 
 def test_what_padding_would_make_much_larger_is_no_static_step(paged, steps, monkeypatch):
     monkeypatch.setattr(graphs, "CHEAP", 8)
-    requests = [*PICTURES[:1], *(caption(seed, stop_ids=()) for seed in range(6))]
+    captions = [caption(seed, max_tokens=45, stop_ids=()) for seed in range(6)]
     machine = paged(drafter=GridDrafter(width=Widths()))
-    assert finished_ids(machine, requests) == finished_ids(paged(False), requests)
-    assert max(widths(steps)) <= 2
+    drawn = finished_ids(machine, [PICTURES[0], *captions])
+    assert drawn == finished_ids(paged(cuda_graphs=False), [PICTURES[0], *captions])
+    assert widths(steps) == {1, 2}
