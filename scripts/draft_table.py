@@ -13,17 +13,17 @@ import random
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from pathlib import Path
+from typing import cast
 
 import unitok
-from unitok import Draw
+from unitok import Draw, DrawResult, Model
 from unitok.drafts import SHIPPED, name_of, write_table
 from unitok.emoji import captions
 from unitok.emoji.sampler import SceneSampler
-from unitok.results import DrawResult
 from unitok_engine import DraftTable, GridPlan
 from unitok_engine.draft_table import MOST_VOTES
 
-SEED = 14
+SEEDS = 14, 5  # of the scenes, and of how they are asked for
 AT_ONCE = 64
 
 Counts = dict[tuple[int | None, int | None], Counter[int]]
@@ -42,32 +42,37 @@ def parse() -> argparse.Namespace:
 def main() -> None:
     """Draw, count, and write the table."""
     args = parse()
+    requests = training_requests(args.pictures)
+    counts: Counts = defaultdict(Counter)
     with unitok.load(device="cpu", dtype="float32", drafts=False) as model:
         path = args.write / f"{name_of(model.family.model)}.safetensors"
-        counts: Counts = defaultdict(Counter)
-        for first in range(0, args.pictures, AT_ONCE):
-            requests = training_requests(first, min(args.pictures, first + AT_ONCE))
-            for result in model.run(requests):
-                count(result, model.prepare.job(requests[0]).request.plan, counts)
-            print(f"{first + len(requests)} pictures, {len(counts)} pairs", flush=True)
+        for first in range(0, len(requests), AT_ONCE):
+            batch = requests[first : first + AT_ONCE]
+            for result in model.run(batch):
+                count(*cells_of(model, cast(DrawResult, result)), counts)
+            print(f"{first + len(batch)} pictures, {len(counts)} pairs", flush=True)
     table = table_of(counts)
     write_table(table, path)
     print(f"{path}: {len(table)} pairs of neighbours, {path.stat().st_size:,} bytes")
 
 
-def training_requests(start: int, stop: int) -> list[Draw]:
+def training_requests(pictures: int) -> list[Draw]:
     """Drawings of training prompts, at the model's own temperature and guidance."""
-    requests = []
-    for seed in range(start, stop):
-        scene = SceneSampler(SEED + seed, "train").sample()
-        requests.append(Draw(captions.prompt(scene, random.Random(seed)), seed=seed, logprobs=True))
-    return requests
+    scenes, chance = SceneSampler(SEEDS[0], "train"), random.Random(SEEDS[1])
+    prompts = [captions.prompt(scenes.sample(), chance) for _ in range(pictures)]
+    return [Draw(prompt, seed=seed, logprobs=True) for seed, prompt in enumerate(prompts)]
 
 
-def count(result: object, plan: object, counts: Counts) -> None:
+def cells_of(model: Model, result: DrawResult) -> tuple[list[int], int]:
+    """A picture's tokens, row by row, and the number of its columns."""
+    assert result.token_ids and isinstance(result.request, Draw)
+    plan = model.prepare.job(result.request).request.plan
+    assert isinstance(plan, GridPlan)
+    return plan.image_ids(result.token_ids[0]), plan.columns
+
+
+def count(cells: Sequence[int], columns: int, counts: Counts) -> None:
     """Count a picture's tokens by what lies to the left of them and above."""
-    assert isinstance(result, DrawResult) and result.token_ids and isinstance(plan, GridPlan)
-    cells, columns = plan.image_ids(result.token_ids[0]), plan.columns
     for cell, token in enumerate(cells):
         left = cells[cell - 1] if cell % columns else None
         above = cells[cell - columns] if cell >= columns else None
@@ -78,15 +83,10 @@ def table_of(counts: Counts) -> DraftTable:
     """The most frequent token of each pair, with as many votes as it leads by."""
     table = DraftTable()
     for (left, above), tokens in sorted(counts.items(), key=lambda item: str(item[0])):
-        (token, most), *others = tokens.most_common(2)
-        for _ in range(votes(most, [n for _, n in others])):
+        token, most = max(tokens.items(), key=lambda item: (item[1], -item[0]))
+        for _ in range(max(1, min(2 * most - tokens.total(), MOST_VOTES))):
             table.learn(left, above, token)
     return table
-
-
-def votes(most: int, others: Sequence[int]) -> int:
-    """How many votes a token gets that was counted so often, and the next one so often."""
-    return max(1, min(most - sum(others), MOST_VOTES))
 
 
 if __name__ == "__main__":
