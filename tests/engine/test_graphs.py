@@ -281,7 +281,8 @@ def test_padding_behind_a_full_table_reads_the_scratch_block(paged, steps):
     slots = step._numbers[16:24].tolist()
     assert slots == [7, *[scratch * 4] * 3, 12, 13, 14, 15]
     assert step._contexts.tolist() == [8 + 3, 4]
-    assert step._view._tables[0, :3].tolist() == [0, 1, scratch]
+    view: Any = step._view
+    assert view._tables[0, :3].tolist() == [0, 1, scratch]
 
 
 def test_what_padding_would_make_much_larger_is_no_static_step(paged, steps, monkeypatch):
