@@ -24,6 +24,7 @@ from benchmarks.peers.transformers_peer import JanusBatches
 from benchmarks.peers.vllm_peer import VllmSteps
 from benchmarks.report import Result, Throughput
 from benchmarks.setting import Setting
+from benchmarks.speculation import speculation
 from unitok.driver import Driver
 from unitok.nn.compiled import CompiledBlocks, why_not_compiled
 from unitok_engine import Engine, EngineConfig
@@ -146,8 +147,8 @@ def ragged(setting: Setting) -> Found:
 
 def drawings(setting: Setting) -> Found:
     """The embedded model and the same folder opened by transformers, fp32, guided drawings that
-    arrive together, from tokens to tokens: the median over pairs of transformers' seconds over
-    ours, and seconds per picture from 1 to 64 at once."""
+    arrive together, from tokens to tokens, without drafts: the median over pairs of transformers'
+    seconds over ours, and seconds per picture from 1 to 64 at once."""
     ours, peer = setting.embedded, setting.janus
     targets = {1: 2.0, 16: 1.5}
     for count in (1, 2) if setting.rehearse else (1, 2, 4, 8, 16, 32, 64):
@@ -382,6 +383,7 @@ COMPARISONS: dict[str, Callable[[Setting], Found]] = {
     "together": together,
     "stream": stream,
     "pixels": pixels,
+    "speculation": speculation,
     "bookkeeping": bookkeeping,
     "compiled": compiled,
     "driver": driver,

@@ -16,6 +16,7 @@ from unitok_engine import (
     AdapterRows,
     Branch,
     CacheView,
+    Drafter,
     Engine,
     EngineConfig,
     FixedPlan,
@@ -32,20 +33,27 @@ class DecodeSteps:
     Contexts are not computed: their K/V are a constant, which costs the same to read.
     """
 
-    def __init__(self, model: UnifiedModel, requests: Sequence[Request], max_context: int) -> None:
+    def __init__(
+        self,
+        model: UnifiedModel,
+        requests: Sequence[Request],
+        max_context: int,
+        drafter: Drafter | None = None,
+    ) -> None:
         """Prefill all requests.
 
         Args:
             model: The model that the steps run.
             requests: Requests that go on for as many steps as will be called.
             max_context: Tokens of the longest sequence, prompt and answer.
+            drafter: Guesses tokens.
         """
         branches = sum(len(request.branches) for request in requests)
         config = EngineConfig(
             memory=0.6, max_running=branches, max_context=max_context, prefix_caching=False
         )
         filler = ContextFiller(model)
-        self.engine = Engine(filler, config)
+        self.engine = Engine(filler, config, drafter=drafter)
         waiting = {self.engine.add(request) for request in requests}
         while waiting:
             waiting -= {output.request_id for output in self.engine.step()}
@@ -54,6 +62,34 @@ class DecodeSteps:
     def __call__(self) -> list[Output]:
         """Run one step."""
         return self.engine.step()
+
+
+class FixedWidth:
+    """Drafts the same tokens for every request, which are hardly ever right.
+
+    Attributes:
+        tokens: How many tokens of a row the next step runs.
+    """
+
+    def __init__(self, tokens: int = 1) -> None:
+        self.tokens = tokens
+
+    def begin(self, request: Request) -> "FixedWidth":
+        """See `Drafter.begin`."""
+        return self
+
+    def width(self, drafted: int, others: int) -> int:
+        """See `Drafter.width`."""
+        return self.tokens
+
+    def propose(self, emitted: Sequence[int], most: int) -> Sequence[int]:
+        """See `SampleDrafter.propose`: the last token again and again."""
+        return [emitted[-1]] * most
+
+    def sampled(
+        self, emitted: Sequence[int], guesses: Sequence[int], tokens: Sequence[int]
+    ) -> None:
+        """See `SampleDrafter.sampled`: nothing is learned."""
 
 
 class ContextFiller:

@@ -1,6 +1,5 @@
 """The parts of scripts/bench_gpu.py: Janus-Pro's shapes, and the engine's pieces alone."""
 
-import time
 from collections.abc import Callable, Iterator
 
 import torch
@@ -14,6 +13,8 @@ from benchmarks.gpu_finetuning import finetuning
 from benchmarks.gpu_shapes import shape
 from benchmarks.models import TOY
 from benchmarks.report import Result
+from benchmarks.speculation import held_out_prompts
+from unitok.api import Model
 from unitok.nn.config import DEFAULT, JANUS_PRO_1B
 from unitok_engine import KVShape
 from unitok_engine.attention.backends import BackendName
@@ -93,18 +94,38 @@ def pixels(here: DeviceBench) -> Iterator[Result]:
 
 
 def embedded(here: DeviceBench) -> Iterator[Result]:
-    """The embedded model, from prompts to pictures."""
+    """The embedded model, from prompts to pictures: without drafts, and what they save."""
     dtype = "bfloat16" if here.is_cuda else "float32"
-    model = unitok.load(device=here.device.type, dtype=dtype)
-    model.draw("a cat")
-    for count in here.sizes.counts:
-        prompts = ["a cat left of a house"] * count
-        model.draw(prompts, seed=0)  # records its shapes
-        began = time.perf_counter()
-        model.draw(prompts, seed=1)
-        rate = count / (time.perf_counter() - began)
-        what = f"embedded model, {count} at once: pictures"
-        yield Result(what, rate, "/s", detail="with pixels")
+    plain, drafting = (
+        unitok.load(device=here.device.type, dtype=dtype, drafts=drafts) for drafts in (False, True)
+    )
+    with plain, drafting:
+        for model in (plain, drafting):
+            model.draw("a cat")
+        for count in here.sizes.counts:
+            yield from embedded_at_once(here, plain, drafting, count)
+
+
+def embedded_at_once(
+    here: DeviceBench, plain: Model, drafting: Model, count: int
+) -> Iterator[Result]:
+    """So many pictures of held-out prompts at once, with drafts and without."""
+    prompts = held_out_prompts(count, seed=count)
+    drawn: dict[str, list[bytes]] = {}
+
+    def draw(name: str, model: Model) -> None:
+        drawn[name] = [result.image.tobytes() for result in model.draw(prompts, seed=1)]
+
+    contenders = {"plain": lambda: draw("plain", plain), "drafts": lambda: draw("drafts", drafting)}
+    seconds = here.median(contenders, 5)
+    what = f"embedded model, {count} at once"
+    yield Result(f"{what}: pictures", count / seconds["plain"], "/s", detail="with pixels")
+    same = sum(a == b for a, b in zip(drawn["plain"], drawn["drafts"], strict=True))
+    yield Result(
+        f"{what}: faster with drafts", seconds["plain"] / seconds["drafts"], "x",
+        detail=f"{drafting.stats().tokens_per_step:.1f} tokens a step so far; {same} of {count} "
+        "pictures are the same",
+    )  # fmt: skip
 
 
 PARTS: dict[str, Callable[[DeviceBench], Iterator[Result]]] = {

@@ -8,6 +8,7 @@ import torch
 from transformers import DynamicCache, StaticCache
 
 from benchmarks.device import DeviceBench
+from benchmarks.engines import FixedWidth
 from benchmarks.measure import decode_floor
 from benchmarks.peers.transformers_peer import LlamaLoop
 from benchmarks.report import Result
@@ -17,7 +18,7 @@ from unitok.handles import TokenJob
 from unitok.nn.compiled import why_not_compiled
 from unitok.nn.config import JANUS_PRO_1B
 from unitok.nn.model import UnifiedModel
-from unitok_engine import Engine, EngineConfig, Request
+from unitok_engine import Drafter, Engine, EngineConfig, Request
 from unitok_engine.attention.backends import BackendName
 
 DECODERS = {
@@ -33,6 +34,12 @@ DECODERS = {
 }
 STEP_TARGETS = {("1B", 1): 60.0, ("7B", 1): 60.0}  # % of a step that reading its memory takes
 SPEEDUP_TARGETS = {("1B", 1): 10.0}  # x transformers' step
+WAYS = {
+    "compiled": "compiled",
+    "4 tokens": "4 tokens wide",
+    "8 tokens": "8 tokens wide",
+    "4 compiled": "4 tokens wide and compiled",
+}
 PICTURE_TARGETS = {("1B", 64): 20.0}  # pictures per second
 
 
@@ -60,7 +67,7 @@ def step(
     count: int,
     bandwidth: float,
 ) -> Iterator[Result]:
-    """A step in the middle of `count` guided drawings, in six ways.
+    """A step in the middle of `count` guided drawings, in several ways.
 
     Args:
         here: The device.
@@ -77,6 +84,9 @@ def step(
         "no graphs": lambda: drawings(here, model, count, cuda_graphs=False),
         "compiled": lambda: compiled_drawings(here, model, count),
         "gathered": lambda: drawings(here, model, count, attention="torch-gather"),
+        "4 tokens": lambda: drawings(here, model, count, drafter=FixedWidth(4)),
+        "8 tokens": lambda: drawings(here, model, count, drafter=FixedWidth(8)),
+        "4 compiled": lambda: compiled_drawings(here, model, count, FixedWidth(4)),
         "dynamic": lambda: baseline_drawings(here, dynamic, count),
         "static": lambda: baseline_drawings(here, static, count),
     }
@@ -101,6 +111,11 @@ def step(
     )
     target = SPEEDUP_TARGETS.get(case)
     yield Result(f"{title}: a step faster than transformers'", ratio, "x", target, detail=detail)
+    for way, words in WAYS.items():
+        yield Result(
+            f"{title}: a step, {words}, over a plain one", seconds[way] / ours, "x",
+            detail=f"{1e3 * seconds[way]:.2f} ms",
+        )  # fmt: skip
 
 
 class StaticLoop(LlamaLoop):
@@ -128,6 +143,7 @@ def drawings(
     count: int,
     attention: BackendName | None = None,
     cuda_graphs: bool = True,
+    drafter: Drafter | None = None,
 ) -> Callable[[], object]:
     """The step of an engine in the middle of `count` drawings.
 
@@ -137,19 +153,22 @@ def drawings(
         count: Drawings at once.
         attention: The attention backend; the device's own if it is left out.
         cuda_graphs: Whether steps are recorded as CUDA graphs.
+        drafter: Guesses tokens.
     """
     context = here.sizes.context
     requests = [guided(model, context, here.sizes.rounds + 40, seed) for seed in range(count)]
-    made = engine(model, requests, attention, cuda_graphs)
+    made = engine(model, requests, attention, cuda_graphs, drafter)
     waiting = {made.add(request) for request in requests}
     while waiting:
         waiting -= {output.request_id for output in made.step()}
     return made.step
 
 
-def compiled_drawings(here: DeviceBench, model: UnifiedModel, count: int) -> Callable[[], object]:
+def compiled_drawings(
+    here: DeviceBench, model: UnifiedModel, count: int, drafter: Drafter | None = None
+) -> Callable[[], object]:
     """As `drawings`, through torch.compile; as it is where nothing can be compiled."""
-    step = drawings(here, model, count)
+    step = drawings(here, model, count, drafter=drafter)
     if (missing := why_not_compiled(here.device)) is not None:
         print(f"nothing is compiled: {missing}", flush=True)
         return step
@@ -171,6 +190,7 @@ def engine(
     requests: Sequence[Request],
     attention: BackendName | None = None,
     cuda_graphs: bool = True,
+    drafter: Drafter | None = None,
 ) -> Engine:
     """An engine with room for these requests and no more: several are on the device at once."""
     longest = max(len(r.branches[0].token_ids) + r.plan.max_length for r in requests)
@@ -185,7 +205,7 @@ def engine(
         attention=attention,
         cuda_graphs=cuda_graphs,
     )
-    return Engine(model, config)
+    return Engine(model, config, drafter=drafter)
 
 
 def pictures(here: DeviceBench, name: str, model: UnifiedModel, count: int) -> Iterator[Result]:

@@ -7,19 +7,21 @@ side by side, and their medians.
     python scripts/bench.py --rehearse --skip vllm # toy sizes: does it run?
 
 one, eight, vllm, ragged, compiled, adapters, finetuning: random weights in Janus-Pro-1B's shape,
-bf16. drawings, together, stream, pixels: the embedded model. bookkeeping: the engine's own work,
-with a null model. driver: what the driver's thread costs. benchmarks/comparisons.py says how each
-figure is made.
+bf16. drawings, together, stream, pixels: the embedded model. speculation: what drafts save there,
+and what wide steps cost at the 1B shape. bookkeeping: the engine's own work, with a null model.
+driver: what the driver's thread costs. benchmarks/comparisons.py says how each figure is made.
 """
 
 import argparse
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 import transformers
 
+from benchmarks.cache import own_cache
 from benchmarks.comparisons import COMPARISONS
 from benchmarks.report import Result, Throughput, machine, table, write_document
 from benchmarks.setting import Setting
@@ -51,6 +53,18 @@ def main() -> None:
     setting = Setting(VLLM, args.rehearse)
     results: list[Result] = []
     points: list[Throughput] = []
+    with own_cache():
+        run(names, setting, results, points)
+    print(f"\n{machine()}\n\n{table(results)}")
+    if args.write:
+        explained = {name: COMPARISONS[name] for name in names}
+        write_document(args.write, explained, results, points)
+
+
+def run(
+    names: Sequence[str], setting: Setting, results: list[Result], points: list[Throughput]
+) -> None:
+    """Run comparisons, print the rows as they come, and add them to what was found."""
     start = time.perf_counter()
     for name in names:
         print(f"{name}, from second {time.perf_counter() - start:.0f}", flush=True)
@@ -60,10 +74,6 @@ def main() -> None:
                 print(found.row(), flush=True)
             else:
                 points.append(found)
-    print(f"\n{machine()}\n\n{table(results)}")
-    if args.write:
-        explained = {name: COMPARISONS[name] for name in names}
-        write_document(args.write, explained, results, points)
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from unitok.chat import Chat
-from unitok.drafts import Drafts, KeptTable, decide_drafts
+from unitok.drafts import Drafts, KeptTable, decide_drafts, drafter_of
 from unitok.driver import Driver
 from unitok.families import Family
 from unitok.handles import Job
@@ -149,7 +149,7 @@ class Model:
             return None
         kept = KeptTable.of(self.family.model)
         self._keep_drafts = weakref.finalize(self, kept.save)
-        return GridDrafter(kept.table)
+        return drafter_of(self.family.model, kept.table)
 
     def __repr__(self) -> str:
         dtype = name_of(self.dtype)

@@ -24,11 +24,14 @@ from unitok.nn.model import UnifiedModel
 from unitok.nn.packed_linear import PackedLinear
 from unitok.saving import make_folder, write_whole
 from unitok.shown import shown
-from unitok_engine import DraftTable
+from unitok_engine import DraftTable, DraftWidth, GridDrafter
 
 logger = logging.getLogger(__name__)
 
 CACHE = "UNITOK_CACHE"
+SHIPPED = Path(__file__).parent / "assets" / "drafts"  # of models whose pictures are known already
+FREE_ROWS = {"cpu": 24.0, "cuda": 128.0}  # see DraftWidth; that of CUDA is an estimate
+WARM, COLD = 0.9, 0.6  # the share of guesses expected right, by whether pictures are known
 COLUMNS = 3  # a pair of neighbours, the token between them, its votes
 MOST_BYTES = 4 * 2**20  # of a file
 
@@ -40,39 +43,50 @@ class KeptTable:
 
     Attributes:
         path: The file; it need not exist.
-        table: What was in the file, and what is learned from now on.
+        table: What was in the files, and what is learned from now on.
     """
 
-    def __init__(self, path: Path) -> None:
-        """Read the file. One that cannot be read is logged, and replaced when the table is saved.
+    def __init__(self, path: Path, start: Path | None = None) -> None:
+        """Read the files. One that cannot be read is logged, and learned anew.
 
         Args:
-            path: The file.
+            path: The file, which is replaced when the table is saved.
+            start: A file of what is known before anything is learned; it need not exist either.
         """
         self.path = path
         self.table = DraftTable()
-        try:
-            self.table.restore(read_entries(path))
-        except FileNotFoundError:
-            logger.info("%s: nothing is known of this model's pictures yet", path)
-        except (OSError, ValueError) as error:
-            logger.warning("%s cannot be read and is learned anew: %s", path, first_line(error))
+        for known in (start, path):  # what was learned last counts
+            if known is not None:
+                self._restore(known)
 
     @classmethod
     def of(cls, model: UnifiedModel) -> KeptTable:
         """The table of a model without an adapter beside its weights."""
-        return cls(cache_folder() / "drafts" / f"{name_of(model)}.safetensors")
+        file = f"{name_of(model)}.safetensors"
+        return cls(cache_folder() / "drafts" / file, SHIPPED / file)
+
+    def _restore(self, path: Path) -> None:
+        try:
+            self.table.restore(read_entries(path))
+        except FileNotFoundError:
+            logger.info("there is no table of what this model mostly paints at %s", path)
+        except (OSError, ValueError) as error:
+            logger.warning("%s cannot be read and is learned anew: %s", path, first_line(error))
 
     def save(self) -> None:
         """Write the file, if something was learned. Where it cannot be written, that is logged."""
         if self.table.learned == 0:
             return
-        entries = torch.tensor(self.table.entries(), dtype=torch.int64)
         try:
-            make_folder(self.path.parent)
-            write_whole(save({"entries": entries}), self.path)
+            write_table(self.table, self.path)
         except OSError as error:
             logger.info("what was learned of pictures is not kept: %s", first_line(error))
+
+
+def drafter_of(model: UnifiedModel, table: DraftTable) -> GridDrafter:
+    """Who drafts a model's pictures with what is known of them."""
+    free_rows = FREE_ROWS.get(model.device.type, FREE_ROWS["cuda"])
+    return GridDrafter(table, DraftWidth(free_rows, WARM if len(table) else COLD))
 
 
 def cache_folder() -> Path:
@@ -84,9 +98,18 @@ def cache_folder() -> Path:
 
 
 def name_of(model: UnifiedModel) -> str:
-    """A name for a model's weights, the same whenever they are loaded."""
-    fingerprint = dataclasses.asdict(fingerprint_of(model))
+    """A name for a model's weights, the same whenever they are loaded, and in whatever type."""
+    found = fingerprint_of(model)
+    rounded = {name: torch.tensor(part).bfloat16().tolist() for name, part in found.weights.items()}
+    fingerprint = dataclasses.asdict(dataclasses.replace(found, weights=rounded))
     return sha256(json.dumps(fingerprint, sort_keys=True, default=str).encode()).hexdigest()[:32]
+
+
+def write_table(table: DraftTable, path: Path) -> None:
+    """Write a file that `KeptTable` reads; OSError where that cannot be done."""
+    entries = torch.tensor(table.entries(), dtype=torch.int64)
+    make_folder(path.parent)
+    write_whole(save({"entries": entries}), path)
 
 
 def read_entries(path: Path) -> list[tuple[int, int, int]]:
@@ -111,7 +134,7 @@ def read_entries(path: Path) -> list[tuple[int, int, int]]:
 
 
 def _is_table(entries: Tensor) -> bool:
-    """Whether a tensor is what `KeptTable.save` writes."""
+    """Whether a tensor is what `write_table` writes."""
     if entries.dtype != torch.int64 or entries.ndim != 2:
         return False
     return entries.shape[1] == COLUMNS and bool((entries >= 0).all())

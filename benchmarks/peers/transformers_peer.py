@@ -19,9 +19,11 @@ from transformers import (
 
 from benchmarks.embedded import CAPTION_LENGTH, EmbeddedModel
 from benchmarks.requests import GUIDANCE
+from unitok.families import ImageOptions
 from unitok.loading import DEFAULT_FOLDER
 from unitok.nn.config import DecoderConfig
 from unitok.nn.model import UnifiedModel
+from unitok.prompt import Message
 from unitok_engine import Request
 
 
@@ -134,11 +136,22 @@ class JanusBatches:
     def drawings(self, count: int) -> Tensor:
         """A static batch of drawings: their codes [count, n]."""
         prompt = self.embedded.drawing_spec.branches[0]
-        ids = torch.tensor([prompt.token_ids]).repeat(count, 1)
+        return self.generated(torch.tensor([prompt.token_ids]).repeat(count, 1), GUIDANCE)
+
+    def draw(self, prompt: str) -> Tensor:
+        """One drawing from a prompt to pixels [1, S, S, 3], with the folder's own settings."""
+        family = self.embedded.family
+        guidance = family.defaults.guidance
+        spec = family.generation_spec([Message("user", prompt)], ImageOptions(guidance))
+        ids = torch.tensor([spec.branches[0].token_ids])
+        return self.decode(self.generated(ids, guidance))
+
+    def generated(self, ids: Tensor, guidance: float) -> Tensor:
+        """Prompts of token ids [B, m] -> codes [B, n]."""
         settings = self.model.generation_config
         config: Any = GenerationConfig(
             do_sample=True,
-            guidance_scale=GUIDANCE,
+            guidance_scale=guidance,
             pad_token_id=settings.pad_token_id,
             bos_token_id=settings.bos_token_id,
             eos_token_id=settings.eos_token_id,

@@ -49,8 +49,8 @@ class Batch:
     """A step over r rows (runs of pending ids) of n ids in all, rows ordered by their length.
 
     It is made on the host; `to` a device, the flat tensors go.
-    ids, positions: [n] int64. attention: the rows, and the slots of the n ids. adapters: which of
-    the n ids belong to adapters; None if none does.
+    ids, positions: [n] int64. attention: the rows, and the slots of the n ids. decodes: whether no
+    row is part of a prompt. adapters: which of the n ids belong to adapters; None if none does.
     """
 
     ids: Tensor
@@ -58,13 +58,14 @@ class Batch:
     attention: AttentionMetadata
     embeddings: tuple[EmbeddingRows, ...]
     groups: tuple[LogitsGroup, ...]
+    decodes: bool
     adapters: AdapterRows | None = None
 
     @property
     def can_be_recorded(self) -> bool:
-        """Whether every row is a single token, and none has embeddings or an adapter."""
-        decodes = self.attention.query_lengths[-1] == 1 and not self.embeddings
-        return decodes and self.adapters is None
+        """Whether rows decode or are single tokens, and none has embeddings or an adapter."""
+        decodes = self.decodes or self.attention.query_lengths[-1] == 1
+        return decodes and not self.embeddings and self.adapters is None
 
     def to(self, device: torch.device) -> "Batch":
         """The batch with its flat tensors on a device; on CUDA the transfer is only queued."""
@@ -110,6 +111,7 @@ class DecodesAhead:
             attention=self.attention,
             embeddings=(),
             groups=_logits_groups(chunks, {chunk.branch: row for row, chunk in enumerate(chunks)}),
+            decodes=True,
             adapters=_adapter_rows(chunks),
         )
 
@@ -162,6 +164,7 @@ def build_batch(chunks: Seq[Chunk], block_size: int, ahead: DecodesAhead | None 
         attention=_attention_metadata(chunks, flat[2]),
         embeddings=tuple(embeddings),
         groups=_logits_groups(chunks, last_rows),
+        decodes=all(c.sequence.decoding and not c.sequence.request.given for c in chunks),
         adapters=_adapter_rows(chunks),
     )
 

@@ -57,3 +57,13 @@ class Drafter(Protocol):
             others: The other branches that decode.
         """
         ...
+
+
+def agreeing(guesses: Sequence[int], tokens: Sequence[int]) -> int:
+    """How many guesses are what was sampled, up to the first that is not."""
+    right = 0
+    for guess, token in zip(guesses, tokens, strict=False):
+        if guess != token:
+            break
+        right += 1
+    return right

@@ -4,7 +4,7 @@ from collections import deque
 from collections.abc import Hashable
 from collections.abc import Sequence as Seq
 from dataclasses import dataclass
-from itertools import chain, count, takewhile
+from itertools import chain, count
 from typing import cast
 
 import torch
@@ -14,7 +14,7 @@ from unitok_engine.batch import Batch, DecodesAhead, build_batch, lay_out_ahead
 from unitok_engine.block_pool import BlockPool
 from unitok_engine.caution import Caution, rows_of
 from unitok_engine.config import EngineConfig
-from unitok_engine.drafter import Drafter
+from unitok_engine.drafter import Drafter, agreeing
 from unitok_engine.embedding_store import EmbeddingStore
 from unitok_engine.embeddings import compute_embeddings
 from unitok_engine.model import AdaptableModel, Model
@@ -504,14 +504,14 @@ class Engine:
 
     def _tell_drafter(self, sequence: Sequence, tokens: list[int | None]) -> None:
         """Count guesses that ran, and tell their drafter what was sampled."""
-        known = list(takewhile(lambda id: id is not None, tokens))
-        guesses = sequence.guesses
-        pairs = zip(guesses, known, strict=False)
+        known = cast(list[int], tokens[: tokens.index(None)] if None in tokens else tokens)
+        guesses = sequence.guesses if sequence.drafts else []
         self._sampling_steps += bool(known)
-        self._drafted_tokens += len(guesses)
-        self._accepted_tokens += sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
+        if guesses:
+            self._drafted_tokens += len(guesses)
+            self._accepted_tokens += agreeing(guesses, known)
         if sequence.drafter is not None:
-            sequence.drafter.sampled(sequence.emitted, guesses, cast(list[int], known))
+            sequence.drafter.sampled(sequence.emitted, guesses, known)
 
     def _advance(self, sequence: Sequence) -> None:
         try:

@@ -5,15 +5,17 @@ running them. What changes from step to step lies in tensors that stay in place 
 before each replay. Shapes are padded, so that few graphs serve all batches.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from unitok_engine.attention.base import StaticBackend, StaticView
+from unitok_engine.attention.base import StaticBackend, StaticShape, StaticView
 from unitok_engine.batch import Batch
-from unitok_engine.transfer import fill
+from unitok_engine.transfer import fill, send
+
+CHEAP = 128  # tokens that a device computes while it reads the weights, more or less
 
 Trunk = Callable[[Tensor, Tensor, StaticView], Tensor]
 """A model's embedding and layers: ids [n], positions [n] and the view -> hidden states [n, d]."""
@@ -22,52 +24,87 @@ Trunk = Callable[[Tensor, Tensor, StaticView], Tensor]
 class StaticStep:
     """A model's trunk over decode rows of a fixed shape.
 
-    A batch with fewer rows is padded. A padding row feeds id 0 at position 0, writes its K/V to the
-    backend's scratch block, and attends to that alone. Nothing that a branch reads is touched.
+    A batch with fewer or shorter rows is padded. A padding token is id 0 at position 0, and its K/V
+    go to the backend's scratch block. A padding row sees that block alone. A short row gets padding
+    tokens behind its own, which therefore do not see them. Nothing that a branch reads is touched.
 
     Args:
         trunk: What is recorded.
         attention: The backend that the trunk attends through.
-        rows: The most rows a batch may have.
-        context: The most tokens a row may see.
+        shape: The most rows of a batch, the most tokens of a row, and the most that one may see.
         pool: The graph memory of `record`.
     """
 
     # torch's name for the type of a pool is private, hence Any.
     def __init__(
-        self, trunk: Trunk, attention: StaticBackend, rows: int, context: int, pool: Any
+        self, trunk: Trunk, attention: StaticBackend, shape: StaticShape, pool: Any
     ) -> None:
         self._trunk = trunk
         self._pool = pool
+        self._shape = shape
         self._scratch_block = attention.scratch_block
-        self._scratch_slot = attention.scratch_block * attention.layout.block_size
-        # ids, positions, slots and contexts: one transfer for all.
-        self._numbers = torch.zeros(4, rows, dtype=torch.int64, device=attention.device)
-        self._view = attention.static_view(self._numbers[2], context)
+        self._block_size = attention.layout.block_size
+        # ids, positions and slots of all tokens, contexts of all rows: one transfer for all.
+        size = 3 * shape.tokens + shape.rows
+        self._numbers = torch.zeros(size, dtype=torch.int64, device=attention.device)
+        (ids, positions, slots), contexts = self._parts(self._numbers)
+        self._ids, self._positions, self._contexts = ids, positions, contexts
+        self._view = attention.static_view(slots, shape)
         self._replay: Callable[[], Tensor] | None = None
 
     def __call__(self, batch: Batch) -> Tensor:
-        """Hidden states [n, d] of a batch's n rows; the next step overwrites them."""
-        self._fill(batch)
+        """Hidden states [n, d] of a batch's n tokens; the next step overwrites them."""
+        places = self._places(batch)
+        self._fill(batch, places)
         if self._replay is None:
             self._replay = record(self._run, self._pool)
-        return self._replay()[: len(batch.ids)]
+        hidden = self._replay()
+        if isinstance(places, slice):
+            return hidden[places]
+        return hidden.index_select(0, send(places, hidden.device))
 
-    def _fill(self, batch: Batch) -> None:
+    def _parts(self, numbers: Tensor) -> tuple[Tensor, Tensor]:
+        """[3, tokens] and [rows] of the numbers that are sent together."""
+        split = 3 * self._shape.tokens
+        return numbers[:split].view(3, -1), numbers[split:]
+
+    def _places(self, batch: Batch) -> slice | Tensor:
+        """Where the batch's tokens lie among those of the padded rows."""
+        lengths, width = batch.attention.query_lengths, self._shape.width
+        if lengths[0] == width:
+            return slice(len(batch.ids))
+        starts = enumerate(lengths)
+        return torch.tensor([row * width + i for row, length in starts for i in range(length)])
+
+    def _fill(self, batch: Batch, places: slice | Tensor) -> None:
         numbers = torch.zeros(self._numbers.shape, dtype=torch.int64)
-        count, metadata = len(batch.ids), batch.attention
-        numbers[0, :count] = batch.ids
-        numbers[1, :count] = batch.positions
-        numbers[2, :count], numbers[2, count:] = metadata.slot_mapping, self._scratch_slot
-        numbers[3, :count], numbers[3, count:] = torch.tensor(metadata.context_lengths), 1
+        tokens, contexts = self._parts(numbers)
+        slots = batch.attention.slot_mapping
+        tokens[2] = self._scratch_block * self._block_size
+        tokens[:, places] = torch.stack([batch.ids, batch.positions, slots])
+        seen, tables = self._padded_rows(batch)
+        contexts.fill_(self._shape.width)
+        contexts[: len(seen)] = torch.tensor(seen)
         fill(self._numbers, numbers)
-        padding = [(self._scratch_block,)] * (numbers.shape[1] - count)
-        self._view.fill_tables([*metadata.block_tables, *padding])
+        padding = [(self._scratch_block,)] * (len(contexts) - len(seen))
+        self._view.fill_tables([*tables, *padding])
+
+    def _padded_rows(self, batch: Batch) -> tuple[list[int], list[Sequence[int]]]:
+        """The context and the blocks of each row, its padding tokens included."""
+        rows, width = batch.attention, self._shape.width
+        seen = [
+            context + width - length
+            for context, length in zip(rows.context_lengths, rows.query_lengths, strict=True)
+        ]
+        tables = [
+            table if context <= len(table) * self._block_size else [*table, self._scratch_block]
+            for context, table in zip(seen, rows.block_tables, strict=True)
+        ]
+        return seen, tables
 
     def _run(self) -> Tensor:
-        ids, positions, _, contexts = self._numbers
-        self._view.contexts.copy_(contexts)
-        return self._trunk(ids, positions, self._view)
+        self._view.contexts.copy_(self._contexts)
+        return self._trunk(self._ids, self._positions, self._view)
 
 
 class Recorder:
@@ -81,18 +118,25 @@ class Recorder:
     def __init__(self, trunk: Trunk, attention: StaticBackend) -> None:
         self._trunk = trunk
         self._attention = attention
-        self._steps: dict[tuple[int, int], StaticStep] = {}
+        self._steps: dict[StaticShape, StaticStep] = {}
         # One pool of memory for all graphs: they never run at the same time.
         on_cuda = attention.device.type == "cuda"
         self._pool = torch.cuda.graph_pool_handle() if on_cuda else None
 
-    def step(self, batch: Batch) -> StaticStep:
-        """The step for a batch of decode rows."""
-        longest = max(batch.attention.context_lengths)
-        shape = self._attention.static_shape(len(batch.ids), longest)
+    def step(self, batch: Batch) -> StaticStep | None:
+        """The step for a batch of decode rows; None if padding would cost more than it saves."""
+        shape = self._shape(batch)
+        if shape is None or shape.tokens > max(CHEAP, 2 * len(batch.ids)):
+            return None
         if shape not in self._steps:
-            self._steps[shape] = StaticStep(self._trunk, self._attention, *shape, self._pool)
+            self._steps[shape] = StaticStep(self._trunk, self._attention, shape, self._pool)
         return self._steps[shape]
+
+    def _shape(self, batch: Batch) -> StaticShape | None:
+        contexts, lengths = batch.attention.context_lengths, batch.attention.query_lengths
+        width = lengths[-1]
+        longest = max(c + width - n for c, n in zip(contexts, lengths, strict=True))
+        return self._attention.static_shape(len(lengths), width, longest)
 
 
 def record(run: Callable[[], Tensor], pool: Any) -> Callable[[], Tensor]:

@@ -1,13 +1,14 @@
 """Guesses the tokens of pictures from what lies to the left and above."""
 
-from collections import Counter
 from collections.abc import Sequence
-from itertools import takewhile
 
 from unitok_engine.draft_table import DraftTable
 from unitok_engine.draft_width import DraftWidth
+from unitok_engine.drafter import agreeing
 from unitok_engine.plans import GridPlan
 from unitok_engine.request import Request
+
+PROBE_EVERY = 4  # tokens of a picture, where steps are too narrow for guesses
 
 
 class GridDrafter:
@@ -54,19 +55,29 @@ class PictureDrafter:
 
     def __init__(self, plan: GridPlan, table: DraftTable, width: DraftWidth) -> None:
         self._plan, self._table, self._width = plan, table, width
+        self._columns, self._size = plan.columns, plan.rows * plan.columns
+        self._cells: list[int] = []  # those of what is emitted, as far as it was looked at
+        self._looked_at = 0
+        self._counts: dict[int, int] = {}
+        self._usual: int | None = None  # the most frequent one
         self._memory: dict[int, tuple[int | None, int | None, int]] = {}  # cell: neighbours, token
         self._guesses: list[int] = []
 
     def propose(self, emitted: Sequence[int], most: int) -> list[int]:
-        """See `SampleDrafter.propose`: at least one guess is made, to see how good it is."""
-        cells = self._plan.image_ids(emitted)
-        start = len(cells)
-        stop = min(start + max(most, 1), self._plan.rows * self._plan.columns)
-        usual = Counter(cells).most_common(1)
-        for cell in range(start, stop if usual else start):
-            guess = self._known(cells, cell)
-            cells.append(usual[0][0] if guess is None else guess)
+        """See `SampleDrafter.propose`.
+
+        Where no guess may run, one is made now and then all the same, to see how good it is.
+        """
+        if most <= 0 and len(emitted) % PROBE_EVERY:
+            return []
+        self._look_at(emitted)
+        cells, start, usual = self._cells, len(self._cells), self._usual
+        if usual is not None:
+            for cell in range(start, min(start + max(most, 1), self._size)):
+                known = self._known(cell)
+                cells.append(usual if known is None else known)
         self._guesses = cells[start:]
+        del cells[start:]
         return self._guesses[: max(most, 0)]
 
     def sampled(
@@ -74,36 +85,50 @@ class PictureDrafter:
     ) -> None:
         """See `SampleDrafter.sampled`."""
         self._note(tokens)
-        cells = self._plan.image_ids(emitted)
-        start = len(cells)
+        self._look_at(emitted)
+        cells, start = self._cells, len(self._cells)
         cells += guesses
-        right = _agreeing(guesses, tokens)
+        right = agreeing(guesses, tokens)
         for cell, token in enumerate(tokens, start):
-            left, above = self._neighbours(cells, cell)
+            left, above = self._neighbours(cell)
             if cell - start <= right:
                 self._table.learn(left, above, token)
-            self._memory[cell] = (left, above, token)
+            else:
+                self._memory[cell] = (left, above, token)
+        del cells[start:]
+
+    def _look_at(self, emitted: Sequence[int]) -> None:
+        """Note the cells of what was emitted since it was last looked at."""
+        if len(emitted) == self._looked_at:
+            return
+        if len(emitted) < self._looked_at:  # a step broke off, and some of it is sampled again
+            self._cells, self._looked_at, self._counts = [], 0, {}
+        counts = self._counts
+        for id in self._plan.image_ids(emitted, self._looked_at):
+            self._cells.append(id)
+            counts[id] = counts.get(id, 0) + 1
+            if self._usual is None or counts[id] > counts.get(self._usual, 0):
+                self._usual = id
+        self._looked_at = len(emitted)
 
     def _note(self, tokens: Sequence[int]) -> None:
         """Tell the width how the guesses turned out whose places were sampled in this step."""
-        right = _agreeing(self._guesses, tokens)
+        if not self._guesses:
+            return
+        right = agreeing(self._guesses, tokens)
         self._width.note(min(right + 1, len(self._guesses), len(tokens)), right)
         self._guesses = []
 
-    def _known(self, cells: Sequence[int], cell: int) -> int | None:
-        left, above = self._neighbours(cells, cell)
-        old_left, old_above, token = self._memory.get(cell, (None, None, None))
-        fresh = token is not None and (left, above) == (old_left, old_above)
-        return token if fresh else self._table.get(left, above)
+    def _known(self, cell: int) -> int | None:
+        """What memory or the table has for a cell, all before it being emitted or guessed."""
+        left, above = self._neighbours(cell)
+        old = self._memory.get(cell)
+        if old is not None and old[0] == left and old[1] == above:
+            return old[2]
+        return self._table.get(left, above)
 
-    def _neighbours(self, cells: Sequence[int], cell: int) -> tuple[int | None, int | None]:
+    def _neighbours(self, cell: int) -> tuple[int | None, int | None]:
         """The tokens to the left of a cell and above it; None at the picture's edge."""
-        columns = self._plan.columns
+        cells, columns = self._cells, self._columns
         left = cells[cell - 1] if cell % columns else None
         return left, cells[cell - columns] if cell >= columns else None
-
-
-def _agreeing(guesses: Sequence[int], tokens: Sequence[int]) -> int:
-    """How many guesses are what was sampled, up to the first that is not."""
-    pairs = zip(guesses, tokens, strict=False)
-    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))

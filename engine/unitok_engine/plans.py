@@ -224,14 +224,17 @@ class GridPlan:
             return Force(self.row_end)
         return self._allow
 
-    def image_ids(self, emitted: Sequence[int]) -> list[int]:
-        """The image ids of a whole picture, row by row.
+    def image_ids(self, emitted: Sequence[int], start: int = 0) -> list[int]:
+        """The image ids of a picture, row by row.
 
         Args:
-            emitted: All that the plan emitted.
+            emitted: What the plan emitted.
+            start: The index of the first token that is looked at.
         """
-        starts = range(0, self._grid_length, self._row_length)
-        return [id for start in starts for id in emitted[start : start + self.columns]]
+        if self.row_end is None:
+            return list(emitted[start : self._grid_length])
+        stop, length, columns = self._grid_length, self._row_length, self.columns
+        return [emitted[i] for i in range(start, min(len(emitted), stop)) if i % length < columns]
 
     @property
     def _row_length(self) -> int:

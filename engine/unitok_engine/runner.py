@@ -46,8 +46,11 @@ class Runner:
             The logits [m, id_range.size] of each of the batch's groups.
         """
         self.forwards += 1
+        step = None
         if self._recorder is not None and batch.can_be_recorded:
-            hidden = self._recorder.step(batch)(batch)
+            step = self._recorder.step(batch)
+        if step is not None:
+            hidden = step(batch)
         else:
             batch = batch.to(self.attention.device)
             view = self.attention.view(batch.attention)

@@ -2,14 +2,13 @@
 
 from collections.abc import Hashable, Iterable
 from dataclasses import dataclass, field, replace
-from itertools import takewhile
 from operator import index
 
 import torch
 from torch import Tensor
 
 from unitok_engine.block_pool import ROOT, block_key
-from unitok_engine.drafter import SampleDrafter
+from unitok_engine.drafter import SampleDrafter, agreeing
 from unitok_engine.embedding_store import EmbeddingStore
 from unitok_engine.ids import IdRange
 from unitok_engine.plans import Allow, FinishReason, Force, Stop
@@ -282,8 +281,7 @@ class Sequence:
         Args:
             before: How many tokens were emitted before the step that ran the drafts.
         """
-        pairs = zip(self.drafts, self.emitted[before:], strict=False)
-        return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
+        return agreeing(self.drafts, self.emitted[before:])
 
     def sampling_input(self, target: Target, device: torch.device) -> SamplingInput:
         """What is to be sampled at a target."""

@@ -6,16 +6,30 @@ A plain function stands in for the paged kernel here, so whole engines can be co
 
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import cycle
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
-from tests.engine.tiny import TinyModel, Waits, caption, drawing, finish, finished_ids
-from unitok_engine import Engine, EngineConfig, IdRange, Request, graphs
+from tests.engine.tiny import IMAGE, TinyModel, Waits, caption, drawing, finish, finished_ids
+from unitok_engine import (
+    Drafter,
+    DraftTable,
+    DraftWidth,
+    Engine,
+    EngineConfig,
+    GridDrafter,
+    GridPlan,
+    IdRange,
+    Request,
+    graphs,
+)
 from unitok_engine.attention import xformers
+from unitok_engine.attention.base import AttentionMetadata, StaticShape
 from unitok_engine.attention.xformers import PagedAttention, padded_context, padded_rows
+from unitok_engine.batch import Batch
 from unitok_engine.graphs import StaticStep
 from unitok_engine.sampler import collect
 
@@ -46,12 +60,12 @@ def paged(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Engine]:
     monkeypatch.setattr(PagedAttention, "__call__", paged_attention)
     monkeypatch.setattr(xformers, "MAX_QUERIES", 10**9)
 
-    def make(cuda_graphs: bool = True, **options) -> Engine:
+    def make(cuda_graphs: bool = True, drafter: Drafter | None = None, **options) -> Engine:
         config = EngineConfig(
             attention="xformers", cuda_graphs=cuda_graphs, block_size=4, max_context=256,
             **{"num_blocks": 200, **options},
         )  # fmt: skip
-        return Engine(TinyModel(), config)
+        return Engine(TinyModel(), config, drafter=drafter)
 
     return make
 
@@ -186,3 +200,95 @@ def test_shapes_are_few_and_waste_little():
     assert rows == [1, 2, 4, 8, 16, 32, 48, 64, 96, 128]
     assert all(n <= padded_rows(n) < max(2 * n, 2) for n in range(1, 2000))
     assert [padded_context(n) for n in (1, 1024, 1025, 5000)] == [1024, 1024, 2048, 8192]
+
+
+# -- several tokens of a row
+
+GRIDS = (
+    GridPlan(IMAGE, rows=6, columns=6),
+    GridPlan(IMAGE, rows=5, columns=4, row_end=5, closing=(6, 7)),
+)
+PICTURES = [replace(drawing(seed), plan=GRIDS[seed % 2]) for seed in range(5)]
+
+
+class Widths(DraftWidth):
+    """Steps of all widths in turn."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._next = cycle((4, 1, 16, 2, 7))
+
+    def choose(self, drafted: int, others: int) -> int:
+        return next(self._next)
+
+
+def widths(steps: list[StaticStep]) -> set[int]:
+    return {step._shape.width for step in steps}
+
+
+@pytest.mark.parametrize(
+    ("requests", "options"),
+    [(PICTURES[:2], {}), ([*PICTURES[:3], *REQUESTS[:2]], {"num_blocks": 60})],
+    ids=["alone", "beside captions, little memory"],
+)
+def test_rows_of_drafts_are_static_and_give_the_ids_of_ordinary_steps(
+    paged, steps, requests, options
+):
+    expected = finished_ids(paged(cuda_graphs=False), requests)
+    table = DraftTable()
+    for _ in range(2):
+        machine = paged(drafter=GridDrafter(table, Widths()), **options)
+        assert finished_ids(machine, requests) == expected
+    assert machine.stats.accepted_tokens > 0
+    assert widths(steps) == {1, 2, 4, 8, 16}
+
+
+def test_a_short_row_is_padded_behind_its_tokens_where_nothing_that_is_read_lies(paged, steps):
+    """Of two pictures one is nearly done, and its row ends where its plan does."""
+    requests = [replace(drawing(seed), plan=GridPlan(IMAGE, 1, 3 + 9 * seed)) for seed in range(2)]
+    expected = finished_ids(paged(cuda_graphs=False), requests)
+
+    class Eight(DraftWidth):
+        def choose(self, drafted: int, others: int) -> int:
+            return 8
+
+    batches: list[tuple[int, ...]] = []
+    machine = paged(drafter=GridDrafter(width=Eight()))
+    run = machine.runner.run
+    machine.runner.run = lambda batch: (batches.append(batch.attention.query_lengths), run(batch))[
+        1
+    ]
+    assert finished_ids(machine, requests) == expected
+    assert (2, 2, 8, 8) in batches
+    assert steps[0]._shape.width == 8 and steps[0]._shape.rows == 4
+
+
+def test_padding_behind_a_full_table_reads_the_scratch_block(paged, steps):
+    """A row whose blocks end with it: what lies behind is no block that others may have left."""
+    machine = paged()
+    step = StaticStep(
+        lambda ids, positions, view: ids[:, None].float(),
+        machine.runner.attention,
+        StaticShape(2, 4, 1024),
+        None,
+    )
+    rows = AttentionMetadata(torch.tensor([7, 12, 13, 14, 15]), (1, 4), (8, 4), ((0, 1), (3,)))
+    flat = torch.tensor([50, 51, 52, 53, 54])
+    hidden = step(Batch(flat, flat, rows, (), (), decodes=True))
+    assert hidden.flatten().tolist() == flat.tolist()
+    scratch = machine.runner.attention.scratch_block
+    assert step._ids.tolist() == [50, 0, 0, 0, 51, 52, 53, 54]
+    slots = step._numbers[16:24].tolist()
+    assert slots == [7, *[scratch * 4] * 3, 12, 13, 14, 15]
+    assert step._contexts.tolist() == [8 + 3, 4]
+    view: Any = step._view
+    assert view._tables[0, :3].tolist() == [0, 1, scratch]
+
+
+def test_what_padding_would_make_much_larger_is_no_static_step(paged, steps, monkeypatch):
+    monkeypatch.setattr(graphs, "CHEAP", 8)
+    captions = [caption(seed, max_tokens=45, stop_ids=()) for seed in range(6)]
+    machine = paged(drafter=GridDrafter(width=Widths()))
+    drawn = finished_ids(machine, [PICTURES[0], *captions])
+    assert drawn == finished_ids(paged(cuda_graphs=False), [PICTURES[0], *captions])
+    assert widths(steps) == {1, 2}

@@ -114,7 +114,8 @@ class Worker:
 
 def work(connection: Connection, module: str, folder: Path, seed: int) -> None:
     """What the process does: it makes inputs and runs them, as it is told."""
-    os.environ |= {"HF_HUB_OFFLINE": "1", "HOME": str(folder)}
+    own = {"HF_HUB_OFFLINE": "1", "HOME": str(folder), "UNITOK_CACHE": str(folder / "cache")}
+    os.environ |= own
     place = folder / str(os.getpid())
     place.mkdir(parents=True)
     targets: Mapping[str, Target] = import_module(module).make_targets(place)

@@ -9,8 +9,9 @@ from safetensors.torch import load_file, save_file
 
 import unitok
 from tests.unitok.tiny import tiny_model
-from unitok import Caption, Draw, DrawResult
+from unitok import Caption, Draw, DrawResult, drafts
 from unitok.drafts import CACHE, MOST_BYTES, KeptTable, cache_folder, decide_drafts, name_of
+from unitok_engine import DraftTable
 
 PROMPTS = ("two apples", "a dog", "three cats on a table", "a star")
 TEMPERATURES = (0.6, 0.0, 1.0, 0.6)
@@ -36,9 +37,16 @@ def plain() -> list[DrawResult]:
 
 
 @pytest.fixture
-def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """The embedded model, which knows nothing of its pictures yet."""
-    monkeypatch.setenv(CACHE, str(tmp_path))
+def unknown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Let the package know nothing of the embedded model's pictures; gives the cache folder."""
+    monkeypatch.setattr(drafts, "SHIPPED", tmp_path / "none")
+    monkeypatch.setenv(CACHE, str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def model(unknown: Path):
+    """The embedded model, of whose pictures nothing is known yet."""
     with unitok.load() as model:
         yield model
 
@@ -83,14 +91,37 @@ def test_without_drafts_a_step_brings_a_token(plain):
     assert {result.tokens_per_step for result in plain} == {1.0}
 
 
-def test_what_was_learned_is_kept_when_the_model_is_closed(tmp_path, monkeypatch):
+def test_the_embedded_model_drafts_well_from_its_first_picture_on(tmp_path, monkeypatch, plain):
     monkeypatch.setenv(CACHE, str(tmp_path))
+    with unitok.load() as model:
+        results = one_by_one(model)
+    check_same(results, plain)
+    assert results[0].tokens_per_step > 4
+    assert sum(result.steps for result in results) < 4 * 64 / 5
+
+
+def test_what_is_in_the_package_is_a_small_table_of_image_tokens():
+    (path,) = drafts.SHIPPED.iterdir()
+    with unitok.load(drafts=False) as model:
+        assert path.name == f"{name_of(model.family.model)}.safetensors"
+        image = model.family.model.vocabulary.image_range
+    assert path.stat().st_size < MOST_BYTES / 4
+    entries = drafts.read_entries(path)
+    assert len(entries) > 500 and {token in image for _, token, _ in entries} == {True}
+
+
+def test_the_same_weights_have_one_table_in_whatever_type_they_are_loaded():
+    with unitok.load(drafts=False) as one, unitok.load(drafts=False, dtype="bfloat16") as other:
+        assert name_of(one.family.model) == name_of(other.family.model)
+
+
+def test_what_was_learned_is_kept_when_the_model_is_closed(unknown):
     steps = []
     for _ in range(2):
         with unitok.load() as model:
             steps.append(model.draw("two apples", seed=1).steps)
     assert steps[1] < steps[0]
-    (file,) = (tmp_path / "drafts").iterdir()
+    (file,) = (unknown / "drafts").iterdir()
     assert file.suffix == ".safetensors" and load_file(file)["entries"].shape[1] == 3
 
 
@@ -116,6 +147,26 @@ def test_a_table_is_read_as_it_was_written(tmp_path):
         first.table.learn(1, None, token)
     first.save()
     assert kept(tmp_path).table.entries() == first.table.entries()
+
+
+def test_what_was_learned_last_goes_before_what_was_known_at_first(tmp_path):
+    start, path = tmp_path / "start", tmp_path / "cache" / "kept"
+    for file, tokens in ((start, (5, 6)), (path, (7,))):
+        table = DraftTable()
+        for left, token in enumerate(tokens):
+            table.learn(left, None, token)
+        drafts.write_table(table, file)
+    table = KeptTable(path, start).table
+    assert (table.get(0, None), table.get(1, None)) == (7, 6)
+    assert KeptTable(path / "none", start).table.entries() == drafts.read_entries(start)
+    assert table.learned == 0, "what is read is not written again"
+
+
+def test_more_is_expected_of_a_table_that_knows_something():
+    model, known = tiny_model(), DraftTable()
+    known.learn(None, None, 1)
+    cold, warm = (drafts.drafter_of(model, table) for table in (DraftTable(), known))
+    assert cold.width(2, 0) < warm.width(2, 0)
 
 
 @pytest.mark.parametrize(

@@ -148,6 +148,26 @@ class AttentionBackend(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class StaticShape:
+    """A shape of decode steps.
+
+    Attributes:
+        rows: Rows of a step.
+        width: Tokens of each row.
+        context: The longest context of a row.
+    """
+
+    rows: int
+    width: int
+    context: int
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of all rows."""
+        return self.rows * self.width
+
+
 class StaticView(CacheView, Protocol):
     """A view of decode rows of a fixed shape, in tensors that stay in place from step to step.
 
@@ -174,15 +194,22 @@ class StaticBackend(AttentionBackend, Protocol):
 
     scratch_block: int
 
-    def static_shape(self, rows: int, context: int) -> tuple[int, int]:
-        """The rows and the context of the static view that serves so many decode rows."""
+    def static_shape(self, rows: int, width: int, context: int) -> StaticShape | None:
+        """The shape of the static view that serves so many decode rows of up to so many tokens.
+
+        Shorter rows get tokens at their end up to the shape's width. The context is the longest one
+        with such tokens up to `width`.
+
+        Returns:
+            A shape that is no smaller; None if there is no view of rows that wide.
+        """
         ...
 
-    def static_view(self, slot_mapping: Tensor, context: int) -> StaticView:
-        """A view of decode rows, one for each slot, whose contexts are at most `context` tokens.
+    def static_view(self, slot_mapping: Tensor, shape: StaticShape) -> StaticView:
+        """A view of decode rows.
 
         Args:
-            slot_mapping: [rows] int64 on the device; it is read anew in every step.
-            context: The longest context, as `static_shape` gives it.
+            slot_mapping: [rows * width] int64 on the device; it is read anew in every step.
+            shape: As `static_shape` gives it.
         """
         ...

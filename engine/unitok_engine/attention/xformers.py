@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from unitok_engine.attention.base import AttentionMetadata, CacheView, RowGroup
+from unitok_engine.attention.base import AttentionMetadata, CacheView, RowGroup, StaticShape
 from unitok_engine.attention.kv_layout import KVShape, StandardKVLayout
 from unitok_engine.attention.paged import GroupAttention, GroupedView, PagedBackend
 from unitok_engine.transfer import fill
@@ -65,13 +65,16 @@ class XformersBackend(PagedBackend[StandardKVLayout]):
         short = group.query_lengths[0] <= MAX_QUERIES
         return (DecodeAttention if short else PrefillAttention)(self.layout, group)
 
-    def static_shape(self, rows: int, context: int) -> tuple[int, int]:
+    def static_shape(self, rows: int, width: int, context: int) -> StaticShape | None:
         """See `StaticBackend.static_shape`."""
-        return padded_rows(rows), padded_context(context)
+        if width > MAX_QUERIES:
+            return None
+        padded = 1 << (width - 1).bit_length()
+        return StaticShape(padded_rows(rows), padded, padded_context(context + padded - width))
 
-    def static_view(self, slot_mapping: Tensor, context: int) -> "StaticDecodeView":
+    def static_view(self, slot_mapping: Tensor, shape: StaticShape) -> "StaticDecodeView":
         """See `StaticBackend.static_view`."""
-        return StaticDecodeView(self.layout, slot_mapping, context)
+        return StaticDecodeView(self.layout, slot_mapping, shape)
 
 
 def padded_rows(rows: int) -> int:
@@ -190,19 +193,19 @@ class StaticDecodeView:
 
     Args:
         layout: The backend's.
-        slot_mapping: [rows] int64 on the device, where each row's K/V goes.
-        context: The longest context of a row.
+        slot_mapping: [rows * width] int64 on the device, where each token's K/V goes.
+        shape: Of the steps.
 
     Attributes:
         contexts: See `StaticView`.
     """
 
-    def __init__(self, layout: StandardKVLayout, slot_mapping: Tensor, context: int) -> None:
-        rows = len(slot_mapping)
+    def __init__(self, layout: StandardKVLayout, slot_mapping: Tensor, shape: StaticShape) -> None:
+        rows, width = shape.rows, shape.width
         self._layout = layout
         self._index = layout.slot_index(slot_mapping)
-        tables = layout.block_table([()] * rows, context).int()
-        self._paged = PagedAttention(layout, 1, [1] * rows, tables)
+        tables = layout.block_table([()] * rows, shape.context).int()
+        self._paged = PagedAttention(layout, width, [width] * rows, tables)
         self.contexts = self._paged.contexts
         self._tables = tables.to("cpu", copy=True)
         self._filled: list[Sequence[int]] = [()] * rows
