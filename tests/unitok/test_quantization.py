@@ -49,21 +49,17 @@ def rows_of(count: int, dtype: torch.dtype = torch.float32) -> Tensor:
     return x.to(dtype)
 
 
-def expected(layer: QuantizedLinear, x: Tensor) -> Tensor:
-    """What the dequantised weights give, in float64."""
-    weight = layer.dense().double()
-    bias = torch.cat(list(layer.biases())).double() if layer.biases() else None
-    return linear(x.double(), weight, bias)
-
-
 def check_close(layer: QuantizedLinear, x: Tensor, share: float) -> None:
-    """Each row is right but for a share of its largest number."""
-    wanted = expected(layer, x)
-    error = (layer(x).double() - wanted).abs().amax(-1)
-    assert (error <= share * wanted.abs().amax(-1) + 1e-30).all()
+    """Products are those of the dequantised weights, but for a share of what they can be at most:
+    the length of a row times that of a weight."""
+    weight, x64 = layer.dense().double(), x.double()
+    bias = torch.cat(list(layer.biases())).double() if layer.biases() else torch.zeros(192)
+    error = (layer(x).double() - linear(x64, weight, bias.double())).abs()
+    lengths = x64.norm(dim=-1, keepdim=True) * weight.norm(dim=-1)
+    assert (error <= share * (lengths + bias.abs()) + 1e-30).all()
 
 
-ROUNDING = {torch.float32: 1e-3, torch.float16: 2e-3, torch.bfloat16: 1e-2}
+ROUNDING = {torch.float32: 1e-4, torch.float16: 1e-3, torch.bfloat16: 5e-3}
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -71,7 +67,7 @@ ROUNDING = {torch.float32: 1e-3, torch.float16: 2e-3, torch.bfloat16: 1e-2}
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_layer_multiplies_by_its_dequantised_weights(kind, bias: bool, dtype: torch.dtype):
     layer = kind(layers_of(dtype, bias))
-    share = 2e-2 if kind is Int4Linear else ROUNDING[dtype]
+    share = 1e-2 if kind is Int4Linear else ROUNDING[dtype]
     for count in ROWS:
         check_close(layer, rows_of(count, dtype), share)
     assert layer(rows_of(6, dtype).view(2, 3, 128)).shape == (2, 3, 192)

@@ -209,8 +209,9 @@ def split_in_parts(x: Tensor) -> tuple[Tensor, Tensor]:
 
 def multiply_dequantized(x: Tensor, numbers: Tensor, scale: Tensor) -> Tensor:
     """Map rows [n, in_features] to [n, out_features] where there is nothing for whole numbers."""
-    blocks = [linear(x, block.to(x.dtype)) for block in numbers.split(BLOCK)]
-    return torch.cat(blocks, dim=-1) * scale
+    blocks = zip(numbers.split(BLOCK), scale.split(BLOCK), strict=True)
+    dense = ((block * of[:, None]).to(x.dtype) for block, of in blocks)
+    return torch.cat([linear(x, weight) for weight in dense], dim=-1)
 
 
 # Inductor's own way to take oneDNN's operator wants constant weights.
