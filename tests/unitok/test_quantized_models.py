@@ -101,7 +101,7 @@ def test_sizes_that_four_bits_do_not_suit_have_eight():
 
 @pytest.mark.parametrize("family", sorted(FOLDERS))
 def test_every_family_is_quantised_and_draws_and_reads(family, tmp_path):
-    folder = FOLDERS[family](tmp_path)
+    folder = FOLDERS[family](tmp_path / "made")
     with load(folder, "int8") as model:
         assert len(replaced(model.family.model)) >= 14
         assert model.draw("two apples", seed=1).image.size == model.info().picture_size
@@ -181,7 +181,7 @@ def test_the_command_line_takes_it_and_says_what_is_wrong(folder: Path):
     done = CliRunner().invoke(app, ["info", "--model", str(folder), "--quantize", "int4"])
     assert done.exit_code == 0 and re.search(r"quantization +int4", done.stdout)
     wrong = CliRunner().invoke(app, ["info", "--model", str(folder), "--quantize", "int3"])
-    assert isinstance(wrong.exception, ValueError) and "'int8', 'int4'" in str(wrong.exception)
+    assert wrong.exit_code == 2 and "quantize must be one of 'int8', 'int4'" in wrong.output
 
 
 def test_a_batch_and_an_evaluation_know_a_quantised_model_from_another():
@@ -222,15 +222,14 @@ def ran(model: unitok.Model, asked: list[AnyRequest] = REQUESTS) -> list[Result]
     return results
 
 
-@pytest.mark.parametrize("quantization", QUANTIZATIONS)
-def test_alone_or_in_a_crowd_ids_are_the_same(folder: Path, quantization: str):
-    with load(folder, quantization) as model:
+def test_alone_or_in_a_crowd_ids_of_8_bits_are_the_same(folder: Path):
+    with load(folder) as model:
         alone = [ran(model, [request])[0] for request in REQUESTS]
-    with load(folder, quantization) as model:
+    with load(folder) as model:
         crowd = ran(model, [*REQUESTS, *[Draw("a star", seed=seed) for seed in range(9)]])
     for one, other in zip(alone, crowd, strict=False):
         assert seen(one) == seen(other)
-        if quantization == "int8" and multiplies_int8():
+        if multiplies_int8():
             assert one.branch_logprobs == other.branch_logprobs, "to the bit"
 
 
@@ -312,6 +311,7 @@ def test_an_update_is_quantised_as_a_load_is(folder, tmp_path, quantization):
     mixed = tiny_model(config=EVEN)
     mixed.load_state_dict(new, strict=False)
     quantize_model(mixed, quantization)
+    mixed.prepare()
     with load(folder, quantization) as model:
         model.update_weights(new)
         own = model.family.model
@@ -324,6 +324,7 @@ def test_an_update_is_quantised_as_a_load_is(folder, tmp_path, quantization):
         assert torch.equal(state[kept], mixed.state_dict()[kept])
 
 
+@pytest.mark.timeout(600)  # a C++ compiler runs
 def test_a_compiled_step_gives_what_it_gave():
     model, plain = tiny_model(), tiny_model()
     for each in (model, plain):  # of which attention has 4 bits, and the MLP 8
