@@ -221,6 +221,13 @@ def count_parameters(model: nn.Module) -> int:
     return count
 
 
+def memory_of(model: nn.Module) -> int:
+    """How many bytes the parameters of a model take, those of replaced layers included."""
+    replaced = (module for module in model.modules() if isinstance(module, LinearReplacement))
+    plain = sum(parameter.nbytes for parameter in model.parameters())
+    return plain + sum(layer.nbytes for layer in replaced)
+
+
 def sample_of(weight: Tensor) -> Tensor:
     """Numbers from all over a weight, by which it is known again; a copy."""
     flat = weight.detach().reshape(-1)

@@ -76,6 +76,12 @@ class PackedLinear(LinearReplacement):
     __call__ = forward
 
     @property
+    def nbytes(self) -> int:
+        """How much memory the weights and biases take."""
+        numbers = sum(self.out_features) * self.in_features
+        return numbers * self._dtype.itemsize + sum(bias.nbytes for bias in self.biases())
+
+    @property
     def pads_rows(self) -> bool:
         """It does."""
         return True
