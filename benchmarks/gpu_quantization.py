@@ -30,8 +30,8 @@ def beside(
     for count in here.sizes.counts:
         ways = {
             "few": drawings(here, few, count),
-            "compiled": compiled_drawings(here, few, count),
             "bf16": drawings(here, model, count),
+            "compiled": compiled_drawings(here, few, count) if here.is_cuda else lambda: None,
         }
         seconds = here.median(ways, here.sizes.rounds)
         yield Result(

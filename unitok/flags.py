@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from functools import partial, wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, cast, get_type_hints
 
 import typer
 
@@ -24,6 +24,7 @@ from unitok.terminal import speech, stopped_at_once
 
 if TYPE_CHECKING:
     from unitok.api import Model
+    from unitok.quantization.weights import Quantization
 
 logger = logging.getLogger(__name__)
 
@@ -179,7 +180,7 @@ class Common:
             adapter=self.adapter,
             adapters=self._named_adapters(),
             drafts=False if self.no_drafts else "auto",
-            quantize=self.quantize,
+            quantize=cast("Quantization | None", self.quantize),  # which `load` checks
         )
 
     def _named_adapters(self) -> dict[str, str]:

@@ -32,6 +32,7 @@ from unitok.quantization.int8 import Int8Linear, multiplies_int8
 from unitok.quantization.linear import QuantizedLinear
 from unitok.quantization.weights import (
     QUANTIZATIONS,
+    Quantization,
     Quantized,
     StreamedQuantizer,
     check_quantization,
@@ -56,7 +57,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return made
 
 
-def load(folder: Path, quantize: str | None = "int8", **options) -> unitok.Model:
+def load(folder: Path, quantize: Quantization | None = "int8", **options) -> unitok.Model:
     return unitok.load(
         folder, device="cpu", dtype="float32", memory="8MB", quantize=quantize, **options
     )
@@ -246,7 +247,7 @@ def test_drafts_change_no_picture_of_8_bits():
     assert [seen(result) for result in drawn("int8", "auto")] == [seen(r) for r in expected]
 
 
-def drawn(quantization: str, drafts) -> list[DrawResult]:
+def drawn(quantization: Quantization, drafts) -> list[DrawResult]:
     with unitok.load(device="cpu", quantize=quantization, drafts=drafts) as model:
         return model.draw(["two apples", "a dog"], seed=1)
 

@@ -88,7 +88,7 @@ class CudaProduct:
         """See `Product`."""
         missing = max(self.LEAST - len(rows), -len(rows) % 8)
         padded = pad(rows, (0, 0, 0, missing)) if missing else rows
-        return torch._int_mm(padded, packed.T)[: len(rows)] * scale
+        return torch.ops.aten._int_mm.default(padded, packed.T)[: len(rows)] * scale
 
 
 def product_for(device: torch.device, shape: torch.Size) -> Product | None:

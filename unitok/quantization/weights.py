@@ -9,7 +9,7 @@ from typing import Literal
 import torch
 from torch import nn
 
-from unitok.nn.linear import LinearGroup, LinearMaker, Linears, find_linears
+from unitok.nn.linear import LinearGroup, Linears, find_linears
 from unitok.nn.model import UnifiedModel
 from unitok.quantization.int4 import Int4Linear, fits_int4
 from unitok.quantization.int8 import Int8Linear
@@ -19,6 +19,9 @@ Quantization = Literal["int8", "int4"]
 QUANTIZATIONS: tuple[Quantization, ...] = ("int8", "int4")
 DEVICES = ("cpu", "cuda")
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+
+Make = Callable[[Linears], nn.Module]
+"""Quantises linear layers of one input."""
 
 
 @dataclass(frozen=True)
@@ -66,8 +69,8 @@ def check_quantization(
 
 def groups_to_quantize(
     model: UnifiedModel, quantization: Quantization
-) -> Iterator[tuple[LinearGroup, LinearMaker]]:
-    """The linear layers that are quantised, with what makes their replacements.
+) -> Iterator[tuple[LinearGroup, Make]]:
+    """The linear layers that are quantised, with what quantises them.
 
     These are all of the decoder's blocks and the heads. In a model of 4 bits the heads have 8, and
     so have layers whose sizes 4 bits do not suit.
@@ -117,7 +120,7 @@ class StreamedQuantizer:
 @dataclass(frozen=True)
 class _Pending:
     group: LinearGroup
-    make: Callable[[Linears], nn.Module]
+    make: Make
     keys: set[str]
 
 
