@@ -10,6 +10,7 @@ import unitok
 from benchmarks.attention import PagedAttention, tables_in_order
 from benchmarks.device import DeviceBench
 from benchmarks.gpu_finetuning import finetuning
+from benchmarks.gpu_quantization import quantization
 from benchmarks.gpu_shapes import shape
 from benchmarks.models import TOY
 from benchmarks.report import Result
@@ -135,4 +136,5 @@ PARTS: dict[str, Callable[[DeviceBench], Iterator[Result]]] = {
     "pixels": pixels,
     "embedded": embedded,
     "finetuning": finetuning,
+    "quantization": quantization,
 }

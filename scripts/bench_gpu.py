@@ -15,6 +15,7 @@ attention: one layer's, paged by xformers, gathered by torch, and torch's on con
 pixels: VQ-16's decoder, from codes to pictures of 384 x 384.
 embedded: the embedded model from prompt to picture, with drafts and without.
 finetuning: a LoRA update of 1B and of 7B, text and drawings together: tokens a second, memory.
+quantization: weights of 8 and 4 bits at both shapes: memory, and steps beside bf16.
 
 A part that fails says why, and the others go on; the exit code is then 1.
 """

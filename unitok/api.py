@@ -28,6 +28,7 @@ from unitok.driver import Driver
 from unitok.families import Family
 from unitok.handles import Job
 from unitok.image_decoder import ImageDecoder
+from unitok.nn.linear import count_parameters
 from unitok.nn.lora import LoraAdapter
 from unitok.pictures import PictureLike
 from unitok.precision import name_of
@@ -77,6 +78,7 @@ class Info:
         guidance: The default guidance scale.
         adapter: The name of the adapter that was merged into the weights when the model was loaded;
             None for no adapter.
+        quantization: How the linear layers were quantised, such as "int8"; None if they were not.
     """
 
     name: str
@@ -94,6 +96,7 @@ class Info:
     top_p: float
     guidance: float
     adapter: str | None = None
+    quantization: str | None = None
 
 
 class Model:
@@ -133,7 +136,7 @@ class Model:
         self._adapter = adapter
         self._keep_drafts: Callable[[], object] = lambda: None
         self._precision = precision or f"{name_of(family.model.dtype)}, as the model was made"
-        self._parameters = sum(p.numel() for p in family.model.parameters())
+        self._parameters = count_parameters(family.model)
         family.model.prepare(compile=compile)
         image_decoder = image_decoder or ImageDecoder(family.model.device)
         config = config or EngineConfig(max_context=family.max_context)
@@ -204,6 +207,7 @@ class Model:
             top_p=d.top_p,
             guidance=d.guidance,
             adapter=self._adapter,
+            quantization=model.quantization,
         )
 
     def save(self, folder: str | Path, layout: str | None = None) -> None:

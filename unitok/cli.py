@@ -358,6 +358,7 @@ def print_info(info: Info) -> None:
         "parameters": f"{info.parameters:,}",
         "device": f"{info.device}, {info.dtype}",
         "precision": info.precision,
+        **({"quantization": info.quantization} if info.quantization else {}),
         **({"adapter": info.adapter} if info.adapter else {}),
         "context": f"{info.context:,} tokens",
         "picture": f"{width} x {height} pixels, {info.picture_tokens} tokens",
@@ -377,13 +378,11 @@ def run_lines(model: Model, common: Common, source: Source, output: Path) -> dic
     Returns:
         How many lines are new, kept from an earlier run, and failed.
     """
-    from unitok.batch.keys import identity_of, with_adapters
     from unitok.batch.runner import run_batch
 
     counts = {"new": 0, "kept": 0, "failed": 0}
     try:
-        identity = with_adapters(identity_of(common.find_folders()), common.find_adapters())
-        outcomes = run_batch(model, source, output, identity)
+        outcomes = run_batch(model, source, output, common.identity())
         with closing(counted(outcomes, source.count(), "batch", common.bars)) as shown:
             for outcome in shown:
                 counts[outcome.status] += 1

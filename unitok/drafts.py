@@ -20,8 +20,8 @@ from torch import Tensor, nn
 
 from unitok.checkpoints.fingerprint import fingerprint_of
 from unitok.checkpoints.folders import first_line
+from unitok.nn.linear import LinearReplacement
 from unitok.nn.model import UnifiedModel
-from unitok.nn.packed_linear import PackedLinear
 from unitok.saving import make_folder, write_whole
 from unitok.shown import shown
 from unitok_engine import DraftTable, DraftWidth, GridDrafter
@@ -158,7 +158,8 @@ def decide_drafts(asked: Drafts, model: UnifiedModel) -> bool:
 def rounds_alike(model: UnifiedModel) -> bool:
     """Whether a row of a step gets the same bits however many rows there are, from two rows up.
 
-    That holds for float32 on a CPU where all linear layers are packed at their first call.
+    That holds for float32 on a CPU where all linear layers do, such as those that are packed at
+    their first call.
     """
     if model.device.type != "cpu" or model.dtype is not torch.float32:
         return False
@@ -166,8 +167,8 @@ def rounds_alike(model: UnifiedModel) -> bool:
         return False
     modules = [*model.decoder.modules(), *model.image_head.modules()]
     return all(
-        module.packs_at_once
-        if isinstance(module, PackedLinear)
+        module.rounds_alike
+        if isinstance(module, LinearReplacement)
         else not isinstance(module, nn.Linear)
         for module in modules
     )

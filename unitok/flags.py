@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from functools import partial, wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, cast, get_type_hints
 
 import typer
 
@@ -24,6 +24,7 @@ from unitok.terminal import speech, stopped_at_once
 
 if TYPE_CHECKING:
     from unitok.api import Model
+    from unitok.quantization.weights import Quantization
 
 logger = logging.getLogger(__name__)
 
@@ -45,6 +46,7 @@ class Common:
         adapters: Adapters that are kept beside the weights, as NAME=FOLDER; None for none.
         device: Where the model computes; None chooses.
         dtype: The type it computes in; None chooses.
+        quantize: In how few bits its linear layers are; None for those of the type.
         memory: The size of the K/V pool; None chooses.
         strict: Whether unknown settings of a checkpoint are refused.
         no_drafts: Whether pictures are drafted nowhere.
@@ -95,6 +97,14 @@ class Common:
         _common(
             help="auto, float32 (fp32), bfloat16 (bf16), float16 (fp16) or float64.",
             show_default="auto: the checkpoint's, where the device computes well in it",
+        ),
+    ] = None
+    quantize: Annotated[
+        str | None,
+        _common(
+            metavar="BITS",
+            help="int8 or int4: linear layers with weights of few bits, in less memory.",
+            show_default="none",
         ),
     ] = None
     memory: Annotated[
@@ -170,6 +180,7 @@ class Common:
             adapter=self.adapter,
             adapters=self._named_adapters(),
             drafts=False if self.no_drafts else "auto",
+            quantize=cast("Quantization | None", self.quantize),  # which `load` checks
         )
 
     def _named_adapters(self) -> dict[str, str]:
@@ -187,6 +198,13 @@ class Common:
                 raise ValueError(f"--adapters names {name!r} twice")
             named[name] = folder
         return named
+
+    def identity(self) -> str:
+        """A digest of all that decides results but their requests; `load` has found the files."""
+        from unitok.batch.keys import identity_of, with_adapters, with_quantization
+
+        identity = with_adapters(identity_of(self.find_folders()), self.find_adapters())
+        return with_quantization(identity, self.quantize)
 
     def find_adapters(self) -> dict[str, Path]:
         """The folders of the adapters beside the weights, which `load` has found before."""

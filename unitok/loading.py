@@ -21,6 +21,7 @@ from unitok.families import Family, open_folder
 from unitok.nn.compiled import why_not_compiled
 from unitok.nn.lora import merge
 from unitok.precision import Choice, parse_dtype, read_cpu_dtype
+from unitok.quantization.weights import Quantization, Quantized, check_quantization
 from unitok.shown import shown
 from unitok_engine import EngineConfig
 
@@ -42,6 +43,7 @@ def load(
     adapter: str | os.PathLike[str] | None = None,
     adapters: Mapping[str, str | os.PathLike[str]] | None = None,
     drafts: Drafts = "auto",
+    quantize: Quantization | None = None,
 ) -> Model:
     """Load a model: the embedded one, a checkpoint's folder, or a Hugging Face hub id.
 
@@ -77,6 +79,9 @@ def load(
             at once. It takes fewer steps, and changes no picture where a step rounds alike however
             many rows it has. "auto" does it only there: in float32 on a CPU, for small models.
             docs/guide/loading.md tells more.
+        quantize: "int8" or "int4": the linear layers of the decoder and the heads have weights of
+            so many bits, which takes less memory, and less time on a CPU. The rest computes in
+            `dtype`. docs/guide/quantization.md tells more.
 
     Returns:
         The model, ready for use.
@@ -87,7 +92,9 @@ def load(
         ValueError: A file cannot be read, does not fit, or is beyond a limit (docs/security.md);
             the path is empty; the device, dtype or memory is unknown; a revision, token or
             cache_dir is given for a folder; the adapter is of another base or of another kind than
-            plain LoRA; what it takes to compile is missing; or drafts is none of its values.
+            plain LoRA; what it takes to compile is missing; drafts is none of its values; there is
+            no such quantisation, or none for the device or the dtype; or an adapter is to be merged
+            into a model that is quantised.
         TypeError: An argument has another type.
     """
     began = time.perf_counter()
@@ -96,12 +103,19 @@ def load(
     asked, size = parse_dtype(dtype), parse_memory(memory)
     compiled = decide_compile(compile, torch.device(where))
     check_drafts(drafts)
+    few_bits = check_quantization(quantize, torch.device(where), asked)
+    if few_bits and adapter is not None:
+        raise ValueError(
+            f"an adapter cannot be merged into weights of {few_bits}: keep it beside them with "
+            "adapters={name: folder}, or merge it without quantize, save the model, and load that"
+        )
     folder = find_folder(DEFAULT_FOLDER if path is None else path, hub)
     added = None if adapter is None else FoundAdapter.find(adapter, hub)
     beside = find_adapters(adapters or {}, hub)
     logger.info("opening %s on %s", folder, where)
     choice = Choice(asked, torch.device(where), own_cpu_dtype(folder))
-    family = open_folder(folder, where, choice, strict)
+    kind = choice if few_bits is None else Quantized(choice, few_bits)
+    family = open_folder(folder, where, kind, strict)
     if added is not None:
         added.merge_into(family)
     config = EngineConfig(memory=size, max_context=family.max_context)

@@ -34,6 +34,11 @@ def model_identity(folder: Path) -> str:
     return digest(*[(name, file_digest(seen[name])) for name in sorted(seen)])
 
 
+def with_quantization(identity: str, quantization: str | None) -> str:
+    """A model's identity, with how it was quantised: unlike a precision, that changes results."""
+    return identity if quantization is None else digest(identity, quantization)
+
+
 def with_adapters(identity: str, folders: Mapping[str, Path]) -> str:
     """A model's identity, with those of the adapters beside its weights, by name."""
     return (

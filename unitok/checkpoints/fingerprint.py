@@ -10,18 +10,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from unitok.checkpoints.folders import read_json
 from unitok.checkpoints.saving import write_json
 from unitok.checkpoints.settings import is_float
-from unitok.nn.linear import linear_weight
+from unitok.nn.linear import linear_sample, sample_of
 from unitok.nn.model import UnifiedModel
 from unitok.shown import shown
 
 FILE = "unitok_base.json"
-PER_TENSOR = 16  # numbers of each tensor that is looked at
 SHARE, LEAST = 2**-7, 1e-6  # what rounding to bfloat16 or float16 may change a number by
 
 
@@ -60,17 +58,15 @@ def fingerprint_of(model: UnifiedModel) -> Fingerprint:
     last = model.config.decoder.layers - 1
     blocks = [f"decoder.blocks.{i}" for i in sorted({0, last // 2, last})]
     layers = [f"{block}.{part}" for block in blocks for part in ("attention.q", "mlp.down")]
-    weights = {name: linear_weight(model, name) for name in layers}
-    weights["text_embedding"] = model.text_embedding.weight
-    numbers = {name: some_numbers(weight) for name, weight in weights.items()}
+    samples = {name: linear_sample(model, name) for name in layers}
+    samples["text_embedding"] = sample_of(model.text_embedding.weight)
+    numbers = {name: in_six_digits(sample) for name, sample in samples.items()}
     return Fingerprint(dataclasses.asdict(model.config.decoder), numbers)
 
 
-def some_numbers(tensor: Tensor) -> list[float]:
-    """Numbers from all over a tensor, in six digits."""
-    flat = tensor.detach().reshape(-1)
-    places = torch.linspace(0, len(flat) - 1, PER_TENSOR, dtype=torch.float64).long()
-    return [float(f"{number:.6g}") for number in flat[places.to(flat.device)].tolist()]
+def in_six_digits(sample: Tensor) -> list[float]:
+    """The numbers of a sample, rounded."""
+    return [float(f"{number:.6g}") for number in sample.tolist()]
 
 
 def write_base(folder: Path, name: str, fingerprint: Fingerprint) -> None:

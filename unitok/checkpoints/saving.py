@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from unitok.checkpoints.adapter import StateDictAdapter
 from unitok.checkpoints.weights import parameters
+from unitok.quantization.linear import QuantizedLinear
 
 SMALL_FILES = (".json", ".jinja", ".model", ".txt")
 SHARD = "5GB"  # the size of a file of weights, as transformers splits them
@@ -23,8 +24,11 @@ def stored_tensors(
     """The model's tensors under a checkpoint's names and shapes, on the CPU.
 
     Raises:
-        ValueError: The model has LoRA layers, which no checkpoint of a whole model holds.
+        ValueError: The model has LoRA layers, which no checkpoint of a whole model holds; or layers
+            of few bits, whose weights are not those of the checkpoint any more.
     """
+    if any(isinstance(module, QuantizedLinear) for module in model.modules()):
+        raise ValueError("a quantised model cannot be saved: load it without quantize to save it")
     ours = parameters(model)
     if any(".lora_A." in key for key in ours):
         raise ValueError("the model has LoRA layers: save the adapter, and merge it into the base")

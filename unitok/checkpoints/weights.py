@@ -5,9 +5,9 @@ model itself.
 """
 
 import re
-from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import torch
 from rich.console import Console
@@ -16,9 +16,11 @@ from torch import Tensor, nn
 
 from unitok.checkpoints.adapter import StateDictAdapter, Stored
 from unitok.checkpoints.tensors import Tensors
+from unitok.quantization.weights import Quantized
 
 BIG = 2**30  # bytes of weights from which on loading is worth a progress bar
 READERS = 4  # threads
+AHEAD = 2 * READERS  # tensors that are read before their turn
 # A tensor of as many numbers is not searched for NaN and infinity: reading all weights would make
 # the load of a large model late, which maps them. Those of the image tokenizer are searched all the
 # same: a NaN in them is a picture, not an error.
@@ -27,7 +29,8 @@ IMAGE_TOKENIZER = "image_tokenizer."  # how its parameters' names begin
 CODEBOOK = f"{IMAGE_TOKENIZER}quantizer.codebook"
 
 # In which type to load: this one, or what a function says of the one that is stored.
-Dtype = torch.dtype | Callable[[torch.dtype], torch.dtype]
+WholeDtype = torch.dtype | Callable[[torch.dtype], torch.dtype]
+Dtype = WholeDtype | Quantized
 
 # Types whose values are the weights themselves, as safetensors and torch call them.
 FLOATS = {
@@ -52,10 +55,11 @@ def fill(
     model: nn.Module,
     tensors: Tensors,
     adapter: StateDictAdapter,
-    dtype: Dtype,
+    dtype: WholeDtype,
     device: str,
     dropped: Sequence[str] = (),
     exact: str | None = None,
+    placed: Callable[[str], None] | None = None,
 ) -> None:
     """Stream a checkpoint into a model that was built on the meta device, strictly.
 
@@ -67,6 +71,7 @@ def fill(
         device: Where they are put.
         dropped: Regular expressions of whole names that the checkpoint may hold and we do not use.
         exact: How the names of our parameters begin that stay in float32 whatever `dtype` is.
+        placed: Is told the name of each parameter that was just filled. It may exchange the module.
 
     Raises:
         ValueError: Keys are missing or unknown, or shapes or types do not fit; a few are named. Or
@@ -91,13 +96,27 @@ def fill(
     console = Console(stderr=True)
     quiet = size < BIG or not console.is_terminal
     with ThreadPoolExecutor(READERS) as pool:  # to convert takes long; torch lets go of the lock
-        values = pool.map(read, wanted)
-        steps = zip(wanted, values, strict=True)
+        steps = zip(wanted, read_ahead(pool, read, wanted), strict=True)
         title, count = "reading weights", len(wanted)
         for key, value in track(
             steps, title, count, console=console, transient=True, disable=quiet
         ):
             place(model, key, value)
+            if placed is not None:
+                placed(key)
+
+
+def read_ahead(
+    pool: ThreadPoolExecutor, read: Callable[[str], Tensor], keys: Iterable[str]
+) -> Iterator[Tensor]:
+    """Read tensors in order, a few of them before their turn: all of them may be too many."""
+    waiting: deque[Future[Tensor]] = deque()
+    for key in keys:
+        waiting.append(pool.submit(read, key))
+        if len(waiting) > AHEAD:
+            yield waiting.popleft().result()
+    while waiting:
+        yield waiting.popleft().result()
 
 
 def check_names(wanted: set[str], tensors: Tensors, dropped: Sequence[str]) -> None:

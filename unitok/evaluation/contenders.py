@@ -28,7 +28,7 @@ TAKES: dict[Role, tuple[type, ...]] = {
 }
 OURS_TAKES = (Caption, Draw, Edit)
 # Flags of every command that mean nothing to a model of others.
-OURS = ("adapter", "adapters", "dtype", "memory", "strict", "compile")
+OURS = ("adapter", "adapters", "dtype", "quantize", "memory", "strict", "compile")
 
 
 @dataclass(frozen=True)
@@ -106,12 +106,9 @@ def our_model(common: Common, entry: SuiteEntry) -> Iterator[Contender]:
     Raises:
         ValueError, OSError: It cannot be loaded.
     """
-    from unitok.batch.keys import identity_of, with_adapters
-
     with common.load() as model:
         runner = entry.runner(model) if entry.runner else model
-        digest = with_adapters(identity_of(common.find_folders()), common.find_adapters())
-        yield Contender(runner, digest, model_facts(model) | versions())
+        yield Contender(runner, common.identity(), model_facts(model) | versions())
 
 
 @contextmanager
@@ -143,6 +140,7 @@ def model_facts(model: Model) -> dict[str, str]:
         "parameters": f"{info.parameters:,}",
         "device": info.device,
         "dtype": info.dtype,
+        **({"quantization": info.quantization} if info.quantization else {}),
         **({"adapter": info.adapter} if info.adapter else {}),
     }
 

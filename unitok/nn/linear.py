@@ -11,9 +11,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
+import torch
 from torch import Tensor, nn
 
 Linears = Mapping[str, nn.Linear]
+
+SAMPLED = 16
+"""Numbers in a sample of a weight."""
 
 
 @runtime_checkable
@@ -100,10 +104,29 @@ class LinearReplacement(nn.Module, ABC):
         """Return each layer's bias [its out_features], or nothing if they have none."""
         return ()
 
+    def samples(self) -> Sequence[Tensor]:
+        """Return a sample of each layer's weight, as `sample_of` takes it of the dense one."""
+        return list(map(sample_of, self.weights()))
+
+    @property
+    def nbytes(self) -> int:
+        """How much memory the weights and biases take."""
+        return sum(tensor.nbytes for tensor in (*self.weights(), *self.biases()))
+
     @property
     def like(self) -> Tensor:
         """A tensor on the device and of the type of the weights."""
         return self.weights()[0]
+
+    @property
+    def pads_rows(self) -> bool:
+        """Whether it pads rows to a number that it has a kernel for."""
+        return False
+
+    @property
+    def rounds_alike(self) -> bool:
+        """Whether a row gets the same bits however many rows there are, from two rows up."""
+        return False
 
     def update(self, weights: Mapping[str, Tensor], biases: Mapping[str, Tensor]) -> None:
         """Put other numbers in the place of some layers' weights and biases.
@@ -188,8 +211,32 @@ def linear_shapes(model: nn.Module) -> dict[str, tuple[int, int]]:
     return shapes
 
 
-def linear_weight(model: nn.Module, name: str) -> Tensor:
-    """The weight [out_features, in_features] of a linear layer, from a replacement too.
+def count_parameters(model: nn.Module) -> int:
+    """How many numbers the weights of a model are, replaced layers included."""
+    count = sum(parameter.numel() for parameter in model.parameters())
+    for module in model.modules():
+        if isinstance(module, LinearReplacement):
+            count += sum(module.out_features) * module.in_features
+            count += sum(bias.numel() for bias in module.biases())
+    return count
+
+
+def memory_of(model: nn.Module) -> int:
+    """How many bytes the parameters of a model take, those of replaced layers included."""
+    replaced = (module for module in model.modules() if isinstance(module, LinearReplacement))
+    plain = sum(parameter.nbytes for parameter in model.parameters())
+    return plain + sum(layer.nbytes for layer in replaced)
+
+
+def sample_of(weight: Tensor) -> Tensor:
+    """Numbers from all over a weight, by which it is known again; a copy."""
+    flat = weight.detach().reshape(-1)
+    places = torch.linspace(0, len(flat) - 1, SAMPLED, dtype=torch.float64).long()
+    return flat[places.to(flat.device)]
+
+
+def linear_sample(model: nn.Module, name: str) -> Tensor:
+    """A sample of the weight of a linear layer, from a replacement too.
 
     Raises:
         KeyError: The model has no such layer.
@@ -197,7 +244,7 @@ def linear_weight(model: nn.Module, name: str) -> Tensor:
     beside, _, leaf = name.rpartition(".")
     for child_name, child in model.get_submodule(beside).named_children():
         if isinstance(child, LinearReplacement) and leaf in child.names:
-            return child.weights()[child.names.index(leaf)]
+            return child.samples()[child.names.index(leaf)]
         if isinstance(child, nn.Linear) and child_name == leaf:
-            return child.weight
+            return sample_of(child.weight)
     raise KeyError(name)

@@ -18,6 +18,7 @@ from unitok.nn.activation_checkpointing import Mode, run_block
 from unitok.nn.compiled import MAX_ROWS, CompiledBlocks
 from unitok.nn.config import DecoderConfig, ModelConfig
 from unitok.nn.layers import Block, Cache, PreparedRMSNorm, Projector, RMSNorm, RotaryTable
+from unitok.nn.linear import LinearReplacement
 from unitok.nn.lora import LoraAdapter
 from unitok.nn.lora_layers import Deltas, StepLora, for_step, place_adapter, run
 from unitok.nn.packed_linear import PackedLinear, pack, rows_to_pad
@@ -100,6 +101,7 @@ class UnifiedModel(nn.Module):
     Attributes:
         config: The sizes of all parts; each family has its own kind.
         vocabulary: Where text ids and image ids lie.
+        quantization: How its linear layers were quantised; None if they were not.
     """
 
     def __init__(self, config: ModelConfig) -> None:
@@ -123,6 +125,7 @@ class UnifiedModel(nn.Module):
         self.vision_aligner: Any = Projector(seen.hidden_size, size, size) if seen else None
         self.image_tokenizer: Any = make_image_tokenizer(config.image_tokenizer)
         self.lora: Any = None  # what `unitok.training.lora` keeps of an adapter in training
+        self.quantization: str | None = None
         self._embedding_table: Tensor | None = None  # of all ids
         self._adapters: Mapping[str, Deltas] = {}  # is replaced as a whole: a step may read it
 
@@ -147,8 +150,10 @@ class UnifiedModel(nn.Module):
             return
         self._tabulate_embeddings()
         prepare_norms(self)
-        self.decoder.pads_rows |= pack(self.decoder, at_once) > 0
+        pack(self.decoder, at_once)
         pack(self, at_once)
+        replaced = (m for m in self.decoder.modules() if isinstance(m, LinearReplacement))
+        self.decoder.pads_rows = any(layer.pads_rows for layer in replaced)
         if compile:
             self.decoder.compile_blocks()
 

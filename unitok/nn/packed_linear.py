@@ -70,18 +70,24 @@ class PackedLinear(LinearReplacement):
                 self._calls_left -= 1
                 return self._run_dense(x)
             packed = self.pack()
-        rows = x.numel() // x.shape[-1]
-        if rows in ROWS:
-            return _run(x, packed, self._bias)
-        pieces = [self._run_padded(piece) for piece in x.reshape(-1, x.shape[-1]).split(ROWS[-1])]
-        out = pieces[0] if len(pieces) == 1 else torch.cat(pieces)
-        return out.view(*x.shape[:-1], out.shape[1])
+        return in_pieces(x, lambda some: _run(some, packed, self._bias))
 
     # Hooks would cost microseconds dozens of times a step, and only prepared models are packed.
     __call__ = forward
 
     @property
-    def packs_at_once(self) -> bool:
+    def nbytes(self) -> int:
+        """How much memory the weights and biases take."""
+        numbers = sum(self.out_features) * self.in_features
+        return numbers * self._dtype.itemsize + sum(bias.nbytes for bias in self.biases())
+
+    @property
+    def pads_rows(self) -> bool:
+        """It does."""
+        return True
+
+    @property
+    def rounds_alike(self) -> bool:
         """Whether no call runs unpacked weights any more, which may round otherwise."""
         return self._calls_left == 0
 
@@ -133,13 +139,6 @@ class PackedLinear(LinearReplacement):
         joined = out[0] if len(out) == 1 else torch.cat(out, dim=-1)
         return joined if self._bias is None else joined + self._bias
 
-    def _run_padded(self, x: Tensor) -> Tensor:
-        """Run rows [n, in_features], n at most the last of ROWS, padded to one of ROWS."""
-        # A single row has a kernel of its own, which rounds otherwise: what is left over must not.
-        missing = 1 if len(x) == 1 else rows_to_pad(len(x))
-        padded = pad(x, (0, 0, 0, missing)) if missing else x
-        return _run(padded, self.pack(), self._bias)[: len(x)]
-
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
         raise RuntimeError("the model is packed for inference on a CPU: it cannot be converted")
 
@@ -150,10 +149,37 @@ def _reorder(weights: Sequence[Tensor]) -> Tensor:
     return torch.ops.mkldnn._reorder_linear_weight(weight, None)
 
 
-def rows_to_pad(rows: int) -> int:
+def in_pieces(x: Tensor, run: Callable[[Tensor], Tensor], sizes: Sequence[int] = ROWS) -> Tensor:
+    """Run rows in numbers that kernels are compiled for.
+
+    Args:
+        x: The rows [..., in_features].
+        run: Maps [..., in_features] to [..., out_features], if the number of rows is one of sizes.
+        sizes: The numbers, in ascending order.
+
+    Returns:
+        What all rows become [..., out_features].
+    """
+    rows = x.numel() // x.shape[-1]
+    if rows in sizes:
+        return run(x)
+    flat = x.reshape(rows, x.shape[-1])
+    pieces = [_padded(piece, run, sizes) for piece in flat.split(sizes[-1])]
+    out = pieces[0] if len(pieces) == 1 else torch.cat(pieces)
+    return out.view(*x.shape[:-1], out.shape[1])
+
+
+def _padded(x: Tensor, run: Callable[[Tensor], Tensor], sizes: Sequence[int]) -> Tensor:
+    """Run rows [n, in_features], n at most the last of the sizes, padded to one of them."""
+    # A single row has a kernel of its own, which rounds otherwise: what is left over must not.
+    missing = 1 if len(x) == 1 else rows_to_pad(len(x), sizes)
+    return run(pad(x, (0, 0, 0, missing)) if missing else x)[: len(x)]
+
+
+def rows_to_pad(rows: int, sizes: Sequence[int] = ROWS) -> int:
     """Return how many rows to add, so that a kernel is there for all; 0 if there are too many."""
-    place = bisect_left(ROWS, rows)
-    return ROWS[place] - rows if place < len(ROWS) else 0
+    place = bisect_left(sizes, rows)
+    return sizes[place] - rows if place < len(sizes) else 0
 
 
 def pack(model: nn.Module, at_once: bool = False) -> int:

@@ -156,6 +156,11 @@ def check_fresh(model: UnifiedModel) -> None:
     """Raise ValueError for a model that has LoRA layers, or whose layers were replaced."""
     if model.lora is not None:
         raise ValueError("the model has LoRA layers already: load it again to begin anew")
+    if model.quantization is not None:
+        raise ValueError(
+            f"a model of {model.quantization} weights cannot be trained: open its folder without "
+            "quantize"
+        )
     if any(isinstance(module, LinearReplacement) for module in model.modules()):
         raise ValueError("the model is prepared for inference: open its folder again to train it")
 

@@ -11,6 +11,7 @@ from unitok.checkpoints.tensors import Tensors
 from unitok.checkpoints.weights import CODEBOOK, Dtype, check_shapes, fill
 from unitok.nn.config import ModelConfig
 from unitok.nn.model import UnifiedModel
+from unitok.quantization.weights import Quantized, StreamedQuantizer
 
 HEAD = "text_head.weight"
 
@@ -43,7 +44,8 @@ def build_model(
     Args:
         config: The sizes of the model.
         weights: What it is filled with.
-        dtype: The type of the filled weights.
+        dtype: The type of the filled weights. Linear layers of few bits are quantised as soon as
+            their weights are read.
         device: Where they are put.
         exact_codes: Whether the image tokenizer stays in float32, whatever `dtype` is, because it
             would give other codes in fewer bits.
@@ -63,7 +65,11 @@ def build_model(
     if tied:
         model.text_head.register_parameter("weight", None)
     exact = "image_tokenizer." if exact_codes else None
-    fill(model, weights.tensors, weights.adapter, dtype, device, weights.dropped, exact)
+    placed = None
+    if isinstance(dtype, Quantized):
+        placed, dtype = StreamedQuantizer(model, dtype.quantization).placed, dtype.dtype
+    tensors, dropped = weights.tensors, weights.dropped
+    fill(model, tensors, weights.adapter, dtype, device, dropped, exact, placed)
     if tied:
         model.text_head.weight = model.text_embedding.weight
     model.image_tokenizer.refresh()

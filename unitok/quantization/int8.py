@@ -1,0 +1,229 @@
+"""Weights of 8 bits: a whole number from -127 to 127 for each, and a scale for each output.
+
+Activations stay precise. A row is scaled to whole numbers of 16 bits, which are two parts of 8 bits
+each, and the weights are multiplied by both parts in one call: processors have instructions for
+products of 8 bits. Their sums are exact. So what a row gets has the same bits however many rows
+there are.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import torch
+from torch import Tensor
+from torch.nn.functional import linear, pad
+
+from unitok.nn.linear import Linears
+from unitok.nn.packed_linear import ROWS, in_pieces
+from unitok.quantization.linear import QuantizedLinear
+
+LARGEST = 127
+"""Of the numbers of weights."""
+LARGEST_OF_ROW = 127 * 256
+"""Of the numbers of activations, whose higher part is at most 127."""
+TINY = 1e-30
+"""A weight or a row whose numbers are all smaller is zero."""
+SIZES = tuple(2 * rows for rows in ROWS)
+"""The numbers of rows that oneDNN compiles kernels for: two parts for each row of activations."""
+BLOCK = 512
+"""Outputs that are quantised or dequantised at once, so that they stay in a CPU's cache."""
+
+
+class Product(Protocol):
+    """Multiplies by weights of 8 bits on a kind of device. It has a layout of their numbers."""
+
+    def pack(self, numbers: Tensor) -> Tensor:
+        """Bring numbers [out_features, in_features] of int8 into its layout."""
+        ...
+
+    def unpack(self, packed: Tensor) -> Tensor:
+        """Bring them back."""
+        ...
+
+    def multiply(self, rows: Tensor, packed: Tensor, scale: Tensor) -> Tensor:
+        """Map rows [n, in_features] of int8 to their products [n, out_features], times scales."""
+        ...
+
+
+class OneDnnProduct:
+    """By oneDNN (https://github.com/uxlfoundation/oneDNN), on CPUs with VNNI or AMX."""
+
+    def pack(self, numbers: Tensor) -> Tensor:
+        """See `Product`: inputs stand before outputs, in blocks."""
+        return torch.ops.onednn.qlinear_prepack(numbers, None)
+
+    def unpack(self, packed: Tensor) -> Tensor:
+        """See `Product`."""
+        return packed.to_dense().T.contiguous()
+
+    def multiply(self, rows: Tensor, packed: Tensor, scale: Tensor) -> Tensor:
+        """See `Product`."""
+        return in_pieces(rows, lambda some: multiply_by_onednn(some, packed, scale), SIZES)
+
+
+def multiply_by_onednn(rows: Tensor, packed: Tensor, scale: Tensor) -> Tensor:
+    """See `Product`; each new number of rows takes milliseconds more."""
+    zero = torch.zeros(1, dtype=torch.int64)
+    return torch.ops.onednn.qlinear_pointwise.default(
+        rows, 1.0, 0, packed, scale, zero, None, 1.0, 0, torch.float32, "none", [], ""
+    )
+
+
+class CudaProduct:
+    """By cuBLASLt, on GPUs with tensor cores for whole numbers."""
+
+    LEAST = 32
+    """Rows that are multiplied at least: torch wants more than 16."""
+
+    def pack(self, numbers: Tensor) -> Tensor:
+        """Keep the numbers as they are."""
+        return numbers
+
+    def unpack(self, packed: Tensor) -> Tensor:
+        """Return the numbers as they are."""
+        return packed
+
+    def multiply(self, rows: Tensor, packed: Tensor, scale: Tensor) -> Tensor:
+        """See `Product`."""
+        missing = max(self.LEAST - len(rows), -len(rows) % 8)
+        padded = pad(rows, (0, 0, 0, missing)) if missing else rows
+        return torch.ops.aten._int_mm.default(padded, packed.T)[: len(rows)] * scale
+
+
+def product_for(device: torch.device, shape: torch.Size) -> Product | None:
+    """What multiplies by weights of a shape on a device; None if nothing does."""
+    if device.type == "cpu" and multiplies_int8():
+        return OneDnnProduct()
+    if device.type == "cuda" and torch.cuda.get_device_capability(device) >= (7, 5):
+        return CudaProduct() if all(size % 8 == 0 for size in shape) else None
+    return None
+
+
+def multiplies_int8() -> bool:
+    """Whether the CPU has VNNI or AMX. Without them, oneDNN's sums are not exact."""
+    found = torch.cpu.get_capabilities()
+    flags = ("avx512_vnni", "avx_vnni", "amx_int8")
+    return torch.backends.mkldnn.is_available() and any(found.get(flag, False) for flag in flags)
+
+
+class Int8Linear(QuantizedLinear):
+    """Linear layers of one input whose weights have 8 bits."""
+
+    def __init__(self, layers: Linears) -> None:
+        """Quantise layers.
+
+        Args:
+            layers: The layers by name, all with a bias or all without.
+        """
+        super().__init__(layers)
+        parts = [quantize(layer.weight.detach()) for layer in layers.values()]
+        numbers, self._scale = (torch.cat(each) for each in zip(*parts, strict=True))
+        self._product = product_for(self._device, numbers.shape)
+        self._numbers = self._packed(numbers)
+
+    def multiply(self, x: Tensor) -> Tensor:
+        """See `QuantizedLinear`."""
+        if self._product is None:
+            return multiply_dequantized(x, self._numbers, self._scale)
+        if torch.compiler.is_compiling() and x.is_cpu:
+            return int8_linear(x, self._numbers, self._scale)
+        return multiply_exactly(x, self._product, self._numbers, self._scale)
+
+    def dense(self) -> Tensor:
+        """See `QuantizedLinear`."""
+        return self._unpacked() * self._scale[:, None]
+
+    def put_rows(self, rows: slice, weight: Tensor) -> None:
+        """See `QuantizedLinear`."""
+        numbers = self._unpacked()
+        numbers[rows], self._scale[rows] = quantize(weight)
+        if not self._numbers.is_mkldnn:  # where they are, as what was recorded reads them there
+            self._numbers.copy_(self._packed(numbers))
+            return
+        # What was compiled for tensors with or without inference mode serves no others.
+        with torch.inference_mode(self._numbers.is_inference()):
+            self._numbers = self._packed(numbers)
+
+    @property
+    def nbytes(self) -> int:
+        """How much memory the weights and biases take."""
+        biases = sum(bias.nbytes for bias in self.biases())
+        return self._numbers.numel() + self._scale.nbytes + biases
+
+    @property
+    def rounds_alike(self) -> bool:
+        """Whether the sums are exact."""
+        return self._product is not None
+
+    @property
+    def pads_rows(self) -> bool:
+        """Whether oneDNN is used, which compiles a kernel for a number of rows."""
+        return isinstance(self._product, OneDnnProduct)
+
+    def _unpacked(self) -> Tensor:
+        return self._product.unpack(self._numbers) if self._product else self._numbers
+
+    def _packed(self, numbers: Tensor) -> Tensor:
+        return self._product.pack(numbers) if self._product else numbers
+
+
+def quantize(weight: Tensor) -> tuple[Tensor, Tensor]:
+    """Quantise a weight.
+
+    Args:
+        weight: [out_features, in_features].
+
+    Returns:
+        Its numbers [out_features, in_features] in int8, and the scales [out_features] in float32.
+    """
+    scale = (weight.abs().amax(1).float() / LARGEST).clamp_min(TINY)
+    blocks = zip(weight.split(BLOCK), scale.split(BLOCK), strict=True)
+    numbers = [(block / of[:, None]).round_().to(torch.int8) for block, of in blocks]
+    return torch.cat(numbers), scale
+
+
+def multiply_exactly(x: Tensor, product: Product, packed: Tensor, scale: Tensor) -> Tensor:
+    """Map rows [n, in_features] to [n, out_features] in float32, by sums of whole numbers."""
+    parts, unit = split_in_parts(x)
+    higher, lower = product.multiply(parts, packed, scale).chunk(2)
+    return torch.add(lower, higher, alpha=256).mul_(unit)
+
+
+def split_in_parts(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Turn rows into whole numbers.
+
+    Args:
+        x: The rows [n, k].
+
+    Returns:
+        The higher parts of the numbers, and below them the lower ones, [2 * n, k] in int8; and what
+        1 stands for in each row [n, 1]. A number is 256 times its higher part, and its lower one.
+    """
+    x = x.float()
+    largest = x.abs().amax(-1, keepdim=True).clamp_min(TINY)
+    numbers = (x * (LARGEST_OF_ROW / largest)).round_().to(torch.int16)
+    # The lower part is the lower byte, as a number from -128 to 127.
+    return torch.cat([(numbers + 128) >> 8, numbers]).to(torch.int8), largest / LARGEST_OF_ROW
+
+
+def multiply_dequantized(x: Tensor, numbers: Tensor, scale: Tensor) -> Tensor:
+    """Map rows [n, in_features] to [n, out_features] where there is nothing for whole numbers."""
+    blocks = zip(numbers.split(BLOCK), scale.split(BLOCK), strict=True)
+    dense = ((block * of[:, None]).to(x.dtype) for block, of in blocks)
+    return torch.cat([linear(x, weight) for weight in dense], dim=-1)
+
+
+# Inductor's own way to take oneDNN's operator wants constant weights.
+_operators = torch.library.Library("unitok", "FRAGMENT")
+_operators.define("int8_linear(Tensor x, Tensor packed, Tensor scale) -> Tensor")
+for _key in ("CPU", "MkldnnCPU"):
+    _operators.impl(
+        "int8_linear", lambda x, *rest: multiply_exactly(x, OneDnnProduct(), *rest), _key
+    )
+int8_linear = torch.ops.unitok.int8_linear.default
+
+
+@torch.library.register_fake("unitok::int8_linear")
+def _shape_of_output(x: Tensor, packed: Tensor, scale: Tensor) -> Tensor:
+    return x.new_empty(len(x), len(scale), dtype=torch.float32)
