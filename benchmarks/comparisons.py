@@ -22,6 +22,7 @@ from benchmarks.measure import MemoryReader, decode_floor, median_ratio, medians
 from benchmarks.peers.peft_peer import PeftPeer
 from benchmarks.peers.transformers_peer import JanusBatches
 from benchmarks.peers.vllm_peer import VllmSteps
+from benchmarks.previews import previews
 from benchmarks.report import Result, Throughput
 from benchmarks.setting import Setting
 from unitok.driver import Driver
@@ -388,4 +389,5 @@ COMPARISONS: dict[str, Callable[[Setting], Found]] = {
     "finetuning": finetuning,
     "adapters": adapters,
     "evaluation": evaluation,
+    "previews": previews,
 }

@@ -51,14 +51,14 @@ class HalfBlocks:
     """
 
     def __init__(self, images: Sequence[Image.Image | None]) -> None:
-        """Show the first pictures of these, of which at least one has pixels."""
+        """Show the first of these pictures, once one of them has pixels."""
         self.images = tuple(images[:MOST])
         self._segments: list[Segment] = []
         self._room = (0, 0)
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         """Half blocks for the room that there is now."""
-        if console.color_system is None:
+        if console.color_system is None or not any(self.images):
             return
         room = (options.max_width, max(1, console.height - LINES_BELOW))
         if room != self._room:

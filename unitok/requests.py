@@ -448,7 +448,7 @@ class PictureOptions(RequestOptions):
         bool, Option("Return the log-probability of each token without guidance and filters.")
     ] = False
     preview: Annotated[
-        bool, Option("Show each picture while it is drawn, where the result is streamed.")
+        bool, Option("Show each picture while it is drawn: in a stream, or in the terminal.")
     ] = False
     preview_count: Annotated[
         int | None,

@@ -81,6 +81,7 @@ def test_a_terminal_of_few_colours_gets_those_and_one_of_none_gets_nothing():
 
 def test_only_the_first_pictures_of_very_many_are_shown():
     assert len(HalfBlocks([RED] * 1000).images) == MOST
+    assert shown([None] * MOST + [RED]) == ""
 
 
 # --- the commands --------------------------------------------------------------------------------
