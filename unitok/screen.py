@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from unitok.results import Event
 
 TABLE_WIDTH = 120  # columns, if stdout is not a terminal
+PICTURES_PER_SECOND = 4  # each of which may be a hundred kilobytes to a terminal
 
 T = TypeVar("T")
 
@@ -61,12 +62,13 @@ def after(start: str, pieces: Iterable[str]) -> Iterator[str]:
 # --- bars ----------------------------------------------------------------------------------------
 
 
-def bar(shown: bool, transient: bool) -> PictureProgress:
+def bar(shown: bool, transient: bool, per_second: float = 10) -> PictureProgress:
     """A progress bar on stderr.
 
     Args:
         shown: Whether it is shown at all.
         transient: Whether it vanishes at its end.
+        per_second: How often it is painted anew.
     """
     from rich.progress import MofNCompleteColumn
 
@@ -78,6 +80,7 @@ def bar(shown: bool, transient: bool) -> PictureProgress:
         console=Console(stderr=True),
         disable=not shown,
         transient=transient,
+        refresh_per_second=per_second,
         redirect_stdout=False,  # else output to a file or pipe would appear beside the bar
     )
 
@@ -104,7 +107,7 @@ def watched(events: Iterable[Event], n: int, shown: bool) -> Generator[Event]:
         shown: Whether the progress is shown at all.
     """
     pictures = 0
-    with bar(shown, transient=True) as progress:
+    with bar(shown, transient=True, per_second=PICTURES_PER_SECOND) as progress:
         task = progress.add_task("drawing", total=None)
         images: list[Image.Image | None] = [None] * n
         for event in events:

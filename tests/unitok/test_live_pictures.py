@@ -10,14 +10,13 @@ from PIL import Image
 from rich.console import Console
 
 import unitok
-from tests.unitok.terminals import terminal_as
+from tests.unitok.terminals import screen, terminal_as
 from unitok.cli import app
 from unitok.conversation import Conversation
 from unitok.live_pictures import GAP, LINES_BELOW, MOST, HalfBlocks, arranged
 from unitok.terminal import HALF_BLOCK
 
 RED, BLUE = Image.new("RGB", (64, 64), "red"), Image.new("RGB", (64, 64), "blue")
-UP = "\x1b[1A"  # the cursor goes up a line
 
 
 def shown(images: list, width: int = 80, height: int = 50, colours: str | None = "truecolor"):
@@ -44,8 +43,9 @@ def shown(images: list, width: int = 80, height: int = 50, colours: str | None =
         (1, 80, 50, (64, 64)),
         (1, 80, 20, (40, 40)),
         (1, 20, 50, (20, 20)),
-        (2, 80, 50, (39 * 2 + GAP, 39 + 1)),
+        (2, 80, 50, (49, 49 * 2 + GAP)),
         (2, 80, 80, (64, 64 * 2 + GAP)),
+        (2, 80, 20, (39 * 2 + GAP, 40)),
         (4, 200, 100, (64 * 3 + GAP * 2, 64 * 2 + GAP)),
         (3, 1, 1, None),
     ],
@@ -119,10 +119,11 @@ def test_draw_shows_the_picture_in_one_place_and_leaves_the_finished_one(watch):
     words = ("draw", "a cat", "-o", "cat.png", "--seed", "1", "--preview", "--preview-count", "3")
     code, out, err = watch(*words)
     assert (code, out) == (0, "cat.png: seed 1\n")
-    *_, last = err.split("\x1b[2K")  # a line is erased, as what is shown gives way to the next
-    assert err.count(UP) > 20
-    lines = [line for line in last.splitlines() if HALF_BLOCK in line]
-    assert UP not in last and len(lines) == 21, "of a terminal of 24 lines"
+    picture = [HALF_BLOCK * 44] * 22  # in a terminal of 25 lines
+    assert screen(err) == picture
+    while_drawn = screen(err[: err.rindex("64/64") + 5])
+    assert while_drawn[:22] == picture and while_drawn[22].startswith("drawing ")
+    assert len(while_drawn) == 23, "one picture and one bar, though both were painted often"
     plain = watch("draw", "a cat", "-o", "plain.png", "--seed", "1")
     assert HALF_BLOCK not in plain[2]
     assert Path("cat.png").read_bytes() == Path("plain.png").read_bytes()

@@ -42,6 +42,12 @@ def beside(shared: Model, background: bool = False, **options: object) -> Model:
     return Model(shared.family, config, decoder)
 
 
+def between_steps(folder: Path) -> Model:
+    """A model that decodes between steps, so that no preview comes too late."""
+    with unitok.load(folder, device="cpu", memory="16MB") as loaded:
+        return beside(loaded)
+
+
 @pytest.fixture
 def model(shared: Model) -> Iterator[Model]:
     """A model that decodes between steps. Whatever a test did, nothing of it is left."""
@@ -333,14 +339,16 @@ def test_a_preview_that_fails_leaves_the_picture(model: Model, monkeypatch: pyte
 
 # --- families and drafts -------------------------------------------------------------------------
 
-FAMILIES = ["janus", "anole", "unitoken-base", "emu3", "emu3-original"]
+FAMILIES = {"janus": {}, "anole": {}, "unitoken-base": {}, "emu3": {"width": 32, "height": 24}}
 
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_every_family_that_draws_in_rows_has_previews(name: str, tmp_path: Path):
-    with unitok.load(folders.FOLDERS[name](tmp_path / name), device="cpu", memory="16MB") as model:
-        plain = model.draw("a dog", seed=3)
-        events = list(model.stream(Draw("a dog", seed=3, preview=True, preview_count=2)))
+    options = FAMILIES[name]
+    with between_steps(folders.FOLDERS[name](tmp_path / name)) as model:
+        plain = model.draw("a dog", seed=3, **options)
+        asked = Draw("a dog", seed=3, preview=True, preview_count=2, **options)
+        events = list(model.stream(asked))
         assert same(events[-1].result.image, plain.image)  # type: ignore[union-attr]
         shown = previews_of(events)
         assert len(shown) == 2
@@ -365,7 +373,7 @@ def test_a_model_that_does_not_draw_in_rows_says_so_and_draws(
 
 
 def test_an_edit_has_previews_too(tmp_path: Path):
-    with unitok.load(save_tiny(tmp_path / "tiny-Janus-4o"), device="cpu", memory="16MB") as model:
+    with between_steps(save_tiny(tmp_path / "tiny-Janus-4o")) as model:
         picture = Image.new("RGB", (64, 64), "pink")
         asked = Edit(picture, "make it night", seed=3, preview=True, preview_count=1)
         events = list(model.stream(asked))
@@ -375,7 +383,10 @@ def test_an_edit_has_previews_too(tmp_path: Path):
 
 
 def test_with_drafts_previews_show_whole_rows_and_the_picture_is_the_same():
-    with unitok.load() as model:
+    with unitok.load() as loaded:
+        decoder = ImageDecoder(loaded.device, background=False)
+        model = Model(loaded.family, image_decoder=decoder, drafts=True)
+    with model:
         plain = model.draw("two apples", seed=1)
         asked = Draw("two apples", seed=1, preview=True, preview_count=3)
         events = list(model.stream(asked))
