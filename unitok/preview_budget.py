@@ -22,7 +22,7 @@ class PreviewCost:
         """
         self.clock = clock
         self.spent = 0.0
-        self._per_token = 0.0
+        self._per_token: float | None = None
 
     def note(self, seconds: float, tokens: int, previews: bool) -> None:
         """Note what was decoded.
@@ -36,9 +36,14 @@ class PreviewCost:
         if previews:
             self.spent += seconds
 
+    @property
+    def is_known(self) -> bool:
+        """Whether anything was decoded yet."""
+        return self._per_token is not None
+
     def expected(self, tokens: int) -> float:
         """The seconds that so many tokens took the last time; 0 before the first time."""
-        return self._per_token * tokens
+        return (self._per_token or 0.0) * tokens
 
 
 class PreviewBudget:

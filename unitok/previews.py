@@ -89,7 +89,7 @@ class Previews:
         budget = self._budget = self._budget or PreviewBudget(cost, self._share)
         shown = self._shown.setdefault(sample, Shown())
         rows = plan.finished_rows(outputs[-1].stop)
-        due = bisect_right(self._marks, rows)
+        due = bisect_right(self._marks, rows) if self._may_begin(rows) else 0
         if rows == shown.rows or (shown.job is None and due <= shown.marks):
             return
         token_ids = filled(plan, join_outputs(outputs).token_ids)
@@ -98,6 +98,15 @@ class Previews:
         elif not self._image_decoder.renew(shown.job, token_ids):
             return  # it is being decoded
         shown.marks, shown.rows = due, rows
+
+    def _may_begin(self, rows: int) -> bool:
+        """Whether a preview of so many rows may be the first.
+
+        While it is not known what a preview costs, the budget allows one at any time. Half of the
+        picture is worth more than a row.
+        """
+        known = self._share is None or self._image_decoder.preview_cost.is_known
+        return known or 2 * rows >= self._plan.rows
 
     def end(self, sample: int) -> None:
         """Drop the preview of a drawing that is finished."""

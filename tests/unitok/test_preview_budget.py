@@ -88,7 +88,10 @@ def test_what_was_spent_before_a_drawing_does_not_count(clock: Clock):
 
 
 def test_the_first_preview_is_of_unknown_cost_and_free(clock: Clock):
-    assert PreviewCost(clock).expected(1000) == 0
+    cost = PreviewCost(clock)
+    assert not cost.is_known and cost.expected(1000) == 0
+    cost.note(1.0, tokens=2, previews=False)
+    assert cost.is_known and cost.expected(4) == 2.0
     assert PreviewBudget(PreviewCost(clock), 0.01).allows(1000)
 
 

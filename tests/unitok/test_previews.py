@@ -22,6 +22,7 @@ from unitok_engine import EngineConfig, FixedPlan, GridPlan, IdRange, Output
 
 PATIENCE = 60  # seconds, for what takes none
 IDS = IdRange(10, 30)
+ALL = Draw("a", preview=True, preview_count=100)
 
 
 @pytest.fixture(scope="module")
@@ -134,9 +135,27 @@ def test_a_preview_that_waits_gets_the_newest_rows_and_the_next_comes_at_the_nex
     assert rows_made(previews) == [4]
 
 
+def test_the_first_preview_of_all_shows_half_of_the_picture():
+    """What it costs is not known yet, so that the budget cannot tell when to have it."""
+    plan, decoder = GridPlan(IDS, 8, 1), Recorder()
+    previews = Previews(Draw("a", preview=True), plan, levels, decoder)
+    outputs = [output([20 + row], row) for row in range(4)]
+    for rows in (1, 2, 3):
+        previews.update(0, outputs[:rows])
+        assert not decoder._previews
+    previews.update(0, outputs)
+    decoder.finish()
+    assert rows_made(previews) == [4]
+    decoder.preview_cost.note(0.0, tokens=1, previews=True)
+    later = Previews(Draw("a", preview=True), plan, levels, decoder)
+    later.update(0, outputs[:1])
+    decoder.finish()
+    assert rows_made(later) == [1]
+
+
 def test_of_several_tokens_a_step_only_whole_rows_are_shown():
     plan, decoder = GridPlan(IDS, 4, 3, row_end=5), Recorder()
-    previews = Previews(Draw("a", preview=True, preview_count=100), plan, levels, decoder)
+    previews = Previews(ALL, plan, levels, decoder)
     previews.update(0, [output([11, 11])])
     assert not decoder._previews
     previews.update(0, [output([11, 11]), output([11, 5, 12, 12, 12, 5, 13], 2)])
@@ -148,7 +167,7 @@ def test_of_several_tokens_a_step_only_whole_rows_are_shown():
 
 def test_what_has_ended_has_no_preview():
     decoder = Recorder()
-    previews = Previews(Draw("a", preview=True), GridPlan(IDS, 4, 1), levels, decoder)
+    previews = Previews(ALL, GridPlan(IDS, 4, 1), levels, decoder)
     for sample in range(2):
         previews.update(sample, [output([11])])
     (first, _) = previews.pictures
@@ -164,7 +183,7 @@ def test_a_preview_that_cannot_be_decoded_is_the_last(caplog: pytest.LogCaptureF
         raise MemoryError("no\nroom")
 
     decoder = Recorder()
-    previews = Previews(Draw("a", preview=True), GridPlan(IDS, 4, 1), fragile, decoder)
+    previews = Previews(ALL, GridPlan(IDS, 4, 1), fragile, decoder)
     previews.update(0, [output([11])])
     decoder.finish()
     with caplog.at_level(logging.WARNING, "unitok"):
@@ -375,10 +394,10 @@ def test_a_model_that_does_not_draw_in_rows_says_so_and_draws(
 def test_an_edit_has_previews_too(tmp_path: Path):
     with between_steps(save_tiny(tmp_path / "tiny-Janus-4o")) as model:
         picture = Image.new("RGB", (64, 64), "pink")
-        asked = Edit(picture, "make it night", seed=3, preview=True, preview_count=1)
+        asked = Edit(picture, "a cat on a blue background", seed=3, preview=True, preview_count=1)
         events = list(model.stream(asked))
         assert len(previews_of(events)) == 1
-        plain = model.edit(picture, "make it night", seed=3)
+        plain = model.edit(picture, "a cat on a blue background", seed=3)
         assert same(events[-1].result.image, plain.image)  # type: ignore[union-attr]
 
 
