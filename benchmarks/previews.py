@@ -1,7 +1,8 @@
 """What previews cost: drawings that are streamed with them, and the same without."""
 
+import asyncio
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from benchmarks.measure import median_ratio, medians, paired
 from benchmarks.report import Result
@@ -27,13 +28,15 @@ class Streams:
 
     def __call__(self) -> None:
         """Draw the next scenes."""
-        handles = [
-            self._model.driver.submit(self._model.prepare.job(asked), stream=True)
-            for asked in self._next()
-        ]
-        for handle in handles:
-            self.shown += sum(event.kind == "preview" for event in handle)
-            self.drawn += 1
+        asyncio.run(self._draw(list(self._next())))
+
+    async def _draw(self, asked: Sequence[Draw]) -> None:
+        await asyncio.gather(*map(self._read, asked))
+
+    async def _read(self, asked: Draw) -> None:
+        async for event in self._model.astream(asked):
+            self.shown += event.kind == "preview"
+            self.drawn += event.kind == "image"
 
     def _next(self) -> Iterator[Draw]:
         for _ in range(self._at_once):
