@@ -3,8 +3,6 @@
 import time
 from collections.abc import Callable
 
-DEFAULT_SHARE = 0.08  # of the rest of the time
-
 
 class PreviewCost:
     """What previews cost, of all drawings of a model together.

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from unitok.image_decoder import Decode, DecodeJob, ImageDecoder
-from unitok.preview_budget import DEFAULT_SHARE, PreviewBudget
-from unitok.requests import Draw, Edit
+from unitok.preview_budget import PreviewBudget
+from unitok.requests import PREVIEW_SHARE, Draw, Edit
 from unitok.terminal import one_line
 from unitok_engine import GridPlan, Output, join_outputs
 
@@ -74,7 +74,7 @@ class Previews:
         self._marks = marks(plan.rows, asked.preview_count)
         self._share = asked.preview_budget
         if self._share is None and asked.preview_count is None:
-            self._share = DEFAULT_SHARE
+            self._share = PREVIEW_SHARE
         self._budget: PreviewBudget | None = None  # from the first tokens on
         self._shown: dict[int, Shown] = {}
 

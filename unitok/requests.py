@@ -36,6 +36,7 @@ if TYPE_CHECKING:  # it imports torch, which would delay the command line's help
 MAX_TOKENS = 256  # the default for an answer
 MAX_SAMPLES = 1000  # pictures of one drawing or edit
 MAX_SIDE = 65_536  # pixels of a picture that is generated; a model's own limit is far lower
+PREVIEW_SHARE = 0.08  # of the other time that previews take, unless asked otherwise
 MAX_PREVIEWS = 100  # of one picture; few pictures have so many rows of tokens
 MAX_GUIDANCE = 1000  # far more than any model wants; the weights of huge scales sum to no 1
 
@@ -465,7 +466,7 @@ class PictureOptions(RequestOptions):
             "The most time for previews, as a share of the other time.",
             above=0,
             high=1,
-            unset="0.08, or no limit with preview_count",
+            unset=f"{PREVIEW_SHARE}, or no limit with preview_count",
         ),
     ] = None
 
