@@ -56,8 +56,8 @@ interrupts
 API_TESTS = """
 vocabulary results prompt preview_budget saving settings strict_json picture_info picture_sources
 pictures damaged_pictures image_decoder counted_work one_loop driver conversation messages chat
-loading options adapters adapters_per_request weight_updates previews golden api same_bytes janus janus4o
-concurrency
+loading options adapters adapters_per_request weight_updates previews golden api same_bytes janus
+janus4o concurrency
 """.split()
 
 # The tests that look at a module most closely, where that is not the file named after it.
