@@ -22,6 +22,7 @@ from benchmarks.measure import MemoryReader, decode_floor, median_ratio, medians
 from benchmarks.peers.peft_peer import PeftPeer
 from benchmarks.peers.transformers_peer import JanusBatches
 from benchmarks.peers.vllm_peer import VllmSteps
+from benchmarks.previews import previews
 from benchmarks.quantization import quantization
 from benchmarks.report import Result, Throughput
 from benchmarks.setting import Setting
@@ -392,4 +393,5 @@ COMPARISONS: dict[str, Callable[[Setting], Found]] = {
     "adapters": adapters,
     "evaluation": evaluation,
     "quantization": quantization,
+    "previews": previews,
 }

@@ -7,10 +7,10 @@ side by side, and their medians.
     python scripts/bench.py --rehearse --skip vllm # toy sizes: does it run?
 
 one, eight, vllm, ragged, compiled, adapters, finetuning, quantization: random weights in
-Janus-Pro-1B's shape, bf16. drawings, together, stream, pixels: the embedded model. speculation:
-what drafts save there, and what wide steps cost at the 1B shape. bookkeeping: the engine's own
-work, with a null model. driver: what the driver's thread costs. benchmarks/comparisons.py says how
-each figure is made.
+Janus-Pro-1B's shape, bf16. drawings, together, stream, pixels, previews: the embedded model.
+speculation: what drafts save there, and what wide steps cost at the 1B shape. bookkeeping: the
+engine's own work, with a null model. driver: what the driver's thread costs.
+benchmarks/comparisons.py says how each figure is made.
 """
 
 import argparse

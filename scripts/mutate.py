@@ -42,9 +42,9 @@ SOURCE_ROOTS = (".", "engine", "tokenizers")
 # The files of `unitok` that are the API. The command line is not part of it.
 API = """
 api chat chat_file conversation drafts draw_job driver failed_job handles history image_decoder
-loading messages picture_info picture_sources pictures precision preparer prompt prompt_length
-requests results saving shown signatures stats strict_json text_job throughput tuning upkeep
-vocabulary
+loading messages picture_info picture_sources pictures precision preparer preview_budget previews
+prompt prompt_length requests results saving shown signatures stats strict_json text_job throughput
+tuning upkeep vocabulary
 """.split()
 
 # Quickest first.
@@ -54,10 +54,10 @@ caution prefix_caching graphs scheduler seeds priority adapters engine given dra
 reference engine_random_use engine_machine interrupts
 """.split()
 API_TESTS = """
-vocabulary results prompt saving settings strict_json picture_info picture_sources pictures
-damaged_pictures image_decoder counted_work one_loop driver conversation messages chat loading
-options adapters adapters_per_request weight_updates golden api drafts same_bytes janus janus4o
-concurrency
+vocabulary results prompt preview_budget saving settings strict_json picture_info picture_sources
+pictures damaged_pictures image_decoder counted_work one_loop driver conversation messages chat
+loading options adapters adapters_per_request weight_updates previews golden api drafts same_bytes
+janus janus4o concurrency
 """.split()
 
 # The tests that look at a module most closely, where that is not the file named after it.

@@ -462,10 +462,11 @@ class Model:
     def stream(self, asked: AnyRequest) -> Generator[Event]:
         """Events of a request as they come. The last one has the result.
 
-        Each event of kind "text" has new text; all of them together are the result's text. Unread
-        events are merged, so a slow caller misses nothing and delays nobody. Closing the generator
-        cancels the request. If the request's timeout ends it, the result says so in its finish
-        reason and its error, and has the text so far.
+        Each event of kind "text" has new text; all of them together are the result's text. A
+        request with `preview` has events of kind "preview", which show a part of a picture. Unread
+        events are merged, so a slow caller misses nothing but old previews, and delays nobody.
+        Closing the generator cancels the request. If the request's timeout ends it, the result says
+        so in its finish reason and its error, and has the text so far.
 
         Raises:
             FileNotFoundError, ValueError, TypeError, RuntimeError: As `caption`, `draw` and `edit`.

@@ -254,7 +254,9 @@ class Chat:
 
     @one(Draw)
     def stream_drawing(self, asked: Draw) -> Generator[Event]:
-        """`draw`, with progress: events of kind "tokens" and "image", then "result"."""
+        """`draw`, with progress: events of kind "tokens", "preview" if asked for and "image", then
+        "result".
+        """
         ready = self._drawing(asked)
         for event in self.model.events(ready.job):
             if isinstance(event.result, DrawResult):

@@ -41,7 +41,7 @@ class Conversation:
     Attributes:
         model: Who answers.
         out: The folder where drawings are saved.
-        preview: Whether drawings are shown in the terminal.
+        preview: Whether drawings are shown in the terminal, with `bars` also while they are drawn.
         live: Whether answers are written as they come.
         bars: Whether the progress of a drawing is shown.
         when_full: What happens when the context is full, as in `Chat`.
@@ -138,7 +138,8 @@ class Conversation:
 
     def draw(self, prompt: str) -> None:
         """Draw a picture and save it."""
-        result = last(watched(self.chat.stream_drawing(prompt), 1, self.bars))
+        preview = self.preview and self.bars
+        result = last(watched(self.chat.stream_drawing(prompt, preview=preview), 1, self.bars))
         with uninterrupted():  # it is in the history by now, so the user should see it
             path = save_new(result.image, self.out)
             if self.preview:

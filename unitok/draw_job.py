@@ -12,6 +12,7 @@ from torch import Tensor
 from unitok.families import GenerationSpec
 from unitok.handles import FailReason
 from unitok.image_decoder import ImageDecoder
+from unitok.previews import Preview, Previews
 from unitok.requests import Draw, Edit
 from unitok.results import DrawResult, Event, Picture
 from unitok.terminal import one_line
@@ -37,6 +38,7 @@ class DrawJob:
         image_decoder: ImageDecoder,
         info: dict[str, str],
         index: int,
+        previews: Previews | None = None,
     ) -> None:
         """Start the clock; nothing has been generated yet.
 
@@ -47,10 +49,13 @@ class DrawJob:
             image_decoder: Where that is done.
             info: What a saved picture says of itself, beside its seed.
             index: The request's place among those that were given together.
+            previews: Makes previews, if they are wanted. They are made only where events are taken.
         """
         self.asked, self.request, self.index = asked, request, index
         self.timeout = asked.timeout
         self._spec, self._image_decoder, self._info = spec, image_decoder, info
+        self._previews = previews
+        self._to_preview: set[int] = set()  # samples that have tokens since the last event
         self._outputs: dict[int, list[Output]] = {}  # of each sample that goes on
         self._finished: dict[int, Output] = {}  # all of each sample that has ended
         self._decoded: dict[int, Future[Tensor]] = {}
@@ -72,7 +77,8 @@ class DrawJob:
     @property
     def pictures(self) -> tuple[Future[Tensor], ...]:
         """The pictures that were handed to the image decoder."""
-        return tuple(self._decoded.values())
+        previews = () if self._previews is None else self._previews.pictures
+        return (*self._decoded.values(), *previews)
 
     def feed(self, output: Output) -> None:
         """Add the tokens of an output; those of a complete sample go to the image decoder."""
@@ -81,10 +87,13 @@ class DrawJob:
         self._weight_version = output.weight_version
         outputs = self._outputs.setdefault(output.sample, [])
         outputs.append(output)
+        self._to_preview.add(output.sample)
         if not output.finished:
             return
         output = self._finished[output.sample] = join_outputs(self._outputs.pop(output.sample))
         self._end = time.monotonic()
+        if self._previews is not None:
+            self._previews.end(output.sample)
         if output.finish_reason == "complete":
             picture = self._image_decoder.submit(self._spec.decode, output.token_ids)
             picture.add_done_callback(self._note_time)
@@ -103,6 +112,9 @@ class DrawJob:
         if done > self._reported_done:
             self._reported_done = done
             events.append(Event("tokens", done=done, total=total))
+        for preview in self._new_previews():
+            image, rows = self._image_of(preview), preview.rows
+            events.append(Event("preview", "", done, total, preview.sample, image, rows=rows))
         for sample in [s for s, picture in self._unreported.items() if picture.done()]:
             if not failed(self._unreported.pop(sample)):
                 image = self._image(sample)
@@ -113,15 +125,29 @@ class DrawJob:
         return events
 
     def merge(self, unread: Event, new: Event) -> Event | None:
-        """The newer of two events of progress; None for other events."""
-        return new if (unread.kind, new.kind) == ("tokens", "tokens") else None
+        """The newer of two events of progress or of one picture; None for other events."""
+        if unread.kind == "preview":
+            same = new.kind in ("preview", "image") and new.sample == unread.sample
+        else:
+            same = unread.kind == new.kind == "tokens"
+        return new if same else None
 
     @property
     def result(self) -> DrawResult | None:
         """The pictures of all samples; None while one of them is still to be decoded."""
-        if self._result is None and self.ended and all(p.done() for p in self.pictures):
+        if self._result is None and self.ended and all(map(Future.done, self._decoded.values())):
             self._result = self._make_result(*self._reason())
         return self._result
+
+    def _new_previews(self) -> list[Preview]:
+        """The previews that no event had yet. Further ones are handed to the image decoder."""
+        if self._previews is None or self.ended:
+            return []
+        made = list(self._previews.take())
+        for sample in self._to_preview & self._outputs.keys():
+            self._previews.update(sample, self._outputs[sample])
+        self._to_preview.clear()
+        return made
 
     def _note_time(self, _: Future[Tensor]) -> None:
         self._end = time.monotonic()
@@ -132,7 +158,7 @@ class DrawJob:
         wrong = next((o for o in outputs if o.finish_reason != "complete"), None)
         if wrong is not None:
             return str(wrong.finish_reason), wrong.error
-        broken = next(filter(None, (p.exception() for p in self.pictures)), None)
+        broken = next(filter(None, map(Future.exception, self._decoded.values())), None)
         if broken is not None:
             return "error", one_line(str(broken) or type(broken).__name__)
         return "complete", None
@@ -166,10 +192,17 @@ class DrawJob:
         """The picture of a decoded sample, which is made only once."""
         if sample not in self._images:
             pixels = self._decoded[sample].result()
-            seed, number = self.request.noise_of(sample)
-            made_of = {"seed": str(seed), "sample": str(number)}
-            self._images[sample] = Picture.wrap(pixels, self._info | made_of)
+            self._images[sample] = Picture.wrap(pixels, self._info_of(sample))
         return self._images[sample]
+
+    def _image_of(self, preview: Preview) -> Image.Image:
+        shown = {"preview": f"{preview.rows} of {preview.of} rows"}
+        return Picture.wrap(preview.pixels, self._info_of(preview.sample) | shown)
+
+    def _info_of(self, sample: int) -> dict[str, str]:
+        """What a saved picture of a sample says of itself."""
+        seed, number = self.request.noise_of(sample)
+        return self._info | {"seed": str(seed), "sample": str(number)}
 
 
 def failed(picture: Future[Tensor]) -> bool:

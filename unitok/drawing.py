@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
@@ -14,7 +15,7 @@ from unitok.flags import Common
 from unitok.reporting import check, facts, in_order, print_json, stopped
 from unitok.requests import Draw, Edit
 from unitok.saving import make_folder, picture_format, save_whole
-from unitok.screen import counted, watched
+from unitok.screen import counted, show_pictures, watched
 from unitok.shown import shown
 from unitok.terminal import complain, uninterrupted
 
@@ -157,6 +158,7 @@ def generate(
         ValueError, OSError: A file cannot be written, or an option is out of its range.
     """
     check(asked[0], as_json)
+    asked = with_visible_previews(asked, common.bars)
     album = Album(target, asked, given, as_json)
     early: dict[int, DrawResult] = {}
     try:
@@ -179,13 +181,18 @@ def drawn_one(
     """The result of one request, each of whose pictures is saved as soon as it is decoded."""
     from unitok.api import checked_event
 
+    results: list[DrawResult] = []
     checked = map(checked_event, model.stream(asked[0]))
     with closing(watched(checked, asked[0].samples, bars)) as events:
         for event in events:
-            if event.image is not None:
+            if event.kind == "image" and event.image is not None:
                 album.save(0, event.sample, event.image)
             if event.result is not None:
-                yield cast("DrawResult", event.result)
+                results.append(cast("DrawResult", event.result))
+    for result in results:
+        if asked[0].preview:
+            show_pictures(result.images)
+        yield result
 
 
 def drawn_together(
@@ -197,6 +204,24 @@ def drawn_together(
             for sample, image in enumerate(result.images):
                 album.save(result.index, sample, image)
             yield result
+
+
+def with_visible_previews(asked: Sequence[Draw | Edit], visible: bool) -> Sequence[Draw | Edit]:
+    """The requests, without previews if nobody could see them.
+
+    Args:
+        asked: The requests, which have the same options.
+        visible: Whether stderr is a terminal on which progress is shown.
+
+    Raises:
+        ValueError: Previews are wanted of several requests.
+    """
+    if asked[0].preview and len(asked) > 1:
+        raise ValueError(f"--preview shows the pictures of one prompt, not of {len(asked)}")
+    if visible:
+        return asked
+    without = partial(replace, preview=False, preview_count=None, preview_budget=None)
+    return list(map(without, asked))
 
 
 def numbered(output: Path, n: int) -> list[Path]:

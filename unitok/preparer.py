@@ -15,6 +15,7 @@ from unitok.handles import Job
 from unitok.image_decoder import ImageDecoder
 from unitok.messages import Part, parse_messages
 from unitok.pictures import PictureLike, open_picture
+from unitok.previews import Previews
 from unitok.prompt import EncodedImage, Message
 from unitok.prompt_length import ContextFullError, check_length
 from unitok.requests import (
@@ -29,7 +30,7 @@ from unitok.requests import (
 )
 from unitok.results import Event, Result, failure
 from unitok.text_job import TextJob
-from unitok_engine import Branch, Request, Sampling
+from unitok_engine import Branch, GridPlan, Request, Sampling
 from unitok_engine.user_warnings import warn
 
 AnyJob = Job[Event, Result]
@@ -216,7 +217,17 @@ class Preparer:
         )
         adapter = "" if asked.adapter is None else f"+{asked.adapter}"
         info = {"prompt": asked.prompt, "model": f"{self.family.name}{adapter}"}
-        return DrawJob(asked, request, spec, self.image_decoder, info, index)
+        previews = self._previews(asked, spec)
+        return DrawJob(asked, request, spec, self.image_decoder, info, index, previews)
+
+    def _previews(self, asked: Draw | Edit, spec: GenerationSpec) -> Previews | None:
+        """The previews of a drawing; None if none are wanted, or it does not come row by row."""
+        if not asked.preview:
+            return None
+        if not isinstance(spec.plan, GridPlan):
+            warn(f"{self.family.name} does not draw row by row: there are no previews")
+            return None
+        return Previews(asked, spec.plan, spec.decode, self.image_decoder)
 
     def encode(self, image: PictureLike) -> EncodedImage:
         """How a picture of any kind enters a prompt.

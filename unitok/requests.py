@@ -36,7 +36,11 @@ if TYPE_CHECKING:  # it imports torch, which would delay the command line's help
 MAX_TOKENS = 256  # the default for an answer
 MAX_SAMPLES = 1000  # pictures of one drawing or edit
 MAX_SIDE = 65_536  # pixels of a picture that is generated; a model's own limit is far lower
+PREVIEW_SHARE = 0.08  # of the other time that previews take, unless asked otherwise
+MAX_PREVIEWS = 100  # of one picture; few pictures have so many rows of tokens
 MAX_GUIDANCE = 1000  # far more than any model wants; the weights of huge scales sum to no 1
+
+PREVIEW_OPTIONS = ("preview", "preview_count", "preview_budget")
 
 T = TypeVar("T")
 
@@ -444,9 +448,37 @@ class PictureOptions(RequestOptions):
     branch_logprobs: Annotated[
         bool, Option("Return the log-probability of each token without guidance and filters.")
     ] = False
+    preview: Annotated[
+        bool, Option("Show each picture while it is drawn: in a stream, or in the terminal.")
+    ] = False
+    preview_count: Annotated[
+        int | None,
+        Option(
+            "How many previews of each picture, evenly spread over its rows.",
+            low=1,
+            high=MAX_PREVIEWS,
+            unset="as many as preview_budget allows",
+        ),
+    ] = None
+    preview_budget: Annotated[
+        float | None,
+        Option(
+            "The most time for previews, as a share of the other time.",
+            above=0,
+            high=1,
+            unset=f"{PREVIEW_SHARE}, or no limit with preview_count",
+        ),
+    ] = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        for name in PREVIEW_OPTIONS:
+            if getattr(self, name) not in (None, False) and not self.preview:
+                raise ValueError(f"{name} does nothing without preview: give both")
+        self._check_seeds()
+
+    def _check_seeds(self) -> None:
+        """Raise ValueError if there are not as many seeds as pictures."""
         if not isinstance(self.seed, tuple):
             return
         if not 1 <= len(self.seed) <= MAX_SAMPLES:

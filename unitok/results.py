@@ -193,29 +193,33 @@ class Event:
     """Progress of a request that is streamed.
 
     Attributes:
-        kind: "text" for new text of an answer, "tokens" for new tokens of a drawing, "image" for a
-            picture, and "result" for the last event.
+        kind: "text" for new text of an answer, "tokens" for new tokens of a drawing, "preview" for
+            a picture of a part of a drawing, "image" for a picture, and "result" for the last
+            event.
         text: The new text, in whole characters.
         done: The tokens so far.
         total: The most tokens that there will be.
         sample: The number of the picture, from 0 on.
-        image: The picture.
+        image: The picture, or the preview, in which the rows that are not drawn yet are filled.
         result: The result of the request.
+        rows: How many rows of tokens a preview shows.
     """
 
-    kind: Literal["text", "tokens", "image", "result"]
+    kind: Literal["text", "tokens", "preview", "image", "result"]
     text: str = ""
     done: int = 0
     total: int = 0
     sample: int = 0
     image: Image.Image | None = field(default=None, repr=False)
     result: Result | None = None
+    rows: int = 0
 
     def __repr__(self) -> str:
         if self.kind == "result":
             return f"<Event result: {self.result!r}>"
         if self.image is not None:
-            return f"<Event image: number {self.sample}, {pixels_of(self.image)}>"
+            rows = f", {counted(self.rows, 'row')}" if self.kind == "preview" else ""
+            return f"<Event {self.kind}: number {self.sample}, {pixels_of(self.image)}{rows}>"
         text = f"{shortened(self.text)!r}, " if self.kind == "text" else ""
         return f"<Event {self.kind}: {text}{self.done} of {self.total}>"
 

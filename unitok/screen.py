@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import sys
 import unicodedata
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
 from rich.console import Console
 
 if TYPE_CHECKING:
-    from rich.progress import Progress
+    from PIL import Image
 
+    from unitok.live_pictures import PictureProgress
     from unitok.results import Event
 
 TABLE_WIDTH = 120  # columns, if stdout is not a terminal
+PICTURES_PER_SECOND = 4  # each of which may be a hundred kilobytes to a terminal
 
 T = TypeVar("T")
 
@@ -60,21 +62,25 @@ def after(start: str, pieces: Iterable[str]) -> Iterator[str]:
 # --- bars ----------------------------------------------------------------------------------------
 
 
-def bar(shown: bool, transient: bool) -> Progress:
+def bar(shown: bool, transient: bool, per_second: float = 10) -> PictureProgress:
     """A progress bar on stderr.
 
     Args:
         shown: Whether it is shown at all.
         transient: Whether it vanishes at its end.
+        per_second: How often it is painted anew.
     """
-    from rich.progress import MofNCompleteColumn, Progress
+    from rich.progress import MofNCompleteColumn
 
-    return Progress(
-        *Progress.get_default_columns(),
+    from unitok.live_pictures import PictureProgress
+
+    return PictureProgress(
+        *PictureProgress.get_default_columns(),
         MofNCompleteColumn(),
         console=Console(stderr=True),
         disable=not shown,
         transient=transient,
+        refresh_per_second=per_second,
         redirect_stdout=False,  # else output to a file or pipe would appear beside the bar
     )
 
@@ -93,7 +99,7 @@ def counted(items: Iterable[T], total: int | None, what: str, shown: bool) -> Ge
 
 
 def watched(events: Iterable[Event], n: int, shown: bool) -> Generator[Event]:
-    """Pass the events of a drawing on, and show its progress.
+    """Pass the events of a drawing on, and show its progress. Previews are shown above the bar.
 
     Args:
         events: The events.
@@ -101,13 +107,24 @@ def watched(events: Iterable[Event], n: int, shown: bool) -> Generator[Event]:
         shown: Whether the progress is shown at all.
     """
     pictures = 0
-    with bar(shown, transient=True) as progress:
+    with bar(shown, transient=True, per_second=PICTURES_PER_SECOND) as progress:
         task = progress.add_task("drawing", total=None)
+        images: list[Image.Image | None] = [None] * n
         for event in events:
             pictures += event.kind == "image"
             what = "drawing" if n == 1 else f"{pictures} of {n} pictures"
             progress.update(task, description=what, completed=event.done, total=event.total)
+            if event.image is not None:
+                images[event.sample] = event.image
+                progress.show(images, begin=event.kind == "preview")
             yield event
+
+
+def show_pictures(images: Sequence[Image.Image]) -> None:
+    """Print pictures on stderr, as large as the terminal allows."""
+    from unitok.live_pictures import HalfBlocks
+
+    Console(stderr=True).print(HalfBlocks(images), end="")
 
 
 # --- tables --------------------------------------------------------------------------------------

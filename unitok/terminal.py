@@ -15,7 +15,10 @@ from PIL import Image
 LONGEST = 400  # characters of an error or warning, which may quote what a user typed
 STOPPED = 130  # the exit code after Ctrl-C, as in shells
 LOGGERS = ("unitok", "unitok_engine")
+HALF_BLOCK = "▀"
 LEVELS = (logging.WARNING, logging.INFO, logging.DEBUG)  # by how often --verbose is given
+
+Colour = tuple[int, int, int]
 
 
 def complain(what: str | BaseException) -> None:
@@ -161,15 +164,25 @@ def half_blocks(image: Image.Image, columns: int) -> str:
     """
     width = max(1, min(columns, image.width))
     height = max(1, round(image.height * width / image.width / 2)) * 2
-    small = image.convert("RGB").resize((width, height), Image.Resampling.LANCZOS)
-    pixels = small.tobytes()
+    rows = colour_pairs(image.convert("RGB").resize((width, height), Image.Resampling.LANCZOS))
+    return "\n".join("".join(map(half_block, row)) + "\x1b[0m" for row in rows)
 
-    def colour(x: int, y: int) -> str:
-        start = 3 * (y * width + x)
-        return ";".join(str(value) for value in pixels[start : start + 3])
 
-    rows = (
-        "".join(f"\x1b[38;2;{colour(x, y)};48;2;{colour(x, y + 1)}m▀" for x in range(width))
-        for y in range(0, height, 2)
-    )
-    return "\n".join(row + "\x1b[0m" for row in rows)
+def half_block(colours: tuple[Colour, Colour]) -> str:
+    """A character whose upper and lower half have these colours."""
+    upper, lower = (";".join(map(str, colour)) for colour in colours)
+    return f"\x1b[38;2;{upper};48;2;{lower}m{HALF_BLOCK}"
+
+
+def colour_pairs(image: Image.Image) -> Iterator[list[tuple[Colour, Colour]]]:
+    """The colours of the upper and the lower half of each character, row by row.
+
+    Args:
+        image: An RGB picture of an even number of rows of pixels.
+    """
+    pixels = image.tobytes()
+    colours = list(zip(pixels[0::3], pixels[1::3], pixels[2::3], strict=True))
+    width = image.width
+    for start in range(0, len(colours), 2 * width):
+        middle, stop = start + width, start + 2 * width
+        yield list(zip(colours[start:middle], colours[middle:stop], strict=True))

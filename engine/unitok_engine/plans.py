@@ -220,7 +220,7 @@ class GridPlan:
             return Stop("complete")
         if behind >= 0:
             return Force(self.closing[behind])
-        if self.row_end is not None and len(emitted) % self._row_length == self.columns:
+        if self.row_end is not None and len(emitted) % self.row_length == self.columns:
             return Force(self.row_end)
         return self._allow
 
@@ -233,18 +233,23 @@ class GridPlan:
         """
         if self.row_end is None:
             return list(emitted[start : self._grid_length])
-        stop, length, columns = self._grid_length, self._row_length, self.columns
+        stop, length, columns = self._grid_length, self.row_length, self.columns
         return [emitted[i] for i in range(start, min(len(emitted), stop)) if i % length < columns]
 
+    def finished_rows(self, length: int) -> int:
+        """How many rows of image ids are complete once so many tokens are emitted."""
+        behind_a_row = self.row_length - self.columns
+        return min((length + behind_a_row) // self.row_length, self.rows)
+
     @property
-    def _row_length(self) -> int:
+    def row_length(self) -> int:
         """Tokens of a row and its end."""
         return self.columns + (self.row_end is not None)
 
     @cached_property
     def _grid_length(self) -> int:
         """Tokens of all rows and their ends."""
-        return self.rows * self._row_length
+        return self.rows * self.row_length
 
     @cached_property
     def _allow(self) -> Allow:  # one for all: it is asked for at every step

@@ -40,6 +40,18 @@ def test_a_grid_is_its_rows_with_what_is_forced_between_and_behind_them(
     assert plan.image_ids(expected) == [11, 12, 13, 14, 15, 16]
 
 
+@pytest.mark.parametrize(
+    ("row_end", "finished"),
+    [(None, [0, 0, 0, 1, 1, 1, 2, 2]), (5, [0, 0, 0, 1, 1, 1, 1, 2, 2])],
+    ids=["plain", "row ends"],
+)
+def test_a_row_is_finished_with_its_last_image_id(row_end: int | None, finished: list[int]):
+    plan = GridPlan(IMAGE, 2, 3, row_end, closing=(6,))
+    assert [plan.finished_rows(length) for length in range(len(finished))] == finished
+    assert plan.row_length == (3 if row_end is None else 4)
+    assert plan.finished_rows(plan.max_length) == 2
+
+
 def test_the_smallest_plans_emit_one_id():
     for plan in (GridPlan(IMAGE, 1, 1), FixedPlan(IMAGE, 1), FreePlan(IMAGE, frozenset(), 1)):
         emitted, stop = emitted_by(plan, [13])

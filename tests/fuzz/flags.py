@@ -15,6 +15,7 @@ COMMANDS = (
     "draw|two apples|-o|out.png|--seed|7|-n|2|--guidance|1.5|--json|--logprobs",
     "draw|a cat|--output|out.png|--temperature|0.5|--top-k|8|--top-p|0.9|--min-p|0.1|--size|64x64",
     "draw|a cat|--output|out.png|--negative-prompt|a dog|--memory|8MB|--dtype|bf16|--no-drafts",
+    "draw|a cat|-o|out.png|--preview|--preview-count|3|--preview-budget|0.1",
     "caption|cat.png|--question|what is this?|--max-tokens|3|--stop|x|--stop|y",
     "caption|cat.png|cat.png|--max-tokens|2|--json|--branch-logprobs|--repetition-penalty|1.2|-v",
     "edit|cat.png|make it night|-o|out.png|--freedom|0.5|--quiet",

@@ -2,6 +2,7 @@
 
 import os
 import pty
+import re
 import select
 import subprocess
 import sys
@@ -122,3 +123,29 @@ def terminal_as(stream: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Termin
     finally:
         reader.join()
         os.close(mine)
+
+
+_CODE = re.compile(r"\x1b\[\??([0-9;]*)([A-Za-z])")
+
+
+def screen(shown: str) -> list[str]:
+    """The lines that a terminal holds in the end, without colours, and without empty last ones.
+
+    It knows what rich writes.
+    """
+    lines, row, column = [""], 0, 0
+    for part in re.split(r"(\x1b\[\??[0-9;]*[A-Za-z]|\n|\r)", shown):
+        code = _CODE.fullmatch(part)
+        if part == "\n":
+            row, column = row + 1, 0
+            lines += [""] * (row + 1 - len(lines))
+        elif part == "\r":
+            column = 0
+        elif code is None:
+            lines[row] = lines[row][:column].ljust(column) + part
+            column += len(part)
+        elif code[2] == "A":
+            row -= int(code[1] or 1)
+        elif code[2] == "K":
+            lines[row] = ""
+    return "\n".join(lines).rstrip("\n").split("\n")

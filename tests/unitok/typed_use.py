@@ -131,6 +131,8 @@ def drawings(model: unitok.Model) -> None:
     assert_type(model.draw((f"a {x}" for x in "ab"), seed=range(3)), list[unitok.DrawResult])
     model.draw("a dog", seed=(1, 2), n=None, timeout=5, priority=3)
     assert_type(unitok.Draw("a dog", seed=[1, 2]).samples, int)
+    model.draw("a dog", preview=True, preview_count=3, preview_budget=0.1)
+    model.draw("a dog", preview="yes")  # type: ignore
     model.draw("a dog", sead=1)  # type: ignore
     model.draw("a dog", seed=["1"])  # type: ignore
     model.draw("a dog", adapter=None)
@@ -161,6 +163,7 @@ def edits(model: unitok.Model, array: np.ndarray) -> None:
         ),
         unitok.DrawResult,
     )
+    model.edit(array, "make it night", preview=True, preview_count=None)
     model.edit("a.png")  # type: ignore
     model.edit("a.png", "make it night", fredom=2.0)  # type: ignore
     model.edit("a.png", "make it night", freedom="much")  # type: ignore
@@ -189,6 +192,7 @@ def streams(model: unitok.Model) -> None:
     assert_type(events, Generator[unitok.Event, None, None])
     for event in events:
         assert_type(event.text, str)
+        assert_type(event.rows, int)
         assert_type(event.result, unitok.Result | None)
     model.stream("a dog")  # type: ignore
 
