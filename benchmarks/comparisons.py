@@ -24,6 +24,7 @@ from benchmarks.peers.transformers_peer import JanusBatches
 from benchmarks.peers.vllm_peer import VllmSteps
 from benchmarks.report import Result, Throughput
 from benchmarks.setting import Setting
+from benchmarks.structured import structured
 from unitok.driver import Driver
 from unitok.nn.compiled import CompiledBlocks, why_not_compiled
 from unitok_engine import Engine, EngineConfig
@@ -388,4 +389,5 @@ COMPARISONS: dict[str, Callable[[Setting], Found]] = {
     "finetuning": finetuning,
     "adapters": adapters,
     "evaluation": evaluation,
+    "structured": structured,
 }

@@ -16,6 +16,7 @@ COMMANDS = (
     "draw|a cat|--output|out.png|--temperature|0.5|--top-k|8|--top-p|0.9|--min-p|0.1|--size|64x64",
     "draw|a cat|--output|out.png|--negative-prompt|a dog|--memory|8MB|--dtype|bf16|--no-drafts",
     "caption|cat.png|--question|what is this?|--max-tokens|3|--stop|x|--stop|y",
+    "caption|cat.png|--regex|[a-z]{2}|--choice|a|--choice|b|--json-schema|in.jsonl|--max-tokens|9",
     "caption|cat.png|cat.png|--max-tokens|2|--json|--branch-logprobs|--repetition-penalty|1.2|-v",
     "edit|cat.png|make it night|-o|out.png|--freedom|0.5|--quiet",
     "info|--json|--strict|--device|cpu|--memory|10%|--dtype|float32",

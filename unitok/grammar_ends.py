@@ -1,0 +1,151 @@
+"""How an answer that follows a grammar can end: a short search for tokens that complete it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from heapq import heappop, heappush
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from unitok.grammar_errors import check_matcher
+
+if TYPE_CHECKING:
+    from llguidance import LLMatcher
+
+CLOSING = b'"]}'  # what texts, lists and objects of JSON end with
+STRUCTURE = b'"\\[]{},:'  # what may begin or end something in JSON
+MOST_TRIED = 64  # tokens that are tried at one place
+
+Tokens = tuple[int, ...]
+
+
+class Vocabulary:
+    """The tokens that answers may have, in the order in which a search tries them.
+
+    Attributes:
+        bits: The tokens as a mask of bits, eight in a byte, the lowest first.
+        plain: Which tokens have no byte that begins or ends anything in JSON, bool [size].
+    """
+
+    def __init__(self, spelt: Sequence[bytes], known: NDArray[np.bool_]) -> None:
+        """Sort the tokens.
+
+        Args:
+            spelt: The bytes of each token.
+            known: Which tokens may be in an answer, bool [size].
+        """
+        self.size = len(known)
+        self.bits = np.packbits(known, bitorder="little")
+        ids = [id for id in np.flatnonzero(known).tolist() if spelt[id]]
+        ids.sort(key=lambda id: (spelt[id][0], -len(spelt[id]), id))
+        self._ids = np.array(ids, np.int64)
+        self._first = np.array([spelt[id][0] for id in ids], np.int64)
+        closers = [id for id in ids if not spelt[id].strip(CLOSING)]
+        self._closers = np.array(sorted(closers, key=lambda id: -len(spelt[id])), np.int64)
+        structure = set(STRUCTURE)
+        self.plain = np.zeros(self.size, np.bool_)
+        self.plain[[id for id in ids if structure.isdisjoint(spelt[id])]] = True
+
+    def mask(self, matcher: LLMatcher) -> NDArray[np.bool_]:
+        """Which tokens a matcher allows next, bool [size]; none if it has failed."""
+        allowed = np.frombuffer(matcher.compute_bitmask(), np.uint8)[: len(self.bits)]
+        packed = allowed & self.bits
+        return np.unpackbits(packed, count=self.size, bitorder="little").view(np.bool_)
+
+    def closers(self, mask: NDArray[np.bool_]) -> list[int]:
+        """The token of a mask that closes most, if there is one."""
+        return self._closers[mask[self._closers]][:1].tolist()
+
+    def others(self, mask: NDArray[np.bool_]) -> list[int]:
+        """Of the tokens of a mask that begin with the same byte, the longest one each."""
+        places = np.flatnonzero(mask[self._ids])
+        first = self._first[places]
+        new = np.flatnonzero(np.diff(first, prepend=-1))
+        return self._ids[places[new]][:MOST_TRIED].tolist()
+
+
+def find_end(matcher: LLMatcher, words: Vocabulary, most: int, tries: int) -> Tokens | None:
+    """Tokens that complete an answer: the fewest that a short search finds, or nearly so.
+
+    Places of an answer that allow the same tokens, and force the same, are mostly alike. So those
+    that allow something new are gone on from first, the nearest first. After them come the others,
+    the furthest first: a text that must have a hundred letters is alike at each of them.
+
+    Args:
+        matcher: Stands where the search begins, and stays there.
+        words: The tokens.
+        most: How many tokens there may be.
+        tries: How many places are gone on from.
+
+    Returns:
+        The tokens; None if none were found.
+
+    Raises:
+        ValueError: The grammar is too complex.
+    """
+    search = _Search(matcher.deep_copy(), words)
+    for _ in range(tries):
+        path = search.next()
+        check_matcher(search.matcher)
+        if path is None:
+            return None
+        if len(path) > most:
+            continue
+        if search.matcher.is_accepting():
+            return path
+        search.branch(path)
+    return None
+
+
+class _Search:
+    """Places of an answer that were found and not gone on from, and a matcher that goes to them."""
+
+    def __init__(self, matcher: LLMatcher, words: Vocabulary) -> None:
+        self.matcher, self._words = matcher, words
+        self._at: Tokens = ()
+        self._seen: set[tuple[bytes, bytes]] = set()
+        self._found: list[tuple[bool, int, int, Tokens]] = [(False, 0, 0, ())]
+        self._count = 0
+
+    def next(self) -> Tokens | None:
+        """Go to the place that is next, and on from there over what must follow."""
+        if not self._found:
+            return None
+        *_, path = heappop(self._found)
+        self._go(path)
+        forced = self.matcher.compute_ff_tokens()
+        if forced:
+            self._go((*path, *forced))
+        return self._at
+
+    def branch(self, path: Tokens) -> None:
+        """Note the places behind this one. Where something closes, the rest is for later."""
+        mask = self._words.mask(self.matcher)
+        for tokens in (self._words.closers(mask), self._words.others(mask)):
+            alike = [self._note(path, id) for id in tokens]
+            if tokens and not all(alike):
+                return
+
+    def _note(self, path: Tokens, id: int) -> bool:
+        """Note a place; whether it is like one that was noted before."""
+        self._go((*path, id))
+        allowed = self._words.mask(self.matcher).tobytes(), self.matcher.compute_ff_bytes()
+        alike = allowed in self._seen
+        self._seen.add(allowed)
+        self._count += 1
+        far = -len(path) if alike else len(path)
+        heappush(self._found, (alike, far, self._count, (*path, id)))
+        return alike
+
+    def _go(self, path: Tokens) -> None:
+        same = next(
+            (i for i, (a, b) in enumerate(zip(self._at, path, strict=False)) if a != b),
+            min(len(self._at), len(path)),
+        )
+        if len(self._at) > same:
+            self.matcher.rollback(len(self._at) - same)
+        if len(path) > same:
+            self.matcher.try_consume_tokens(list(path[same:]))
+        self._at = path
