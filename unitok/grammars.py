@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 # As `json.dumps` writes it, which is what models have read most. Blanks without end are none.
 JSON_STYLE = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
 MAX_REGEX = 2**16  # characters
+MAX_STATES = 50_000  # of the automaton of a grammar, of 1 to 2 kB each
 TRIES = 1000  # places of an answer that a search for a short one goes on from
 
 
@@ -77,12 +78,14 @@ class Grammars:
         """
         from llguidance import LLMatcher, LLParserLimits
 
-        name, grammar = named_grammar(asked, self._blank)
+        form = form_of(asked, self._blank)
         tokenizer, words = self._of(text)
-        limits = LLParserLimits(verbose_errors=False)
-        if problem := LLMatcher.validate_grammar(grammar, tokenizer, limits=limits):
-            raise ValueError(f"{name} cannot be used: {reason(problem)}")
-        return name, LLMatcher(tokenizer, grammar, log_level=0, limits=limits), words
+        limits = LLParserLimits(verbose_errors=False, max_lexer_states=MAX_STATES)
+        matcher = LLMatcher(tokenizer, form.grammar, log_level=0, limits=limits)
+        if matcher.is_error():
+            problem = LLMatcher.validate_grammar(form.bare, limits=limits) or matcher.get_error()
+            raise ValueError(f"{form.name} cannot be used: {reason(problem)}")
+        return form.name, matcher, words
 
     @cached_property
     def lead(self) -> str:
@@ -180,30 +183,50 @@ class Spelt:
         return ids
 
 
-def named_grammar(asked: TextOptions, blank: bool) -> tuple[str, str]:
-    """The option that is given, and its grammar as the library takes it.
+@dataclass(frozen=True)
+class Form:
+    """What an answer must be.
+
+    Attributes:
+        name: The option that says so.
+        grammar: The grammar of an answer, as the library takes it.
+        bare: That of the form alone, of which the library says more clearly what is wrong.
+    """
+
+    name: str
+    grammar: str
+    bare: str
+
+
+def form_of(asked: TextOptions, blank: bool) -> Form:
+    """What a schema, a regular expression or a choice says that an answer must be.
 
     Args:
-        asked: The schema, regular expression or choice.
+        asked: The one that is given.
         blank: Whether answers begin with a blank.
 
     Raises:
-        ValueError: It is no schema.
+        ValueError: It is too long.
     """
-    from llguidance import LLMatcher, regex_to_lark
+    from llguidance import LLMatcher
 
     if asked.json_schema is not None:
         schema = _styled(json.loads(str(asked.json_schema)))  # it is text since the request is made
-        if problem := LLMatcher.validate_grammar(LLMatcher.grammar_from_json_schema(schema)):
-            raise ValueError(f"json_schema cannot be used: {reason(problem)}")
-        return "json_schema", _lark(f"%json {schema}", blank)
-    if asked.regex is not None:
-        if len(asked.regex) > MAX_REGEX:
-            raise ValueError(f"regex has more than {MAX_REGEX:,} characters")
-        if problem := LLMatcher.validate_grammar(LLMatcher.grammar_from_regex(asked.regex)):
-            raise ValueError(f"regex cannot be used: {reason(problem)}")
-        return "regex", _lark(f"/{regex_to_lark(asked.regex)}/", blank)
-    return "choice", _lark(f"/{'|'.join(map(_escaped, asked.choices))}/", blank)
+        bare = LLMatcher.grammar_from_json_schema(schema)
+        return Form("json_schema", _lark(f"%json {schema}", blank), bare)
+    name = "choice" if asked.regex is None else "regex"
+    regex = "|".join(map(_escaped, asked.choices)) if asked.regex is None else asked.regex
+    if sum(map(len, asked.choices or regex)) > MAX_REGEX:
+        raise ValueError(f"{name} has more than {MAX_REGEX:,} characters")
+    bare = LLMatcher.grammar_from_regex(regex)
+    return Form(name, _lark(_quoted(regex), blank), bare)
+
+
+def _quoted(regex: str) -> str:
+    """A regular expression as a part of a larger grammar."""
+    from llguidance import regex_to_lark
+
+    return f"/{regex_to_lark(regex)}/"
 
 
 def _lark(answer: str, blank: bool) -> str:

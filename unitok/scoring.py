@@ -71,8 +71,14 @@ class Scorer:
         Raises:
             FileNotFoundError, ValueError, TypeError: As `Model.score_tokens`.
         """
-        pairs = list(zip(asked, map(_as_ids, token_ids), strict=True))
-        jobs = [ScoreJob(one, self._request(one, ids)) for one, ids in pairs]
+        asked, lists = list(asked), list(map(_as_ids, token_ids))
+        if len(asked) != len(lists):
+            raise ValueError(
+                f"there are {len(asked)} requests and {len(lists)} lists of token ids: give as many"
+            )
+        jobs = [
+            ScoreJob(one, self._request(one, ids)) for one, ids in zip(asked, lists, strict=True)
+        ]
         for job in jobs:
             self.engine.check(job.request)
         return jobs
