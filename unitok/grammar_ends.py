@@ -41,9 +41,8 @@ class Vocabulary:
         ids = [id for id in np.flatnonzero(known).tolist() if spelt[id]]
         ids.sort(key=lambda id: (spelt[id][0], -len(spelt[id]), id))
         self._ids = np.array(ids, np.int64)
-        self._first = np.array([spelt[id][0] for id in ids], np.int64)
-        closers = [id for id in ids if not spelt[id].strip(CLOSING)]
-        self._closers = np.array(sorted(closers, key=lambda id: -len(spelt[id])), np.int64)
+        self._closers = np.array([id for id in ids if not spelt[id].strip(CLOSING)], np.int64)
+        self._first = np.array([(bytes(token) or b"\0")[0] for token in spelt], np.int64)
         structure = set(STRUCTURE)
         self.plain = np.zeros(self.size, np.bool_)
         self.plain[[id for id in ids if structure.isdisjoint(spelt[id])]] = True
@@ -55,15 +54,18 @@ class Vocabulary:
         return np.unpackbits(packed, count=self.size, bitorder="little").view(np.bool_)
 
     def closers(self, mask: NDArray[np.bool_]) -> list[int]:
-        """The token of a mask that closes most, if there is one."""
-        return self._closers[mask[self._closers]][:1].tolist()
+        """Of the tokens of a mask that only close something, the longest ones."""
+        return self._longest(self._closers, mask)[::-1]
 
     def others(self, mask: NDArray[np.bool_]) -> list[int]:
         """Of the tokens of a mask that begin with the same byte, the longest one each."""
-        places = np.flatnonzero(mask[self._ids])
-        first = self._first[places]
-        new = np.flatnonzero(np.diff(first, prepend=-1))
-        return self._ids[places[new]][:MOST_TRIED].tolist()
+        return self._longest(self._ids, mask)[:MOST_TRIED]
+
+    def _longest(self, ids: NDArray[np.int64], mask: NDArray[np.bool_]) -> list[int]:
+        """Of those that are in a mask, the longest one for each first byte."""
+        found = ids[mask[ids]]
+        first = self._first[found]
+        return found[np.flatnonzero(np.diff(first, prepend=-1))].tolist()
 
 
 def find_end(matcher: LLMatcher, words: Vocabulary, most: int, tries: int) -> Tokens | None:
@@ -106,46 +108,47 @@ class _Search:
         self.matcher, self._words = matcher, words
         self._at: Tokens = ()
         self._seen: set[tuple[bytes, bytes]] = set()
-        self._found: list[tuple[bool, int, int, Tokens]] = [(False, 0, 0, ())]
+        self._found: list[tuple[bool, int, int, Tokens]] = []
         self._count = 0
+        self.note(())
 
     def next(self) -> Tokens | None:
-        """Go to the place that is next, and on from there over what must follow."""
-        if not self._found:
-            return None
-        *_, path = heappop(self._found)
-        self._go(path)
-        forced = self.matcher.compute_ff_tokens()
-        if forced:
-            self._go((*path, *forced))
-        return self._at
+        """Go to the place that is next."""
+        while self._found:
+            *_, path = heappop(self._found)
+            if self._go(path):
+                return path
+        return None
 
     def branch(self, path: Tokens) -> None:
         """Note the places behind this one. Where something closes, the rest is for later."""
         mask = self._words.mask(self.matcher)
         for tokens in (self._words.closers(mask), self._words.others(mask)):
-            alike = [self._note(path, id) for id in tokens]
+            alike = [self.note((*path, id)) for id in tokens]
             if tokens and not all(alike):
                 return
 
-    def _note(self, path: Tokens, id: int) -> bool:
-        """Note a place; whether it is like one that was noted before."""
-        self._go((*path, id))
-        allowed = self._words.mask(self.matcher).tobytes(), self.matcher.compute_ff_bytes()
+    def note(self, path: Tokens) -> bool:
+        """Note a place, behind what must follow; whether it is like one that was noted before."""
+        if not self._go(path):
+            return True
+        forced = tuple(self.matcher.compute_ff_tokens())
+        allowed = self._words.mask(self.matcher).tobytes(), forced
         alike = allowed in self._seen
         self._seen.add(allowed)
         self._count += 1
+        path = (*path, *forced)
         far = -len(path) if alike else len(path)
-        heappush(self._found, (alike, far, self._count, (*path, id)))
+        heappush(self._found, (alike, far, self._count, path))
         return alike
 
-    def _go(self, path: Tokens) -> None:
-        same = next(
-            (i for i, (a, b) in enumerate(zip(self._at, path, strict=False)) if a != b),
-            min(len(self._at), len(path)),
-        )
+    def _go(self, path: Tokens) -> bool:
+        """Whether the matcher could go to a place."""
+        pairs = enumerate(zip(self._at, path, strict=False))
+        least = min(len(self._at), len(path))
+        same = next((i for i, (a, b) in pairs if a != b), least)
         if len(self._at) > same:
             self.matcher.rollback(len(self._at) - same)
-        if len(path) > same:
-            self.matcher.try_consume_tokens(list(path[same:]))
-        self._at = path
+        done = self.matcher.try_consume_tokens(list(path[same:])) if len(path) > same else 0
+        self._at = path[: same + done]
+        return self._at == path

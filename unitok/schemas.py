@@ -8,7 +8,7 @@ from typing import Any
 
 from unitok.shown import shown
 
-MAX_CHARACTERS = 2**20  # of a schema
+MAX_CHARACTERS = 2**17  # of a schema: thousands of properties take seconds to prepare
 
 
 def schema_text(value: Any) -> str:

@@ -77,9 +77,10 @@ class Forms:
         if random.random() < 0.1:
             texts = [random.choice(("a", "red", "é☃", '"', "\n", " ", "x" * 500)) for _ in range(9)]
             return json.dumps({"choice": texts * random.choice((1, 1, 500))}).encode()
-        schema = random.choice((self._schema, hostile))(random)
-        case = json.dumps({"json_schema": schema}).encode()
-        return mutated_json(random, case) if random.random() < 0.3 else case
+        if random.random() < 0.4:
+            return json.dumps({"json_schema": hostile(random)}).encode()
+        case = json.dumps({"json_schema": self._schema(random)}).encode()
+        return mutated_json(random, case) if random.random() < 0.4 else case
 
     def _schema(self, random: Random, depth: int = 0) -> Any:
         """A schema that is likely to be one."""

@@ -150,7 +150,6 @@ def test_a_short_answer_is_found(model: unitok.Model, form: dict[str, Any], expe
         {"regex": "(ab){300}"},
         {"json_schema": {"type": "string", "minLength": 900}},
         {"json_schema": {"type": "array", "items": TEXT, "minItems": 90}},
-        {"json_schema": {"type": "object", "properties": {"a": {"$ref": "#"}}, "required": ["a"]}},
     ],
 )
 def test_what_has_no_answer_in_time_is_refused_before_anything_is_computed(
