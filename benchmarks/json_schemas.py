@@ -7,7 +7,7 @@ as a text of any length, a model may go on with for as long as it likes.
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
-from decimal import Decimal
+from decimal import Decimal, InvalidOperation
 from random import Random
 from typing import Any
 
@@ -103,10 +103,18 @@ _LEAVES = (_enum, _const, _integer, _number, _string, _simple)
 
 def is_answer(text: str, schema: Schema) -> bool:
     """Whether a text is JSON that fits a schema that was made here."""
-    try:  # fractions as they are written: 0.99999999999999999999 is less than 1
-        return fits(json.loads(text, parse_float=Decimal), schema)
+    try:
+        return fits(json.loads(text, parse_float=_number_of), schema)
     except ValueError:
         return False
+
+
+def _number_of(text: str) -> Decimal | float:
+    """A fraction as it is written: 0.99999999999999999999 is less than 1."""
+    try:
+        return Decimal(text)
+    except InvalidOperation:  # the exponent has too many digits
+        return float(text)
 
 
 def fits(value: object, schema: Mapping[str, Any], root: Mapping[str, Any] | None = None) -> bool:
@@ -125,8 +133,8 @@ def _is(value: object, kind: str) -> bool:
     if isinstance(value, bool):
         return kind == "boolean"
     kinds: dict[str, type | tuple[type, ...]] = {
-        "integer": int, "number": (int, Decimal), "string": str, "array": list, "object": dict,
-        "null": type(None), "boolean": (),
+        "integer": int, "number": (int, float, Decimal), "string": str, "array": list,
+        "object": dict, "null": type(None), "boolean": (),
     }  # fmt: skip
     return isinstance(value, kinds[kind])
 

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from llguidance import LLMatcher
 
 CLOSING = b'"]}'  # what texts, lists and objects of JSON end with
-STRUCTURE = b'"\\[]{},:'  # what may begin or end something in JSON
-MOST_TRIED = 64  # tokens that are tried at one place
+STRUCTURE = '"\\[]{},:'  # what may begin or end something in JSON
+MOST_TRIED = 24  # tokens that are tried at one place
 
 Tokens = tuple[int, ...]
 
@@ -26,7 +26,7 @@ class Vocabulary:
 
     Attributes:
         bits: The tokens as a mask of bits, eight in a byte, the lowest first.
-        plain: Which tokens have no byte that begins or ends anything in JSON, bool [size].
+        plain: Which tokens are whole characters that begin and end nothing in JSON, bool [size].
     """
 
     def __init__(self, spelt: Sequence[bytes], known: NDArray[np.bool_]) -> None:
@@ -43,9 +43,8 @@ class Vocabulary:
         self._ids = np.array(ids, np.int64)
         self._closers = np.array([id for id in ids if not spelt[id].strip(CLOSING)], np.int64)
         self._first = np.array([(bytes(token) or b"\0")[0] for token in spelt], np.int64)
-        structure = set(STRUCTURE)
         self.plain = np.zeros(self.size, np.bool_)
-        self.plain[[id for id in ids if structure.isdisjoint(spelt[id])]] = True
+        self.plain[[id for id in ids if _is_plain(spelt[id])]] = True
 
     def mask(self, matcher: LLMatcher) -> NDArray[np.bool_]:
         """Which tokens a matcher allows next, bool [size]; none if it has failed."""
@@ -58,14 +57,22 @@ class Vocabulary:
         return self._longest(self._closers, mask)[::-1]
 
     def others(self, mask: NDArray[np.bool_]) -> list[int]:
-        """Of the tokens of a mask that begin with the same byte, the longest one each."""
-        return self._longest(self._ids, mask)[:MOST_TRIED]
+        """Of the tokens of a mask that begin with one byte, the longest; for some bytes."""
+        found = self._longest(self._ids, mask)
+        return found[:: -(-len(found) // MOST_TRIED) or 1]
 
     def _longest(self, ids: NDArray[np.int64], mask: NDArray[np.bool_]) -> list[int]:
         """Of those that are in a mask, the longest one for each first byte."""
         found = ids[mask[ids]]
         first = self._first[found]
         return found[np.flatnonzero(np.diff(first, prepend=-1))].tolist()
+
+
+def _is_plain(token: bytes) -> bool:
+    try:
+        return set(token.decode()).isdisjoint(STRUCTURE)
+    except UnicodeDecodeError:  # a part of a character
+        return False
 
 
 def find_end(matcher: LLMatcher, words: Vocabulary, most: int, tries: int) -> Tokens | None:

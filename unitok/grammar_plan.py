@@ -16,11 +16,11 @@ from unitok_engine import Allow, Force, FreePlan, Stop
 if TYPE_CHECKING:
     from llguidance import LLMatcher
 
-# An answer is watched when it has only so many tokens left, beside twice those of a short one.
-WATCHED = 64
-RESERVE = 8  # tokens that are left when an answer is ended, beside those that end it
-FEW = 64  # tokens of which each is tried, whether an answer could still end in time behind it
-TRIES = 100  # places of an answer that a search for its end goes on from
+WATCHED = 40  # tokens that are left when an answer is watched, beside those of a short one
+RESERVE = 16  # tokens that are left when an answer is ended, beside those that end it
+FEW = 64  # tokens of which each is tried, whether the answer could still end as it would now
+ANEW = 4  # tokens behind which another end is looked for
+TRIES = 30  # places of an answer that a search for its end goes on from
 
 
 class GrammarPlan:
@@ -48,7 +48,7 @@ class GrammarPlan:
         self._followed: list[int] = []  # the tokens that the matcher stands behind
         self._run: list[int] = []  # tokens that must follow on the first `_run_start` of these
         self._run_start = 0
-        self._watched = max(text.max_tokens - WATCHED - 2 * len(shortest), 0)
+        self._watched = max(text.max_tokens - WATCHED - len(shortest), 0)
         # A way to end the answer behind the first `_watched` tokens, behind one more, and so on.
         self._ends: list[Tokens | None] = [] if self._watched else [shortest]
         self._narrowed: int | None = None  # behind so many tokens, for the first time
@@ -164,18 +164,19 @@ class GrammarPlan:
         if last and last[0] == self._followed[-1]:
             self._ends.append(last[1:])
         else:
-            self._ends.append(self._end_behind((), last, self._left))
+            self._ends.append(self._end_here(last))
 
-    def _end_behind(self, more: Tokens, end: Tokens | None, most: int) -> Tokens | None:
-        """How the answer could end behind more tokens: in a way that is known, or in a new one."""
-        if end is not None and len(end) <= most:
-            whole = [*more, *end, self._end]
-            if self._matcher.validate_tokens(whole) == len(whole):
-                return end
-        matcher = self._matcher
-        if more:
-            matcher = matcher.deep_copy()
-            matcher.consume_tokens(list(more))
+    def _end_here(self, last: Tokens | None) -> Tokens | None:
+        """How the answer could end from here: as it was known for the place before, or anew."""
+        if last is not None and len(last) <= self._left and self._is_end(last):
+            return last
+        return self._new_end(self._matcher, self._left)
+
+    def _is_end(self, tokens: Tokens) -> bool:
+        whole = [*tokens, self._end]
+        return self._matcher.validate_tokens(whole) == len(whole)
+
+    def _new_end(self, matcher: LLMatcher, most: int) -> Tokens | None:
         try:
             return find_end(matcher, self._words, most, TRIES)
         except ValueError:  # the search is a try: the answer may still end by itself
@@ -184,20 +185,28 @@ class GrammarPlan:
     def _in_time(self, mask: NDArray[np.bool_], end: Tokens) -> NDArray[np.bool_]:
         """The tokens of a mask behind which the answer can still end in time.
 
-        Each of a few is tried. Of many, those of plain text are taken to be alike.
+        Each of a few is tried. Of many, those of plain text are taken to be alike. Behind most, the
+        answer must be able to end as it would now; behind some, another end is looked for.
         """
         plain = mask & self._words.plain if mask.sum() > FEW else np.zeros_like(mask)
+        tried = np.flatnonzero(mask & ~plain)[:FEW].tolist()
+        tried += np.flatnonzero(plain)[:1].tolist()
+        left = [id for id in tried if not self._ends_alike(id, end)]
+        left = [id for id in left if id in left[ANEW:] or not self._ends_anew(id)]
         kept = np.zeros_like(mask)
-        kept[list(end[:1])] = True
-        for id in np.flatnonzero(mask & ~plain)[:FEW].tolist():
-            kept[id] = self._ends_in_time(id, end)
-        if plain.any() and self._ends_in_time(int(plain.argmax()), end):
+        kept[[end[0] if end else self._end, *(id for id in tried if id not in left)]] = True
+        if (kept & plain).any():
             kept |= plain
         if self._narrowed is None and not np.array_equal(kept, mask):
             self._narrowed = len(self._followed)
         return kept
 
-    def _ends_in_time(self, id: int, end: Tokens) -> bool:
-        if id in self._text.stop_ids or end[:1] == (id,):
-            return True
-        return self._end_behind((id,), end, self._left - 1) is not None
+    def _ends_alike(self, id: int, end: Tokens) -> bool:
+        """Whether the answer can end behind a token as it can end here, or ends with it."""
+        ends = id in self._text.stop_ids or end[:1] == (id,)
+        return ends or (len(end) < self._left and self._is_end((id, *end)))
+
+    def _ends_anew(self, id: int) -> bool:
+        matcher = self._matcher.deep_copy()
+        matcher.consume_token(id)
+        return self._new_end(matcher, self._left - 1) is not None

@@ -131,7 +131,7 @@ def hostile(random: Random) -> Any:
     """A schema that is made to take time or memory."""
     many = random.choice((50, 400, 3000))
     nested: Any = {"type": "integer"}
-    for _ in range(many // 4):
+    for _ in range(many // 10):
         nested = {"type": "array", "items": nested, "minItems": 1}
     doubled = {
         f"d{i}": {"allOf": [{"anyOf": [{"$ref": f"#/$defs/d{i + 1}"}] * 2}] * 2} for i in range(30)

@@ -23,14 +23,14 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
 
 def test_random_forms_are_answered_or_refused_by_name(place: Place):
     target, taken = Forms(place), 0
-    for index in range(200):
+    for index in range(150):
         case = target.make(Random(f"answers-{index}"))
         try:
             target.run(case)
             taken += 1
         except DOCUMENTED as error:
             check_message(str(error), target.names(case))
-    assert 50 < taken < 150
+    assert 30 < taken < 120
     assert place.model.stats().used_blocks == 0
 
 
@@ -46,5 +46,5 @@ def test_the_search_for_a_short_answer_is_bounded(place: Place, monkeypatch: pyt
     model, image, schema = place.model, picture("RGB"), {"type": "array", "minItems": 3}
     assert len(json.loads(model.caption(image, json_schema=schema, seed=1).text)) >= 3
     monkeypatch.setattr(grammars, "TRIES", 3)
-    with pytest.raises(ValueError, match="json_schema: no answer of at most 256 tokens was found"):
+    with pytest.raises(ValueError, match=r"json_schema: no answer of at most \d+ tokens was found"):
         model.caption(image, json_schema=schema)
