@@ -7,9 +7,9 @@ side by side, and their medians.
     python scripts/bench.py --rehearse --skip vllm # toy sizes: does it run?
 
 one, eight, vllm, ragged, compiled, adapters, finetuning: random weights in Janus-Pro-1B's shape,
-bf16. drawings, together, stream, pixels: the embedded model. bookkeeping: the engine's own work,
-with a null model. driver: what the driver's thread costs. benchmarks/comparisons.py says how each
-figure is made.
+bf16. drawings, together, stream, pixels: the embedded model. structured: both. bookkeeping: the
+engine's own work, with a null model. driver: what the driver's thread costs.
+benchmarks/comparisons.py says how each figure is made.
 """
 
 import argparse

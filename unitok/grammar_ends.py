@@ -114,7 +114,7 @@ class _Search:
     def __init__(self, matcher: LLMatcher, words: Vocabulary) -> None:
         self.matcher, self._words = matcher, words
         self._at: Tokens = ()
-        self._seen: set[tuple[bytes, bytes]] = set()
+        self._seen: set[tuple[bytes, Tokens]] = set()
         self._found: list[tuple[bool, int, int, Tokens]] = []
         self._count = 0
         self.note(())

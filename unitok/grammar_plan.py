@@ -191,10 +191,10 @@ class GrammarPlan:
         plain = mask & self._words.plain if mask.sum() > FEW else np.zeros_like(mask)
         tried = np.flatnonzero(mask & ~plain)[:FEW].tolist()
         tried += np.flatnonzero(plain)[:1].tolist()
-        left = [id for id in tried if not self._ends_alike(id, end)]
-        left = [id for id in left if id in left[ANEW:] or not self._ends_anew(id)]
+        alike = [id for id in tried if self._ends_alike(id, end)]
+        others = [id for id in tried if id not in alike][:ANEW]
         kept = np.zeros_like(mask)
-        kept[[end[0] if end else self._end, *(id for id in tried if id not in left)]] = True
+        kept[[end[0] if end else self._end, *alike, *filter(self._ends_anew, others)]] = True
         if (kept & plain).any():
             kept |= plain
         if self._narrowed is None and not np.array_equal(kept, mask):

@@ -152,7 +152,7 @@ def test_a_score_has_a_timeout(model: unitok.Model):
 def test_scores_may_be_awaited(model: unitok.Model):
     texts = ["a cat", "two dogs"]
 
-    async def awaited() -> list[Any]:
+    async def awaited() -> Any:
         return await asyncio.gather(
             model.ascore(picture(), texts),
             model.ascore(picture(), "a cat", question="what?"),
