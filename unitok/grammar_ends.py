@@ -7,15 +7,18 @@ from heapq import heappop, heappush
 from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from unitok.grammar_errors import check_matcher
+from unitok_engine import Allow, IdRange
 
 if TYPE_CHECKING:
     from llguidance import LLMatcher
 
 CLOSING = b'"]}'  # what texts, lists and objects of JSON end with
 STRUCTURE = '"\\[]{},:'  # what may begin or end something in JSON
+MASKS = 2**24  # bytes of masks that are kept, as most come again and again
 MOST_TRIED = 24  # tokens that are tried at one place
 
 Tokens = tuple[int, ...]
@@ -29,14 +32,17 @@ class Vocabulary:
         plain: Which tokens are whole characters that begin and end nothing in JSON, bool [size].
     """
 
-    def __init__(self, spelt: Sequence[bytes], known: NDArray[np.bool_]) -> None:
+    def __init__(self, spelt: Sequence[bytes], known: NDArray[np.bool_], id_range: IdRange) -> None:
         """Sort the tokens.
 
         Args:
             spelt: The bytes of each token.
             known: Which tokens may be in an answer, bool [size].
+            id_range: The last of these ids: those that are sampled from.
         """
-        self.size = len(known)
+        self.size, self._range = len(known), id_range
+        self._allowed: dict[bytes, Allow | None] = {}
+        self._most = max(MASKS // self.size, 1)
         self.bits = np.packbits(known, bitorder="little")
         ids = [id for id in np.flatnonzero(known).tolist() if spelt[id]]
         ids.sort(key=lambda id: (spelt[id][0], -len(spelt[id]), id))
@@ -48,9 +54,23 @@ class Vocabulary:
 
     def mask(self, matcher: LLMatcher) -> NDArray[np.bool_]:
         """Which tokens a matcher allows next, bool [size]; none if it has failed."""
-        allowed = np.frombuffer(matcher.compute_bitmask(), np.uint8)[: len(self.bits)]
-        packed = allowed & self.bits
+        return self._unpacked(matcher.compute_bitmask())
+
+    def _unpacked(self, bits: bytes) -> NDArray[np.bool_]:
+        packed = np.frombuffer(bits, np.uint8)[: len(self.bits)] & self.bits
         return np.unpackbits(packed, count=self.size, bitorder="little").view(np.bool_)
+
+    def allowed(self, matcher: LLMatcher) -> Allow | None:
+        """What a matcher allows next; None if that is nothing. Of equal masks there is one."""
+        bits = matcher.compute_bitmask()
+        if bits in self._allowed:
+            return self._allowed[bits]
+        mask = torch.from_numpy(self._unpacked(bits)[self._range.start :])
+        allow = Allow(self._range, mask) if mask.any() else None
+        if len(self._allowed) >= self._most:
+            self._allowed = {}
+        self._allowed[bits] = allow
+        return allow
 
     def closers(self, mask: NDArray[np.bool_]) -> list[int]:
         """Of the tokens of a mask that only close something, the longest ones."""

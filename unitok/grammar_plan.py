@@ -142,14 +142,15 @@ class GrammarPlan:
 
     def _allowed(self) -> Allow:
         """The tokens that the grammar allows next, as far as the answer can end in time."""
-        mask = self._words.mask(self._matcher)
-        check_matcher(self._matcher)
-        if not mask.any():
+        allow = self._words.allowed(self._matcher)
+        if allow is None:
+            check_matcher(self._matcher)
             raise ValueError("the model's tokenizer has no token with which the answer could go on")
         end = self._ends[-1] if self._ends else None
-        if end is not None and 0 <= self._left - len(end) <= RESERVE:
-            mask = self._in_time(mask, end)
-        return Allow(self._text.id_range, torch.from_numpy(mask[self._text.id_range.start :]))
+        if end is None or not 0 <= self._left - len(end) <= RESERVE:
+            return allow
+        mask = self._in_time(self._words.mask(self._matcher), end)
+        return Allow(allow.id_range, torch.from_numpy(mask[allow.id_range.start :]))
 
     @property
     def _left(self) -> int:
