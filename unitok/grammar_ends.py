@@ -62,14 +62,14 @@ class Vocabulary:
 
     def allowed(self, matcher: LLMatcher) -> Allow | None:
         """What a matcher allows next; None if that is nothing. Of equal masks there is one."""
-        bits = matcher.compute_bitmask()
-        if bits in self._allowed:
-            return self._allowed[bits]
+        bits, known = matcher.compute_bitmask(), self._allowed
+        if bits in known:
+            return known[bits]
         mask = torch.from_numpy(self._unpacked(bits)[self._range.start :])
         allow = Allow(self._range, mask) if mask.any() else None
-        if len(self._allowed) >= self._most:
-            self._allowed = {}
-        self._allowed[bits] = allow
+        if len(known) >= self._most:
+            self._allowed = known = {}  # a new one: another thread may look into the old one
+        known[bits] = allow
         return allow
 
     def closers(self, mask: NDArray[np.bool_]) -> list[int]:
