@@ -26,7 +26,7 @@ from unitok_tokenizers.text import TextTokenizer
 QUESTIONS = (
     None,
     "how many apples are there?",
-    "what is in the picture? answer in JSON",
+    "what is in the picture?",
     "is there a dog?",
     "what colour is the background?",
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from heapq import heappop, heappush
 from typing import TYPE_CHECKING
 
@@ -116,16 +117,37 @@ def find_end(matcher: LLMatcher, words: Vocabulary, most: int, tries: int) -> To
     """
     search = _Search(matcher.deep_copy(), words)
     for _ in range(tries):
-        path = search.next()
+        place = search.next()
         check_matcher(search.matcher)
-        if path is None:
+        if place is None:
             return None
-        if len(path) > most:
+        if len(place.path) > most:
             continue
         if search.matcher.is_accepting():
-            return path
-        search.branch(path)
+            return place.path
+        search.branch(place)
     return None
+
+
+@dataclass(frozen=True, order=True)
+class _Place:
+    """A place of an answer. The least one is gone on from first.
+
+    Attributes:
+        alike: Whether it is like one that was found before.
+        far: How far it is from the start, so that the best comes first.
+        same: Whether it is like the place before it, so that nothing seems to be gained.
+        number: How many were found before.
+        steps: How many choices lead there.
+        path: The tokens that lead there.
+    """
+
+    alike: bool
+    far: int
+    same: bool
+    number: int
+    steps: int
+    path: Tokens
 
 
 class _Search:
@@ -135,38 +157,39 @@ class _Search:
         self.matcher, self._words = matcher, words
         self._at: Tokens = ()
         self._seen: set[tuple[bytes, Tokens]] = set()
-        self._found: list[tuple[bool, int, int, Tokens]] = []
+        self._found: list[_Place] = []
         self._count = 0
-        self.note(())
+        self._note((), 0, b"")
 
-    def next(self) -> Tokens | None:
+    def next(self) -> _Place | None:
         """Go to the place that is next."""
         while self._found:
-            *_, path = heappop(self._found)
-            if self._go(path):
-                return path
+            place = heappop(self._found)
+            if self._go(place.path):
+                return place
         return None
 
-    def branch(self, path: Tokens) -> None:
+    def branch(self, place: _Place) -> None:
         """Note the places behind this one. Where something closes, the rest is for later."""
         mask = self._words.mask(self.matcher)
         for tokens in (self._words.closers(mask), self._words.others(mask)):
-            alike = [self.note((*path, id)) for id in tokens]
+            paths = [(*place.path, id) for id in tokens]
+            alike = [self._note(path, place.steps + 1, mask.tobytes()) for path in paths]
             if tokens and not all(alike):
                 return
 
-    def note(self, path: Tokens) -> bool:
+    def _note(self, path: Tokens, steps: int, before: bytes) -> bool:
         """Note a place, behind what must follow; whether it is like one that was noted before."""
         if not self._go(path):
             return True
         forced = tuple(self.matcher.compute_ff_tokens())
-        allowed = self._words.mask(self.matcher).tobytes(), forced
-        alike = allowed in self._seen
-        self._seen.add(allowed)
+        allowed = self._words.mask(self.matcher).tobytes()
+        alike = (allowed, forced) in self._seen
+        self._seen.add((allowed, forced))
         self._count += 1
         path = (*path, *forced)
-        far = -len(path) if alike else len(path)
-        heappush(self._found, (alike, far, self._count, path))
+        far, same = -steps if alike else len(path), allowed == before
+        heappush(self._found, _Place(alike, far, same, self._count, steps, path))
         return alike
 
     def _go(self, path: Tokens) -> bool:

@@ -16,8 +16,11 @@ from unitok_engine import Allow, Force, FreePlan, Stop
 if TYPE_CHECKING:
     from llguidance import LLMatcher
 
-WATCHED = 40  # tokens that are left when an answer is watched, beside those of a short one
-RESERVE = 16  # tokens that are left when an answer is ended, beside those that end it
+# Tokens that are left when an answer is ended, beside those that end it: as many as a short answer
+# has, since one token may open what takes as many, but within these bounds.
+RESERVE = 16
+MOST_RESERVE = 64
+WATCHED = 40  # tokens that are left when an answer is watched, beside twice that
 FEW = 64  # tokens of which each is tried, whether the answer could still end as it would now
 ANEW = 4  # tokens behind which another end is looked for
 TRIES = 30  # places of an answer that a search for its end goes on from
@@ -48,7 +51,8 @@ class GrammarPlan:
         self._followed: list[int] = []  # the tokens that the matcher stands behind
         self._run: list[int] = []  # tokens that must follow on the first `_run_start` of these
         self._run_start = 0
-        self._watched = max(text.max_tokens - WATCHED - len(shortest), 0)
+        self._reserve = min(max(len(shortest), RESERVE), MOST_RESERVE)
+        self._watched = max(text.max_tokens - WATCHED - 2 * self._reserve, 0)
         # A way to end the answer behind the first `_watched` tokens, behind one more, and so on.
         self._ends: list[Tokens | None] = [] if self._watched else [shortest]
         self._narrowed: int | None = None  # behind so many tokens, for the first time
@@ -147,7 +151,7 @@ class GrammarPlan:
             check_matcher(self._matcher)
             raise ValueError("the model's tokenizer has no token with which the answer could go on")
         end = self._ends[-1] if self._ends else None
-        if end is None or not 0 <= self._left - len(end) <= RESERVE:
+        if end is None or not 0 <= self._left - len(end) <= self._reserve:
             return allow
         mask = self._in_time(self._words.mask(self._matcher), end)
         return Allow(allow.id_range, torch.from_numpy(mask[allow.id_range.start :]))

@@ -103,7 +103,10 @@ class Forms:
 
     def run(self, case: bytes) -> None:
         """Ask for an answer, and check its form."""
-        form = json.loads(case)
+        try:
+            form = json.loads(case)
+        except (ValueError, RecursionError):  # a mutation may be no JSON, or nest without end
+            form = None
         if not isinstance(form, dict):
             raise ValueError("json_schema, regex or choice is wanted")
         asked = Caption(self._picture, seed=1, temperature=1.0, max_tokens=MOST, **form)
