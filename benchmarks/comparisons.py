@@ -27,6 +27,7 @@ from benchmarks.quantization import quantization
 from benchmarks.report import Result, Throughput
 from benchmarks.setting import Setting
 from benchmarks.speculation import speculation
+from benchmarks.structured import structured
 from unitok.driver import Driver
 from unitok.nn.compiled import CompiledBlocks, why_not_compiled
 from unitok_engine import Engine, EngineConfig
@@ -394,4 +395,5 @@ COMPARISONS: dict[str, Callable[[Setting], Found]] = {
     "evaluation": evaluation,
     "quantization": quantization,
     "previews": previews,
+    "structured": structured,
 }

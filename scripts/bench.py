@@ -8,9 +8,9 @@ side by side, and their medians.
 
 one, eight, vllm, ragged, compiled, adapters, finetuning, quantization: random weights in
 Janus-Pro-1B's shape, bf16. drawings, together, stream, pixels, previews: the embedded model.
-speculation: what drafts save there, and what wide steps cost at the 1B shape. bookkeeping: the
-engine's own work, with a null model. driver: what the driver's thread costs.
-benchmarks/comparisons.py says how each figure is made.
+structured: both. speculation: what drafts save with the embedded model, and what wide steps cost at
+the 1B shape. bookkeeping: the engine's own work, with a null model. driver: what the driver's
+thread costs. benchmarks/comparisons.py says how each figure is made.
 """
 
 import argparse

@@ -41,10 +41,10 @@ SOURCE_ROOTS = (".", "engine", "tokenizers")
 
 # The files of `unitok` that are the API. The command line is not part of it.
 API = """
-api chat chat_file conversation drafts draw_job driver failed_job handles history image_decoder
-loading messages picture_info picture_sources pictures precision preparer preview_budget previews
-prompt prompt_length requests results saving shown signatures stats strict_json text_job throughput
-tuning upkeep vocabulary
+api chat chat_file conversation drafts draw_job driver failed_job grammar_ends grammar_errors
+grammar_plan grammars handles history image_decoder loading messages picture_info picture_sources
+pictures precision preparer preview_budget previews prompt prompt_length requests results saving
+schemas scoring shown signatures stats strict_json text_job throughput tuning upkeep vocabulary
 """.split()
 
 # Quickest first.
@@ -57,7 +57,7 @@ API_TESTS = """
 vocabulary results prompt preview_budget saving settings strict_json picture_info picture_sources
 pictures damaged_pictures image_decoder counted_work one_loop driver conversation messages chat
 loading options adapters adapters_per_request weight_updates previews golden api drafts same_bytes
-janus janus4o concurrency
+janus janus4o concurrency scoring structured structured_ends structured_beside
 """.split()
 
 # The tests that look at a module most closely, where that is not the file named after it.
@@ -88,6 +88,10 @@ CLOSEST = {
     "unitok/chat_file.py": "unitok/chat",
     "unitok/draw_job.py": "unitok/driver",
     "unitok/failed_job.py": "unitok/driver",
+    "unitok/grammar_ends.py": "unitok/structured_ends",
+    "unitok/grammar_errors.py": "unitok/structured",
+    "unitok/grammar_plan.py": "unitok/structured unitok/structured_ends",
+    "unitok/grammars.py": "unitok/structured",
     "unitok/handles.py": "unitok/driver",
     "unitok/history.py": "unitok/chat",
     "unitok/loading.py": "unitok/loading unitok/compile",
@@ -95,6 +99,7 @@ CLOSEST = {
     "unitok/preparer.py": "unitok/options unitok/api",
     "unitok/prompt_length.py": "unitok/options",
     "unitok/requests.py": "unitok/options unitok/api",
+    "unitok/schemas.py": "unitok/structured",
     "unitok/signatures.py": "unitok/options unitok/api",
     "unitok/stats.py": "unitok/options",
     "unitok/text_job.py": "unitok/driver",

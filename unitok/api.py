@@ -36,7 +36,7 @@ from unitok.preparer import AnyJob, Preparer
 from unitok.requests import AnyRequest, Caption, Draw, Edit, Reply, RequestOptions
 from unitok.results import DrawResult, Event, Result, ScoreResult, TextResult
 from unitok.saving import expanded
-from unitok.scoring import Scorer, check_asked, pairs_of
+from unitok.scoring import ScoreJob, Scorer, check_asked, pairs_of
 from unitok.signatures import (
     answer,
     answer_or_start,
@@ -144,7 +144,7 @@ class Model:
         self.driver = Driver(Engine(family.model, config, drafter=drafter), image_decoder)
         self.prepare = Preparer(family, image_decoder)
         self._tuning = Tuning(family, self.driver)
-        self._scorer = Scorer(self.prepare, self.driver)
+        self._scorer = Scorer(self.prepare, self.driver.engine)
 
     def _make_drafter(self, drafts: Drafts) -> GridDrafter | None:
         """Who drafts pictures, if they are drafted; what is learned is kept at the model's end."""
@@ -423,11 +423,31 @@ class Model:
             TimeoutError: The request was not done within its timeout.
             RuntimeError: The model failed, or it is closed.
         """
+        several = are_several(image) or are_several(text)
+        results = self._scores(self._score_jobs(image, text, options))
+        return results if several else results[0]
+
+    @overload
+    async def ascore(self, image: PictureLike, text: str, **options: Any) -> ScoreResult: ...
+    @overload
+    async def ascore(
+        self, image: PictureLike, text: Iterable[str], **options: Any
+    ) -> list[ScoreResult]: ...
+    @overload
+    async def ascore(
+        self, image: Iterable[PictureLike], text: str | Iterable[str], **options: Any
+    ) -> list[ScoreResult]: ...
+    async def ascore(self, image: Any, text: Any, **options: Any) -> Any:
+        """`score` for `await`. Cancelling the task cancels its requests."""
+        several = are_several(image) or are_several(text)
+        results = await self._ascores(lambda: self._score_jobs(image, text, options))
+        return results if several else results[0]
+
+    def _score_jobs(self, image: Any, text: Any, options: Mapping[str, Any]) -> list[ScoreJob]:
         pairs = pairs_of(image, text)
         asked = [Caption(picture, **options) for picture, _ in pairs]
         self.driver.check_open()
-        results = self._scorer.score(asked, [text for _, text in pairs])
-        return results if are_several(image) or are_several(text) else results[0]
+        return self._scorer.of_texts(asked, [text for _, text in pairs])
 
     @overload
     def score_tokens(self, asked: AnyRequest, token_ids: Sequence[int]) -> ScoreResult: ...
@@ -451,11 +471,36 @@ class Model:
                 context; and as for `caption`, `draw` and `edit`.
             FileNotFoundError, TypeError, TimeoutError, RuntimeError: As `caption`, `draw`, `edit`.
         """
+        results = self._scores(self._token_jobs(asked, token_ids))
+        return results[0] if isinstance(asked, RequestOptions) else results
+
+    @overload
+    async def ascore_tokens(self, asked: AnyRequest, token_ids: Sequence[int]) -> ScoreResult: ...
+    @overload
+    async def ascore_tokens(
+        self, asked: Sequence[AnyRequest], token_ids: Sequence[Sequence[int]]
+    ) -> list[ScoreResult]: ...
+    async def ascore_tokens(self, asked: Any, token_ids: Any) -> Any:
+        """`score_tokens` for `await`. Cancelling the task cancels its requests."""
+        results = await self._ascores(lambda: self._token_jobs(asked, token_ids))
+        return results[0] if isinstance(asked, RequestOptions) else results
+
+    def _token_jobs(self, asked: Any, token_ids: Any) -> list[ScoreJob]:
         check_asked(asked)
         self.driver.check_open()
-        if isinstance(asked, RequestOptions):
-            return self._scorer.score_tokens([asked], [token_ids])[0]  # type: ignore[list-item]
-        return self._scorer.score_tokens(asked, token_ids)
+        one = isinstance(asked, RequestOptions)
+        return self._scorer.of_tokens(*(([asked], [token_ids]) if one else (asked, token_ids)))  # type: ignore[arg-type]
+
+    def _scores(self, jobs: Sequence[ScoreJob]) -> list[ScoreResult]:
+        for _ in self.driver.run(jobs, AT_ONCE):
+            pass
+        return [job.score for job in jobs]
+
+    async def _ascores(self, make: Callable[[], Sequence[ScoreJob]]) -> list[ScoreResult]:
+        jobs = await self._in_thread(make)
+        async for _ in self.driver.arun(each(jobs), AT_ONCE):
+            pass
+        return [job.score for job in jobs]
 
     # -- as it comes
 

@@ -2,44 +2,60 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from torch import Tensor
+from numpy.typing import NDArray
 
-from unitok.terminal import one_line
+from unitok.grammar_ends import Tokens, Vocabulary, find_end
+from unitok.grammar_errors import check_matcher
 from unitok_engine import Allow, Force, FreePlan, Stop
 
 if TYPE_CHECKING:
     from llguidance import LLMatcher
 
-LONGEST_REASON = 300  # characters of the library's own message
+# Tokens that are left when an answer is ended, beside those that end it: as many as a short answer
+# has, since one token may open what takes as many, but within these bounds.
+RESERVE = 16
+MOST_RESERVE = 64
+WATCHED = 40  # tokens that are left when an answer is watched, beside twice that
+FEW = 64  # tokens of which each is tried, whether the answer could still end as it would now
+ANEW = 4  # tokens behind which another end is looked for
+TRIES = 30  # places of an answer that a search for its end goes on from
 
 
 class GrammarPlan:
     """Text that follows a grammar, until it is complete. It is a `unitok_engine.Plan`.
 
+    When few tokens are left, only those are allowed behind which the answer can still end in time.
+
     The matcher stands behind the tokens of the last call. It goes back when other tokens are asked
     about, so that the plan depends on the emitted tokens alone. One thread may use it at a time.
     """
 
-    def __init__(self, text: FreePlan, matcher: LLMatcher, known: Tensor) -> None:
+    def __init__(
+        self, text: FreePlan, matcher: LLMatcher, words: Vocabulary, shortest: Tokens
+    ) -> None:
         """Begin before the first token.
 
         Args:
             text: What any answer may be.
             matcher: Of the grammar, at its start.
-            known: Which ids of the text's range the matcher may allow, bool [size].
+            words: The tokens that the matcher may allow.
+            shortest: A short answer.
         """
-        self._text, self._matcher = text, matcher
-        self._known = known if text.mask is None else known & text.mask
+        self._text, self._matcher, self._words = text, matcher, words
         self._end = min(text.stop_ids)
         self._followed: list[int] = []  # the tokens that the matcher stands behind
         self._run: list[int] = []  # tokens that must follow on the first `_run_start` of these
         self._run_start = 0
+        self._reserve = min(max(len(shortest), RESERVE), MOST_RESERVE)
+        self._watched = max(text.max_tokens - WATCHED - 2 * self._reserve, 0)
+        # A way to end the answer behind the first `_watched` tokens, behind one more, and so on.
+        self._ends: list[Tokens | None] = [] if self._watched else [shortest]
+        self._narrowed: int | None = None  # behind so many tokens, for the first time
 
     @property
     def max_length(self) -> int:
@@ -59,20 +75,25 @@ class GrammarPlan:
                 or the tokenizer has no token to go on with.
         """
         if emitted and emitted[-1] in self._text.stop_ids:
-            return Stop("stop", drop=1)
+            self._follow(emitted[:-1])
+            return self._stop(drop=1)
         self._follow(emitted)
         if len(emitted) >= self._text.max_tokens:
             return self._cut()
         if self._matcher.is_stopped():
-            self._check()
+            check_matcher(self._matcher)
             return Force(self._end)
         forced = self._next_forced()
         return self._allowed() if forced is None else Force(forced)
 
+    def _stop(self, drop: int = 0) -> Stop:
+        """The end of an answer, which says whether too few tokens were left for any other."""
+        return Stop("stop" if self._narrowed is None else "length", drop)
+
     def _cut(self) -> Stop:
         """The end at the most tokens."""
         if self._matcher.is_accepting():
-            return Stop("stop")
+            return self._stop()
         most = self._text.max_tokens
         raise ValueError(
             f"the answer was not complete after {most} tokens: raise max_tokens, or ask for less"
@@ -88,41 +109,109 @@ class GrammarPlan:
             self._run_start, self._run = here, self._matcher.compute_ff_tokens()
         return self._run[here - self._run_start] if self._run else None
 
+    # -- where the matcher stands
+
     def _follow(self, emitted: Sequence[int]) -> None:
         """Bring the matcher behind these tokens."""
         same = len(self._followed)
         if self._followed != emitted[:same]:
             pairs = zip(self._followed, emitted, strict=False)
             same = next((i for i, (a, b) in enumerate(pairs) if a != b), min(same, len(emitted)))
-            self._matcher.rollback(len(self._followed) - same)
-            del self._followed[same:]
-            if same < self._run_start:
-                self._run = []
-        new = list(emitted[same:])
-        if new and self._matcher.try_consume_tokens(new) < len(new):
-            self._check()
+            self._go_back(same)
+        early = max(self._watched - same, 0)
+        self._consume(emitted[same : same + early])
+        for id in emitted[same + early :]:
+            self._watch()
+            self._consume([id])
+        if len(emitted) >= self._watched:
+            self._watch()
+
+    def _go_back(self, length: int) -> None:
+        """Stand behind the first of the tokens only."""
+        self._matcher.rollback(len(self._followed) - length)
+        del self._followed[length:]
+        del self._ends[max(length + 1 - self._watched, 0) :]
+        if length < self._run_start:
+            self._run = []
+        if self._narrowed is not None and self._narrowed >= length:
+            self._narrowed = None
+
+    def _consume(self, new: Sequence[int]) -> None:
+        if new and self._matcher.try_consume_tokens(list(new)) < len(new):
+            check_matcher(self._matcher)
             raise ValueError("the tokens do not follow the grammar")
         self._followed += new
 
+    # -- what may come next
+
     def _allowed(self) -> Allow:
-        """The tokens that the grammar allows next."""
-        bits = np.frombuffer(self._matcher.compute_bitmask(), np.uint8)
-        self._check()
-        size = self._text.id_range.size
-        mask = torch.from_numpy(np.unpackbits(bits, count=size, bitorder="little")).bool()
-        mask &= self._known
-        if not mask.any():
+        """The tokens that the grammar allows next, as far as the answer can end in time."""
+        allow = self._words.allowed(self._matcher)
+        if allow is None:
+            check_matcher(self._matcher)
             raise ValueError("the model's tokenizer has no token with which the answer could go on")
-        return Allow(self._text.id_range, mask)
+        end = self._ends[-1] if self._ends else None
+        if end is None or not 0 <= self._left - len(end) <= self._reserve:
+            return allow
+        mask = self._in_time(self._words.mask(self._matcher), end)
+        return Allow(allow.id_range, torch.from_numpy(mask[allow.id_range.start :]))
 
-    def _check(self) -> None:
-        """Raise ValueError if the matcher has failed."""
-        if self._matcher.is_error():
-            raise ValueError(f"no answer can be found: {reason(self._matcher.get_error())}")
+    @property
+    def _left(self) -> int:
+        """How many tokens may still come."""
+        return self._text.max_tokens - len(self._followed)
 
+    def _watch(self) -> None:
+        """See how the answer could end from here, if that is not known."""
+        if len(self._ends) > len(self._followed) - self._watched:
+            return
+        last = self._ends[-1] if self._ends else None
+        if last and last[0] == self._followed[-1]:
+            self._ends.append(last[1:])
+        else:
+            self._ends.append(self._end_here(last))
 
-def reason(problem: str) -> str:
-    """What is wrong, in a line, of a message of llguidance, which quotes the grammar at length."""
-    said = re.split(r"\n\s*1 \| |\n<", problem, maxsplit=1)[0]
-    line = one_line(said.rpartition("error: ")[2] or said)
-    return line if len(line) <= LONGEST_REASON else f"{line[:LONGEST_REASON]} ..."
+    def _end_here(self, last: Tokens | None) -> Tokens | None:
+        """How the answer could end from here: as it was known for the place before, or anew."""
+        if last is not None and len(last) <= self._left and self._is_end(last):
+            return last
+        return self._new_end(self._matcher, self._left)
+
+    def _is_end(self, tokens: Tokens) -> bool:
+        whole = [*tokens, self._end]
+        return self._matcher.validate_tokens(whole) == len(whole)
+
+    def _new_end(self, matcher: LLMatcher, most: int) -> Tokens | None:
+        try:
+            return find_end(matcher, self._words, most, TRIES)
+        except ValueError:  # the search is a try: the answer may still end by itself
+            return None
+
+    def _in_time(self, mask: NDArray[np.bool_], end: Tokens) -> NDArray[np.bool_]:
+        """The tokens of a mask behind which the answer can still end in time.
+
+        Each of a few is tried. Of many, those of plain text are taken to be alike. Behind most, the
+        answer must be able to end as it would now; behind some, another end is looked for.
+        """
+        plain = mask & self._words.plain if mask.sum() > FEW else np.zeros_like(mask)
+        tried = np.flatnonzero(mask & ~plain)[:FEW].tolist()
+        tried += np.flatnonzero(plain)[:1].tolist()
+        alike = [id for id in tried if self._ends_alike(id, end)]
+        others = [id for id in tried if id not in alike][:ANEW]
+        kept = np.zeros_like(mask)
+        kept[[end[0] if end else self._end, *alike, *filter(self._ends_anew, others)]] = True
+        if (kept & plain).any():
+            kept |= plain
+        if self._narrowed is None and not np.array_equal(kept, mask):
+            self._narrowed = len(self._followed)
+        return kept
+
+    def _ends_alike(self, id: int, end: Tokens) -> bool:
+        """Whether the answer can end behind a token as it can end here, or ends with it."""
+        ends = id in self._text.stop_ids or end[:1] == (id,)
+        return ends or (len(end) < self._left and self._is_end((id, *end)))
+
+    def _ends_anew(self, id: int) -> bool:
+        matcher = self._matcher.deep_copy()
+        matcher.consume_token(id)
+        return self._new_end(matcher, self._left - 1) is not None

@@ -13,20 +13,23 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor
+import numpy as np
 
-from unitok.grammar_plan import GrammarPlan, reason
+from unitok.grammar_ends import Vocabulary, find_end
+from unitok.grammar_errors import reason
+from unitok.grammar_plan import GrammarPlan
 from unitok.requests import TextOptions
-from unitok_engine import Force, FreePlan
+from unitok_engine import FreePlan
 from unitok_tokenizers.text import TextTokenizer
 
 if TYPE_CHECKING:
-    from llguidance import LLTokenizer
+    from llguidance import LLMatcher, LLTokenizer
 
 # As `json.dumps` writes it, which is what models have read most. Blanks without end are none.
 JSON_STYLE = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
 MAX_REGEX = 2**16  # characters
+MAX_STATES = 50_000  # of the automaton of a grammar, of 1 to 2 kB each
+TRIES = 1000  # places of an answer that a search for a short one goes on from
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,19 +52,40 @@ class Grammars:
             text: What any answer may be.
 
         Raises:
-            ValueError: The grammar is none, or no answer fits it within the most tokens.
+            ValueError: The grammar is none, or no answer of at most so many tokens is found.
+        """
+        name, matcher, words = self.start(asked, text)
+        try:
+            shortest = find_end(matcher, words, text.max_tokens, TRIES)
+        except ValueError as error:
+            raise ValueError(f"{name}: {error}") from None
+        if shortest is None:
+            raise ValueError(
+                f"{name}: no answer of at most {text.max_tokens} tokens was found: raise "
+                "max_tokens, or ask for less"
+            )
+        return GrammarPlan(text, matcher, words, shortest)
+
+    def start(self, asked: TextOptions, text: FreePlan) -> tuple[str, LLMatcher, Vocabulary]:
+        """The option that is given, its matcher, and the tokens of answers.
+
+        Args:
+            asked: The schema, regular expression or choice.
+            text: What any answer may be.
+
+        Raises:
+            ValueError: The grammar is none.
         """
         from llguidance import LLMatcher, LLParserLimits
 
-        name, grammar = named_grammar(asked, self._blank)
-        tokenizer, known = self._of(text)
-        if problem := LLMatcher.validate_grammar(grammar, tokenizer):
-            raise ValueError(f"{name} cannot be used: {reason(problem)}")
-        limits = LLParserLimits(verbose_errors=False)
-        matcher = LLMatcher(tokenizer, grammar, log_level=0, limits=limits)
-        plan = GrammarPlan(text, matcher, known)
-        _check_start(plan, name)
-        return plan
+        form = form_of(asked, self._blank)
+        tokenizer, words = self._of(text)
+        limits = LLParserLimits(verbose_errors=False, max_lexer_states=MAX_STATES)
+        matcher = LLMatcher(tokenizer, form.grammar, log_level=0, limits=limits)
+        if matcher.is_error():
+            problem = LLMatcher.validate_grammar(form.bare, limits=limits) or matcher.get_error()
+            raise ValueError(f"{form.name} cannot be used: {reason(problem)}")
+        return form.name, matcher, words
 
     @cached_property
     def lead(self) -> str:
@@ -77,23 +101,28 @@ class Grammars:
     def _bytes(self) -> list[bytes]:
         return self.tokenizer.token_bytes()
 
-    def _known(self, text: FreePlan) -> Tensor:
+    def _words(self, text: FreePlan) -> Vocabulary:
         """The ids of the text's range that have bytes, or end an answer."""
-        ids = range(text.id_range.start, text.id_range.stop)
-        return torch.tensor([bool(self._bytes_of(id)) or id in text.stop_ids for id in ids])
+        start, size = text.id_range.start, text.id_range.stop
+        spelt = [self._bytes_of(id) for id in range(size)]
+        known = np.array([bool(b) or id in text.stop_ids for id, b in enumerate(spelt)])
+        known[:start] = False
+        if text.mask is not None:
+            known[start:] &= text.mask.cpu().numpy()
+        return Vocabulary(spelt, known, text.id_range)
 
     def _bytes_of(self, id: int) -> bytes:
         return self._bytes[id] if id < len(self._bytes) else b""
 
     @cached_property
-    def _made(self) -> dict[tuple[Any, ...], tuple[LLTokenizer, Tensor]]:
+    def _made(self) -> dict[tuple[Any, ...], tuple[LLTokenizer, Vocabulary]]:
         return {}
 
-    def _of(self, text: FreePlan) -> tuple[LLTokenizer, Tensor]:
-        """The library's tokenizer of a range of ids and its stop ids, and which ids it knows."""
+    def _of(self, text: FreePlan) -> tuple[LLTokenizer, Vocabulary]:
+        """The library's tokenizer of a range of ids and its stop ids, and the tokens in it."""
         key = (text.id_range, text.stop_ids)
         if key not in self._made:
-            self._made[key] = self._make(text), self._known(text)
+            self._made[key] = self._make(text), self._words(text)
         return self._made[key]
 
     def _make(self, text: FreePlan) -> LLTokenizer:
@@ -154,30 +183,50 @@ class Spelt:
         return ids
 
 
-def named_grammar(asked: TextOptions, blank: bool) -> tuple[str, str]:
-    """The option that is given, and its grammar as the library takes it.
+@dataclass(frozen=True)
+class Form:
+    """What an answer must be.
+
+    Attributes:
+        name: The option that says so.
+        grammar: The grammar of an answer, as the library takes it.
+        bare: That of the form alone, of which the library says more clearly what is wrong.
+    """
+
+    name: str
+    grammar: str
+    bare: str
+
+
+def form_of(asked: TextOptions, blank: bool) -> Form:
+    """What a schema, a regular expression or a choice says that an answer must be.
 
     Args:
-        asked: The schema, regular expression or choice.
+        asked: The one that is given.
         blank: Whether answers begin with a blank.
 
     Raises:
-        ValueError: It is no schema.
+        ValueError: It is too long.
     """
-    from llguidance import LLMatcher, regex_to_lark
+    from llguidance import LLMatcher
 
     if asked.json_schema is not None:
         schema = _styled(json.loads(str(asked.json_schema)))  # it is text since the request is made
-        if problem := LLMatcher.validate_grammar(LLMatcher.grammar_from_json_schema(schema)):
-            raise ValueError(f"json_schema cannot be used: {reason(problem)}")
-        return "json_schema", _lark(f"%json {schema}", blank)
-    if asked.regex is not None:
-        if len(asked.regex) > MAX_REGEX:
-            raise ValueError(f"regex has more than {MAX_REGEX:,} characters")
-        if problem := LLMatcher.validate_grammar(LLMatcher.grammar_from_regex(asked.regex)):
-            raise ValueError(f"regex cannot be used: {reason(problem)}")
-        return "regex", _lark(f"/{regex_to_lark(asked.regex)}/", blank)
-    return "choice", _lark(f"/{'|'.join(map(_escaped, asked.choices))}/", blank)
+        bare = LLMatcher.grammar_from_json_schema(schema)
+        return Form("json_schema", _lark(f"%json {schema}", blank), bare)
+    name = "choice" if asked.regex is None else "regex"
+    regex = "|".join(map(_escaped, asked.choices)) if asked.regex is None else asked.regex
+    if sum(map(len, asked.choices or regex)) > MAX_REGEX:
+        raise ValueError(f"{name} has more than {MAX_REGEX:,} characters")
+    bare = LLMatcher.grammar_from_regex(regex)
+    return Form(name, _lark(_quoted(regex), blank), bare)
+
+
+def _quoted(regex: str) -> str:
+    """A regular expression as a part of a larger grammar."""
+    from llguidance import regex_to_lark
+
+    return f"/{regex_to_lark(regex)}/"
 
 
 def _lark(answer: str, blank: bool) -> str:
@@ -196,13 +245,3 @@ def _styled(schema: Mapping[str, Any]) -> str:
 def _escaped(text: str) -> str:
     """A text as a regular expression that matches it alone."""
     return re.sub(r"[^A-Za-z0-9]", lambda found: rf"\x{{{ord(found[0]):X}}}", text)
-
-
-def _check_start(plan: GrammarPlan, name: str) -> None:
-    """Raise ValueError if even the tokens that every answer begins with are too many or none."""
-    emitted: list[int] = []
-    try:
-        while isinstance(step := plan.next(emitted), Force):
-            emitted.append(step.id)
-    except ValueError as error:
-        raise ValueError(f"{name}: {error}") from None

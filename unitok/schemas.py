@@ -8,7 +8,8 @@ from typing import Any
 
 from unitok.shown import shown
 
-MAX_CHARACTERS = 2**20  # of a schema
+MAX_CHARACTERS = 2**17  # of a schema: thousands of properties take seconds to prepare
+MAX_DEPTH = 64  # objects and lists that lie in one another
 
 
 def schema_text(value: Any) -> str:
@@ -16,38 +17,47 @@ def schema_text(value: Any) -> str:
 
     Raises:
         TypeError: It is neither an object nor text.
-        ValueError: It is no JSON object, or it is too long.
+        ValueError: It is no JSON object, it is too long, or nested too deeply.
     """
     if isinstance(value, str):
-        return _checked(value, _parsed(value))
+        text, value = _short(value), _parsed(value)
+        if not isinstance(value, Mapping):
+            raise ValueError(f"json_schema must be an object, not {shown(value)}")
+        _plain(value)
+        return text
     if not isinstance(value, Mapping):
         raise TypeError
+    plain = _plain(value)
     try:
-        text = json.dumps(_plain(value), allow_nan=False)
-    except (TypeError, ValueError, RecursionError) as error:
+        text = json.dumps(plain, allow_nan=False)
+    except (TypeError, ValueError) as error:
         raise ValueError(f"json_schema cannot be written as JSON: {error}") from None
-    return _checked(text, value)
+    return _short(text)
 
 
 def _parsed(text: str) -> Any:
     try:
         return json.loads(text)
-    except (ValueError, RecursionError) as error:
+    except RecursionError:
+        raise ValueError(f"json_schema is nested deeper than {MAX_DEPTH} levels") from None
+    except ValueError as error:
         raise ValueError(f"json_schema is no JSON: {error}") from None
 
 
-def _checked(text: str, schema: object) -> str:
+def _short(text: str) -> str:
     if len(text) > MAX_CHARACTERS:
         raise ValueError(
             f"json_schema has {len(text):,} characters, and at most {MAX_CHARACTERS:,} are taken"
         )
-    if not isinstance(schema, Mapping):
-        raise ValueError(f"json_schema must be an object, not {shown(schema)}")
     return text
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: Any, levels: int = MAX_DEPTH) -> Any:
     """Mappings of any kind as dicts, which alone the library writes."""
+    if levels < 0:
+        raise ValueError(f"json_schema is nested deeper than {MAX_DEPTH} levels")
     if isinstance(value, Mapping):
-        return {key: _plain(part) for key, part in value.items()}
-    return [_plain(part) for part in value] if isinstance(value, list | tuple) else value
+        return {key: _plain(part, levels - 1) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(part, levels - 1) for part in value]
+    return value

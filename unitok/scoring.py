@@ -6,7 +6,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from operator import index
 
-from unitok.driver import Driver
 from unitok.handles import TokenJob
 from unitok.pictures import PictureLike
 from unitok.preparer import Preparer
@@ -14,44 +13,90 @@ from unitok.prompt_length import ContextFullError
 from unitok.requests import AnyRequest, Caption, RequestOptions, TextOptions
 from unitok.results import ScoreResult
 from unitok.signatures import are_several
-from unitok_engine import Output, Request
+from unitok_engine import Engine, Request
 
-AT_ONCE = 1024  # that are handed to the engine at once
+
+class ScoreJob(TokenJob):
+    """The job of token ids that are scored as what a request generates.
+
+    Attributes:
+        asked: The request.
+    """
+
+    def __init__(self, asked: AnyRequest, request: Request) -> None:
+        """Keep what is asked, and what the engine is asked for."""
+        super().__init__(request, asked.timeout)
+        self.asked = asked
+
+    @property
+    def score(self) -> ScoreResult:
+        """The score of a job that has ended.
+
+        Raises:
+            TimeoutError: The job's timeout ended it.
+            RuntimeError: It failed.
+        """
+        assert self.result is not None
+        (output,) = self.result
+        if output.error is not None:
+            timed_out = output.finish_reason == "timeout"
+            raise (TimeoutError if timed_out else RuntimeError)(output.error)
+        return ScoreResult(
+            token_ids=output.token_ids,
+            logprobs=output.logprobs or (),
+            branch_logprobs=output.branch_logprobs or (),
+            prompt_tokens=output.prompt_tokens,
+            request=self.asked,
+            weight_version=output.weight_version,
+        )
 
 
 @dataclass(frozen=True)
 class Scorer:
-    """Scores token ids as what a model may answer to requests.
+    """Makes jobs that score token ids as what a model may answer to requests.
 
     Attributes:
         prepare: Makes jobs of requests.
-        driver: Runs the engine.
+        engine: That of the model.
     """
 
     prepare: Preparer
-    driver: Driver
+    engine: Engine
 
-    def score_tokens(
+    def of_tokens(
         self, asked: Sequence[AnyRequest], token_ids: Sequence[Sequence[int]]
-    ) -> list[ScoreResult]:
-        """As `Model.score_tokens`, for requests and the token ids of each."""
-        pairs = list(zip(asked, map(_as_ids, token_ids), strict=True))
-        jobs = [TokenJob(self._request(*pair), pair[0].timeout) for pair in pairs]
-        for job in jobs:
-            self.driver.engine.check(job.request)
-        for _ in self.driver.run(jobs, AT_ONCE):
-            pass
-        outputs = [_checked(job.result) for job in jobs]
-        return [_result(one, output) for one, output in zip(asked, outputs, strict=True)]
+    ) -> list[ScoreJob]:
+        """The jobs of `Model.score_tokens`, for requests and the token ids of each.
 
-    def score(self, asked: Sequence[Caption], texts: Sequence[str]) -> list[ScoreResult]:
-        """As `Model.score`, for requests and the text of each."""
-        return self.score_tokens(asked, list(map(self.prepare.family.answer_ids, texts)))
+        Raises:
+            FileNotFoundError, ValueError, TypeError: As `Model.score_tokens`.
+        """
+        asked, lists = list(asked), list(map(_as_ids, token_ids))
+        if len(asked) != len(lists):
+            raise ValueError(
+                f"there are {len(asked)} requests and {len(lists)} lists of token ids: give as many"
+            )
+        jobs = [
+            ScoreJob(one, self._request(one, ids)) for one, ids in zip(asked, lists, strict=True)
+        ]
+        for job in jobs:
+            self.engine.check(job.request)
+        return jobs
+
+    def of_texts(self, asked: Sequence[Caption], texts: Sequence[str]) -> list[ScoreJob]:
+        """The jobs of `Model.score`, for requests and the text of each.
+
+        Raises:
+            FileNotFoundError, ValueError, TypeError: As `Model.score`.
+        """
+        return self.of_tokens(asked, list(map(self.prepare.family.answer_ids, texts)))
 
     def _request(self, asked: AnyRequest, ids: tuple[int, ...]) -> Request:
         """What the engine is asked for."""
-        if isinstance(asked, TextOptions):  # its limit is for answers that are generated
-            asked = replace(asked, max_tokens=len(ids))
+        if isinstance(asked, TextOptions):
+            # The limit is for answers that are generated. A form is kept to within it.
+            least = asked.max_tokens if asked.is_structured else 0
+            asked = replace(asked, max_tokens=max(least, len(ids)))
         request, most = self.prepare.job(asked).request, self.prepare.family.max_context
         prompt = len(request.branches[0].token_ids)
         if prompt + len(ids) > most:
@@ -94,24 +139,3 @@ def _as_ids(token_ids: Sequence[int]) -> tuple[int, ...]:
     if not ids:
         raise ValueError("there are no token ids to score: give one at least")
     return ids
-
-
-def _checked(outputs: list[Output] | None) -> Output:
-    """The output of a job that has ended, without an error."""
-    assert outputs is not None
-    (output,) = outputs
-    if output.error is not None:
-        timed_out = output.finish_reason == "timeout"
-        raise (TimeoutError if timed_out else RuntimeError)(output.error)
-    return output
-
-
-def _result(asked: AnyRequest, output: Output) -> ScoreResult:
-    return ScoreResult(
-        token_ids=output.token_ids,
-        logprobs=output.logprobs or (),
-        branch_logprobs=output.branch_logprobs or (),
-        prompt_tokens=output.prompt_tokens,
-        request=asked,
-        weight_version=output.weight_version,
-    )

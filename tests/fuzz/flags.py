@@ -17,6 +17,7 @@ COMMANDS = (
     "draw|a cat|--output|out.png|--negative-prompt|a dog|--memory|8MB|--dtype|bf16|--no-drafts",
     "draw|a cat|-o|out.png|--preview|--preview-count|3|--preview-budget|0.1",
     "caption|cat.png|--question|what is this?|--max-tokens|3|--stop|x|--stop|y",
+    "caption|cat.png|--regex|[a-z]{2}|--choice|a|--choice|b|--json-schema|in.jsonl|--max-tokens|9",
     "caption|cat.png|cat.png|--max-tokens|2|--json|--branch-logprobs|--repetition-penalty|1.2|-v",
     "edit|cat.png|make it night|-o|out.png|--freedom|0.5|--quiet",
     "info|--json|--strict|--device|cpu|--memory|10%|--dtype|float32",

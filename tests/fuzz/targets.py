@@ -11,6 +11,7 @@ import unitok
 from tests.fuzz.chat_lines import ChatLines
 from tests.fuzz.checkpoints import Checkpoints
 from tests.fuzz.flags import Flags
+from tests.fuzz.forms import Forms
 from tests.fuzz.lines import Lines
 from tests.fuzz.options import Options
 from tests.fuzz.pictures import Pictures
@@ -24,6 +25,7 @@ KINDS = {
     "options": Options,
     "flags": Flags,
     "chat_lines": ChatLines,
+    "forms": Forms,
 }
 
 

@@ -1,5 +1,6 @@
 """Scores of given tokens: what decoding them reports, through the engine and beside others."""
 
+import asyncio
 import math
 from collections.abc import Iterator
 from pathlib import Path
@@ -146,3 +147,31 @@ def test_wrong_arguments_are_named(model: unitok.Model):
 def test_a_score_has_a_timeout(model: unitok.Model):
     with pytest.raises(TimeoutError, match="timeout of 1e-09 s"):
         model.score(picture(), "a cat", timeout=1e-9)
+
+
+def test_scores_may_be_awaited(model: unitok.Model):
+    texts = ["a cat", "two dogs"]
+
+    async def awaited() -> Any:
+        return await asyncio.gather(
+            model.ascore(picture(), texts),
+            model.ascore(picture(), "a cat", question="what?"),
+            model.ascore_tokens(Caption(picture()), [5, 6]),
+            model.ascore_tokens([Caption(picture()), Draw("a cat")], [[5], [7]]),
+            return_exceptions=True,
+        )
+
+    several, one, tokens, wrong = asyncio.run(awaited())
+    expected = model.score(picture(), texts)
+    assert [score.logprob for score in several] == pytest.approx(
+        [score.logprob for score in expected], abs=CLOSE
+    )
+    again = model.score(picture(), "a cat", question="what?")
+    assert one.logprobs == pytest.approx(again.logprobs, abs=CLOSE)
+    assert tokens.token_ids == (5, 6)
+    assert isinstance(wrong, ValueError) and "which the plan does not allow" in str(wrong)
+
+
+def test_requests_and_token_ids_must_be_as_many(model: unitok.Model):
+    with pytest.raises(ValueError, match="there are 1 requests and 2 lists of token ids"):
+        model.score_tokens([Caption(picture())], [[5], [6]])

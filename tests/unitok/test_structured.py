@@ -147,33 +147,20 @@ def test_events_have_the_text_as_it_comes(model: unitok.Model):
     assert fits(last.result.text, {})
 
 
-def test_an_answer_that_is_not_complete_in_time_is_an_error_with_its_text(model: unitok.Model):
-    asked = Caption(picture(), json_schema={"type": "string", "minLength": 90}, max_tokens=9)
-    (result,) = model.run([asked])
-    assert isinstance(result, unitok.TextResult)
-    assert result.finish_reason == "error" and result.text[0] == '"'
-    message = "the answer was not complete after 9 tokens: raise max_tokens, or ask for less"
-    assert result.error == message
-    with pytest.raises(RuntimeError, match="not complete after 9 tokens"):
-        model.caption(picture(), json_schema={"type": "string", "minLength": 90}, max_tokens=9)
-    assert model.stats().used_blocks == 0
-
-
-def test_an_answer_may_end_at_the_last_token(model: unitok.Model):
-    whole = model.caption(picture(), choice="three apples")
-    least = model.caption(picture(), choice="three apples", max_tokens=whole.completion_tokens)
-    assert (least.text, least.finish_reason) == ("three apples", "stop")
-
-
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"regex": "("}, "regex cannot be used: unclosed group"),
         ({"regex": "(?=a)b"}, "regex cannot be used: look-around"),
         ({"regex": "a" * 70_000}, "regex has more than 65,536 characters"),
-        ({"regex": "a{300}"}, "regex: the answer was not complete after 256 tokens"),
+        ({"regex": "a{300}"}, "regex: no answer of at most 256 tokens was found"),
         ({"regex": "a", "choice": "b"}, "give regex or choice, not both"),
         ({"regex": "a", "stop": "b"}, "stop would cut an answer off that regex asks for"),
+        ({"choice": ["a" * 40_000, "b" * 40_000]}, "choice has more than 65,536 characters"),
+        ({"json_schema": {"const": "a" * 2**17}}, "json_schema has 131,085 characters, and at"),
+        ({"json_schema": '{"not": ' * 70 + "{" + "}" * 71}, "json_schema is nested deeper than 64"),
+        ({"json_schema": {"enum": [float("nan")]}}, "json_schema cannot be written as JSON"),
+        ({"json_schema": "[" * 9999}, "json_schema is nested deeper than 64"),
         ({"choice": []}, "choice is empty"),
         ({"choice": ["a", ""]}, "choice holds an empty text"),
         ({"json_schema": "{"}, "json_schema is no JSON"),
@@ -183,7 +170,10 @@ def test_an_answer_may_end_at_the_last_token(model: unitok.Model):
         ({"json_schema": {"type": "array", "uniqueItems": True}}, "Unimplemented keys"),
         ({"json_schema": {"$ref": "http://a.b/c"}}, "does not fetch resources"),
         ({"json_schema": {"type": "string", "minLength": 2, "maxLength": 1}}, "Unsatisfiable"),
-        ({"json_schema": SCHEMA, "max_tokens": 5}, "json_schema: the answer was not complete"),
+        (
+            {"json_schema": SCHEMA, "max_tokens": 5},
+            "json_schema: no answer of at most 5 tokens was found",
+        ),
         (
             {
                 "json_schema": {

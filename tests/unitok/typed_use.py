@@ -172,6 +172,9 @@ def edits(model: unitok.Model, array: np.ndarray) -> None:
 
 
 async def awaited(model: unitok.Model) -> None:
+    assert_type(await model.ascore("a.png", "a dog"), unitok.ScoreResult)
+    assert_type(await model.ascore("a.png", ["a dog", "a cat"]), list[unitok.ScoreResult])
+    assert_type(await model.ascore_tokens(unitok.Draw("a cat"), [1, 2]), unitok.ScoreResult)
     assert_type(await model.acaption("a.png", max_tokens=5), unitok.TextResult)
     assert_type(await model.acaption(["a.png"]), list[unitok.TextResult])
     assert_type(await model.adraw("a dog", seed=3), unitok.DrawResult)

@@ -140,6 +140,26 @@ CAPTION_OPTIONS: dict[str, dict[str, Any]] = {
     "greedy, stop": {"stop": ("e", "a", "o", "1")},
     "warm, stop": {"temperature": 1.0, "stop": " ", **TOLD},
 }
+FORM_OPTIONS: dict[str, dict[str, Any]] = {
+    "schema": {
+        "json_schema": {
+            "type": "object",
+            "properties": {
+                "thing": {"enum": ["cat", "dog", 3, None]},
+                "note": {"type": "string", "maxLength": 6},
+                "sure": {"type": "boolean"},
+            },
+            "required": ["thing", "note"],
+            "additionalProperties": False,
+        },
+        "temperature": 1.0,
+        "max_tokens": 120,
+        **TOLD,
+    },
+    "choice": {"choice": ["two cats", "a dog", "nothing"], **TOLD},
+    "regex": {"regex": "(no|yes), [a-f]{2,9}", "temperature": 1.5, "top_k": 5, **TOLD},
+    "text without end": {"json_schema": {"type": "string"}, "temperature": 1.0, "max_tokens": 9},
+}
 DRAW_OPTIONS: dict[str, dict[str, Any]] = {
     "own": {},
     "greedy, unguided": {"temperature": 0.0, "guidance": 1.0, **TOLD},
@@ -218,7 +238,7 @@ def family_cases() -> list[Case]:
         for maker in makers
         for case in maker(model, habits, 100 * number)
     ]
-    return [full_context("janus"), *cases]
+    return [full_context("janus"), *cases, *form_cases("janus", 900), *form_cases("anole", 910)]
 
 
 def full_context(model: str) -> Case:
@@ -251,6 +271,13 @@ def caption_cases(model: str, habits: Habits, first: int) -> Iterator[Case]:
         question = pick(QUESTIONS, seed)
         ask = Ask("read", question, (pattern(seed),), options | extra, seed % 5 == 4)
         yield Case(f"{model}: caption, {way}", model, (ask,))
+
+
+def form_cases(model: str, first: int) -> Iterator[Case]:
+    """An answer of each kind of form."""
+    for seed, (form, options) in enumerate(FORM_OPTIONS.items(), first):
+        ask = Ask("read", pick(QUESTIONS, seed), (pattern(seed),), options | {"seed": seed})
+        yield Case(f"{model}: answer of a form, {form}", model, (ask,))
 
 
 def drawing_cases(model: str, habits: Habits, first: int) -> Iterator[Case]:

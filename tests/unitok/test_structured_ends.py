@@ -1,0 +1,164 @@
+"""Answers of a form end in time: whole within max_tokens, or refused before any step."""
+
+import json
+import re
+from collections.abc import Iterator
+from random import Random
+from typing import Any
+
+import pytest
+from PIL import Image
+
+import unitok
+from benchmarks.json_schemas import TREE, is_answer, random_schema
+from unitok import Caption, TextResult
+from unitok.grammar_ends import find_end
+from unitok.requests import TextOptions
+from unitok_engine import Allow, Force, Plan
+
+PICTURE = Image.new("RGB", (64, 64), "red")
+TEXT: dict[str, Any] = {"type": "string"}
+TEXTS: dict[str, Any] = {"type": "array", "items": TEXT}
+ANY: dict[str, Any] = {"type": "object"}
+
+
+@pytest.fixture(scope="module")
+def model() -> Iterator[unitok.Model]:
+    with unitok.load() as made:
+        yield made
+
+
+def answers(model: unitok.Model, asked: list[Caption]) -> list[TextResult]:
+    found = sorted(model.run(asked), key=lambda result: result.index)
+    return [result for result in found if isinstance(result, TextResult)]
+
+
+def shortest(model: unitok.Model, most: int = 64, **form: Any) -> str | None:
+    grammars, text = model.prepare._grammars, model.family.text_plan(most)
+    _, matcher, words = grammars.start(TextOptions(**form), text)
+    ids = find_end(matcher, words, most, 1000)
+    return None if ids is None else model.tokenizer.decode(ids).strip()
+
+
+@pytest.mark.parametrize("schema", [TEXT, TEXTS, ANY, TREE])
+def test_what_could_go_on_without_end_is_whole_at_any_limit(model: unitok.Model, schema: Any):
+    least = 28 if schema is TREE else 4
+    asked = [
+        Caption(PICTURE, json_schema=schema, max_tokens=most, seed=most, temperature=2.0)
+        for most in range(least, 44, 3)
+    ]
+    results = answers(model, asked)
+    for result, one in zip(results, asked, strict=True):
+        assert result.error is None
+        assert is_answer(result.text, schema), result.text
+        assert result.completion_tokens <= one.max_tokens
+    assert any(result.finish_reason == "length" for result in results)
+
+
+def test_an_answer_that_ends_by_itself_is_as_if_there_were_no_limit(model: unitok.Model):
+    choices = ["three apples", "two dogs", "a house"]
+    free = model.caption(PICTURE, choice=choices)
+    tight = model.caption(PICTURE, choice=choices, max_tokens=free.completion_tokens)
+    assert (free.finish_reason, tight.text) == ("stop", free.text)
+
+
+def test_random_schemas_have_answers_that_fit(model: unitok.Model):
+    random = Random(2)
+    schemas = [random_schema(random) for _ in range(16)]
+    asked = [
+        Caption(PICTURE, json_schema=schema, seed=i, temperature=float(i % 2), max_tokens=120)
+        for i, schema in enumerate(schemas)
+    ]
+    for result, schema in zip(answers(model, asked), schemas, strict=True):
+        assert result.error is None
+        assert is_answer(result.text, schema), (schema, result.text)
+
+
+def test_a_value_that_does_not_fit_is_seen():
+    random = Random(3)
+    values = [None, True, 0, -21, 2.5, "", "apple" * 9, [], [[]] * 9, {}, {"a": 1}]
+    for schema in (random_schema(random) for _ in range(200)):
+        assert not all(is_answer(json.dumps(value), schema) for value in values), schema
+    assert is_answer('{"name": "a", "next": null}', TREE)
+    assert not is_answer('{"name": "a", "next": {"name": "b"}}', TREE)
+    assert not is_answer('{"name": "a"', TREE)
+
+
+@pytest.mark.parametrize("most", [14, 40])
+def test_scores_equal_decoding_near_the_limit(model: unitok.Model, most: int):
+    asked = Caption(
+        PICTURE, json_schema=TEXTS, max_tokens=most, seed=7, temperature=1.5, logprobs=True
+    )
+    (answer,) = answers(model, [asked])
+    score = model.score_tokens(asked, answer.token_ids or ())
+    assert score.logprobs == pytest.approx(answer.logprobs, abs=1e-4)
+    first = model.score_tokens(asked, (answer.token_ids or ())[:3])
+    assert first.logprobs == pytest.approx((answer.logprobs or ())[:3], abs=1e-4)
+
+
+def test_a_plan_near_its_limit_depends_on_the_emitted_tokens_alone(model: unitok.Model):
+    def plan() -> Plan:
+        asked = Caption(PICTURE, json_schema=TEXTS, seed=1, max_tokens=30)
+        return model.prepare.job(asked).request.plan
+
+    def step(plan: Plan, emitted: list[int]) -> list[int]:
+        found = plan.next(emitted)
+        if isinstance(found, Allow):
+            assert found.mask is not None
+            return (found.mask.nonzero()[:, 0] + found.id_range.start).tolist()
+        return [found.id] if isinstance(found, Force) else []
+
+    random, whole, expected, one = Random(5), list[int](), list[list[int]](), plan()
+    while allowed := step(one, whole):
+        expected.append(allowed)
+        whole.append(random.choice(allowed))
+    again = plan()
+    for _ in range(60):
+        length = random.randrange(len(whole))
+        assert step(again, whole[:length]) == expected[length]
+        astray = [*whole[:length], random.choice(expected[length])]
+        step(again, astray)
+
+
+@pytest.mark.parametrize(
+    ("form", "expected"),
+    [
+        ({"json_schema": {"enum": ["a long text that is longer", "b"]}}, '"b"'),
+        ({"json_schema": {"anyOf": [{"type": "string"}, {"type": "null"}]}}, '""|null'),
+        ({"json_schema": TREE}, r'\{"name": "", "next": null\}'),
+        ({"json_schema": {"type": "array", "items": TEXT, "minItems": 2}}, r'\["", ""\]'),
+        (
+            {"json_schema": {"type": "integer", "multipleOf": 13, "minimum": 1}},
+            "13|26|39|52|65|78|91",
+        ),
+        ({"regex": "[a-z]+ [a-z]+ END"}, "[a-z]+ [a-z]+ END"),
+        ({"regex": "(a|b)+c"}, "[ab]+c"),
+        ({"regex": "([ab]{2,9}z){4}"}, "([ab]{2,9}z){4}"),
+        ({"regex": "x{40}"}, "x{40}"),
+        ({"choice": ["three apples and a dog", "two", "three"]}, "two|three"),
+    ],
+)
+def test_a_short_answer_is_found(model: unitok.Model, form: dict[str, Any], expected: str):
+    found = shortest(model, **form)
+    assert found is not None
+    assert re.fullmatch(expected, found), found
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        {"regex": "(ab){300}"},
+        {"json_schema": {"type": "string", "minLength": 900}},
+        {"json_schema": {"type": "array", "items": TEXT, "minItems": 90}},
+    ],
+)
+def test_what_has_no_answer_in_time_is_refused_before_anything_is_computed(
+    model: unitok.Model, form: dict[str, Any]
+):
+    before, (name,) = model.stats().forwards, form
+    message = f"{name}: no answer of at most 60 tokens was found: raise max_tokens, or ask for less"
+    with pytest.raises(ValueError, match=message):
+        model.caption(PICTURE, max_tokens=60, **form)
+    (result,) = answers(model, [Caption(PICTURE, max_tokens=60, **form)])
+    assert (result.finish_reason, result.error) == ("error", message)
+    assert model.stats().forwards == before
