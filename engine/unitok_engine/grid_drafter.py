@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from itertools import takewhile
+from itertools import islice, takewhile
 
 from unitok_engine.draft_table import DraftTable
 from unitok_engine.draft_width import DraftWidth
@@ -60,13 +60,13 @@ class PictureDrafter:
     def propose(self, emitted: Sequence[int], most: int) -> list[int]:
         """See `SampleDrafter.propose`: at least one guess is made, to see how good it is."""
         cells = self._plan.image_ids(emitted)
-        start = len(cells)
-        stop = min(start + max(most, 1), self._plan.rows * self._plan.columns)
         usual = Counter(cells).most_common(1)
-        for cell in range(start, stop if usual else start):
-            guess = self._known(cells, cell)
+        self._guesses = []
+        for cell in self._places(len(cells), max(most, 1) if usual else 0):
+            self._fill(cells, cell)
+            guess = self._guess(cells, cell)
             cells.append(usual[0][0] if guess is None else guess)
-        self._guesses = cells[start:]
+            self._guesses.append(cells[-1])
         return self._guesses[: max(most, 0)]
 
     def sampled(
@@ -75,14 +75,15 @@ class PictureDrafter:
         """See `SampleDrafter.sampled`."""
         self._note(tokens)
         cells = self._plan.image_ids(emitted)
-        start = len(cells)
-        cells += guesses
+        places = self._places(len(cells), len(tokens))
         right = _agreeing(guesses, tokens)
-        for cell, token in enumerate(tokens, start):
+        for number, (cell, token) in enumerate(zip(places, tokens, strict=True)):
+            self._fill(cells, cell)
             left, above = self._neighbours(cells, cell)
-            if cell - start <= right:
+            if number <= right:
                 self._table.learn(left, above, token)
             self._memory[cell] = (left, above, token)
+            cells += guesses[number : number + 1]
 
     def _note(self, tokens: Sequence[int]) -> None:
         """Tell the width how the guesses turned out whose places were sampled in this step."""
@@ -90,7 +91,18 @@ class PictureDrafter:
         self._width.note(min(right + 1, len(self._guesses), len(tokens)), right)
         self._guesses = []
 
-    def _known(self, cells: Sequence[int], cell: int) -> int | None:
+    def _places(self, start: int, count: int) -> list[int]:
+        """The next cells that are not forced, as many as asked for, or as there are."""
+        free = (cell for cell in range(start, self._plan.cells) if not self._plan.is_forced(cell))
+        return list(islice(free, count))
+
+    def _fill(self, cells: list[int], stop: int) -> None:
+        """Add the forced cells that lie before another one."""
+        cells += [id for id in self._plan.known[len(cells) : stop] if id is not None]
+
+    def _guess(self, cells: Sequence[int], cell: int) -> int | None:
+        if (known := self._plan.known_in(cell)) is not None:
+            return known
         left, above = self._neighbours(cells, cell)
         old_left, old_above, token = self._memory.get(cell, (None, None, None))
         fresh = token is not None and (left, above) == (old_left, old_above)

@@ -233,8 +233,19 @@ class Sequence:
             if not self.targets[-1].allow.allows(guess) or not self._follow(ahead, end):
                 return
 
+    @property
+    def next_is_given(self) -> bool:
+        """Whether the next token is given, by the request or by its plan."""
+        return bool(self.targets) and self._given(0, self.targets[0].allow) is not None
+
+    def _given(self, offset: int, allow: Allow) -> int | None:
+        """The token that is given so many tokens behind those emitted; None if it is sampled."""
+        if self.request.given:
+            return self.request.given[len(self.emitted) + offset]
+        return allow.given
+
     def draft_given(self, most: int) -> None:
-        """Take the next of the request's given tokens as drafts, which all turn out right.
+        """Take the next given tokens as drafts, which all turn out right.
 
         Args:
             most: How many at most.
@@ -245,7 +256,11 @@ class Sequence:
         end = min(len(self.emitted) + most, self.max_length - 1)
         ahead = list(self.emitted)
         while len(ahead) < end:
-            ahead.append(self.request.given[len(ahead)])
+            target = self.targets[-1]
+            given = self._given(target.offset, target.allow)
+            if given is None:
+                return
+            ahead.append(given)
             if not self._follow(ahead, end):
                 return
 
@@ -288,17 +303,17 @@ class Sequence:
     def sampling_input(self, target: Target, device: torch.device) -> SamplingInput:
         """What is to be sampled at a target."""
         penalised = self.sampling.repetition_penalty != 1
-        mask, at = target.allow.mask, len(self.emitted) + target.offset
+        mask = target.allow.mask
         return SamplingInput(
             weights=self.weights,
             sampling=self.sampling,
             sample=self.noise_sample,
-            index=at,
+            index=len(self.emitted) + target.offset,
             mask=None if mask is None else self._sent(mask, device),
             seen=self._seen_ids(target.allow.id_range, device) if penalised else None,
             logprob=self.request.logprobs,
             branch_logprob=self.request.branch_logprobs,
-            given=self.request.given[at] if self.request.given else None,
+            given=self._given(target.offset, target.allow),
         )
 
     def _sent(self, mask: Tensor, device: torch.device) -> Tensor:
