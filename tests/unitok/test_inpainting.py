@@ -137,7 +137,9 @@ def test_chosen_cells_are_among_those_that_may_be_painted():
 @pytest.mark.parametrize("kind", ["janus", "chameleon", "anole", "unitoken-base", "emu3"])
 def test_image_tokens_outside_of_the_part_stay_in_every_family(kind: str, tmp_path: Path):
     with unitok.load(FOLDERS[kind](tmp_path / kind), device="cpu", memory="16MB") as model:
-        width, height = model.info().picture_size
+        if kind == "emu3":  # its own size is too large for the tiny context
+            model.family.picture_size = (64, 64)
+        width, height = model.family.picture_size
         image = picture(width, height, 3)
         box = (0, height // 4, width // 2, height // 2)
         for tries in (1, 3):
