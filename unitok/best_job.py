@@ -118,4 +118,5 @@ def tried(request: Request, tries: int) -> Request:
     seeds = [(seed + SPREAD * number) % 2**64 for number in range(tries) for seed in request.seeds]
     if seeds:
         seeds[: request.n] = request.seeds
-    return replace(request, n=request.n * tries, seeds=tuple(seeds), branch_logprobs=True)
+    n = request.n * tries
+    return replace(request, n=n, tries=tries, seeds=tuple(seeds), branch_logprobs=True)

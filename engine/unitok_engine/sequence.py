@@ -90,6 +90,7 @@ class Sequence:
         self.adapter = request.adapter
         seed, self.noise_sample = request.noise_of(sample)
         self.sampling = replace(request.sampling, seed=seed)
+        self._first_sampled: int | None = None  # the index of the first token that is sampled
         self.embeddings = embeddings
         self.id_ranges = id_ranges  # of the model's heads: all that may be emitted
         self.branches = [BranchState(branch) for branch in request.branches]
@@ -303,12 +304,18 @@ class Sequence:
     def sampling_input(self, target: Target, device: torch.device) -> SamplingInput:
         """What is to be sampled at a target."""
         penalised = self.sampling.repetition_penalty != 1
-        mask = target.allow.mask
+        mask, at = target.allow.mask, len(self.emitted) + target.offset
+        sampling, noise_sample, rank = self.sampling, self.noise_sample, 0
+        if self.request.tries > 1 and at == self._first_sampled:
+            first, rank = self.request.try_of(self.sample)
+            seed, noise_sample = self.request.noise_of(first)
+            sampling = replace(sampling, seed=seed)
         return SamplingInput(
             weights=self.weights,
-            sampling=self.sampling,
-            sample=self.noise_sample,
-            index=len(self.emitted) + target.offset,
+            sampling=sampling,
+            sample=noise_sample,
+            index=at,
+            rank=rank,
             mask=None if mask is None else self._sent(mask, device),
             seen=self._seen_ids(target.allow.id_range, device) if penalised else None,
             logprob=self.request.logprobs,
@@ -359,6 +366,8 @@ class Sequence:
         return self.request.plan.next(emitted)
 
     def _aim(self, allow: Allow) -> None:
+        if self._first_sampled is None:
+            self._first_sampled = len(self.emitted)
         if not self.targets or self.targets[0].allow is not allow:
             self._check_ids(allow.id_range.start, allow.id_range.stop)
             self.targets = (Target(0, allow), *self.targets[1:])

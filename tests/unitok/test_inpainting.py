@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from unitok.best_job import tried
 from unitok.cli import app
 from unitok.edit_part import part_of
 from unitok.families.common.inpainting import FittedPart, chosen, encoded, faded, fit
-from unitok_engine import FixedPlan, GridPlan, Output, Request
+from unitok_engine import Branch, FixedPlan, GridPlan, IdRange, Output, Request
 
 PROMPT = "a cat on a blue background"
 BOX = (16, 16, 48, 32)  # of a tiny model: cells 5 and 6 of 16
@@ -219,17 +220,20 @@ def test_what_is_painted_is_what_the_model_samples_behind_the_same_tokens(model:
 def test_the_best_try_is_the_one_that_what_stays_is_likeliest_after(model: Model):
     options: dict[str, Any] = {"box": BOX, "seed": 11, "temperature": 1.5}
     best = model.edit(picture(), PROMPT, tries=8, logprobs=True, **options)
-    single = model.edit(picture(), PROMPT, tries=1, n=8, logprobs=True, **options)
-    plan = plan_of(model, picture(), PROMPT, box=BOX)
+    job = model.prepare.edit(Edit(picture(), PROMPT, tries=8, **options))
+    plan = job.request.plan
+    assert isinstance(plan, GridPlan)
+    tries = [plan.image_ids(o.token_ids) for o in model.driver.complete([job.request])]
+    assert len({ids[CELLS[0]] for ids in tries}) == len(tries) == 8
     scores = []
-    for number in range(8):
-        ids = ids_of(single, plan, number)
+    for ids in tries:
         told = model.score_tokens(Draw(PROMPT), ids).branch_logprobs
         scores.append(sum(told[cell] for cell in range(7, PATCHES)))
-    assert len(set(scores)) > 1
-    likeliest = scores.index(max(scores))
-    assert ids_of(best, plan) == ids_of(single, plan, likeliest)
+    assert scores[0] < max(scores)
+    assert ids_of(best, plan) == tries[scores.index(max(scores))]
     assert len(best.images) == 1 and best.seed == 11 and best.branch_logprobs is None
+    single = model.edit(picture(), PROMPT, tries=1, logprobs=True, **options)
+    assert ids_of(single, plan) == tries[0]
 
 
 def test_each_of_several_pictures_has_tries_of_its_own(model: Model):
@@ -245,25 +249,16 @@ def test_each_of_several_pictures_has_tries_of_its_own(model: Model):
 
 
 def test_the_first_try_of_a_picture_is_what_it_is_without_tries():
-    plan, branches = FixedPlan(unitok_range(), 4), (unitok_branch(),)
+    plan, branches = FixedPlan(IdRange(0, 9), 4), (Branch((1, 2)),)
     for seeds in ((), (5, -6)):
         request = Request(branches, plan, n=2, seeds=seeds)
         tries = tried(request, 3)
-        assert tries.n == 6 and tries.branch_logprobs
+        assert (tries.n, tries.tries) == (6, 3) and tries.branch_logprobs
+        assert [tries.try_of(s) for s in range(6)] == [
+            (0, 0), (1, 0), (0, 1), (1, 1), (0, 2), (1, 2)
+        ]  # fmt: skip
         assert [tries.noise_of(s) for s in range(2)] == [request.noise_of(s) for s in range(2)]
         assert len({tries.noise_of(sample) for sample in range(6)}) == 6
-
-
-def unitok_range() -> Any:
-    from unitok_engine import IdRange
-
-    return IdRange(0, 9)
-
-
-def unitok_branch() -> Any:
-    from unitok_engine import Branch
-
-    return Branch((1, 2))
 
 
 def test_without_anything_behind_the_part_there_is_one_try(model: Model):
@@ -272,8 +267,6 @@ def test_without_anything_behind_the_part_there_is_one_try(model: Model):
 
 
 def test_the_fit_is_of_what_is_known_alone():
-    from unitok_engine import IdRange
-
     plan = GridPlan(IdRange(10, 20), 2, 2, row_end=5, known=(11, None, 12, 13), scored=True)
     assert fit(plan, (0.0, -8.0, -50.0, -1.0, -2.0, -50.0)) == -3.0
 
@@ -420,13 +413,10 @@ def test_a_mask_that_is_no_picture_is_refused(model: Model, tmp_path: Path):
 
 
 def test_a_family_without_a_grid_says_that_it_cannot(model: Model, monkeypatch):
-    from dataclasses import replace
-
-    right = model.family.generation_spec
+    right, image_range = model.family.generation_spec, model.family.model.vocabulary.image_range
 
     def other(messages: Any, options: Any) -> Any:
-        spec = right(messages, options)
-        return replace(spec, plan=FixedPlan(spec.plan.id_range, PATCHES))
+        return replace(right(messages, options), plan=FixedPlan(image_range, PATCHES))
 
     monkeypatch.setattr(model.family, "generation_spec", other)
     with pytest.raises(ValueError, match="tiny cannot paint a part of a picture: it does not draw"):
@@ -460,6 +450,7 @@ def scene(tmp_path: Path) -> Path:
 
 def test_the_command_saves_what_the_api_makes(model: Model, folder: Path, scene: Path):
     out = scene.with_name("out.png")
+    options: dict[str, Any]
     for flags, options in (
         (["--mask", scene.with_name("mask.png")], {"mask": mask()}),
         (["--box", "16,16, 48,32", "--tries", 2, "-n", 1], {"box": BOX, "tries": 2}),
@@ -534,6 +525,7 @@ def test_lines_of_a_batch_may_paint_parts(model: Model, folder: Path, scene: Pat
         assert wanted in complaint
     made = [json.loads(line) for line in (tmp_path / "out/results.jsonl").read_text().splitlines()]
     by_line = {record["line"]: record for record in made}
+    options: dict[str, Any]
     for line, options in (
         (1, {"mask": mask()}),
         (2, {"box": BOX, "tries": 2}),
