@@ -1,10 +1,10 @@
 """Measures how well a part of a picture is painted anew, and draws docs/editing.png.
 
 A thing of each held-out scene of the emoji world is painted over, as `unitok eval emoji-inpainting`
-does, with one try, with the best of several, and in passes that paint a rest of the part again.
-Another table says how variations of a picture still show what their prompt says.
+does it: with one try and with several, as the likeliest of plain samples, and in passes that paint
+a rest of the part again. Other tables are about variations and about the pixels that stay.
 
-    python scripts/inpainting.py --limit 100
+    python scripts/inpainting.py --limit 50
     python scripts/inpainting.py --picture docs/editing.png
 """
 
@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
@@ -24,185 +25,248 @@ from PIL import Image, ImageDraw, ImageFont
 
 import unitok
 from unitok.api import Model
-from unitok.emoji.evaluation import check_drawing, judge_all
+from unitok.emoji.evaluation import check_drawing
 from unitok.emoji.inpainting import REMOVE, REPLACE, EmojiInpaintingSuite, Inpainter
 from unitok.emoji.rendering import to_pil
 from unitok.evaluation.intervals import wilson
-from unitok.evaluation.suite import Item, SuiteOptions
+from unitok.evaluation.suite import SuiteOptions
 from unitok.requests import Edit
-from unitok_engine import GridPlan, Output
+from unitok.results import DrawResult
+from unitok_engine import GridPlan, Output, Request
 
-TRIES = (1, 2, 4, 8)
-PASSES = (4, 8)
-TIMED = 30  # edits whose time is measured, one at a time
+TRIES, SAMPLES, PASSES = (1, 2, 4, 8), (4, 8), (4, 8)
+TIMED = 20  # edits whose time is measured, one at a time
+PARTS = ("ways", "times", "variations", "pixels")
 STRENGTHS = (0.1, 0.25, 0.5, 0.75)
 SIDE, GAP, TEXT = 192, 16, 15  # of docs/editing.png, in pixels
 BLUE = (70, 110, 220)
 
-Paint = Callable[[Edit], Image.Image]
+Painter = Callable[[Sequence[Edit]], list[Image.Image]]
 
 
 @dataclass(frozen=True)
-class Row:
-    """A way to paint, and how it does.
+class Asked:
+    """An edit of the suite.
 
     Attributes:
-        name: The way.
-        right: Of each group, how many are right and how many there are.
-        failed: How many edits changed a token that had to stay.
-        seconds: The median time of one edit alone.
+        group: What it is counted with.
+        edit: The edit.
+        wanted: What the picture is to show.
     """
 
-    name: str
-    right: dict[str, tuple[int, int]]
-    failed: int
-    seconds: float = 0.0
-
-    def share(self, start: str) -> str:
-        """The share that is right of the groups that begin with a word, with its interval."""
-        counts = [count for group, count in self.right.items() if group.startswith(start)]
-        right, of = (sum(column) for column in zip(*counts, strict=True))
-        low, high = wilson(right, of)
-        return f"{right / of:.1%} ({low:.1%} to {high:.1%}) of {of}"
+    group: str
+    edit: Edit
+    wanted: str
 
 
-def counted(verdicts: Sequence[tuple[str, bool]]) -> dict[str, tuple[int, int]]:
-    """Of each group, how many are right and how many there are."""
-    groups: dict[str, tuple[int, int]] = {}
-    for group, ok in verdicts:
-        right, of = groups.get(group, (0, 0))
-        groups[group] = right + ok, of + 1
-    return groups
+def asked_of(limit: int) -> list[Asked]:
+    """The edits of the suite."""
+    items = EmojiInpaintingSuite(SuiteOptions(limit=limit)).items()
+    return [Asked(i.group, cast("Edit", i.request), i.wanted) for i in items]
 
 
-def with_tries(model: Model, limit: int, tries: int) -> Row:
-    """Judge the suite with so many tries."""
-    suite = EmojiInpaintingSuite(SuiteOptions(limit=limit))
-    items = [replace(i, request=replace(i.request, tries=tries)) for i in suite.items()]
-    judged = [one.judgement for one in judge_all(Inpainter(model), suite, items)]
-    failed = sum(one.error is not None for one in judged)
-    return Row(f"tries={tries}", counted([(j.group, bool(j.ok)) for j in judged]), failed)
+# --- ways to paint -------------------------------------------------------------------------------
 
 
-# --- passes --------------------------------------------------------------------------------------
+def by_tries(model: Model, tries: int) -> Painter:
+    """The edits as they are, with so many tries. None may change a token outside of its part."""
+
+    def paint(edits: Sequence[Edit]) -> list[Image.Image]:
+        runner = Inpainter(model)
+        results = list(runner.run([replace(edit, tries=tries) for edit in edits]))
+        if wrong := [result.error for result in results if result.error]:
+            raise RuntimeError(f"{len(wrong)} of {len(results)} edits: {wrong[0]}")
+        results.sort(key=lambda result: result.index)
+        return [cast("DrawResult", result).image for result in results]
+
+    return paint
 
 
-def in_passes(model: Model, asked: Edit, passes: int) -> Image.Image:
-    """Paint a part once. Then paint a random rest of it again, and keep what fits better."""
-    rng = random.Random(f"pass {asked.seed}")
-    job = model.prepare.edit(replace(asked, tries=2))  # so that what stays is scored
-    request = replace(job.request, n=1)
-    plan = request.plan
-    assert isinstance(plan, GridPlan)
-    hole = [cell for cell, id in enumerate(plan.known) if id is None]
-    ids, told = cells_of(model.driver.complete([request])[0], plan)
-    for number in range(1, passes):
-        first = rng.choice(hole)
-        rest = {cell for cell in hole if cell >= first}
-        known = tuple(None if cell in rest else id for cell, id in enumerate(ids))
-        sampling = replace(request.sampling, seed=request.sampling.seed + 10_000 * number)
-        again = replace(request, plan=replace(plan, known=known), sampling=sampling)
-        new_ids, new_told = cells_of(model.driver.complete([again])[0], plan)
-        behind = [cell for cell in range(first, plan.cells) if cell not in rest]
-        if sum(new_told[cell] for cell in behind) > sum(told[cell] for cell in behind):
-            ids, told = new_ids, [*told[:first], *new_told[first:]]
-    return decoded(model, ids)
+def by_samples(model: Model, samples: int) -> Painter:
+    """Plain samples; that one is taken after which the rest of the picture is likeliest."""
+
+    def paint(edits: Sequence[Edit]) -> list[Image.Image]:
+        requests = [replace(scored(model, edit), n=samples) for edit in edits]
+        outputs, images = model.driver.complete(requests), []
+        for number, request in enumerate(requests):
+            mine = outputs[number * samples : (number + 1) * samples]
+            best = max(mine, key=lambda output: sum(behind(request, output).values()))
+            images.append(decoded(model, best.token_ids))
+        return images
+
+    return paint
 
 
-def cells_of(output: Output, plan: GridPlan) -> tuple[list[int], list[float]]:
-    """The image ids of a picture, and the log-probability of each."""
+def by_passes(model: Model, passes: int) -> Painter:
+    """A part is painted; then a random rest of it again, which is kept if it fits better."""
+
+    def paint(edits: Sequence[Edit]) -> list[Image.Image]:
+        requests = [scored(model, edit) for edit in edits]
+        kept = model.driver.complete(requests)
+        for number in range(1, passes):
+            again = [
+                again_from(request, output, number)
+                for request, output in zip(requests, kept, strict=True)
+            ]
+            new = model.driver.complete(again)
+            kept = [better(*three) for three in zip(again, kept, new, strict=True)]
+        return [decoded(model, output.token_ids) for output in kept]
+
+    return paint
+
+
+def scored(model: Model, edit: Edit) -> Request:
+    """An edit as one plain sample, whose output says how likely what stays is."""
+    job = model.prepare.edit(replace(edit, tries=2))
+    return replace(job.request, n=1, tries=1)
+
+
+def behind(request: Request, output: Output) -> dict[int, float]:
+    """The log-probability of each known cell behind the first that is painted."""
+    plan = cast("GridPlan", request.plan)
     assert output.branch_logprobs is not None
-    return plan.image_ids(output.token_ids), list(output.branch_logprobs)
+    first = plan.known.index(None)
+    return {
+        cell: output.branch_logprobs[cell]
+        for cell in range(first, plan.cells)
+        if plan.known[cell] is not None
+    }
+
+
+def again_from(request: Request, output: Output, number: int) -> Request:
+    """A request that paints a random rest of the part again."""
+    plan = cast("GridPlan", request.plan)
+    hole = [cell for cell, id in enumerate(plan.known) if id is None]
+    first = random.Random(f"{request.sampling.seed} {number}").choice(hole)
+    rest = {cell for cell in hole if cell >= first}
+    known = tuple(None if c in rest else id for c, id in enumerate(output.token_ids))
+    sampling = replace(request.sampling, seed=request.sampling.seed + 10_000 * number)
+    return replace(request, plan=replace(plan, known=known), sampling=sampling)
+
+
+def better(again: Request, kept: Output, new: Output) -> Output:
+    """The output after which what stays behind the painted rest is likelier."""
+    places, before = behind(again, new), kept.branch_logprobs
+    assert before is not None and new.branch_logprobs is not None
+    if sum(places.values()) <= sum(before[cell] for cell in places):
+        return kept
+    first = cast("GridPlan", again.plan).known.index(None)
+    joined = before[:first] + new.branch_logprobs[first:]
+    return replace(new, branch_logprobs=joined)
 
 
 @torch.inference_mode()
 def decoded(model: Model, ids: Sequence[int]) -> Image.Image:
     """The picture of image ids."""
-    unified, (width, height) = model.family.model, model.info().picture_size
-    assert width == height
-    codes = unified.vocabulary.id_to_code(torch.tensor([ids]))
+    unified = model.family.model
+    codes = unified.vocabulary.id_to_code(torch.tensor([list(ids)]))
     return to_pil(unified.image_tokenizer.decode(codes)[0])
 
 
-def with_passes(model: Model, items: Sequence[Item], passes: int) -> Row:
-    """Judge edits that are painted in so many passes, one at a time."""
-    verdicts = []
-    for item in items:
-        assert isinstance(item.request, Edit)
-        image = in_passes(model, item.request, passes)
-        verdicts.append((item.group, check_drawing(item.wanted, image).ok))
-    return Row(f"{passes} passes", counted(verdicts), 0)
+def painters(model: Model) -> dict[str, Painter]:
+    """All ways to paint, by name."""
+    return (
+        {f"tries={tries}": by_tries(model, tries) for tries in TRIES}
+        | {f"likeliest of {n} samples": by_samples(model, n) for n in SAMPLES}
+        | {f"{passes} passes": by_passes(model, passes) for passes in PASSES}
+    )
 
 
-# --- time ----------------------------------------------------------------------------------------
+# --- how well and how fast -----------------------------------------------------------------------
 
 
-def timed(ways: dict[str, Paint], items: Sequence[Item]) -> dict[str, float]:
+def share(asked: Sequence[Asked], images: Sequence[Image.Image], start: str) -> str:
+    """The share that is right of the groups that begin with a word, with its interval."""
+    verdicts = [
+        check_drawing(one.wanted, image).ok
+        for one, image in zip(asked, images, strict=True)
+        if one.group.startswith(start)
+    ]
+    low, high = wilson(sum(verdicts), len(verdicts))
+    return f"{sum(verdicts) / len(verdicts):.1%} ({low:.1%} to {high:.1%}) of {len(verdicts)}"
+
+
+def timed(ways: dict[str, Painter], asked: Sequence[Asked]) -> dict[str, float]:
     """The median seconds of an edit alone, in turns."""
     seconds: dict[str, list[float]] = {name: [] for name in ways}
-    for item in items:
-        assert isinstance(item.request, Edit)
+    for one in asked:
         for name, paint in ways.items():
             start = time.perf_counter()
-            paint(item.request)
+            paint([one.edit])
             seconds[name].append(time.perf_counter() - start)
     return {name: statistics.median(times) for name, times in seconds.items()}
 
 
-def ways_of(model: Model) -> dict[str, Paint]:
-    """Every way to paint, by name."""
+def print_ways(ways: dict[str, Painter], asked: Sequence[Asked]) -> None:
+    """Print how well each way paints, and by groups."""
+    print("| way | replaced, right | removed, right |\n| --- | --- | --- |")
+    groups = sorted({one.group for one in asked})
+    for name, paint in ways.items():
+        images = paint([one.edit for one in asked])
+        shares = [share(asked, images, start) for start in (REPLACE, REMOVE)]
+        print(f"| {name} | {' | '.join(shares)} |", flush=True)
+        print("   ", {group: share(asked, images, group) for group in groups}, flush=True)
 
-    def tried(tries: int) -> Paint:
-        return lambda asked: next(iter(model.run([replace(asked, tries=tries)]))).image  # type: ignore[union-attr]
 
-    def passed(passes: int) -> Paint:
-        return lambda asked: in_passes(model, asked, passes)
-
-    return {f"tries={tries}": tried(tries) for tries in TRIES} | {
-        f"{passes} passes": passed(passes) for passes in PASSES
-    }
+def print_times(ways: dict[str, Painter], asked: Sequence[Asked]) -> None:
+    """Print how long each way takes, also beside the first one."""
+    seconds = timed(ways, asked[:: max(1, len(asked) // TIMED)])
+    first = next(iter(seconds.values()))
+    print("| way | seconds alone | times the first way |\n| --- | --- | --- |")
+    for name, median in seconds.items():
+        print(f"| {name} | {median:.3f} | {median / first:.2f} |")
 
 
 # --- variations and pixels -----------------------------------------------------------------------
 
 
-def variations(model: Model, items: Sequence[Item]) -> None:
-    """Print how variations of drawings show what their prompt says, and how much is new."""
-    drawn = model.draw([item.wanted for item in items], seed=1, logprobs=True)
-    right = [d for i, d in zip(items, drawn, strict=True) if check_drawing(i.wanted, d.image).ok]
-    print("\n| strength | right | changed tokens |\n| --- | --- | --- |")
+def print_variations(model: Model, asked: Sequence[Asked]) -> None:
+    """Print how many variations of right drawings are right, and how many tokens change."""
+    drawn = model.draw([one.wanted for one in asked], seed=1, logprobs=True)
+    right = [d for one, d in zip(asked, drawn, strict=True) if is_right(one.wanted, d)]
+    print("| strength | right | changed tokens |\n| --- | --- | --- |")
     for strength in STRENGTHS:
-        asked = [
+        edits = [
             Edit(d.image, d.prompt, strength=strength, seed=i, branch_logprobs=True)
             for i, d in enumerate(right)
         ]
-        results = sorted(model.run(asked), key=lambda result: result.index)
-        ok = sum(check_drawing(r.request.prompt, r.image).ok for r in results)  # type: ignore[union-attr]
-        new = statistics.mean(
-            np.mean(np.array(old.token_ids) != np.array(result.token_ids))  # type: ignore[union-attr]
-            for old, result in zip(right, results, strict=True)
+        results = [cast("DrawResult", r) for r in sorted(model.run(edits), key=lambda r: r.index)]
+        ok = sum(is_right(result.prompt, result) for result in results)
+        new = np.mean(
+            [
+                np.array(o.token_ids) != np.array(r.token_ids)
+                for o, r in zip(right, results, strict=True)
+            ]
         )
         low, high = wilson(ok, len(right))
         print(f"| {strength} | {ok / len(right):.1%} ({low:.1%} to {high:.1%}) | {new:.1%} |")
 
 
-def pixels_outside(model: Model, items: Sequence[Item]) -> None:
+def is_right(wanted: str, result: DrawResult) -> bool:
+    """Whether a picture shows what is wanted."""
+    return check_drawing(wanted, result.image).ok
+
+
+def print_pixels(model: Model, asked: Sequence[Asked]) -> None:
     """Print how pixels outside of the boxes differ from those of the given pictures."""
-    for name, decode_all in (("own pixels", False), ("decoded", True)):
-        errors, right = [], 0
-        for item in items:
-            assert isinstance(item.request, Edit) and item.request.box is not None
-            asked = replace(item.request, decode_all=decode_all)
-            (result,) = model.run([asked])
-            image = result.image  # type: ignore[union-attr]
-            right += check_drawing(item.wanted, image).ok
-            old, new = (np.asarray(one, dtype=float) for one in (item.request.image, image))
-            left, top, r, bottom = item.request.box
-            outside = np.ones(old.shape[:2], bool)
-            outside[top:bottom, left:r] = False
-            errors.append(np.mean((old - new)[outside] ** 2))
+    for name, decode_all in (("own pixels", False), ("decode_all", True)):
+        edits = [replace(one.edit, decode_all=decode_all) for one in asked]
+        results = [cast("DrawResult", r) for r in sorted(model.run(edits), key=lambda r: r.index)]
+        errors = [error_outside(result) for result in results]
         psnr = 10 * np.log10(255**2 / np.mean(errors))
-        print(f"{name}: {psnr:.1f} dB outside of the box, {right} of {len(items)} right")
+        right = share(asked, [result.image for result in results], "")
+        print(f"{name}: {psnr:.1f} dB outside of the box, right {right}")
+
+
+def error_outside(result: DrawResult) -> float:
+    """The mean squared error of the pixels outside of an edit's box."""
+    edit = cast("Edit", result.request)
+    assert edit.box is not None
+    old, new = (np.asarray(i, dtype=float) for i in (cast("Image.Image", edit.image), result.image))
+    left, top, right, bottom = edit.box
+    outside = np.ones(old.shape[:2], bool)
+    outside[top:bottom, left:right] = False
+    return float(np.mean((old - new)[outside] ** 2))
 
 
 # --- the picture ---------------------------------------------------------------------------------
@@ -212,32 +276,23 @@ def examples(model: Model) -> list[tuple[str, Image.Image, Image.Image]]:
     """Titles, pictures before and after. What is to be painted is blue before."""
     pair = model.draw("a cat left of a house on a green background", seed=3).image
     box = (32, 0, 64, 64)
-    edited = [
-        (
-            "box: a tree, not the house",
-            pair,
-            {"prompt": "a cat left of a tree on a green background", "box": box},
-        ),
-        ("box: without the house", pair, {"prompt": "a cat on a green background", "box": box}),
-        (
-            "margin: more on the right",
+    green = " on a green background"
+    edited = {
+        "box: a tree instead": (pair, {"prompt": f"a cat left of a tree{green}", "box": box}),
+        "box: no house": (pair, {"prompt": f"a cat{green}", "box": box}),
+        "margin: the rest of it": (
             pair.crop((0, 0, 40, 64)),
-            {"prompt": "a cat left of a dog on a green background", "margin": (0, 0, 24, 0)},
+            {"prompt": f"a cat left of a house{green}", "margin": (0, 0, 24, 0)},
         ),
-        (
-            "mask: a given thing",
+        "mask: around a given thing": (
             pair,
-            {"prompt": "a house right of a robot on a green background", "mask": left_half()},
+            {"prompt": f"a house right of a robot{green}", "mask": left_half()},
         ),
-        (
-            "strength=0.5",
-            pair,
-            {"prompt": "a cat left of a house on a green background", "strength": 0.5},
-        ),
-    ]
+        "strength=0.9": (pair, {"prompt": f"a cat left of a house{green}", "strength": 0.9}),
+    }
     return [
         (title, before(model, image, options), model.edit(image, seed=0, **options).image)
-        for title, image, options in edited
+        for title, (image, options) in edited.items()
     ]
 
 
@@ -283,31 +338,27 @@ def draw_examples(model: Model, target: Path) -> None:
 def main() -> None:
     """Measure or draw, as the command line says."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--limit", type=int, default=100, help="scenes of each kind")
+    parser.add_argument("--limit", type=int, default=50, help="scenes of each kind")
+    parser.add_argument("--way", action="append", help="measure only this way, such as tries=4")
+    parser.add_argument("--part", choices=PARTS, action="append", help="measure only this")
     parser.add_argument("--picture", type=Path, help="draw the examples there, and measure nothing")
     given = parser.parse_args()
     with unitok.load() as model:
         if given.picture:
             draw_examples(model, given.picture)
-        else:
-            measure(model, given.limit)
-
-
-def measure(model: Model, limit: int) -> None:
-    """Print all tables."""
-    items = EmojiInpaintingSuite(SuiteOptions(limit=limit)).items()
-    rows = [with_tries(model, limit, tries) for tries in TRIES]
-    rows += [with_passes(model, items, passes) for passes in PASSES]
-    seconds = timed(ways_of(model), items[:: max(1, len(items) // TIMED)])
-    print("| way | replaced, right | removed, right | changed outside | seconds |")
-    print("| --- | --- | --- | --- | --- |")
-    for row in rows:
-        cells = (row.name, row.share(REPLACE), row.share(REMOVE), row.failed)
-        print(f"| {' | '.join(map(str, cells))} | {seconds[row.name]:.3f} |")
-    for row in rows:
-        print(row.name, {group: f"{right}/{of}" for group, (right, of) in row.right.items()})
-    variations(model, [item for item in items if item.group.startswith(REPLACE)])
-    pixels_outside(model, items[:: max(1, len(items) // 100)])
+            return
+        asked = asked_of(given.limit)
+        replaced = [one for one in asked if one.group.startswith(REPLACE)]
+        ways = {n: way for n, way in painters(model).items() if n in (given.way or [n])}
+        parts = given.part or PARTS
+        if "ways" in parts:
+            print_ways(ways, asked)
+        if "times" in parts:
+            print_times(ways, asked)
+        if "variations" in parts:
+            print_variations(model, replaced)
+        if "pixels" in parts:
+            print_pixels(model, replaced)
 
 
 if __name__ == "__main__":

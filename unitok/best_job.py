@@ -1,17 +1,18 @@
-"""The job of an edit that is tried several times: the best try of each picture is taken."""
+"""The job of an edit that is tried several times: the likeliest try of each picture is taken."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import replace
+from math import fsum
 
 from torch import Tensor
 
 from unitok.draw_job import DrawJob
 from unitok.handles import FailReason
 from unitok.results import DrawResult, Event
-from unitok_engine import Output, Request, join_outputs
+from unitok_engine import Output, Request
 
 SPREAD = 0x9E3779B97F4A7C15  # between the seeds of the tries of a picture with a seed of its own
 
@@ -19,22 +20,22 @@ SPREAD = 0x9E3779B97F4A7C15  # between the seeds of the tries of a picture with 
 class BestJob:
     """Collects the tries of n pictures, and hands the best of each to the job of the pictures.
 
-    It is a `unitok.handles.Job`.
+    The best try is the one in which all together is likeliest: what was painted, and what stays
+    behind it. It is a `unitok.handles.Job`.
 
     Attributes:
         request: The engine's request, for all tries.
     """
 
-    def __init__(self, job: DrawJob, tries: int, score: Callable[[Output], float]) -> None:
+    def __init__(self, job: DrawJob, tries: int) -> None:
         """Nothing has been generated yet.
 
         Args:
-            job: The job of the pictures. It needs no request of its own at the engine.
+            job: The job of the pictures, whose plan scores what stays.
             tries: Of each picture.
-            score: How good a try is, whose output has `branch_logprobs`.
         """
         self.request = tried(job.request, tries)
-        self._job, self._tries, self._score = job, tries, score
+        self._job, self._tries = job, tries
         self._outputs: dict[int, list[Output]] = {}  # of each try whose picture goes on
         self._done = self._reported = 0  # tokens of all tries
 
@@ -78,11 +79,11 @@ class BestJob:
             self._hand_on(picture, self._best(tries))
 
     def _best(self, tries: Sequence[list[Output]]) -> list[Output]:
-        """The outputs of the best try; those of one that failed, if any did."""
+        """The outputs of the likeliest try; those of one that failed, if any did."""
         failed = [outputs for outputs in tries if outputs[-1].finish_reason != "complete"]
         if failed:
             return failed[0]
-        return max(tries, key=lambda outputs: self._score(join_outputs(outputs)))
+        return max(tries, key=log_likelihood)
 
     def _hand_on(self, picture: int, outputs: Sequence[Output]) -> None:
         asked = self._job.request.branch_logprobs
@@ -107,6 +108,11 @@ class BestJob:
     def merge(self, unread: Event, new: Event) -> Event | None:
         """The newer of two events of progress; None for other events."""
         return self._job.merge(unread, new)
+
+
+def log_likelihood(outputs: Sequence[Output]) -> float:
+    """The log-probability of all tokens of a try that the model has a say in."""
+    return fsum(fsum(output.branch_logprobs or ()) for output in outputs)
 
 
 def tried(request: Request, tries: int) -> Request:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import cached_property, partial
+from functools import cached_property
 
 from unitok.best_job import BestJob
 from unitok.draw_job import DrawJob
@@ -13,7 +13,7 @@ from unitok.edit_part import part_of
 from unitok.failed_job import FailedJob
 from unitok.families import Family, GenerationSpec, ImageOptions
 from unitok.families.common.editing import EditOptions, Editor, need_editor
-from unitok.families.common.inpainting import FittedPart, fit, goes_on, inpainting_spec
+from unitok.families.common.inpainting import FittedPart, goes_on, inpainting_spec
 from unitok.grammars import Grammars
 from unitok.handles import Job
 from unitok.image_decoder import ImageDecoder
@@ -35,7 +35,7 @@ from unitok.requests import (
 )
 from unitok.results import Event, Result, failure
 from unitok.text_job import TextJob
-from unitok_engine import Branch, GridPlan, Output, Request, Sampling
+from unitok_engine import Branch, GridPlan, Request, Sampling
 from unitok_engine.user_warnings import warn
 
 AnyJob = Job[Event, Result]
@@ -209,7 +209,7 @@ class Preparer:
         tries = min(tries, MAX_SAMPLES // asked.samples) if goes_on(spec.plan) else 1
         plan = replace(spec.plan, scored=tries > 1)
         job = self._pictures(asked, replace(spec, plan=plan), index, seed)
-        return job if tries == 1 else BestJob(job, tries, partial(fit_of, plan))
+        return job if tries == 1 else BestJob(job, tries)
 
     def _drawing_of(self, asked: Edit, part: FittedPart) -> GenerationSpec:
         """The whole picture that a prompt asks for, or what its instruction makes of a picture."""
@@ -299,11 +299,6 @@ class Preparer:
         if unknown := sorted(words - known):
             names = ", ".join(repr(w) for w in unknown)
             warn(f"this model never saw the word {names}")
-
-
-def fit_of(plan: GridPlan, output: Output) -> float:
-    """How well a try of an edit goes with what stays behind it."""
-    return fit(plan, output.branch_logprobs or ())
 
 
 def as_list(images: PictureLike | Sequence[PictureLike]) -> Sequence[PictureLike]:

@@ -580,7 +580,8 @@ class Edit(PictureOptions):
     tries: Annotated[
         int | None,
         Option(
-            "How often a part is painted. The try is taken that goes best with what stays.",
+            "How often a part is painted, each time with another beginning. The likeliest try is "
+            "taken, what stays behind it included.",
             low=1,
             high=MAX_SAMPLES,
             unset=f"{TRIES}",

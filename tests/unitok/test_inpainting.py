@@ -21,7 +21,7 @@ from unitok.api import Model
 from unitok.best_job import tried
 from unitok.cli import app
 from unitok.edit_part import part_of
-from unitok.families.common.inpainting import FittedPart, chosen, encoded, faded, fit
+from unitok.families.common.inpainting import FittedPart, chosen, encoded, faded
 from unitok_engine import Branch, FixedPlan, GridPlan, IdRange, Output, Request
 
 PROMPT = "a cat on a blue background"
@@ -217,7 +217,7 @@ def test_what_is_painted_is_what_the_model_samples_behind_the_same_tokens(model:
     assert edited.logprobs[0][12:] == pytest.approx(scored.logprobs[12:], abs=1e-4)
 
 
-def test_the_best_try_is_the_one_that_what_stays_is_likeliest_after(model: Model):
+def test_the_likeliest_try_is_taken_what_stays_included(model: Model):
     options: dict[str, Any] = {"box": BOX, "seed": 11, "temperature": 1.5}
     best = model.edit(picture(), PROMPT, tries=8, logprobs=True, **options)
     job = model.prepare.edit(Edit(picture(), PROMPT, tries=8, **options))
@@ -228,7 +228,7 @@ def test_the_best_try_is_the_one_that_what_stays_is_likeliest_after(model: Model
     scores = []
     for ids in tries:
         told = model.score_tokens(Draw(PROMPT), ids).branch_logprobs
-        scores.append(sum(told[cell] for cell in range(7, PATCHES)))
+        scores.append(sum(told[cell] for cell in range(5, PATCHES)))
     assert scores[0] < max(scores)
     assert ids_of(best, plan) == tries[scores.index(max(scores))]
     assert len(best.images) == 1 and best.seed == 11 and best.branch_logprobs is None
@@ -264,11 +264,6 @@ def test_the_first_try_of_a_picture_is_what_it_is_without_tries():
 def test_without_anything_behind_the_part_there_is_one_try(model: Model):
     job = model.prepare.edit(Edit(picture(), PROMPT, box=(0, 48, 64, 64), tries=5))
     assert job.request.n == 1 and not job.request.branch_logprobs
-
-
-def test_the_fit_is_of_what_is_known_alone():
-    plan = GridPlan(IdRange(10, 20), 2, 2, row_end=5, known=(11, None, 12, 13), scored=True)
-    assert fit(plan, (0.0, -8.0, -50.0, -1.0, -2.0, -50.0)) == -3.0
 
 
 def test_the_same_edit_is_the_same_alone_and_in_a_crowd(model: Model):

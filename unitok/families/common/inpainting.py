@@ -140,20 +140,6 @@ def goes_on(plan: GridPlan) -> bool:
     return any(id is not None for id in plan.known[plan.known.index(None) :])
 
 
-def fit(plan: GridPlan, logprobs: Sequence[float]) -> float:
-    """How well what was painted goes with what stays behind it.
-
-    Args:
-        plan: The picture's.
-        logprobs: Of each token that the plan emitted, where known cells are scored.
-
-    Returns:
-        The log-probability of all known cells behind the first that is painted.
-    """
-    cells = zip(plan.known, plan.image_ids(logprobs), strict=True)  # type: ignore[arg-type]
-    return sum(logprob for id, logprob in cells if id is not None)
-
-
 @dataclass(frozen=True, eq=False)
 class Pasted:
     """Decodes pictures, and puts the old pixels back where they stay.
