@@ -41,21 +41,22 @@ SOURCE_ROOTS = (".", "engine", "tokenizers")
 
 # The files of `unitok` that are the API. The command line is not part of it.
 API = """
-api chat chat_file conversation draw_job driver failed_job handles history image_decoder loading
-messages picture_info picture_sources pictures precision preparer prompt prompt_length requests
-results saving shown signatures stats strict_json text_job throughput tuning upkeep vocabulary
+api best_job chat chat_file conversation draw_job driver edit_part failed_job handles history
+image_decoder loading messages picture_info picture_sources pictures precision preparer prompt
+prompt_length requests results saving shown signatures stats strict_json text_job throughput tuning
+upkeep vocabulary
 """.split()
 
 # Quickest first.
 ENGINE_TESTS = """
 request plans block_pool observer attention sampler probe caution prefix_caching graphs scheduler
-seeds priority adapters engine drafts shares faults reference engine_random_use engine_machine
-interrupts
+seeds priority draft_table draft_width grid_drafter tries given known_cells adapters engine drafts
+shares faults reference engine_random_use engine_machine interrupts
 """.split()
 API_TESTS = """
 vocabulary results prompt saving settings strict_json picture_info picture_sources pictures
 damaged_pictures image_decoder counted_work one_loop driver conversation messages chat loading
-options adapters adapters_per_request weight_updates golden api same_bytes janus janus4o
+options adapters adapters_per_request weight_updates inpainting golden api same_bytes janus janus4o
 concurrency
 """.split()
 
@@ -84,8 +85,10 @@ CLOSEST = {
     "engine/unitok_engine/transfer.py": "engine/sampler",
     "engine/unitok_engine/user_warnings.py": "unitok/options unitok/api",
     "engine/unitok_engine/waiting.py": "engine/scheduler engine/shares engine/priority",
+    "unitok/best_job.py": "unitok/inpainting",
     "unitok/chat_file.py": "unitok/chat",
     "unitok/draw_job.py": "unitok/driver",
+    "unitok/edit_part.py": "unitok/inpainting",
     "unitok/failed_job.py": "unitok/driver",
     "unitok/handles.py": "unitok/driver",
     "unitok/history.py": "unitok/chat",

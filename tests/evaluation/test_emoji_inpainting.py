@@ -124,14 +124,14 @@ def test_a_token_that_changes_outside_of_the_box_is_an_error(untrained_folder: P
         assert changed_outside(model, result) == 0
         asked = result.request
         assert isinstance(asked, Edit) and asked.box is not None
-        left, top = (side // 8 for side in asked.box[:2])
+        top = asked.box[1] // 8
         spoilt = np.array(result.token_ids[0]).reshape(8, 8)
         spoilt[(top + 7) % 8, :2] -= 1
         wrong = replace(result, token_ids=(tuple(spoilt.flatten().tolist()),))
         assert changed_outside(model, wrong) == 2
-        monkeypatched = lambda requests: iter([wrong])  # noqa: E731
+
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(model, "run", monkeypatched)
+            patch.setattr(model, "run", lambda requests: iter([wrong]))
             (told,) = runner.run([asked])
         assert told.error == "2 tokens changed outside"
 
