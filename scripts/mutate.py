@@ -41,23 +41,24 @@ SOURCE_ROOTS = (".", "engine", "tokenizers")
 
 # The files of `unitok` that are the API. The command line is not part of it.
 API = """
-api chat chat_file conversation drafts draw_job driver failed_job grammar_ends grammar_errors
-grammar_plan grammars handles history image_decoder loading messages picture_info picture_sources
-pictures precision preparer preview_budget previews prompt prompt_length requests results saving
-schemas scoring shown signatures stats strict_json text_job throughput tuning upkeep vocabulary
+api best_job chat chat_file conversation drafts draw_job driver edit_part failed_job grammar_ends
+grammar_errors grammar_plan grammars handles history image_decoder loading messages picture_info
+picture_sources pictures precision preparer preview_budget previews prompt prompt_length requests
+results saving schemas scoring shown signatures stats strict_json text_job throughput tuning upkeep
+vocabulary
 """.split()
 
 # Quickest first.
 ENGINE_TESTS = """
 request plans block_pool draft_table draft_width grid_drafter observer attention sampler probe
-caution prefix_caching graphs scheduler seeds priority adapters engine given drafts shares faults
-reference engine_random_use engine_machine interrupts
+caution prefix_caching graphs scheduler seeds priority tries given known_cells adapters engine
+drafts shares faults reference engine_random_use engine_machine interrupts
 """.split()
 API_TESTS = """
 vocabulary results prompt preview_budget saving settings strict_json picture_info picture_sources
 pictures damaged_pictures image_decoder counted_work one_loop driver conversation messages chat
-loading options adapters adapters_per_request weight_updates previews golden api drafts same_bytes
-janus janus4o concurrency scoring structured structured_ends structured_beside
+loading options adapters adapters_per_request weight_updates previews inpainting golden api drafts
+same_bytes janus janus4o concurrency scoring structured structured_ends structured_beside
 """.split()
 
 # The tests that look at a module most closely, where that is not the file named after it.
@@ -85,8 +86,10 @@ CLOSEST = {
     "engine/unitok_engine/transfer.py": "engine/sampler",
     "engine/unitok_engine/user_warnings.py": "unitok/options unitok/api",
     "engine/unitok_engine/waiting.py": "engine/scheduler engine/shares engine/priority",
+    "unitok/best_job.py": "unitok/inpainting",
     "unitok/chat_file.py": "unitok/chat",
     "unitok/draw_job.py": "unitok/driver",
+    "unitok/edit_part.py": "unitok/inpainting",
     "unitok/failed_job.py": "unitok/driver",
     "unitok/grammar_ends.py": "unitok/structured_ends",
     "unitok/grammar_errors.py": "unitok/structured",

@@ -341,10 +341,15 @@ class Model:
     def edit(self, asked: Sequence[Edit]) -> list[DrawResult]:
         """Change a picture as a prompt says. A list of pictures is edited together.
 
+        With a mask, a box, a margin or a strength, a part of the picture is painted anew, and the
+        rest stays. The prompt then says what the whole picture is to show. Without them, the prompt
+        is an instruction, for a model that takes some, such as Janus-4o.
+
         Raises:
             FileNotFoundError: There is no such file.
-            ValueError: The model cannot edit, a file is not a picture, the prompt is empty or
-                longer than the context, or an option is out of its range.
+            ValueError: The model cannot do it, a file is not a picture, the mask has another size,
+                nothing or all of the picture is to be painted, the prompt is empty or longer than
+                the context, or an option is out of its range.
             TypeError: An option is unknown or of a wrong type.
             TimeoutError: The request was not done within its timeout.
             RuntimeError: The model failed, for example with logits that are not finite, or it is

@@ -215,9 +215,13 @@ def edit(
     as_json: Json = False,
     **options: Any,
 ) -> None:
-    """Change a picture as a prompt says, with a model that can edit, such as Janus-4o.
+    """Paint a part of a picture anew, or change a picture as a prompt says.
 
-    Example: unitok edit day.png "make it night" -o night.png --model Janus-4o-7B
+    With --mask, --box, --margin or --strength, a part is painted anew, and the rest stays. The
+    prompt then says what the whole picture is to show. Without them, the prompt is an instruction,
+    for a model that takes some, such as Janus-4o.
+
+    Example: unitok edit cat.png "a cat and a dog" -o both.png --box 32,0,64,64
     """
     asked = with_stdin(Edit(image, prompt, **options))
     given = {"image": str(image), "prompt": prompt}

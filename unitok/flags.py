@@ -9,6 +9,7 @@ from __future__ import annotations
 import inspect
 import logging
 import os
+import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
@@ -20,6 +21,7 @@ import typer
 
 from unitok.requests import OptionSpec, options_of
 from unitok.schemas import MAX_CHARACTERS, schema_text
+from unitok.shown import shown
 from unitok.terminal import speech, stopped_at_once
 
 if TYPE_CHECKING:
@@ -30,6 +32,7 @@ logger = logging.getLogger(__name__)
 
 Command = Callable[..., None]
 SEVERAL = ("whole numbers", "texts")  # kinds of options whose flag may be given several times
+WHOLE = re.compile(r"-?[0-9]{1,9}")  # a number of pixels
 SAMPLING = "Options of sampling"  # the panel of those that several kinds of request share
 _common = partial(typer.Option, rich_help_panel="Options of every command")
 
@@ -279,12 +282,14 @@ def flag_of(spec: OptionSpec, panel: str | None = None) -> inspect.Parameter:
         "texts": list[str],
         "flag": bool,
         "schema": Path,
+        "picture": Path,
+        "sides": str,
     }
     kind, option, several = kinds[spec.kind], spec.option, spec.kind in SEVERAL
     # Typer shows a range with two ends in the help, and checks it. Others are checked with the
     # request.
     bounded = spec.kind == "whole number" and option.low is not None and option.high is not None
-    shown: bool | str = spec.kind in ("whole number", "number", "text")
+    default_shown: bool | str = spec.kind in ("whole number", "number", "text")
     info = typer.Option(
         flag_name(spec.flag),
         help=option.help + (" May be given several times." if several else ""),
@@ -292,7 +297,7 @@ def flag_of(spec: OptionSpec, panel: str | None = None) -> inspect.Parameter:
         rich_help_panel=panel,
         min=option.low if bounded else None,
         max=option.high if bounded else None,
-        show_default=(option.unset or False) if spec.default is None else shown,
+        show_default=(option.unset or False) if spec.default is None else default_shown,
     )
     default = list(spec.default or ()) if several else spec.default
     return _parameter(spec.flag, Annotated[kind | None if spec.nullable else kind, info], default)
@@ -302,6 +307,8 @@ def _value(spec: OptionSpec, given: Any) -> Any:
     """The value of an option, of what typer makes of its flag."""
     if spec.kind == "schema" and given is not None:
         return _read_schema(given)
+    if spec.kind == "sides" and given is not None:
+        return _read_sides(spec, given)
     if spec.kind == "texts":
         return given or spec.default
     if spec.kind != "whole numbers":
@@ -322,6 +329,21 @@ def _read_schema(file: Path) -> str:
     except ValueError as error:
         wrong = "it is no text in UTF-8" if isinstance(error, UnicodeDecodeError) else str(error)
         raise ValueError(f"{file}: {wrong}") from None
+
+
+def _read_sides(spec: OptionSpec, given: str) -> tuple[int, ...]:
+    """Four whole numbers of text such as 8,8,32,32.
+
+    Raises:
+        ValueError: It is other text.
+    """
+    parts = [part.strip() for part in given.split(",")]
+    if len(parts) != 4 or not all(WHOLE.fullmatch(part) for part in parts):
+        name = flag_name(spec.flag)
+        raise ValueError(
+            f"{name} takes {spec.option.metavar}, such as 8,8,32,32, not {shown(given)}"
+        )
+    return tuple(map(int, parts))
 
 
 def flag_name(name: str) -> str:

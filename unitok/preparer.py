@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cached_property
 
+from unitok.best_job import BestJob
 from unitok.draw_job import DrawJob
+from unitok.edit_part import part_of
 from unitok.failed_job import FailedJob
 from unitok.families import Family, GenerationSpec, ImageOptions
-from unitok.families.common.editing import EditOptions, need_editor
+from unitok.families.common.editing import EditOptions, Editor, need_editor
+from unitok.families.common.inpainting import FittedPart, goes_on, inpainting_spec
 from unitok.grammars import Grammars
 from unitok.handles import Job
 from unitok.image_decoder import ImageDecoder
@@ -19,6 +23,8 @@ from unitok.previews import Previews
 from unitok.prompt import EncodedImage, Message
 from unitok.prompt_length import ContextFullError, check_length
 from unitok.requests import (
+    MAX_SAMPLES,
+    TRIES,
     AnyRequest,
     Caption,
     Draw,
@@ -48,7 +54,7 @@ class Preparer:
         """Keep what all jobs share."""
         self.family, self.image_decoder = family, image_decoder
 
-    def job(self, asked: AnyRequest, index: int = 0) -> TextJob | DrawJob:
+    def job(self, asked: AnyRequest, index: int = 0) -> TextJob | DrawJob | BestJob:
         """The job of a request that is no part of a conversation.
 
         Args:
@@ -165,8 +171,8 @@ class Preparer:
             warn("negative_prompt does nothing at guidance 1")
         return job
 
-    def edit(self, asked: Edit, index: int = 0) -> DrawJob:
-        """The job of a picture that is to be changed.
+    def edit(self, asked: Edit, index: int = 0) -> DrawJob | BestJob:
+        """The job of a picture that is to be changed, as a whole or in a part.
 
         Args:
             asked: The picture, and what to change.
@@ -178,12 +184,48 @@ class Preparer:
         check_ranges(asked)
         check_text(asked.prompt, "the prompt")
         self._check_lengths(asked.prompt)
+        if asked.is_partial:
+            return self._edit_part(asked, index)
         editor = need_editor(self.family)
         image = open_picture(asked.image)
         self._warn_of_unknown_words(asked, asked.prompt)
         options = EditOptions(self._guidance(asked), asked.freedom)
         spec = editor.edit_spec(image, asked.prompt, options)
         return self._pictures(asked, spec, index)
+
+    def _edit_part(self, asked: Edit, index: int) -> DrawJob | BestJob:
+        """The job of a picture of which a part is painted anew."""
+        tries = TRIES if asked.tries is None else asked.tries
+        if asked.samples * tries > MAX_SAMPLES and asked.tries is not None:
+            raise ValueError(
+                f"{asked.samples} pictures with {tries} tries each are more than the "
+                f"{MAX_SAMPLES:,} that one request paints"
+            )
+        part = FittedPart.of(part_of(asked), self.family)
+        self._warn_of_unknown_words(asked, asked.prompt)
+        seed = asked.seeds[0] if asked.seeds else pick_seed(asked.seed)  # type: ignore[arg-type]
+        drawing = self._drawing_of(asked, part)
+        spec = inpainting_spec(self.family, drawing, part, asked.strength, seed, asked.decode_all)
+        assert isinstance(spec.plan, GridPlan)  # or the family could not do it
+        tries = min(tries, MAX_SAMPLES // asked.samples) if goes_on(spec.plan) else 1
+        plan = replace(spec.plan, scored=tries > 1)
+        job = self._pictures(asked, replace(spec, plan=plan), index, seed)
+        return job if tries == 1 else BestJob(job, tries)
+
+    def _drawing_of(self, asked: Edit, part: FittedPart) -> GenerationSpec:
+        """The whole picture that a prompt asks for, or what its instruction makes of a picture."""
+        guidance = self._guidance(asked)
+        if isinstance(self.family, Editor):
+            return self.family.edit_spec(
+                part.image, asked.prompt, EditOptions(guidance, asked.freedom)
+            )
+        if asked.freedom is not None:
+            raise ValueError(
+                f"{self.family.name} follows no instructions, so freedom means nothing to it: "
+                "strength says how much of the part is painted anew"
+            )
+        messages = [Message("user", asked.prompt)]
+        return self.family.generation_spec(messages, ImageOptions(guidance))
 
     @cached_property
     def _grammars(self) -> Grammars:
@@ -192,8 +234,10 @@ class Preparer:
     def _guidance(self, asked: Draw | Edit) -> float:
         return self.family.defaults.guidance if asked.guidance is None else asked.guidance
 
-    def _pictures(self, asked: Draw | Edit, spec: GenerationSpec, index: int) -> DrawJob:
-        """The job of pictures that are to be generated."""
+    def _pictures(
+        self, asked: Draw | Edit, spec: GenerationSpec, index: int, seed: int | None = None
+    ) -> DrawJob:
+        """The job of pictures that are to be generated, with a seed that was picked already."""
         for branch in spec.branches:
             self._room(branch, spec.plan.max_length)
         d = self.family.defaults
@@ -201,7 +245,9 @@ class Preparer:
             temperature=d.temperature if asked.temperature is None else asked.temperature,
             top_k=d.top_k if asked.top_k is None else asked.top_k,
             top_p=d.top_p if asked.top_p is None else asked.top_p,
-            seed=0 if isinstance(asked.seed, Sequence) else pick_seed(asked.seed),
+            seed=0
+            if isinstance(asked.seed, Sequence)
+            else pick_seed(asked.seed if seed is None else seed),
             min_p=asked.min_p,
         )
         request = Request(

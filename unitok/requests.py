@@ -38,6 +38,7 @@ MAX_SAMPLES = 1000  # pictures of one drawing or edit
 MAX_SIDE = 65_536  # pixels of a picture that is generated; a model's own limit is far lower
 PREVIEW_SHARE = 0.08  # of the other time that previews take, unless asked otherwise
 MAX_PREVIEWS = 100  # of one picture; few pictures have so many rows of tokens
+TRIES = 4  # of an edit of a part of a picture
 MAX_GUIDANCE = 1000  # far more than any model wants; the weights of huge scales sum to no 1
 
 PREVIEW_OPTIONS = ("preview", "preview_count", "preview_budget")
@@ -68,7 +69,17 @@ class Option:
     flag: str | None = None
 
 
-Kind = Literal["whole number", "whole numbers", "number", "text", "texts", "flag", "schema"]
+Kind = Literal[
+    "whole number",
+    "whole numbers",
+    "number",
+    "text",
+    "texts",
+    "flag",
+    "schema",
+    "picture",
+    "sides",
+]
 
 
 @dataclass(frozen=True)
@@ -177,6 +188,19 @@ def _whole_numbers(value: Any) -> int | tuple[int, ...]:
     return tuple(map(_whole_number, value))
 
 
+def _sides(value: Any) -> tuple[int, ...]:
+    sides = _whole_numbers(value)
+    if not isinstance(sides, tuple) or len(sides) != 4:
+        raise TypeError
+    return sides
+
+
+def _picture(value: Any) -> Any:
+    if isinstance(value, bool | int | float | Mapping | Set):
+        raise TypeError
+    return value
+
+
 def _number(value: Any) -> int | float:
     if isinstance(value, Integral):
         return _whole_number(value)
@@ -213,6 +237,8 @@ _IN_WORDS: dict[Kind, str] = {
     "texts": "text or a list of texts",
     "flag": "True or False",
     "schema": "a JSON schema",
+    "picture": "a picture",
+    "sides": "four whole numbers: left, top, right and bottom",
 }
 _CONVERTERS: dict[Kind, Callable[[Any], Any]] = {
     "whole number": _whole_number,
@@ -222,6 +248,8 @@ _CONVERTERS: dict[Kind, Callable[[Any], Any]] = {
     "texts": _texts,
     "flag": _flag,
     "schema": schema_text,
+    "picture": _picture,
+    "sides": _sides,
 }
 
 
@@ -534,7 +562,11 @@ class Draw(PictureOptions):
 @_says_which_option_is_unknown
 @dataclass(frozen=True)
 class Edit(PictureOptions):
-    """Change a picture as a prompt says, n times."""
+    """Change a picture as a prompt says, n times.
+
+    A part of it is painted anew, and the rest stays, if a mask, a box, a margin or a strength says
+    which part. Otherwise the prompt is an instruction for the whole picture.
+    """
 
     image: PictureLike
     prompt: Annotated[str, Option("What to change.")]
@@ -543,6 +575,77 @@ class Edit(PictureOptions):
         float | None,
         Option("0 keeps the picture's details; higher leaves more room to change.", low=0),
     ] = None
+    mask: Annotated[
+        PictureLike | None,
+        Option(
+            "A picture of the same size: what is white in it is painted anew, and the rest stays.",
+            metavar="FILE",
+            unset="",
+        ),
+    ] = None
+    box: Annotated[
+        Sequence[int] | None,
+        Option(
+            "Instead of a mask, a box in pixels: left, top, right and bottom.",
+            metavar="L,T,R,B",
+            unset="",
+        ),
+    ] = None
+    margin: Annotated[
+        Sequence[int] | None,
+        Option(
+            "Pixels that are added left, above, right and below, and painted.",
+            metavar="L,T,R,B",
+            unset="",
+        ),
+    ] = None
+    strength: Annotated[
+        float | None,
+        Option(
+            "The share of the part that is painted anew, at places that the seed chooses. Without "
+            "a mask, a box and a margin, the part is the whole picture.",
+            above=0,
+            high=1,
+            unset="1",
+        ),
+    ] = None
+    tries: Annotated[
+        int | None,
+        Option(
+            "How often a part is painted, each time with another beginning. The likeliest try is "
+            "taken, what stays behind it included.",
+            low=1,
+            high=MAX_SAMPLES,
+            unset=f"{TRIES}",
+        ),
+    ] = None
+    decode_all: Annotated[
+        bool,
+        Option(
+            "Decode what stays from its tokens, instead of putting the picture's own pixels back."
+        ),
+    ] = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.mask is not None and self.box is not None:
+            raise ValueError("give mask or box, not both")
+        if self.margin is not None and (min(self.margin) < 0 or max(self.margin) == 0):
+            raise ValueError(
+                "margin holds how many pixels are added at each side: 0 or more, and somewhere "
+                f"more than 0, not {shown(self.margin)}"
+            )
+        if not self.is_partial and (self.tries is not None or self.decode_all):
+            name = "decode_all" if self.tries is None else "tries"
+            raise ValueError(
+                f"{name} is for a part of a picture: give a mask, a box, a margin or a strength too"
+            )
+
+    @property
+    def is_partial(self) -> bool:
+        """Whether a part of the picture is painted anew, and the rest stays."""
+        parts = (self.mask, self.box, self.margin, self.strength)
+        return any(part is not None for part in parts)
 
 
 AnyRequest = Caption | Reply | Draw | Edit
@@ -577,8 +680,17 @@ def _kind(hint: Any) -> tuple[Kind, bool]:
         return "schema", nullable
     if len(parts) > 1:
         return "texts" if str in parts else "whole numbers", nullable
-    kinds: dict[type, Kind] = {int: "whole number", float: "number", str: "text", bool: "flag"}
-    return kinds[parts.pop()], nullable
+    (part,) = parts
+    if get_origin(part) is Sequence:
+        return "sides", nullable
+    kinds: dict[type, Kind] = {
+        int: "whole number",
+        float: "number",
+        str: "text",
+        bool: "flag",
+        object: "picture",  # which stands for PictureLike here
+    }
+    return kinds[part], nullable
 
 
 @cache

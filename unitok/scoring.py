@@ -101,7 +101,9 @@ class Scorer:
         prompt = len(request.branches[0].token_ids)
         if prompt + len(ids) > most:
             raise ContextFullError(prompt, len(ids), most)
-        return replace(request, n=1, seeds=(), logprobs=True, branch_logprobs=True, given=ids)
+        return replace(
+            request, n=1, tries=1, seeds=(), logprobs=True, branch_logprobs=True, given=ids
+        )
 
 
 def pairs_of(

@@ -452,7 +452,7 @@ class Engine:
         if self._drafter is None or self._caution.limit is not None:
             return
         decoding = [s for s in self._scheduler.running if s.decoding]
-        drafted = [(s, s.drafter) for s in decoding if s.drafter is not None]
+        drafted = [(s, s.drafter) for s in decoding if s.drafter and not s.next_is_given]
         if not drafted:
             return
         rows = sum(len(sequence.branches) for sequence, _ in drafted)

@@ -1,6 +1,7 @@
 """Guesses the tokens of pictures from what lies to the left and above."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from itertools import islice
 
 from unitok_engine.draft_table import DraftTable
 from unitok_engine.draft_width import DraftWidth
@@ -72,11 +73,12 @@ class PictureDrafter:
             return []
         self._look_at(emitted)
         cells, start, usual = self._cells, len(self._cells), self._usual
-        if usual is not None:
-            for cell in range(start, min(start + max(most, 1), self._size)):
-                known = self._known(cell)
-                cells.append(usual if known is None else known)
-        self._guesses = cells[start:]
+        self._guesses = []
+        for cell in () if usual is None else self._places(start, max(most, 1)):
+            self._fill(cell)
+            known = self._known(cell)
+            cells.append(usual if known is None else known)
+            self._guesses.append(cells[-1])
         del cells[start:]
         return self._guesses[: max(most, 0)]
 
@@ -87,14 +89,16 @@ class PictureDrafter:
         self._note(tokens)
         self._look_at(emitted)
         cells, start = self._cells, len(self._cells)
-        cells += guesses
         right = agreeing(guesses, tokens)
-        for cell, token in enumerate(tokens, start):
+        places = self._places(start, len(tokens))
+        for number, (cell, token) in enumerate(zip(places, tokens, strict=True)):
+            self._fill(cell)
             left, above = self._neighbours(cell)
-            if cell - start <= right:
+            if number <= right:
                 self._table.learn(left, above, token)
             else:
                 self._memory[cell] = (left, above, token)
+            cells += guesses[number : number + 1]
         del cells[start:]
 
     def _look_at(self, emitted: Sequence[int]) -> None:
@@ -119,8 +123,23 @@ class PictureDrafter:
         self._width.note(min(right + 1, len(self._guesses), len(tokens)), right)
         self._guesses = []
 
+    def _places(self, start: int, count: int) -> Iterable[int]:
+        """The next cells that are not forced, as many as asked for, or as there are."""
+        if not self._plan.known:
+            return range(start, min(start + count, self._size))
+        free = (cell for cell in range(start, self._size) if not self._plan.is_forced(cell))
+        return list(islice(free, count))
+
+    def _fill(self, stop: int) -> None:
+        """Add the forced cells that lie before another one."""
+        if self._plan.known:
+            here = self._plan.known[len(self._cells) : stop]
+            self._cells += [id for id in here if id is not None]
+
     def _known(self, cell: int) -> int | None:
-        """What memory or the table has for a cell, all before it being emitted or guessed."""
+        """What the plan, memory or the table has for a cell, all before it being known."""
+        if (known := self._plan.known_in(cell)) is not None:
+            return known
         left, above = self._neighbours(cell)
         old = self._memory.get(cell)
         if old is not None and old[0] == left and old[1] == above:

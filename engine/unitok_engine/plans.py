@@ -26,12 +26,17 @@ class Allow:
     Attributes:
         id_range: The ids, which one head of the model must have.
         mask: Bool [id_range.size], True where allowed; None allows the whole range.
+        given: A token that is taken without sampling, so that its log-probability is told. Tokens
+            that are given one after another run in one step. None samples.
     """
 
     id_range: IdRange
     mask: Tensor | None = None
+    given: int | None = None
 
     def __post_init__(self) -> None:
+        if self.given is not None and self.given not in self.id_range:
+            raise ValueError(f"the given id {self.given} lies outside the id range")
         if self.mask is None:
             return
         if self.mask.shape != (self.id_range.size,):
@@ -43,6 +48,8 @@ class Allow:
 
     def allows(self, id: int) -> bool:
         """Whether the next token may be this one."""
+        if self.given is not None:
+            return id == self.given
         if self.mask is None or id not in self.id_range:
             return id in self.id_range
         return bool(self._host_mask[id - self.id_range.start])
@@ -191,6 +198,10 @@ class GridPlan:
         columns: How many image ids are in a row.
         row_end: The token that is forced behind each row; None if rows follow on each other.
         closing: The tokens that are forced behind the last row.
+        known: The image id of each cell, row by row, and None where it is sampled; () samples all.
+            Known cells are forced.
+        scored: Whether the known cells behind the first that is sampled have log-probabilities:
+            they tell how well what was sampled goes with them.
     """
 
     id_range: IdRange
@@ -198,10 +209,22 @@ class GridPlan:
     columns: int
     row_end: int | None = None
     closing: tuple[int, ...] = ()
+    known: tuple[int | None, ...] = ()
+    scored: bool = False
 
     def __post_init__(self) -> None:
         if index(self.rows) < 1 or index(self.columns) < 1:
             raise ValueError(f"a grid needs rows and columns, not {self.rows} x {self.columns}")
+        if self.known and len(self.known) != self.cells:
+            raise ValueError(f"{len(self.known)} known cells are not one for each of {self.cells}")
+        outside = [id for id in self.known if id is not None and id not in self.id_range]
+        if outside:
+            raise ValueError(f"known id {outside[0]} lies outside the plan's id range")
+
+    @property
+    def cells(self) -> int:
+        """How many image ids a picture has."""
+        return self.rows * self.columns
 
     @property
     def max_length(self) -> int:
@@ -222,7 +245,15 @@ class GridPlan:
             return Force(self.closing[behind])
         if self.row_end is not None and len(emitted) % self.row_length == self.columns:
             return Force(self.row_end)
-        return self._allow
+        return self._in_cell(len(emitted)) if self.known else self._allow
+
+    def known_in(self, cell: int) -> int | None:
+        """The image id of a cell, if it is known."""
+        return self.known[cell] if self.known else None
+
+    def is_forced(self, cell: int) -> bool:
+        """Whether a cell's image id is forced, so that the model says nothing of it."""
+        return self.known_in(cell) is not None and not (self.scored and cell > self._first_free)
 
     def image_ids(self, emitted: Sequence[int], start: int = 0) -> list[int]:
         """The image ids of a picture, row by row.
@@ -240,6 +271,20 @@ class GridPlan:
         """How many rows of image ids are complete once so many tokens are emitted."""
         behind_a_row = self.row_length - self.columns
         return min((length + behind_a_row) // self.row_length, self.rows)
+
+    def _in_cell(self, place: int) -> Allow | Force:
+        """What may be emitted at a place that is a cell's."""
+        row, column = divmod(place, self._row_length)
+        cell = row * self.columns + column
+        id = self.known[cell]
+        if id is None:
+            return self._allow
+        return Force(id) if self.is_forced(cell) else Allow(self.id_range, given=id)
+
+    @cached_property
+    def _first_free(self) -> int:
+        """The first cell that is sampled; if none is, behind all of them."""
+        return self.known.index(None) if None in self.known else self.cells
 
     @property
     def row_length(self) -> int:

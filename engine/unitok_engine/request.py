@@ -150,6 +150,9 @@ class Request:
         given: Tokens that are emitted in the place of sampled ones, so that their log-probabilities
             are told. Many of them run in one step. The request ends behind the last one with
             "complete", and a stop token among them is not dropped. () is none.
+        tries: How many samples go together, as tries of one result. The tries of a result are the
+            samples i, i + n / tries, i + 2 n / tries and so on. What they sample first is drawn
+            without replacement (https://arxiv.org/abs/1903.06059), so that all differ there.
     """
 
     branches: tuple[Branch, ...]
@@ -162,6 +165,7 @@ class Request:
     priority: int = 0
     adapter: str | None = None
     given: tuple[int, ...] = ()
+    tries: int = 1
 
     def __post_init__(self) -> None:
         if not self.branches:
@@ -177,6 +181,8 @@ class Request:
             _check_seed(seed)
         if self.given and self.n != 1:
             raise ValueError(f"samples of given tokens are all the same: n must be 1, not {self.n}")
+        if index(self.tries) < 1 or self.n % self.tries:
+            raise ValueError(f"n must be a multiple of tries: {self.n} is none of {self.tries}")
         index(self.priority)  # TypeError here, for what is no whole number
 
     @property
@@ -208,6 +214,11 @@ class Request:
             elif step.id != id:
                 raise ValueError(f"{here} is {id}, where the plan forces {step.id}")
             emitted.append(id)
+
+    def try_of(self, sample: int) -> tuple[int, int]:
+        """The first try of the result that a sample is a try of, and the number of its own."""
+        number, first = divmod(sample, self.n // self.tries)
+        return first, number
 
     def noise_of(self, sample: int) -> tuple[int, int]:
         """The seed and the sample number that decide a sample's noise."""

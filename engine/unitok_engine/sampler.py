@@ -35,6 +35,7 @@ class SamplingInput:
         logprob: Whether `SampledToken.logprob` is wanted.
         branch_logprob: Whether `SampledToken.branch_logprob` is wanted.
         given: The id that is taken without sampling; None samples.
+        rank: How many better ids are passed over, as far as there are so many that are allowed.
     """
 
     weights: tuple[float, ...]
@@ -46,6 +47,7 @@ class SamplingInput:
     logprob: bool = False
     branch_logprob: bool = False
     given: int | None = None
+    rank: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,12 +211,26 @@ def _ids(scores: Tensor, id_range: IdRange, inputs: Sequence[SamplingInput]) -> 
 def choose(scores: Tensor, id_range: IdRange, inputs: Sequence[SamplingInput]) -> Tensor:
     """Ids [s] from filtered scores [s, size]: argmax, plus noise where the temperature is not 0."""
     if all(input.sampling.temperature == 0 for input in inputs):
-        return scores.argmax(dim=1) + id_range.start
+        return _ranked(scores, inputs) + id_range.start
     places = [(i.sampling.seed, i.sample, i.index) for i in inputs]
     noise = noise_at(places, id_range, scores.device)
     if any(input.sampling.temperature == 0 for input in inputs):
         noise = noise * _column([float(input.sampling.temperature > 0) for input in inputs], scores)
-    return (noise + scores).argmax(dim=1) + id_range.start
+    return _ranked(noise + scores, inputs) + id_range.start
+
+
+def _ranked(scores: Tensor, inputs: Sequence[SamplingInput]) -> Tensor:
+    """Columns [s]: the best of each row of scores [s, size], or the next ones where asked for."""
+    columns = scores.argmax(dim=1)
+    rows = [row for row, input in enumerate(inputs) if input.rank]
+    if not rows:
+        return columns
+    ranks = send(torch.tensor([inputs[row].rank for row in rows]), scores.device)
+    at = send(torch.tensor(rows), scores.device)
+    best = scores[at].topk(min(int(max(i.rank for i in inputs)) + 1, scores.shape[1]), dim=1)
+    allowed = (best.values > -torch.inf).sum(dim=1)
+    chosen = torch.minimum(ranks, allowed - 1).clamp(min=0)
+    return columns.index_copy(0, at, best.indices.gather(1, chosen[:, None])[:, 0])
 
 
 def cutoff(scores: Tensor, top_k: Sequence[int], top_p: Sequence[float]) -> Tensor:

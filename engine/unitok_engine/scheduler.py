@@ -127,6 +127,8 @@ class Scheduler:
             prefilling = [s for s in self.running if s.request.given or not s.decoding]
         self._given_logits = _GIVEN_LOGITS
         if limit is None:
+            for sequence in filter(_next_is_given, self._decoding):
+                self._draft_given(sequence, self.config.max_batch_tokens)
             prefill = self._fill(prefilling, self.config.max_batch_tokens)
             chunks = [chunk for sequence in self._decoding for chunk in _all_pending(sequence)]
             chunks += prefill
@@ -202,7 +204,7 @@ class Scheduler:
         if first:
             budget = max(budget, len(sequence.branches))
         if (pending := sum(map(sequence.pending, sequence.branches))) <= budget:
-            if sequence.request.given:
+            if sequence.next_is_given:
                 self._draft_given(sequence, budget - pending)
             return _all_pending(sequence)
         chunks = []
@@ -219,6 +221,8 @@ class Scheduler:
         most = min(budget // len(sequence.branches), self._given_logits // size)
         sequence.draft_given(most)
         self._given_logits -= size * len(sequence.targets)
+        if not sequence.exact:
+            self._grow_for_drafts(sequence)
 
     def _admit(self) -> Sequence | None:
         """Let the first waiting sequence that need not wait for a prefix begin, if it can."""
@@ -451,6 +455,10 @@ def _all_pending(sequence: Sequence) -> list[Chunk]:
         Chunk(sequence, branch, branch.cached, sequence.length(branch) + drafts)
         for branch in sequence.branches
     ]
+
+
+def _next_is_given(sequence: Sequence) -> bool:
+    return sequence.next_is_given
 
 
 def _arrival(sequence: Sequence) -> int:

@@ -89,6 +89,7 @@ class Sequence:
         self.adapter = request.adapter
         seed, self.noise_sample = request.noise_of(sample)
         self.sampling = replace(request.sampling, seed=seed)
+        self._first_sampled: int | None = None  # the index of the first token that is sampled
         self.embeddings = embeddings
         self.id_ranges = id_ranges  # of the model's heads: all that may be emitted
         self.branches = [BranchState(branch) for branch in request.branches]
@@ -232,8 +233,19 @@ class Sequence:
             if not self.targets[-1].allow.allows(guess) or not self._follow(ahead, end):
                 return
 
+    @property
+    def next_is_given(self) -> bool:
+        """Whether the next token is given, by the request or by its plan."""
+        return bool(self.targets) and self._given(0, self.targets[0].allow) is not None
+
+    def _given(self, offset: int, allow: Allow) -> int | None:
+        """The token that is given so many tokens behind those emitted; None if it is sampled."""
+        if self.request.given:
+            return self.request.given[len(self.emitted) + offset]
+        return allow.given
+
     def draft_given(self, most: int) -> None:
-        """Take the next of the request's given tokens as drafts, which all turn out right.
+        """Take the next given tokens as drafts, which all turn out right.
 
         Args:
             most: How many at most.
@@ -244,7 +256,11 @@ class Sequence:
         end = min(len(self.emitted) + most, self.max_length - 1)
         ahead = list(self.emitted)
         while len(ahead) < end:
-            ahead.append(self.request.given[len(ahead)])
+            target = self.targets[-1]
+            given = self._given(target.offset, target.allow)
+            if given is None:
+                return
+            ahead.append(given)
             if not self._follow(ahead, end):
                 return
 
@@ -287,16 +303,22 @@ class Sequence:
         """What is to be sampled at a target."""
         penalised = self.sampling.repetition_penalty != 1
         mask, at = target.allow.mask, len(self.emitted) + target.offset
+        sampling, noise_sample, rank = self.sampling, self.noise_sample, 0
+        if self.request.tries > 1 and at == self._first_sampled:
+            first, rank = self.request.try_of(self.sample)
+            seed, noise_sample = self.request.noise_of(first)
+            sampling = replace(sampling, seed=seed)
         return SamplingInput(
             weights=self.weights,
-            sampling=self.sampling,
-            sample=self.noise_sample,
+            sampling=sampling,
+            sample=noise_sample,
             index=at,
+            rank=rank,
             mask=None if mask is None else self._sent(mask, device),
             seen=self._seen_ids(target.allow.id_range, device) if penalised else None,
             logprob=self.request.logprobs,
             branch_logprob=self.request.branch_logprobs,
-            given=self.request.given[at] if self.request.given else None,
+            given=self._given(target.offset, target.allow),
         )
 
     def _sent(self, mask: Tensor, device: torch.device) -> Tensor:
@@ -342,6 +364,8 @@ class Sequence:
         return self.request.plan.next(emitted)
 
     def _aim(self, allow: Allow) -> None:
+        if self._first_sampled is None:
+            self._first_sampled = len(self.emitted)
         if not self.targets or self.targets[0].allow is not allow:
             self._check_ids(allow.id_range.start, allow.id_range.stop)
             self.targets = (Target(0, allow), *self.targets[1:])

@@ -129,7 +129,7 @@ def test_flags_are_what_adapters_honour():
     captions = set(options_of(Caption)) - set(baseline.NOT_OF_CAPTIONS)
     drawings = set(options_of(Draw)) - set(baseline.NOT_OF_DRAWINGS)
     assert captions == captioners.Captioner.honoured
-    assert drawings == honoured - {"freedom", "prompt"}
+    assert drawings == honoured - {"freedom", "mask", "prompt"}
 
 
 @pytest.mark.parametrize(

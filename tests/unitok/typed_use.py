@@ -164,6 +164,11 @@ def edits(model: unitok.Model, array: np.ndarray) -> None:
         unitok.DrawResult,
     )
     model.edit(array, "make it night", preview=True, preview_count=None)
+    model.edit("a.png", "a cat", mask="mask.png", tries=4, decode_all=True)
+    model.edit("a.png", "a cat", mask=array > 0, strength=0.5)
+    model.edit(["a.png", array], "a cat", box=(0, 0, 8, 8), margin=[0, 0, 8, 0])
+    model.edit("a.png", "a cat", mask=5)  # type: ignore
+    model.edit("a.png", "a cat", box=8)  # type: ignore
     model.edit("a.png")  # type: ignore
     model.edit("a.png", "make it night", fredom=2.0)  # type: ignore
     model.edit("a.png", "make it night", freedom="much")  # type: ignore

@@ -83,8 +83,9 @@ class BatchRunner(Adapter, ABC):
             raise TypeError(f"{self.name} takes {kinds} requests, not {type(asked).__name__}")
         check_ranges(asked)
         for option, spec in options_of(type(asked)).items():
-            unset = getattr(asked, option) in (spec.default, (), None)
-            if option not in self.honoured and not unset:
+            if option in self.honoured or (value := getattr(asked, option)) is None:
+                continue
+            if spec.kind == "picture" or value not in (spec.default, ()):
                 raise ValueError(f"{self.name} has no option {option}: leave it out")
 
     def _check_open(self) -> None:

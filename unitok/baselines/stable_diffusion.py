@@ -11,11 +11,12 @@ from PIL import Image
 from unitok.baselines.diffusion import BY_ALL, SCHEDULERS, Diffusion, Job, check_size
 from unitok.baselines.pipelines import open_controlnet
 from unitok.checkpoints.folders import find_folder
+from unitok.edit_part import mask_of
 from unitok.extras import need
 from unitok.pictures import PictureLike, open_picture
 from unitok.preparer import as_list
 from unitok.requests import Draw, Edit, Option
-from unitok.results import DrawResult, pixels_of
+from unitok.results import DrawResult
 from unitok.shown import shown
 from unitok.signatures import one_or_many
 from unitok_engine.user_warnings import warn
@@ -28,13 +29,11 @@ class DiffusionEdit(Edit):
     """An `Edit` with what Stable Diffusion takes beside it.
 
     Attributes:
-        mask: White where the picture is painted anew, black where it stays.
         control: What a ControlNet is shown.
         negative_prompt: What guidance steers away from.
     """
 
     _: KW_ONLY
-    mask: PictureLike | None = None
     control: PictureLike | None = None
     negative_prompt: Annotated[
         str | None, Option("What guidance steers away from.", metavar="TEXT", unset="")
@@ -49,7 +48,7 @@ class StableDiffusion(Diffusion):
     """
 
     takes = (Draw, Edit)
-    honoured = BY_ALL | {"guidance", "negative_prompt", "width", "height", "freedom"}
+    honoured = BY_ALL | {"guidance", "negative_prompt", "width", "height", "freedom", "mask"}
     schedulers = tuple(SCHEDULERS)
 
     def __init__(
@@ -137,8 +136,8 @@ class StableDiffusion(Diffusion):
     def _edit(self, job: Job, asked: Edit) -> Job:
         strength, image, task = self._strength_of(asked), open_picture(asked.image), "Image2Image"
         pictures = {"image": self._fitted(image)}
-        if (mask := getattr(asked, "mask", None)) is not None:
-            task, pictures["mask_image"] = "Inpainting", self._fitted(mask_of(mask, image))
+        if asked.mask is not None:
+            task, pictures["mask_image"] = "Inpainting", self._fitted(mask_of(asked.mask, image))
         if follows := (control := getattr(asked, "control", None)) is not None:
             pictures["control_image"] = self._control(control)
         # Image to image alone takes no size, and has that of the picture.
@@ -178,18 +177,6 @@ class StableDiffusion(Diffusion):
     def _arguments(self, samples: Sequence[Job]) -> dict[str, Any]:
         shown = {name: [s.pictures[name] for s in samples] for name in samples[0].pictures}
         return super()._arguments(samples) | {"strength": samples[0].strength} | shown
-
-
-def mask_of(source: PictureLike, image: Image.Image) -> Image.Image:
-    """A mask in shades of grey.
-
-    Raises:
-        ValueError: It has not the size of its picture.
-    """
-    mask = open_picture(source)
-    if mask.size != image.size:
-        raise ValueError(f"the mask has {pixels_of(mask)}, and its picture {pixels_of(image)}")
-    return mask.convert("L")
 
 
 def check_strength(strength: float | None) -> None:

@@ -97,11 +97,14 @@ def seeded(request: AnyRequest, key: str) -> AnyRequest:
 
 
 def picture_digest(request: AnyRequest) -> str | list[str] | None:
-    """The digests of the files that a request reads: a list for messages, else one or None.
+    """The digests of the files that a request reads: a list for messages and for several files.
+
+    Else it is the one, or None.
 
     Raises:
         OSError: There is no such file, or it cannot be read.
         ValueError: It is something else than a file.
     """
     digests = [file_digest(path) for path in picture_files(request)]
-    return digests if isinstance(request, Reply) else next(iter(digests), None)
+    several = isinstance(request, Reply) or len(digests) > 1
+    return digests if several else next(iter(digests), None)

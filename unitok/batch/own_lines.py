@@ -48,6 +48,8 @@ class OwnLines:
             return Reply(asked[kind], folder, **options)
         if kind == "draw":
             return Draw(subject, **options)
+        if kind == "edit" and "mask" in options:
+            options["mask"] = picture_in(folder, options["mask"])
         return (Caption if kind == "caption" else Edit)(picture_in(folder, subject), **options)
 
     def record(self, entry: Entry, result: Result, pictures: Pictures) -> JsonObject:

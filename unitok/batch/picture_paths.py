@@ -44,6 +44,7 @@ def picture_files(request: AnyRequest) -> list[Path]:
         sources = [picture.source for picture in pictures]
     else:
         sources = [request.image] if isinstance(request, Caption | Edit) else []
+        sources += [request.mask] if isinstance(request, Edit) and request.mask is not None else []
     for source in sources:
         if isinstance(source, str) and not _DATA.match(source):
             refuse_url(source)

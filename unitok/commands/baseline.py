@@ -34,6 +34,7 @@ OURS = ("adapter", "logprobs", "branch_logprobs", "priority", "timeout")
 """Options of requests that no adapter has. Those that follow have more of them."""
 NOT_OF_CAPTIONS = (*OURS, "stop", "system", "json_schema", "regex", "choice")
 NOT_OF_DRAWINGS = (*OURS, "min_p", "temperature", "top_k", "top_p", *PREVIEW_OPTIONS)
+NOT_OF_EDITS = ("box", "margin", "strength", "tries", "decode_all")
 
 baseline = typer.Typer(
     no_args_is_help=True,
@@ -185,7 +186,7 @@ def draw(
 
 
 @baseline.command()
-@with_flags(Edit, but=(*NOT_OF_DRAWINGS, "prompt"), only=WITH_DTYPE)
+@with_flags(Edit, but=(*NOT_OF_DRAWINGS, *NOT_OF_EDITS, "mask", "prompt"), only=WITH_DTYPE)
 def edit(
     common: Common,
     image: Annotated[Path, typer.Argument(show_default=False, help="A picture; - is stdin.")],

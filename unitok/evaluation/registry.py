@@ -38,6 +38,18 @@ def _emoji(options: SuiteOptions) -> Suite:
     return EmojiSuite(options)
 
 
+def _emoji_inpainting(options: SuiteOptions) -> Suite:
+    from unitok.emoji.inpainting import EmojiInpaintingSuite
+
+    return EmojiInpaintingSuite(options)
+
+
+def _inpainter(model: Model) -> Runner:
+    from unitok.emoji.inpainting import Inpainter
+
+    return Inpainter(model)
+
+
 def _emoji_matching(options: SuiteOptions) -> Suite:
     from unitok.emoji.matching import EmojiMatchingSuite
 
@@ -113,6 +125,11 @@ def _reconstructor(model: Model) -> Runner:
 SUITES: dict[str, SuiteEntry] = {
     "emoji": SuiteEntry(
         "Drawings, captions and answers of held-out scenes of the emoji world.", _emoji
+    ),
+    "emoji-inpainting": SuiteEntry(
+        "A thing in held-out scenes of the emoji world is painted over with another, or with none.",
+        _emoji_inpainting,
+        runner=_inpainter,
     ),
     "emoji-presence": SuiteEntry(
         "Whether things are in held-out scenes of the emoji world, in the manner of POPE.",

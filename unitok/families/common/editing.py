@@ -1,4 +1,4 @@
-"""Families that edit pictures: what they offer, and what is said of those that do not."""
+"""Families that edit pictures by instructions: what they offer, and what others say of it."""
 
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
@@ -23,7 +23,7 @@ class EditOptions:
 
 @runtime_checkable
 class Editor(Protocol):
-    """What a family has beside `Family` if it edits pictures."""
+    """What a family has beside `Family` if it edits pictures by instructions."""
 
     def edit_spec(self, image: Image.Image, prompt: str, options: EditOptions) -> GenerationSpec:
         """What it takes to change an RGB picture as a prompt says.
@@ -35,11 +35,14 @@ class Editor(Protocol):
 
 
 def need_editor(family: Family) -> Editor:
-    """The family, if it edits pictures.
+    """The family, if it edits pictures by instructions.
 
     Raises:
         ValueError: it does not.
     """
     if isinstance(family, Editor):
         return family
-    raise ValueError(f"{family.name} cannot edit pictures; Janus-4o can")
+    raise ValueError(
+        f"{family.name} cannot edit pictures by an instruction, as Janus-4o can: give a mask, a "
+        "box, a margin or a strength to paint a part anew"
+    )

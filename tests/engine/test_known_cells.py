@@ -1,0 +1,217 @@
+"""Pictures of which some cells are known: these stay, and tell how well the others go with them."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from tests.engine.test_faults import everything_is_back
+from tests.engine.tiny import IMAGE, TinyModel, caption, drawing, engine, finish
+from unitok_engine import (
+    Allow,
+    DraftWidth,
+    Engine,
+    EngineConfig,
+    Force,
+    GridDrafter,
+    GridPlan,
+    Output,
+    Request,
+    Sampling,
+    scheduler,
+)
+from unitok_engine.grid_drafter import PictureDrafter
+
+ROWS, COLUMNS = 5, 6
+PLAIN = GridPlan(IMAGE, ROWS, COLUMNS)
+CLOSED = GridPlan(IMAGE, ROWS, COLUMNS, row_end=5, closing=(6, 7))
+HOLE = tuple(row * COLUMNS + column for row in (1, 2, 3) for column in (2, 3))
+KNOWN = tuple(
+    None if cell in HOLE else IMAGE.start + cell * 7 % IMAGE.size for cell in range(ROWS * COLUMNS)
+)
+PLANS = [replace(plan, known=KNOWN) for plan in (PLAIN, CLOSED)]
+SCORED = [replace(plan, scored=True) for plan in PLANS]
+NAMES = ["rows follow on each other", "row ends"]
+
+
+def request(plan: GridPlan, seed: int = 1, n: int = 1) -> Request:
+    asked = replace(drawing(seed, n=n), plan=plan, logprobs=True, branch_logprobs=True)
+    return replace(asked, sampling=Sampling(0.8, seed=seed))
+
+
+def cells(output: Output, plan: GridPlan) -> list[int]:
+    return plan.image_ids(output.token_ids)
+
+
+# -- the plan
+
+
+def test_known_cells_are_forced_and_the_others_sampled():
+    for plan in PLANS:
+        emitted: list[int] = []
+        for id in KNOWN:
+            step = plan.next(emitted)
+            assert step == (Force(id) if id is not None else plan._allow)
+            emitted.append(IMAGE.start if id is None else id)
+            if plan.row_end is not None and plan.next(emitted) == Force(plan.row_end):
+                emitted.append(plan.row_end)
+        assert [id for id in plan.image_ids(emitted)] == [
+            IMAGE.start if i is None else i for i in KNOWN
+        ]
+
+
+def test_only_what_lies_behind_the_first_free_cell_is_scored():
+    plan, emitted = SCORED[0], [IMAGE.start if id is None else id for id in KNOWN]
+    for cell, id in enumerate(KNOWN):
+        step = plan.next(emitted[:cell])
+        if id is None:
+            assert isinstance(step, Allow) and step.given is None
+        elif cell < HOLE[0]:
+            assert step == Force(id)
+        else:
+            assert isinstance(step, Allow) and step.given == id
+            assert step.allows(id) and not step.allows(IMAGE.start + (id - IMAGE.start + 1) % 32)
+
+
+@pytest.mark.parametrize(
+    ("known", "message"),
+    [
+        ((None, 41), "2 known cells are not one for each of 30"),
+        ((None,) * 29 + (5,), "known id 5 lies outside the plan's id range"),
+    ],
+)
+def test_known_cells_that_do_not_fit_are_refused(known: tuple[int | None, ...], message: str):
+    with pytest.raises(ValueError, match=message):
+        replace(PLAIN, known=known)
+
+
+def test_a_given_id_lies_in_the_range():
+    with pytest.raises(ValueError, match="the given id 3 lies outside the id range"):
+        Allow(IMAGE, given=3)
+
+
+# -- in an engine
+
+
+@pytest.mark.parametrize("plan", PLANS, ids=NAMES)
+def test_known_cells_stay_and_take_no_step_of_their_own(plan: GridPlan):
+    machine = engine()
+    (output,) = finish(machine, [request(plan)])
+    assert all(id in (None, made) for id, made in zip(KNOWN, cells(output, plan), strict=True))
+    assert machine.stats.forwards == machine.stats.sampling_steps == len(HOLE)
+    assert output.logprobs is not None
+    told = plan.image_ids(output.logprobs)  # type: ignore[arg-type]
+    assert [cell for cell, logprob in enumerate(told) if logprob] == list(HOLE)
+
+
+@pytest.mark.parametrize("place", [0, 1], ids=NAMES)
+def test_scoring_changes_no_cell_and_takes_one_step_more(place: int):
+    plain, scored = engine(), engine()
+    (expected,) = finish(plain, [request(PLANS[place])])
+    (output,) = finish(scored, [request(SCORED[place])])
+    assert output.token_ids == expected.token_ids
+    assert scored.stats.forwards == plain.stats.forwards + 1
+
+
+@pytest.mark.parametrize("place", [0, 1], ids=NAMES)
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"max_batch_tokens": 5},
+        {"num_blocks": 24, "max_batch_tokens": 9},
+        {"prefix_caching": False},
+        {"preempt_every_step": True},
+    ],
+    ids=["plain", "small steps", "small pool", "no caching", "preempted at each step"],
+)
+def test_scores_are_those_of_the_whole_picture_alone_and_beside_others(options: dict, place: int):
+    scored = [request(SCORED[place], seed, n=2) for seed in range(3)]
+    machine = engine(**options)
+    outputs = finish(machine, [*scored, caption(4), *map(request, PLANS)])
+    everything_is_back(machine)
+    alone = [output for one in scored for output in finish(engine(), [one])]
+    whole = (PLAIN, CLOSED)[place]
+    for number, (output, expected) in enumerate(zip(outputs, alone, strict=False)):
+        assert output.token_ids == expected.token_ids
+        rescored = replace(request(whole, number // 2), given=output.token_ids)
+        (judged,) = finish(engine(), [rescored])
+        check_scores(output, judged, whole)
+
+
+def check_scores(output: Output, judged: Output, plan: GridPlan) -> None:
+    for ours, theirs in (
+        (output.logprobs, judged.logprobs),
+        (output.branch_logprobs, judged.branch_logprobs),
+    ):
+        assert ours is not None and theirs is not None
+        told, expected = (plan.image_ids(one)[HOLE[0] :] for one in (ours, theirs))  # type: ignore[arg-type]
+        assert told == pytest.approx(expected, abs=1e-4)
+        assert not any(plan.image_ids(ours)[: HOLE[0]])  # type: ignore[arg-type]
+
+
+def test_a_step_makes_no_more_logits_of_known_cells_than_it_may(monkeypatch: pytest.MonkeyPatch):
+    (expected,) = finish(engine(), [request(SCORED[0])])
+    monkeypatch.setattr(scheduler, "_GIVEN_LOGITS", 3 * 2 * IMAGE.size)
+    machine = engine()
+    (output,) = finish(machine, [request(SCORED[0])])
+    assert output.token_ids == expected.token_ids
+    assert output.logprobs == pytest.approx(expected.logprobs, abs=1e-4)
+    assert machine.stats.forwards > len(HOLE) + 1
+
+
+def test_a_picture_that_is_known_as_a_whole_needs_no_step():
+    known = tuple(id or IMAGE.start for id in KNOWN)
+    machine = engine()
+    (output,) = finish(machine, [request(replace(PLAIN, known=known))])
+    assert output.token_ids == known and machine.stats.forwards == 0
+
+
+class FourWide(DraftWidth):
+    """Always takes three guesses, however they turn out."""
+
+    def choose(self, drafted: int, others: int) -> int:
+        return 4
+
+
+@pytest.mark.parametrize("scored", [False, True], ids=["forced", "scored"])
+@pytest.mark.parametrize("row_end", [None, 5], ids=NAMES)
+def test_drafts_change_nothing_and_save_steps(row_end: int | None, scored: bool):
+    config = EngineConfig(max_context=256, num_blocks=400)
+    known = tuple(45 if cell % 3 == 1 else None for cell in range(64))
+    plan = GridPlan(IMAGE, 8, 8, row_end, known=known, scored=scored)
+    requests = [request(plan, seed, n=2) for seed in (1, 2)]
+    plainly, drafter = Engine(TinyModel(), config), GridDrafter(width=FourWide())
+    expected = finish(plainly, requests)
+    for _ in range(3):
+        machine = Engine(TinyModel(), config, drafter=drafter)
+        for output, plain in zip(finish(machine, requests), expected, strict=True):
+            assert output.token_ids == plain.token_ids
+            assert output.logprobs == pytest.approx(plain.logprobs, abs=1e-4)
+    assert machine.stats.accepted_tokens > plainly.stats.accepted_tokens
+    assert machine.stats.forwards < 0.8 * plainly.stats.forwards
+
+
+# -- the drafter
+
+
+def test_forced_cells_are_not_guessed_but_lie_between_guesses():
+    plan = PLANS[1]
+    drafter = GridDrafter().begin(request(plan))
+    assert isinstance(drafter, PictureDrafter)
+    drafter._table.learn(KNOWN[7], KNOWN[2], 50)
+    drafter._table.learn(50, KNOWN[3], 51)
+    drafter._table.learn(KNOWN[13], 50, 52)
+    emitted = [*KNOWN[:6], 5, *KNOWN[6:8]]
+    assert drafter.propose(emitted, 3) == [50, 51, 52]  # type: ignore[arg-type]
+    drafter.sampled(emitted, [50, 51, 52], [50, 51, 52, 53])  # type: ignore[arg-type]
+    assert drafter._table.get(52, 51) == 53
+
+
+def test_scored_cells_are_guessed_as_they_are():
+    drafter = GridDrafter().begin(request(SCORED[0]))
+    assert drafter is not None
+    emitted = [id if id is not None else 50 for id in KNOWN[:9]]
+    guesses = drafter.propose(emitted, 8)
+    assert tuple(guesses[1:5]) == KNOWN[10:14]
+    assert torch.tensor(guesses).min() >= IMAGE.start
