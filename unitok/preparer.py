@@ -209,6 +209,8 @@ class Preparer:
         assert isinstance(spec.plan, GridPlan)  # or the family could not do it
         tries = min(tries, MAX_SAMPLES // asked.samples) if goes_on(spec.plan) else 1
         plan = replace(spec.plan, scored=tries > 1)
+        if asked.preview and tries > 1:
+            warn("there are no previews of several tries: give tries=1")
         job = self._pictures(asked, replace(spec, plan=plan), index, seed)
         return job if tries == 1 else BestJob(job, tries)
 

@@ -154,12 +154,18 @@ def marks(rows: int, count: int | None) -> tuple[int, ...]:
 def filled(plan: GridPlan, emitted: Sequence[int]) -> list[int]:
     """The tokens of a whole picture, of those that the first rows have.
 
-    In the place of the rest stands the most frequent of them, which is mostly of the background.
+    In the place of the rest stands what the plan knows of it, else the most frequent of them, which
+    is mostly of the background.
 
     Args:
         plan: The picture's.
         emitted: Its tokens so far; those of a row that is not complete are left out.
     """
-    known = list(emitted[: plan.finished_rows(len(emitted)) * plan.row_length])
-    (usual, _), *_ = Counter(plan.image_ids(known)).most_common(1)
-    return known + [usual] * (plan.max_length - len(known))
+    painted = list(emitted[: plan.finished_rows(len(emitted)) * plan.row_length])
+    (usual, _), *_ = Counter(plan.image_ids(painted)).most_common(1)
+    tokens = painted + [usual] * (plan.max_length - len(painted))
+    for row in range(len(painted) // plan.row_length, plan.rows if plan.known else 0):
+        here = plan.known[row * plan.columns : (row + 1) * plan.columns]
+        start = row * plan.row_length
+        tokens[start : start + plan.columns] = [usual if id is None else id for id in here]
+    return tokens

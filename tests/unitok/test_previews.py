@@ -4,6 +4,7 @@ import asyncio
 import gc
 import logging
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -95,6 +96,8 @@ def test_the_rest_of_a_picture_is_its_most_frequent_token(row_end, closing):
     assert len(filled(plan, row)) == plan.max_length
     whole = [*row, *other, *row, *closing]
     assert plan.image_ids(filled(plan, whole)) == plan.image_ids(whole)
+    edited = GridPlan(IDS, 3, 2, row_end, closing, known=(12, None, None, 14, 13, None))
+    assert edited.image_ids(filled(edited, row)) == [11, 12, 11, 14, 13, 11], "what is known stays"
 
 
 class Recorder(ImageDecoder):
@@ -406,6 +409,15 @@ def test_an_edit_has_previews_too(tmp_path: Path):
         assert len(previews_of(events)) == 1
         plain = model.edit(picture, "a cat on a blue background", seed=3)
         assert same(events[-1].result.image, plain.image)  # type: ignore[union-attr]
+
+
+def test_of_a_part_that_is_painted_only_one_try_has_previews(model: Model):
+    asked = Edit(Image.new("RGB", (64, 64), "pink"), "a cat", box=(0, 32, 64, 64), preview=True)
+    asked = replace(asked, seed=3, preview_count=3)
+    with pytest.warns(UserWarning, match="there are no previews of several tries: give tries=1"):
+        events = list(model.stream(asked))
+    assert not previews_of(events) and events[-1].result is not None
+    assert previews_of(list(model.stream(replace(asked, tries=1))))
 
 
 def test_with_drafts_previews_show_whole_rows_and_the_picture_is_the_same():
