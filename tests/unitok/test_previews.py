@@ -412,7 +412,7 @@ def test_an_edit_has_previews_too(tmp_path: Path):
 
 
 def test_of_a_part_that_is_painted_only_one_try_has_previews(model: Model):
-    asked = Edit(Image.new("RGB", (64, 64), "pink"), "a cat", box=(0, 32, 64, 64), preview=True)
+    asked = Edit(Image.new("RGB", (64, 64), "pink"), "a cat", box=(0, 16, 64, 48), preview=True)
     asked = replace(asked, seed=3, preview_count=3)
     with pytest.warns(UserWarning, match="there are no previews of several tries: give tries=1"):
         events = list(model.stream(asked))
