@@ -30,8 +30,9 @@ logger = logging.getLogger(__name__)
 
 CACHE = "UNITOK_CACHE"
 SHIPPED = Path(__file__).parent / "assets" / "drafts"  # of models whose pictures are known already
-FREE_ROWS = {"cpu": 24.0, "cuda": 128.0}  # see DraftWidth; that of CUDA is an estimate
-WARM, COLD = 0.9, 0.6  # the share of guesses expected right, by whether pictures are known
+FREE_ROWS = 15.0  # see DraftWidth: of a large model on a CPU
+FREE_ROWS_SMALL = 40.0  # of a model that is small enough to draft by default
+FREE_ROWS_CUDA = 128.0  # an estimate
 COLUMNS = 3  # a pair of neighbours, the token between them, its votes
 MOST_BYTES = 4 * 2**20  # of a file
 
@@ -84,9 +85,10 @@ class KeptTable:
 
 
 def drafter_of(model: UnifiedModel, table: DraftTable) -> GridDrafter:
-    """Who drafts a model's pictures with what is known of them."""
-    free_rows = FREE_ROWS.get(model.device.type, FREE_ROWS["cuda"])
-    return GridDrafter(table, DraftWidth(free_rows, WARM if len(table) else COLD))
+    """Who drafts the pictures of a prepared model with what is known of them."""
+    on_cpu = FREE_ROWS_SMALL if rounds_alike(model) else FREE_ROWS
+    free_rows = on_cpu if model.device.type == "cpu" else FREE_ROWS_CUDA
+    return GridDrafter(table, DraftWidth(free_rows))
 
 
 def cache_folder() -> Path:

@@ -5,7 +5,7 @@ FREE_ROWS = 24.0
 MARGIN = 1.05  # wider steps must promise so much more: what they cost is only estimated
 MEMORY = 256.0  # guesses after which an old one counts little
 PRIOR = 16.0  # guesses that are taken as tried before the first one
-EXPECTED = 0.6  # the share of them that are taken as right
+PRIOR_RIGHT = 14.0  # of them: one picture alone begins with wide steps, which learn most
 
 
 class DraftWidth:
@@ -18,12 +18,11 @@ class DraftWidth:
 
     Args:
         free_rows: f above. On CPUs it was found between 15 (a large model) and 40 (a small one).
-        expected: The share of guesses that are right, as long as none was tried.
     """
 
-    def __init__(self, free_rows: float = FREE_ROWS, expected: float = EXPECTED) -> None:
+    def __init__(self, free_rows: float = FREE_ROWS) -> None:
         self._free_rows = free_rows
-        self._tried, self._right = PRIOR, PRIOR * expected
+        self._tried, self._right = PRIOR, PRIOR_RIGHT
 
     @property
     def acceptance(self) -> float:

@@ -37,8 +37,8 @@ def test_rows_that_have_no_drafts_are_not_held_up_for_a_few_that_have():
     assert after(right=1, of=4).choose(2, 200) == 1
 
 
-def test_it_begins_with_narrow_drafts():
-    assert DraftWidth().choose(2, 0) == 4
+def test_it_begins_with_drafts_for_one_picture_and_with_none_for_many():
+    assert DraftWidth().choose(2, 0) == 8
     assert DraftWidth().choose(128, 0) == 1
 
 

@@ -162,11 +162,13 @@ def test_what_was_learned_last_goes_before_what_was_known_at_first(tmp_path):
     assert table.learned == 0, "what is read is not written again"
 
 
-def test_more_is_expected_of_a_table_that_knows_something():
-    model, known = tiny_model(), DraftTable()
-    known.learn(None, None, 1)
-    cold, warm = (drafts.drafter_of(model, table) for table in (DraftTable(), known))
-    assert cold.width(2, 0) < warm.width(2, 0)
+def test_a_small_model_takes_wider_steps_than_a_large_one():
+    model, large = tiny_model(), tiny_model().bfloat16()
+    for one in (model, large):
+        one.prepare()
+    widths = [[drafts.drafter_of(m, DraftTable()).width(rows, 0) for m in (large, model)]
+              for rows in (2, 16, 64)]  # fmt: skip
+    assert all(narrow <= wide for narrow, wide in widths) and widths[0] == [8, 16]
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ from unitok_engine.attention.paged import GroupAttention, GroupedView, PagedBack
 
 # Longer rows share what they read: gathering their context once is quicker, from about 11 queries
 # on at Janus-Pro-1B's shape. Rows of drafts are up to 16 long (`draft_width.py`), and each of their
-# tokens must get bit by bit what a decode row gets. So prompts of 11 to 16 take the slower way too.
+# tokens must get bit by bit what a decode row gets, so prompts of 11 to 16 go the slower way, too.
 MAX_QUERIES = 16
 
 
