@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property
 from random import Random
 from typing import cast
 
@@ -115,7 +116,7 @@ class EmbeddedAnswers:
         """Free text of so many tokens."""
         return self.model.family.text_plan(most)
 
-    @property
+    @cached_property
     def grammars(self) -> Grammars:
         """Of its tokenizer."""
         return Grammars(self.model.tokenizer, self.model.family.answer_ids("a"))
@@ -138,7 +139,7 @@ class BigAnswers:
         ids = requests.id_range(self.unified, image=False)
         return FreePlan(ids, frozenset({ids.stop - 1}), most)
 
-    @property
+    @cached_property
     def grammars(self) -> Grammars:
         """Of a tokenizer of as many tokens as the model has."""
         return Grammars(cast(TextTokenizer, MadeUpTokenizer(self.text(1).id_range.stop)), ())
@@ -196,9 +197,10 @@ class Steps:
 
     def _request(self, answers: Answers, form: TextOptions | None, most: int, seed: int) -> Request:
         text = answers.text(most)
-        goes_on = torch.tensor([id not in text.stop_ids for id in range(text.id_range.stop)])
-        plan: Plan = replace(text, mask=goes_on[text.id_range.start :])
+        plan: Plan = FreePlan(text.id_range, frozenset(), most)
         if form is not None:
+            ids = range(text.id_range.start, text.id_range.stop)
+            goes_on = torch.tensor([id not in text.stop_ids for id in ids])
             _, matcher, words = answers.grammars.start(form, replace(text, mask=goes_on))
             plan = GrammarPlan(text, matcher, words, shortest=())
         prompt = requests.prompt_ids(answers.unified, answers.context, seed)

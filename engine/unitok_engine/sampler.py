@@ -93,7 +93,10 @@ def sample(logits: Tensor, id_range: IdRange, inputs: Sequence[SamplingInput]) -
     mixed = mix(logits, [input.weights for input in inputs])
     # Zero times what is not finite is not zero.
     finite = (mixed * 0).sum(dim=1) == 0
-    scores = filtered(_masked(_penalised(mixed, inputs), inputs), inputs)
+    scores = _penalised(mixed, inputs)
+    # New memory takes longer than the masks: what is not the caller's is written to.
+    scores = _masked(scores, inputs, scores.data_ptr() != logits.data_ptr())
+    scores = filtered(scores, inputs)
     ids = _ids(scores, id_range, inputs)
     logprobs = branch_logprobs = None
     if any(input.logprob for input in inputs):
@@ -267,16 +270,17 @@ def _first_rows(inputs: Sequence[SamplingInput], device: torch.device) -> Tensor
     return counts.cumsum(0) - counts
 
 
-def _masked(scores: Tensor, inputs: Sequence[SamplingInput]) -> Tensor:
+def _masked(scores: Tensor, inputs: Sequence[SamplingInput], in_place: bool) -> Tensor:
     if all(input.mask is None for input in inputs):
         return scores
     rows = [row for row, input in enumerate(inputs) if input.mask is not None]
     masks = [input.mask.to(scores.device) for input in inputs if input.mask is not None]
-    excluded = ~torch.stack(masks)
+    excluded = torch.stack(masks).logical_not_()
+    scores = scores if in_place else scores.clone()
     if len(rows) == len(inputs):
-        return scores.masked_fill(excluded, -torch.inf)
+        return scores.masked_fill_(excluded, -torch.inf)
     at = send(torch.tensor(rows), scores.device)
-    return scores.index_copy(0, at, scores[at].masked_fill(excluded, -torch.inf))
+    return scores.index_copy_(0, at, scores[at].masked_fill_(excluded, -torch.inf))
 
 
 def _column(values: Sequence[float], like: Tensor) -> Tensor:
