@@ -274,7 +274,7 @@ class GridPlan:
 
     def _in_cell(self, place: int) -> Allow | Force:
         """What may be emitted at a place that is a cell's."""
-        row, column = divmod(place, self._row_length)
+        row, column = divmod(place, self.row_length)
         cell = row * self.columns + column
         id = self.known[cell]
         if id is None:
