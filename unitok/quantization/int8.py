@@ -26,7 +26,7 @@ TINY = 1e-30
 """A weight or a row whose numbers are all smaller is zero."""
 SIZES = tuple(2 * rows for rows in ROWS)
 """The numbers of rows that oneDNN compiles kernels for: two parts for each row of activations."""
-BLOCK = 512
+BLOCK = 128
 """Outputs that are quantised or dequantised at once, so that they stay in a CPU's cache."""
 
 
@@ -177,10 +177,14 @@ def quantize(weight: Tensor) -> tuple[Tensor, Tensor]:
     Returns:
         Its numbers [out_features, in_features] in int8, and the scales [out_features] in float32.
     """
-    scale = (weight.abs().amax(1).float() / LARGEST).clamp_min(TINY)
-    blocks = zip(weight.split(BLOCK), scale.split(BLOCK), strict=True)
-    numbers = [(block / of[:, None]).round_().to(torch.int8) for block, of in blocks]
-    return torch.cat(numbers), scale
+    numbers, scales = zip(*map(_quantize_block, weight.split(BLOCK)), strict=True)
+    return torch.cat(numbers), torch.cat(scales)
+
+
+def _quantize_block(weight: Tensor) -> tuple[Tensor, Tensor]:
+    weight = weight.float()
+    scale = (weight.abs().amax(1) / LARGEST).clamp_min(TINY)
+    return (weight / scale[:, None]).round_().to(torch.int8), scale
 
 
 def multiply_exactly(x: Tensor, product: Product, packed: Tensor, scale: Tensor) -> Tensor:
