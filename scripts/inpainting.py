@@ -280,9 +280,9 @@ def examples(model: Model) -> list[tuple[str, Image.Image, Image.Image]]:
     edited = {
         "box: a tree instead": (pair, {"prompt": f"a cat left of a tree{green}", "box": box}),
         "box: no house": (pair, {"prompt": f"a cat{green}", "box": box}),
-        "margin: the rest of it": (
-            pair.crop((0, 0, 40, 64)),
-            {"prompt": f"a cat left of a house{green}", "margin": (0, 0, 24, 0)},
+        "margin: more on the right": (
+            pair.crop((0, 0, 32, 64)),
+            {"prompt": f"a cat left of a dog{green}", "margin": (0, 0, 32, 0)},
         ),
         "mask: around a given thing": (
             pair,

@@ -1,6 +1,7 @@
 """Samples that are tries of one result differ in what they sample first."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -58,7 +59,12 @@ def test_no_filter_is_passed_over_for_the_sake_of_differing():
 def test_tries_are_the_same_preempted_and_beside_others():
     request = replace(drawing(1, n=6), tries=3, sampling=Sampling(0.9, seed=3))
     expected = [output.token_ids for output in finish(engine(), [request])]
-    for options in ({"preempt_every_step": True}, {"max_batch_tokens": 5}, {"num_blocks": 20}):
+    changes: list[dict[str, Any]] = [
+        {"preempt_every_step": True},
+        {"max_batch_tokens": 5},
+        {"num_blocks": 20},
+    ]
+    for options in changes:
         outputs = finish(engine(**options), [request, caption(3), drawing(2)])
         assert [output.token_ids for output in outputs[:6]] == expected
 

@@ -20,6 +20,8 @@ COMMANDS = (
     "caption|cat.png|--regex|[a-z]{2}|--choice|a|--choice|b|--json-schema|in.jsonl|--max-tokens|9",
     "caption|cat.png|cat.png|--max-tokens|2|--json|--branch-logprobs|--repetition-penalty|1.2|-v",
     "edit|cat.png|make it night|-o|out.png|--freedom|0.5|--quiet",
+    "edit|cat.png|a cat|-o|out.png|--box|0,0,8,8|--tries|2|--strength|0.5|--decode-all|--seed|1",
+    "edit|cat.png|a cat|-o|out.png|--mask|cat.png|--margin|0,0,8,8",
     "info|--json|--strict|--device|cpu|--memory|10%|--dtype|float32",
     "info|--adapter|in.jsonl|--dtype|float32",
     "save|-o|saved|--layout|original|--adapter|.",

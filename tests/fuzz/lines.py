@@ -20,6 +20,8 @@ LINES = (
     {"draw": "a cat", "negative_prompt": "a dog", "width": 64, "height": 64},
     {"draw": "a cat", "preview": True, "preview_count": 3, "preview_budget": 0.5},
     {"edit": "cat.png", "prompt": "make it night", "freedom": 0.5},
+    {"edit": "cat.png", "prompt": "a cat", "box": [0, 0, 8, 8], "tries": 2, "decode_all": True},
+    {"edit": "cat.png", "prompt": "a cat", "mask": "cat.png", "margin": [0, 0, 8, 8]},
     {
         "custom_id": "one",
         "method": "POST",
