@@ -23,7 +23,8 @@ MOST_RESERVE = 64
 WATCHED = 40  # tokens that are left when an answer is watched, beside twice that
 FEW = 64  # tokens of which each is tried, whether the answer could still end as it would now
 ANEW = 4  # tokens behind which another end is looked for
-TRIES = 30  # places of an answer that a search for its end goes on from
+TRIES = 300  # places of an answer that a search for its end goes on from
+FEWER_TRIES = 30  # the same, behind a token that is tried
 
 
 class GrammarPlan:
@@ -175,15 +176,15 @@ class GrammarPlan:
         """How the answer could end from here: as it was known for the place before, or anew."""
         if last is not None and len(last) <= self._left and self._is_end(last):
             return last
-        return self._new_end(self._matcher, self._left)
+        return self._new_end(self._matcher, self._left, TRIES)
 
     def _is_end(self, tokens: Tokens) -> bool:
         whole = [*tokens, self._end]
         return self._matcher.validate_tokens(whole) == len(whole)
 
-    def _new_end(self, matcher: LLMatcher, most: int) -> Tokens | None:
+    def _new_end(self, matcher: LLMatcher, most: int, tries: int) -> Tokens | None:
         try:
-            return find_end(matcher, self._words, most, TRIES)
+            return find_end(matcher, self._words, most, tries)
         except ValueError:  # the search is a try: the answer may still end by itself
             return None
 
@@ -214,4 +215,4 @@ class GrammarPlan:
     def _ends_anew(self, id: int) -> bool:
         matcher = self._matcher.deep_copy()
         matcher.consume_token(id)
-        return self._new_end(matcher, self._left - 1) is not None
+        return self._new_end(matcher, self._left - 1, FEWER_TRIES) is not None
