@@ -21,9 +21,11 @@ if TYPE_CHECKING:
 RESERVE = 16
 MOST_RESERVE = 64
 WATCHED = 40  # tokens that are left when an answer is watched, beside twice that
+SPARE = 8  # tokens that stay over, as text that must come may be spelt in more of them than here
 FEW = 64  # tokens of which each is tried, whether the answer could still end as it would now
 ANEW = 4  # tokens behind which another end is looked for
-TRIES = 30  # places of an answer that a search for its end goes on from
+TRIES = 300  # places of an answer that a search for its end goes on from
+FEWER_TRIES = 30  # the same, behind a token that is tried
 
 
 class GrammarPlan:
@@ -52,6 +54,7 @@ class GrammarPlan:
         self._run: list[int] = []  # tokens that must follow on the first `_run_start` of these
         self._run_start = 0
         self._reserve = min(max(len(shortest), RESERVE), MOST_RESERVE)
+        self._spare = min(SPARE, text.max_tokens - len(shortest))
         self._watched = max(text.max_tokens - WATCHED - 2 * self._reserve, 0)
         # A way to end the answer behind the first `_watched` tokens, behind one more, and so on.
         self._ends: list[Tokens | None] = [] if self._watched else [shortest]
@@ -175,15 +178,15 @@ class GrammarPlan:
         """How the answer could end from here: as it was known for the place before, or anew."""
         if last is not None and len(last) <= self._left and self._is_end(last):
             return last
-        return self._new_end(self._matcher, self._left)
+        return self._new_end(self._matcher, self._left, TRIES)
 
     def _is_end(self, tokens: Tokens) -> bool:
         whole = [*tokens, self._end]
         return self._matcher.validate_tokens(whole) == len(whole)
 
-    def _new_end(self, matcher: LLMatcher, most: int) -> Tokens | None:
+    def _new_end(self, matcher: LLMatcher, most: int, tries: int) -> Tokens | None:
         try:
-            return find_end(matcher, self._words, most, TRIES)
+            return find_end(matcher, self._words, most, tries)
         except ValueError:  # the search is a try: the answer may still end by itself
             return None
 
@@ -209,9 +212,10 @@ class GrammarPlan:
     def _ends_alike(self, id: int, end: Tokens) -> bool:
         """Whether the answer can end behind a token as it can end here, or ends with it."""
         ends = id in self._text.stop_ids or end[:1] == (id,)
-        return ends or (len(end) < self._left and self._is_end((id, *end)))
+        return ends or (len(end) < self._left - self._spare and self._is_end((id, *end)))
 
     def _ends_anew(self, id: int) -> bool:
         matcher = self._matcher.deep_copy()
         matcher.consume_token(id)
-        return self._new_end(matcher, self._left - 1) is not None
+        most = self._left - self._spare - 1
+        return self._new_end(matcher, most, FEWER_TRIES) is not None
