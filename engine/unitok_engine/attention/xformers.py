@@ -1,6 +1,8 @@
 """Attention by xformers on CUDA: paged triton split-K for decode, block-diagonal for prefill."""
 
+import logging
 from collections.abc import Sequence
+from functools import lru_cache
 from importlib.util import find_spec
 
 import torch
@@ -8,9 +10,12 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from unitok_engine.attention.base import AttentionMetadata, CacheView, RowGroup, StaticShape
+from unitok_engine.attention.gather import GatherAttention
 from unitok_engine.attention.kv_layout import KVShape, StandardKVLayout
 from unitok_engine.attention.paged import GroupAttention, GroupedView, PagedBackend
 from unitok_engine.transfer import fill
+
+logger = logging.getLogger(__name__)
 
 MAX_QUERIES = 16  # what the paged split-K kernel takes under a causal bias
 PAGE = 64  # its pages are multiples of this
@@ -34,6 +39,7 @@ class XformersBackend(PagedBackend[StandardKVLayout]):
     ) -> None:
         super().__init__(StandardKVLayout(shape, num_blocks + 1, block_size, dtype, device))
         self.scratch_block = num_blocks
+        self._has_flat_kernel = has_flat_kernel(shape.head_dim, dtype, device)
 
     @staticmethod
     def preferred_block_size(dtype: torch.dtype, device: torch.device) -> int:
@@ -57,13 +63,15 @@ class XformersBackend(PagedBackend[StandardKVLayout]):
 
     def view(self, metadata: AttentionMetadata) -> CacheView:
         """See `AttentionBackend.view`."""
-        groups = [self._attention(group) for group in metadata.groups(longest=MAX_QUERIES)]
+        longest = MAX_QUERIES if self._has_flat_kernel else None
+        groups = [self._attention(group) for group in metadata.groups(longest=longest)]
         return GroupedView(self.layout, metadata, groups)
 
     def _attention(self, group: RowGroup) -> GroupAttention:
-        """Rows of one short query length, or all the longer ones."""
-        short = group.query_lengths[0] <= MAX_QUERIES
-        return (DecodeAttention if short else PrefillAttention)(self.layout, group)
+        """Rows of one short query length, or longer ones."""
+        if group.query_lengths[0] <= MAX_QUERIES:
+            return DecodeAttention(self.layout, group)
+        return (PrefillAttention if self._has_flat_kernel else GatherAttention)(self.layout, group)
 
     def static_shape(self, rows: int, width: int, context: int) -> StaticShape | None:
         """See `StaticBackend.static_shape`."""
@@ -75,6 +83,26 @@ class XformersBackend(PagedBackend[StandardKVLayout]):
     def static_view(self, slot_mapping: Tensor, shape: StaticShape) -> "StaticDecodeView":
         """See `StaticBackend.static_view`."""
         return StaticDecodeView(self.layout, slot_mapping, shape)
+
+
+@lru_cache(maxsize=32)
+def has_flat_kernel(head_dim: int, dtype: torch.dtype, device: torch.device) -> bool:
+    """Whether xformers has a kernel for rows of any length, tried once on the device.
+
+    It lies in xformers' C++ extension, which loads beside one version of torch alone. Where it does
+    not, torch attends in long rows.
+    """
+    from xformers.ops import fmha  # pyright: ignore[reportMissingTypeStubs]
+
+    mask = fmha.attn_bias.BlockDiagonalCausalFromBottomRightMask
+    x = torch.zeros(1, 4, 1, head_dim, dtype=dtype, device=device)
+    try:
+        bias = mask.from_seqlens([1, 3], [1, 3], device=device)
+        fmha.memory_efficient_attention_forward(x, x, x, attn_bias=bias)
+    except (NotImplementedError, ValueError):  # no operator for such inputs
+        logger.info("xformers has no kernel for long rows here: torch attends in them")
+        return False
+    return True
 
 
 def padded_rows(rows: int) -> int:
@@ -114,8 +142,10 @@ class PagedAttention:
         from xformers.ops import fmha  # pyright: ignore[reportMissingTypeStubs]
 
         self._layout = layout
-        self._attention = fmha.memory_efficient_attention_forward
-        self._op = fmha.triton_splitk.FwOp
+        self._inputs = fmha.Inputs
+        # Not through `memory_efficient_attention_forward`, which wants xformers' C++ extension too.
+        # Triton compiles this kernel for any torch, and `probe.py` sees whether it works.
+        self._kernel = fmha.triton_splitk.FwOp.apply
         self._bias = fmha.attn_bias.PagedBlockDiagonalCausalWithOffsetPaddedKeysMask.from_seqlens(
             [queries] * len(contexts),
             contexts,
@@ -131,7 +161,8 @@ class PagedAttention:
         keys, values = self._layout.by_slot[layer]
         q_heads = _grouped(q, keys.shape[1])
         k, v = (_expanded(x, q_heads) for x in (keys, values))
-        out = self._attention(q_heads[None], k[None], v[None], attn_bias=self._bias, op=self._op)
+        inputs = self._inputs(q_heads[None], k[None], v[None], attn_bias=self._bias)
+        out, _ = self._kernel(inputs, needs_gradient=False)
         return out.reshape(q.shape)
 
 
