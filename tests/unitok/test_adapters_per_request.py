@@ -48,7 +48,8 @@ def model(folder: Path, adapters: dict[str, LoraAdapter]) -> Iterator[unitok.Mod
 
 
 def load(folder: Path) -> unitok.Model:
-    return unitok.load(folder, device="cpu", dtype="float32", memory="8MB")
+    # Without drafts a drawing takes as many steps as it has tokens.
+    return unitok.load(folder, device="cpu", dtype="float32", memory="8MB", drafts=False)
 
 
 def picture(colour: str = "red") -> Image.Image:
