@@ -109,7 +109,7 @@ def name_of(model: UnifiedModel) -> str:
 
 def write_table(table: DraftTable, path: Path) -> None:
     """Write a file that `KeptTable` reads; OSError where that cannot be done."""
-    entries = torch.tensor(table.entries(), dtype=torch.int64)
+    entries = torch.tensor(table.entries(), dtype=torch.int64, device="cpu")
     make_folder(path.parent)
     write_whole(save({"entries": entries}), path)
 
