@@ -92,6 +92,8 @@ def watch(untrained_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     """Run a command whose stdout and stderr are terminals; its exit code and what each showed."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLORTERM", "truecolor")
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("LINES", "25")
 
     def watch(*words: str) -> tuple[int, str, str]:
         with ExitStack() as stack:
