@@ -468,7 +468,8 @@ class Model:
         `token_ids` if log-probabilities were asked for. The tokens may end before a result would.
 
         Args:
-            asked: A request, or several. Their seeds, `n` and `max_tokens` play no part.
+            asked: A request, or several. Their seeds and `n` play no part, nor does `max_tokens`
+                unless the answer has a form (a schema, a regular expression or a choice).
             token_ids: The token ids, or those of each request.
 
         Raises:

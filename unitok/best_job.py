@@ -12,7 +12,7 @@ from torch import Tensor
 from unitok.draw_job import DrawJob
 from unitok.handles import FailReason
 from unitok.results import DrawResult, Event
-from unitok_engine import Output, Request
+from unitok_engine import GridPlan, Output, Request
 
 SPREAD = 0x9E3779B97F4A7C15  # between the seeds of the tries of a picture with a seed of its own
 
@@ -89,7 +89,16 @@ class BestJob:
         asked = self._job.request.branch_logprobs
         for output in outputs:
             told = output.branch_logprobs if asked else None
-            self._job.feed(replace(output, sample=picture, branch_logprobs=told))
+            own = replace(output, sample=picture, branch_logprobs=told, logprobs=self._own(output))
+            self._job.feed(own)
+
+    def _own(self, output: Output) -> tuple[float, ...] | None:
+        """The log-probabilities of what was painted; 0 for what stays, as if it were tried once."""
+        plan = self._job.request.plan
+        if output.logprobs is None or not isinstance(plan, GridPlan):
+            return output.logprobs
+        places = zip(range(output.start, output.stop), output.logprobs, strict=True)
+        return tuple(0.0 if plan.is_known(place) else logprob for place, logprob in places)
 
     def fail(self, reason: FailReason, error: str) -> None:
         """End the job without pictures, unless it has its result."""

@@ -9,6 +9,7 @@ import dataclasses
 import json
 import logging
 import os
+import tempfile
 from hashlib import sha256
 from pathlib import Path
 from typing import Literal
@@ -94,9 +95,11 @@ def drafter_of(model: UnifiedModel, table: DraftTable) -> GridDrafter:
 def cache_folder() -> Path:
     """Where unitok keeps what it can do without: $UNITOK_CACHE, else ~/.cache/unitok."""
     given = os.environ.get(CACHE)
-    if given:
-        return Path(given).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "unitok"
+    path = given or os.path.join(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "unitok")
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:  # there is no home: it is kept for as long as the machine runs
+        return Path(tempfile.gettempdir()) / "unitok"
 
 
 def name_of(model: UnifiedModel) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import string
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from heapq import heappop, heappush
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
     from llguidance import LLMatcher
 
 CLOSING = b'"]}'  # what texts, lists and objects of JSON end with
+SIGNS = frozenset(string.punctuation.encode())
 STRUCTURE = '"\\[]{},:'  # what may begin or end something in JSON
 MASKS = 2**24  # bytes of masks that are kept, as most come again and again
 MOST_TRIED = 24  # tokens that are tried at one place
@@ -77,10 +80,16 @@ class Vocabulary:
         """Of the tokens of a mask that only close something, the longest ones."""
         return self._longest(self._closers, mask)[::-1]
 
-    def others(self, mask: NDArray[np.bool_]) -> list[int]:
-        """Of the tokens of a mask that begin with one byte, the longest; for some bytes."""
+    def others(self, mask: NDArray[np.bool_], turn: int) -> list[int]:
+        """Of the tokens of a mask that begin with one byte, the longest; for some bytes a turn.
+
+        Signs come first, at each turn, since they are what mostly ends a text of letters.
+        """
         found = self._longest(self._ids, mask)
-        return found[:: -(-len(found) // MOST_TRIED) or 1]
+        signs = [id for id in found if int(self._first[id]) in SIGNS]
+        rest = [id for id in found if int(self._first[id]) not in SIGNS]
+        step = -(-len(rest) // MOST_TRIED) or 1
+        return signs + rest[turn % step :: step]
 
     def _longest(self, ids: NDArray[np.int64], mask: NDArray[np.bool_]) -> list[int]:
         """Of those that are in a mask, the longest one for each first byte."""
@@ -158,6 +167,7 @@ class _Search:
         self._at: Tokens = ()
         self._seen: set[tuple[bytes, Tokens]] = set()
         self._found: list[_Place] = []
+        self._turns: Counter[bytes] = Counter()  # places gone on from, by what they allow
         self._count = 0
         self._note((), 0, b"")
 
@@ -172,9 +182,11 @@ class _Search:
     def branch(self, place: _Place) -> None:
         """Note the places behind this one. Where something closes, the rest is for later."""
         mask = self._words.mask(self.matcher)
-        for tokens in (self._words.closers(mask), self._words.others(mask)):
+        key = mask.tobytes()
+        turn, self._turns[key] = self._turns[key], self._turns[key] + 1
+        for tokens in (self._words.closers(mask), self._words.others(mask, turn)):
             paths = [(*place.path, id) for id in tokens]
-            alike = [self._note(path, place.steps + 1, mask.tobytes()) for path in paths]
+            alike = [self._note(path, place.steps + 1, key) for path in paths]
             if tokens and not all(alike):
                 return
 

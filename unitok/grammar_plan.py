@@ -24,6 +24,7 @@ WATCHED = 40  # tokens that are left when an answer is watched, beside twice tha
 SPARE = 8  # tokens that stay over, as text that must come may be spelt in more of them than here
 FEW = 64  # tokens of which each is tried, whether the answer could still end as it would now
 ANEW = 4  # tokens behind which another end is looked for
+PROBES = 4  # of the tokens of plain text, which are taken to be alike
 TRIES = 300  # places of an answer that a search for its end goes on from
 FEWER_TRIES = 30  # the same, behind a token that is tried
 
@@ -193,17 +194,20 @@ class GrammarPlan:
     def _in_time(self, mask: NDArray[np.bool_], end: Tokens) -> NDArray[np.bool_]:
         """The tokens of a mask behind which the answer can still end in time.
 
-        Each of a few is tried. Of many, those of plain text are taken to be alike. Behind most, the
-        answer must be able to end as it would now; behind some, another end is looked for.
+        Each of a few is tried. Of many, those of plain text are taken to be alike if some of them
+        are. Behind most, the answer must be able to end as it would now; behind some, another end
+        is looked for.
         """
         plain = mask & self._words.plain if mask.sum() > FEW else np.zeros_like(mask)
         tried = np.flatnonzero(mask & ~plain)[:FEW].tolist()
-        tried += np.flatnonzero(plain)[:1].tolist()
+        texts = [id for id in np.flatnonzero(plain).tolist() if (id,) != end[:1]]
+        probes = texts[:: max(len(texts) // PROBES, 1)]
+        tried += probes
         alike = [id for id in tried if self._ends_alike(id, end)]
         others = [id for id in tried if id not in alike][:ANEW]
         kept = np.zeros_like(mask)
         kept[[end[0] if end else self._end, *alike, *filter(self._ends_anew, others)]] = True
-        if (kept & plain).any():
+        if probes and kept[probes].all():
             kept |= plain
         if self._narrowed is None and not np.array_equal(kept, mask):
             self._narrowed = len(self._followed)

@@ -218,6 +218,10 @@ def form_of(asked: TextOptions, blank: bool) -> Form:
     regex = "|".join(map(_escaped, asked.choices)) if asked.regex is None else asked.regex
     if sum(map(len, asked.choices or regex)) > MAX_REGEX:
         raise ValueError(f"{name} has more than {MAX_REGEX:,} characters")
+    try:
+        regex.encode()
+    except UnicodeEncodeError:
+        raise ValueError(f"{name} cannot be used: it has half a character") from None
     bare = LLMatcher.grammar_from_regex(regex)
     return Form(name, _lark(_quoted(regex), blank), bare)
 

@@ -22,6 +22,8 @@ class DraftTable:
     """
 
     def __init__(self, capacity: int = CAPACITY) -> None:
+        if capacity < 1:
+            raise ValueError(f"capacity must be at least 1, not {capacity}")
         self.capacity = capacity
         self.learned = 0
         self._ids: dict[int, int] = {}
@@ -60,7 +62,8 @@ class DraftTable:
     def restore(self, entries: Iterable[tuple[int, int, int]]) -> None:
         """Know what another table knew, as far as there is room."""
         for key, id, votes in entries:
-            self._make_room()
+            if key not in self._ids:
+                self._make_room()
             self._ids[key], self._votes[key] = id, min(votes, MOST_VOTES)
 
     def _make_room(self) -> None:

@@ -74,11 +74,12 @@ class PictureDrafter:
         self._look_at(emitted)
         cells, start, usual = self._cells, len(self._cells), self._usual
         self._guesses = []
-        for cell in () if usual is None else self._places(start, max(most, 1)):
-            self._fill(cell)
-            known = self._known(cell)
-            cells.append(usual if known is None else known)
-            self._guesses.append(cells[-1])
+        if usual is not None:
+            for cell in self._places(start, max(most, 1)):
+                self._fill(cell)
+                known = self._known(cell)
+                cells.append(usual if known is None else known)
+                self._guesses.append(cells[-1])
         del cells[start:]
         return self._guesses[: max(most, 0)]
 

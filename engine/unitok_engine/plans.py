@@ -251,6 +251,12 @@ class GridPlan:
         """The image id of a cell, if it is known."""
         return self.known[cell] if self.known else None
 
+    def is_known(self, place: int) -> bool:
+        """Whether the token at a place of what is emitted is a cell's that is known."""
+        row, column = divmod(place, self.row_length)
+        inside = row < self.rows and column < self.columns
+        return inside and self.known_in(row * self.columns + column) is not None
+
     def is_forced(self, cell: int) -> bool:
         """Whether a cell's image id is forced, so that the model says nothing of it."""
         return self.known_in(cell) is not None and not (self.scored and cell > self._first_free)

@@ -261,7 +261,12 @@ class Sequence:
             if given is None:
                 return
             ahead.append(given)
-            if not self._follow(ahead, end):
+            try:
+                if not self._follow(ahead, end):
+                    return
+            except (
+                Exception
+            ):  # a plan is its caller's code; what it raises counts when it is reached
                 return
 
     def _follow(self, ahead: list[int], end: int) -> bool:

@@ -2,6 +2,8 @@
 
 from random import Random
 
+import pytest
+
 from unitok_engine import DraftTable
 
 
@@ -78,3 +80,15 @@ def test_a_smaller_table_takes_what_it_has_room_for():
         table.learn(left, 0, 1)
     small.restore(table.entries())
     assert 1 <= len(small) <= 5
+
+
+def test_a_table_needs_room_for_a_pair():
+    with pytest.raises(ValueError, match="capacity must be at least 1, not 0"):
+        DraftTable(0)
+
+
+def test_a_full_table_that_is_restored_again_keeps_all():
+    table = DraftTable(2)
+    for _ in range(2):
+        table.restore([(1, 5, 1), (2, 6, 1)])
+    assert len(table) == 2

@@ -1,5 +1,6 @@
 """Pictures of which some cells are known: these stay, and tell how well the others go with them."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
@@ -215,3 +216,27 @@ def test_scored_cells_are_guessed_as_they_are():
     guesses = drafter.propose(emitted, 8)
     assert tuple(guesses[1:5]) == KNOWN[10:14]
     assert torch.tensor(guesses).min() >= IMAGE.start
+
+
+def test_a_plan_that_raises_behind_given_tokens_fails_alone():
+    class Breaks:
+        max_length, exact = 8, True
+
+        def next(self, emitted: Sequence[int]) -> Allow:
+            if len(emitted) >= 4:
+                raise ValueError("the plan is broken")
+            return Allow(IMAGE, given=IMAGE.start)
+
+    made = engine()
+    broken, fine = replace(drawing(1), plan=Breaks()), drawing(2)
+    first, second = finish(made, [broken, fine])
+    assert first.finish_reason == "error" and "the plan is broken" in (first.error or "")
+    assert second.finish_reason == "complete"
+    everything_is_back(made)
+
+
+def test_a_place_of_what_is_emitted_is_a_known_cell_or_not():
+    for plan in PLANS:
+        places = [place for place in range(plan.max_length) if plan.is_known(place)]
+        cells = [place // plan.row_length * COLUMNS + place % plan.row_length for place in places]
+        assert cells == [cell for cell in range(ROWS * COLUMNS) if cell not in HOLE]

@@ -18,7 +18,6 @@ LINES = (
     {"caption": "cat.png", "temperature": 0.5, "top_p": 0.9, "stop": ["x"], "max_tokens": 3},
     {"draw": "two apples", "seed": 7, "n": 2, "guidance": 1.5, "logprobs": True},
     {"draw": "a cat", "negative_prompt": "a dog", "width": 64, "height": 64},
-    {"draw": "a cat", "preview": True, "preview_count": 3, "preview_budget": 0.5},
     {"edit": "cat.png", "prompt": "make it night", "freedom": 0.5},
     {"edit": "cat.png", "prompt": "a cat", "box": [0, 0, 8, 8], "tries": 2, "decode_all": True},
     {"edit": "cat.png", "prompt": "a cat", "mask": "cat.png", "margin": [0, 0, 8, 8]},

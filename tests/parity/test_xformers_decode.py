@@ -53,10 +53,10 @@ def fails(inputs: object, needs_gradient: bool) -> NoReturn:
 def main() -> None:
     from xformers.ops.fmha import triton_splitk
 
-    working, triton_splitk.FwOp.apply = triton_splitk.FwOp.apply, fails
-    refusal = kernel_fault(HEAD_DIM, PAGE, torch.float16, CPU)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(triton_splitk.FwOp, "apply", fails)
+        refusal = kernel_fault(HEAD_DIM, PAGE, torch.float16, CPU)
     assert refusal is not None and refusal.startswith("its paged kernel raised "), refusal
-    triton_splitk.FwOp.apply = working
     for kv_heads in (4, 2, 1):
         ours, theirs = attended("torch-gather", kv_heads), attended("xformers", kv_heads)
         torch.testing.assert_close(theirs, ours, atol=4e-3, rtol=0)

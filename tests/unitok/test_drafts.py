@@ -1,5 +1,6 @@
 """Drafts of pictures: the same pictures and scores to the bit, in fewer steps; a kept table."""
 
+import tempfile
 from pathlib import Path
 from typing import cast
 
@@ -240,3 +241,8 @@ def test_a_value_that_is_none_is_refused():
     for value in ("yes", 1, None):
         with pytest.raises(ValueError, match="drafts must be True, False or 'auto', not"):
             unitok.load(drafts=value)  # type: ignore[arg-type]
+
+
+def test_without_a_home_the_table_is_kept_among_temporary_files(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("UNITOK_CACHE", "~nobody-of-this-name/cache")
+    assert cache_folder() == Path(tempfile.gettempdir()) / "unitok"

@@ -4,6 +4,7 @@ import asyncio
 import json
 from collections.abc import Iterator
 from dataclasses import replace
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -558,3 +559,14 @@ def test_a_failed_try_fails_its_picture(model: Model):
     job.feed(Output(0, 1, ids, 0, 5, "error", "it broke", branch_logprobs=(0.0,) * 16))
     assert job.ended and job.result is not None
     assert (job.result.finish_reason, job.result.error) == ("error", "it broke")
+
+
+def test_what_stays_has_no_logprob_however_often_it_is_tried(model: Model):
+    """A filter may leave out what stays, and minus infinity cannot be written as JSON."""
+    for tries in (1, 4):
+        options: dict[str, Any] = {"box": BOX, "seed": 1, "logprobs": True, "top_k": 1}
+        result = model.edit(picture(), PROMPT, tries=tries, **options)
+        assert result.logprobs is not None
+        told = result.logprobs[0]
+        assert all(told[cell] == 0 for cell in range(16) if cell not in CELLS)
+        assert all(isfinite(told[cell]) for cell in CELLS)

@@ -105,9 +105,10 @@ def test_every_family_is_quantised_and_draws_and_reads(family, tmp_path):
     folder = FOLDERS[family](tmp_path / "made")
     with load(folder, "int8") as model:
         assert len(replaced(model.family.model)) >= 14
-        size = {"width": 32, "height": 24} if family.startswith("emu3") else {}
-        drawn = model.draw("two apples", seed=1, **size).image
-        assert drawn.size == ((32, 24) if size else model.info().picture_size)
+        if family.startswith("emu3"):  # whose own size is larger than this context
+            assert model.draw("two apples", seed=1, width=32, height=24).image.size == (32, 24)
+        else:
+            assert model.draw("two apples", seed=1).image.size == model.info().picture_size
         assert model.caption(Image.new("RGB", (64, 64), "red"), max_tokens=3).text is not None
 
 

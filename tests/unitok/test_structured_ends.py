@@ -162,3 +162,15 @@ def test_what_has_no_answer_in_time_is_refused_before_anything_is_computed(
     (result,) = answers(model, [Caption(PICTURE, max_tokens=60, **form)])
     assert (result.finish_reason, result.error) == ("error", message)
     assert model.stats().forwards == before
+
+
+@pytest.mark.parametrize("regex", [r"[a-z ]*\.", r".*\.", r"[a-z ]+: [0-9]+", r"I see [a-z ]+\."])
+def test_what_ends_a_text_of_any_letters_is_found(model: unitok.Model, regex: str):
+    result = model.caption(PICTURE, regex=regex, max_tokens=100)
+    assert re.fullmatch(regex, result.text), result.text
+
+
+@pytest.mark.parametrize("form", [{"regex": "\ud800"}, {"choice": ["\ud800"]}])
+def test_half_a_character_is_in_no_form(model: unitok.Model, form: Any):
+    with pytest.raises(ValueError, match=r"regex|choice"):
+        model.caption(PICTURE, **form)

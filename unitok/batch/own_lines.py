@@ -7,7 +7,16 @@ from pathlib import Path
 from unitok.batch.form import Entry, Pictures
 from unitok.batch.picture_paths import picture_in
 from unitok.messages import parse_messages
-from unitok.requests import AnyRequest, Caption, Draw, Edit, OptionSpec, Reply, options_of
+from unitok.requests import (
+    PREVIEW_OPTIONS,
+    AnyRequest,
+    Caption,
+    Draw,
+    Edit,
+    OptionSpec,
+    Reply,
+    options_of,
+)
 from unitok.results import DrawResult, Result
 from unitok.strict_json import JsonObject, shown_json
 from unitok.terminal import one_line
@@ -49,6 +58,8 @@ class OwnLines:
         if kind == "draw":
             return Draw(subject, **options)
         if kind == "edit" and "mask" in options:
+            if not isinstance(options["mask"], str):
+                raise ValueError(f'"mask" must be text, not {shown_json(options["mask"])}')
             options["mask"] = picture_in(folder, options["mask"])
         return (Caption if kind == "caption" else Edit)(picture_in(folder, subject), **options)
 
@@ -106,6 +117,8 @@ def check_option(kind: str, name: str, value: object) -> None:
         ValueError: The kind has no such option, or the value is of a wrong type or too large.
     """
     options = options_of(KINDS[kind])
+    if name in PREVIEW_OPTIONS:
+        raise ValueError(f'"{name}" is for pictures that are watched: a batch has no previews')
     if name not in options:
         raise ValueError(f"unknown key {shown_json(name)}; {what_is_known(kind, name, options)}")
     spec = options[name]

@@ -86,7 +86,9 @@ class Avx512Kernel(PlainKernel):
         if len(x) > FEW:
             return super().multiply(x, packed, scales)
         flat = packed.view(scales.shape[1], -1)
-        return torch.ops.aten._weight_int4pack_mm_for_cpu(x.bfloat16(), flat, GROUP, scales)
+        return torch.ops.aten._weight_int4pack_mm_for_cpu(
+            x.bfloat16().contiguous(), flat, GROUP, scales
+        )
 
 
 class Avx2Kernel(Avx512Kernel):
@@ -100,7 +102,7 @@ class CudaKernel:
 
     def pack(self, numbers: Tensor) -> Tensor:
         """See `Kernel`: tiles of 8 outputs and 16 inputs, several in a row."""
-        pairs = (numbers[:, ::2] << 4) | numbers[:, 1::2]
+        pairs = ((numbers[:, ::2] << 4) | numbers[:, 1::2]).contiguous()
         tiles = next(n for n in (8, 4, 2) if numbers.shape[1] % (16 * n) == 0)
         return torch.ops.aten._convert_weight_to_int4pack(pairs, tiles)
 
@@ -109,11 +111,11 @@ class CudaKernel:
         outputs, inputs = 8 * packed.shape[0], 32 * packed.shape[1] * packed.shape[3]
         unit = torch.eye(inputs, dtype=torch.bfloat16, device=packed.device)
         scales = unit.new_tensor([1, MIDDLE]).expand(inputs // GROUP, outputs, 2).contiguous()
-        return self.multiply(unit, packed, scales).T.to(torch.uint8)
+        return self.multiply(unit, packed, scales).T.to(torch.uint8).contiguous()
 
     def multiply(self, x: Tensor, packed: Tensor, scales: Tensor) -> Tensor:
         """See `Kernel`."""
-        return torch.ops.aten._weight_int4pack_mm(x.bfloat16(), packed, GROUP, scales)
+        return torch.ops.aten._weight_int4pack_mm(x.bfloat16().contiguous(), packed, GROUP, scales)
 
 
 def kernel_for(device: torch.device) -> Kernel:
@@ -155,8 +157,9 @@ class Int4Linear(QuantizedLinear):
     def put_rows(self, rows: slice, weight: Tensor) -> None:
         """See `QuantizedLinear`."""
         numbers = self._kernel.unpack(self._numbers)
-        numbers[rows], self._scales[:, rows] = quantize(weight)
+        numbers[rows], scales = quantize(weight)
         self._numbers.copy_(self._kernel.pack(numbers))
+        self._scales[:, rows] = scales
 
     @property
     def nbytes(self) -> int:
