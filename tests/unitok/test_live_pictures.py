@@ -184,7 +184,9 @@ def test_a_chat_shows_a_drawing_while_it_is_painted(
     assert "64/64" in err.shown and "chat-1.png (seed " in out.shown
 
 
-def test_lines_of_a_batch_may_have_the_options(run, tmp_path: Path):
+def test_lines_of_a_batch_have_no_previews_and_say_so(run, tmp_path: Path):
     (tmp_path / "in.jsonl").write_text('{"draw": "a cat", "preview": true, "preview_count": 3}\n')
     done = run("batch", "in.jsonl", "-o", "out")
-    assert done.exit_code == 0 and "1 new, 0 kept, 0 failed" in done.stdout
+    assert done.exit_code != 0 and "0 new, 0 kept, 1 failed" in done.stdout
+    told = (tmp_path / "out" / "errors.jsonl").read_text()
+    assert '\\"preview\\" is for pictures that are watched' in told
