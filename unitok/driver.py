@@ -101,6 +101,9 @@ class Driver:
         self._doubtful = False  # a turn was interrupted, and its outputs may be lost
         self._refusal: str | None = None  # why nothing can be submitted any more
         self._closing = False
+        # Whether the thread executes no more commands. `Thread.is_alive` must not be asked: when a
+        # signal breaks it off, it takes a thread that runs for one that has ended.
+        self._ended = False
         self._thread: threading.Thread | None = None
         self._starting = threading.Lock()
         self.image_decoder.notify = _looker(self._commands)
@@ -271,7 +274,7 @@ class Driver:
         Returns:
             Whether the driver became idle in time.
         """
-        if self._thread is None or not self._thread.is_alive():
+        if self._thread is None or self._ended:
             return True
         idle = threading.Event()
         self._hand_over(("idle", idle))
@@ -329,7 +332,7 @@ class Driver:
 
     def _refuse_late(self) -> None:
         """Refuse the commands that came when the driver was closed and its thread had ended."""
-        if self._thread is None or self._thread.is_alive():
+        if not self._ended:
             return
         with suppress(Empty):
             while True:
@@ -426,8 +429,9 @@ class Driver:
         self._throughput.rest()
         if self._upkeep:  # only pictures are awaited
             return False
+        self._ended = self._closing
         self._wake_idlers()
-        return self._closing
+        return self._ended
 
     def _wake_idlers(self) -> None:
         idlers, self._idlers = self._idlers, []

@@ -144,7 +144,8 @@ class TokenJob:
         logprobs = () if self.request.logprobs else None
         of_branch = () if self.request.branch_logprobs else None
         for sample in set(range(self.request.n)) - self._finished.keys():
-            start = self._outputs[sample][-1].stop if sample in self._outputs else 0
+            outputs = self._outputs.get(sample)  # an interrupt of `feed` may leave them empty
+            start = outputs[-1].stop if outputs else 0
             values = (reason, error, logprobs, of_branch, self._weight_version)
             self.feed(Output(-1, sample, (), start, prompt, *values))
 

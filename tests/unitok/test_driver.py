@@ -461,6 +461,21 @@ def test_close_ends_what_runs_as_aborted(gated: tuple[Gate, Driver]):
     assert not any(t.name == "unitok-driver" and t is driver._thread for t in threading.enumerate())
 
 
+def test_a_thread_that_python_takes_for_dead_is_still_waited_for(gated: tuple[Gate, Driver]):
+    """As a signal leaves it that breaks `Thread.is_alive` off, which callers must not ask then."""
+    gate, driver = gated
+    first = driver.submit(TokenJob(drawing(1)))
+    assert gate.entered.wait(PATIENCE)
+    assert driver._thread is not None
+    driver._thread.is_alive = lambda: False
+    second = driver.submit(TokenJob(caption(2)))
+    assert not driver.wait_until_idle(0.01) and not driver._commands.empty()
+    gate.open.set()
+    assert ids([*first.result(PATIENCE), *second.result(PATIENCE)]) == ids(
+        stepped(drawing(1), caption(2))
+    )
+
+
 def test_a_handle_is_good_after_the_close():
     driver = Driver(engine())
     handle = driver.submit(TokenJob(caption(1)), stream=True)
