@@ -1,12 +1,14 @@
 """What tests of the model, the API and the command line share."""
 
 import dataclasses
+import functools
 import signal
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
+import typer.testing
 
 from unitok.emoji.export import save_folder
 from unitok.families.janus import Template
@@ -16,6 +18,9 @@ from unitok_tokenizers.text import TextTokenizer
 
 # What a shell runs beside itself ignores Ctrl-C, and so do its children; tests send it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# A process makes the commands of its command line once, and so do the tests.
+typer.testing._get_command = functools.cache(typer.testing._get_command)
 
 TEXT_TOKENIZER = Path(__file__).parents[1] / "unitok" / "assets" / "default"
 TINY = dataclasses.replace(

@@ -1,5 +1,6 @@
 """Training the image tokenizer on the emoji world."""
 
+import functools
 import json
 from pathlib import Path
 from typing import Any
@@ -71,6 +72,8 @@ def test_a_checkpoint_of_something_else_is_named(tmp_path: Path):
 
 def test_a_run_writes_its_scores_and_a_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(image_tokenizer, "DEFAULT", TINY)
+    few = functools.partial(image_tokenizer.evaluate, count=16)
+    monkeypatch.setattr(image_tokenizer, "evaluate", few)
     run = TokenizerRun(steps=2, batch=2, warmup=1)
     train(run, "patch", LoopOptions(tmp_path, 2))
     record = json.loads((tmp_path / "log.jsonl").read_text().splitlines()[-1])

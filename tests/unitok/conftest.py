@@ -1,5 +1,7 @@
 """What tests of the command line share."""
 
+import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -7,6 +9,17 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from unitok.cli import app
+
+
+@pytest.fixture(scope="session")
+def untrained_folder(untrained_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same with a shorter context, which ends its answers: it never ends one by itself."""
+    folder = tmp_path_factory.mktemp("short") / untrained_folder.name
+    shutil.copytree(untrained_folder, folder)
+    config = json.loads((folder / "config.json").read_text())
+    config["text_config"]["max_position_embeddings"] = 192
+    (folder / "config.json").write_text(json.dumps(config))
+    return folder
 
 
 @pytest.fixture
