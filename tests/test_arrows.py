@@ -43,7 +43,9 @@ def called(node: ast.Call) -> Called:
     function, first = node.func, node.args[0] if node.args else None
     text = first.value if isinstance(first, ast.Constant) else None
     name = getattr(function, "attr", getattr(function, "id", ""))
-    return Called(name, isinstance(function, ast.Attribute), text if isinstance(text, str) else None)
+    return Called(
+        name, isinstance(function, ast.Attribute), text if isinstance(text, str) else None
+    )
 
 
 def imported(source: str) -> set[str]:

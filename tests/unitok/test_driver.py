@@ -487,18 +487,18 @@ def test_a_handle_is_good_after_the_close():
     assert handle.done
 
 
-SETUP = """
+IMPORTS = """
 import os, sys
 from tests.engine.tiny import engine, caption, drawing
 from unitok.driver import Driver
 from unitok.handles import TokenJob
-driver = Driver(engine())
 """
+SETUP = IMPORTS + "driver = Driver(engine())\n"
 
 
-def python(code: str) -> subprocess.CompletedProcess[str]:
+def python(code: str, *words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-c", SETUP + code],
+        [sys.executable, "-c", code, *words],
         env=os.environ | {"PYTHONPATH": os.pathsep.join(["", *sys.path])},
         capture_output=True,
         text=True,
@@ -507,20 +507,28 @@ def python(code: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-@pytest.mark.parametrize(
-    "code",
-    [
-        "driver.complete([caption(1)])",
-        "handles = [driver.submit(TokenJob(drawing(i, n=50))) for i in range(50)]",
-        "driver.submit(TokenJob(drawing(1, n=50))); raise SystemExit(0)",
-        "stream = iter(driver.submit(TokenJob(drawing(1)), stream=True)); next(stream)",
-        "driver.submit(TokenJob(drawing(1, n=50))); del driver",
-    ],
-    ids=["idle", "busy", "exit", "streaming", "dropped"],
-)
-def test_python_ends_whatever_the_driver_is_doing(code: str):
-    done = python(code)
+# Each is run by a process of its own, which imports nothing again.
+ENDS = """
+for code in sys.argv[1:]:
+    if os.fork() == 0:
+        driver = Driver(engine())
+        exec(code)
+        break
+    print(os.waitstatus_to_exitcode(os.wait()[1]), flush=True)
+"""
+
+
+def test_python_ends_whatever_the_driver_is_doing():
+    codes = {
+        "idle": "driver.complete([caption(1)])",
+        "busy": "handles = [driver.submit(TokenJob(drawing(i, n=50))) for i in range(50)]",
+        "exit": "driver.submit(TokenJob(drawing(1, n=50))); raise SystemExit(0)",
+        "streaming": "stream = iter(driver.submit(TokenJob(drawing(1)), stream=True)); next(stream)",
+        "dropped": "driver.submit(TokenJob(drawing(1, n=50))); del driver",
+    }
+    done = python(IMPORTS + ENDS, *codes.values())
     assert (done.returncode, done.stderr) == (0, "")
+    assert dict(zip(codes, done.stdout.split(), strict=True)) == dict.fromkeys(codes, "0")
 
 
 FORK = """
@@ -547,7 +555,7 @@ print(len(running.result(30)))
 
 
 def test_after_a_fork_it_is_a_clear_error_and_the_parent_goes_on():
-    done = python(FORK)
+    done = python(SETUP + FORK)
     assert done.returncode == 0, done.stderr
     first, second, kept, parent = done.stdout.splitlines()
     assert first == second == driver_module.FORKED
