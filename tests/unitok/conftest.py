@@ -12,8 +12,8 @@ from unitok.cli import app
 
 
 @pytest.fixture(scope="session")
-def untrained_folder(untrained_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The same with a shorter context, which ends its answers: it never ends one by itself."""
+def short_folder(untrained_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The untrained model with a short context, which ends what it would never end by itself."""
     folder = tmp_path_factory.mktemp("short") / untrained_folder.name
     shutil.copytree(untrained_folder, folder)
     config = json.loads((folder / "config.json").read_text())
@@ -23,13 +23,11 @@ def untrained_folder(untrained_folder: Path, tmp_path_factory: pytest.TempPathFa
 
 
 @pytest.fixture
-def run(untrained_folder, tmp_path, monkeypatch):
+def run(short_folder, tmp_path, monkeypatch):
     """Run a command in an empty folder, with the untrained model."""
     monkeypatch.chdir(tmp_path)
 
-    def run(
-        *arguments: str, model: Path | None = untrained_folder, typed: str | bytes | None = None
-    ):
+    def run(*arguments: str, model: Path | None = short_folder, typed: str | bytes | None = None):
         words = [*arguments, *(["--model", str(model)] if model else [])]
         return CliRunner().invoke(app, words, input=typed, prog_name="unitok")
 

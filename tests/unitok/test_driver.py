@@ -523,7 +523,7 @@ def test_python_ends_whatever_the_driver_is_doing():
         "idle": "driver.complete([caption(1)])",
         "busy": "handles = [driver.submit(TokenJob(drawing(i, n=50))) for i in range(50)]",
         "exit": "driver.submit(TokenJob(drawing(1, n=50))); raise SystemExit(0)",
-        "streaming": "stream = iter(driver.submit(TokenJob(drawing(1)), stream=True)); next(stream)",
+        "streaming": "next(stream := iter(driver.submit(TokenJob(drawing(1)), stream=True)))",
         "dropped": "driver.submit(TokenJob(drawing(1, n=50))); del driver",
     }
     done = python(IMPORTS + ENDS, *codes.values())
