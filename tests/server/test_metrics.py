@@ -62,7 +62,7 @@ def test_what_ran_is_counted(model: Model):
 
 def test_the_dashboard_asks_for_numbers_that_exist(live: Live):
     with live.http() as http:
-        http.post(CHAT, json=BODY)
+        http.post(CHAT, json={**BODY, "stream": True})
         names = {key[0] for key in numbers(http)}
     dashboard = json.loads(DASHBOARD.read_text())
     asked = [t["expr"] for panel in dashboard["panels"] for t in panel.get("targets", ())]
