@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-import typer.testing
+from typer.main import get_command
 
 from unitok.emoji.export import save_folder
 from unitok.families.janus import Template
@@ -18,9 +18,6 @@ from unitok_tokenizers.text import TextTokenizer
 
 # What a shell runs beside itself ignores Ctrl-C, and so do its children; tests send it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
-
-# A process makes the commands of its command line once, and so do the tests.
-typer.testing._get_command = functools.cache(typer.testing._get_command)
 
 TEXT_TOKENIZER = Path(__file__).parents[1] / "unitok" / "assets" / "default"
 TINY = dataclasses.replace(
@@ -54,6 +51,14 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("UNITOK_CACHE", str(folder))
         yield folder
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_command_line() -> Iterator[None]:
+    """Typer's runner makes the commands once, as a process of `unitok` does, not at each call."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("typer.testing._get_command", functools.cache(get_command))
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -502,7 +502,7 @@ def python(code: str, *words: str) -> subprocess.CompletedProcess[str]:
         env=os.environ | {"PYTHONPATH": os.pathsep.join(["", *sys.path])},
         capture_output=True,
         text=True,
-        timeout=PATIENCE,
+        timeout=PATIENCE * (1 + len(words)),
         check=False,
     )
 
@@ -518,6 +518,7 @@ for code in sys.argv[1:]:
 """
 
 
+@pytest.mark.timeout(300)
 def test_python_ends_whatever_the_driver_is_doing():
     codes = {
         "idle": "driver.complete([caption(1)])",
