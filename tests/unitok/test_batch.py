@@ -450,11 +450,11 @@ def test_what_fails_underway_fails_its_lines_alone(
     assert model.stats().free_blocks == model.driver.engine.config.num_blocks
 
 
-def test_what_never_fits_the_pool_is_told_by_line(short_folder, source, tmp_path):
+def test_what_never_fits_the_pool_is_told_by_line(untrained_folder, source, tmp_path):
     block = 32 * 2 * 2 * 16 * 4  # ids, K and V, heads, head_dim, bytes
-    model = unitok.load(short_folder, memory=8 * block)
+    model = unitok.load(untrained_folder, memory=8 * block)
     write(source, [WORK[1], {"draw": "cat " * 200}, WORK[2]])
-    identity = model_identity(short_folder)
+    identity = model_identity(untrained_folder)
     outcomes = {o.line: o for o in run_batch(model, Source(source), tmp_path / "out", identity)}
     assert {line: o.status for line, o in outcomes.items()} == {1: "new", 2: "failed", 3: "new"}
     assert "give the engine more memory" in str(outcomes[2].error)

@@ -123,9 +123,9 @@ def test_a_batch_counts_its_lines(watch):
 
 
 def test_a_chat_streams_its_answers_and_shows_how_far_a_drawing_is(
-    short_folder, tmp_path, monkeypatch
+    untrained_folder, tmp_path, monkeypatch
 ):
-    model = unitok.load(short_folder)
+    model = unitok.load(untrained_folder)
     with terminal_as("stdout", monkeypatch) as out, terminal_as("stderr", monkeypatch) as err:
         talk = Conversation(model, tmp_path, live=True, bars=True)
         talk.talk(["is there a cat?", "/draw a cat", "/dance"])
