@@ -24,7 +24,7 @@ from unitok.results import Result as ModelResult
 
 FASTER = 5.0  # x
 SECONDS = 300.0
-WARM_UP = 2  # prompts of each kind
+WARM_UP = 1  # prompts of each kind
 
 
 class OneByOne:
