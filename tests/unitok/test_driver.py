@@ -13,12 +13,14 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+import torch
 from torch import Tensor
 
 from tests.engine.tiny import TinyModel, caption, drawing, engine, finals
 from unitok import driver as driver_module
 from unitok.driver import Driver
 from unitok.handles import Handle, TokenJob
+from unitok.image_decoder import BACKLOG, ImageDecoder
 from unitok_engine import Allow, CacheView, Output, Request
 
 PATIENCE = 100  # seconds until a test that hangs fails; long, as machines may be busy
@@ -123,6 +125,20 @@ def test_run_takes_jobs_lazily_and_gives_results_as_they_come(driver: Driver):
     assert len(next(results)[0].token_ids) == 3
     assert len(taken) <= 5
     assert len(list(results)) == 19
+
+
+def test_the_more_pictures_wait_the_more_are_decoded_between_two_steps(driver: Driver):
+    decoder, decoded = driver.image_decoder, []
+    for i in range(2 * BACKLOG + 1):
+        decoder.submit(lambda ids: decoded.append(len(ids)) or torch.zeros(1, 3, 1, 1), (i,))
+    calls = []
+    while decoder.has_work:
+        driver.turn()
+        calls.append(len(decoded) - sum(calls))
+    assert calls == [3, 2, 2, 2, 2, 1, 1, 1, 1, 1, 1]
+    thread = ImageDecoder(torch.device("cpu"), background=True)
+    assert thread.due == 1  # it decodes all
+    thread.close()
 
 
 def test_too_many_jobs_are_refused_and_none_is_lost(
