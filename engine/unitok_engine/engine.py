@@ -427,7 +427,7 @@ class Engine:
             else:
                 wants_guesses = sequence.drafter is None and not sequence.request.given
                 if self._drafter is not None and wants_guesses:
-                    sequence.drafter = self._drafter.begin(sequence.request)
+                    sequence.drafter = self._drafter.begin(sequence.alone)
                 self._scheduler.add(sequence)
                 del self._unplanned[sequence]
 

@@ -245,9 +245,7 @@ class Scheduler:
             self._grow_for_drafts(sequence)
         return _all_pending(sequence)
 
-    def _fill(
-        self, sequences: Iterable[Sequence], budget: int, chunks: list[Chunk]
-    ) -> list[Chunk]:
+    def _fill(self, sequences: Iterable[Sequence], budget: int, chunks: list[Chunk]) -> list[Chunk]:
         """Chunks, and behind them those of these sequences and of others that are admitted.
 
         All of them are as many as the budget allows.

@@ -85,7 +85,7 @@ class Sequence:
         self.priority = index(request.priority)
         # What no caller can give: a share of the request's own.
         self.share = (Sequence, request_id) if share is None else share
-        self.request = request
+        self.request, self.plan = request, request.plan_of(sample)
         self.adapter = request.adapter
         seed, self.noise_sample = request.noise_of(sample)
         self.sampling = replace(request.sampling, seed=seed)
@@ -98,7 +98,8 @@ class Sequence:
         self.branch_logprobs: list[float] = []
         self.weights = tuple(branch.weight for branch in request.branches)
         # A plan is its caller's code: it is asked here, so that it fails where it was handed in.
-        self.max_length, self.exact = request.max_length, bool(request.given or request.plan.exact)
+        self.max_length = len(request.given) or index(self.plan.max_length)
+        self.exact = bool(request.given or self.plan.exact)
         self.targets: tuple[Target, ...] = ()  # what the next step samples
         self.drafts: list[int] = []
         self.drafter: SampleDrafter | None = None  # who guesses; None if nobody does
@@ -113,6 +114,13 @@ class Sequence:
         self._mask: tuple[Tensor, Tensor] | None = None  # a plan's, and the same on the device
         self._seen: tuple[IdRange, Tensor] | None = None
         self._seen_emitted = 0
+
+    @property
+    def alone(self) -> Request:
+        """A request for this sample alone, as far as its plan goes."""
+        if not self.request.plans:
+            return self.request
+        return replace(self.request, plan=self.plan, plans=(), n=1, tries=1, seeds=())
 
     @property
     def finished(self) -> bool:
@@ -390,7 +398,7 @@ class Sequence:
         """What the plan wants, or the end behind the last token that is given."""
         if self.request.given and len(emitted) >= len(self.request.given):
             return Stop("complete")
-        return self.request.plan.next(emitted)
+        return self.plan.next(emitted)
 
     def _aim(self, allow: Allow) -> None:
         if self._first_sampled is None:

@@ -4,7 +4,6 @@ from collections.abc import Sequence as Seq
 from dataclasses import replace
 
 import pytest
-import torch
 
 from tests.engine.test_faults import everything_is_back
 from tests.engine.tiny import IMAGE, TinyModel, caption, drawing, engine, finish
