@@ -6,7 +6,7 @@ import secrets
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
-from typing import cast
+from typing import TypeVar, cast
 
 from unitok.best_job import BestJob
 from unitok.draw_job import DrawJob
@@ -34,6 +34,7 @@ from unitok.requests import (
     RequestOptions,
     TextOptions,
     check_ranges,
+    streamed_options,
 )
 from unitok.results import Event, Result, failure
 from unitok.text_job import TextJob
@@ -41,6 +42,7 @@ from unitok_engine import Branch, GridPlan, Request, Sampling
 from unitok_engine.user_warnings import warn
 
 AnyJob = Job[Event, Result]
+R = TypeVar("R")
 
 
 class Preparer:
@@ -338,6 +340,15 @@ class Preparer:
 def as_list(images: PictureLike | Sequence[PictureLike]) -> Sequence[PictureLike]:
     """Pictures as a list, of which one alone need not be one."""
     return images if isinstance(images, list | tuple) else [images]  # type: ignore[list-item]
+
+
+def unwatched(asked: R) -> R:
+    """A request that is no stream, with a warning if it has options that are for streams."""
+    if isinstance(asked, RequestOptions):
+        names = [n for n in streamed_options(type(asked)) if getattr(asked, n) not in (None, False)]
+        if names:
+            warn(f"{names[0]} does nothing here: only a stream has previews")
+    return asked
 
 
 def pick_seed(seed: int | None) -> int:
