@@ -258,9 +258,12 @@ def test_who_did_not_ask_or_does_not_look_has_none_decoded(
 
 
 def test_without_a_stream_a_warning_says_that_there_are_no_previews(model: Model):
+    async def ask() -> None:
+        await model.adraw("a dog", preview=True)
+
     for call in (
         lambda: model.draw("a dog", preview=True),
-        lambda: asyncio.run(model.adraw("a dog", preview=True)),
+        lambda: asyncio.run(ask()),
         lambda: list(model.run([Draw("a dog", preview=True, preview_count=1)])),
         lambda: model.chat().draw("a dog", preview=True),
     ):
