@@ -26,6 +26,7 @@ from unitok.strict_json import JsonObject, shown_json
 from unitok.terminal import one_line
 
 CHAT, IMAGES = "/v1/chat/completions", "/v1/images/generations"
+URLS = (CHAT, IMAGES)
 KEYS = ("custom_id", "method", "url", "body")
 MARKS = ("custom_id", "body")  # keys that no line of our own has
 
@@ -56,17 +57,25 @@ class OpenAILines:
         Raises:
             ValueError: A key is missing, unknown or wrong. The message names it.
         """
+        given = self.check(line, asked)
+        body = given.get("body")
+        return draw_of(body) if given["url"] == IMAGES else reply_of(body, folder)
+
+    def check(self, line: int, asked: JsonObject) -> JsonObject:
+        """The keys of a line that are not null, checked, but for its body.
+
+        Raises:
+            ValueError: A key is missing, unknown or wrong. The message names it.
+        """
         given = given_keys(asked, "a line")
         self._check_id(line, given)
         check_known(given, KEYS)
         take_text(given, "method")
         check_neutral(given, {"method": ("POST",)})
-        url = take_text(given, "url")
-        if url == IMAGES:
-            return draw_of(given.get("body"))
-        if url == CHAT:
-            return reply_of(given.get("body"), folder)
-        raise WireError(f'"url" must be "{CHAT}" or "{IMAGES}", not {shown_json(url)}', "url")
+        if (url := take_text(given, "url")) not in URLS:
+            known = " or ".join(f'"{known}"' for known in URLS)
+            raise WireError(f'"url" must be {known}, not {shown_json(url)}', "url")
+        return given
 
     def _check_id(self, line: int, given: JsonObject) -> None:
         """Refuse a custom_id that is missing, or that an earlier line has."""

@@ -12,12 +12,15 @@ from starlette.types import ASGIApp
 from unitok.api import Model
 from unitok.server import completions
 from unitok.server.admission import Admission
+from unitok.server.batches import Batches
 from unitok.server.endpoint import Services, admitted
+from unitok.server.files import Files
 from unitok.server.gate import Gate
 from unitok.server.keys import ApiKeys
 from unitok.server.running import Runner
 from unitok.server.served import ServedModels
 from unitok.server.settings import ServerSettings
+from unitok.server.state.folder import State
 from unitok.server.status import Status
 
 
@@ -35,6 +38,7 @@ class App:
         settings: ServerSettings | None = None,
         keys: ApiKeys | None = None,
         aliases: Mapping[str, str] | None = None,
+        state: State | None = None,
     ) -> None:
         """Serve models.
 
@@ -43,6 +47,7 @@ class App:
             settings: The limits and the times.
             keys: Who may use the server; by default everybody.
             aliases: Further names of models, and the names that they stand for.
+            state: What is kept on disk. Its batches go on. By default nothing is kept.
 
         Raises:
             ValueError: Two models, adapters or aliases have one name.
@@ -53,7 +58,10 @@ class App:
             settings,
             Admission(settings),
             Runner(settings),
+            state=state,
         )
+        if state is not None:
+            state.start(self.services.models)
         self.asgi: ASGIApp = Gate(Router(self._routes()), keys or ApiKeys(), settings)
         if settings.allowed_origins:
             self.asgi = CORSMiddleware(
@@ -66,6 +74,7 @@ class App:
 
     def _routes(self) -> list[Route]:
         status, services = Status(self.services), self.services
+        files, batches = Files(services), Batches(services)
         return [
             Route("/health", status.health),
             Route("/ready", status.ready),
@@ -73,13 +82,25 @@ class App:
             Route("/v1/models", status.models),
             Route("/v1/models/{name:path}", status.model),
             Route("/v1/chat/completions", admitted(completions.create, services), methods=["POST"]),
+            Route("/v1/files", admitted(files.create, services), methods=["POST"]),
+            Route("/v1/files", files.listed),
+            Route("/v1/files/{id}", files.delete, methods=["DELETE"]),
+            Route("/v1/files/{id}", files.one),
+            Route("/v1/files/{id}/content", files.content),
+            Route("/v1/batches", admitted(batches.create, services), methods=["POST"]),
+            Route("/v1/batches", batches.listed),
+            Route("/v1/batches/{id}", batches.one),
+            Route("/v1/batches/{id}/cancel", batches.cancel, methods=["POST"]),
         ]
 
     def drain(self) -> None:
-        """Take nothing new in. What runs goes on."""
+        """Take nothing new in. What runs goes on, but batches stop at the end of a line."""
         self.services.admission.draining = True
+        if self.services.state is not None:
+            self.services.state.stopping = True
 
     @property
     def idle(self) -> bool:
         """Whether nothing is on its way."""
-        return self.services.admission.admitted == 0
+        state = self.services.state
+        return self.services.admission.admitted == 0 and (state is None or state.idle)

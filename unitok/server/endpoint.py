@@ -17,6 +17,7 @@ from unitok.server.picture_parts import Fetcher
 from unitok.server.running import Runner
 from unitok.server.served import ServedModels
 from unitok.server.settings import ServerSettings
+from unitok.server.state.folder import State
 from unitok.server.streams import stream_response
 from unitok.strict_json import JsonObject
 
@@ -31,6 +32,7 @@ class Services:
         admission: Counts what is on its way.
         runner: Runs requests.
         fetcher: Fetches pictures; None if no host is allowed.
+        state: What is kept on disk; None for nothing.
     """
 
     models: ServedModels
@@ -38,6 +40,7 @@ class Services:
     admission: Admission
     runner: Runner
     fetcher: Fetcher | None = None
+    state: State | None = None
 
 
 @dataclass(frozen=True)
