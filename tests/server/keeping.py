@@ -25,9 +25,11 @@ def keeping(folder: Path, *models: Model, identity: str = "i", **limits: Any) ->
     """Serve models with a folder for files and batches while the block runs."""
     settings = ServerSettings(**limits)
     identities = {model.name: lambda: identity for model in models}
-    with State(folder, settings, identities) as state:
-        with served(*models, settings=settings, state=state) as live:
-            yield live
+    with (
+        State(folder, settings, identities) as state,
+        served(*models, settings=settings, state=state) as live,
+    ):
+        yield live
 
 
 def line(name: str, url: str, **body: Any) -> dict[str, Any]:
