@@ -22,7 +22,7 @@ from unitok.batch.keys import model_identity
 from unitok.batch.runner import run_batch
 from unitok.batch.source import Source
 
-LINES = 60
+LINES = 50
 PATIENCE = 100
 
 

@@ -17,6 +17,7 @@ from unitok.server.endpoint import Services, admitted
 from unitok.server.files import Files
 from unitok.server.gate import Gate
 from unitok.server.keys import ApiKeys
+from unitok.server.metrics import Metrics
 from unitok.server.running import Runner
 from unitok.server.served import ServedModels
 from unitok.server.settings import ServerSettings
@@ -53,16 +54,14 @@ class App:
             ValueError: Two models, adapters or aliases have one name.
         """
         settings = settings or ServerSettings()
-        self.services = Services(
-            ServedModels(models, int(time.time()), aliases),
-            settings,
-            Admission(settings),
-            Runner(settings),
-            state=state,
-        )
+        named, admission = ServedModels(models, int(time.time()), aliases), Admission(settings)
+        metrics = Metrics(named, admission)
+        runner = Runner(settings, metrics)
+        self.services = Services(named, settings, admission, runner, metrics, state=state)
         if state is not None:
-            state.start(self.services.models)
-        self.asgi: ASGIApp = Gate(Router(self._routes()), keys or ApiKeys(), settings)
+            state.start(named)
+        router = Router(self._routes())
+        self.asgi: ASGIApp = Gate(router, keys or ApiKeys(), settings, metrics.ended)
         if settings.allowed_origins:
             self.asgi = CORSMiddleware(
                 self.asgi,
@@ -79,6 +78,7 @@ class App:
             Route("/health", status.health),
             Route("/ready", status.ready),
             Route("/version", status.version),
+            Route("/metrics", status.metrics),
             Route("/v1/models", status.models),
             Route("/v1/models/{name:path}", status.model),
             Route("/v1/chat/completions", admitted(completions.create, services), methods=["POST"]),
