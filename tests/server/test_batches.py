@@ -31,6 +31,7 @@ from unitok import Draw, Model, Reply
 from unitok.batch.runner import run_batch
 from unitok.batch.source import Source
 from unitok.server.state import batch_store, work
+from unitok.server.state.file_store import FileStore
 from unitok.server.state.lines import BACKGROUND
 
 PICTURE = Image.new("RGB", (64, 64), "red")
@@ -425,3 +426,28 @@ def test_a_batch_that_the_server_fails_at_says_so(
     done = ended(client, begin(client, [chat("a")]))
     assert done.status == "failed" and done.errors is not None and done.errors.data is not None
     assert [error.code for error in done.errors.data] == ["internal_error"]
+
+
+def test_a_batch_whose_files_cannot_be_written_gets_them_at_the_next_start(
+    tiny: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """The results are in the place of their file already, but nothing says whose they are."""
+
+    def broken(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with keeping(tmp_path, tiny) as first, monkeypatch.context() as patch:
+        input_id = send(first.openai(), jsonl([chat("a"), chat("b", temprature=1)])).id
+        patch.setattr(FileStore, "_keep", broken)
+        batch = first.openai().batches.create(
+            input_file_id=input_id, endpoint=CHAT, completion_window="24h"
+        )
+        first.settle()
+        left = first.openai().batches.retrieve(batch.id)
+        assert (left.status, left.output_file_id) == ("finalizing", None)
+        assert len(list((tmp_path / "files").glob("*.data"))) == 2
+    with keeping(tmp_path, tiny) as second:
+        done = ended(second.openai(), batch)
+        assert done.status == "completed"
+        assert [r["custom_id"] for r in records(second.openai(), done.output_file_id)] == ["a"]
+        assert [r["custom_id"] for r in records(second.openai(), done.error_file_id)] == ["b"]

@@ -7,7 +7,6 @@ on from the last one.
 from __future__ import annotations
 
 import json
-import os
 import re
 import secrets
 import shutil
@@ -250,20 +249,6 @@ class BatchStore:
         for record in [record for record in mine if record.ended][MAX_ENDED - 1 :]:
             shutil.rmtree(self.folder_of(record.id))
             del self._records[record.id]
-
-
-def link_or_copy(source: Path, target: Path) -> None:
-    """Put a file into a path, where it stays even if its owner deletes it.
-
-    Raises:
-        OSError: The disk does not take it.
-    """
-    try:
-        os.link(source, target)
-    except FileNotFoundError:
-        raise
-    except OSError:  # this disk has no hard links
-        shutil.copyfile(source, target)
 
 
 def read_record(path: Path) -> BatchRecord:

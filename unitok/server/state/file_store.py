@@ -10,6 +10,7 @@ import json
 import os
 import re
 import secrets
+import shutil
 import threading
 import time
 from collections import Counter
@@ -220,15 +221,17 @@ class FileStore:
 
         Args:
             file_id: The id that it gets, of `new_id`.
-            path: Where it is. It is moved from there.
+            path: Where it is. It stays there too.
             owner: The owner, whose limits it may exceed.
             name: What it is called.
             purpose: What it is for.
+
+        Raises:
+            OSError: The disk does not take it.
         """
-        if path.exists():
-            path.replace(self.data_path(file_id))
-        if self.data_path(file_id).exists():  # else it was adopted before, and deleted since
-            self._keep(file_id, owner, name, purpose)
+        self.data_path(file_id).unlink(missing_ok=True)
+        link_or_copy(path, self.data_path(file_id))
+        self._keep(file_id, owner, name, purpose)
 
     def delete(self, owner: Owner, file_id: str) -> None:
         """Delete a file.
@@ -261,7 +264,7 @@ class FileStore:
 class Incoming:
     """A file that is being received. Unless it is kept, nothing of it stays.
 
-    One thread uses it at a time.
+    If it is left while another thread writes to it, that is waited for.
     """
 
     def __init__(self, store: FileStore, owner: Owner) -> None:
@@ -270,6 +273,7 @@ class Incoming:
         self._path = store.folder / f"{self._id}{UNFINISHED}"
         self._file = self._path.open("xb", buffering=0)
         self._size = 0
+        self._lock = threading.Lock()
 
     def __enter__(self) -> Incoming:
         """The file itself."""
@@ -277,9 +281,10 @@ class Incoming:
 
     def __exit__(self, *_: object) -> None:
         """Remove it, unless it was kept."""
-        self._file.close()
-        self._path.unlink(missing_ok=True)
-        self._store._release(self._owner, self._size)
+        with self._lock:
+            self._file.close()
+            self._path.unlink(missing_ok=True)
+            self._store._release(self._owner, self._size)
 
     def write(self, data: bytes) -> None:
         """Add bytes.
@@ -287,9 +292,35 @@ class Incoming:
         Raises:
             ApiError: The file becomes too large, or its owner has no room.
             OSError: The disk does not take it.
+            ValueError: It was left.
         """
+        with self._lock:
+            self._check_open()
+            self._check_size(self._size + len(data))
+            self._store._claim(self._owner, len(data))
+            self._size += len(data)
+            write_all(self._file, data)
+
+    def keep(self, name: str, purpose: str) -> StoredFile:
+        """Make it one of the owner's files. It is on disk when this returns.
+
+        Raises:
+            OSError: The disk does not take it.
+            ValueError: It was left.
+        """
+        with self._lock:
+            self._check_open()
+            os.fsync(self._file.fileno())
+            self._path.replace(self._store.data_path(self._id))
+            return self._store._keep(self._id, self._owner, name, purpose)
+
+    def _check_open(self) -> None:
+        if self._file.closed:
+            raise ValueError("nobody receives this file any more")
+
+    def _check_size(self, size: int) -> None:
         most = self._store.settings.max_file
-        if self._size + len(data) > most:
+        if size > most:
             raise ApiError(
                 413,
                 f"the file has more than {most:,} bytes",
@@ -297,24 +328,25 @@ class Incoming:
                 code="file_too_large",
                 headers={"connection": "close"},
             )
-        self._store._claim(self._owner, len(data))
-        self._size += len(data)
-        write_all(self._file, data)
-
-    def keep(self, name: str, purpose: str) -> StoredFile:
-        """Make it one of the owner's files. It is on disk when this returns.
-
-        Raises:
-            OSError: The disk does not take it.
-        """
-        os.fsync(self._file.fileno())
-        self._path.replace(self._store.data_path(self._id))
-        return self._store._keep(self._id, self._owner, name, purpose)
 
 
 def new_id() -> str:
     """An id for a file."""
     return f"file-{secrets.token_hex(16)}"
+
+
+def link_or_copy(source: Path, target: Path) -> None:
+    """Put a file into a second path, where it stays even if it is deleted in the first one.
+
+    Raises:
+        OSError: The disk does not take it.
+    """
+    try:
+        os.link(source, target)
+    except FileNotFoundError:
+        raise
+    except OSError:  # this disk has no hard links
+        shutil.copyfile(source, target)
 
 
 def no_file(file_id: str, param: str | None) -> ApiError:

@@ -50,7 +50,7 @@ class State:
         if not folder.exists():
             folder.mkdir(mode=0o700, parents=True)
         make_folder(folder)
-        self._identities = identities
+        self._settings, self._identities = settings, identities
         self._lock = (folder / "lock").open("ab")
         try:
             lock(self._lock.fileno(), folder)
@@ -77,9 +77,8 @@ class State:
         """Run batches by these models, first those that are left from an earlier server."""
         name_of = cache(lambda name: self._identities[name]())
         identity_of: Callable[[Served], str] = lambda served: name_of(served.model.name)  # noqa: E731
-        place = Workplace(
-            self.batches, self.files, models, identity_of, stops=lambda: self.stopping
-        )
+        stops = lambda: self.stopping  # noqa: E731
+        place = Workplace(self.batches, self.files, self._settings, models, identity_of, stops)
         self._queue = BatchQueue(place)
 
     @property

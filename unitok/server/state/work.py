@@ -18,6 +18,7 @@ from unitok.results import Result
 from unitok.server.errors import ApiError
 from unitok.server.keys import Owner
 from unitok.server.served import Served, ServedModels
+from unitok.server.settings import ServerSettings
 from unitok.server.state.batch_store import INPUT, BatchRecord, BatchStore
 from unitok.server.state.file_store import FileStore, new_id
 from unitok.server.state.lines import CANCELLED, EXPIRED, NotRun, ServedLines, validate
@@ -37,6 +38,7 @@ class Workplace:
     Attributes:
         batches: What is known of them.
         files: The files of their owners.
+        settings: The limits.
         models: The models.
         identity_of: The identity of a model.
         stops: Whether the server is about to end.
@@ -44,6 +46,7 @@ class Workplace:
 
     batches: BatchStore
     files: FileStore
+    settings: ServerSettings
     models: ServedModels
     identity_of: Callable[[Served], str]
     stops: Callable[[], bool]
@@ -81,9 +84,14 @@ class BatchWork:
         self._end()
 
     def fail(self, code: str, message: str) -> None:
-        """End the batch for a reason that no line is to blame for. Its results are kept."""
-        self._change(lambda r: replace(r, errors=[line_error(None, message, code=code)]))
-        self._prepare_end("failed")
+        """End the batch for a reason that no line is to blame for. Its results are kept.
+
+        Raises:
+            OSError: The disk takes nothing.
+        """
+        if self.record.ending is None:
+            self._change(lambda r: replace(r, errors=[line_error(None, message, code=code)]))
+            self._prepare_end("failed")
         self._end()
 
     def _validate(self) -> bool:
@@ -92,7 +100,7 @@ class BatchWork:
         if record.status == "cancelling":
             self._change(lambda r: r.at("cancelled"))
             return self._cleared()
-        most = place.files.settings.max_lines
+        most = place.settings.max_lines
         seen = validate(Source(self._folder / INPUT), record.endpoint, place.models, most)
         if seen.errors or seen.served is None:
             self._change(lambda r: r.at("failed", total=seen.total, errors=seen.errors))
@@ -118,7 +126,7 @@ class BatchWork:
             error = line_error(None, told, code="model_changed")
             self._change(lambda r: replace(r, errors=[error]))
             return "failed"
-        form = ServedLines(record.endpoint, served, self.place.files.settings.max_n)
+        form = ServedLines(record.endpoint, served, self.place.settings.max_n)
         source, failed = Source(self._folder / INPUT), 0
         assert record.identity is not None
         with Journal(self._folder) as journal:
@@ -158,13 +166,14 @@ class BatchWork:
             raise Interrupted from error
 
     def _prepare_end(self, ending: str) -> None:
-        """Note how the batch ends, and the ids of its files, before anything is moved."""
+        """Note how the batch ends, and the ids of its files, before any of these is there."""
         there = {
             key: new_id() if is_filled(self._folder / name) else None
             for key, name in OUTPUTS.items()
         }
-        status = "finalizing" if ending == "completed" else self.record.status
-        self._change(lambda r: r.at(status, ending=ending, **there))
+        self._change(lambda r: replace(r, ending=ending, **there))
+        if ending == "completed":
+            self._change(lambda r: r.at("finalizing"))
 
     def _end(self) -> None:
         """Give the owner the files, and end the batch."""
