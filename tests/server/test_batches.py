@@ -372,7 +372,9 @@ def test_live_requests_come_before_a_batch_and_are_never_refused_for_it(
         batch = begin(client, lines, IMAGES)
         for _ in range(5):
             answer = client.chat.completions.create(
-                model=tiny.name, messages=[{"role": "user", "content": "what is this?"}], max_tokens=2
+                model=tiny.name,
+                messages=[{"role": "user", "content": "what is this?"}],
+                max_tokens=2,
             )
             assert answer.choices
         assert ended(client, batch).status == "completed"

@@ -10,10 +10,11 @@ from starlette.routing import Route, Router
 from starlette.types import ASGIApp
 
 from unitok.api import Model
-from unitok.server import completions
+from unitok.server import completions, edits, generations
 from unitok.server.admission import Admission
 from unitok.server.batches import Batches
 from unitok.server.endpoint import Services, admitted
+from unitok.server.fetcher import PictureFetcher
 from unitok.server.files import Files
 from unitok.server.gate import Gate
 from unitok.server.keys import ApiKeys
@@ -57,7 +58,8 @@ class App:
         named, admission = ServedModels(models, int(time.time()), aliases), Admission(settings)
         metrics = Metrics(named, admission)
         runner = Runner(settings, metrics)
-        self.services = Services(named, settings, admission, runner, metrics, state=state)
+        fetcher = PictureFetcher(settings.allowed_hosts) if settings.allowed_hosts else None
+        self.services = Services(named, settings, admission, runner, metrics, fetcher, state)
         if state is not None:
             state.start(named)
         router = Router(self._routes())
@@ -91,6 +93,10 @@ class App:
             Route("/v1/batches", batches.listed),
             Route("/v1/batches/{id}", batches.one),
             Route("/v1/batches/{id}/cancel", batches.cancel, methods=["POST"]),
+            Route("/v1/images/edits", admitted(edits.create, services), methods=["POST"]),
+            Route(
+                "/v1/images/generations", admitted(generations.create, services), methods=["POST"]
+            ),
         ]
 
     def drain(self) -> None:
