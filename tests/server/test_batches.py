@@ -30,11 +30,15 @@ from tests.server.live import KEYS, Live, data_url
 from unitok import Draw, Model, Reply
 from unitok.batch.runner import run_batch
 from unitok.batch.source import Source
+from unitok.openai_wire.body import WireError
+from unitok.server.served import ServedModels
 from unitok.server.state import batch_store, work
 from unitok.server.state.file_store import FileStore
-from unitok.server.state.lines import BACKGROUND
+from unitok.server.state.lines import BACKGROUND, EDITS, ServedLines
 
 PICTURE = Image.new("RGB", (64, 64), "red")
+MASK = Image.new("RGBA", (64, 64), (0, 0, 0, 255))  # its left half is painted anew
+MASK.paste((0, 0, 0, 0), (0, 0, 32, 64))
 SHOWN = [
     {"type": "text", "text": "what is this?"},
     {"type": "image_url", "image_url": {"url": data_url(PICTURE)}},
@@ -169,7 +173,7 @@ def test_lines_that_fail_are_in_the_file_of_errors_and_the_others_go_on(
     [
         ({"response_format": "url"}, "response_format", '"b64_json"'),
         ({"n": 17}, "n", "at most 16"),
-        ({"seed": list(range(17))}, "n", "at most 16"),
+        ({"seed": list(range(17))}, "seed", "at most 16"),
     ],
 )
 def test_drawings_are_bounded_as_those_of_live_requests(
@@ -180,6 +184,50 @@ def test_drawings_are_bounded_as_those_of_live_requests(
     error = wrong["response"]["body"]["error"]
     assert error["param"] == param and told in error["message"]
     assert done.output_file_id is None
+
+
+def editing(name: str, **body: Any) -> dict[str, Any]:
+    images = [{"image_url": data_url(PICTURE)}]
+    mask = {"image_url": data_url(MASK)}
+    given = {"images": images, "mask": mask, "prompt": "a cat", "seed": 3, **body}
+    return line(name, EDITS, **given)
+
+
+def test_an_edit_of_a_batch_is_the_librarys(client: openai.OpenAI, tiny: Model):
+    done = ended(client, begin(client, [editing("a", n=2)], EDITS))
+    (told,) = records(client, done.output_file_id)
+    made = told["response"]["body"]["data"]
+    white = Image.new("L", MASK.size, 0)
+    white.paste(255, (0, 0, 32, 64))
+    expected = tiny.edit(PICTURE, "a cat", mask=white, seed=3, n=2).images
+    for picture, image in zip(made, expected, strict=True):
+        with Image.open(BytesIO(base64.b64decode(picture["b64_json"]))) as read:
+            assert read.tobytes() == image.tobytes()
+
+
+@pytest.mark.parametrize(
+    ("body", "param"),
+    [
+        ({"images": None}, "images"),
+        ({"images": []}, "images"),
+        ({"images": [{"file_id": "file-1"}]}, "images[0].file_id"),
+        ({"images": [{"image_url": "/etc/hostname"}]}, "images[0].image_url"),
+        ({"images": [{"image_url": "http://127.0.0.1/"}]}, "images[0].image_url"),
+        ({"mask": {"image_url": "mask.png"}}, "mask.image_url"),
+        ({"mask": {"image_url": data_url(PICTURE)}}, "mask"),
+        ({"image": "cat.png"}, "image"),
+        ({"stream": True}, "stream"),
+        ({"output_format": "jpeg"}, "output_format"),
+        ({"n": 17}, "n"),
+    ],
+)
+def test_wrong_edits_are_refused_by_name(
+    tiny: Model, tmp_path: Path, body: dict[str, Any], param: str
+):
+    form = ServedLines(EDITS, ServedModels([tiny], 0).first, 16)
+    with pytest.raises(WireError) as caught:
+        form.request(1, editing("a", **body), tmp_path)
+    assert caught.value.param == param
 
 
 @pytest.mark.parametrize(

@@ -163,10 +163,10 @@ FILE, PURPOSE = part("file", "{}", "a.jsonl"), part("purpose", "batch")
         (FILE + end(), 400, "purpose", None),
         (PURPOSE + end(), 400, "file", None),
         (end(), 400, "purpose", None),
-        (b"", 400, None, "invalid_form"),
-        (b"{}", 400, None, "invalid_form"),
-        (FILE + PURPOSE, 400, None, "invalid_form"),
-        (FILE + PURPOSE + end()[:-5], 400, None, "invalid_form"),
+        (b"", 400, None, "invalid_multipart"),
+        (b"{}", 400, None, "invalid_multipart"),
+        (FILE + PURPOSE, 400, None, "invalid_multipart"),
+        (FILE + PURPOSE + end()[:-5], 400, None, "invalid_multipart"),
         (FILE + FILE + PURPOSE + end(), 400, "file", None),
         (FILE + PURPOSE + PURPOSE + end(), 400, "purpose", None),
         (FILE + part("purpose", "fine-tune") + end(), 400, "purpose", None),
@@ -192,15 +192,19 @@ def test_wrong_uploads_are_refused_and_leave_nothing(
 
 
 @pytest.mark.parametrize(
-    "kind", ["application/json", "multipart/form-data", "multipart/form-data; boundary=", "x"]
+    ("kind", "status", "code"),
+    [
+        ("application/json", 415, "unsupported_media_type"),
+        ("x", 415, "unsupported_media_type"),
+        ("multipart/form-data", 400, "invalid_multipart"),
+        ("multipart/form-data; boundary=", 400, "invalid_multipart"),
+        (f"multipart/form-data; boundary={'x' * 71}", 400, "invalid_multipart"),
+    ],
 )
-def test_a_file_comes_in_a_form(kept: Live, kind: str):
+def test_a_file_comes_in_a_form(kept: Live, kind: str, status: int, code: str):
     with kept.http() as http:
         response = post(http, FILE + PURPOSE + end(), kind)
-    assert (response.status_code, response.json()["error"]["code"]) == (
-        415,
-        "unsupported_media_type",
-    )
+    assert (response.status_code, response.json()["error"]["code"]) == (status, code)
 
 
 def test_an_upload_that_breaks_off_is_never_a_file(kept: Live):

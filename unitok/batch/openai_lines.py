@@ -26,7 +26,6 @@ from unitok.strict_json import JsonObject, shown_json
 from unitok.terminal import one_line
 
 CHAT, IMAGES = "/v1/chat/completions", "/v1/images/generations"
-URLS = (CHAT, IMAGES)
 KEYS = ("custom_id", "method", "url", "body")
 MARKS = ("custom_id", "body")  # keys that no line of our own has
 
@@ -40,7 +39,12 @@ class OpenAILines:
     """The form of OpenAI's Batch API. It is a `unitok.batch.form.Form`.
 
     Results and errors have "line", and results have "key", beside the keys of that form.
+
+    Attributes:
+        urls: Where lines may lead.
     """
+
+    urls: tuple[str, ...] = (CHAT, IMAGES)
 
     def __init__(self, model_name: str) -> None:
         """No line has been read yet.
@@ -58,8 +62,20 @@ class OpenAILines:
             ValueError: A key is missing, unknown or wrong. The message names it.
         """
         given = self.check(line, asked)
-        body = given.get("body")
-        return draw_of(body) if given["url"] == IMAGES else reply_of(body, folder)
+        return self.read(given["url"], given.get("body"), folder)
+
+    def read(self, url: str, body: object, folder: Path) -> AnyRequest:
+        """The request that a body means.
+
+        Args:
+            url: Where the line leads, one of `urls`.
+            body: The body.
+            folder: Where relative paths of pictures start.
+
+        Raises:
+            ValueError: A key is missing, unknown or wrong. The message names it.
+        """
+        return draw_of(body) if url == IMAGES else reply_of(body, folder)
 
     def check(self, line: int, asked: JsonObject) -> JsonObject:
         """The keys of a line that are not null, checked, but for its body.
@@ -72,8 +88,8 @@ class OpenAILines:
         check_known(given, KEYS)
         take_text(given, "method")
         check_neutral(given, {"method": ("POST",)})
-        if (url := take_text(given, "url")) not in URLS:
-            known = " or ".join(f'"{known}"' for known in URLS)
+        if (url := take_text(given, "url")) not in self.urls:
+            known = " or ".join(f'"{known}"' for known in self.urls)
             raise WireError(f'"url" must be {known}, not {shown_json(url)}', "url")
         return given
 

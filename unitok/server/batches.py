@@ -8,13 +8,13 @@ from functools import partial
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from unitok.batch.openai_lines import URLS
 from unitok.openai_wire.batches import batch_of
 from unitok.openai_wire.pages import page_body, page_of
 from unitok.server.endpoint import Call, Services
 from unitok.server.errors import ApiError
 from unitok.server.files import disk_error, owner_of, state_of
 from unitok.server.state.file_store import link_or_copy
+from unitok.server.state.lines import ServedLines
 
 PAGE, MOST = 20, 100  # batches of a page
 
@@ -29,7 +29,7 @@ class Batches:
     async def create(self, call: Call) -> Response:
         """POST /v1/batches: begin a batch."""
         state, owner = state_of(self.services), call.passage.owner
-        asked = batch_of(await call.json(), URLS)
+        asked = batch_of(await call.json(), ServedLines.urls)
         file = state.files.find(owner, asked.input_file_id, "input_file_id")
         if file.purpose != "batch":
             raise ApiError(

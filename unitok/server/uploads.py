@@ -16,6 +16,7 @@ from starlette.requests import ClientDisconnect, Request
 from unitok.openai_wire.body import WireError, check_known
 from unitok.server.bodies import check_length
 from unitok.server.errors import ApiError, ClientGone
+from unitok.server.multipart import boundary_of
 from unitok.server.settings import ServerSettings
 from unitok.server.state.file_store import Incoming
 from unitok.strict_json import shown_json
@@ -60,16 +61,9 @@ class UploadForm:
             content_type: The header of this name.
 
         Raises:
-            ApiError: It is no such form.
+            ApiError: It is of another type, or names no boundary.
         """
-        kind, options = parse_options_header(content_type)
-        boundary = options.get(b"boundary", b"")
-        if kind != b"multipart/form-data" or not 0 < len(boundary) <= 70:
-            raise ApiError(
-                415,
-                "send the file as multipart/form-data, with a boundary",
-                code="unsupported_media_type",
-            )
+        boundary = boundary_of(content_type)
         self.fields: dict[str, bytes] = {}
         self.filename: str | None = None
         self.complete = False
@@ -97,7 +91,7 @@ class UploadForm:
         try:
             self._parser.write(data)
         except FormParserError as error:
-            raise WireError(f"the form is damaged: {error}", None, "invalid_form") from None
+            raise WireError(f"the form is damaged: {error}", None, "invalid_multipart") from None
 
     def take(self) -> bytes:
         """The bytes of the file that nobody has taken yet."""
@@ -106,7 +100,7 @@ class UploadForm:
 
     def _begin(self) -> None:
         if self.complete:
-            raise WireError("the form goes on behind its end", None, "invalid_form")
+            raise WireError("the form goes on behind its end", None, "invalid_multipart")
         self._part = Part()
 
     def _header_field(self, data: bytes, start: int, end: int) -> None:
@@ -166,7 +160,7 @@ async def receive(request: Request, incoming: Incoming, settings: ServerSettings
     except ClientDisconnect:
         raise ClientGone from None
     if not form.complete:
-        raise WireError("the form breaks off before its end", None, "invalid_form")
+        raise WireError("the form breaks off before its end", None, "invalid_multipart")
     return form
 
 
@@ -178,7 +172,7 @@ async def _written(request: Request, form: UploadForm, incoming: Incoming, most:
         if len(form.piece) >= AT_ONCE:
             await asyncio.to_thread(incoming.write, form.take())
         if size > most:  # behind the file, as that has its own bound
-            raise WireError("the form is far larger than its file", None, "invalid_form")
+            raise WireError("the form is far larger than its file", None, "invalid_multipart")
     if form.piece:
         await asyncio.to_thread(incoming.write, form.take())
 

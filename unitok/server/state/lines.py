@@ -6,7 +6,6 @@ the server's own files.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -17,13 +16,16 @@ from unitok.batch.source import Source
 from unitok.messages import parse_messages
 from unitok.openai_wire.batches import line_error, not_run
 from unitok.openai_wire.body import WireError
+from unitok.openai_wire.edit_lines import edit_of_line
 from unitok.openai_wire.images import response_format
 from unitok.picture_sources import is_data_uri
 from unitok.requests import AnyRequest, Draw, Edit, Reply
 from unitok.server.errors import ApiError
+from unitok.server.masks import white_mask
 from unitok.server.served import Served, ServedModels
 from unitok.strict_json import JsonObject, shown_json
 
+EDITS = "/v1/images/edits"
 BACKGROUND = 1_000_000  # the priority of lines, behind that of requests with a client who waits
 MAX_ERRORS = 100  # that are told of one batch
 MAX_ID = 512  # characters of a custom_id
@@ -47,18 +49,62 @@ EXPIRED = NotRun("batch_expired", "the batch expired before this line was run")
 
 
 class ServedLines(OpenAILines):
-    """The form of lines on a server. It is a `unitok.batch.form.Form`."""
+    """The form of lines on a server, which may ask for edits too.
 
-    def __init__(self, endpoint: str, served: Served, max_n: int) -> None:
+    It is a `unitok.batch.form.Form`.
+    """
+
+    urls = (*OpenAILines.urls, EDITS)
+
+    def __init__(self, endpoint: str, served: Served | None = None, max_n: int = 1) -> None:
         """No line has been read yet.
 
         Args:
             endpoint: Where every line has to lead.
-            served: The model that every line has to name.
+            served: The model that every line has to name; None if lines are only checked.
             max_n: The most pictures of a line.
         """
-        super().__init__(served.name)
-        self._endpoint, self._served, self._max_n = endpoint, served, max_n
+        super().__init__("" if served is None else served.name)
+        self._endpoint, self._max_n = endpoint, max_n
+        self._adapter = None if served is None else served.adapter
+
+    def check(self, line: int, asked: JsonObject) -> JsonObject:
+        """The keys of a line that are not null, checked, but for its body.
+
+        Raises:
+            ValueError: A key is missing, unknown or wrong. The message names it.
+        """
+        given = super().check(line, asked)
+        if len(given["custom_id"]) > MAX_ID:
+            raise WireError(f'"custom_id" is longer than {MAX_ID} characters', "custom_id")
+        if given["url"] != self._endpoint:
+            raise WireError(
+                f'"url" must be that of the batch, "{self._endpoint}", '
+                f"not {shown_json(given['url'])}",
+                "url",
+                "mismatched_endpoint",
+            )
+        return given
+
+    def read(self, url: str, body: object, folder: Path) -> AnyRequest:
+        """The request that a body means.
+
+        Args:
+            url: Where the line leads.
+            body: The body.
+            folder: Where relative paths of pictures start. None is taken.
+
+        Raises:
+            ValueError: A key is missing, unknown or wrong. The message names it.
+        """
+        if url == EDITS:
+            return with_white_mask(edit_of_line(body, self._max_n))
+        request = super().read(url, body, folder)
+        if isinstance(request, Reply):
+            check_pictures(request)
+        elif isinstance(request, Draw):
+            check_drawing(body, request, self._max_n)
+        return request
 
     def request(self, line: int, asked: JsonObject, folder: Path) -> AnyRequest:
         """The request that a line means, which waits for those of clients who wait.
@@ -66,13 +112,9 @@ class ServedLines(OpenAILines):
         Raises:
             ValueError: A key is missing, unknown or wrong. The message names it.
         """
-        check_endpoint(asked, self._endpoint)
         request = super().request(line, asked, folder)
-        check_pictures(request)
-        if isinstance(request, Draw | Edit):
-            self._check_drawing(asked["body"], request)
         priority = max(request.priority, BACKGROUND)
-        return replace(request, priority=priority, adapter=self._served.adapter)
+        return replace(request, priority=priority, adapter=self._adapter)
 
     def failure(self, line: int, asked: JsonObject, error: Exception, ran: bool) -> JsonObject:
         """What is written of a line that failed."""
@@ -80,15 +122,6 @@ class ServedLines(OpenAILines):
             key = digest(line, asked)
             return not_run(line, asked.get("custom_id"), key, error.code, str(error))
         return super().failure(line, asked, error, ran)
-
-    def _check_drawing(self, body: JsonObject, request: Draw | Edit) -> None:
-        if response_format(body) == "url":
-            raise WireError(
-                '"response_format" is supported only as "b64_json" here', "response_format"
-            )
-        count = len(request.seed) if isinstance(request.seed, tuple) else request.n or 1
-        if count > self._max_n:
-            raise WireError(f'"n" must be at most {self._max_n}, not {count}', "n")
 
 
 @dataclass
@@ -118,7 +151,7 @@ def validate(source: Source, endpoint: str, models: ServedModels, most: int) -> 
     Raises:
         OSError: The lines cannot be read.
     """
-    seen, form = Validation(), OpenAILines("")
+    seen, form = Validation(), ServedLines(endpoint)
     for line in source.lines():
         seen.total += 1
         if seen.total > most:
@@ -128,8 +161,6 @@ def validate(source: Source, endpoint: str, models: ServedModels, most: int) -> 
         try:
             asked = parse_line(line)
             form.check(line.number, asked)
-            check_endpoint(asked, endpoint)
-            _check_id(asked["custom_id"])
             _check_model(seen, models, asked.get("body"))
         except WireError as error:
             seen.errors.append(line_error(line.number, str(error), error.param, error.code))
@@ -144,27 +175,14 @@ def validate(source: Source, endpoint: str, models: ServedModels, most: int) -> 
     return seen
 
 
-def check_endpoint(asked: JsonObject, endpoint: str) -> None:
-    """Check that a line leads where its batch does.
-
-    Raises:
-        WireError: It does not.
-    """
-    if (url := asked.get("url")) != endpoint:
-        raise WireError(
-            f'"url" must be that of the batch, "{endpoint}", not {shown_json(url)}',
-            "url",
-            "mismatched_endpoint",
-        )
-
-
-def check_pictures(request: AnyRequest) -> None:
-    """Check that the pictures of a request are in its line.
+def check_pictures(request: Reply) -> None:
+    """Check that the pictures of a conversation are in its line.
 
     Raises:
         WireError: One is not.
     """
-    for source, place in _pictures(request):
+    for picture in parse_messages(request.messages, request.folder).pictures:
+        source, place = picture.source, picture.where
         if not (isinstance(source, bytes) or (isinstance(source, str) and is_data_uri(source))):
             raise WireError(
                 f"{place}: a picture must be a data URL (data:image/png;base64,...)",
@@ -173,19 +191,29 @@ def check_pictures(request: AnyRequest) -> None:
             )
 
 
-def _pictures(request: AnyRequest) -> Iterator[tuple[object, str]]:
-    if isinstance(request, Reply):
-        for picture in parse_messages(request.messages, request.folder).pictures:
-            yield picture.source, picture.where
-    elif isinstance(request, Edit):
-        yield request.image, "image"
-        if request.mask is not None:
-            yield request.mask, "mask"
+def check_drawing(body: object, request: Draw, max_n: int) -> None:
+    """Check that a drawing asks for no more than a server gives.
+
+    Raises:
+        WireError: It asks for too many pictures, or for links to them.
+    """
+    if response_format(body) == "url":
+        raise WireError('"response_format" is supported only as "b64_json" here', "response_format")
+    if request.samples > max_n:
+        told = f"at most {max_n} pictures are made at once, not {request.samples}"
+        raise WireError(told, "seed" if request.seeds else "n")
 
 
-def _check_id(custom_id: str) -> None:
-    if len(custom_id) > MAX_ID:
-        raise WireError(f'"custom_id" is longer than {MAX_ID} characters', "custom_id")
+def with_white_mask(request: Edit) -> Edit:
+    """An edit with a mask that is white where its own is transparent.
+
+    Raises:
+        ValueError: The mask cannot be read, or has no transparent pixel.
+    """
+    if request.mask is None:
+        return request
+    assert isinstance(request.mask, bytes)
+    return replace(request, mask=white_mask(request.mask))
 
 
 def _check_model(seen: Validation, models: ServedModels, body: object) -> None:
