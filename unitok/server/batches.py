@@ -13,8 +13,8 @@ from unitok.openai_wire.pages import page_body, page_of
 from unitok.server.endpoint import Call, Services
 from unitok.server.errors import ApiError
 from unitok.server.files import disk_error, owner_of, state_of
-from unitok.server.state.file_store import link_or_copy
 from unitok.server.state.lines import ServedLines
+from unitok.server.state.stored_file import link_or_copy
 
 PAGE, MOST = 20, 100  # batches of a page
 

@@ -14,8 +14,9 @@ from unitok.server.endpoint import Call, Services
 from unitok.server.errors import ApiError
 from unitok.server.gate import Passage
 from unitok.server.keys import Owner
-from unitok.server.state.file_store import PURPOSES, StoredFile
+from unitok.server.state.file_store import PURPOSES
 from unitok.server.state.folder import State
+from unitok.server.state.stored_file import StoredFile
 from unitok.server.uploads import receive, text_field
 
 MOST = 10_000  # files of a page

@@ -9,12 +9,10 @@ from __future__ import annotations
 import json
 import os
 import re
-import secrets
-import shutil
 import threading
 import time
 from collections import Counter
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import BinaryIO
 
@@ -23,47 +21,18 @@ from unitok.saving import UNFINISHED, make_folder, write_whole
 from unitok.server.errors import ApiError
 from unitok.server.keys import Owner
 from unitok.server.settings import ServerSettings
-from unitok.strict_json import JsonObject, shown_json
+from unitok.server.state.stored_file import (
+    FILE_ID,
+    StoredFile,
+    link_or_copy,
+    new_id,
+    read_record,
+)
+from unitok.strict_json import shown_json
 
-FILE_ID = re.compile(r"file-[0-9a-f]{32}")
 RECORD_UNFINISHED = re.compile(rf"\.unitok-\d+-\d+{re.escape(UNFINISHED)}")
 PICTURES = ("vision", "user_data")  # what a file is for whose bytes may be a picture
 PURPOSES = ("batch", *PICTURES)  # of files that users send
-
-
-@dataclass(frozen=True)
-class StoredFile:
-    """What is known of a file.
-
-    Attributes:
-        id: Its id, which cannot be guessed.
-        owner: The id of the owner.
-        bytes: Its size.
-        created: The time, in nanoseconds since 1970.
-        filename: What its owner calls it. It is never a path here.
-        purpose: What it is for.
-    """
-
-    id: str
-    owner: str
-    bytes: int
-    created: int
-    filename: str
-    purpose: str
-
-    @property
-    def body(self) -> JsonObject:
-        """The object that tells of it."""
-        return {
-            "id": self.id,
-            "object": "file",
-            "bytes": self.bytes,
-            "created_at": self.created // 10**9,
-            "filename": self.filename,
-            "purpose": self.purpose,
-            "status": "processed",
-            "expires_at": None,
-        }
 
 
 class FileStore:
@@ -330,25 +299,6 @@ class Incoming:
             )
 
 
-def new_id() -> str:
-    """An id for a file."""
-    return f"file-{secrets.token_hex(16)}"
-
-
-def link_or_copy(source: Path, target: Path) -> None:
-    """Put a file into a second path, where it stays even if it is deleted in the first one.
-
-    Raises:
-        OSError: The disk does not take it.
-    """
-    try:
-        os.link(source, target)
-    except FileNotFoundError:
-        raise
-    except OSError:  # this disk has no hard links
-        shutil.copyfile(source, target)
-
-
 def no_file(file_id: str, param: str | None) -> ApiError:
     """The error of a file that its owner does not have."""
     told = f"there is no file {shown_json(file_id)}"
@@ -358,18 +308,3 @@ def no_file(file_id: str, param: str | None) -> ApiError:
 def full(why: str) -> ApiError:
     """The error of an owner that has no room."""
     return ApiError(403, f"{why}: delete some, DELETE /v1/files/ID", code="storage_full")
-
-
-def read_record(path: Path) -> StoredFile:
-    """What is known of a file.
-
-    Raises:
-        ValueError: It is damaged.
-    """
-    try:
-        file = StoredFile(**json.loads(path.read_bytes()))
-    except (ValueError, TypeError):
-        raise ValueError(f"{path} is damaged: remove it") from None
-    if not FILE_ID.fullmatch(file.id) or file.id != path.stem:
-        raise ValueError(f"{path} is of another file: remove it")
-    return file

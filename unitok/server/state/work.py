@@ -20,8 +20,9 @@ from unitok.server.keys import Owner
 from unitok.server.served import Served, ServedModels
 from unitok.server.settings import ServerSettings
 from unitok.server.state.batch_store import INPUT, BatchRecord, BatchStore
-from unitok.server.state.file_store import FileStore, new_id
+from unitok.server.state.file_store import FileStore
 from unitok.server.state.lines import CANCELLED, EXPIRED, NotRun, ServedLines, validate
+from unitok.server.state.stored_file import new_id
 
 IN_FLIGHT = 16  # lines of a batch that run at once
 OUTPUTS = {"output_file_id": "results.jsonl", "error_file_id": "errors.jsonl"}
