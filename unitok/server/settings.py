@@ -25,6 +25,12 @@ class ServerSettings:
         send_seconds: The most seconds that a client may take nothing of its stream.
         allowed_origins: Web pages of other origins that may use the server (CORS).
         allowed_hosts: Host names that pictures may be fetched from; () for none.
+        max_file: Bytes of a file that is uploaded.
+        max_files: The most files of one key.
+        max_stored: Bytes of all files of one key. What its batches write may exceed that.
+        upload_seconds: The most seconds until a file has arrived.
+        max_lines: The most lines of a batch.
+        max_batches: The most batches of one key that have not ended.
     """
 
     max_requests: int = 256
@@ -41,3 +47,9 @@ class ServerSettings:
     send_seconds: float = 60.0
     allowed_origins: tuple[str, ...] = ()
     allowed_hosts: tuple[str, ...] = ()
+    max_file: int = 200 * MEBI
+    max_files: int = 1000
+    max_stored: int = 2048 * MEBI
+    upload_seconds: float = 600.0
+    max_lines: int = 50_000
+    max_batches: int = 100
