@@ -1,0 +1,280 @@
+"""What a response is made of: items, which are messages and pictures that were drawn.
+
+Items come from the body's "input", and from the responses that a conversation went on from. An item
+is never changed, so that the responses of a conversation share them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from unitok.messages import (
+    MAX_MESSAGES,
+    ParsedMessages,
+    ParsedTurn,
+    check_list,
+    parse_messages,
+    read_message,
+)
+from unitok.openai_wire.body import WireError, check_known, given_keys, take_text
+from unitok.pictures import PictureLike
+from unitok.strict_json import JsonObject, shown_json
+
+NAME = "input"
+MESSAGE_KEYS = ("type", "role", "content", "id", "status", "phase")
+TEXTS = ("input_text", "output_text")
+TEXT_KEYS = ("type", "text", "annotations", "logprobs")
+CALL = "image_generation_call"
+CALL_KEYS = (
+    *("type", "id", "status", "result", "revised_prompt", "action", "background", "output_format"),
+    *("quality", "size", "seed", "error"),
+)
+REFERENCE = "item_reference"
+CALL_PICTURE = "data:image/png;base64,"  # its content shows the format, not this name
+OVERHEAD = 200  # bytes of a value of JSON in memory, about
+_PLACE = re.compile(rf"{NAME}[\w.\[\]]*")
+_NUMBERED = re.compile(r"messages\[(\d+)\]([\w.\[\]]*)")
+
+
+@dataclass(frozen=True, eq=False)
+class Item:
+    """An item of a conversation.
+
+    Attributes:
+        id: Its id, which no other item has.
+        body: As the server tells it.
+        fetched: The bytes of its pictures that came by their address or as a file, by the number of
+            the part.
+        place: Where it was given in the body; "" for one of an earlier response.
+    """
+
+    id: str
+    body: JsonObject
+    fetched: Mapping[int, bytes]
+    place: str = ""
+
+    @property
+    def role(self) -> str:
+        """Who speaks."""
+        return self.body.get("role", "assistant")
+
+    @property
+    def message(self) -> JsonObject:
+        """The item in the form that `unitok.messages` explains."""
+        if self.body["type"] == CALL:
+            url = CALL_PICTURE + self.body["result"]
+            return {"role": "assistant", "content": [{"type": "input_image", "image_url": url}]}
+        parts = [
+            {"type": "image", "image": self.fetched[number]}
+            if number in self.fetched
+            else {name: value for name, value in part.items() if name not in TEXT_KEYS[2:]}
+            for number, part in enumerate(self.body["content"])
+        ]
+        return {"role": self.role, "content": parts}
+
+    @property
+    def size(self) -> int:
+        """Its bytes in memory, about."""
+        return size_of(self.body) + sum(map(len, self.fetched.values()))
+
+
+@dataclass(frozen=True)
+class Talk:
+    """A conversation that is to be gone on with.
+
+    Attributes:
+        messages: In the form that `unitok.messages` explains.
+        places: Where each message was given in the body; "" for one of an earlier response.
+        parsed: The messages, of which no picture is opened.
+    """
+
+    messages: Sequence[JsonObject]
+    places: Sequence[str]
+    parsed: ParsedMessages
+
+    @classmethod
+    def of(cls, items: Sequence[Item], instructions: str | None) -> Talk:
+        """The conversation of items.
+
+        Args:
+            items: All of them. What systems and developers say stands at the beginning.
+            instructions: What the system says before that; None for nothing.
+
+        Raises:
+            WireError: The order is wrong, or there is too much.
+        """
+        count = next((i for i, item in enumerate(items) if not is_system(item)), len(items))
+        texts = [] if instructions is None else [instructions]
+        texts += [part["text"] for item in items[:count] for part in item.message["content"]]
+        messages = [{"role": "system", "content": "\n".join(texts)}] if texts else []
+        places = ["instructions"] if texts else []
+        messages += [item.message for item in items[count:]]
+        places += [item.place for item in items[count:]]
+        try:
+            parsed = parse_messages(messages)
+        except (ValueError, TypeError) as error:
+            raise placed(str(error), places) from None
+        return cls(messages, places, parsed)
+
+    @property
+    def last(self) -> ParsedTurn:
+        """What the user said last."""
+        return self.parsed.turns[-1]
+
+    @property
+    def text(self) -> str:
+        """Its text."""
+        return "\n".join(part for part in self.last.parts if isinstance(part, str))
+
+    @property
+    def shown(self) -> list[PictureLike]:
+        """The pictures that the user showed with it."""
+        return [part.source for part in self.last.parts if not isinstance(part, str)]
+
+    @property
+    def pictures(self) -> list[PictureLike]:
+        """All pictures of the conversation, in their order."""
+        return [picture.source for picture in self.parsed.pictures]
+
+    def error(self, error: Exception) -> WireError:
+        """An error of the messages, as one of the body."""
+        return placed(str(error), self.places)
+
+
+def is_system(item: Item) -> bool:
+    """Whether an item tells the model how to answer."""
+    return item.role in ("system", "developer")
+
+
+def placed(message: str, places: Sequence[str]) -> WireError:
+    """An error of messages, as one of the body that they were made of.
+
+    Args:
+        message: What is wrong, which may begin with a place such as "messages[2].content[0]".
+        places: Where each message was given in the body; "" for one of an earlier response.
+    """
+    found = _NUMBERED.match(message)
+    if found is None:
+        return WireError(message.replace("messages", NAME, 1), NAME)
+    place, rest = places[int(found[1])], message[found.end() :]
+    if not place:
+        return WireError(f"a message of an earlier response{rest}", "previous_response_id")
+    return WireError(f"{place}{found[2]}{rest}", place + found[2])
+
+
+def read_input(body: object) -> list[Any]:
+    """The items of a body's input, which are not checked yet. A text is a message of the user.
+
+    Raises:
+        WireError: It is missing, or neither text nor a list.
+    """
+    value = given_keys(body, '"body"').get(NAME)
+    if value is None:
+        raise WireError(f'"{NAME}" is missing', NAME)
+    if isinstance(value, str):
+        return [{"role": "user", "content": value}]
+    try:
+        given = check_list(value, f'"{NAME}"', MAX_MESSAGES, "text or a list of items")
+    except (ValueError, TypeError) as error:
+        raise WireError(str(error), NAME) from None
+    if not given:
+        raise WireError(f'"{NAME}" is empty', NAME)
+    return list(given)
+
+
+def read_items(
+    given: Sequence[object],
+    opened: Sequence[object],
+    new_id: Callable[[str], str],
+    find: Callable[[str, str], Item],
+) -> list[Item]:
+    """The items of a body's input, checked. No picture is opened.
+
+    Args:
+        given: What `read_input` gave.
+        opened: The same, in which pictures that came by their address or as a file are bytes.
+        new_id: Gives the id of a new item, for its prefix.
+        find: An earlier item, by its id and the place where it is named.
+
+    Raises:
+        WireError: An item is wrong or unknown.
+    """
+    items = []
+    for number, (value, with_bytes) in enumerate(zip(given, opened, strict=True)):
+        place = f"{NAME}[{number}]"
+        keys = given_keys(value, place, place)
+        kind = keys.get("type", "message")
+        if kind == "message":
+            items.append(_message(keys, with_bytes, place, new_id("msg")))
+        elif kind == REFERENCE or (kind == CALL and "result" not in keys):
+            check_known(keys, CALL_KEYS if kind == CALL else ("type", "id"), f"{place}.")
+            found = find(take_text(keys, "id", f"{place}."), f"{place}.id")
+            items.append(replace(found, place=place))
+        elif kind == CALL:
+            items.append(_call(keys, place, new_id("ig")))
+        else:
+            known = f'"message", "{CALL}" or "{REFERENCE}"'
+            told = f"{place}.type must be {known}, not {shown_json(kind)}"
+            raise WireError(told, f"{place}.type")
+    return items
+
+
+def _message(keys: JsonObject, with_bytes: Any, place: str, id: str) -> Item:
+    check_known(keys, MESSAGE_KEYS, f"{place}.")
+    content = keys.get("content")
+    role = take_text(keys, "role", f"{place}.")
+    if isinstance(content, str):
+        content = [{"type": TEXTS[role == "assistant"], "text": content}]
+    fetched: dict[int, bytes] = {}
+    if isinstance(content, list):
+        for number, part in enumerate(content):
+            _check_part(part, f"{place}.content[{number}]")
+        if isinstance(with_bytes["content"], list):
+            fetched = {
+                number: part["image"]
+                for number, part in enumerate(with_bytes["content"])
+                if part["type"] == "image"
+            }
+        content = [given_keys(part, place) for part in content]
+    body = {"id": id, "type": "message", "role": role, "status": "completed", "content": content}
+    item = Item(id, body, fetched, place)
+    try:
+        read_message(
+            item.message if isinstance(content, list) else {"role": role, "content": content},
+            place,
+            None,
+        )
+    except (ValueError, TypeError) as error:
+        found = _PLACE.match(str(error))
+        raise WireError(str(error), found[0] if found else place) from None
+    return item
+
+
+def _check_part(part: object, place: str) -> None:
+    """Refuse a part that is of no kind of this API."""
+    keys = given_keys(part, place, place)
+    kind = take_text(keys, "type", f"{place}.")
+    if kind in TEXTS:
+        check_known(keys, TEXT_KEYS, f"{place}.")
+    elif kind != "input_image":
+        known = '"input_text", "output_text" or "input_image"'
+        raise WireError(f"{place}.type must be {known}, not {shown_json(kind)}", f"{place}.type")
+
+
+def _call(keys: JsonObject, place: str, id: str) -> Item:
+    """A picture that was drawn, given again by a client that keeps conversations itself."""
+    check_known(keys, CALL_KEYS, f"{place}.")
+    take_text(keys, "result", f"{place}.")
+    return Item(id, {**keys, "id": id, "status": "completed"}, {}, place)
+
+
+def size_of(value: object) -> int:
+    """The bytes of a JSON value in memory, about."""
+    if isinstance(value, Mapping):
+        return OVERHEAD + sum(size_of(k) + size_of(v) for k, v in value.items())
+    if isinstance(value, list | tuple):
+        return OVERHEAD + sum(map(size_of, value))
+    return OVERHEAD + (len(value) if isinstance(value, str) else 0)

@@ -1,0 +1,291 @@
+"""The image_generation tool: what it is told, and when it paints or changes a picture.
+
+Models here call no tools, so a rule decides (`painting_of`). Beside OpenAI's own keys, the tool may
+have options of `Draw` and of `Edit`, such as "seed", "guidance" and "strength".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from unitok.openai_wire.body import (
+    WireError,
+    check_known,
+    check_neutral,
+    given_keys,
+    made,
+    take_count,
+    take_options,
+    take_text,
+)
+from unitok.openai_wire.images import MOST_PREVIEWS, take_size
+from unitok.openai_wire.output_format import KEYS as FORMAT_KEYS
+from unitok.openai_wire.output_format import OutputFormat, output_format_of
+from unitok.openai_wire.responses_input import Talk
+from unitok.openai_wire.responses_wishes import is_change, wish_of
+from unitok.pictures import PictureLike
+from unitok.requests import PREVIEW_OPTIONS, Draw, Edit, options_of
+from unitok.strict_json import JsonObject, shown_json
+
+Action = Literal["auto", "generate", "edit"]
+Choice = Literal["auto", "none", "required"]
+
+KIND = "image_generation"
+AT = "tools[0]."
+MASK, PARTIAL = "input_image_mask", "partial_images"
+# Size and mask come in OpenAI's form, and previews as partial_images. A response has one picture.
+_NOT_OPTIONS = (
+    *("prompt", "mask", "width", "height", "n", "logprobs", "branch_logprobs", "adapter"),
+    *PREVIEW_OPTIONS,
+)
+DRAW_OPTIONS, EDIT_OPTIONS = (
+    tuple(name for name in options_of(kind) if name not in _NOT_OPTIONS) for kind in (Draw, Edit)
+)
+PARTS = ("box", "margin", "strength")  # options that say which part is painted anew
+NEUTRAL: dict[str, tuple[object, ...]] = {
+    "quality": ("auto",),
+    "background": ("auto", "opaque"),
+    "moderation": ("auto",),
+    "input_fidelity": ("high",),  # what stays of a picture keeps its pixels
+}
+KNOWN = (
+    *("type", "action", "model", "size", MASK, PARTIAL, *FORMAT_KEYS, *NEUTRAL),
+    *DRAW_OPTIONS,
+    *EDIT_OPTIONS,
+)
+
+
+@dataclass(frozen=True)
+class Tool:
+    """The image_generation tool, as a body gives it.
+
+    Attributes:
+        body: Its keys that are not null, but for the mask, which may be large.
+        action: Whether it draws or changes a picture.
+        size: Width and height in pixels; None for the model's own.
+        format: What the picture is answered as.
+        previews: How many previews come while it is drawn.
+        mask: The keys of the mask; None without one.
+        options: Those of the drawing or the edit.
+    """
+
+    body: JsonObject
+    action: Action = "auto"
+    size: tuple[int, int] | None = None
+    format: OutputFormat = OutputFormat()
+    previews: int = 0
+    mask: JsonObject | None = None
+    options: JsonObject = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Ability:
+    """What a model can do beside drawing from a text.
+
+    Attributes:
+        follows: Whether it changes pictures by an instruction.
+        sees: Whether it draws from a text and pictures.
+    """
+
+    follows: bool
+    sees: bool
+
+
+@dataclass(frozen=True)
+class Painting:
+    """A picture that is to be made.
+
+    Attributes:
+        request: The drawing or the edit, without a seed if none was given.
+        revised: The prompt, if it is not the user's own words; else None.
+    """
+
+    request: Draw | Edit
+    revised: str | None
+
+    @property
+    def action(self) -> Action:
+        """What is done."""
+        return "edit" if isinstance(self.request, Edit) else "generate"
+
+
+def tool_of(given: JsonObject, stream: bool) -> Tool | None:
+    """The tool of a body; None if it has none.
+
+    Args:
+        given: The body's keys that are not null.
+        stream: Whether the response is streamed.
+
+    Raises:
+        WireError: There is another tool, or a key of it is wrong.
+    """
+    tools = given.get("tools", [])
+    if not isinstance(tools, list) or len(tools) > 1:
+        wrong = "at most one tool" if isinstance(tools, list) else f"not {shown_json(tools)}"
+        raise WireError(f'"tools" must be a list: {wrong} is supported', "tools")
+    if not tools:
+        return None
+    keys = given_keys(tools[0], AT[:-1], AT[:-1])
+    if keys.get("type") != KIND:
+        told = f'{AT}type must be "{KIND}", the only tool, not {shown_json(keys.get("type"))}'
+        raise WireError(told, f"{AT}type")
+    check_known(keys, KNOWN, AT)
+    with within(AT):
+        return _tool(keys, stream)
+
+
+def _tool(keys: JsonObject, stream: bool) -> Tool:
+    check_neutral(keys, NEUTRAL)
+    if "model" in keys:
+        take_text(keys, "model")
+    action = keys.get("action", "auto")
+    if action not in ("auto", "generate", "edit"):
+        known = '"auto", "generate" or "edit"'
+        raise WireError(f'"action" must be {known}, not {shown_json(action)}', "action")
+    mask = _mask(keys)
+    if mask is not None and action == "generate":
+        raise WireError(f'"{MASK}" does nothing with "action": "generate"', MASK)
+    previews = take_count(keys, PARTIAL, 0, MOST_PREVIEWS, 0)
+    if previews and not stream:
+        raise WireError(f'"{PARTIAL}" is only for "stream": true', PARTIAL)
+    drawn = take_options(keys, Draw, DRAW_OPTIONS)
+    options = drawn | take_options(keys, Edit, [n for n in EDIT_OPTIONS if n not in drawn])
+    if not isinstance(options.get("seed", 0), int):
+        raise WireError('"seed" must be a whole number: a response has one picture', "seed")
+    body = {name: value for name, value in keys.items() if name != MASK}
+    width, height = take_size(keys)
+    size = None if width is None or height is None else (width, height)
+    return Tool(body, action, size, output_format_of(keys), previews, mask, options)
+
+
+def _mask(keys: JsonObject) -> JsonObject | None:
+    if MASK not in keys:
+        return None
+    mask = given_keys(keys[MASK], f'"{MASK}"', MASK)
+    check_known(mask, ("image_url", "file_id"), f"{MASK}.")
+    if len(mask) != 1:
+        raise WireError(f'"{MASK}" has either image_url or file_id', MASK)
+    take_text(mask, next(iter(mask)), f"{MASK}.")
+    return mask
+
+
+def choice_of(given: JsonObject, tool: Tool | None) -> Choice:
+    """Whether the tool is used: as a rule says, never, or always.
+
+    Args:
+        given: The body's keys that are not null.
+        tool: The tool.
+
+    Raises:
+        WireError: It is something else, or there is no tool that could be used.
+    """
+    choice = given.get("tool_choice", "auto")
+    if choice in ({"type": KIND}, "required"):
+        if tool is None:
+            raise WireError('"tool_choice" asks for a tool, and there are no "tools"', "tool_choice")
+        return "required"
+    if choice not in ("auto", "none"):
+        known = f'"auto", "none", "required" or {{"type": "{KIND}"}}'
+        raise WireError(f'"tool_choice" must be {known}, not {shown_json(choice)}', "tool_choice")
+    return choice
+
+
+def painting_of(
+    tool: Tool | None,
+    choice: Choice,
+    talk: Talk,
+    mask: PictureLike | None,
+    ability: Ability,
+    seed: int | None,
+) -> Painting | None:
+    """The picture that is to be made; None if the answer is text.
+
+    The tool is used if "tool_choice" asks for it or, with "auto", if what the user said last asks
+    for a picture, or for a change of one that the conversation has. It then changes the last
+    picture of the conversation if "action" says so or, with "auto", if a mask or an option names a
+    part of it, or if the model follows instructions and the user asks for no new picture. Else it
+    draws, and the model sees the pictures of the conversation if it can.
+
+    Args:
+        tool: The tool; None for none.
+        choice: Whether it is used.
+        talk: The conversation.
+        mask: The mask, in whose white parts the picture is painted anew.
+        ability: What the model can do.
+        seed: That of the body, for a tool that has none.
+
+    Raises:
+        WireError: What is asked for cannot be done, or an option does nothing.
+    """
+    if tool is None or choice == "none":
+        return None
+    wish, pictures = wish_of(talk.text), talk.pictures
+    partial = mask is not None or any(name in tool.options for name in PARTS)
+    may_edit = tool.action != "generate" and bool(pictures) and (partial or ability.follows)
+    if choice == "auto" and wish is None and not (may_edit and is_change(talk.text)):
+        return None
+    if not talk.text.strip():
+        raise WireError("a picture needs words: the user's last message has none", "input")
+    edits = tool.action == "edit" or (may_edit and (partial or wish is None))
+    # An instruction stays as it is. Else the prompt says what the picture shows.
+    prompt = talk.text if wish is None or (edits and not partial) else wish
+    options = tool.options if seed is None else {"seed": seed} | tool.options
+    if tool.previews:
+        options = {**options, "preview": True, "preview_count": tool.previews}
+    request = (
+        _edit(tool, options, prompt, pictures, mask)
+        if edits
+        else _draw(tool, options, prompt, talk, ability)
+    )
+    return Painting(request, None if prompt == talk.text else prompt)
+
+
+def _draw(tool: Tool, options: JsonObject, prompt: str, talk: Talk, ability: Ability) -> Draw:
+    _check_of(options, DRAW_OPTIONS, "an edit")
+    if tool.mask is not None:
+        raise WireError(f"{AT}{MASK}: the conversation has no picture", AT + MASK)
+    # What the user shows with the wish is for the picture, and refused if the model cannot see it.
+    pictures = talk.pictures if ability.sees else talk.shown
+    size = {} if tool.size is None else {"width": tool.size[0], "height": tool.size[1]}
+    with within(AT):
+        return made(Draw, prompt, images=tuple(pictures), **size, **options)
+
+
+def _edit(
+    tool: Tool,
+    options: JsonObject,
+    prompt: str,
+    pictures: Sequence[PictureLike],
+    mask: PictureLike | None,
+) -> Edit:
+    if not pictures:
+        raise WireError(f'{AT}action "edit": the conversation has no picture', f"{AT}action")
+    _check_of(options, EDIT_OPTIONS, "a new picture")
+    if tool.size is not None:
+        raise WireError(f'{AT}size can only be "auto" for an edit', f"{AT}size")
+    with within(AT):
+        return made(Edit, pictures[-1], prompt, mask=mask, **options)
+
+
+def _check_of(options: JsonObject, known: Sequence[str], of: str) -> None:
+    """Refuse an option that does nothing."""
+    for name in options:
+        if name not in known and name not in PREVIEW_OPTIONS:
+            raise WireError(f'{AT}{name} is for {of}', AT + name)
+
+
+@contextmanager
+def within(at: str) -> Iterator[None]:
+    """Give the keys of errors their place in the body.
+
+    Args:
+        at: The place, such as "tools[0].".
+    """
+    try:
+        yield
+    except WireError as error:
+        param = None if error.param is None else at + error.param
+        raise WireError(f"{at[:-1]}: {error}", param, error.code) from None
