@@ -15,6 +15,7 @@ from unitok.server.admission import Admission
 from unitok.server.endpoint import Services, admitted
 from unitok.server.gate import Gate
 from unitok.server.keys import ApiKeys
+from unitok.server.metrics import Metrics
 from unitok.server.running import Runner
 from unitok.server.served import ServedModels
 from unitok.server.settings import ServerSettings
@@ -48,13 +49,12 @@ class App:
             ValueError: Two models, adapters or aliases have one name.
         """
         settings = settings or ServerSettings()
-        self.services = Services(
-            ServedModels(models, int(time.time()), aliases),
-            settings,
-            Admission(settings),
-            Runner(settings),
-        )
-        self.asgi: ASGIApp = Gate(Router(self._routes()), keys or ApiKeys(), settings)
+        named, admission = ServedModels(models, int(time.time()), aliases), Admission(settings)
+        metrics = Metrics(named, admission)
+        runner = Runner(settings, metrics)
+        self.services = Services(named, settings, admission, runner, metrics)
+        router = Router(self._routes())
+        self.asgi: ASGIApp = Gate(router, keys or ApiKeys(), settings, metrics.ended)
         if settings.allowed_origins:
             self.asgi = CORSMiddleware(
                 self.asgi,
@@ -70,6 +70,7 @@ class App:
             Route("/health", status.health),
             Route("/ready", status.ready),
             Route("/version", status.version),
+            Route("/metrics", status.metrics),
             Route("/v1/models", status.models),
             Route("/v1/models/{name:path}", status.model),
             Route("/v1/chat/completions", admitted(completions.create, services), methods=["POST"]),

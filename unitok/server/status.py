@@ -1,4 +1,4 @@
-"""GET /health, /ready, /version and /v1/models."""
+"""GET /health, /ready, /version, /metrics and /v1/models."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from starlette.responses import JSONResponse, Response
 from unitok import __version__
 from unitok.server.endpoint import Services
 from unitok.server.errors import ApiError
+from unitok.server.metrics import CONTENT_TYPE
 
 STEP_SECONDS = 30.0  # a step, and the prefill of the longest prompt, take far less
 
@@ -44,6 +45,11 @@ class Status:
     async def version(self, request: Request) -> Response:
         """The version of unitok."""
         return JSONResponse({"version": __version__})
+
+    async def metrics(self, request: Request) -> Response:
+        """All numbers, for Prometheus."""
+        text = await asyncio.to_thread(self.services.metrics.text)
+        return Response(text, media_type=CONTENT_TYPE)
 
     async def models(self, request: Request) -> Response:
         """All models, adapters and aliases."""
