@@ -26,7 +26,7 @@ from unitok.openai_wire.chat import OPTIONS as CHAT_OPTIONS
 from unitok.openai_wire.responses_input import NAME as INPUT
 from unitok.openai_wire.responses_input import Talk
 from unitok.openai_wire.responses_tool import Choice, Tool, choice_of, tool_of
-from unitok.requests import Reply
+from unitok.requests import Reply, options_of
 from unitok.strict_json import JsonObject, shown_json
 
 MOST_TOKENS = "max_output_tokens"  # OpenAI's word for max_tokens
@@ -189,7 +189,6 @@ def _metadata(given: JsonObject) -> dict[str, str]:
 def echoed(asked: ResponseAsked) -> JsonObject:
     """What every body of a response repeats of what was asked for."""
     given = asked.given
-    choice = given.get("tool_choice", "auto")
     return {
         "background": False,
         "instructions": asked.instructions,
@@ -200,38 +199,16 @@ def echoed(asked: ResponseAsked) -> JsonObject:
         "reasoning": {"effort": None, "summary": None},
         "service_tier": "default",
         "store": asked.store,
-        "temperature": asked.options.get("temperature", Reply([]).temperature),
+        "temperature": _of_text(asked, "temperature"),
         "text": {"format": {"type": "text"}, **given_keys(given.get("text", {}), '"text"')},
-        "tool_choice": choice,
+        "tool_choice": given.get("tool_choice", "auto"),
         "tools": [] if asked.tool is None else [asked.tool.body],
-        "top_p": asked.options.get("top_p", Reply([]).top_p),
+        "top_p": _of_text(asked, "top_p"),
         "truncation": "disabled",
         "user": given.get("user"),
     }
 
 
-def error_of(message: str, code: str | None) -> JsonObject:
-    """What the body of a response that failed says of its failure."""
-    return {"code": code or "server_error", "message": message}
-
-
-def usage_body(input: int, text: int, image: int) -> JsonObject:
-    """The counts of tokens.
-
-    Args:
-        input: Those of the prompt.
-        text: Those of an answer in words.
-        image: Those of a picture that was painted.
-    """
-    return {
-        "input_tokens": input,
-        "input_tokens_details": {"cached_tokens": 0, "cache_write_tokens": 0},
-        "output_tokens": text + image,
-        "output_tokens_details": {
-            "reasoning_tokens": 0,
-            "image_tokens": image,
-            "text_tokens": text,
-        },
-        "total_tokens": input + text + image,
-    }
-
+def _of_text(asked: ResponseAsked, name: str) -> Any:
+    """An option of text, as it was given or by default."""
+    return asked.options.get(name, options_of(Reply)[name].default)

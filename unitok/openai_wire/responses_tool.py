@@ -111,6 +111,12 @@ class Painting:
         """What is done."""
         return "edit" if isinstance(self.request, Edit) else "generate"
 
+    @property
+    def seed(self) -> int | None:
+        """The seed that was asked for; None for a random one."""
+        seed = self.request.seed
+        return seed if isinstance(seed, int) else None
+
 
 def tool_of(given: JsonObject, stream: bool) -> Tool | None:
     """The tool of a body; None if it has none.

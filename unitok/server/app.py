@@ -16,6 +16,8 @@ from unitok.server.endpoint import Services, admitted
 from unitok.server.gate import Gate
 from unitok.server.keys import ApiKeys
 from unitok.server.metrics import Metrics
+from unitok.server.response_store import ResponseStore
+from unitok.server.responses import Responses
 from unitok.server.running import Runner
 from unitok.server.served import ServedModels
 from unitok.server.settings import ServerSettings
@@ -66,6 +68,7 @@ class App:
 
     def _routes(self) -> list[Route]:
         status, services = Status(self.services), self.services
+        responses = Responses(services, ResponseStore(services.settings))
         return [
             Route("/health", status.health),
             Route("/ready", status.ready),
@@ -74,6 +77,10 @@ class App:
             Route("/v1/models", status.models),
             Route("/v1/models/{name:path}", status.model),
             Route("/v1/chat/completions", admitted(completions.create, services), methods=["POST"]),
+            Route("/v1/responses", admitted(responses.create, services), methods=["POST"]),
+            Route("/v1/responses/{id}", responses.one, methods=["GET"]),
+            Route("/v1/responses/{id}", responses.delete, methods=["DELETE"]),
+            Route("/v1/responses/{id}/input_items", responses.input_items),
         ]
 
     def drain(self) -> None:
