@@ -174,7 +174,9 @@ def _check_form(options: Mapping[str, Any], choice: Choice) -> None:
 def _metadata(given: JsonObject) -> dict[str, str]:
     pairs = given_keys(given.get("metadata", {}), '"metadata"', "metadata")
     if len(pairs) > MAX_PAIRS:
-        raise WireError(f'"metadata" has {len(pairs)} keys; at most {MAX_PAIRS} are kept', "metadata")
+        raise WireError(
+            f'"metadata" has {len(pairs)} keys; at most {MAX_PAIRS} are kept', "metadata"
+        )
     for name, value in pairs.items():
         if not isinstance(value, str):
             raise WireError(f'"metadata" holds texts, not {shown_json(value)}', "metadata")

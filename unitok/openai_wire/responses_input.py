@@ -139,9 +139,14 @@ class Talk:
         """All pictures of the conversation, in their order."""
         return [picture.source for picture in self.parsed.pictures]
 
-    def error(self, error: Exception) -> WireError:
-        """An error of the messages, as one of the body."""
-        return placed(str(error), self.places)
+    def broken(self) -> WireError | None:
+        """The error of the first picture that cannot be opened; None if all can."""
+        for picture in self.parsed.pictures:
+            try:
+                picture.open()
+            except (ValueError, TypeError, OSError) as error:
+                return placed(str(error), self.places, "invalid_image")
+        return None
 
 
 def is_system(item: Item) -> bool:
@@ -149,20 +154,22 @@ def is_system(item: Item) -> bool:
     return item.role in ("system", "developer")
 
 
-def placed(message: str, places: Sequence[str]) -> WireError:
+def placed(message: str, places: Sequence[str], code: str | None = None) -> WireError:
     """An error of messages, as one of the body that they were made of.
 
     Args:
         message: What is wrong, which may begin with a place such as "messages[2].content[0]".
         places: Where each message was given in the body; "" for one of an earlier response.
+        code: A word for programs, if there is one.
     """
     found = _NUMBERED.match(message)
     if found is None:
-        return WireError(message.replace("messages", NAME, 1), NAME)
+        return WireError(message.replace("messages", NAME, 1), NAME, code)
     place, rest = places[int(found[1])], message[found.end() :]
     if not place:
-        return WireError(f"a message of an earlier response{rest}", "previous_response_id")
-    return WireError(f"{place}{found[2]}{rest}", place + found[2])
+        told = f"a message of an earlier response{rest}"
+        return WireError(told, "previous_response_id", code)
+    return WireError(f"{place}{found[2]}{rest}", place + found[2], code)
 
 
 def read_input(body: object) -> list[Any]:

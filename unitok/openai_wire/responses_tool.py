@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
 from unitok.openai_wire.body import (
     WireError,
@@ -75,10 +75,15 @@ class Tool:
     body: JsonObject
     action: Action = "auto"
     size: tuple[int, int] | None = None
-    format: OutputFormat = OutputFormat()
+    format: OutputFormat = field(default_factory=OutputFormat)
     previews: int = 0
     mask: JsonObject | None = None
     options: JsonObject = field(default_factory=dict)
+
+    @property
+    def is_partial(self) -> bool:
+        """Whether a mask or an option says which part of a picture is painted anew."""
+        return self.mask is not None or any(name in self.options for name in PARTS)
 
 
 @dataclass(frozen=True)
@@ -107,7 +112,7 @@ class Painting:
     revised: str | None
 
     @property
-    def action(self) -> Action:
+    def action(self) -> Literal["generate", "edit"]:
         """What is done."""
         return "edit" if isinstance(self.request, Edit) else "generate"
 
@@ -191,7 +196,9 @@ def choice_of(given: JsonObject, tool: Tool | None) -> Choice:
     choice = given.get("tool_choice", "auto")
     if choice in ({"type": KIND}, "required"):
         if tool is None:
-            raise WireError('"tool_choice" asks for a tool, and there are no "tools"', "tool_choice")
+            raise WireError(
+                '"tool_choice" asks for a tool, and there are no "tools"', "tool_choice"
+            )
         return "required"
     if choice not in ("auto", "none"):
         known = f'"auto", "none", "required" or {{"type": "{KIND}"}}'
@@ -199,15 +206,10 @@ def choice_of(given: JsonObject, tool: Tool | None) -> Choice:
     return choice
 
 
-def painting_of(
-    tool: Tool | None,
-    choice: Choice,
-    talk: Talk,
-    mask: PictureLike | None,
-    ability: Ability,
-    seed: int | None,
-) -> Painting | None:
-    """The picture that is to be made; None if the answer is text.
+def action_of(
+    tool: Tool | None, choice: Choice, talk: Talk, ability: Ability
+) -> Literal["generate", "edit"] | None:
+    """What the tool does; None if the answer is text.
 
     The tool is used if "tool_choice" asks for it or, with "auto", if what the user said last asks
     for a picture, or for a change of one that the conversation has. It then changes the last
@@ -219,34 +221,54 @@ def painting_of(
         tool: The tool; None for none.
         choice: Whether it is used.
         talk: The conversation.
-        mask: The mask, in whose white parts the picture is painted anew.
         ability: What the model can do.
+    """
+    if tool is None or choice == "none":
+        return None
+    wishes = wish_of(talk.text) is not None
+    may_edit = tool.action != "generate" and bool(talk.pictures)
+    may_edit &= tool.is_partial or ability.follows
+    if choice == "auto" and not wishes and not (may_edit and is_change(talk.text)):
+        return None
+    edits = may_edit and (tool.is_partial or not wishes)
+    return "edit" if edits or tool.action == "edit" else "generate"
+
+
+def painting_of(
+    tool: Tool,
+    action: Literal["generate", "edit"],
+    talk: Talk,
+    ability: Ability,
+    mask: PictureLike | None,
+    seed: int | None,
+) -> Painting:
+    """The picture that is to be made.
+
+    Args:
+        tool: The tool.
+        action: What it does.
+        talk: The conversation.
+        ability: What the model can do.
+        mask: The mask, in whose white parts a picture is painted anew; None for none.
         seed: That of the body, for a tool that has none.
 
     Raises:
         WireError: What is asked for cannot be done, or an option does nothing.
     """
-    if tool is None or choice == "none":
-        return None
-    wish, pictures = wish_of(talk.text), talk.pictures
-    partial = mask is not None or any(name in tool.options for name in PARTS)
-    may_edit = tool.action != "generate" and bool(pictures) and (partial or ability.follows)
-    if choice == "auto" and wish is None and not (may_edit and is_change(talk.text)):
-        return None
     if not talk.text.strip():
         raise WireError("a picture needs words: the user's last message has none", "input")
-    edits = tool.action == "edit" or (may_edit and (partial or wish is None))
     # An instruction stays as it is. Else the prompt says what the picture shows.
-    prompt = talk.text if wish is None or (edits and not partial) else wish
+    wish = None if action == "edit" and not tool.is_partial else wish_of(talk.text)
+    prompt = talk.text if wish is None else wish
     options = tool.options if seed is None else {"seed": seed} | tool.options
     if tool.previews:
         options = {**options, "preview": True, "preview_count": tool.previews}
     request = (
-        _edit(tool, options, prompt, pictures, mask)
-        if edits
-        else _draw(tool, options, prompt, talk, ability)
+        _draw(tool, options, prompt, talk, ability)
+        if action == "generate"
+        else _edit(tool, options, prompt, talk, mask)
     )
-    return Painting(request, None if prompt == talk.text else prompt)
+    return Painting(request, wish)
 
 
 def _draw(tool: Tool, options: JsonObject, prompt: str, talk: Talk, ability: Ability) -> Draw:
@@ -261,26 +283,22 @@ def _draw(tool: Tool, options: JsonObject, prompt: str, talk: Talk, ability: Abi
 
 
 def _edit(
-    tool: Tool,
-    options: JsonObject,
-    prompt: str,
-    pictures: Sequence[PictureLike],
-    mask: PictureLike | None,
+    tool: Tool, options: JsonObject, prompt: str, talk: Talk, mask: PictureLike | None
 ) -> Edit:
-    if not pictures:
+    if not talk.pictures:
         raise WireError(f'{AT}action "edit": the conversation has no picture', f"{AT}action")
     _check_of(options, EDIT_OPTIONS, "a new picture")
     if tool.size is not None:
         raise WireError(f'{AT}size can only be "auto" for an edit', f"{AT}size")
     with within(AT):
-        return made(Edit, pictures[-1], prompt, mask=mask, **options)
+        return made(Edit, talk.pictures[-1], prompt, mask=mask, **options)
 
 
 def _check_of(options: JsonObject, known: Sequence[str], of: str) -> None:
     """Refuse an option that does nothing."""
     for name in options:
         if name not in known and name not in PREVIEW_OPTIONS:
-            raise WireError(f'{AT}{name} is for {of}', AT + name)
+            raise WireError(f"{AT}{name} is for {of}", AT + name)
 
 
 @contextmanager

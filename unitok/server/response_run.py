@@ -81,9 +81,7 @@ class ResponseRun:
                 told = f"the server failed; its log tells more of request {call.passage.id}"
                 yield self.teller.error(told, "internal_error")
 
-    async def _told(
-        self, call: Call, events: AsyncGenerator[Event]
-    ) -> AsyncGenerator[JsonObject]:
+    async def _told(self, call: Call, events: AsyncGenerator[Event]) -> AsyncGenerator[JsonObject]:
         teller, output, result = self.teller, self.output, None
         for kind in ("created", "in_progress"):
             yield teller.event(kind, response=teller.body("in_progress"))

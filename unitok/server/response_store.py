@@ -114,9 +114,7 @@ class ResponseStore:
         """Their bytes in memory, about."""
         return sum(shelf.size for shelf in self._shelves.values())
 
-    def add(
-        self, owner: Owner, body: JsonObject, read: Sequence[Item], written: Item
-    ) -> None:
+    def add(self, owner: Owner, body: JsonObject, read: Sequence[Item], written: Item) -> None:
         """Keep a response.
 
         Args:

@@ -14,12 +14,12 @@ from starlette.responses import JSONResponse, Response
 
 from unitok.families.common.editing import Editor
 from unitok.families.common.family import DrawsFromText
-from unitok.openai_wire.body import WireError, check_known
+from unitok.openai_wire.body import WireError
 from unitok.openai_wire.pages import page_body, page_of
 from unitok.openai_wire.responses import ResponseAsked, echoed, response_of
 from unitok.openai_wire.responses_input import NAME, Item, Talk, read_input, read_items
 from unitok.openai_wire.responses_output import Output, PictureOutput, Teller, TextOutput
-from unitok.openai_wire.responses_tool import AT, MASK, Ability, painting_of
+from unitok.openai_wire.responses_tool import AT, MASK, Ability, Tool, action_of, painting_of
 from unitok.picture_sources import is_data_uri
 from unitok.pictures import PictureLike
 from unitok.preparer import pick_seed
@@ -65,8 +65,10 @@ class Responses:
         try:
             return await run.respond(call, asked.stream)
         except ApiError as error:
-            if error.status == 400 and error.param is None:
-                raise talk.error(error.message) from None
+            if error.param == "size":
+                error.param = f"{AT}size"
+            elif error.status == 400 and (broken := await asyncio.to_thread(talk.broken)):
+                raise broken from None
             raise
 
     async def one(self, request: Request) -> Response:
@@ -112,15 +114,15 @@ class Responses:
         self, call: Call, served: Served, asked: ResponseAsked, read: list[Item], talk: Talk
     ) -> ResponseRun:
         painter = self._painter(served, asked)
-        mask = await self._mask(call.passage.owner, asked)
-        ability = ability_of(painter)
-        painting = painting_of(asked.tool, asked.choice, talk, mask, ability, asked.seed)
+        action = action_of(asked.tool, asked.choice, talk, ability_of(painter))
         request: AnyRequest
         output: Output
-        if painting is None or asked.tool is None:
+        if asked.tool is None or action is None:
             seed = pick_seed(asked.seed)
             request, output = asked.reply(talk, seed), TextOutput(new_id("msg"))
         else:
+            mask = await self._mask(call.passage.owner, asked.tool)
+            painting = painting_of(asked.tool, action, talk, ability_of(painter), mask, asked.seed)
             seed = pick_seed(painting.seed)
             served, request = painter, replace(painting.request, seed=seed)
             output = PictureOutput(new_id("ig"), painting, asked.tool.format, seed)
@@ -138,21 +140,17 @@ class Responses:
             error.param = f"{AT}model"
             raise
 
-    async def _mask(self, owner: Owner, asked: ResponseAsked) -> PictureLike | None:
+    async def _mask(self, owner: Owner, tool: Tool) -> PictureLike | None:
         """The mask of the tool, in which white is painted anew; None without one."""
-        if asked.tool is None or asked.tool.mask is None:
+        if tool.mask is None:
             return None
-        ((key, value),) = asked.tool.mask.items()
+        ((key, value),) = tool.mask.items()
         place = f"{AT}{MASK}.{key}"
-        if key == "image_url":
-            source = value
-            if not is_data_uri(value):
-                source = await fetched(value, self.services.fetcher, place)
-        elif self.file_of is None:
-            raise WireError(f"{place}: this server has no files", place)
-        else:
-            source = self.file_of(owner, value, place)
-        return source
+        if key == "file_id":
+            if self.file_of is None:
+                raise WireError(f"{place}: this server has no files", place)
+            return self.file_of(owner, value, place)
+        return value if is_data_uri(value) else await fetched(value, self.services.fetcher, place)
 
 
 def ability_of(served: Served) -> Ability:
