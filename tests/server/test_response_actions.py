@@ -6,7 +6,8 @@ import pytest
 
 from unitok.openai_wire.body import WireError
 from unitok.openai_wire.responses_input import Talk, read_items
-from unitok.openai_wire.responses_tool import Ability, action_of, painting_of, tool_of
+from unitok.openai_wire.responses_painting import Ability, action_of, painting_of
+from unitok.openai_wire.responses_tool import tool_of
 from unitok.requests import Draw, Edit
 
 PLAIN, EDITOR, BLIND = Ability(False, True), Ability(True, True), Ability(False, False)

@@ -12,7 +12,7 @@ from openai.types.responses.response_output_item import ImageGenerationCall
 from PIL import Image
 
 from tests.server.live import KEYS, Live, data_url
-from unitok import Draw, Edit, Model, Reply
+from unitok import Edit, Model, Reply
 
 FORCED: Any = {"type": "image_generation"}
 PICTURE = Image.new("RGB", (64, 64), "red")
@@ -61,7 +61,9 @@ def result_of(model: Model, asked: Any) -> Any:
 def said(role: str, *parts: str | Image.Image) -> dict[str, Any]:
     """A message in the library's form."""
     content = [
-        {"type": "text", "text": part} if isinstance(part, str) else {"type": "image", "image": part}
+        {"type": "text", "text": part}
+        if isinstance(part, str)
+        else {"type": "image", "image": part}
         for part in parts
     ]
     return {"role": role, "content": content}
@@ -182,7 +184,7 @@ def test_the_last_picture_is_changed(live: Live, model: Model, mode: str):
         asked = Edit(picture, "a dog", strength=0.5, seed=9)
         options: dict[str, Any] = {"strength": 0.5}
     else:
-        mask = Image.new("RGBA", (64, 64), (0, 0, 0, 255))
+        mask = Image.new("RGBA", (64, 64), "white")
         mask.paste((0, 0, 0, 0), (0, 0, 32, 64))  # what is transparent is painted anew
         asked = Edit(picture, "a dog", box=(0, 0, 32, 64), seed=9)
         options = {"input_image_mask": {"image_url": data_url(mask)}}
@@ -252,6 +254,7 @@ def test_what_a_response_is_not_told_with(live: Live, query: str, param: str):
 
 
 USER = {"role": "user", "content": "draw a cat"}
+CLEAR = data_url(Image.new("RGBA", (64, 64)))
 BROKEN = "data:image/png;base64,aGVsbG8="
 BAD_PART = "input[0].content[0]"
 
@@ -280,14 +283,24 @@ def painted(**keys: Any) -> dict[str, Any]:
         ({"input": [USER, {"role": "assistant", "content": "x"}]}, 400, "input[1]", None),
         ({"input": [USER, {"role": "system", "content": "x"}, USER]}, 400, "input[1]", None),
         ({"input": [{"type": "item_reference", "id": "x"}]}, 404, "input[0].id", "item_not_found"),
-        (part(image_url="http://127.0.0.1/x.png"), 400, f"{BAD_PART}.image_url", "invalid_image_url"),
+        (
+            part(image_url="http://127.0.0.1/x.png"),
+            400,
+            f"{BAD_PART}.image_url",
+            "invalid_image_url",
+        ),
         (part(image_url="/etc/hostname"), 400, f"{BAD_PART}.image_url", "invalid_image_url"),
-        (part(image_url=BROKEN), 400, BAD_PART, "invalid_image"),
-        (part(image_url=BROKEN) | {"tools": tool()}, 400, BAD_PART, "invalid_image"),
+        (part(image_url=BROKEN), 400, BAD_PART, "invalid_image_format"),
+        (part(image_url=BROKEN) | {"tools": tool()}, 400, BAD_PART, "invalid_image_format"),
         (part(image_url=data_url(PICTURE), detail="low"), 400, BAD_PART, None),
         (part(file_id="file_x"), 400, BAD_PART, None),
         (part(type="input_audio"), 400, f"{BAD_PART}.type", None),
-        ({"input": "x", "previous_response_id": "resp_x"}, 404, "previous_response_id", "response_not_found"),
+        (
+            {"input": "x", "previous_response_id": "resp_x"},
+            404,
+            "previous_response_id",
+            "response_not_found",
+        ),
         ({"input": "x", "model": "nope"}, 404, "model", "model_not_found"),
         ({"input": "x", "background": True}, 400, "background", None),
         ({"input": "x", "truncation": "auto"}, 400, "truncation", None),
@@ -300,7 +313,12 @@ def painted(**keys: Any) -> dict[str, Any]:
         ({"input": "x", "metadata": {"a": 1}}, 400, "metadata", None),
         ({"input": "x", "metadata": {str(i): "" for i in range(17)}}, 400, "metadata", None),
         ({"input": "x", "text": {"format": {"type": "xml"}}}, 400, "text.format.type", None),
-        ({"input": "x", "text": {"format": {"type": "json_schema"}}}, 400, "text.format.name", None),
+        (
+            {"input": "x", "text": {"format": {"type": "json_schema"}}},
+            400,
+            "text.format.name",
+            None,
+        ),
         ({"input": "x", "text": {"verbosity": "low"}}, 400, "text.verbosity", None),
         ({"input": "x", "tools": [{"type": "web_search"}]}, 400, "tools[0].type", None),
         ({"input": "x", "tools": [*tool(), *tool()]}, 400, "tools", None),
@@ -321,9 +339,20 @@ def painted(**keys: Any) -> dict[str, Any]:
         (painted(action="edit"), 400, "tools[0].action", None),
         (painted(action="paint"), 400, "tools[0].action", None),
         (painted(input_image_mask={}), 400, "tools[0].input_image_mask", None),
-        (painted(input_image_mask={"image_url": BROKEN}), 400, "tools[0].input_image_mask", None),
-        (part(image_url=data_url(PICTURE)) | {"tools": tool(input_image_mask={"image_url": BROKEN})}, 400, "tools[0].input_image_mask.image_url", "invalid_image"),
-        (part(image_url=data_url(PICTURE)) | {"tools": tool(input_image_mask={"file_id": "x"})}, 400, "tools[0].input_image_mask.file_id", None),
+        (painted(input_image_mask={"image_url": CLEAR}), 400, "tools[0].input_image_mask", None),
+        (
+            part(image_url=data_url(PICTURE))
+            | {"tools": tool(input_image_mask={"image_url": BROKEN})},
+            400,
+            "tools[0].input_image_mask.image_url",
+            "invalid_image_format",
+        ),
+        (
+            part(image_url=data_url(PICTURE)) | {"tools": tool(input_image_mask={"file_id": "x"})},
+            400,
+            "tools[0].input_image_mask.file_id",
+            None,
+        ),
     ],
 )
 def test_what_is_not_supported_is_refused_by_name(

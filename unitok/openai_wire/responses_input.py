@@ -20,6 +20,7 @@ from unitok.messages import (
     read_message,
 )
 from unitok.openai_wire.body import WireError, check_known, given_keys, take_text
+from unitok.picture_sources import Refused
 from unitok.pictures import PictureLike
 from unitok.strict_json import JsonObject, shown_json
 
@@ -139,13 +140,13 @@ class Talk:
         """All pictures of the conversation, in their order."""
         return [picture.source for picture in self.parsed.pictures]
 
-    def broken(self) -> WireError | None:
-        """The error of the first picture that cannot be opened; None if all can."""
+    def broken(self) -> Refused | None:
+        """Why the first picture that cannot be read cannot; None if all can."""
         for picture in self.parsed.pictures:
             try:
                 picture.open()
-            except (ValueError, TypeError, OSError) as error:
-                return placed(str(error), self.places, "invalid_image")
+            except Refused as error:
+                return error
         return None
 
 

@@ -11,7 +11,7 @@ from PIL import Image
 from unitok.openai_wire.images import size_of
 from unitok.openai_wire.output_format import OutputFormat
 from unitok.openai_wire.responses_input import CALL
-from unitok.openai_wire.responses_tool import Painting
+from unitok.openai_wire.responses_painting import Painting
 from unitok.results import DrawResult, Event, Result, TextResult
 from unitok.strict_json import JsonObject
 

@@ -19,16 +19,18 @@ from unitok.openai_wire.pages import page_body, page_of
 from unitok.openai_wire.responses import ResponseAsked, echoed, response_of
 from unitok.openai_wire.responses_input import NAME, Item, Talk, read_input, read_items
 from unitok.openai_wire.responses_output import Output, PictureOutput, Teller, TextOutput
-from unitok.openai_wire.responses_tool import AT, MASK, Ability, Tool, action_of, painting_of
-from unitok.picture_sources import is_data_uri
-from unitok.pictures import PictureLike
+from unitok.openai_wire.responses_painting import Ability, action_of, painting_of
+from unitok.openai_wire.responses_tool import AT, MASK, Tool
+from unitok.picture_sources import Refused, is_data_uri, read_data_uri
 from unitok.preparer import pick_seed
-from unitok.requests import AnyRequest
+from unitok.requests import AnyRequest, Reply
+from unitok.server.edits import white_mask
 from unitok.server.endpoint import Call, Services
-from unitok.server.errors import ApiError
+from unitok.server.errors import ApiError, of_picture
 from unitok.server.gate import Passage
 from unitok.server.keys import Owner
-from unitok.server.picture_parts import fetched, with_pictures
+from unitok.server.picture_parts import check_data_uri, fetched, with_pictures
+from unitok.server.response_errors import located
 from unitok.server.response_run import ResponseRun
 from unitok.server.response_store import ResponseStore
 from unitok.server.served import Served
@@ -65,11 +67,8 @@ class Responses:
         try:
             return await run.respond(call, asked.stream)
         except ApiError as error:
-            if error.param == "size":
-                error.param = f"{AT}size"
-            elif error.status == 400 and (broken := await asyncio.to_thread(talk.broken)):
-                raise broken from None
-            raise
+            painted = not isinstance(run.request, Reply)
+            raise await located(error, asked, talk, painted) from None
 
     async def one(self, request: Request) -> Response:
         """GET /v1/responses/{id}: a response that was kept."""
@@ -140,17 +139,35 @@ class Responses:
             error.param = f"{AT}model"
             raise
 
-    async def _mask(self, owner: Owner, tool: Tool) -> PictureLike | None:
-        """The mask of the tool, in which white is painted anew; None without one."""
+    async def _mask(self, owner: Owner, tool: Tool) -> bytes | None:
+        """The mask of the tool, white where its own is transparent; None without one.
+
+        Raises:
+            ApiError: It cannot be read.
+            WireError: It cannot be had, or nothing of it is transparent.
+        """
         if tool.mask is None:
             return None
         ((key, value),) = tool.mask.items()
         place = f"{AT}{MASK}.{key}"
-        if key == "file_id":
-            if self.file_of is None:
-                raise WireError(f"{place}: this server has no files", place)
+        try:
+            data = await self._file(owner, key, value, place)
+            return await asyncio.to_thread(white_mask, data)
+        except Refused as error:
+            raise of_picture(error, place) from None
+        except WireError as error:
+            raise WireError(str(error), place, error.code) from None
+
+    async def _file(self, owner: Owner, key: str, value: str, place: str) -> bytes:
+        """The bytes of a picture that is given by its address, or as a file."""
+        if key == "file_id" and self.file_of is None:
+            raise WireError(f"{place}: this server has no files", place)
+        if key == "file_id" and self.file_of is not None:
             return self.file_of(owner, value, place)
-        return value if is_data_uri(value) else await fetched(value, self.services.fetcher, place)
+        if not is_data_uri(value):
+            return await fetched(value, self.services.fetcher, place)
+        check_data_uri(value, place)
+        return (await asyncio.to_thread(read_data_uri, value)).getvalue()
 
 
 def ability_of(served: Served) -> Ability:
