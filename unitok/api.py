@@ -51,7 +51,7 @@ from unitok_engine import Engine, EngineConfig, GridDrafter
 from unitok_engine.user_warnings import at_callers_line
 from unitok_tokenizers.text import TextTokenizer
 
-IN_FLIGHT = 64  # requests that `run` keeps going at once
+IN_FLIGHT = 128  # requests that `run` keeps going at once: with guidance, `max_running` branches
 AT_ONCE = 1024  # requests of a list that are handed to the engine at once
 
 R = TypeVar("R", bound=Result)
