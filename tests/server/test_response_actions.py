@@ -67,7 +67,7 @@ def test_without_the_tool_nothing_is_painted():
 
 def test_a_model_that_draws_from_text_sees_no_earlier_picture():
     def request(ability: Ability, **where: bool) -> Draw:
-        painting = painting_of(tool(), "generate", talk("draw a dog", **where), ability, None, None)
+        painting = painting_of(tool(), "generate", talk("draw a dog", **where), ability, None, {})
         assert isinstance(painting.request, Draw)
         return painting.request
 
@@ -79,7 +79,7 @@ def test_a_model_that_draws_from_text_sees_no_earlier_picture():
 def test_an_instruction_stays_as_it_is_and_a_wish_does_not():
     def prompt(ability: Ability, **options: Any) -> str:
         said = talk("draw a dog", painted=True)
-        painting = painting_of(tool(**options), "edit", said, ability, None, 3)
+        painting = painting_of(tool(**options), "edit", said, ability, None, {"seed": 3})
         assert isinstance(painting.request, Edit) and painting.seed == 3
         assert painting.revised == (None if painting.request.prompt == said.text else "a dog")
         return painting.request.prompt
@@ -92,4 +92,4 @@ def test_a_picture_needs_words():
     shown = [{"role": "user", "content": [SHOWN]}]
     items = read_items(shown, shown, lambda kind: kind, lambda *_: items[0])
     with pytest.raises(WireError, match="needs words"):
-        painting_of(tool(), "generate", Talk.of(items, None), PLAIN, None, None)
+        painting_of(tool(), "generate", Talk.of(items, None), PLAIN, None, {})

@@ -11,8 +11,9 @@ from openai.types.responses import Response
 from openai.types.responses.response_output_item import ImageGenerationCall
 from PIL import Image
 
-from tests.server.live import KEYS, Live, data_url
+from tests.server.live import KEYS, Live, data_url, png
 from unitok import Edit, Model, Reply
+from unitok.server.keys import Owner
 
 FORCED: Any = {"type": "image_generation"}
 PICTURE = Image.new("RGB", (64, 64), "red")
@@ -200,6 +201,39 @@ def test_the_last_picture_is_changed(live: Live, model: Model, mode: str):
     assert "input_image_mask" not in edited.tools[0].to_dict()
 
 
+def test_a_picture_and_a_mask_can_be_files(live: Live, monkeypatch: pytest.MonkeyPatch):
+    mask = Image.new("RGBA", (64, 64), "white")
+    mask.paste((0, 0, 0, 0), (0, 0, 32, 64))
+    files = {"file_picture": png(PICTURE), "file_mask": png(mask)}
+    asked: list[tuple[Owner, str, str]] = []
+
+    def file_of(owner: Owner, file_id: str, param: str) -> bytes:
+        asked.append((owner, file_id, param))
+        return files[file_id]
+
+    monkeypatch.setattr(live.app.responses, "file_of", file_of)
+    as_file = {"role": "user", "content": [{"type": "input_image", "file_id": "file_picture"}]}
+    answer = create(live, [as_file, {"role": "user", "content": QUESTION}])
+    shown = [{"type": "input_image", "image_url": data_url(PICTURE)}]
+    message = {"role": "user", "content": shown}
+    question = {"role": "user", "content": QUESTION}
+    assert answer.output_text == create(live, [message, question]).output_text
+    again = create(live, QUESTION, previous_response_id=answer.id)  # the bytes are kept
+    assert len(asked) == 1 and again.output_text
+    items = list(live.openai().responses.input_items.list(answer.id, order="asc"))
+    assert items[0].content[0].file_id == "file_picture"  # type: ignore[union-attr]
+
+    wish = {"role": "user", "content": "draw a dog"}
+    by_file = {"input_image_mask": {"file_id": "file_mask"}}
+    by_url = {"input_image_mask": {"image_url": data_url(mask)}}
+    edited, same = (
+        create(live, [as_file, wish], tools=tool(seed=9, **how)) for how in (by_file, by_url)
+    )
+    assert call_of(edited).action == "edit" and call_of(edited).result == call_of(same).result
+    assert asked[2][1:] == ("file_mask", "tools[0].input_image_mask.file_id")
+    assert {owner for owner, *_ in asked} == {asked[0][0]} != {Owner()}
+
+
 def test_a_response_is_found_and_deleted(live: Live):
     client = live.openai()
     made = create(live, SHOWN, metadata={"a": "b"}, max_output_tokens=4)
@@ -328,6 +362,7 @@ def painted(**keys: Any) -> dict[str, Any]:
         (painted(size="big"), 400, "tools[0].size", None),
         (painted(size="65x64"), 400, "tools[0].size", None),
         (painted(model="nope"), 404, "tools[0].model", "model_not_found"),
+        (painted(input_fidelity="high"), 400, "tools[0].input_fidelity", None),
         (painted(quality="high"), 400, "tools[0].quality", None),
         (painted(background="transparent"), 400, "tools[0].background", None),
         (painted(output_format="gif"), 400, "tools[0].output_format", None),

@@ -1,7 +1,7 @@
 """/v1/responses: a body goes on with a conversation, in which the model answers or paints.
 
 Beside OpenAI's own keys, a body may have options of `Reply`, such as "seed" and "top_k". They are
-for text, but for "seed", which is for a picture too, unless the tool has its own.
+for text. Those of `SHARED` are for a picture too, unless the tool has its own.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from unitok.strict_json import JsonObject, shown_json
 
 MOST_TOKENS = "max_output_tokens"  # OpenAI's word for max_tokens
 OPTIONS = tuple(name for name in CHAT_OPTIONS if name != "max_tokens")
+SHARED = ("seed", "timeout", "priority")
 TEXTS = ("model", "user", "safety_identifier", "prompt_cache_key")  # which change nothing
 MAX_PAIRS, MAX_KEY, MAX_VALUE = 16, 64, 512  # of metadata
 NEUTRAL: dict[str, tuple[object, ...]] = {
@@ -79,6 +80,11 @@ class ResponseAsked:
     def seed(self) -> int | None:
         """The seed; None for a random one."""
         return self.options.get("seed")
+
+    @property
+    def shared(self) -> JsonObject:
+        """The options that are for a picture too."""
+        return {name: self.options[name] for name in SHARED if name in self.options}
 
     def reply(self, talk: Talk, seed: int) -> Reply:
         """The request of an answer in words.

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from unitok.messages import (
@@ -46,16 +46,38 @@ class Item:
 
     Attributes:
         id: Its id, which no other item has.
-        body: As the server tells it.
+        body: What the server tells of it, but for a picture that was drawn.
         fetched: The bytes of its pictures that came by their address or as a file, by the number of
             the part.
         place: Where it was given in the body; "" for one of an earlier response.
+        drawn: The picture that was drawn, as a data URL; None for a message.
     """
 
     id: str
     body: JsonObject
-    fetched: Mapping[int, bytes]
+    fetched: Mapping[int, bytes] = field(default_factory=dict)
     place: str = ""
+    drawn: str | None = None
+
+    @classmethod
+    def of(cls, told: JsonObject, place: str = "") -> Item:
+        """The item of what the server tells of it: a message of text, or a picture that was drawn.
+
+        Args:
+            told: What the server tells.
+            place: Where it was given in the body.
+        """
+        if told["type"] != CALL:
+            return cls(told["id"], told, place=place)
+        body = {name: value for name, value in told.items() if name != "result"}
+        return cls(told["id"], body, place=place, drawn=CALL_PICTURE + told["result"])
+
+    @property
+    def told(self) -> JsonObject:
+        """What the server tells of it."""
+        if self.drawn is None:
+            return self.body
+        return {**self.body, "result": self.drawn.removeprefix(CALL_PICTURE)}
 
     @property
     def role(self) -> str:
@@ -64,10 +86,10 @@ class Item:
 
     @property
     def message(self) -> JsonObject:
-        """The item in the form that `unitok.messages` explains."""
-        if self.body["type"] == CALL:
-            url = CALL_PICTURE + self.body["result"]
-            return {"role": "assistant", "content": [{"type": "input_image", "image_url": url}]}
+        """The item in the form that `unitok.messages` explains. It has no copy of a picture."""
+        if self.drawn is not None:
+            parts = [{"type": "input_image", "image_url": self.drawn}]
+            return {"role": self.role, "content": parts}
         parts = [
             {"type": "image", "image": self.fetched[number]}
             if number in self.fetched
@@ -79,7 +101,7 @@ class Item:
     @property
     def size(self) -> int:
         """Its bytes in memory, about."""
-        return size_of(self.body) + sum(map(len, self.fetched.values()))
+        return size_of(self.body) + len(self.drawn or "") + sum(map(len, self.fetched.values()))
 
 
 @dataclass(frozen=True)
@@ -276,7 +298,7 @@ def _call(keys: JsonObject, place: str, id: str) -> Item:
     """A picture that was drawn, given again by a client that keeps conversations itself."""
     check_known(keys, CALL_KEYS, f"{place}.")
     take_text(keys, "result", f"{place}.")
-    return Item(id, {**keys, "id": id, "status": "completed"}, {}, place)
+    return Item.of({**keys, "id": id, "status": "completed"}, place)
 
 
 def size_of(value: object) -> int:

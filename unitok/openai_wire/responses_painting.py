@@ -94,7 +94,7 @@ def painting_of(
     talk: Talk,
     ability: Ability,
     mask: PictureLike | None,
-    seed: int | None,
+    shared: JsonObject,
 ) -> Painting:
     """The picture that is to be made.
 
@@ -104,7 +104,7 @@ def painting_of(
         talk: The conversation.
         ability: What the model can do.
         mask: The mask, in whose white parts a picture is painted anew; None for none.
-        seed: That of the body, for a tool that has none.
+        shared: Options of the body, for a tool that does not have them.
 
     Raises:
         WireError: What is asked for cannot be done, or an option does nothing.
@@ -114,7 +114,7 @@ def painting_of(
     # An instruction stays as it is. Else the prompt says what the picture shows.
     wish = None if action == "edit" and not tool.is_partial else wish_of(talk.text)
     prompt = talk.text if wish is None else wish
-    options = tool.options if seed is None else {"seed": seed} | tool.options
+    options = shared | tool.options
     if tool.previews:
         options = {**options, "preview": True, "preview_count": tool.previews}
     request = (
@@ -122,7 +122,7 @@ def painting_of(
         if action == "generate"
         else _edit(tool, options, prompt, talk, mask)
     )
-    return Painting(request, wish)
+    return Painting(request, None if prompt == talk.text else prompt)
 
 
 def _draw(tool: Tool, options: JsonObject, prompt: str, talk: Talk, ability: Ability) -> Draw:

@@ -45,7 +45,6 @@ NEUTRAL: dict[str, tuple[object, ...]] = {
     "quality": ("auto",),
     "background": ("auto", "opaque"),
     "moderation": ("auto",),
-    "input_fidelity": ("high",),  # what stays of a picture keeps its pixels
 }
 KNOWN = (
     *("type", "action", "model", "size", MASK, PARTIAL, *FORMAT_KEYS, *NEUTRAL),

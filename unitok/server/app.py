@@ -29,6 +29,7 @@ class App:
 
     Attributes:
         services: What its endpoints share.
+        responses: The endpoints of responses, and the responses that are kept.
         asgi: The app, for an ASGI server.
     """
 
@@ -55,6 +56,7 @@ class App:
         metrics = Metrics(named, admission)
         runner = Runner(settings, metrics)
         self.services = Services(named, settings, admission, runner, metrics)
+        self.responses = Responses(self.services, ResponseStore(settings))
         router = Router(self._routes())
         self.asgi: ASGIApp = Gate(router, keys or ApiKeys(), settings, metrics.ended)
         if settings.allowed_origins:
@@ -68,7 +70,7 @@ class App:
 
     def _routes(self) -> list[Route]:
         status, services = Status(self.services), self.services
-        responses = Responses(services, ResponseStore(services.settings))
+        responses = self.responses
         return [
             Route("/health", status.health),
             Route("/ready", status.ready),

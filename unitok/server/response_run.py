@@ -112,7 +112,7 @@ class ResponseRun:
         completed = int(time.time()) if status == "completed" else None
         body = self.teller.body(status, item, result, completed=completed)
         if self.keep is not None:
-            self.keep(body, self.read, Item(item["id"], item, {}))
+            self.keep(body, self.read, Item.of(item))
         return body
 
     def _failed(self, error: ApiError) -> list[JsonObject]:

@@ -21,7 +21,7 @@ class StoredResponse:
 
     Attributes:
         id: Its id.
-        body: Its body.
+        body: Its body, without its output.
         read: The items that the model read: all of the conversation.
         written: The item that it wrote.
         since: When it was stored, on the store's clock.
@@ -32,6 +32,11 @@ class StoredResponse:
     read: Sequence[Item]
     written: Item
     since: float
+
+    @property
+    def told(self) -> JsonObject:
+        """Its body."""
+        return {**self.body, "output": [self.written.told]}
 
     @property
     def items(self) -> list[Item]:
@@ -123,7 +128,8 @@ class ResponseStore:
             read: The items that the model read.
             written: The item that it wrote.
         """
-        response = StoredResponse(body["id"], body, tuple(read), written, self._clock())
+        rest = {name: value for name, value in body.items() if name != "output"}
+        response = StoredResponse(body["id"], rest, tuple(read), written, self._clock())
         self._shelves.setdefault(owner, Shelf()).add(response)
         self._ages[response.id] = owner
         self._make_room(owner)

@@ -76,7 +76,7 @@ class Responses:
             if (name, value) != ("stream", "false"):
                 raise WireError(f'"{name}" is not supported: a response is told as a whole', name)
         found = self.store.find(owner_of(request), request.path_params["id"])
-        return await asyncio.to_thread(JSONResponse, found.body)
+        return await asyncio.to_thread(lambda: JSONResponse(found.told))
 
     async def delete(self, request: Request) -> Response:
         """DELETE /v1/responses/{id}: forget a response. Those that went on from it stay."""
@@ -90,7 +90,7 @@ class Responses:
         found = self.store.find(owner_of(request), request.path_params["id"])
         newest_first = found.read[::-1]
         return await asyncio.to_thread(
-            lambda: JSONResponse(page_body(newest_first, asked, lambda item: item.body))
+            lambda: JSONResponse(page_body(newest_first, asked, lambda item: item.told))
         )
 
     async def _read(self, call: Call, body: object, asked: ResponseAsked) -> list[Item]:
@@ -121,7 +121,9 @@ class Responses:
             request, output = asked.reply(talk, seed), TextOutput(new_id("msg"))
         else:
             mask = await self._mask(call.passage.owner, asked.tool)
-            painting = painting_of(asked.tool, action, talk, ability_of(painter), mask, asked.seed)
+            painting = painting_of(
+                asked.tool, action, talk, ability_of(painter), mask, asked.shared
+            )
             seed = pick_seed(painting.seed)
             served, request = painter, replace(painting.request, seed=seed)
             output = PictureOutput(new_id("ig"), painting, asked.tool.format, seed)
