@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from unitok.openai_wire.body import WireError, made
@@ -19,7 +19,7 @@ from unitok.openai_wire.responses_tool import (
 )
 from unitok.openai_wire.responses_wishes import is_change, wish_of
 from unitok.pictures import PictureLike
-from unitok.requests import PREVIEW_OPTIONS, Draw, Edit
+from unitok.requests import Draw, Edit
 from unitok.strict_json import JsonObject
 
 Act = Literal["generate", "edit"]
@@ -115,13 +115,13 @@ def painting_of(
     wish = None if action == "edit" and not tool.is_partial else wish_of(talk.text)
     prompt = talk.text if wish is None else wish
     options = shared | tool.options
-    if tool.previews:
-        options = {**options, "preview": True, "preview_count": tool.previews}
     request = (
         _draw(tool, options, prompt, talk, ability)
         if action == "generate"
         else _edit(tool, options, prompt, talk, mask)
     )
+    if tool.previews:
+        request = replace(request, preview=True, preview_count=tool.previews)
     return Painting(request, None if prompt == talk.text else prompt)
 
 
@@ -151,5 +151,5 @@ def _edit(
 def _check_of(options: JsonObject, known: Sequence[str], of: str) -> None:
     """Refuse an option that does nothing."""
     for name in options:
-        if name not in known and name not in PREVIEW_OPTIONS:
+        if name not in known:
             raise WireError(f"{AT}{name} is for {of}", AT + name)

@@ -23,7 +23,7 @@ from unitok.openai_wire.body import (
 from unitok.openai_wire.images import MOST_PREVIEWS, take_size
 from unitok.openai_wire.output_format import KEYS as FORMAT_KEYS
 from unitok.openai_wire.output_format import OutputFormat, output_format_of
-from unitok.requests import PREVIEW_OPTIONS, Draw, Edit, options_of
+from unitok.requests import Draw, Edit, options_of, streamed_options
 from unitok.strict_json import JsonObject, shown_json
 
 Action = Literal["auto", "generate", "edit"]
@@ -35,7 +35,7 @@ MASK, PARTIAL = "input_image_mask", "partial_images"
 # Size and mask come in OpenAI's form, and previews as partial_images. A response has one picture.
 _NOT_OPTIONS = (
     *("prompt", "mask", "width", "height", "n", "logprobs", "branch_logprobs", "adapter"),
-    *PREVIEW_OPTIONS,
+    *streamed_options(Draw),
 )
 DRAW_OPTIONS, EDIT_OPTIONS = (
     tuple(name for name in options_of(kind) if name not in _NOT_OPTIONS) for kind in (Draw, Edit)
