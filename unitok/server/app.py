@@ -13,6 +13,7 @@ from unitok.api import Model
 from unitok.server import completions, edits, generations
 from unitok.server.admission import Admission
 from unitok.server.endpoint import Services, admitted
+from unitok.server.fetcher import PictureFetcher
 from unitok.server.gate import Gate
 from unitok.server.keys import ApiKeys
 from unitok.server.metrics import Metrics
@@ -55,7 +56,8 @@ class App:
         named, admission = ServedModels(models, int(time.time()), aliases), Admission(settings)
         metrics = Metrics(named, admission)
         runner = Runner(settings, metrics)
-        self.services = Services(named, settings, admission, runner, metrics)
+        fetcher = PictureFetcher(settings.allowed_hosts) if settings.allowed_hosts else None
+        self.services = Services(named, settings, admission, runner, metrics, fetcher)
         self.responses = Responses(self.services, ResponseStore(settings))
         router = Router(self._routes())
         self.asgi: ASGIApp = Gate(router, keys or ApiKeys(), settings, metrics.ended)
