@@ -124,6 +124,11 @@ def _tool(keys: JsonObject, stream: bool) -> Tool:
     options = drawn | take_options(keys, Edit, [n for n in EDIT_OPTIONS if n not in drawn])
     if not isinstance(options.get("seed", 0), int):
         raise WireError('"seed" must be a whole number: a response has one picture', "seed")
+    if mask is not None and "box" in options:
+        raise WireError("give a mask or a box, not both", "box")
+    if previews and options.get("tries", 1) > 1:
+        told = f'there are no previews of several tries: leave "{PARTIAL}" out, or give "tries": 1'
+        raise WireError(told, PARTIAL)
     body = {name: value for name, value in keys.items() if name != MASK}
     width, height = take_size(keys)
     size = None if width is None or height is None else (width, height)
