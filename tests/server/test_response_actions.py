@@ -5,8 +5,9 @@ from typing import Any
 import pytest
 
 from unitok.openai_wire.body import WireError
-from unitok.openai_wire.responses_input import Talk, read_items
+from unitok.openai_wire.responses_input import read_items
 from unitok.openai_wire.responses_painting import Ability, action_of, painting_of
+from unitok.openai_wire.responses_talk import Talk
 from unitok.openai_wire.responses_tool import tool_of
 from unitok.requests import Draw, Edit
 

@@ -7,8 +7,9 @@ from typing import Any
 
 from unitok.openai_wire.body import WireError
 from unitok.openai_wire.responses import KNOWN, echoed, response_of
-from unitok.openai_wire.responses_input import CALL_KEYS, Item, Talk, read_input, read_items
+from unitok.openai_wire.responses_input import CALL_KEYS, Item, read_input, read_items
 from unitok.openai_wire.responses_painting import Ability, action_of, painting_of
+from unitok.openai_wire.responses_talk import Talk
 from unitok.openai_wire.responses_tool import KNOWN as TOOL_KEYS
 
 URL = "data:image/png;base64,aGVsbG8="

@@ -128,7 +128,7 @@ def test_a_response_whose_time_is_over_has_failed(live: Live, tools: list[Any], 
     failed = last_of(events)
     assert failed.status == "failed" and failed.error is not None
     assert failed.error.code == "timeout" and failed.error.message
-    assert [item.status for item in failed.output] == [status]
+    assert [item.status for item in failed.output] == [status]  # type: ignore[union-attr]
 
 
 def test_a_request_that_is_wrong_is_refused_before_its_stream_begins(live: Live):

@@ -24,7 +24,7 @@ from unitok.openai_wire.body import (
 )
 from unitok.openai_wire.chat import OPTIONS as CHAT_OPTIONS
 from unitok.openai_wire.responses_input import NAME as INPUT
-from unitok.openai_wire.responses_input import Talk
+from unitok.openai_wire.responses_talk import Talk
 from unitok.openai_wire.responses_tool import Choice, Tool, choice_of, tool_of
 from unitok.requests import Reply, options_of
 from unitok.strict_json import JsonObject, shown_json

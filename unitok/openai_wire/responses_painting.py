@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from unitok.openai_wire.body import WireError, made
-from unitok.openai_wire.responses_input import Talk
+from unitok.openai_wire.responses_talk import Talk
 from unitok.openai_wire.responses_tool import (
     AT,
     DRAW_OPTIONS,

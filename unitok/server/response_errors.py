@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from unitok.openai_wire.responses import ResponseAsked
-from unitok.openai_wire.responses_input import Talk, placed
+from unitok.openai_wire.responses_talk import Talk, placed
 from unitok.openai_wire.responses_tool import AT, KNOWN
 from unitok.server.errors import OF_PICTURES, ApiError, of_picture, of_wire
 

@@ -17,9 +17,10 @@ from unitok.families.common.family import DrawsFromText
 from unitok.openai_wire.body import WireError
 from unitok.openai_wire.pages import page_body, page_of
 from unitok.openai_wire.responses import ResponseAsked, echoed, response_of
-from unitok.openai_wire.responses_input import NAME, Item, Talk, read_input, read_items
+from unitok.openai_wire.responses_input import NAME, Item, read_input, read_items
 from unitok.openai_wire.responses_output import Output, PictureOutput, Teller, TextOutput
 from unitok.openai_wire.responses_painting import Ability, action_of, painting_of
+from unitok.openai_wire.responses_talk import Talk
 from unitok.openai_wire.responses_tool import AT, MASK, Tool
 from unitok.picture_sources import Refused, is_data_uri, read_data_uri
 from unitok.preparer import pick_seed
