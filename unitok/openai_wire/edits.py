@@ -19,10 +19,7 @@ from unitok.requests import Edit, options_of, streamed_options
 from unitok.strict_json import JsonObject, shown_json
 
 # The mask is a file. Log-probabilities and previews have no place in the answer.
-_NOT_OPTIONS = (
-    *("prompt", "mask", "logprobs", "branch_logprobs", "adapter"),
-    *streamed_options(Edit),
-)
+_NOT_OPTIONS = ("prompt", "mask", "logprobs", "branch_logprobs", *streamed_options(Edit), "adapter")
 OPTIONS = tuple(name for name in options_of(Edit) if name not in _NOT_OPTIONS)
 NEUTRAL: dict[str, tuple[object, ...]] = {
     "size": ("auto",),  # that of the picture
