@@ -381,6 +381,8 @@ def painted(**keys: Any) -> dict[str, Any]:
             None,
         ),
         (painted(box=[0, 0, 1, 1], margin=[-1, 0, 0, 0]), 400, "tools[0].box", None),
+        (painted(priority=-1), 400, "tools[0].priority", None),
+        (painted() | {"priority": -1}, 400, "priority", None),
         (painted(seed=[1]), 400, "tools[0].seed", None),
         (painted(guidance="x"), 400, "tools[0].guidance", None),
         (painted(strength=0.5), 400, "tools[0].strength", None),

@@ -6,7 +6,7 @@ import asyncio
 
 from unitok.openai_wire.responses import ResponseAsked
 from unitok.openai_wire.responses_talk import Talk, placed
-from unitok.openai_wire.responses_tool import AT, KNOWN
+from unitok.openai_wire.responses_tool import AT
 from unitok.server.errors import OF_PICTURES, ApiError, of_picture, of_wire
 
 
@@ -27,7 +27,7 @@ async def located(error: ApiError, asked: ResponseAsked, talk: Talk, painted: bo
         return of_wire(placed(error.message, talk.places, error.code))
     if painted and param == "image":
         error.param = placed(talk.parsed.pictures[-1].where, talk.places).param
-    elif painted and param in KNOWN:
+    elif painted and asked.tool is not None and param in asked.tool.body:
         error.param = AT + param
     elif param == "json_schema" and param not in asked.given:
         error.param = "text.format.schema"
