@@ -19,6 +19,8 @@ from unitok.server.files import Files
 from unitok.server.gate import Gate
 from unitok.server.keys import ApiKeys
 from unitok.server.metrics import Metrics
+from unitok.server.response_store import ResponseStore
+from unitok.server.responses import Responses
 from unitok.server.running import Runner
 from unitok.server.served import ServedModels
 from unitok.server.settings import ServerSettings
@@ -31,6 +33,7 @@ class App:
 
     Attributes:
         services: What its endpoints share.
+        responses: The endpoints of responses, and the responses that are kept.
         asgi: The app, for an ASGI server.
     """
 
@@ -62,6 +65,8 @@ class App:
         self.services = Services(named, settings, admission, runner, metrics, fetcher, state)
         if state is not None:
             state.start(named)
+        file_of = None if state is None else state.files.file_bytes
+        self.responses = Responses(self.services, ResponseStore(settings), file_of)
         router = Router(self._routes())
         self.asgi: ASGIApp = Gate(router, keys or ApiKeys(), settings, metrics.ended)
         if settings.allowed_origins:
@@ -75,6 +80,7 @@ class App:
 
     def _routes(self) -> list[Route]:
         status, services = Status(self.services), self.services
+        responses = self.responses
         files, batches = Files(services), Batches(services)
         return [
             Route("/health", status.health),
@@ -84,6 +90,10 @@ class App:
             Route("/v1/models", status.models),
             Route("/v1/models/{name:path}", status.model),
             Route("/v1/chat/completions", admitted(completions.create, services), methods=["POST"]),
+            Route("/v1/responses", admitted(responses.create, services), methods=["POST"]),
+            Route("/v1/responses/{id}", responses.one, methods=["GET"]),
+            Route("/v1/responses/{id}", responses.delete, methods=["DELETE"]),
+            Route("/v1/responses/{id}/input_items", responses.input_items),
             Route("/v1/files", admitted(files.create, services), methods=["POST"]),
             Route("/v1/files", files.listed),
             Route("/v1/files/{id}", files.delete, methods=["DELETE"]),
