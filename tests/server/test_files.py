@@ -11,7 +11,7 @@ import openai
 import pytest
 
 from tests.server.keeping import keeping, send
-from tests.server.live import KEYS, Live
+from tests.server.live import KEYS, Live, png
 from unitok import Model
 from unitok.server.errors import ApiError
 from unitok.server.keys import ANYBODY, ApiKeys
@@ -333,3 +333,17 @@ def test_two_servers_cannot_use_one_folder(tmp_path: Path):
             State(tmp_path / "state", ServerSettings(), {})
     with State(tmp_path / "state", ServerSettings(), {}):
         pass
+
+
+def test_a_picture_that_was_sent_is_asked_about_by_its_owner_alone(kept: Live, model: Model):
+    picture = model.draw("a cat", seed=3).image
+    file = kept.openai().files.create(file=("cat.png", png(picture)), purpose="vision")
+    question = "what is this?"
+    parts = [{"type": "input_image", "file_id": file.id}, {"type": "input_text", "text": question}]
+    asked: Any = [{"role": "user", "content": parts}]
+    answer = kept.openai().responses.create(model="default", input=asked)
+    assert answer.output_text == model.caption(picture, question).text
+    with pytest.raises(openai.NotFoundError) as caught:
+        kept.openai(KEYS[1]).responses.create(model="default", input=asked)
+    assert caught.value.code == "file_not_found"
+    assert caught.value.param == "input[0].content[0].file_id"
