@@ -29,7 +29,7 @@ def serve(
     models: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[MODEL]...",
+            metavar="MODEL",
             help="Folders or hub ids. Without any, the embedded model.",
             show_default=False,
         ),
