@@ -19,7 +19,7 @@ from unitok.server.running import Runner
 from unitok.server.served import ServedModels
 from unitok.server.settings import ServerSettings
 from unitok.server.state.folder import State
-from unitok.server.streams import stream_response
+from unitok.server.streams import Stream
 from unitok.strict_json import JsonObject
 
 
@@ -73,8 +73,8 @@ class Call:
         return None if fetcher is None else HeldFetcher(fetcher, self.ticket)
 
     def stream(self, bodies: AsyncGenerator[JsonObject], named: bool = False) -> Response:
-        """The response that sends bodies as they come; see `stream_response`."""
-        return stream_response(bodies, self.ticket, self.passage, self.services.settings, named)
+        """The response that sends bodies as they come; see `Stream`."""
+        return Stream(bodies, self.ticket, self.passage, self.services.settings, named)
 
     def note_usage(self, results: Sequence[Result]) -> None:
         """Put the counts of tokens into the log line."""
@@ -118,7 +118,7 @@ def admitted(work: Work, services: Services) -> Callable[[Request], Awaitable[Re
         streams = False
         try:
             response = await work(Call(request, passage, ticket, services))
-            streams = response.headers.get("content-type", "").startswith("text/event-stream")
+            streams = isinstance(response, Stream)
             return response
         finally:
             if not streams:  # a stream leaves at its end
