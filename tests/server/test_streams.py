@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from starlette.types import Message, Scope
 
-from tests.server.live import KEYS, Live
+from tests.server.live import KEYS
 from tests.server.test_ends import CHAT, LONG
 from unitok import Model
 from unitok.server.app import App

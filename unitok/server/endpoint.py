@@ -15,7 +15,7 @@ from unitok.server.bodies import read_json
 from unitok.server.gate import Passage
 from unitok.server.metrics import Metrics
 from unitok.server.picture_parts import Fetcher
-from unitok.server.running import Runner
+from unitok.server.running import Runner, while_connected
 from unitok.server.served import ServedModels
 from unitok.server.settings import ServerSettings
 from unitok.server.state.folder import State
@@ -70,7 +70,7 @@ class Call:
     def fetcher(self) -> Fetcher | None:
         """Fetches pictures, whose bytes count as those of the request; None if none may be."""
         fetcher = self.services.fetcher
-        return None if fetcher is None else HeldFetcher(fetcher, self.ticket)
+        return None if fetcher is None else HeldFetcher(fetcher, self.request, self.ticket)
 
     def stream(self, bodies: AsyncGenerator[JsonObject], named: bool = False) -> Response:
         """The response that sends bodies as they come; see `Stream`."""
@@ -88,15 +88,17 @@ class HeldFetcher:
 
     Attributes:
         fetcher: Fetches them.
-        ticket: The request's, which holds their bytes.
+        request: The request, whose connection is watched.
+        ticket: Its room, which holds their bytes.
     """
 
     fetcher: Fetcher
+    request: Request
     ticket: Ticket
 
     async def fetch(self, url: str, param: str) -> bytes:
         """The bytes of a picture; see `Fetcher.fetch`."""
-        data = await self.fetcher.fetch(url, param)
+        data = await while_connected(self.request, self.fetcher.fetch(url, param))
         self.ticket.hold(len(data))
         return data
 

@@ -6,16 +6,17 @@ unless hosts are allowed by name.
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Protocol
 
+from unitok.messages import MAX_PICTURES
 from unitok.openai_wire.body import WireError
 from unitok.picture_sources import LONGEST_START, is_data_uri
 from unitok.strict_json import shown_json
 
 UNSURE = ("application/octet-stream",)  # types of what may be anything
-PARTS = {"image_url": "image_url", "input_image": "image_url"}  # types, and the key of the source
+PARTS = ("image_url", "input_image")  # types of parts that have a picture as their "image_url"
+FileOf = Callable[[str, str], Awaitable[bytes]]
 
 
 class Fetcher(Protocol):
@@ -33,7 +34,7 @@ class Fetcher(Protocol):
 async def with_pictures(
     messages: object,
     fetcher: Fetcher | None,
-    file_of: Callable[[str, str], bytes] | None = None,
+    file_of: FileOf | None = None,
     name: str = "messages",
 ) -> object:
     """Messages in which every picture is a data URL, or its bytes.
@@ -48,11 +49,13 @@ async def with_pictures(
         name: What the messages are called in errors.
 
     Raises:
-        WireError: A picture is given in another way.
+        WireError: A picture is given in another way, or there are too many.
         ApiError: A picture cannot be fetched.
     """
     if not isinstance(messages, list):
         return messages
+    if (count := sum(map(_count, messages))) > MAX_PICTURES:
+        raise WireError(f"{name} has {count:,} pictures; at most {MAX_PICTURES} are read", name)
     made = []
     for i, message in enumerate(messages):
         content = message.get("content") if isinstance(message, dict) else None
@@ -66,11 +69,15 @@ async def with_pictures(
     return made
 
 
+def _count(message: object) -> int:
+    """How many pictures a message has."""
+    content = message.get("content") if isinstance(message, dict) else None
+    parts = content if isinstance(content, list) else ()
+    return sum(isinstance(part, dict) and part.get("type") in PARTS for part in parts)
+
+
 async def _part(
-    part: object,
-    fetcher: Fetcher | None,
-    file_of: Callable[[str, str], bytes] | None,
-    place: str,
+    part: object, fetcher: Fetcher | None, file_of: FileOf | None, place: str
 ) -> object:
     if not isinstance(part, dict):
         return part
@@ -80,10 +87,10 @@ async def _part(
             f'{place}: a picture is of type "image_url", or "input_image" in responses',
             f"{place}.type",
         )
-    if not isinstance(kind, str) or kind not in PARTS:
+    if kind not in PARTS:
         return part
     if file_of is not None and kind == "input_image" and part.get("file_id") is not None:
-        return await asyncio.to_thread(_from_file, part, file_of, place)
+        return await _from_file(part, file_of, place)
     source, param = source_of(part, place)
     if isinstance(source, str) and is_data_uri(source):
         check_data_uri(source, param)
@@ -93,15 +100,13 @@ async def _part(
     return {"type": "image", "image": await fetched(source, fetcher, param)}
 
 
-def _from_file(
-    part: Mapping[str, Any], file_of: Callable[[str, str], bytes], place: str
-) -> dict[str, Any]:
+async def _from_file(part: Mapping[str, Any], file_of: FileOf, place: str) -> dict[str, Any]:
     if part.get("image_url") is not None:
         raise WireError(f"{place}: give image_url or file_id, not both", place)
     file_id = part["file_id"]
     if not isinstance(file_id, str):
         raise WireError(f"{place}: file_id must be text, not {shown_json(file_id)}", place)
-    return {"type": "image", "image": file_of(file_id, f"{place}.file_id")}
+    return {"type": "image", "image": await file_of(file_id, f"{place}.file_id")}
 
 
 def check_data_uri(uri: str, param: str) -> None:

@@ -105,8 +105,8 @@ class Responses:
 
     async def _opened(self, call: Call, given: list[object]) -> list[object]:
         """Input in which pictures that come by their address or as a file are bytes."""
-        file_of = None if self.file_of is None else partial(self.file_of, call.passage.owner)
-        opened = await with_pictures(given, call.services.fetcher, file_of, NAME)
+        file_of = None if self.file_of is None else partial(self._kept, call)
+        opened = await with_pictures(given, call.fetcher, file_of, NAME)
         assert isinstance(opened, list)
         return opened
 
@@ -121,7 +121,7 @@ class Responses:
             seed = pick_seed(asked.seed)
             request, output = asked.reply(talk, seed), TextOutput(new_id("msg"))
         else:
-            mask = await self._mask(call.passage.owner, asked.tool)
+            mask = await self._mask(call, asked.tool)
             painting = painting_of(
                 asked.tool, action, talk, ability_of(painter), mask, asked.shared
             )
@@ -142,7 +142,7 @@ class Responses:
             error.param = f"{AT}model"
             raise
 
-    async def _mask(self, owner: Owner, tool: Tool) -> bytes | None:
+    async def _mask(self, call: Call, tool: Tool) -> bytes | None:
         """The mask of the tool, white where its own is transparent; None without one.
 
         Raises:
@@ -154,23 +154,29 @@ class Responses:
         ((key, value),) = tool.mask.items()
         place = f"{AT}{MASK}.{key}"
         try:
-            data = await self._file(owner, key, value, place)
+            data = await self._file(call, key, value, place)
             return await asyncio.to_thread(white_mask, data)
         except Refused as error:
             raise of_picture(error, place) from None
         except WireError as error:
             raise WireError(str(error), place, error.code) from None
 
-    async def _file(self, owner: Owner, key: str, value: str, place: str) -> bytes:
+    async def _file(self, call: Call, key: str, value: str, place: str) -> bytes:
         """The bytes of a picture that is given by its address, or as a file."""
-        if key == "file_id" and self.file_of is None:
-            raise WireError(f"{place}: this server has no files", place)
-        if key == "file_id" and self.file_of is not None:
-            return self.file_of(owner, value, place)
+        if key == "file_id":
+            return await self._kept(call, value, place)
         if not is_data_uri(value):
-            return await fetched(value, self.services.fetcher, place)
+            return await fetched(value, call.fetcher, place)
         check_data_uri(value, place)
         return (await asyncio.to_thread(read_data_uri, value)).getvalue()
+
+    async def _kept(self, call: Call, file_id: str, place: str) -> bytes:
+        """The bytes of an uploaded file, which count as those of the request."""
+        if self.file_of is None:
+            raise WireError(f"{place}: this server has no files", place)
+        data = await asyncio.to_thread(self.file_of, call.passage.owner, file_id, place)
+        call.ticket.hold(len(data))
+        return data
 
 
 def ability_of(served: Served) -> Ability:
