@@ -178,3 +178,21 @@ def test_files_of_keys_that_are_wrong(tmp_path, text: str, wrong: str):
     file.write_text(text)
     with pytest.raises(ValueError, match=wrong):
         ApiKeys.read(file)
+
+
+def test_a_page_of_an_allowed_origin_may_use_openais_client(model: Model):
+    settings = ServerSettings(allowed_origins=("https://page.example",))
+    with served(model, settings=settings) as live, live.http(None) as http:
+        headers = {
+            "origin": "https://page.example",
+            "access-control-request-method": "POST",
+            "access-control-request-headers": "authorization,content-type,x-stainless-os",
+        }
+        answer = http.options("/v1/chat/completions", headers=headers)
+        assert answer.status_code == 200
+        assert "x-stainless-os" in answer.headers["access-control-allow-headers"]
+        assert "access-control-allow-credentials" not in answer.headers
+        other = http.options(
+            "/v1/chat/completions", headers={**headers, "origin": "https://other.example"}
+        )
+        assert "access-control-allow-origin" not in other.headers

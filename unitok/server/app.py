@@ -74,8 +74,8 @@ class App:
                 self.asgi,
                 allow_origins=settings.allowed_origins,
                 allow_methods=["GET", "POST", "DELETE"],
-                allow_headers=["authorization", "content-type", "x-request-id"],
-                expose_headers=["x-request-id", "retry-after"],
+                allow_headers=["*"],  # OpenAI's client for browsers sends a dozen of its own
+                expose_headers=["x-request-id", "retry-after", "x-should-retry"],
             )
 
     def _routes(self) -> list[Route]:

@@ -38,7 +38,7 @@ class Batches:
                 param="input_file_id",
                 code="invalid_purpose",
             )
-        state.files.check_room(owner)
+        await asyncio.to_thread(state.files.check_room, owner)
         link = partial(link_or_copy, state.files.data_path(file.id))
         try:
             record = await asyncio.to_thread(state.batches.create, owner, asked, link)

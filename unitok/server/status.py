@@ -8,6 +8,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from unitok import __version__
+from unitok.api import Model
 from unitok.server.endpoint import Services
 from unitok.server.errors import ApiError
 from unitok.server.metrics import CONTENT_TYPE
@@ -21,13 +22,16 @@ class Status:
     def __init__(self, services: Services) -> None:
         """Keep what all endpoints share."""
         self.services = services
+        self._beats: dict[str, asyncio.Task[None]] = {}  # that are waited for, by model
 
     async def health(self, request: Request) -> Response:
-        """Whether the engines step: each driver's thread has to answer between two steps."""
+        """Whether the engines step: each driver's thread has to answer between two steps.
+
+        Anybody may ask, and as often as they like, so all who ask wait for one answer of a model.
+        """
         for model in self.services.models.models:
             try:
-                beat = asyncio.to_thread(model.driver.between_steps, lambda: None)
-                await asyncio.wait_for(beat, STEP_SECONDS)
+                await asyncio.wait_for(asyncio.shield(self._beat(model)), STEP_SECONDS)
             except TimeoutError:
                 raise ApiError(
                     503, f"{model.name} has made no step for {STEP_SECONDS:g} s", code="unhealthy"
@@ -35,6 +39,13 @@ class Status:
             except RuntimeError as error:
                 raise ApiError(503, f"{model.name}: {error}", code="unhealthy") from None
         return JSONResponse({"status": "ok"})
+
+    def _beat(self, model: Model) -> asyncio.Task[None]:
+        beat = self._beats.get(model.name)
+        if beat is None or beat.done():
+            work = asyncio.to_thread(model.driver.between_steps, lambda: None)
+            beat = self._beats[model.name] = asyncio.ensure_future(work)
+        return beat
 
     async def ready(self, request: Request) -> Response:
         """Whether new requests are taken in."""
