@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from starlette.types import Message, Scope
 
-from tests.server.live import KEYS
+from tests.server.live import KEYS, Live
 from tests.server.test_ends import CHAT, LONG
 from unitok import Model
 from unitok.server.app import App
@@ -89,3 +89,21 @@ def test_a_client_that_takes_no_more_holds_nothing(
     admission = app.services.admission
     assert (admission.admitted, admission._bytes) == (0, 0)
     assert model.driver.wait_until_idle(100)
+
+
+WRONG = {
+    CHAT: {"n": 3, "regex": "("},
+    RESPONSES: {"regex": "("},
+    "/v1/images/generations": {"size": "1x1", "n": 3},
+}
+
+
+@pytest.mark.parametrize("path", BODIES)
+def test_a_wrong_request_is_refused_before_its_stream_begins(live: Live, path: str):
+    with live.http() as http:
+        streamed = http.post(path, json=BODIES[path] | WRONG[path])
+        body = {**BODIES[path], **WRONG[path], "stream": False}
+        body.pop("partial_images", None)
+        plain = http.post(path, json=body)
+    assert streamed.status_code == plain.status_code == 400
+    assert streamed.json() == plain.json() and plain.json()["error"]["param"]

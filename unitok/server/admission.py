@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter, deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from unitok.server.errors import ApiError, overloaded
@@ -103,6 +104,7 @@ class Ticket:
     owner: Owner
     _units: int = field(default=0, init=False)
     _bytes: int = field(default=0, init=False)
+    _last: list[Callable[[], object]] = field(default_factory=list, init=False)
 
     def count(self, units: int) -> None:
         """Note that the request is for so many answers or pictures in all.
@@ -130,8 +132,14 @@ class Ticket:
         admission._bytes += size
         self._bytes += size
 
+    def at_leaving(self, call: Callable[[], object]) -> None:
+        """Have something called when the request leaves."""
+        self._last.append(call)
+
     def leave(self) -> None:
         """Give the room back. Leaving again does nothing."""
+        while self._last:
+            self._last.pop()()
         if self._units:
             self.admission._remove(self.owner, self._units)
         self.admission._bytes -= self._bytes

@@ -19,8 +19,8 @@ from unitok.openai_wire.chat import (
     usage_chunk,
 )
 from unitok.preparer import pick_seed
-from unitok.results import TextResult
-from unitok.server.endpoint import Call, Services
+from unitok.results import Event, TextResult
+from unitok.server.endpoint import Call
 from unitok.server.picture_parts import with_pictures
 from unitok.server.running import merged
 from unitok.server.served import Served
@@ -37,10 +37,12 @@ async def create(call: Call) -> Response:
     call.ticket.count(asked.n)
     completion = Completion.of(asked, served, call.passage.id)
     call.passage.log |= {"model": served.name, "n": asked.n, "stream": asked.stream}
+    runner, replies = call.services.runner, asked.replies(completion.seed)
     if asked.stream:
-        return call.stream(completion.chunks(call))
-    results: list[TextResult] = await call.services.runner.results(
-        call.request, served, asked.replies(completion.seed), call.passage.owner
+        streams = await runner.started(call.request, served, replies, call.ticket)
+        return call.stream(completion.chunks(call, streams))
+    results: list[TextResult] = await runner.results(
+        call.request, served, replies, call.passage.owner
     )
     call.note_usage(results)
     return JSONResponse(completion.body(results))
@@ -75,16 +77,18 @@ class Completion:
         logprobs = [self._logprobs(result) for result in results]
         return completions_body(results, self.served.name, self.id, self.created, logprobs)
 
-    async def chunks(self, call: Call) -> AsyncGenerator[JsonObject]:
-        """The pieces of the answer, as they come."""
-        services: Services = call.services
+    async def chunks(
+        self, call: Call, streams: Sequence[AsyncGenerator[Event]]
+    ) -> AsyncGenerator[JsonObject]:
+        """The pieces of the answer, as they come.
+
+        Args:
+            call: The call.
+            streams: The events of each answer.
+        """
         results: list[Any] = [None] * self.asked.n
         for index in range(self.asked.n):
             yield self._chunk(index, {"role": "assistant", "content": ""})
-        streams = [
-            services.runner.events(self.served, reply, call.passage.owner)
-            for reply in self.asked.replies(self.seed)
-        ]
         async for index, event in merged(streams):
             if event.kind == "text":
                 yield self._chunk(index, {"content": event.text})

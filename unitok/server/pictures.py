@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 
 from starlette.responses import JSONResponse, Response
 
@@ -12,7 +12,7 @@ from unitok.openai_wire.image_events import PictureEvents
 from unitok.openai_wire.images import ImagesAsked, pictures_body
 from unitok.preparer import pick_seed
 from unitok.requests import Draw, Edit
-from unitok.results import DrawResult
+from unitok.results import DrawResult, Event
 from unitok.server.endpoint import Call
 from unitok.server.running import merged
 from unitok.server.served import Served
@@ -32,11 +32,13 @@ async def respond(call: Call, served: Served, asked: ImagesAsked, prefix: str) -
     call.ticket.count(count)
     call.passage.log |= {"model": served.name, "n": count, "stream": asked.stream}
     seed, created = first_seed(asked.request), int(time.time())
+    runner, requests = call.services.runner, asked.requests(seed)
     if asked.stream:
         made = PictureEvents(prefix, created, asked.format)
-        return call.stream(_events(call, served, asked, seed, made))
-    results: list[DrawResult] = await call.services.runner.results(
-        call.request, served, asked.requests(seed), call.passage.owner
+        streams = await runner.started(call.request, served, requests, call.ticket)
+        return call.stream(_events(call, streams, asked.seeds(seed), made))
+    results: list[DrawResult] = await runner.results(
+        call.request, served, requests, call.passage.owner
     )
     call.note_usage(results)
     return await asyncio.to_thread(_response, results, created, asked)
@@ -56,13 +58,13 @@ def _response(results: list[DrawResult], created: int, asked: ImagesAsked) -> Re
 
 
 async def _events(
-    call: Call, served: Served, asked: ImagesAsked, seed: int, made: PictureEvents
+    call: Call,
+    streams: Sequence[AsyncGenerator[Event]],
+    seeds: Sequence[int],
+    made: PictureEvents,
 ) -> AsyncGenerator[JsonObject]:
-    runner, owner = call.services.runner, call.passage.owner
-    seeds = asked.seeds(seed)
     previews = [0] * len(seeds)
     results: list[DrawResult] = []
-    streams = [runner.events(served, request, owner) for request in asked.requests(seed)]
     async for index, event in merged(streams):
         if event.kind == "preview":
             number = previews[index]

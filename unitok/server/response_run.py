@@ -55,11 +55,13 @@ class ResponseRun:
         Raises:
             ApiError: The request is wrong or, without a stream, failed.
         """
-        runner, owner = call.services.runner, call.passage.owner
+        runner = call.services.runner
         if stream:
-            events = await runner.started(self.served, self.request, owner)
+            (events,) = await runner.started(call.request, self.served, [self.request], call.ticket)
             return call.stream(self._events(call, events), named=True)
-        (result,) = await runner.results(call.request, self.served, [self.request], owner)
+        (result,) = await runner.results(
+            call.request, self.served, [self.request], call.passage.owner
+        )
         call.note_usage([result])
         item = await asyncio.to_thread(self.output.item, result)
         return await asyncio.to_thread(JSONResponse, self._ended(item, result))

@@ -15,6 +15,7 @@ from unitok.handles import Handle
 from unitok.openai_wire.body import WireError
 from unitok.requests import AnyRequest
 from unitok.results import Event, Result
+from unitok.server.admission import Ticket
 from unitok.server.errors import ApiError, ClientGone, of_library, overloaded, timed_out
 from unitok.server.keys import Owner
 from unitok.server.metrics import Metrics
@@ -97,31 +98,36 @@ class Runner:
         except RuntimeError as error:  # closed, or full
             raise overloaded(str(error), 5) from None
 
-    async def events(
-        self, served: Served, asked: AnyRequest, owner: Owner
-    ) -> AsyncGenerator[Event]:
-        """Events of a request as they come. The last one has the result.
-
-        Leaving the iterator cancels the request.
-
-        Raises:
-            ApiError: The request is wrong, failed, or its time is over.
-        """
-        async with aclosing(await self.started(served, asked, owner)) as events:
-            async for event in events:
-                yield event
-
     async def started(
-        self, served: Served, asked: AnyRequest, owner: Owner
-    ) -> AsyncGenerator[Event]:
-        """`events` of a request that is submitted here, so that a wrong one raises at once.
+        self, request: Request, served: Served, asked: Sequence[AnyRequest], ticket: Ticket
+    ) -> list[AsyncGenerator[Event]]:
+        """Events of what one client asked for, as they come. The last one of each has the result.
+
+        All are submitted here, so that a wrong one raises before a stream begins. Leaving an
+        iterator cancels its request, and so does the end of the ticket.
+
+        Args:
+            request: The client's, whose connection is watched.
+            served: The model.
+            asked: What is asked for.
+            ticket: The client's.
 
         Raises:
-            ApiError: The request is wrong, or the model takes none.
+            ApiError: A request is wrong, or the model takes none. The iterators raise it if one
+                failed, or its time is over.
+            ClientGone: The client has closed the connection.
         """
-        start = time.monotonic()
-        handle = await self.submit(served, asked, owner, stream=True)
-        return self._events(served, handle, start)
+        return await while_connected(request, self._started(served, asked, ticket))
+
+    async def _started(
+        self, served: Served, asked: Sequence[AnyRequest], ticket: Ticket
+    ) -> list[AsyncGenerator[Event]]:
+        start, streams = time.monotonic(), []
+        for one in asked:
+            handle = await self.submit(served, one, ticket.owner, stream=True)
+            ticket.at_leaving(handle.cancel)
+            streams.append(self._events(served, handle, start))
+        return streams
 
     async def _events(
         self, served: Served, handle: Handle[Event, Result], start: float
