@@ -7,11 +7,13 @@ import ipaddress
 import logging
 import socket
 import time
+from functools import partial
 from types import FrameType
 
 import uvicorn
 
 from unitok.server.app import App
+from unitok.server.connection import Connection
 from unitok.server.settings import ServerSettings
 
 logger = logging.getLogger(__name__)
@@ -40,7 +42,7 @@ class Listener(uvicorn.Server):
             app.asgi,
             host,
             port,
-            http="h11",  # which bounds the bytes of headers
+            http=partial(Connection, self.settings),  # type: ignore[arg-type]
             ws="none",
             lifespan="off",
             log_config=None,
