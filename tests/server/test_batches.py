@@ -318,3 +318,14 @@ def test_live_requests_come_before_a_batch_and_are_never_refused_for_it(
         assert ended(client, batch).status == "completed"
     assert set(asked) == {(Draw, BACKGROUND)}
     assert Reply.__dataclass_fields__["priority"].default < BACKGROUND
+
+
+def test_a_line_that_is_refused_says_the_code_that_a_request_would():
+    picture = {"type": "image_url", "image_url": {"url": "http://pictures.example/a.png"}}
+    asked = chat("a", [picture])
+    form = ServedLines(CHAT)
+    with pytest.raises(WireError) as caught:
+        form.request(1, asked, Path())
+    told = form.failure(1, asked, caught.value, ran=False)["response"]["body"]["error"]
+    assert told["code"] == "invalid_image_url"
+    assert told["param"] == "messages[0].content[0]"

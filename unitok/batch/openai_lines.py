@@ -113,8 +113,8 @@ class OpenAILines:
 
     def failure(self, line: int, asked: JsonObject, error: Exception, ran: bool) -> JsonObject:
         """What is written of a line that failed."""
-        param = error.param if isinstance(error, WireError) else None
-        body = error_body(one_line(error), param, server=ran)
+        wrong = error if isinstance(error, WireError) else WireError(str(error))
+        body = error_body(one_line(error), wrong.param, server=ran, code=wrong.code)
         return _response(line, asked, digest(line, asked), 500 if ran else 400, body)
 
 
