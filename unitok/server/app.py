@@ -10,9 +10,10 @@ from starlette.routing import Route, Router
 from starlette.types import ASGIApp
 
 from unitok.api import Model
-from unitok.server import completions
+from unitok.server import completions, edits, generations
 from unitok.server.admission import Admission
 from unitok.server.endpoint import Services, admitted
+from unitok.server.fetcher import PictureFetcher
 from unitok.server.gate import Gate
 from unitok.server.keys import ApiKeys
 from unitok.server.metrics import Metrics
@@ -52,7 +53,8 @@ class App:
         named, admission = ServedModels(models, int(time.time()), aliases), Admission(settings)
         metrics = Metrics(named, admission)
         runner = Runner(settings, metrics)
-        self.services = Services(named, settings, admission, runner, metrics)
+        fetcher = PictureFetcher(settings.allowed_hosts) if settings.allowed_hosts else None
+        self.services = Services(named, settings, admission, runner, metrics, fetcher)
         router = Router(self._routes())
         self.asgi: ASGIApp = Gate(router, keys or ApiKeys(), settings, metrics.ended)
         if settings.allowed_origins:
@@ -74,6 +76,10 @@ class App:
             Route("/v1/models", status.models),
             Route("/v1/models/{name:path}", status.model),
             Route("/v1/chat/completions", admitted(completions.create, services), methods=["POST"]),
+            Route("/v1/images/edits", admitted(edits.create, services), methods=["POST"]),
+            Route(
+                "/v1/images/generations", admitted(generations.create, services), methods=["POST"]
+            ),
         ]
 
     def drain(self) -> None:
