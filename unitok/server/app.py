@@ -55,7 +55,7 @@ class App:
         runner = Runner(settings, metrics)
         fetcher = PictureFetcher(settings.allowed_hosts) if settings.allowed_hosts else None
         self.services = Services(named, settings, admission, runner, metrics, fetcher)
-        router = Router(self._routes())
+        router = Router(self._routes(), redirect_slashes=False)
         self.asgi: ASGIApp = Gate(router, keys or ApiKeys(), settings, metrics.ended)
         if settings.allowed_origins:
             self.asgi = CORSMiddleware(
@@ -72,6 +72,7 @@ class App:
             Route("/health", status.health),
             Route("/ready", status.ready),
             Route("/version", status.version),
+            Route("/openapi.json", status.openapi),
             Route("/metrics", status.metrics),
             Route("/v1/models", status.models),
             Route("/v1/models/{name:path}", status.model),

@@ -18,7 +18,7 @@ from unitok.server.picture_parts import Fetcher
 from unitok.server.running import Runner
 from unitok.server.served import ServedModels
 from unitok.server.settings import ServerSettings
-from unitok.server.streams import stream_response
+from unitok.server.streams import EventStream
 from unitok.strict_json import JsonObject
 
 
@@ -70,8 +70,8 @@ class Call:
         return None if fetcher is None else HeldFetcher(fetcher, self.ticket)
 
     def stream(self, bodies: AsyncGenerator[JsonObject], named: bool = False) -> Response:
-        """The response that sends bodies as they come; see `stream_response`."""
-        return stream_response(bodies, self.ticket, self.passage, self.services.settings, named)
+        """The response that sends bodies as they come; see `EventStream`."""
+        return EventStream(bodies, self.ticket, self.passage, self.services.settings, named)
 
     def note_usage(self, results: Sequence[Result]) -> None:
         """Put the counts of tokens into the log line."""

@@ -145,6 +145,14 @@ class Gate:
             raise _headers(f"more than {settings.max_headers} headers")
         if sum(len(name) + len(value) for name, value in headers) > settings.max_header_bytes:
             raise _headers(f"headers of more than {settings.max_header_bytes:,} bytes")
+        # A proxy that goes by one of two lengths would take a part of the body for a request.
+        if {b"content-length", b"transfer-encoding"} <= {name for name, _ in headers}:
+            raise ApiError(
+                400,
+                "give content-length or transfer-encoding, not both",
+                code="invalid_header",
+                headers={"connection": "close"},
+            )
 
 
 def _log(end: Ended) -> None:

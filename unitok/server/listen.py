@@ -7,16 +7,20 @@ import ipaddress
 import logging
 import socket
 import time
+from contextlib import suppress
+from functools import partial
 from types import FrameType
 
 import uvicorn
 
 from unitok.server.app import App
+from unitok.server.connections import Connection
 from unitok.server.settings import ServerSettings
 
 logger = logging.getLogger(__name__)
 
 BACKLOG = 2048
+SEND_BUFFER = 2**17  # bytes that the system keeps for a client that reads slowly; Linux doubles it
 POLL = 0.05  # seconds between looks whether all is done
 
 
@@ -40,7 +44,11 @@ class Listener(uvicorn.Server):
             app.asgi,
             host,
             port,
-            http="h11",  # which bounds the bytes of headers
+            http=partial(  # type: ignore[arg-type]
+                Connection,
+                head_seconds=self.settings.head_seconds,
+                send_seconds=self.settings.send_seconds,
+            ),
             ws="none",
             lifespan="off",
             log_config=None,
@@ -59,6 +67,7 @@ class Listener(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Begin to listen."""
         self._loop = asyncio.get_running_loop()
+        allow_many_connections()
         await super().startup(sockets)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
@@ -82,6 +91,17 @@ class Listener(uvicorn.Server):
         while not self.app_served.idle and time.monotonic() < end:
             await asyncio.sleep(POLL)
         self.should_exit = True
+
+
+def allow_many_connections() -> None:
+    """Have as many files open at once as the system lets this process."""
+    try:
+        import resource
+    except ImportError:  # Windows, which has no such limit
+        return
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with suppress(ValueError, OSError):  # some systems allow less than they say
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def check_exposure(host: str, has_keys: bool, insists: bool) -> None:
@@ -120,6 +140,7 @@ def open_socket(host: str, port: int) -> socket.socket:
     opened = socket.socket(family)
     try:
         opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        opened.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)  # connections have it
         opened.bind((host, port))
     except OSError as error:
         opened.close()

@@ -9,8 +9,9 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from unitok import __version__
-from unitok.openai_wire import chat
-from unitok.requests import OptionSpec, Reply, options_of
+from unitok.openai_wire import chat, edits, images
+from unitok.openai_wire.output_format import COMPRESSION, FORMAT, KINDS
+from unitok.requests import Draw, Edit, OptionSpec, Reply, options_of
 from unitok.strict_json import JsonObject
 
 ERROR: JsonObject = {
@@ -133,6 +134,52 @@ def chat_schema() -> JsonObject:
     )
 
 
+def pictures_schema(prefix: Mapping[str, Any], kind: type, module: Any) -> JsonObject:
+    """The schema of a body that asks for pictures.
+
+    Args:
+        prefix: What only this kind of body has.
+        kind: The class of its request.
+        module: The module of `unitok.openai_wire` that reads it.
+    """
+    return body_schema(
+        [name for name in ("image", "prompt") if name in prefix],
+        {
+            **prefix,
+            "model": TEXT,
+            "user": TEXT,
+            "stream": FLAG,
+            "partial_images": {
+                "type": ["integer", "null"],
+                "minimum": 0,
+                "maximum": images.MOST_PREVIEWS,
+            },
+            FORMAT: {"enum": [*KINDS, None]},
+            COMPRESSION: {"type": ["integer", "null"], "minimum": 0, "maximum": 100},
+            **options_schema(kind, module.OPTIONS),
+        },
+    )
+
+
+def generation_schema() -> JsonObject:
+    """The schema of a body of /v1/images/generations."""
+    prompt: JsonObject = {"type": "string", "minLength": 1}
+    own = {"prompt": prompt, "size": TEXT, **neutral_schema(images.SERVED_NEUTRAL)}
+    return pictures_schema(own, Draw, images)
+
+
+def edit_schema() -> JsonObject:
+    """The schema of a form of /v1/images/edits."""
+    file: JsonObject = {"type": "string", "contentMediaType": "application/octet-stream"}
+    own = {
+        "image": file,
+        "mask": file,
+        "prompt": {"type": "string", "minLength": 1},
+        **neutral_schema(edits.NEUTRAL),
+    }
+    return pictures_schema(own, Edit, edits)
+
+
 def operation(
     summary: str,
     body: JsonObject | None = None,
@@ -184,6 +231,10 @@ def paths() -> dict[str, dict[str, JsonObject]]:
         "/v1/models": {"get": operation("The models.")},
         "/v1/models/{name}": {"get": operation("A model.", parameters=["name"])},
         "/v1/chat/completions": {"post": operation("Answer a conversation.", chat_schema())},
+        "/v1/images/generations": {"post": operation("Draw pictures.", generation_schema())},
+        "/v1/images/edits": {
+            "post": operation("Change a picture.", edit_schema(), "multipart/form-data")
+        },
     }
 
 

@@ -18,11 +18,12 @@ class ServerSettings:
         max_bodies: Bytes of all bodies that are being read and worked on.
         max_headers: The most headers of a request.
         max_header_bytes: Bytes of all its headers.
+        head_seconds: The most seconds until the head of a request has arrived.
         body_seconds: The most seconds until a body has arrived.
         request_seconds: The most seconds until a result; a request may ask for less.
         drain_seconds: The most seconds that running requests have after SIGTERM.
         heartbeat_seconds: How often a quiet stream shows that it lives.
-        send_seconds: The most seconds that a client may take nothing of its stream.
+        send_seconds: The most seconds that a client may take nothing of its response.
         allowed_origins: Web pages of other origins that may use the server (CORS).
         allowed_hosts: Host names that pictures may be fetched from; () for none.
     """
@@ -34,6 +35,7 @@ class ServerSettings:
     max_bodies: int = 256 * MEBI
     max_headers: int = 100
     max_header_bytes: int = 32 * 1024
+    head_seconds: float = 30.0
     body_seconds: float = 60.0
     request_seconds: float = 600.0
     drain_seconds: float = 30.0

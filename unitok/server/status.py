@@ -1,4 +1,4 @@
-"""GET /health, /ready, /version, /metrics and /v1/models."""
+"""GET /health, /ready, /version, /openapi.json, /metrics and /v1/models."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from unitok import __version__
 from unitok.server.endpoint import Services
 from unitok.server.errors import ApiError
 from unitok.server.metrics import CONTENT_TYPE
+from unitok.server.openapi import document
 
 STEP_SECONDS = 30.0  # a step, and the prefill of the longest prompt, take far less
 
@@ -45,6 +46,10 @@ class Status:
     async def version(self, request: Request) -> Response:
         """The version of unitok."""
         return JSONResponse({"version": __version__})
+
+    async def openapi(self, request: Request) -> Response:
+        """What each endpoint takes."""
+        return JSONResponse(document())
 
     async def metrics(self, request: Request) -> Response:
         """All numbers, for Prometheus."""
