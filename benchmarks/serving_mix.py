@@ -115,7 +115,9 @@ def form(fields: dict[str, str], files: dict[str, bytes]) -> bytes:
     mark = f"--{BOUNDARY}"
     body = b""
     for name, text in fields.items():
-        body += f'{mark}\r\ncontent-disposition: form-data; name="{name}"\r\n\r\n{text}\r\n'.encode()
+        body += (
+            f'{mark}\r\ncontent-disposition: form-data; name="{name}"\r\n\r\n{text}\r\n'.encode()
+        )
     for name, data in files.items():
         head = f'content-disposition: form-data; name="{name}"; filename="{name}.png"'
         body += f"{mark}\r\n{head}\r\ncontent-type: image/png\r\n\r\n".encode() + data + b"\r\n"

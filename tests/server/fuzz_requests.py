@@ -70,7 +70,16 @@ BODIES: tuple[tuple[str, bytes], ...] = (
     (DRAW, b'{"prompt": "a cat", "n": 1, "size": "64x64", "seed": 5, "output_format": "png"}'),
     (DRAW, b'{"prompt": "a cat", "stream": true, "partial_images": 1, "guidance": 2.0}'),
 )
-PATHS = (CHAT, DRAW, EDIT, "/v1/models", "/v1/models/default", "/metrics", "/version", "/openapi.json")
+PATHS = (
+    CHAT,
+    DRAW,
+    EDIT,
+    "/v1/models",
+    "/v1/models/default",
+    "/metrics",
+    "/version",
+    "/openapi.json",
+)
 ODD_PATHS = (
     "/", "//", "/health/", "/HEALTH", "/health/../metrics", "/health;a", "/health%00", "/%2e%2e/metrics",
     "//metrics", "/v1//models", "/v1/models/%2fetc%2fpasswd", "/v1/models/" + "a" * 9000, "/v1/models/%ff",
@@ -157,7 +166,9 @@ def _weakened(random: Random, shot: Shot) -> Shot:
     """The same without a key, cut off, or left early."""
     what = random.choice(("keyless", "cut", "left", "left"))
     if what == "keyless":
-        return replace(shot, kind=f"{shot.kind}, keyless", data=shot.data.replace(KEYS[0].encode(), b""))
+        return replace(
+            shot, kind=f"{shot.kind}, keyless", data=shot.data.replace(KEYS[0].encode(), b"")
+        )
     if what == "cut":
         cut = shot.data[: random.randrange(len(shot.data) + 1)]
         return Shot(f"{shot.kind}, cut off", cut, random.random() < 0.7)
@@ -191,7 +202,9 @@ def _base64(random: Random, _: Sequence[bytes]) -> Shot:
 
 def _path(random: Random, _: Sequence[bytes]) -> Shot:
     path, key = random.choice(PATHS + ODD_PATHS), random.choice((LIVE_KEY.decode(), "a: b"))
-    method = random.choice(("GET", "POST", "HEAD", "PUT", "DELETE", "OPTIONS", "PATCH", "get", "A" * 90))
+    method = random.choice(
+        ("GET", "POST", "HEAD", "PUT", "DELETE", "OPTIONS", "PATCH", "get", "A" * 90)
+    )
     line = f"{method} {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n{key}\r\n\r\n"
     return Shot("path", line.encode())
 
@@ -237,7 +250,9 @@ def _smuggled(random: Random, _: Sequence[bytes]) -> Shot:
          "transfer-encoding: chunked\r\ntransfer-encoding: identity", "content-length: 0, 4",
          "content-length: 4\ncontent-length: 9"), 2,
     )  # fmt: skip
-    body = random.choice((b"0\r\n\r\n", b"4;a=b\r\nabcd\r\n0\r\n\r\n", b"-1\r\n", b"ffffffffffffffff1\r\n"))
+    body = random.choice(
+        (b"0\r\n\r\n", b"4;a=b\r\nabcd\r\n0\r\n\r\n", b"-1\r\n", b"ffffffffffffffff1\r\n")
+    )
     return Shot("smuggled", head(CHAT, JSON, None, key, first, second) + body + inner)
 
 

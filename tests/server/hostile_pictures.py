@@ -20,7 +20,13 @@ def bombs() -> Iterator[tuple[str, bytes]]:
     yield "png of 100,000 x 100,000", png_bomb(100_000, 100_000)
     yield "png of 9,000 x 9,000", png_bomb(9_000, 9_000)
     yield "png with long texts", png_with_texts(60)
-    yield "png with a long profile", png_with(b"iCCP", b"p\0\0" + zlib.compress(bytes(60 * MEBI), 9))
+    yield (
+        "png with a long profile",
+        png_with(b"iCCP", b"p\0\0" + zlib.compress(bytes(60 * MEBI), 9)),
+    )
+    yield "png of 50,000 chunks", png_bomb(64, 64, *[chunk(b"teSt", b"")] * 50_000)
+    yield "jpeg of 100,000 comments", jpeg_with(b"\xff\xfe\x00\x03a" * 100_000)
+    yield "jpeg of a million empty bytes", jpeg_with(b"\xff" * 1_000_000)
     yield "gif of 60,000 x 60,000", gif_bomb(60_000, 60_000)
     yield "gif of 5,000 frames", gif_of_frames(5_000)
     yield "tiff of 50,000 x 50,000", tiff_bomb(50_000, 50_000)
@@ -52,6 +58,12 @@ def png_with_texts(count: int) -> bytes:
     text = zlib.compress(b"a" * (MEBI - 1), 9)
     texts = (chunk(b"zTXt", f"key{i}".encode() + b"\0\0" + text) for i in range(count))
     return png_bomb(64, 64, *texts)
+
+
+def jpeg_with(markers: bytes) -> bytes:
+    """A JPEG with markers before its own."""
+    data = saved(Image.new("RGB", (64, 64)), "JPEG")
+    return data[:2] + markers + data[2:]
 
 
 def gif_bomb(width: int, height: int) -> bytes:

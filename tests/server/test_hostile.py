@@ -3,26 +3,107 @@
 import asyncio
 import logging
 import time
+from collections.abc import Iterator
+from typing import Any
 
 import httpx2
 import pytest
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+from schemathesis import Case, GenerationMode, openapi
 
 from tests.fuzz.guard import forget_peak, memory_peak
-from tests.server.fuzz_requests import fire, fire_all, shots, every_bomb, Shot
-from tests.server.live import Live, served
+from tests.server.fuzz_requests import CHAT, EDIT, FORM, MASK, PICTURE, fire_all, form, shots, shown
+from tests.server.hostile_pictures import MEBI, bombs, url
+from tests.server.live import KEYS, Live, served
 from unitok import Model
+from unitok.server.openapi import document
 from unitok.server.settings import ServerSettings
 
-MEBI = 2**20
-SEED, COUNT = 15, 1500
+SEED, COUNT = 15, 1600
+EXAMPLES = 40  # of each operation, of valid and of invalid requests each
 SETTINGS = ServerSettings(max_n=2, head_seconds=1.0, body_seconds=1.0, request_seconds=50.0)
+AUTHORIZED = {"authorization": f"Bearer {KEYS[0]}"}
+OPERATIONS = [found.ok() for found in openapi.from_dict(document()).get_all_operations()]
 
 
-def test_hostile_requests_do_no_harm(model: Model, caplog: pytest.LogCaptureFixture):
-    with caplog.at_level(logging.ERROR), served(model, settings=SETTINGS) as live:
-        found = asyncio.run(fire_all(live.url, shots(SEED, COUNT), at_once=16))
+@pytest.fixture(scope="module")
+def target(model: Model) -> Iterator[Live]:
+    with served(model, settings=SETTINGS) as live:
+        yield live
+
+
+def test_hostile_requests_do_no_harm(target: Live, caplog: pytest.LogCaptureFixture):
+    with caplog.at_level(logging.ERROR):
+        found = asyncio.run(fire_all(target.url, shots(SEED, COUNT), at_once=16))
         assert not found, "\n".join(found[:10])
-        with live.http() as http:
+        with target.http(None) as http:
             assert http.get("/health").json() == {"status": "ok"}
+        target.settle()
     failed = [record.getMessage() for record in caplog.records if record.levelno >= logging.ERROR]
     assert not failed, failed[:5]
+
+
+@pytest.mark.parametrize("operation", OPERATIONS, ids=lambda operation: operation.label)
+def test_requests_made_from_the_description_do_no_harm(target: Live, operation: Any):
+    cases = st.one_of(
+        operation.as_strategy(generation_mode=GenerationMode.POSITIVE),
+        operation.as_strategy(generation_mode=GenerationMode.NEGATIVE),
+    )
+
+    @settings(
+        max_examples=EXAMPLES * (2 if operation.body else 1),
+        derandomize=True,
+        deadline=None,
+        database=None,
+        phases=[Phase.generate],
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(cases)
+    def check(case: Case) -> None:
+        answer = case.call(base_url=target.url, headers=AUTHORIZED, timeout=60)
+        assert answer.status_code < 500 or answer.status_code == 503, answer.content[:500]
+        if answer.status_code >= 400:
+            assert answer.json()["error"]["message"]
+
+    check()
+
+
+def test_every_path_is_in_the_description(live: Live):
+    routes = {route.path.replace(":path", "") for route in live.app._routes()}
+    assert routes == set(document()["paths"])
+
+
+def test_the_description_is_served(live: Live):
+    with live.http() as http:
+        told = http.get("/openapi.json").json()
+    assert told["openapi"] == "3.1.0" and CHAT in told["paths"] and EDIT in told["paths"]
+
+
+@pytest.mark.parametrize(
+    ("name", "data"), bombs(), ids=lambda part: part if isinstance(part, str) else ""
+)
+def test_a_bomb_costs_little(live: Live, name: str, data: bytes):
+    """In a chat, as what is edited, and as a mask; beside a picture that is none."""
+    for sent in (
+        shown,
+        lambda data: form("a dog", data, MASK),
+        lambda data: form("a dog", PICTURE, data),
+    ):
+        usual, _, _ = cost(live, sent(PICTURE))
+        seconds, memory, answer = cost(live, sent(data))
+        assert answer.status_code in (200, 400), answer.text
+        assert seconds - usual < 0.1, f"{seconds:.3f} s, else {usual:.3f} s"
+        assert memory < 50 * MEBI, f"{memory / MEBI:.0f} MiB"
+    assert len(data) < MEBI
+
+
+def cost(live: Live, body: bytes) -> tuple[float, int, httpx2.Response]:
+    """The CPU seconds and the bytes that a request takes when it comes for the second time."""
+    path, kind = (EDIT, FORM) if body.startswith(b"--") else (CHAT, "application/json")
+    with live.http() as http:
+        for _ in range(2):
+            before, start = forget_peak(), time.process_time()
+            answer = http.post(path, content=body, headers={"content-type": kind})
+            seconds, memory = time.process_time() - start, memory_peak() - before
+    return seconds, memory, answer

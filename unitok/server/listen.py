@@ -9,6 +9,7 @@ import socket
 import time
 from contextlib import suppress
 from functools import partial
+from math import ceil
 from types import FrameType
 
 import uvicorn
@@ -57,7 +58,7 @@ class Listener(uvicorn.Server):
             date_header=True,
             backlog=BACKLOG,
             h11_max_incomplete_event_size=2 * self.settings.max_header_bytes,
-            timeout_keep_alive=30,
+            timeout_keep_alive=ceil(self.settings.head_seconds),
             timeout_graceful_shutdown=1,
         )
         super().__init__(config)

@@ -18,7 +18,8 @@ class ServerSettings:
         max_bodies: Bytes of all bodies that are being read and worked on.
         max_headers: The most headers of a request.
         max_header_bytes: Bytes of all its headers.
-        head_seconds: The most seconds until the head of a request has arrived.
+        head_seconds: The most seconds until the head of a request has arrived, also of the next one
+            on a connection.
         body_seconds: The most seconds until a body has arrived.
         request_seconds: The most seconds until a result; a request may ask for less.
         drain_seconds: The most seconds that running requests have after SIGTERM.
