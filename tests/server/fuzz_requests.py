@@ -81,29 +81,83 @@ PATHS = (
     "/openapi.json",
 )
 ODD_PATHS = (
-    "/", "//", "/health/", "/HEALTH", "/health/../metrics", "/health;a", "/health%00", "/%2e%2e/metrics",
-    "//metrics", "/v1//models", "/v1/models/%2fetc%2fpasswd", "/v1/models/" + "a" * 9000, "/v1/models/%ff",
-    "/metrics?x=/health", "/metrics/health", "/ready/..%2fmetrics", "http://x/health", "*", "/\u00e9",
-)  # fmt: skip
+    "/",
+    "//",
+    "/health/",
+    "/HEALTH",
+    "/health/../metrics",
+    "/health;a",
+    "/health%00",
+    "/%2e%2e/metrics",
+    "//metrics",
+    "/v1//models",
+    "/v1/models/%2fetc%2fpasswd",
+    "/v1/models/" + "a" * 9000,
+    "/v1/models/%ff",
+    "/metrics?x=/health",
+    "/metrics/health",
+    "/ready/..%2fmetrics",
+    "http://x/health",
+    "*",
+    "/\u00e9",
+)
 ODD_HEADERS = (
-    "x-request-id: " + "a" * 3000, "x-request-id: \x7f", "content-length: -1", "content-length: +5",
-    "content-length: 1e3", "content-length: 99999999999999999999", "content-length: \u0665",
-    "transfer-encoding: gzip", "transfer-encoding: chunked, identity", "content-encoding: gzip",
-    "content-encoding: br", "expect: 100-continue", "expect: 200-ok", "upgrade: websocket",
-    "connection: upgrade\r\nupgrade: h2c\r\nhttp2-settings: AAA", "authorization: Bearer wrong-key-of-a-stranger",
-    "authorization: Basic YTpi", "authorization: Bearer", f"authorization: bearer\t{KEYS[0][:-1]}",
-    "host: a\r\nhost: b", "origin: null", "x-forwarded-for: 127.0.0.1", "x-original-url: /health",
-    "x-http-method-override: GET", "content-type: application/json; charset=utf-16", "content-type: \xff",
-    "content-type: multipart/form-data", "content-type: multipart/form-data; boundary=" + "a" * 400,
-    "traceparent: 00-" + "0" * 32 + "-x-01", "cookie: " + "a=b; " * 5000, "range: bytes=0-1", "a b: c", ": c",
-    " folded: a", "x: a\r\n b", "accept: " + "," * 20000, "te: trailers", "trailer: authorization",
-)  # fmt: skip
+    "x-request-id: " + "a" * 3000,
+    "x-request-id: \x7f",
+    "content-length: -1",
+    "content-length: +5",
+    "content-length: 1e3",
+    "content-length: 99999999999999999999",
+    "content-length: \u0665",
+    "transfer-encoding: gzip",
+    "transfer-encoding: chunked, identity",
+    "content-encoding: gzip",
+    "content-encoding: br",
+    "expect: 100-continue",
+    "expect: 200-ok",
+    "upgrade: websocket",
+    "connection: upgrade\r\nupgrade: h2c\r\nhttp2-settings: AAA",
+    "authorization: Bearer wrong-key-of-a-stranger",
+    "authorization: Basic YTpi",
+    "authorization: Bearer",
+    f"authorization: bearer\t{KEYS[0][:-1]}",
+    "host: a\r\nhost: b",
+    "origin: null",
+    "x-forwarded-for: 127.0.0.1",
+    "x-original-url: /health",
+    "x-http-method-override: GET",
+    "content-type: application/json; charset=utf-16",
+    "content-type: \xff",
+    "content-type: multipart/form-data",
+    "content-type: multipart/form-data; boundary=" + "a" * 400,
+    "traceparent: 00-" + "0" * 32 + "-x-01",
+    "cookie: " + "a=b; " * 5000,
+    "range: bytes=0-1",
+    "a b: c",
+    ": c",
+    " folded: a",
+    "x: a\r\n b",
+    "accept: " + "," * 20000,
+    "te: trailers",
+    "trailer: authorization",
+)
 RAW = (
-    b"", b"\r\n" * 500, b"\x00" * 4000, b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
-    b"GET / HTTP/9.9\r\n\r\n", b"GET /metrics\r\n\r\n", b"GET /metrics HTTP/0.9\r\n\r\n", b"G" * 70_000,
-    b"GET /metrics HTTP/1.1\n\n", b"GET  /metrics HTTP/1.1\r\n\r\n", b"CONNECT x:1 HTTP/1.1\r\nhost: x\r\n\r\n",
-    b"TRACE / HTTP/1.1\r\nhost: x\r\n\r\n", b"GET /metrics HTTP/1.1\r\n", b"GET /metrics HTTP/1.1\r\nhost: x\r\na",
-)  # fmt: skip
+    b"",
+    b"\r\n" * 500,
+    b"\x00" * 4000,
+    b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
+    b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+    b"GET / HTTP/9.9\r\n\r\n",
+    b"GET /metrics\r\n\r\n",
+    b"GET /metrics HTTP/0.9\r\n\r\n",
+    b"G" * 70_000,
+    b"GET /metrics HTTP/1.1\n\n",
+    b"GET  /metrics HTTP/1.1\r\n\r\n",
+    b"CONNECT x:1 HTTP/1.1\r\nhost: x\r\n\r\n",
+    b"TRACE / HTTP/1.1\r\nhost: x\r\n\r\n",
+    b"GET /metrics HTTP/1.1\r\n",
+    b"GET /metrics HTTP/1.1\r\nhost: x\r\na",
+)
 
 
 @dataclass(frozen=True)
@@ -340,7 +394,7 @@ def faults(shot: Shot, responses: Sequence[Response]) -> Iterator[str]:
     if len(done) > shot.keys + paths:
         yield f"{len(done)} requests were done, of {shot.keys} with a key"
     for response in responses:
-        if response.status >= 500 and response.status != 503:
+        if response.status >= 500 and response.status not in (503, 504):
             yield f"status {response.status}: {response.body[:300]!r}"
         if response.status == 503 and "retry-after" not in response.headers:
             yield f"503 without retry-after: {response.body[:300]!r}"

@@ -119,6 +119,31 @@ def test_a_body_that_never_comes_is_waited_for_only_so_long(model: Model):
         assert raw(quick, head.encode()).startswith(b"HTTP/1.1 408 ")
 
 
+@pytest.mark.parametrize("body", [b"zz\r\n", b"2\r\nabcd\r\n"])
+def test_a_body_that_is_no_http_has_one_answer(
+    live: Live, body: bytes, caplog: pytest.LogCaptureFixture
+):
+    head = (
+        f"POST {CHAT} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {KEYS[0]}\r\n"
+        "content-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n"
+    )
+    answer = raw(live, head.encode() + body)
+    assert answer.startswith(b"HTTP/1.1 400 ") and answer.count(b"HTTP/1.1") == 1
+    with live.http() as http:
+        assert http.get("/health").status_code == 200
+    assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
+
+
+def test_a_body_with_two_lengths_is_refused(live: Live):
+    head = (
+        f"POST {CHAT} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {KEYS[0]}\r\n"
+        "content-type: application/json\r\ncontent-length: 4\r\ntransfer-encoding: chunked\r\n\r\n"
+    )
+    answer = raw(live, head.encode() + b"0\r\n\r\nGET /metrics HTTP/1.1\r\nhost: x\r\n\r\n")
+    assert answer.startswith(b"HTTP/1.1 400 ") and answer.count(b"HTTP/1.1") == 1
+    assert b"invalid_header" in answer
+
+
 def test_headers_are_bounded(live: Live):
     with live.http() as http:
         many = http.get("/version", headers={f"x-{i}": "y" for i in range(200)})

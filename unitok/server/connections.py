@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 
@@ -40,6 +41,20 @@ class Connection(H11Protocol):
         """Take a part of a request."""
         super().data_received(data)
         self._watch_head()
+
+    def send_400_response(self, msg: str) -> None:
+        """Answer what is no HTTP, unless a response has begun, to which nothing can be added.
+
+        Args:
+            msg: What is wrong.
+        """
+        if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
+            super().send_400_response(msg)
+        else:
+            self.transport.close()
+        if not self._between_requests:  # the app's own response would be a second one
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
 
     def pause_writing(self) -> None:
         """Watch the client, which has not taken all that was sent."""

@@ -54,6 +54,7 @@ class Listener(uvicorn.Server):
             lifespan="off",
             log_config=None,
             access_log=False,
+            proxy_headers=False,
             server_header=False,
             date_header=True,
             backlog=BACKLOG,

@@ -8,6 +8,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from unitok import __version__
+from unitok.api import Model
 from unitok.server.endpoint import Services
 from unitok.server.errors import ApiError
 from unitok.server.metrics import CONTENT_TYPE
@@ -22,13 +23,21 @@ class Status:
     def __init__(self, services: Services) -> None:
         """Keep what all endpoints share."""
         self.services = services
+        self._steps: dict[str, asyncio.Future[None]] = {}  # that are waited for, by model
+
+    def _step(self, model: Model) -> asyncio.Future[None]:
+        """The end of a model's step. All who ask meanwhile wait for the same one, in one thread."""
+        step = self._steps.get(model.name)
+        if step is None or step.done():
+            waiting = asyncio.to_thread(model.driver.between_steps, lambda: None)
+            self._steps[model.name] = step = asyncio.ensure_future(waiting)
+        return step
 
     async def health(self, request: Request) -> Response:
         """Whether the engines step: each driver's thread has to answer between two steps."""
         for model in self.services.models.models:
             try:
-                beat = asyncio.to_thread(model.driver.between_steps, lambda: None)
-                await asyncio.wait_for(beat, STEP_SECONDS)
+                await asyncio.wait_for(asyncio.shield(self._step(model)), STEP_SECONDS)
             except TimeoutError:
                 raise ApiError(
                     503, f"{model.name} has made no step for {STEP_SECONDS:g} s", code="unhealthy"
