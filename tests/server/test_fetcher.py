@@ -7,9 +7,11 @@ from typing import Any
 
 import pytest
 from PIL import Image
+from typer.testing import CliRunner
 
 from tests.server.live import Live, png, served
 from unitok import Model
+from unitok.cli import app
 from unitok.server.errors import ApiError
 from unitok.server.fetcher import PictureFetcher, host_name, is_public
 from unitok.server.settings import ServerSettings
@@ -278,6 +280,12 @@ def test_a_host_that_takes_no_connection_is_told():
 def test_what_is_no_host_cannot_be_allowed(name: str):
     with pytest.raises(ValueError, match="is no host"):
         host_name(name)
+
+
+def test_the_command_refuses_what_is_no_host_before_it_loads_a_model():
+    result = CliRunner().invoke(app, ["serve", "--allow-picture-host", "https://a.example"])
+    assert result.exit_code == 2
+    assert "'https://a.example' is no host: give a name such as example.org" in result.stderr
 
 
 def test_a_question_about_a_picture_of_an_allowed_host(model: Model):

@@ -80,6 +80,12 @@ class Runner:
         timeout = self.settings.request_seconds
         if asked.timeout is not None:
             timeout = min(timeout, asked.timeout)
+        if asked.priority < 0:
+            raise ApiError(
+                400,
+                '"priority" must be 0 or more here: no request goes before others',
+                param="priority",
+            )
         asked = replace(asked, timeout=timeout, adapter=served.adapter)
         share = owner.id or None
         try:
