@@ -21,6 +21,7 @@ from benchmarks.serving_mix import CHAT, DRAW, JSON, Item, in_order, is_right, m
 from tests.server.live import KEYS, PATIENCE, Live, served
 from unitok import Model
 from unitok.server import listen
+from unitok.server.openapi import document
 from unitok.server.settings import ServerSettings
 
 HELLO = {"messages": [{"role": "user", "content": "hello"}], "max_tokens": 2}
@@ -232,6 +233,23 @@ def test_a_client_that_reads_nothing_of_its_stream_is_let_go(
             slow.close()
         live.settle()
         until(lambda: any("aborted" in r.getMessage() for r in caplog.records), "no log line")
+
+
+def test_a_client_that_reads_nothing_of_plain_answers_is_let_go(
+    model: Model, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(listen, "SEND_BUFFER", 2048)
+    with served(model, settings=ServerSettings(send_seconds=0.3), keys=()) as live:
+        asked = b"GET /openapi.json HTTP/1.1\r\nhost: x\r\n\r\n" * 20
+        slow = opened(live, asked, buffer=1024)
+        until(lambda: bool(live.tasks()), "nothing waits")
+        until(lambda: not live.tasks(), "it was not let go")
+        read = 0
+        with suppress(ConnectionResetError):
+            while piece := slow.recv(2**16):
+                read += len(piece)
+        slow.close()
+    assert read < 20 * len(json.dumps(document()))
 
 
 def test_a_client_that_reads_slowly_gets_all(model: Model, monkeypatch: pytest.MonkeyPatch):
