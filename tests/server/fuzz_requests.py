@@ -280,7 +280,7 @@ def _raw(random: Random, _: Sequence[bytes]) -> Shot:
     return Shot("raw", data)
 
 
-def _pipelined(random: Random, _: Sequence[bytes]) -> Shot:
+def _pipelined(random: Random, pictures: Sequence[bytes]) -> Shot:
     """Several requests at once, some of them with a key."""
     parts = []
     for _ in range(random.choice((2, 3, 20))):
