@@ -4,8 +4,8 @@
     python scripts/check_serving.py --count 2000 --clients 16
 
 A line for each thousand requests: the server's resident memory, its threads and open files, and how
-many answers were no success. The check fails if any was, or if memory grew by more than --most from
-the second line on: the first thousand fill what is kept on purpose, such as the K/V of prompts.
+many answers were no success. The check fails if any was, or if memory grew by more than --most once
+a thousand were done: they fill what is kept on purpose, such as the K/V of prompts.
 """
 
 import argparse
@@ -21,6 +21,7 @@ from benchmarks.serving import ServerProcess, server
 from benchmarks.serving_mix import mixed
 
 MEBI = 2**20
+WARM_UP = 1000  # requests
 
 
 def parse() -> argparse.Namespace:
@@ -38,18 +39,21 @@ def parse() -> argparse.Namespace:
 def main() -> None:
     """Send the requests, and print what the server has."""
     args = parse()
+    if args.each < 1 or args.count < WARM_UP + args.each:
+        sys.exit(f"--count must be at least {WARM_UP:,} and --each more")
     memory: list[int] = []
     failed = 0
     context = multiprocessing.get_context("spawn")
     with server() as ours, ProcessPoolExecutor(1, mp_context=context) as clients:
-        for seed in tqdm(range(max(2, args.count // args.each)), unit_scale=args.each, unit="req"):
+        for seed in tqdm(range(args.count // args.each), unit_scale=args.each, unit="req"):
             wanted = [item.wanted for item in mixed(args.each, seed)]
             answers = clients.submit(closed_loop, ours.url, wanted, args.clients).result()
             failed += sum(not answer.accepted for answer in answers)
             memory.append(ours.resident_bytes)
             tqdm.write(line((seed + 1) * args.each, ours, failed))
-    growth = (max(memory[1:]) - memory[1]) / MEBI
-    print(f"memory grew by {growth:.1f} MiB from line 2 on (at most {args.most}); {failed} failed")
+    after = memory[-(-WARM_UP // args.each) - 1 :]
+    growth = (max(after) - after[0]) / MEBI
+    print(f"memory grew by {growth:.1f} MiB (at most {args.most}); {failed} failed")
     sys.exit(growth > args.most or failed > 0)
 
 
