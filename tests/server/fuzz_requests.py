@@ -19,7 +19,7 @@ from tests.server.hostile_pictures import bombs, saved, url
 from tests.server.live import KEYS
 
 CHAT, DRAW, EDIT = "/v1/chat/completions", "/v1/images/generations", "/v1/images/edits"
-OPEN = ("/health", "/ready")
+RESPONSES = "/v1/responses"
 JSON, BOUNDARY = "application/json", "an-edge"
 FORM = f"multipart/form-data; boundary={BOUNDARY}"
 PATIENCE = 60.0  # seconds; what takes longer hangs
@@ -68,6 +68,20 @@ BODIES: tuple[tuple[str, bytes], ...] = (
         ),
     ),
     (DRAW, b'{"prompt": "a cat", "n": 1, "size": "64x64", "seed": 5, "output_format": "png"}'),
+    (
+        RESPONSES,
+        b'{"input": "hello", "max_output_tokens": 2, "tools": [{"type": "image_generation"}], '
+        b'"tool_choice": "none", "metadata": {"a": "b"}, "stream": true}',
+    ),
+    (
+        RESPONSES,
+        b'{"input": [{"role": "user", "content": [{"type": "input_text", "text": "hello"}'
+        b']}], "max_output_tokens": 2, "previous_response_id": "resp_1", "store": false}',
+    ),
+    (
+        "/v1/batches",
+        b'{"input_file_id": "file-1", "endpoint": "/v1/responses", "completion_window": "24h"}',
+    ),
     (DRAW, b'{"prompt": "a cat", "stream": true, "partial_images": 1, "guidance": 2.0}'),
 )
 PATHS = (
@@ -76,6 +90,11 @@ PATHS = (
     EDIT,
     "/v1/models",
     "/v1/models/default",
+    "/v1/responses/resp_1",
+    "/v1/files",
+    "/v1/files/file-1/content",
+    "/v1/batches?limit=2",
+    "/v1/batches/batch_1",
     "/metrics",
     "/version",
     "/openapi.json",

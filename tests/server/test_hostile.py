@@ -20,8 +20,9 @@ from tests.server.live import KEYS, Live, served
 from unitok import Model
 from unitok.server.openapi import document
 from unitok.server.settings import ServerSettings
+from unitok.server.state.folder import State
 
-SEED, COUNT = 15, 1600
+SEED, COUNT = 15, 2400
 EXAMPLES = 40  # of each operation, of valid and of invalid requests each
 SETTINGS = ServerSettings(max_n=2, head_seconds=1.0, body_seconds=1.0, request_seconds=50.0)
 AUTHORIZED = {"authorization": f"Bearer {KEYS[0]}"}
@@ -30,8 +31,11 @@ OPERATIONS = [found.ok() for found in FOUND if isinstance(found, Ok)]
 
 
 @pytest.fixture(scope="module")
-def target(model: Model) -> Iterator[Live]:
-    with served(model, settings=SETTINGS) as live:
+def target(model: Model, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
+    with (
+        State(tmp_path_factory.mktemp("hostile") / "state", SETTINGS, {}) as state,
+        served(model, settings=SETTINGS, state=state) as live,
+    ):
         yield live
 
 
