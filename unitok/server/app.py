@@ -15,6 +15,7 @@ from unitok.server.admission import Admission
 from unitok.server.endpoint import Services, admitted
 from unitok.server.gate import Gate
 from unitok.server.keys import ApiKeys
+from unitok.server.page_files import ASSETS, PageFiles
 from unitok.server.running import Runner
 from unitok.server.served import ServedModels
 from unitok.server.settings import ServerSettings
@@ -65,11 +66,14 @@ class App:
             )
 
     def _routes(self) -> list[Route]:
-        status, services = Status(self.services), self.services
+        status, services, page = Status(self.services), self.services, PageFiles()
         return [
+            Route("/", page.index),
+            Route(ASSETS + "{name}", page.asset),
             Route("/health", status.health),
             Route("/ready", status.ready),
             Route("/version", status.version),
+            Route("/v1/queue", status.queue),
             Route("/v1/models", status.models),
             Route("/v1/models/{name:path}", status.model),
             Route("/v1/chat/completions", admitted(completions.create, services), methods=["POST"]),

@@ -16,12 +16,13 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from unitok.openai_wire.body import WireError
 from unitok.server.errors import ApiError, ClientGone, of_status, of_wire
 from unitok.server.keys import ANYBODY, ApiKeys, Owner
+from unitok.server.page_files import ASSETS
 from unitok.server.settings import ServerSettings
 
 logger = logging.getLogger(__name__)
 
 # What anybody may ask for. All else needs a key, if the server has any.
-OPEN = ("/health", "/ready")
+OPEN = ("/", "/health", "/ready")
 REQUEST_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
@@ -71,7 +72,7 @@ class Gate:
         start = time.monotonic()
         try:
             self._check_headers(scope["headers"])
-            if scope["path"] not in OPEN:
+            if scope["path"] not in OPEN and not scope["path"].startswith(ASSETS):
                 authorization = headers.get(b"authorization")
                 passage.owner = self.keys.owner(
                     None if authorization is None else authorization.decode("latin-1")

@@ -1,4 +1,4 @@
-"""GET /health, /ready, /version and /v1/models."""
+"""GET /health, /ready, /version, /v1/models and /v1/queue."""
 
 from __future__ import annotations
 
@@ -44,6 +44,17 @@ class Status:
     async def version(self, request: Request) -> Response:
         """The version of unitok."""
         return JSONResponse({"version": __version__})
+
+    async def queue(self, request: Request) -> Response:
+        """How many requests run, and how many wait for their turn, of all models and keys."""
+        stats = [model.stats() for model in self.services.models.models]
+        return JSONResponse(
+            {
+                "object": "queue",
+                "running": sum(one.running_requests for one in stats),
+                "waiting": sum(one.waiting_requests for one in stats),
+            }
+        )
 
     async def models(self, request: Request) -> Response:
         """All models, adapters and aliases."""
