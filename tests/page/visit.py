@@ -97,10 +97,9 @@ def dialog(page: Page, name: str | None = None) -> Locator:
     return page.get_by_role("dialog", name=name) if name else page.get_by_role("dialog")
 
 
-def bytes_of(picture: Locator) -> list[int]:
-    """The bytes of a picture's file."""
-    script = "async (img) => [...new Uint8Array(await (await fetch(img.src)).arrayBuffer())]"
-    return picture.evaluate(script)
+def pixels_of(picture: Locator) -> bytes:
+    """The pixels of a picture: red, green, blue and alpha of each."""
+    return bytes(picture.evaluate(PIXELS))
 
 
 def drop(page: Page, file: dict[str, Any]) -> None:
@@ -113,6 +112,12 @@ def paste(page: Page, file: dict[str, Any]) -> None:
     page.evaluate(TRANSFER.format(event="paste"), file)
 
 
+PIXELS = """(img) => {
+  const canvas = new OffscreenCanvas(img.naturalWidth, img.naturalHeight);
+  const context = canvas.getContext("2d");
+  context.drawImage(img, 0, 0);
+  return [...context.getImageData(0, 0, canvas.width, canvas.height).data];
+}"""
 TRANSFER = """({{ name, data }}) => {{
   const bytes = Uint8Array.from(atob(data), (letter) => letter.charCodeAt(0));
   const transfer = new DataTransfer();
