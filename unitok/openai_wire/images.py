@@ -3,11 +3,12 @@
 Beside OpenAI's own keys, a body may have options of `Draw`, such as "seed" and "guidance".
 """
 
-import base64
+from __future__ import annotations
+
 import re
 from collections.abc import Sequence
-from io import BytesIO
-from typing import Literal
+from dataclasses import dataclass, replace
+from typing import Literal, TypeVar
 
 from PIL import Image
 
@@ -17,14 +18,19 @@ from unitok.openai_wire.body import (
     given_keys,
     made,
     read_body,
+    take_count,
+    take_flag,
     take_options,
     take_text,
 )
-from unitok.requests import PREVIEW_OPTIONS, Draw, options_of
+from unitok.openai_wire.output_format import KEYS as FORMAT_KEYS
+from unitok.openai_wire.output_format import OutputFormat, output_format_of
+from unitok.requests import PREVIEW_OPTIONS, Draw, Edit, options_of
 from unitok.results import DrawResult
 from unitok.strict_json import JsonObject, shown_json
 
 ResponseFormat = Literal["b64_json", "url"]
+R = TypeVar("R", Draw, Edit)
 
 # Width and height come as "size". Log-probabilities and previews have no place in the answer.
 # Adapters have no form here yet.
@@ -38,7 +44,48 @@ NEUTRAL: dict[str, tuple[object, ...]] = {
     "output_format": ("png",),
 }
 KNOWN = ("prompt", "size", "response_format", *ANY_TEXT, *OPTIONS, *NEUTRAL)
+# What a server does beside, see `images_of`.
+STREAM_KEYS = ("stream", "partial_images")
+SERVED_NEUTRAL: dict[str, tuple[object, ...]] = {
+    "quality": ("auto",),
+    "background": ("auto", "opaque"),
+    "moderation": ("auto",),
+    "style": ("auto",),
+    "response_format": ("b64_json",),  # a server keeps no pictures that links could lead to
+}
+SERVED = ("prompt", "size", *ANY_TEXT, *OPTIONS, *STREAM_KEYS, *FORMAT_KEYS, *SERVED_NEUTRAL)
+MOST_PREVIEWS = 3  # of a picture
 _SIZE = re.compile(r"([1-9]\d{0,4})x([1-9]\d{0,4})")
+
+
+@dataclass(frozen=True)
+class ImagesAsked:
+    """What a body asks a server for: pictures of a prompt, or changed ones.
+
+    Attributes:
+        request: The drawing or the edit.
+        format: What the pictures are answered as.
+        stream: Whether they come one by one, with their previews.
+    """
+
+    request: Draw | Edit
+    format: OutputFormat
+    stream: bool
+
+    def requests(self, seed: int) -> list[Draw | Edit]:
+        """A request for each picture.
+
+        Args:
+            seed: That of the first one, unless the request has one for each. Each other picture
+                has the next number, so that it can be had again alone.
+        """
+        return each(self.request, seed)
+
+
+def each(request: R, seed: int) -> list[R]:
+    """A request for each picture of one; see `ImagesAsked.requests`."""
+    seeds = request.seeds or range(seed, seed + request.samples)
+    return [replace(request, n=None, seed=one) for one in seeds]
 
 
 def draw_of(body: object) -> Draw:
@@ -49,12 +96,65 @@ def draw_of(body: object) -> Draw:
     """
     given = read_body(body, KNOWN, NEUTRAL)
     response_format(body)
+    return _draw(given)
+
+
+def images_of(body: object, most: int) -> ImagesAsked:
+    """What a body asks a server for: also a stream, previews, and other formats.
+
+    Args:
+        body: The body.
+        most: The most pictures that it may ask for.
+
+    Raises:
+        WireError: A key is missing, wrong, or not supported.
+    """
+    given = read_body(body, SERVED, SERVED_NEUTRAL)
+    return asked_of(given, _draw(given), most)
+
+
+def asked_of(given: JsonObject, request: Draw | Edit, most: int) -> ImagesAsked:
+    """What a body asks a server for beside its request.
+
+    Args:
+        given: The body.
+        request: The request.
+        most: The most pictures that it may ask for.
+
+    Raises:
+        WireError: A key is wrong, or there are too many pictures.
+    """
+    if request.samples > most:
+        name = "seed" if request.seeds else "n"
+        raise WireError(f"at most {most} pictures are made at once, not {request.samples}", name)
+    stream = take_flag(given, "stream")
+    return ImagesAsked(_with_previews(given, request, stream), output_format_of(given), stream)
+
+
+def _with_previews(given: JsonObject, request: R, stream: bool) -> R:
+    count = take_count(given, "partial_images", 0, MOST_PREVIEWS, 0)
+    if count and not stream:
+        raise WireError('"partial_images" is only for "stream": true', "partial_images")
+    return replace(request, preview=True, preview_count=count) if count else request
+
+
+def _draw(given: JsonObject) -> Draw:
+    prompt = take_prompt(given)
+    width, height = take_size(given)
+    options = take_options(given, Draw, OPTIONS)
+    return made(Draw, prompt, width=width, height=height, **options)
+
+
+def take_prompt(given: JsonObject) -> str:
+    """The prompt of a body.
+
+    Raises:
+        WireError: It is missing, empty, or no text.
+    """
     prompt = take_text(given, "prompt")
     if not prompt.strip():
         raise WireError("the prompt is empty", "prompt")
-    width, height = _size(given)
-    options = take_options(given, Draw, OPTIONS)
-    return made(Draw, prompt, width=width, height=height, **options)
+    return prompt
 
 
 def response_format(body: object) -> ResponseFormat:
@@ -80,33 +180,73 @@ def images_body(result: DrawResult, data: Sequence[JsonObject], created: int) ->
         data: A picture each, as {"b64_json": ...} or {"url": ...}.
         created: The time, in seconds since 1970.
     """
-    text, image = result.prompt_tokens, result.completion_tokens
+    return _body([result], data, created, OutputFormat())
+
+
+def pictures_body(
+    results: Sequence[DrawResult], pictures: Sequence[str], created: int, format: OutputFormat
+) -> JsonObject:
+    """The body that answers with pictures, each of which has a result and a seed of its own.
+
+    Args:
+        results: The results, of a picture each.
+        pictures: The pictures in base64.
+        created: The time, in seconds since 1970.
+        format: What the pictures are.
+    """
+    data = [
+        {"b64_json": picture, "seed": result.seed}
+        for picture, result in zip(pictures, results, strict=True)
+    ]
+    return _body(results, data, created, format)
+
+
+def _body(
+    results: Sequence[DrawResult], data: Sequence[JsonObject], created: int, format: OutputFormat
+) -> JsonObject:
     return {
         "created": created,
         "data": list(data),
         "background": "opaque",
-        "output_format": "png",
-        "size": f"{result.image.width}x{result.image.height}",
-        "usage": {
-            "input_tokens": text,
-            "input_tokens_details": {"image_tokens": 0, "text_tokens": text},
-            "output_tokens": image,
-            "output_tokens_details": {"image_tokens": image, "text_tokens": 0},
-            "total_tokens": text + image,
-        },
-        "seed": result.seed,
+        "output_format": format.kind,
+        "size": size_of(results[0].image),
+        "usage": usage_body(results),
+        "seed": results[0].seed,
     }
+
+
+def usage_body(results: Sequence[DrawResult]) -> JsonObject:
+    """The counts of tokens. The prompt of several pictures counts once.
+
+    Those of pictures in the prompt are counted with those of its text.
+    """
+    text = results[0].prompt_tokens
+    image = sum(result.completion_tokens for result in results)
+    return {
+        "input_tokens": text,
+        "input_tokens_details": {"image_tokens": 0, "text_tokens": text},
+        "output_tokens": image,
+        "output_tokens_details": {"image_tokens": image, "text_tokens": 0},
+        "total_tokens": text + image,
+    }
+
+
+def size_of(image: Image.Image) -> str:
+    """The size of a picture, as bodies tell it."""
+    return f"{image.width}x{image.height}"
 
 
 def in_base64(image: Image.Image) -> str:
     """A picture as PNG in base64."""
-    file = BytesIO()
-    image.save(file, "PNG")
-    return base64.b64encode(file.getvalue()).decode()
+    return OutputFormat().in_base64(image)
 
 
-def _size(given: JsonObject) -> tuple[int | None, int | None]:
-    """Width and height in pixels; None for the model's own."""
+def take_size(given: JsonObject) -> tuple[int | None, int | None]:
+    """Width and height in pixels; None for the model's own.
+
+    Raises:
+        WireError: The size is something else.
+    """
     size = given.get("size", "auto")
     if size == "auto":
         return None, None

@@ -8,7 +8,9 @@ from typing import Any
 
 from starlette.responses import JSONResponse
 
+from unitok.families.common.family import ImageSizeError
 from unitok.openai_wire.body import WireError, error_body
+from unitok.prompt_length import ContextFullError
 
 KINDS = {
     401: "authentication_error",
@@ -78,6 +80,15 @@ def timed_out(message: str) -> ApiError:
 def of_wire(error: WireError) -> ApiError:
     """The error of a body that is refused."""
     return ApiError(400, str(error), param=error.param, code=error.code)
+
+
+def of_library(error: ValueError | TypeError) -> ApiError:
+    """The error of a request that the model's library refuses."""
+    if isinstance(error, ImageSizeError):
+        return ApiError(400, str(error), param="size")
+    if isinstance(error, ContextFullError):
+        return ApiError(400, str(error), code="context_length_exceeded")
+    return ApiError(400, str(error))
 
 
 def of_status(status: int, headers: Mapping[str, str] | None = None) -> ApiError:

@@ -14,7 +14,7 @@ from unitok.handles import Handle
 from unitok.openai_wire.body import WireError
 from unitok.requests import AnyRequest
 from unitok.results import Event, Result
-from unitok.server.errors import ApiError, ClientGone, overloaded, timed_out
+from unitok.server.errors import ApiError, ClientGone, of_library, overloaded, timed_out
 from unitok.server.keys import Owner
 from unitok.server.served import Served
 from unitok.server.settings import ServerSettings
@@ -81,7 +81,7 @@ class Runner:
         except WireError:
             raise
         except (ValueError, TypeError) as error:
-            raise ApiError(400, str(error)) from None
+            raise of_library(error) from None
         except RuntimeError as error:  # closed, or full
             raise overloaded(str(error), 5) from None
 

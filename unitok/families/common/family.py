@@ -202,10 +202,14 @@ class Family(Protocol):
         ...
 
 
+class ImageSizeError(ValueError):
+    """A model generates no pictures of the size that is asked for."""
+
+
 def check_image_size(options: ImageOptions, size: tuple[int, int]) -> None:
-    """Raise ValueError if another size is asked for than the only one a family generates."""
+    """Raise ImageSizeError if another size is asked for than the only one a family generates."""
     if options.size is not None and options.size != size:
-        raise ValueError(
+        raise ImageSizeError(
             f"this model draws {size[0]} x {size[1]} pixels only, "
             f"not {options.size[0]} x {options.size[1]}"
         )

@@ -16,6 +16,7 @@ from unitok.families.common.family import (
     Defaults,
     GenerationSpec,
     ImageOptions,
+    ImageSizeError,
     check_ids,
     with_sampling,
 )
@@ -103,13 +104,13 @@ class Emu3:
         """Rows and columns of a drawing of a width and height in pixels.
 
         Raises:
-            ValueError: The sides are no multiples of a code's.
+            ImageSizeError: The sides are no multiples of a code's.
         """
         sides = self.picture_size if size is None else size
         columns, rows = (max(1, round(side / self.step)) for side in sides)
         nearest = columns * self.step, rows * self.step
         if nearest != tuple(sides):
-            raise ValueError(
+            raise ImageSizeError(
                 f"this model draws sides in multiples of {self.step} pixels, not {sides[0]} x "
                 f"{sides[1]}; {nearest[0]} x {nearest[1]} is the nearest"
             )

@@ -1,0 +1,200 @@
+"""/v1/images/generations, driven by OpenAI's client: what the library gives, and clear refusals."""
+
+import base64
+from io import BytesIO
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from tests.server.live import Live
+from unitok import Draw, Model, read_info
+
+PROMPT = "a cat"
+URL = "/v1/images/generations"
+
+
+def drawn(model: Model, prompt: str = PROMPT, **options: Any) -> Image.Image:
+    return model.draw(prompt, **options).image
+
+
+def file_of(image: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
+    file = BytesIO()
+    image.save(file, kind, **options)
+    return file.getvalue()
+
+
+def bytes_of(picture: Any) -> bytes:
+    return base64.b64decode(picture.b64_json, validate=True)
+
+
+def test_a_picture_is_the_file_that_the_library_saves(live: Live, model: Model):
+    answer = live.openai().images.generate(
+        model="gpt-image-1", prompt=PROMPT, size="64x64", extra_body={"seed": 5, "guidance": 2.0}
+    )
+    (picture,) = answer.data or []
+    expected = model.draw(PROMPT, seed=5, guidance=2.0)
+    assert bytes_of(picture) == file_of(expected.image)
+    assert read_info(bytes_of(picture))["prompt"] == PROMPT
+    assert (answer.size, answer.output_format, answer.background) == ("64x64", "png", "opaque")
+    assert answer.usage is not None
+    assert answer.usage.output_tokens == expected.completion_tokens
+    assert answer.usage.input_tokens == expected.prompt_tokens
+
+
+def test_each_of_several_pictures_has_a_seed_of_its_own(live: Live, model: Model):
+    answer = live.openai().images.generate(prompt=PROMPT, n=3, extra_body={"seed": 5})
+    pictures = answer.data or []
+    assert [bytes_of(p) for p in pictures] == [
+        file_of(drawn(model, seed=seed)) for seed in (5, 6, 7)
+    ]
+    assert [p.seed for p in pictures] == [5, 6, 7]  # type: ignore[attr-defined]
+    again = live.openai().images.generate(prompt=PROMPT, extra_body={"seed": [7, 5]})
+    assert [bytes_of(p) for p in again.data or []] == [bytes_of(pictures[2]), bytes_of(pictures[0])]
+
+
+def test_a_random_seed_is_told(live: Live, model: Model):
+    (picture,) = live.openai().images.generate(prompt=PROMPT).data or []
+    assert bytes_of(picture) == file_of(drawn(model, seed=picture.seed))  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("kind", "compression", "options"),
+    [
+        ("jpeg", None, {}),
+        ("jpeg", 0, {"quality": 0}),
+        ("webp", None, {}),
+        ("webp", 60, {"quality": 60}),
+        ("png", 100, {}),
+    ],
+)
+def test_other_formats_are_the_librarys_files_too(
+    live: Live, model: Model, kind: Any, compression: int | None, options: dict[str, int]
+):
+    more: dict[str, Any] = {} if compression is None else {"output_compression": compression}
+    answer = live.openai().images.generate(
+        prompt=PROMPT, output_format=kind, extra_body={"seed": 5}, **more
+    )
+    (picture,) = answer.data or []
+    data = bytes_of(picture)
+    assert data == file_of(drawn(model, seed=5), kind.upper(), **options)
+    assert Image.open(BytesIO(data)).format == kind.upper()
+    info = read_info(data)
+    assert (info["prompt"], info["seed"]) == (PROMPT, "5")
+    assert answer.output_format == kind
+
+
+@pytest.mark.parametrize("n", [1, 3])
+def test_a_stream_has_previews_and_then_the_pictures(live: Live, model: Model, n: int):
+    events: Any = live.openai().images.generate(
+        prompt=PROMPT, n=n, stream=True, partial_images=2, extra_body={"seed": 5}
+    )
+    numbers: list[list[int]] = [[] for _ in range(n)]
+    pictures: dict[int, bytes] = {}
+    for event in events:
+        data, index = bytes_of(event), event.image_index
+        assert (event.seed, event.size, event.quality) == (5 + index, "64x64", "auto")
+        assert index not in pictures
+        if event.type == "image_generation.partial_image":
+            numbers[index].append(event.partial_image_index)
+            assert "rows" in read_info(data)["preview"]
+        else:
+            assert event.type == "image_generation.completed"
+            assert event.usage.output_tokens == 64
+            pictures[index] = data
+    assert pictures == {i: file_of(drawn(model, seed=5 + i)) for i in range(n)}
+    # A preview is left out if the next rows are there before it is decoded.
+    assert all(told == list(range(len(told))) and len(told) <= 2 for told in numbers)
+    assert any(numbers)
+
+
+def test_a_stream_without_previews_has_only_the_picture(live: Live):
+    events: Any = live.openai().images.generate(prompt=PROMPT, stream=True, output_format="webp")
+    (event,) = events
+    assert event.type == "image_generation.completed"
+    assert Image.open(BytesIO(bytes_of(event))).format == "WEBP"
+
+
+@pytest.mark.parametrize(
+    ("change", "param"),
+    [
+        ({"prompt": None}, "prompt"),
+        ({"prompt": " "}, "prompt"),
+        ({"prompt": ["a cat"]}, "prompt"),
+        ({"n": 0}, "n"),
+        ({"n": 17}, "n"),
+        ({"n": "2"}, "n"),
+        ({"n": True}, "n"),
+        ({"size": "128x128"}, "size"),
+        ({"size": "big"}, "size"),
+        ({"response_format": "url"}, "response_format"),
+        ({"output_format": "gif"}, "output_format"),
+        ({"output_format": ["png"]}, "output_format"),
+        ({"output_compression": 50}, "output_compression"),
+        ({"output_compression": 101, "output_format": "webp"}, "output_compression"),
+        ({"output_compression": 1.5, "output_format": "webp"}, "output_compression"),
+        ({"background": "transparent"}, "background"),
+        ({"quality": "hd"}, "quality"),
+        ({"moderation": "low"}, "moderation"),
+        ({"style": "vivid"}, "style"),
+        ({"partial_images": 2}, "partial_images"),
+        ({"partial_images": 4, "stream": True}, "partial_images"),
+        ({"stream": "yes"}, "stream"),
+        ({"seed": "one"}, "seed"),
+        ({"seed": list(range(17))}, "seed"),
+        ({"guidance": 5000}, "guidance"),
+        ({"top_p": 0}, "top_p"),
+        ({"timeout": -1}, "timeout"),
+        ({"preview": True}, "preview"),
+        ({"image": "x"}, "image"),
+        ({"frame_count": 3}, "frame_count"),
+    ],
+)
+def test_what_is_not_supported_is_refused_by_name(live: Live, change: dict[str, Any], param: str):
+    with live.http() as http:
+        response = http.post(URL, json={"prompt": PROMPT, **change})
+    assert response.status_code == 400
+    error = response.json()["error"]
+    assert (error["param"], error["type"]) == (param, "invalid_request_error")
+    assert error["message"]
+
+
+@pytest.mark.parametrize("body", [[], "a cat", {}])
+def test_a_body_without_a_prompt_is_refused(live: Live, body: Any):
+    with live.http() as http:
+        assert http.post(URL, json=body).status_code == 400
+
+
+def test_odd_characters_of_a_prompt_do_no_harm(live: Live):
+    with live.http() as http:
+        for kind in ("png", "jpeg", "webp"):
+            body = {"prompt": "a \x00 cat\x7f \u202e\ufffe\U0001f408", "output_format": kind}
+            assert http.post(URL, json=body).status_code == 200
+
+
+def test_more_pictures_than_there_is_room_for_are_refused_before_they_begin(live: Live):
+    admission = live.app.services.admission
+    rejected = admission.rejected
+    room, admission.settings = admission.settings, type(admission.settings)(max_requests=2)
+    try:
+        with live.http() as http:
+            response = http.post(URL, json={"prompt": PROMPT, "n": 3})
+    finally:
+        admission.settings = room
+    assert (response.status_code, response.json()["error"]["code"]) == (503, "overloaded")
+    assert admission.rejected == rejected + 1
+
+
+def test_a_time_limit_of_a_request_holds(live: Live):
+    with live.http() as http:
+        response = http.post(URL, json={"prompt": PROMPT, "n": 4, "timeout": 1e-6})
+    assert response.status_code == 504
+    assert response.json()["error"]["code"] == "timeout"
+
+
+def test_the_requests_of_a_body_are_drawings_of_one_picture(model: Model):
+    """What the server runs is what the library runs for several seeds at once."""
+    together = next(iter(model.run([Draw(PROMPT, seed=(5, 6))]))).images  # type: ignore[union-attr]
+    assert [image.tobytes() for image in together] == [
+        drawn(model, seed=seed).tobytes() for seed in (5, 6)
+    ]
