@@ -2,7 +2,9 @@
 
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
 
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
@@ -52,14 +54,15 @@ def new_page(browser: Browser, live: Live) -> Iterator[NewPage]:
     contexts: list[BrowserContext] = []
     faults = Faults()
 
-    def open_page(url: str | None = None, ready: bool = True, **options: object) -> Page:
-        contexts.append(browser.new_context(permissions=["camera"], **options))  # type: ignore[arg-type]
+    def open_page(url: str | None = None, scripts: Sequence[Path] = (), **options: Any) -> Page:
+        contexts.append(browser.new_context(permissions=["camera"], **options))
         page = contexts[-1].new_page()
         page.add_init_script(WATCH)
+        for script in scripts:  # which the page's policy would not let in otherwise
+            page.add_init_script(path=script)
         faults.watch(page)
         page.goto(url or live.url)
-        if ready:
-            page.get_by_label("What shall I draw?").wait_for()
+        page.get_by_label("What shall I draw?").wait_for()
         return page
 
     yield open_page

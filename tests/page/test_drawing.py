@@ -1,6 +1,6 @@
 """Drawing on the page: previews, several pictures, settings, waiting, cancelling, and errors."""
 
-from playwright.sync_api import Page, Route, expect
+from playwright.sync_api import Page, expect
 
 from tests.page.conftest import NewPage
 from tests.page.visit import ended, painted, pixels_of, send, settings, turns
@@ -50,10 +50,9 @@ def test_an_error_is_told_in_the_words_of_the_server(page: Page):
     painted(turns(page).nth(1))
 
 
-def test_escape_cancels_and_a_waiting_turn_says_how_many_are_ahead(page: Page, live: Live):
+def test_escape_cancels_and_a_waiting_turn_says_how_many_are_ahead(page: Page):
     page.route("**/v1/queue", lambda route: route.fulfill(json={"waiting": 3, "running": 8}))
-    held: list[Route] = []
-    page.route("**/v1/images/generations", held.append)
+    page.route("**/v1/images/generations", lambda route: None)  # it is never answered
     turn = send(page, "Draw", APPLES)
     expect(turn).to_contain_text("Waiting, 3 requests are ahead")
     page.keyboard.press("Escape")
@@ -83,6 +82,6 @@ def test_a_picture_is_drawn_again_and_varied(page: Page):
 
 def test_a_server_that_is_gone_is_told(new_page: NewPage):
     page = new_page()
-    page.route("**/v1/**", lambda route: route.abort("connectionrefused"))
+    page.route("**/v1/**", lambda route: route.abort("aborted"))
     turn = ended(send(page, "Draw", "a dog"))
     expect(turn).to_contain_text("The server cannot be reached")
