@@ -23,6 +23,7 @@ from typing import Any, cast
 
 from PIL import Image
 
+from unitok.picture_sources import Refused
 from unitok.pictures import PictureLike, open_picture
 from unitok.prompt import Role
 from unitok.shown import shown
@@ -70,6 +71,9 @@ class ParsedPicture:
             raise FileNotFoundError(f"{self.where}: {one_line(error)}") from None
         except OSError as error:
             raise OSError(f"{self.where}: {one_line(error)}") from None
+        except Refused as error:
+            told = f"{self.where}: {one_line(error)}"
+            raise Refused(told, error.reason, self.where) from None
         except ValueError as error:
             raise ValueError(f"{self.where}: {one_line(error)}") from None
         except TypeError as error:

@@ -9,7 +9,7 @@ import re
 import sys
 from io import BytesIO, TextIOBase, UnsupportedOperation
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Literal
 
 # The largest picture that is read has 32 million pixels. Uncompressed, with four bytes a pixel, its
 # file has this many bytes.
@@ -21,6 +21,24 @@ PICTURE = "the picture"
 DATA_URI = "the data URI"
 
 _URL = re.compile(r"(https?):/+", re.IGNORECASE)  # a Path keeps one of the two slashes
+
+
+Reason = Literal["empty", "bytes", "base64", "format", "no pixels", "pixels", "damaged"]
+
+
+class Refused(ValueError):
+    """A picture cannot be read; the message names it and says why.
+
+    Attributes:
+        reason: Why, in a word: "bytes" and "pixels" are too many of them, and a "format" is one
+            that is not read.
+        where: The place of the picture in messages; None if it is in none.
+    """
+
+    def __init__(self, message: str, reason: Reason, where: str | None = None) -> None:
+        """Say why."""
+        super().__init__(message)
+        self.reason, self.where = reason, where
 
 
 def read_path(source: str | Path, what: str = "picture") -> BytesIO:
@@ -128,7 +146,7 @@ def read_stream(file: BinaryIO, name: str) -> BytesIO:
         read.write(chunk)
         check_length(read.tell(), name)
     if not read.tell():
-        raise ValueError(f"{name} is empty")
+        raise Refused(f"{name} is empty", "empty")
     return read
 
 
@@ -139,7 +157,8 @@ def check_length(length: int, name: str) -> None:
         ValueError: There are too many.
     """
     if length > MAX_BYTES:
-        raise ValueError(f"{name} is larger than {MAX_BYTES:,} bytes, the most that are read")
+        told = f"{name} is larger than {MAX_BYTES:,} bytes, the most that are read"
+        raise Refused(told, "bytes")
 
 
 def is_data_uri(source: object) -> bool:
@@ -155,13 +174,13 @@ def read_data_uri(uri: str) -> BytesIO:
     """
     start = uri[:LONGEST_START].partition(",")[0]
     if not start.lower().endswith(";base64"):
-        raise ValueError(f"{DATA_URI} must begin like data:image/png;base64,")
+        raise Refused(f"{DATA_URI} must begin like data:image/png;base64,", "base64")
     # Four characters hold three bytes, of which two may be padding. This is before any are copied.
     check_length((len(uri) - len(start)) // 4 * 3 - 2, DATA_URI)
     try:
         data = base64.b64decode(uri[len(start) + 1 :], validate=True)
     except ValueError as error:
-        raise ValueError(f"{DATA_URI} is not in base64: {error}") from None
+        raise Refused(f"{DATA_URI} is not in base64: {error}", "base64") from None
     check_length(len(data), DATA_URI)
     return BytesIO(data)
 

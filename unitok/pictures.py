@@ -22,6 +22,7 @@ from torch import Tensor
 from unitok.picture_sources import (
     DATA_URI,
     PICTURE,
+    Refused,
     check_length,
     is_data_uri,
     name_of,
@@ -60,10 +61,6 @@ JPEGS = ("JPEG", "MPO")  # Pillow's names; an MPO is a JPEG with further picture
 MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]", re.DOTALL)
 START_OF_SCAN, END_OF_JPEG = b"\xff\xda", b"\xff\xd9"
 WITHOUT_LENGTH = (b"\xff\xd8", b"\xff\x01")
-
-
-class Refused(ValueError):
-    """A picture cannot be read; the message names it and says why."""
 
 
 def open_picture(source: PictureLike) -> Image.Image:
@@ -126,14 +123,16 @@ def errors_named(name: str) -> Iterator[None]:
     except Refused:
         raise
     except UnidentifiedImageError:
-        raise Refused(f"{name} is not a picture") from None
+        raise Refused(f"{name} is not a picture", "format") from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        raise Refused(f"{name} has too many pixels; at most {MAX_PIXELS:,} are read") from None
+        told = f"{name} has too many pixels; at most {MAX_PIXELS:,} are read"
+        raise Refused(told, "pixels") from None
     except MemoryError as error:
-        raise Refused(f"{name} needs more memory than there is, or is damaged") from error
+        told = f"{name} needs more memory than there is, or is damaged"
+        raise Refused(told, "damaged") from error
     except Exception as error:
         told = str(error) or type(error).__name__
-        raise Refused(f"{name} is cut off or damaged: {told}") from error
+        raise Refused(f"{name} is cut off or damaged: {told}", "damaged") from error
 
 
 # --- images --------------------------------------------------------------------------------------
@@ -217,7 +216,8 @@ def refuse_unread(image: Image.Image, name: str) -> None:
     if getattr(image, "tile", None) and image.format not in (*FORMATS, *JPEGS):
         raise Refused(
             f"{name} is an unread {image.format} file; only {', '.join(FORMATS)} are read. "
-            "Call its load() first if you trust it"
+            "Call its load() first if you trust it",
+            "format",
         )
 
 
@@ -234,10 +234,11 @@ def check_size(image: Image.Image, name: str, most: int) -> None:
     """
     width, height = image.size
     if min(width, height) < 1:
-        raise Refused(f"{name} has no pixels: its size is {width} x {height}")
+        raise Refused(f"{name} has no pixels: its size is {width} x {height}", "no pixels")
     if width * height > most:
         raise Refused(
-            f"{name} has {width * height:,} pixels; at most {most:,} are read: shrink it first"
+            f"{name} has {width * height:,} pixels; at most {most:,} are read: shrink it first",
+            "pixels",
         )
 
 
@@ -254,7 +255,8 @@ def check_tile(image: Image.Image, name: str) -> None:
     tags = getattr(image, "tag_v2", {})
     pixels = tags.get(TILEWIDTH, 0) * tags.get(TILELENGTH, 0)
     if pixels > MAX_PIXELS:
-        raise Refused(f"{name} has a tile of {pixels:,} pixels; at most {MAX_PIXELS:,} are read")
+        told = f"{name} has a tile of {pixels:,} pixels; at most {MAX_PIXELS:,} are read"
+        raise Refused(told, "pixels")
 
 
 def check_scans(file: BytesIO, name: str) -> None:
@@ -271,7 +273,8 @@ def check_scans(file: BytesIO, name: str) -> None:
     while (found := MARKER.search(data, at)) and found[0] != END_OF_JPEG:
         scans += found[0] == START_OF_SCAN
         if scans > MAX_SCANS:
-            raise Refused(f"{name} has more than {MAX_SCANS} scans, the most that are read")
+            told = f"{name} has more than {MAX_SCANS} scans, the most that are read"
+            raise Refused(told, "pixels")
         at = found.end()
         if found[0] not in WITHOUT_LENGTH:  # what follows is no picture, and may look like markers
             at += int.from_bytes(data[at : at + 2], "big")
@@ -339,7 +342,7 @@ def floats_of(image: Image.Image, name: str) -> np.ndarray:
     """
     values = np.asarray(image)
     if not np.isfinite(values).all():
-        raise Refused(f"{name} has values that are not numbers")
+        raise Refused(f"{name} has values that are not numbers", "damaged")
     return values
 
 

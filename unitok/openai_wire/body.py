@@ -1,10 +1,10 @@
 """What the bodies of OpenAI's API share: keys that are checked, options, and errors."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from typing import Any, TypeVar
 
-from unitok.requests import options_of
+from unitok.requests import known_names, options_of
 from unitok.strict_json import JsonObject, shown_json
 
 R = TypeVar("R")
@@ -200,7 +200,7 @@ def take_options(given: JsonObject, kind: type, names: Iterable[str]) -> dict[st
     return options
 
 
-def made(request: Callable[..., R], *args: Any, **options: Any) -> R:
+def made(request: type[R], *args: Any, **options: Any) -> R:
     """A request of options that are right one by one.
 
     Args:
@@ -214,7 +214,18 @@ def made(request: Callable[..., R], *args: Any, **options: Any) -> R:
     try:
         return request(*args, **options)
     except (TypeError, ValueError) as error:
-        raise WireError(str(error)) from None
+        raise WireError(str(error), param_of(error, request)) from None
+
+
+def param_of(error: ValueError | TypeError, kind: type) -> str | None:
+    """The option that an error of a request is about: its message begins with it. Else None.
+
+    Args:
+        error: The error.
+        kind: The class of the request.
+    """
+    begin = str(error).removeprefix("the ").partition(" ")[0]
+    return begin if begin in known_names(kind) else None
 
 
 def _equal(left: object, right: object) -> bool:

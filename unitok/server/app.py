@@ -10,7 +10,7 @@ from starlette.routing import Route, Router
 from starlette.types import ASGIApp
 
 from unitok.api import Model
-from unitok.server import completions, generations
+from unitok.server import completions, edits, generations
 from unitok.server.admission import Admission
 from unitok.server.endpoint import Services, admitted
 from unitok.server.gate import Gate
@@ -77,6 +77,7 @@ class App:
             Route("/v1/models", status.models),
             Route("/v1/models/{name:path}", status.model),
             Route("/v1/chat/completions", admitted(completions.create, services), methods=["POST"]),
+            Route("/v1/images/edits", admitted(edits.create, services), methods=["POST"]),
             Route(
                 "/v1/images/generations", admitted(generations.create, services), methods=["POST"]
             ),

@@ -10,9 +10,10 @@ from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 from unitok.openai_wire.body import WireError
-from unitok.picture_sources import is_data_uri
+from unitok.picture_sources import LONGEST_START, is_data_uri
 from unitok.strict_json import shown_json
 
+UNSURE = ("application/octet-stream",)  # types of what may be anything
 PARTS = {"image_url": "image_url", "input_image": "image_url"}  # types, and the key of the source
 
 
@@ -83,7 +84,10 @@ async def _part(
     if file_of is not None and kind == "input_image" and part.get("file_id") is not None:
         return _from_file(part, file_of, place)
     source, param = source_of(part, place)
-    if not isinstance(source, str) or is_data_uri(source):
+    if isinstance(source, str) and is_data_uri(source):
+        check_data_uri(source, param)
+        return part
+    if not isinstance(source, str):
         return part
     return {"type": "image", "image": await fetched(source, fetcher, param)}
 
@@ -97,6 +101,37 @@ def _from_file(
     if not isinstance(file_id, str):
         raise WireError(f"{place}: file_id must be text, not {shown_json(file_id)}", place)
     return {"type": "image", "image": file_of(file_id, f"{place}.file_id")}
+
+
+def check_data_uri(uri: str, param: str) -> None:
+    """Check what a data URL says that it holds. Its bytes are not decoded.
+
+    Raises:
+        WireError: It is no picture, or empty.
+    """
+    start, comma, _ = uri[:LONGEST_START].partition(",")
+    kind = start[5:].partition(";")[0].strip().lower()
+    check_media_type(kind, param)
+    if comma and len(uri) == len(start) + 1:
+        raise WireError(f"{param}: the picture is empty", param, "empty_image_file")
+
+
+def check_media_type(kind: str, param: str) -> None:
+    """Refuse what is said to be no picture. What it is shows in its bytes.
+
+    Args:
+        kind: The media type, such as "image/png"; "" for none.
+        param: Where it is.
+
+    Raises:
+        WireError: It is said to be something else.
+    """
+    if kind and kind not in UNSURE and not kind.startswith("image/"):
+        raise WireError(
+            f"{param}: a picture has a type such as image/png, not {shown_json(kind)}",
+            param,
+            "unsupported_image_media_type",
+        )
 
 
 def source_of(part: Mapping[str, Any], place: str) -> tuple[object, str]:

@@ -81,7 +81,7 @@ class Runner:
         except WireError:
             raise
         except (ValueError, TypeError) as error:
-            raise of_library(error) from None
+            raise of_library(error, asked) from None
         except RuntimeError as error:  # closed, or full
             raise overloaded(str(error), 5) from None
 
