@@ -42,7 +42,8 @@ def locked(model: Model) -> Iterator[Live]:
 def browser() -> Iterator[Browser]:
     """Chromium, with a camera that shows a pattern."""
     path = shutil.which("chromium")
-    assert path, "these tests run in Chromium: apt-get install chromium"
+    if path is None:
+        pytest.fail("Chromium is needed: apt-get install chromium", pytrace=False)
     sandbox = [] if os.geteuid() else ["--no-sandbox"]  # root has none
     with sync_playwright() as playwright:
         yield playwright.chromium.launch(executable_path=path, args=[*CAMERA, *sandbox])

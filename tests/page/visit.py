@@ -14,7 +14,7 @@ addEventListener("securitypolicyviolation", (event) => {
 });
 window.seen = [];
 new MutationObserver(() => {
-  const preview = document.querySelector(".unfinished img");
+  const preview = document.querySelector(".unfinished img[alt]:not([alt=''])");
   if (preview && window.seen.at(-1) !== preview.src) {
     window.seen.push(preview.src);
     window.doneAtPreview ??= document.querySelectorAll("img.done").length;
@@ -72,8 +72,8 @@ def turns(page: Page) -> Locator:
 
 def painted(turn: Locator, n: int = 1) -> Locator:
     """The n pictures of a turn, when they are done."""
-    pictures = turn.locator("button.frame img")
-    pictures.nth(n - 1).wait_for(timeout=PATIENCE)
+    pictures = ended(turn).locator("button.frame img")
+    assert pictures.count() == n, turn.inner_text()
     return pictures
 
 

@@ -4,7 +4,7 @@ import { fromBase64 } from "../pictures";
 import { post, request } from "./client";
 import { eventsOf } from "./events";
 
-export const PREVIEWS = 3; // of a picture
+const PREVIEWS = 3;
 
 /** How pictures are made, but for their seeds. What is null is left to the model. */
 export interface Recipe {
@@ -49,12 +49,17 @@ export async function* paint(
   seed: number,
   signal: AbortSignal,
 ): AsyncGenerator<PaintEvent> {
-  const fields = { ...fieldsOf(recipe), n, seed, stream: true, partial_images: PREVIEWS };
+  const fields = { ...fieldsOf(recipe), n, seed, stream: true, partial_images: previewsOf(recipe) };
   const response =
     recipe.source === null
       ? await post("v1/images/generations", fields, signal)
       : await request("v1/images/edits", { method: "POST", body: form(recipe, fields), signal });
   for await (const body of eventsOf<Body>(response)) yield eventOf(body);
+}
+
+/** How many previews of each picture there are. Of a part, the best of several tries is taken. */
+export function previewsOf(recipe: Recipe): number {
+  return recipe.mask === null ? PREVIEWS : 0;
 }
 
 function fieldsOf(recipe: Recipe): Record<string, string | number> {

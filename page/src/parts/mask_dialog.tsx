@@ -22,6 +22,7 @@ export function MaskDialog({ picture, onMask, onClose }: Props) {
   const [share, setShare] = useState(0);
   const width = (brush / 100) * Math.min(picture.width, picture.height);
   const told = `${Math.round(share * 100)} % of the picture is marked`;
+  const advice = share === 1 ? "Leave a part of it as it is, or draw a new one." : "";
 
   useEffect(() => {
     mask.current = new Mask(canvas.current as HTMLCanvasElement);
@@ -107,7 +108,7 @@ export function MaskDialog({ picture, onMask, onClose }: Props) {
             }
           />
           <p class="quiet" role="status">
-            {told}.
+            {told}. {advice}
           </p>
         </div>
       </div>
@@ -115,7 +116,7 @@ export function MaskDialog({ picture, onMask, onClose }: Props) {
         <button
           type="button"
           class="strong"
-          disabled={share === 0}
+          disabled={share === 0 || share === 1}
           onClick={async () => mask.current && onMask(await mask.current.asPng())}
         >
           Use this part

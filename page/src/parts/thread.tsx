@@ -3,7 +3,7 @@
 import { useEffect, useRef } from "preact/hooks";
 import { type Picture, scaling } from "../pictures";
 import { type AskTurn, type Cell, isOpen, type PaintTurn, progressOf, saidIn, type Turn } from "../turns";
-import { PREVIEWS } from "../api/images";
+import { previewsOf } from "../api/images";
 import { Icon } from "./icons";
 import { Thumb } from "./thumb";
 
@@ -85,6 +85,7 @@ interface CellProps {
 
 function PaintedCell({ cell, turn, number, onOpen }: CellProps) {
   const { picture } = cell;
+  const previews = previewsOf(turn.recipe);
   if (picture !== null) {
     return (
       <button type="button" class="frame" title="Look closer" onClick={() => onOpen(picture)}>
@@ -94,14 +95,18 @@ function PaintedCell({ cell, turn, number, onOpen }: CellProps) {
   }
   return (
     <div class="frame unfinished">
-      {cell.preview && (
+      {cell.preview !== null ? (
         <img src={cell.preview} alt={`${turn.recipe.prompt}, unfinished`} class="pixels" />
+      ) : (
+        turn.source && <img src={turn.source.url} alt="" class={`before ${scaling(turn.source)}`} />
       )}
-      <progress
-        max={PREVIEWS + 1}
-        value={cell.step}
-        aria-label={`Progress of picture ${number}`}
-      />
+      {previews > 0 && (
+        <progress
+          max={previews + 1}
+          value={cell.step}
+          aria-label={`Progress of picture ${number}`}
+        />
+      )}
     </div>
   );
 }
