@@ -100,11 +100,11 @@ export function App() {
   };
 
   const show = async (files: Iterable<Blob>) => {
-    const file = [...files].at(-1);
+    const [file, ...others] = files;
     if (file === undefined) return;
     const name = file instanceof File ? file.name : "of the camera";
     try {
-      setNotice("");
+      setNotice(others.length ? "One picture is shown at a time: the first one was taken." : "");
       pick(await shownPicture(file, name), draft.mode === "draw" ? { mode: "ask" } : {});
     } catch (error) {
       setNotice(inWords(error));

@@ -18,6 +18,11 @@ export class Gallery extends Changing {
   failure = "";
   private readonly opened = open();
 
+  constructor() {
+    super();
+    this.opened.catch(() => undefined); // each use of it tells
+  }
+
   /** Read what was kept. */
   async load(): Promise<void> {
     await this.attempt(async (database) => {
@@ -63,12 +68,10 @@ export class Gallery extends Changing {
   }
 }
 
-function open(): Promise<IDBDatabase> {
+async function open(): Promise<IDBDatabase> {
   const request = indexedDB.open(NAME, 1);
   request.onupgradeneeded = () => request.result.createObjectStore(STORE, { keyPath: "id" });
-  const opened = done(request);
-  opened.catch(() => undefined); // each use of it tells
-  return opened;
+  return await done(request);
 }
 
 function store(database: IDBDatabase, mode: IDBTransactionMode): IDBObjectStore {

@@ -1,5 +1,7 @@
 /** Light or dark: as the system has it, until the person chooses. */
 
+import { recall, remember } from "./storage";
+
 const NAME = "unitok-theme";
 
 export type Theme = "light" | "dark";
@@ -13,12 +15,12 @@ export function currentTheme(): Theme {
 
 /** Show the theme that the person chose before. */
 export function restoreTheme(): void {
-  const chosen = localStorage.getItem(NAME);
+  const chosen = recall("browser", NAME);
   if (chosen !== null) document.documentElement.dataset["theme"] = chosen;
 }
 
 /** Choose a theme, for this and later visits. */
 export function chooseTheme(theme: Theme): void {
   document.documentElement.dataset["theme"] = theme;
-  localStorage.setItem(NAME, theme);
+  remember("browser", NAME, theme);
 }

@@ -44,6 +44,7 @@ def test_axe_finds_no_fault(
     dialog(page).get_by_role("button", name="Mark the box").click()
     assert faults(page) == []
     dialog(page).get_by_role("button", name="Use this part").click()
+    expect(dialog(page)).to_have_count(0)
     assert faults(page) == []
     page.get_by_role("link", name="Gallery").click()
     assert faults(page) == []

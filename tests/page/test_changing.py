@@ -19,7 +19,13 @@ def mark_box(page: Page, **sides: int) -> None:
     for name, value in sides.items():
         dialog(page).get_by_label(name).fill(str(value))
     dialog(page).get_by_role("button", name="Mark the box").click()
+    use(page)
+
+
+def use(page: Page) -> None:
+    """Use the part that is marked in the open dialog."""
     dialog(page).get_by_role("button", name="Use this part").click()
+    expect(dialog(page)).to_have_count(0)
 
 
 def test_a_part_that_is_marked_by_numbers_changes_and_the_rest_stays(page: Page, model: Model):
@@ -54,7 +60,7 @@ def test_a_part_is_painted_with_the_pointer(page: Page):
     expect(dialog(page)).not_to_contain_text("16 % of")
     dialog(page).get_by_role("button", name="Undo").click()
     expect(dialog(page)).to_contain_text("16 % of the picture is marked")
-    dialog(page).get_by_role("button", name="Use this part").click()
+    use(page)
     mask = Image.frombytes("RGBA", (SIDE, SIDE), pixels_of(page.locator(".about .stays")))
     assert mask.getpixel((0, 0)) == (0, 0, 0, 255)
     assert mask.getpixel((44, 32)) == (0, 0, 0, 0)

@@ -1,5 +1,7 @@
 /** Requests to the server: with the key, and with errors in words. */
 
+import { recall, remember } from "../storage";
+
 const KEY = "unitok-key";
 
 /** A request that was refused or failed. Its message is for a person. */
@@ -53,7 +55,7 @@ export function inWords(error: unknown): string {
 
 async function attempt(path: string, init: RequestInit): Promise<Response> {
   const headers = new Headers(init.headers);
-  const key = sessionStorage.getItem(KEY);
+  const key = recall("tab", KEY);
   if (key) headers.set("authorization", `Bearer ${key}`);
   try {
     return await fetch(new URL(path, document.baseURI), { ...init, headers });
@@ -67,7 +69,7 @@ async function hasNewKey(message: string): Promise<boolean> {
   asking ??= askForKey(message).finally(() => (asking = null));
   const key = await asking;
   if (key === null) return false;
-  sessionStorage.setItem(KEY, key);
+  remember("tab", KEY, key);
   return true;
 }
 

@@ -36,18 +36,19 @@ export function MaskDialog({ picture, onMask, onClose }: Props) {
   const begin = (event: PointerEvent) => {
     canvas.current?.setPointerCapture(event.pointerId);
     const here = (last.current = placeOf(event, picture));
-    change((mask) => {
-      mask.remember();
-      mask.line(here, here, width, erase);
-    });
+    mask.current?.remember();
+    mask.current?.line(here, here, width, erase);
   };
   const go = (event: PointerEvent) => {
     const from = last.current;
     if (from === null) return;
     const here = (last.current = placeOf(event, picture));
-    change((mask) => mask.line(from, here, width, erase));
+    mask.current?.line(from, here, width, erase);
   };
-  const end = () => (last.current = null);
+  const end = () => {
+    last.current = null;
+    change(() => undefined); // the share is counted once a stroke has ended
+  };
 
   return (
     <Modal title="Which part shall change?" wide onClose={onClose}>

@@ -68,7 +68,7 @@ function Painted({ turn, onOpen }: { turn: PaintTurn; onOpen: (picture: Picture)
   const shown = turn.cells.filter((cell) => isOpen(turn) || cell.picture !== null);
   if (shown.length === 0) return null;
   return (
-    <div class={`cells of-${Math.min(turn.cells.length, 4)}`}>
+    <div class={`cells of-${Math.min(turn.cells.length, 5)}`}>
       {shown.map((cell, i) => (
         <PaintedCell key={cell.seed} cell={cell} turn={turn} number={i + 1} onOpen={onOpen} />
       ))}
