@@ -38,7 +38,8 @@ class Refused(ValueError):
     def __init__(self, message: str, reason: Reason, where: str | None = None) -> None:
         """Say why."""
         super().__init__(message)
-        self.reason, self.where = reason, where
+        self.reason: Reason = reason
+        self.where = where
 
 
 def read_path(source: str | Path, what: str = "picture") -> BytesIO:

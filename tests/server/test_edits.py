@@ -179,6 +179,12 @@ def jpeg(image: Image.Image) -> bytes:
         ({"guidance": "9" * 1000}, {"mask": MASK}, "guidance", None),
         ({"stream": "maybe"}, {"mask": MASK}, "stream", None),
         ({"partial_images": "1"}, {"mask": MASK}, "partial_images", None),
+        (
+            {"partial_images": "1", "stream": "true", "tries": "2"},
+            {"mask": MASK},
+            "partial_images",
+            None,
+        ),
         ({"size": "128x128"}, {"mask": MASK}, "size", None),
         ({"response_format": "url"}, {"mask": MASK}, "response_format", None),
         ({"input_fidelity": "high"}, {"mask": MASK}, "input_fidelity", None),

@@ -60,6 +60,14 @@ def serve(
             help="A web page's origin that may use the server, such as https://example.org.",
         ),
     ] = None,
+    allow_picture_host: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="HOST",
+            help="A host that pictures may be fetched from, such as example.org. Without any, "
+            "pictures come in the request only. May be given several times.",
+        ),
+    ] = None,
     max_requests: Annotated[
         int | None,
         typer.Option(
@@ -112,6 +120,7 @@ def serve(
     """
     need("starlette", "serve")
     from unitok.server.app import App
+    from unitok.server.fetcher import host_name
     from unitok.server.keys import ApiKeys
     from unitok.server.listen import Listener, check_exposure, make_settings, open_socket, url_of
 
@@ -123,6 +132,7 @@ def serve(
         request_seconds=request_seconds,
         drain_seconds=drain_seconds,
         allowed_origins=tuple(allow_origin or ()),
+        allowed_hosts=tuple(map(host_name, allow_picture_host or ())),
     )
     keys = ApiKeys() if api_key_file is None else ApiKeys.read(api_key_file)
     check_exposure(host, bool(keys), no_key)

@@ -56,7 +56,14 @@ def edit_of(given: object, image: bytes, mask: bytes | None, most: int) -> Image
     if mask is not None and "box" in options:
         raise WireError("give a mask or a box, not both", "box")
     request = made(Edit, image, take_prompt(body), mask=mask, **options)
-    return asked_of(body, request, most)
+    asked = asked_of(body, request, most)
+    if asked.request.preview and options.get("tries", 1) > 1:
+        raise WireError(
+            'there are no previews of several tries: leave "partial_images" out, or give "tries" '
+            "as 1",
+            "partial_images",
+        )
+    return asked
 
 
 def values_of(fields: Iterable[tuple[str, str]]) -> JsonObject:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, TypeVar
+from typing import Literal
 
 from PIL import Image
 
@@ -30,7 +30,6 @@ from unitok.results import DrawResult
 from unitok.strict_json import JsonObject, shown_json
 
 ResponseFormat = Literal["b64_json", "url"]
-R = TypeVar("R", Draw, Edit)
 
 # Width and height come as "size". Log-probabilities and previews have no place in the answer.
 # Adapters have no form here yet.
@@ -72,20 +71,22 @@ class ImagesAsked:
     format: OutputFormat
     stream: bool
 
-    def requests(self, seed: int) -> list[Draw | Edit]:
+    def seeds(self, first: int) -> tuple[int, ...]:
+        """The seed of each picture.
+
+        Args:
+            first: That of the first one, unless the request has one for each. Each other picture
+                has the next number, so that it can be had again alone.
+        """
+        return self.request.seeds or tuple(range(first, first + self.request.samples))
+
+    def requests(self, first: int) -> list[Draw | Edit]:
         """A request for each picture.
 
         Args:
-            seed: That of the first one, unless the request has one for each. Each other picture
-                has the next number, so that it can be had again alone.
+            first: As in `seeds`.
         """
-        return each(self.request, seed)
-
-
-def each(request: R, seed: int) -> list[R]:
-    """A request for each picture of one; see `ImagesAsked.requests`."""
-    seeds = request.seeds or range(seed, seed + request.samples)
-    return [replace(request, n=None, seed=one) for one in seeds]
+        return [replace(self.request, n=None, seed=seed) for seed in self.seeds(first)]
 
 
 def draw_of(body: object) -> Draw:
@@ -131,7 +132,7 @@ def asked_of(given: JsonObject, request: Draw | Edit, most: int) -> ImagesAsked:
     return ImagesAsked(_with_previews(given, request, stream), output_format_of(given), stream)
 
 
-def _with_previews(given: JsonObject, request: R, stream: bool) -> R:
+def _with_previews(given: JsonObject, request: Draw | Edit, stream: bool) -> Draw | Edit:
     count = take_count(given, "partial_images", 0, MOST_PREVIEWS, 0)
     if count and not stream:
         raise WireError('"partial_images" is only for "stream": true', "partial_images")

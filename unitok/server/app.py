@@ -13,6 +13,7 @@ from unitok.api import Model
 from unitok.server import completions, edits, generations
 from unitok.server.admission import Admission
 from unitok.server.endpoint import Services, admitted
+from unitok.server.fetcher import PictureFetcher
 from unitok.server.gate import Gate
 from unitok.server.keys import ApiKeys
 from unitok.server.page_files import ASSETS, PageFiles
@@ -54,6 +55,7 @@ class App:
             settings,
             Admission(settings),
             Runner(settings),
+            PictureFetcher(settings.allowed_hosts) if settings.allowed_hosts else None,
         )
         self.asgi: ASGIApp = Gate(Router(self._routes()), keys or ApiKeys(), settings)
         if settings.allowed_origins:

@@ -32,7 +32,7 @@ async def create(call: Call) -> Response:
     body = await call.json()
     served = call.services.models.find(body)
     if isinstance(body, dict) and "messages" in body:
-        body = {**body, "messages": await with_pictures(body["messages"], call.services.fetcher)}
+        body = {**body, "messages": await with_pictures(body["messages"], call.fetcher)}
     asked = chat_of(body, call.services.settings.max_n)
     call.ticket.count(asked.n)
     completion = Completion.of(asked, served, call.passage.id)

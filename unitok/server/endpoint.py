@@ -60,6 +60,12 @@ class Call:
         """The JSON value of the body."""
         return await read_json(self.request, self.ticket, self.services.settings)
 
+    @property
+    def fetcher(self) -> Fetcher | None:
+        """Fetches pictures, whose bytes count as those of the request; None if none may be."""
+        fetcher = self.services.fetcher
+        return None if fetcher is None else HeldFetcher(fetcher, self.ticket)
+
     def stream(self, bodies: AsyncGenerator[JsonObject], named: bool = False) -> Response:
         """The response that sends bodies as they come; see `stream_response`."""
         return stream_response(bodies, self.ticket, self.passage, self.services.settings, named)
@@ -68,6 +74,25 @@ class Call:
         """Put the counts of tokens into the log line."""
         self.passage.log["prompt_tokens"] = sum(result.prompt_tokens for result in results)
         self.passage.log["tokens"] = sum(result.completion_tokens for result in results)
+
+
+@dataclass(frozen=True)
+class HeldFetcher:
+    """Fetches the pictures of one request.
+
+    Attributes:
+        fetcher: Fetches them.
+        ticket: The request's, which holds their bytes.
+    """
+
+    fetcher: Fetcher
+    ticket: Ticket
+
+    async def fetch(self, url: str, param: str) -> bytes:
+        """The bytes of a picture; see `Fetcher.fetch`."""
+        data = await self.fetcher.fetch(url, param)
+        self.ticket.hold(len(data))
+        return data
 
 
 Work = Callable[[Call], Awaitable[Response]]

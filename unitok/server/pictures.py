@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncGenerator
-from typing import Any
 
 from starlette.responses import JSONResponse, Response
 
@@ -17,6 +16,7 @@ from unitok.results import DrawResult
 from unitok.server.endpoint import Call
 from unitok.server.running import merged
 from unitok.server.served import Served
+from unitok.strict_json import JsonObject
 
 
 async def respond(call: Call, served: Served, asked: ImagesAsked, prefix: str) -> Response:
@@ -31,13 +31,12 @@ async def respond(call: Call, served: Served, asked: ImagesAsked, prefix: str) -
     count = asked.request.samples
     call.ticket.count(count)
     call.passage.log |= {"model": served.name, "n": count, "stream": asked.stream}
-    requests = asked.requests(first_seed(asked.request))
-    created = int(time.time())
+    seed, created = first_seed(asked.request), int(time.time())
     if asked.stream:
         made = PictureEvents(prefix, created, asked.format)
-        return call.stream(_events(call, served, requests, made))
+        return call.stream(_events(call, served, asked, seed, made))
     results: list[DrawResult] = await call.services.runner.results(
-        call.request, served, requests, call.passage.owner
+        call.request, served, asked.requests(seed), call.passage.owner
     )
     call.note_usage(results)
     return await asyncio.to_thread(_response, results, created, asked)
@@ -57,17 +56,18 @@ def _response(results: list[DrawResult], created: int, asked: ImagesAsked) -> Re
 
 
 async def _events(
-    call: Call, served: Served, requests: list[Draw | Edit], made: PictureEvents
-) -> AsyncGenerator[Any]:
+    call: Call, served: Served, asked: ImagesAsked, seed: int, made: PictureEvents
+) -> AsyncGenerator[JsonObject]:
     runner, owner = call.services.runner, call.passage.owner
-    previews = [0] * len(requests)
+    seeds = asked.seeds(seed)
+    previews = [0] * len(seeds)
     results: list[DrawResult] = []
-    streams = [runner.events(served, request, owner) for request in requests]
+    streams = [runner.events(served, request, owner) for request in asked.requests(seed)]
     async for index, event in merged(streams):
         if event.kind == "preview":
-            seed, number = requests[index].seed, previews[index]
+            number = previews[index]
             previews[index] += 1
-            yield await asyncio.to_thread(made.partial, index, seed, number, event)
+            yield await asyncio.to_thread(made.partial, index, seeds[index], number, event)
         elif isinstance(event.result, DrawResult):
             results.append(event.result)
             yield await asyncio.to_thread(made.completed, index, event.result)
