@@ -1,7 +1,7 @@
 """Take pictures of the server's page, for the documentation.
 
-    unitok serve --port 8000 &
-    python scripts/page_screenshots.py --url http://127.0.0.1:8000 --out docs/images
+unitok serve --port 8000 &
+python scripts/page_screenshots.py --url http://127.0.0.1:8000 --out docs/images
 """
 
 import argparse

@@ -124,6 +124,9 @@ export function App() {
     void load();
     void gallery.load();
   }, []);
+  useEffect(() => {
+    if (view === "gallery") scrollTo(0, 0);
+  }, [view]);
   useEscape(() => conversation.cancelNewest());
   const dropping = useShownFiles((files) => void show(files));
 

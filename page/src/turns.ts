@@ -68,6 +68,6 @@ export function progressOf(turn: Turn): string {
 }
 
 function waitingWords(ahead: number | null): string {
-  if (ahead === null || ahead === 0) return "Starting …";
+  if (ahead === null || ahead === 0) return "Working …";
   return `Waiting, ${ahead} ${ahead === 1 ? "request is" : "requests are"} ahead …`;
 }

@@ -29,9 +29,7 @@ def test_axe_finds_no_fault(
     new_page: NewPage, scheme: Literal["light", "dark"], viewport: dict[str, int]
 ):
     assert AXE.exists(), "make page installs axe-core, which this test needs"
-    page = new_page(
-        scripts=[AXE], color_scheme=scheme, viewport=viewport, reduced_motion="reduce"
-    )
+    page = new_page(scripts=[AXE], color_scheme=scheme, viewport=viewport, reduced_motion="reduce")
     assert faults(page) == []
     settings(page, Pictures="2")
     pictures = painted(send(page, "Draw", "a dog"), 2)

@@ -1,6 +1,6 @@
 /** The conversation: what was asked for, and what came of it. */
 
-import { useEffect, useRef } from "preact/hooks";
+import { useEffect } from "preact/hooks";
 import { type Picture, scaling } from "../pictures";
 import { type AskTurn, type Cell, isOpen, type PaintTurn, progressOf, saidIn, type Turn } from "../turns";
 import { previewsOf } from "../api/images";
@@ -21,31 +21,31 @@ interface Props extends TurnActions {
 }
 
 export function Thread({ turns, ...actions }: Props) {
-  const end = useRef<HTMLDivElement>(null);
-  useEffect(() => end.current?.scrollIntoView({ block: "end" }), [turns.length]);
   useEffect(() => {
     const page = document.documentElement;
     const below = page.scrollHeight - page.scrollTop - page.clientHeight;
-    if (below < NEAR) end.current?.scrollIntoView({ block: "end" });
+    if (below < NEAR) scrollToEnd();
   });
+  useEffect(scrollToEnd, [turns.length]);
   return (
-    <>
-      <ol class="thread" aria-label="Conversation">
-        {turns.map((turn) => (
-          <li key={turn.id} class="turn">
-            <Said turn={turn} />
-            {turn.kind === "paint" ? (
-              <Painted turn={turn} onOpen={actions.onOpen} />
-            ) : (
-              <Answer turn={turn} />
-            )}
-            <After turn={turn} {...actions} />
-          </li>
-        ))}
-      </ol>
-      <div ref={end} class="thread-end" />
-    </>
+    <ol class="thread" aria-label="Conversation">
+      {turns.map((turn) => (
+        <li key={turn.id} class="turn">
+          <Said turn={turn} />
+          {turn.kind === "paint" ? (
+            <Painted turn={turn} onOpen={actions.onOpen} />
+          ) : (
+            <Answer turn={turn} />
+          )}
+          <After turn={turn} {...actions} />
+        </li>
+      ))}
+    </ol>
   );
+}
+
+function scrollToEnd(): void {
+  scrollTo(0, document.documentElement.scrollHeight);
 }
 
 function Said({ turn }: { turn: Turn }) {
