@@ -113,7 +113,7 @@ def take_all(browser: Browser, url: str, out: Path) -> None:
 
 def main() -> None:
     """Take pictures of a server that runs."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--url", default="http://127.0.0.1:8000")
     parser.add_argument("--out", type=Path, default=Path("docs/images"))
     given = parser.parse_args()

@@ -77,17 +77,18 @@ export class Conversation extends Changing {
     const cell = turn.cells[event.index];
     if (cell === undefined) throw new Failure("The server sent more pictures than were asked for.");
     turn.state = "running";
-    if (cell.preview !== null) URL.revokeObjectURL(cell.preview);
-    cell.preview = null;
+    const before = cell.preview; // it stays until there is something better
     if (event.kind === "preview") {
       cell.preview = URL.createObjectURL(event.blob);
       cell.step = event.step + 1;
     } else {
       cell.seed = event.seed;
       cell.picture = await drawnPicture(event.blob, turn.recipe, event.seed);
+      cell.preview = null;
       this.keep(cell.picture);
     }
     this.changed();
+    if (before !== null) URL.revokeObjectURL(before);
   }
 
   private async run(turn: Turn, work: () => Promise<void>): Promise<void> {
