@@ -10,7 +10,7 @@ WHEEL_DIR ?= dist
 SECONDS ?= 60
 # A process per core, with one thread each: faster than one process with as many threads.
 WORKERS ?= auto
-PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --maxprocesses 4 --dist worksteal
+PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --maxprocesses 4 --dist worksteal -p no:schemathesis
 N ?= 200
 FILES ?=
 

@@ -33,7 +33,7 @@ from unitok.nn.linear import count_parameters
 from unitok.nn.lora import LoraAdapter
 from unitok.pictures import PictureLike
 from unitok.precision import name_of
-from unitok.preparer import AnyJob, Preparer
+from unitok.preparer import AnyJob, Preparer, unwatched
 from unitok.requests import AnyRequest, Caption, Draw, Edit, Reply, RequestOptions
 from unitok.results import DrawResult, Event, Result, ScoreResult, TextResult
 from unitok.saving import expanded
@@ -51,7 +51,7 @@ from unitok_engine import Engine, EngineConfig, GridDrafter
 from unitok_engine.user_warnings import at_callers_line
 from unitok_tokenizers.text import TextTokenizer
 
-IN_FLIGHT = 64  # requests that `run` keeps going at once
+IN_FLIGHT = 128  # requests that `run` keeps going at once: with guidance, `max_running` branches
 AT_ONCE = 1024  # requests of a list that are handed to the engine at once
 
 R = TypeVar("R", bound=Result)
@@ -578,7 +578,7 @@ class Model:
 
     def _run(self, requests: Iterable[AnyRequest]) -> Generator[Result]:
         self.driver.check_open()
-        jobs = (self.prepare.job_or_failure(a, i) for i, a in enumerate(requests))
+        jobs = (self.prepare.job_or_failure(unwatched(a), i) for i, a in enumerate(requests))
         yield from self.driver.run(jobs, IN_FLIGHT)
 
     def arun(
@@ -596,7 +596,8 @@ class Model:
         async def jobs() -> AsyncGenerator[AnyJob]:
             index = 0
             async for asked in each(requests):
-                yield await self._in_thread(partial(self.prepare.job_or_failure, asked, index))
+                job = partial(self.prepare.job_or_failure, unwatched(asked), index)
+                yield await self._in_thread(job)
                 index += 1
 
         async for result in self.driver.arun(jobs(), IN_FLIGHT):
@@ -647,11 +648,11 @@ class Model:
     def _all(self, asked: Sequence[AnyRequest]) -> list[Any]:
         """Submit all requests, or none if one is wrong, and wait for the results."""
         self.driver.check_open()
-        return self.finish([self.prepare.job(a, index) for index, a in enumerate(asked)])
+        return self.finish([self.prepare.job(unwatched(a), i) for i, a in enumerate(asked)])
 
     async def _aall(self, asked: Sequence[AnyRequest]) -> list[Any]:
         self.driver.check_open()
-        make = lambda: [self.prepare.job(a, index) for index, a in enumerate(asked)]  # noqa: E731
+        make = lambda: [self.prepare.job(unwatched(a), i) for i, a in enumerate(asked)]  # noqa: E731
         jobs = await self._in_thread(make)
         for job in jobs:
             self.driver.engine.check(job.request)

@@ -14,8 +14,6 @@ from unitok.handles import FailReason
 from unitok.results import DrawResult, Event
 from unitok_engine import GridPlan, Output, Request
 
-SPREAD = 0x9E3779B97F4A7C15  # between the seeds of the tries of a picture with a seed of its own
-
 
 class BestJob:
     """Collects the tries of n pictures, and hands the best of each to the job of the pictures.
@@ -76,26 +74,37 @@ class BestJob:
         if all(outputs and outputs[-1].finished for outputs in tries):
             for sample in samples:
                 del self._outputs[sample]
-            self._hand_on(picture, self._best(tries))
+            self._hand_on(picture, self._best(picture, tries))
 
-    def _best(self, tries: Sequence[list[Output]]) -> list[Output]:
-        """The outputs of the likeliest try; those of one that failed, if any did."""
+    def _best(self, picture: int, tries: Sequence[list[Output]]) -> list[Output]:
+        """The outputs of the likeliest try; those of one that failed, if any did.
+
+        Where nothing stays behind what was painted, it is the first, which is what the picture is
+        where it is asked for alone.
+        """
         failed = [outputs for outputs in tries if outputs[-1].finish_reason != "complete"]
         if failed:
             return failed[0]
-        return max(tries, key=log_likelihood)
+        plan = self._plan(picture)
+        return max(tries, key=log_likelihood) if plan is None or plan.goes_on else tries[0]
+
+    def _plan(self, picture: int) -> GridPlan | None:
+        plan = self._job.request.plan_of(picture)
+        return plan if isinstance(plan, GridPlan) else None
 
     def _hand_on(self, picture: int, outputs: Sequence[Output]) -> None:
         asked = self._job.request.branch_logprobs
         for output in outputs:
             told = output.branch_logprobs if asked else None
-            own = replace(output, sample=picture, branch_logprobs=told, logprobs=self._own(output))
+            own = replace(
+                output, sample=picture, branch_logprobs=told, logprobs=self._own(picture, output)
+            )
             self._job.feed(own)
 
-    def _own(self, output: Output) -> tuple[float, ...] | None:
+    def _own(self, picture: int, output: Output) -> tuple[float, ...] | None:
         """The log-probabilities of what was painted; 0 for what stays, as if it were tried once."""
-        plan = self._job.request.plan
-        if output.logprobs is None or not isinstance(plan, GridPlan):
+        plan = self._plan(picture)
+        if output.logprobs is None or plan is None:
             return output.logprobs
         places = zip(range(output.start, output.stop), output.logprobs, strict=True)
         return tuple(0.0 if plan.is_known(place) else logprob for place, logprob in places)
@@ -130,8 +139,11 @@ def tried(request: Request, tries: int) -> Request:
     The first n samples are those of the request, so that the first try of a picture is what it is
     without other tries. The second tries follow, and so on.
     """
-    seeds = [(seed + SPREAD * number) % 2**64 for number in range(tries) for seed in request.seeds]
-    if seeds:
-        seeds[: request.n] = request.seeds
-    n = request.n * tries
-    return replace(request, n=n, tries=tries, seeds=tuple(seeds), branch_logprobs=True)
+    return replace(
+        request,
+        n=request.n * tries,
+        tries=tries,
+        seeds=request.seeds * tries,
+        plans=request.plans * tries,
+        branch_logprobs=True,
+    )

@@ -14,7 +14,7 @@ from unitok.draw_job import DrawJob
 from unitok.handles import Job
 from unitok.history import History, Said, pictures_of, shortened, what_dropped
 from unitok.pictures import open_picture
-from unitok.preparer import AnyJob, Preparer, as_list, check_text
+from unitok.preparer import AnyJob, Preparer, as_list, check_text, unwatched
 from unitok.prompt import Message, Role
 from unitok.prompt_length import ContextFullError
 from unitok.requests import Draw, Turn, check_is_text
@@ -249,7 +249,7 @@ class Chat:
 
         Options and errors are those of `Model.draw`.
         """
-        ready = self._drawing(asked)
+        ready = self._drawing(unwatched(asked))
         return self._add_drawing(ready, self.model.finish([ready.job])[0])
 
     @one(Draw)

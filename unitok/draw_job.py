@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from concurrent.futures import Future
+from itertools import chain
+from typing import TypeVar
 
 from PIL import Image
 from torch import Tensor
@@ -17,6 +19,8 @@ from unitok.requests import Draw, Edit
 from unitok.results import DrawResult, Event, Picture
 from unitok.terminal import one_line
 from unitok_engine import Output, Request, join_outputs
+
+T = TypeVar("T")
 
 
 class DrawJob:
@@ -34,26 +38,27 @@ class DrawJob:
         self,
         asked: Draw | Edit,
         request: Request,
-        spec: GenerationSpec,
+        specs: Sequence[GenerationSpec],
         image_decoder: ImageDecoder,
         info: dict[str, str],
         index: int,
-        previews: Previews | None = None,
+        previews: Sequence[Previews] = (),
     ) -> None:
         """Start the clock; nothing has been generated yet.
 
         Args:
             asked: What the caller asked for.
             request: What the engine is asked for.
-            spec: How tokens are decoded to a picture.
+            specs: How tokens are decoded to a picture: one of each picture, or one of all.
             image_decoder: Where that is done.
             info: What a saved picture says of itself, beside its seed.
             index: The request's place among those that were given together.
-            previews: Makes previews, if they are wanted. They are made only where events are taken.
+            previews: Make previews, if they are wanted: as many as `specs`. They are made only
+                where events are taken.
         """
         self.asked, self.request, self.index = asked, request, index
         self.timeout = asked.timeout
-        self._spec, self._image_decoder, self._info = spec, image_decoder, info
+        self._specs, self._image_decoder, self._info = specs, image_decoder, info
         self._previews = previews
         self._to_preview: set[int] = set()  # samples that have tokens since the last event
         self._outputs: dict[int, list[Output]] = {}  # of each sample that goes on
@@ -77,7 +82,7 @@ class DrawJob:
     @property
     def pictures(self) -> tuple[Future[Tensor], ...]:
         """The pictures that were handed to the image decoder."""
-        previews = () if self._previews is None else self._previews.pictures
+        previews = chain.from_iterable(previews.pictures for previews in self._previews)
         return (*self._decoded.values(), *previews)
 
     def feed(self, output: Output) -> None:
@@ -92,10 +97,11 @@ class DrawJob:
             return
         output = self._finished[output.sample] = join_outputs(self._outputs.pop(output.sample))
         self._end = time.monotonic()
-        if self._previews is not None:
-            self._previews.end(output.sample)
+        if self._previews:
+            of_sample(self._previews, output.sample).end(output.sample)
         if output.finish_reason == "complete":
-            picture = self._image_decoder.submit(self._spec.decode, output.token_ids)
+            decode = of_sample(self._specs, output.sample).decode
+            picture = self._image_decoder.submit(decode, output.token_ids)
             picture.add_done_callback(self._note_time)
             self._decoded[output.sample] = self._unreported[output.sample] = picture
 
@@ -141,11 +147,11 @@ class DrawJob:
 
     def _new_previews(self) -> list[Preview]:
         """The previews that no event had yet. Further ones are handed to the image decoder."""
-        if self._previews is None or self.ended:
+        if not self._previews or self.ended:
             return []
-        made = list(self._previews.take())
+        made = list(chain.from_iterable(previews.take() for previews in self._previews))
         for sample in self._to_preview & self._outputs.keys():
-            self._previews.update(sample, self._outputs[sample])
+            of_sample(self._previews, sample).update(sample, self._outputs[sample])
         self._to_preview.clear()
         return made
 
@@ -203,6 +209,11 @@ class DrawJob:
         """What a saved picture of a sample says of itself."""
         seed, number = self.request.noise_of(sample)
         return self._info | {"seed": str(seed), "sample": str(number)}
+
+
+def of_sample(things: Sequence[T], sample: int) -> T:
+    """What is a sample's own, of as many things as there are samples; or one, which is of all."""
+    return things[sample % len(things)]
 
 
 def failed(picture: Future[Tensor]) -> bool:

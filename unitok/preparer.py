@@ -6,6 +6,7 @@ import secrets
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
+from typing import TypeVar, cast
 
 from unitok.best_job import BestJob
 from unitok.draw_job import DrawJob
@@ -13,7 +14,7 @@ from unitok.edit_part import part_of
 from unitok.failed_job import FailedJob
 from unitok.families import Family, GenerationSpec, ImageOptions
 from unitok.families.common.editing import EditOptions, Editor, need_editor
-from unitok.families.common.inpainting import FittedPart, goes_on, inpainting_spec
+from unitok.families.common.inpainting import FittedPart, inpainting_specs
 from unitok.grammars import Grammars
 from unitok.handles import Job
 from unitok.image_decoder import ImageDecoder
@@ -33,6 +34,7 @@ from unitok.requests import (
     RequestOptions,
     TextOptions,
     check_ranges,
+    streamed_options,
 )
 from unitok.results import Event, Result, failure
 from unitok.text_job import TextJob
@@ -40,6 +42,7 @@ from unitok_engine import Branch, GridPlan, Request, Sampling
 from unitok_engine.user_warnings import warn
 
 AnyJob = Job[Event, Result]
+R = TypeVar("R")
 
 
 class Preparer:
@@ -165,7 +168,7 @@ class Preparer:
         self._check_lengths(said, asked.negative_prompt)
         guidance = self._guidance(asked)
         options = ImageOptions(guidance, asked.negative_prompt, asked.size)
-        job = self._pictures(asked, self.family.generation_spec(messages, options), index)
+        job = self._pictures(asked, [self.family.generation_spec(messages, options)], index)
         self._warn_of_unknown_words(asked, asked.prompt, asked.negative_prompt or "")
         if guidance == 1 and asked.negative_prompt is not None:
             warn("negative_prompt does nothing at guidance 1")
@@ -191,27 +194,31 @@ class Preparer:
         self._warn_of_unknown_words(asked, asked.prompt)
         options = EditOptions(self._guidance(asked), asked.freedom)
         spec = editor.edit_spec(image, asked.prompt, options)
-        return self._pictures(asked, spec, index)
+        return self._pictures(asked, [spec], index)
 
     def _edit_part(self, asked: Edit, index: int) -> DrawJob | BestJob:
         """The job of a picture of which a part is painted anew."""
         tries = TRIES if asked.tries is None else asked.tries
-        if asked.samples * tries > MAX_SAMPLES and asked.tries is not None:
+        if tries > max(TRIES, MAX_SAMPLES // asked.samples):
             raise ValueError(
                 f"{asked.samples} pictures with {tries} tries each are more than the "
                 f"{MAX_SAMPLES:,} that one request paints"
             )
         part = FittedPart.of(part_of(asked), self.family)
         self._warn_of_unknown_words(asked, asked.prompt)
-        seed = asked.seeds[0] if asked.seeds else pick_seed(asked.seed)  # type: ignore[arg-type]
+        seeds = asked.seeds or (pick_seed(asked.seed),)  # type: ignore[arg-type]
         drawing = self._drawing_of(asked, part)
-        spec = inpainting_spec(self.family, drawing, part, asked.strength, seed, asked.decode_all)
-        assert isinstance(spec.plan, GridPlan)  # or the family could not do it
-        tries = min(tries, MAX_SAMPLES // asked.samples) if goes_on(spec.plan) else 1
-        plan = replace(spec.plan, scored=tries > 1)
+        specs = inpainting_specs(
+            self.family, drawing, part, asked.strength, seeds, asked.decode_all
+        )
+        plans = [cast(GridPlan, spec.plan) for spec in specs]  # or the family could not do it
+        if not any(plan.goes_on for plan in plans):
+            tries = 1
+        plans = [replace(plan, scored=tries > 1) for plan in plans]
+        specs = [replace(spec, plan=plan) for spec, plan in zip(specs, plans, strict=True)]
         if asked.preview and tries > 1:
             warn("there are no previews of several tries: give tries=1")
-        job = self._pictures(asked, replace(spec, plan=plan), index, seed)
+        job = self._pictures(asked, specs, index, seeds[0])
         return job if tries == 1 else BestJob(job, tries)
 
     def _drawing_of(self, asked: Edit, part: FittedPart) -> GenerationSpec:
@@ -237,9 +244,21 @@ class Preparer:
         return self.family.defaults.guidance if asked.guidance is None else asked.guidance
 
     def _pictures(
-        self, asked: Draw | Edit, spec: GenerationSpec, index: int, seed: int | None = None
+        self,
+        asked: Draw | Edit,
+        specs: Sequence[GenerationSpec],
+        index: int,
+        seed: int | None = None,
     ) -> DrawJob:
-        """The job of pictures that are to be generated, with a seed that was picked already."""
+        """The job of pictures that are to be generated.
+
+        Args:
+            asked: How.
+            specs: One of each picture, or one of all. They differ in what is known of a picture.
+            index: The request's place among those that were given together.
+            seed: The seed, if it was picked already.
+        """
+        spec = specs[0]
         for branch in spec.branches:
             self._room(branch, spec.plan.max_length)
         d = self.family.defaults
@@ -262,20 +281,24 @@ class Preparer:
             seeds=asked.seeds,
             priority=asked.priority,
             adapter=asked.adapter,
+            plans=tuple(spec.plan for spec in specs) if len(specs) > 1 else (),
         )
         adapter = "" if asked.adapter is None else f"+{asked.adapter}"
         info = {"prompt": asked.prompt, "model": f"{self.family.name}{adapter}"}
-        previews = self._previews(asked, spec)
-        return DrawJob(asked, request, spec, self.image_decoder, info, index, previews)
+        previews = self._previews(asked, specs)
+        return DrawJob(asked, request, specs, self.image_decoder, info, index, previews)
 
-    def _previews(self, asked: Draw | Edit, spec: GenerationSpec) -> Previews | None:
-        """The previews of a drawing; None if none are wanted, or it does not come row by row."""
+    def _previews(self, asked: Draw | Edit, specs: Sequence[GenerationSpec]) -> list[Previews]:
+        """The previews of drawings; [] if none are wanted, or they do not come row by row."""
         if not asked.preview:
-            return None
-        if not isinstance(spec.plan, GridPlan):
+            return []
+        plans = [spec.plan for spec in specs if isinstance(spec.plan, GridPlan)]
+        if not plans:
             warn(f"{self.family.name} does not draw row by row: there are no previews")
-            return None
-        return Previews(asked, spec.plan, spec.decode, self.image_decoder)
+        return [
+            Previews(asked, plan, spec.decode, self.image_decoder)
+            for plan, spec in zip(plans, specs, strict=False)
+        ]
 
     def encode(self, image: PictureLike) -> EncodedImage:
         """How a picture of any kind enters a prompt.
@@ -317,6 +340,15 @@ class Preparer:
 def as_list(images: PictureLike | Sequence[PictureLike]) -> Sequence[PictureLike]:
     """Pictures as a list, of which one alone need not be one."""
     return images if isinstance(images, list | tuple) else [images]  # type: ignore[list-item]
+
+
+def unwatched(asked: R) -> R:
+    """A request that is no stream, with a warning if it has options that are for streams."""
+    if isinstance(asked, RequestOptions):
+        names = [n for n in streamed_options(type(asked)) if getattr(asked, n) not in (None, False)]
+        if names:
+            warn(f"{names[0]} does nothing here: only a stream has previews")
+    return asked
 
 
 def pick_seed(seed: int | None) -> int:

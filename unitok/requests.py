@@ -41,8 +41,6 @@ MAX_PREVIEWS = 100  # of one picture; few pictures have so many rows of tokens
 TRIES = 4  # of an edit of a part of a picture
 MAX_GUIDANCE = 1000  # far more than any model wants; the weights of huge scales sum to no 1
 
-PREVIEW_OPTIONS = ("preview", "preview_count", "preview_budget")
-
 T = TypeVar("T")
 
 
@@ -58,6 +56,7 @@ class Option:
         metavar: The placeholder of the value in the command line's help.
         unset: What None stands for, in words; "" if the help says so, or if it stands for nothing.
         flag: The name of the flag on the command line, if it is not that of the option.
+        streamed: Whether it is for pictures that are watched: it does something in a stream alone.
     """
 
     help: str
@@ -67,6 +66,7 @@ class Option:
     metavar: str | None = None
     unset: str = "the model's own"
     flag: str | None = None
+    streamed: bool = False
 
 
 Kind = Literal[
@@ -477,7 +477,10 @@ class PictureOptions(RequestOptions):
         bool, Option("Return the log-probability of each token without guidance and filters.")
     ] = False
     preview: Annotated[
-        bool, Option("Show each picture while it is drawn: in a stream, or in the terminal.")
+        bool,
+        Option(
+            "Show each picture while it is drawn: in a stream, or in the terminal.", streamed=True
+        ),
     ] = False
     preview_count: Annotated[
         int | None,
@@ -486,6 +489,7 @@ class PictureOptions(RequestOptions):
             low=1,
             high=MAX_PREVIEWS,
             unset="as many as preview_budget allows",
+            streamed=True,
         ),
     ] = None
     preview_budget: Annotated[
@@ -495,13 +499,14 @@ class PictureOptions(RequestOptions):
             above=0,
             high=1,
             unset=f"{PREVIEW_SHARE}, or no limit with preview_count",
+            streamed=True,
         ),
     ] = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in PREVIEW_OPTIONS:
-            if getattr(self, name) not in (None, False) and not self.preview:
+        for name in ("preview_count", "preview_budget"):
+            if getattr(self, name) is not None and not self.preview:
                 raise ValueError(f"{name} does nothing without preview: give both")
         self._check_seeds()
 
@@ -669,6 +674,11 @@ def options_of(made: type) -> dict[str, OptionSpec]:
             default = None if required else field.default
             specs[field.name] = OptionSpec(field.name, kind, nullable, required, default, option)
     return specs
+
+
+def streamed_options(made: type) -> tuple[str, ...]:
+    """The names of those options of a kind of request that do something in a stream alone."""
+    return tuple(name for name, spec in options_of(made).items() if spec.option.streamed)
 
 
 def _kind(hint: Any) -> tuple[Kind, bool]:

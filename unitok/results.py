@@ -130,7 +130,10 @@ class DrawResult:
 
     @property
     def tokens_per_step(self) -> float:
-        """The tokens of a picture that a step brought: more than 1 where drafts were right."""
+        """The tokens of a picture that a step brought.
+
+        They are more than 1 where drafts were right, and where a part of a picture stays.
+        """
         return self.completion_tokens / self.steps if self.steps else 0.0
 
     @property

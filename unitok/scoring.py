@@ -102,7 +102,15 @@ class Scorer:
         if prompt + len(ids) > most:
             raise ContextFullError(prompt, len(ids), most)
         return replace(
-            request, n=1, tries=1, seeds=(), logprobs=True, branch_logprobs=True, given=ids
+            request,
+            plan=request.plan_of(0),
+            plans=(),
+            n=1,
+            tries=1,
+            seeds=(),
+            logprobs=True,
+            branch_logprobs=True,
+            given=ids,
         )
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from collections.abc import Sequence as Seq
 
-from unitok_engine.scheduler import Chunk
+from unitok_engine.scheduler import Chunk, rows_of
 from unitok_engine.sequence import Sequence
 
 _PATIENCE = 256  # steps that pass before more is tried
@@ -17,7 +17,7 @@ class Caution:
     merely large gets through in small parts.
 
     Args:
-        most: Tokens that no step exceeds; a limit so high is none.
+        most: Tokens that a step hardly exceeds; a limit so high is none.
     """
 
     def __init__(self, most: int) -> None:
@@ -63,8 +63,3 @@ class Caution:
             self.limit, self._passed = 2 * self.limit, 0
             if self.limit >= self._most:
                 self.limit, self._suspects = None, {}
-
-
-def rows_of(chunks: Iterable[Chunk]) -> int:
-    """How many tokens run in the chunks."""
-    return sum(chunk.length for chunk in chunks)

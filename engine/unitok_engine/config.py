@@ -22,7 +22,9 @@ class EngineConfig:
             need.
         num_blocks: Blocks of the pool, instead of `memory`.
         block_size: Tokens in a block; None is 64 on CUDA, elsewhere 64 in two bytes and 32 in four.
-        max_batch_tokens: Prefill tokens in a step, beside the decode rows.
+        max_batch_tokens: Prefill tokens in a step, beside the decode rows. Long runs of tokens that
+            a plan forces or gives count as prefill. As many tokens again may lie in decode rows
+            behind the first of each.
         max_running: Branches that run at once.
         max_context: Tokens of a branch, counted from position 0, prompt and emitted ones together.
         prefix_caching: Whether the K/V of full blocks is kept when their requests end, until room

@@ -19,14 +19,15 @@ class SampleDrafter(Protocol):
             most: How many guesses may be run.
 
         Returns:
-            The tokens that may be sampled next, in order. Those that the plan forces are left out.
+            The tokens that may be sampled next, in order. Those that the plan forces or gives are
+            left out.
         """
         ...
 
     def sampled(
         self, emitted: Sequence[int], guesses: Sequence[int], tokens: Sequence[int], /
     ) -> None:
-        """Be told what a step sampled, right or wrong guesses before it.
+        """Be told what a step sampled, right or wrong guesses before it, without given tokens.
 
         Args:
             emitted: What the sample had emitted before the step; it must not be changed.

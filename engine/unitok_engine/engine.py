@@ -12,7 +12,7 @@ import torch
 from unitok_engine.attention.backends import make_backend
 from unitok_engine.batch import Batch, DecodesAhead, build_batch, lay_out_ahead
 from unitok_engine.block_pool import BlockPool
-from unitok_engine.caution import Caution, rows_of
+from unitok_engine.caution import Caution
 from unitok_engine.config import EngineConfig
 from unitok_engine.drafter import Drafter, agreeing
 from unitok_engine.embedding_store import EmbeddingStore
@@ -22,7 +22,7 @@ from unitok_engine.observer import Observer, StepRecord
 from unitok_engine.request import Output, Request
 from unitok_engine.runner import Runner
 from unitok_engine.sampler import SampledToken, collect, sample
-from unitok_engine.scheduler import Chunk, Schedule, Scheduler
+from unitok_engine.scheduler import Chunk, Schedule, Scheduler, rows_of
 from unitok_engine.sequence import Sequence, Target
 
 
@@ -427,7 +427,7 @@ class Engine:
             else:
                 wants_guesses = sequence.drafter is None and not sequence.request.given
                 if self._drafter is not None and wants_guesses:
-                    sequence.drafter = self._drafter.begin(sequence.request)
+                    sequence.drafter = self._drafter.begin(sequence.alone)
                 self._scheduler.add(sequence)
                 del self._unplanned[sequence]
 
@@ -452,14 +452,14 @@ class Engine:
         if self._drafter is None or self._caution.limit is not None:
             return
         decoding = [s for s in self._scheduler.running if s.decoding]
-        drafted = [(s, s.drafter) for s in decoding if s.drafter and not s.next_is_given]
+        drafted = [(s, s.drafter) for s in decoding if s.drafter]
         if not drafted:
             return
         rows = sum(len(sequence.branches) for sequence, _ in drafted)
         width = self._drafter.width(rows, sum(len(s.branches) for s in decoding) - rows)
         room = self.config.max_batch_tokens
         for sequence, drafter in drafted:
-            # Rows of one length attend together, so what the plan forced is part of the width.
+            # Rows of one length attend together, so what is forced or given is part of the width.
             most = width - sequence.pending(sequence.branches[0])
             most = max(min(most, room // len(sequence.branches)), 0)
             guesses = drafter.propose(sequence.emitted, most)
@@ -488,7 +488,9 @@ class Engine:
         """Emit the tokens that were sampled behind drafts that are right."""
         before = len(sequence.emitted)
         sampled = sorted(sampled, key=_offset) if len(sampled) > 1 else sampled
-        self._tell_drafter(sequence, [token.id for _, token in sampled])
+        self._tell_drafter(
+            sequence, [token.id for target, token in sampled if not sequence.is_given(target)]
+        )
         for target, token in sampled:
             if target.offset and sequence.emitted[before:] != sequence.drafts[: target.offset]:
                 break
@@ -505,11 +507,12 @@ class Engine:
     def _tell_drafter(self, sequence: Sequence, tokens: list[int | None]) -> None:
         """Count guesses that ran, and tell their drafter what was sampled."""
         known = cast(list[int], tokens[: tokens.index(None)] if None in tokens else tokens)
-        guesses = sequence.guesses if sequence.drafts else []
-        self._sampling_steps += bool(known)
-        if guesses:
-            self._drafted_tokens += len(guesses)
-            self._accepted_tokens += agreeing(guesses, known)
+        if not known:
+            return
+        guesses = sequence.guesses
+        self._sampling_steps += 1
+        self._drafted_tokens += len(guesses)
+        self._accepted_tokens += agreeing(guesses, known)
         if sequence.drafter is not None:
             sequence.drafter.sampled(sequence.emitted, guesses, known)
 

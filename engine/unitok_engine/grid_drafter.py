@@ -125,22 +125,20 @@ class PictureDrafter:
         self._guesses = []
 
     def _places(self, start: int, count: int) -> Iterable[int]:
-        """The next cells that are not forced, as many as asked for, or as there are."""
+        """The next cells that are not known, as many as asked for, or as there are."""
         if not self._plan.known:
             return range(start, min(start + count, self._size))
-        free = (cell for cell in range(start, self._size) if not self._plan.is_forced(cell))
+        free = (cell for cell in range(start, self._size) if self._plan.known_in(cell) is None)
         return list(islice(free, count))
 
     def _fill(self, stop: int) -> None:
-        """Add the forced cells that lie before another one."""
+        """Add the known cells that lie before another one."""
         if self._plan.known:
             here = self._plan.known[len(self._cells) : stop]
             self._cells += [id for id in here if id is not None]
 
     def _known(self, cell: int) -> int | None:
-        """What the plan, memory or the table has for a cell, all before it being known."""
-        if (known := self._plan.known_in(cell)) is not None:
-            return known
+        """What memory or the table has for a cell, all before it being known."""
         left, above = self._neighbours(cell)
         old = self._memory.get(cell)
         if old is not None and old[0] == left and old[1] == above:

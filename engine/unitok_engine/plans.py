@@ -261,6 +261,11 @@ class GridPlan:
         """Whether a cell's image id is forced, so that the model says nothing of it."""
         return self.known_in(cell) is not None and not (self.scored and cell > self._first_free)
 
+    @property
+    def goes_on(self) -> bool:
+        """Whether any cell that is known lies behind one that is sampled."""
+        return any(id is not None for id in self.known[self._first_free :])
+
     def image_ids(self, emitted: Sequence[int], start: int = 0) -> list[int]:
         """The image ids of a picture, row by row.
 

@@ -143,7 +143,8 @@ class Request:
         logprobs: Whether outputs carry `Output.logprobs`.
         branch_logprobs: Whether outputs carry `Output.branch_logprobs`.
         seeds: A seed of each sample's own, instead of that of `sampling`. A sample with a seed of
-            its own emits what a request for one sample with this seed emits. () is none.
+            its own emits what a request for one sample with this seed emits. () is none. The tries
+            of a result have the same seed.
         priority: Waiting requests of a lower number are admitted earlier.
         adapter: The name of an adapter of the model that all of the request is computed with; None
             is none. Requests with different ones share no K/V.
@@ -153,6 +154,7 @@ class Request:
         tries: How many samples go together, as tries of one result. The tries of a result are the
             samples i, i + n / tries, i + 2 n / tries and so on. What they sample first is drawn
             without replacement (https://arxiv.org/abs/1903.06059), so that all differ there.
+        plans: A plan of each sample's own, instead of `plan`; () is none.
     """
 
     branches: tuple[Branch, ...]
@@ -166,6 +168,7 @@ class Request:
     adapter: str | None = None
     given: tuple[int, ...] = ()
     tries: int = 1
+    plans: tuple[Plan, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.branches:
@@ -177,6 +180,8 @@ class Request:
             raise ValueError(f"n must be at least 1, not {self.n}")
         if self.seeds and len(self.seeds) != self.n:
             raise ValueError(f"{len(self.seeds)} seeds are not one for each of {self.n} samples")
+        if self.plans and len(self.plans) != self.n:
+            raise ValueError(f"{len(self.plans)} plans are not one for each of {self.n} samples")
         for seed in self.seeds:
             _check_seed(seed)
         if self.given and self.n != 1:
@@ -193,7 +198,11 @@ class Request:
     @property
     def max_length(self) -> int:
         """No more tokens than this are ever emitted."""
-        return len(self.given) or index(self.plan.max_length)
+        return len(self.given) or max(index(plan.max_length) for plan in self.plans or (self.plan,))
+
+    def plan_of(self, sample: int) -> Plan:
+        """The plan of a sample."""
+        return self.plans[sample] if self.plans else self.plan
 
     def check_given(self) -> None:
         """See whether the plan can emit the given tokens.
@@ -203,7 +212,7 @@ class Request:
         """
         emitted: list[int] = []
         for id in self.given:
-            step = self.plan.next(emitted)
+            step = self.plan_of(0).next(emitted)
             here = f"token {len(emitted)} of the given ones"
             if isinstance(step, Allow):
                 if not step.allows(id):
@@ -222,7 +231,9 @@ class Request:
 
     def noise_of(self, sample: int) -> tuple[int, int]:
         """The seed and the sample number that decide a sample's noise."""
-        return (self.seeds[sample], 0) if self.seeds else (self.sampling.seed, sample)
+        if not self.seeds:
+            return self.sampling.seed, sample
+        return self.seeds[sample], self.try_of(sample)[1]
 
 
 @dataclass(frozen=True, slots=True)

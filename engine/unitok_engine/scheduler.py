@@ -1,4 +1,4 @@
-"""Which tokens run in the next step: decode rows first, then prefill, under a token budget."""
+"""Which tokens run in the next step: decode rows first, then prefill, under token budgets."""
 
 from bisect import insort
 from collections import Counter
@@ -15,6 +15,7 @@ from unitok_engine.sequence import BranchState, Sequence
 from unitok_engine.waiting import Waiting
 
 _GIVEN_LOGITS = 2**25  # of given tokens in a step, so that their fp32 takes 128 MiB at most
+LONGEST_ROW = 16  # tokens of a decode row; what is longer is attended to as prefill
 _LOOK_AHEAD = 64  # sequences that wait for a prefix: an admission looks past no more of them
 
 
@@ -37,6 +38,11 @@ class Chunk(NamedTuple):
     def length(self) -> int:
         """How many tokens run."""
         return self.stop - self.start
+
+
+def rows_of(chunks: Iterable[Chunk]) -> int:
+    """How many tokens run in the chunks."""
+    return sum(chunk.length for chunk in chunks)
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,6 +72,13 @@ class Scheduler:
     A sequence's branches are admitted, preempted and freed together. Every sequence that is added
     must fit the pool alone (the engine checks), and a preempted one emits a token before its next
     preemption, so all end.
+
+    A step takes the next token of each branch that decodes and, beside them, twice as many tokens
+    as the budget of prefill at most. The one half is for what lies behind the next token in rows
+    that are still short: guesses, and what a plan forces or gives. The other is for long runs of
+    what it forces or gives, and for prefill. A long run takes part as a whole or waits, so that it
+    is computed in the same rows alone and beside others. Only the oldest one may be cut, as it has
+    all of the budget.
 
     A sequence that would begin as an older running one does, and finds that prefix still being
     computed, waits for it; others may go ahead. It waits for no younger one, as the younger ones
@@ -127,15 +140,17 @@ class Scheduler:
             prefilling = [s for s in self.running if s.request.given or not s.decoding]
         self._given_logits = _GIVEN_LOGITS
         if limit is None:
-            for sequence in filter(_next_is_given, self._decoding):
-                self._draft_given(sequence, self.config.max_batch_tokens)
-            prefill = self._fill(prefilling, self.config.max_batch_tokens)
+            budget = self.config.max_batch_tokens
+            aside = self._set_runs_aside(budget)
+            self._given_logits = _GIVEN_LOGITS  # what decodes takes none of what the runs may have
+            runs = self._run(aside, budget)
+            prefill = self._fill(prefilling, budget, runs)
             chunks = [chunk for sequence in self._decoding for chunk in _all_pending(sequence)]
             chunks += prefill
             self._decoding = []
         else:
             decoding, self._decoding = self._decoding, []  # none of them makes room now
-            chunks = self._fill(dict.fromkeys([*suspects, *decoding, *prefilling]), limit)
+            chunks = self._fill(dict.fromkeys([*suspects, *decoding, *prefilling]), limit, [])
         copy_on_write = tuple((source, target) for target, source in self._copy_on_write.items())
         new_blocks = tuple(self._new_blocks)
         self._copy_on_write, self._new_blocks = {}, []
@@ -175,13 +190,67 @@ class Scheduler:
             # Given tokens are prefilled from the first to the last.
             if sequence.decoding and not sequence.request.given and self._grow(sequence):
                 self._decoding.append(sequence)
+
+    def _set_runs_aside(self, budget: int) -> list[Sequence]:
+        """Let those decode no longer whose rows are too long, or too long for what is left.
+
+        Args:
+            budget: The most tokens of all rows, the next one of each branch apart.
+
+        Returns:
+            The sequences that were set aside.
+        """
+        rows, runs = [], []
         for sequence in self._decoding:
+            if self._is_short(sequence) and (behind := _behind_the_next(sequence)) <= budget:
+                budget -= behind
+                rows.append(sequence)
+            else:
+                sequence.drop_drafts()
+                runs.append(sequence)
+        self._decoding = rows
+        for sequence in rows:
             if sequence.drafts:
                 self._grow_for_drafts(sequence)
+        return runs
 
-    def _fill(self, sequences: Iterable[Sequence], budget: int) -> list[Chunk]:
-        """Chunks of these sequences, then of others that are admitted, as the budget allows."""
+    def _is_short(self, sequence: Sequence) -> bool:
+        """Whether a row has room for all that is pending and, with it, all that is given next."""
+        room = LONGEST_ROW - max(map(sequence.pending, sequence.branches))
+        if room < 0 or sequence.drafts or not sequence.next_is_given:
+            return room >= 0
+        return self._draft_given(sequence, room, all_or_none=True)
+
+    def _run(self, runs: Iterable[Sequence], budget: int) -> list[Chunk]:
+        """Chunks of long runs, as far as the budget goes. Only the first may be cut."""
         chunks: list[Chunk] = []
+        for sequence in runs:
+            part = self._whole(sequence, budget - rows_of(chunks))
+            if not (part or chunks):
+                part = self._chunks(sequence, budget, first=True)
+            if not part:
+                break
+            chunks += part
+        return chunks
+
+    def _whole(self, sequence: Sequence, budget: int) -> list[Chunk]:
+        """All that is pending and, with it, all that is given next; [] if that is too much."""
+        budget -= sum(map(sequence.pending, sequence.branches))
+        if budget < 0:
+            return []
+        if sequence.next_is_given:
+            most = budget // len(sequence.branches)
+            if not self._draft_given(sequence, most, all_or_none=True):
+                return []
+            self._grow_for_drafts(sequence)
+        return _all_pending(sequence)
+
+    def _fill(self, sequences: Iterable[Sequence], budget: int, chunks: list[Chunk]) -> list[Chunk]:
+        """Chunks, and behind them those of these sequences and of others that are admitted.
+
+        All of them are as many as the budget allows.
+        """
+        budget -= rows_of(chunks)
         for sequence in sequences:
             if budget <= 0:
                 return chunks
@@ -205,7 +274,8 @@ class Scheduler:
             budget = max(budget, len(sequence.branches))
         if (pending := sum(map(sequence.pending, sequence.branches))) <= budget:
             if sequence.next_is_given:
-                self._draft_given(sequence, budget - pending)
+                self._draft_given(sequence, (budget - pending) // len(sequence.branches))
+                self._grow_for_drafts(sequence)
             return _all_pending(sequence)
         chunks = []
         for branch in sequence.branches:
@@ -215,14 +285,24 @@ class Scheduler:
                 budget -= length
         return chunks
 
-    def _draft_given(self, sequence: Sequence, budget: int) -> None:
-        """Let given tokens run with what is pending, within the budget and that of logits."""
+    def _draft_given(self, sequence: Sequence, most: int, all_or_none: bool = False) -> bool:
+        """Let given tokens run with what is pending, within the budget of logits.
+
+        Args:
+            sequence: Whose next token is given.
+            most: How many tokens may run behind what is pending.
+            all_or_none: Whether none of them run if these are not all.
+
+        Returns:
+            Whether these are all of them, up to the next token that is sampled.
+        """
         size = len(sequence.branches) * sequence.targets[0].allow.id_range.size
-        most = min(budget // len(sequence.branches), self._given_logits // size)
-        sequence.draft_given(most)
-        self._given_logits -= size * len(sequence.targets)
-        if not sequence.exact:
-            self._grow_for_drafts(sequence)
+        whole = sequence.draft_given(min(most, self._given_logits // size))
+        if all_or_none and not whole:
+            sequence.drop_drafts()
+        else:
+            self._given_logits -= size * len(sequence.targets)
+        return whole
 
     def _admit(self) -> Sequence | None:
         """Let the first waiting sequence that need not wait for a prefix begin, if it can."""
@@ -385,6 +465,8 @@ class Scheduler:
     def _grow_for_drafts(self, sequence: Sequence) -> None:
         """Give every branch room for drafts, if there is any: nobody is preempted for guesses."""
         drafts = len(sequence.drafts)
+        if sequence.exact:  # it has all it will ever need
+            return
         if self._missing_blocks(sequence, drafts) > self.pool.free_count:
             sequence.drop_drafts()
             return
@@ -457,8 +539,10 @@ def _all_pending(sequence: Sequence) -> list[Chunk]:
     ]
 
 
-def _next_is_given(sequence: Sequence) -> bool:
-    return sequence.next_is_given
+def _behind_the_next(sequence: Sequence) -> int:
+    """How many tokens the rows of a sequence have behind the first of each."""
+    behind = len(sequence.drafts) - 1
+    return sum(sequence.pending(branch) + behind for branch in sequence.branches)
 
 
 def _arrival(sequence: Sequence) -> int:

@@ -85,7 +85,7 @@ class Sequence:
         self.priority = index(request.priority)
         # What no caller can give: a share of the request's own.
         self.share = (Sequence, request_id) if share is None else share
-        self.request = request
+        self.request, self.plan = request, request.plan_of(sample)
         self.adapter = request.adapter
         seed, self.noise_sample = request.noise_of(sample)
         self.sampling = replace(request.sampling, seed=seed)
@@ -98,7 +98,8 @@ class Sequence:
         self.branch_logprobs: list[float] = []
         self.weights = tuple(branch.weight for branch in request.branches)
         # A plan is its caller's code: it is asked here, so that it fails where it was handed in.
-        self.max_length, self.exact = request.max_length, bool(request.given or request.plan.exact)
+        self.max_length = len(request.given) or index(self.plan.max_length)
+        self.exact = bool(request.given or self.plan.exact)
         self.targets: tuple[Target, ...] = ()  # what the next step samples
         self.drafts: list[int] = []
         self.drafter: SampleDrafter | None = None  # who guesses; None if nobody does
@@ -113,6 +114,13 @@ class Sequence:
         self._mask: tuple[Tensor, Tensor] | None = None  # a plan's, and the same on the device
         self._seen: tuple[IdRange, Tensor] | None = None
         self._seen_emitted = 0
+
+    @property
+    def alone(self) -> Request:
+        """A request for this sample alone, as far as its plan goes."""
+        if not self.request.plans:
+            return self.request
+        return replace(self.request, plan=self.plan, plans=(), n=1, tries=1, seeds=())
 
     @property
     def finished(self) -> bool:
@@ -215,59 +223,81 @@ class Sequence:
     def draft(self, guesses: Iterable[int], most: int) -> None:
         """Take guesses at the next tokens, for the next step alone.
 
-        They are kept as far as the plan allows them, and what the plan forces between them joins
-        them. A repetition penalty depends on what was emitted, so it leaves no room for guesses.
+        They are kept as far as the plan allows them. What the plan forces or gives between them
+        joins them, all of it or none: the tokens of a long row are computed in another way than
+        those of a short one, so guesses must not take a part of them into theirs. A repetition
+        penalty depends on what was emitted, so it leaves no room for guesses.
 
         Args:
             guesses: The tokens that may be sampled next, in order.
-            most: How many drafts are kept at most, forced tokens included.
+            most: How many drafts are kept at most, forced and given tokens included.
         """
-        self.drop_drafts()
+        if not self._draft_given(most):
+            self.drop_drafts()
+            return
         if self.request.sampling.repetition_penalty != 1 or not self.targets:
             return
-        # The last token that is ever emitted is never fed, so it is no draft.
-        end = min(len(self.emitted) + most, self.max_length - 1)
-        ahead = list(self.emitted)
+        end, ahead = self._end_of_drafts(most), [*self.emitted, *self.drafts]
         for guess in guesses:
+            before = self.drafts, self.targets
             ahead.append(guess)
-            if not self.targets[-1].allow.allows(guess) or not self._follow(ahead, end):
+            if not self._may_follow(guess) or not self._follow(ahead, end):
+                return
+            if not self._join_given(ahead, end):
+                self.drafts, self.targets = before
                 return
 
-    @property
-    def next_is_given(self) -> bool:
-        """Whether the next token is given, by the request or by its plan."""
-        return bool(self.targets) and self._given(0, self.targets[0].allow) is not None
-
-    def _given(self, offset: int, allow: Allow) -> int | None:
-        """The token that is given so many tokens behind those emitted; None if it is sampled."""
-        if self.request.given:
-            return self.request.given[len(self.emitted) + offset]
-        return allow.given
-
-    def draft_given(self, most: int) -> None:
+    def draft_given(self, most: int) -> bool:
         """Take the next given tokens as drafts, which all turn out right.
 
         Args:
             most: How many at most.
+
+        Returns:
+            Whether these are all of them, up to the next token that is sampled.
         """
+        try:
+            return self._draft_given(most)
+        except Exception:  # a plan is its caller's code; what it raises counts when it is reached
+            return True
+
+    def _draft_given(self, most: int) -> bool:
         self.drop_drafts()
-        if self.request.sampling.repetition_penalty != 1:
-            return
-        end = min(len(self.emitted) + most, self.max_length - 1)
-        ahead = list(self.emitted)
-        while len(ahead) < end:
-            target = self.targets[-1]
-            given = self._given(target.offset, target.allow)
-            if given is None:
-                return
+        if self.request.sampling.repetition_penalty != 1 or not self.targets:
+            return True
+        return self._join_given(list(self.emitted), self._end_of_drafts(most))
+
+    def _end_of_drafts(self, most: int) -> int:
+        """Where drafts end: the last token that is ever emitted is never fed, so it is no draft."""
+        return min(len(self.emitted) + most, self.max_length - 1)
+
+    def _join_given(self, ahead: list[int], end: int) -> bool:
+        """Draft the given tokens that come next. It is False if some lie behind the end."""
+        while (given := self._given_at(self.targets[-1])) is not None:
             ahead.append(given)
-            try:
-                if not self._follow(ahead, end):
-                    return
-            except (
-                Exception
-            ):  # a plan is its caller's code; what it raises counts when it is reached
-                return
+            if not self._follow(ahead, end):
+                return len(ahead) <= end or end == self.max_length - 1
+        return True
+
+    def _may_follow(self, guess: int) -> bool:
+        """Whether a guess may be sampled next."""
+        target = self.targets[-1]
+        return self._given_at(target) is None and target.allow.allows(guess)
+
+    @property
+    def next_is_given(self) -> bool:
+        """Whether the next token is given, by the request or by its plan."""
+        return bool(self.targets) and self.is_given(self.targets[0])
+
+    def is_given(self, target: Target) -> bool:
+        """Whether the token of a target is given instead of sampled."""
+        return self._given_at(target) is not None
+
+    def _given_at(self, target: Target) -> int | None:
+        """The token that is given at a target; None if it is sampled."""
+        if self.request.given:
+            return self.request.given[len(self.emitted) + target.offset]
+        return target.allow.given
 
     def _follow(self, ahead: list[int], end: int) -> bool:
         """Draft what lies behind the tokens emitted, and a target behind that.
@@ -289,8 +319,10 @@ class Sequence:
 
     @property
     def guesses(self) -> list[int]:
-        """The drafts that are to be sampled; the plan forces the others between them."""
-        return [self.drafts[target.offset] for target in self.targets[:-1]] if self.drafts else []
+        """The drafts that are to be sampled; the others are forced or given."""
+        if not self.drafts:
+            return []
+        return [self.drafts[t.offset] for t in self.targets[:-1] if not self.is_given(t)]
 
     def drop_drafts(self) -> None:
         """Let go of all guesses."""
@@ -323,7 +355,7 @@ class Sequence:
             seen=self._seen_ids(target.allow.id_range, device) if penalised else None,
             logprob=self.request.logprobs,
             branch_logprob=self.request.branch_logprobs,
-            given=self._given(target.offset, target.allow),
+            given=self._given_at(target),
         )
 
     def _sent(self, mask: Tensor, device: torch.device) -> Tensor:
@@ -366,7 +398,7 @@ class Sequence:
         """What the plan wants, or the end behind the last token that is given."""
         if self.request.given and len(emitted) >= len(self.request.given):
             return Stop("complete")
-        return self.request.plan.next(emitted)
+        return self.plan.next(emitted)
 
     def _aim(self, allow: Allow) -> None:
         if self._first_sampled is None:

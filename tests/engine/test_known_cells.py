@@ -1,15 +1,15 @@
 """Pictures of which some cells are known: these stay, and tell how well the others go with them."""
 
-from collections.abc import Sequence
+from collections.abc import Sequence as Seq
 from dataclasses import replace
 
 import pytest
-import torch
 
 from tests.engine.test_faults import everything_is_back
 from tests.engine.tiny import IMAGE, TinyModel, caption, drawing, engine, finish
 from unitok_engine import (
     Allow,
+    DraftTable,
     DraftWidth,
     Engine,
     EngineConfig,
@@ -19,9 +19,14 @@ from unitok_engine import (
     Output,
     Request,
     Sampling,
+    StepRecord,
     scheduler,
 )
+from unitok_engine.attention.cpu import MAX_QUERIES
+from unitok_engine.embedding_store import EmbeddingStore
 from unitok_engine.grid_drafter import PictureDrafter
+from unitok_engine.scheduler import LONGEST_ROW
+from unitok_engine.sequence import Sequence
 
 ROWS, COLUMNS = 5, 6
 PLAIN = GridPlan(IMAGE, ROWS, COLUMNS)
@@ -196,6 +201,10 @@ def test_drafts_change_nothing_and_save_steps(row_end: int | None, scored: bool)
 # -- the drafter
 
 
+def test_a_decode_row_is_no_longer_than_what_attention_computes_token_by_token():
+    assert LONGEST_ROW == MAX_QUERIES
+
+
 def test_forced_cells_are_not_guessed_but_lie_between_guesses():
     plan = PLANS[1]
     drafter = GridDrafter().begin(request(plan))
@@ -209,20 +218,80 @@ def test_forced_cells_are_not_guessed_but_lie_between_guesses():
     assert drafter._table.get(52, 51) == 53
 
 
-def test_scored_cells_are_guessed_as_they_are():
-    drafter = GridDrafter().begin(request(SCORED[0]))
+def test_scored_cells_are_no_guesses_and_nothing_is_learned_from_them():
+    table = DraftTable()
+    drafter = GridDrafter(table).begin(request(SCORED[0]))
     assert drafter is not None
     emitted = [id if id is not None else 50 for id in KNOWN[:9]]
-    guesses = drafter.propose(emitted, 8)
-    assert tuple(guesses[1:5]) == KNOWN[10:14]
-    assert torch.tensor(guesses).min() >= IMAGE.start
+    assert drafter.propose(emitted, 8) == [50] * 5  # cells 9, 14, 15, 20 and 21
+    drafter.sampled(emitted, [50, 50, 50], [50, 50, 50, 51])
+    learned = [(50, KNOWN[3]), (KNOWN[13], 50), (50, 50), (KNOWN[19], 50)]
+    assert [table.get(*pair) for pair in learned] == [50, 50, 50, 51] and len(table) == 4
+
+
+@pytest.mark.parametrize("place", [0, 1], ids=NAMES)
+@pytest.mark.parametrize("drafts", [False, True], ids=["plain", "drafts"])
+def test_given_tokens_count_as_no_guesses(drafts: bool, place: int):
+    config = EngineConfig(max_context=256, num_blocks=400)
+    drafter = GridDrafter(width=FourWide()) if drafts else None
+    machine = Engine(TinyModel(), config, drafter=drafter)
+    known = tuple(45 if cell % 3 == 1 else None for cell in range(ROWS * COLUMNS))
+    finish(machine, [request(replace(SCORED[place], known=known), n=3)])
+    stats = machine.stats
+    assert stats.sampling_steps + stats.accepted_tokens == 3 * known.count(None)
+    assert (stats.drafted_tokens > 0) == drafts
+
+
+def test_of_a_run_of_given_tokens_all_are_drafted_or_none():
+    known = tuple(None if cell in (0, 1, 5, 25) else 45 for cell in range(30))
+    asked = request(replace(PLAIN, known=known, scored=True))
+    sequence = Sequence(0, 0, 0, asked, EmbeddingStore(), (IMAGE,))
+    sequence.advance()
+    for most, drafts in ((0, []), (1, [50]), (4, [50]), (5, [50, 51, 45, 45, 45])):
+        sequence.draft([50, 51, 52, 53], most)
+        assert (sequence.drafts, sequence.guesses) == (drafts, [id for id in drafts if id != 45])
+        assert len(sequence.targets) == len(drafts) + 1
+    sequence.draft([50, 51, 52, 53], 24)
+    assert sequence.drafts == [50, 51, 45, 45, 45]
+    sequence.draft([50, 51, 52, 53], 29)  # the last given token is never fed
+    assert sequence.drafts == [50, 51, 45, 45, 45, 52, *[45] * 19, 53, *[45] * 3]
+    assert len(sequence.targets) == 30
+
+
+class Rows:
+    """Notes how many tokens each step runs, and in which rows."""
+
+    def __init__(self) -> None:
+        self.tokens: list[int] = []
+        self.long: list[int] = []  # of all steps
+
+    def stepped(self, record: StepRecord) -> None:
+        self.tokens.append(record.tokens)
+        self.long += [length for length in record.query_lengths if length > LONGEST_ROW]
+
+
+@pytest.mark.parametrize("scored", [False, True], ids=["forced", "scored"])
+@pytest.mark.parametrize("every", [99, 12], ids=["long runs", "short runs"])
+@pytest.mark.parametrize("budget", [12, 64, 450])
+def test_a_step_runs_no_more_known_cells_than_it_may(budget: int, every: int, scored: bool):
+    known = tuple(None if cell % every == 0 else 45 for cell in range(100))
+    plan = GridPlan(IMAGE, 10, 10, known=known, scored=scored)
+    requests = [request(plan, seed) for seed in range(6)]
+    config, rows = EngineConfig(max_context=256, num_blocks=800, max_batch_tokens=budget), Rows()
+    outputs = finish(Engine(TinyModel(), config, rows), requests)
+    branches = 2 * len(requests)
+    assert max(rows.tokens) <= branches + budget * (1 if every == 99 else 2)
+    alone = Rows()
+    (first,) = finish(Engine(TinyModel(), config, alone), requests[:1])
+    assert outputs[0].token_ids == first.token_ids
+    assert sorted(rows.long) == sorted(6 * alone.long), "in the rows in which each runs alone"
 
 
 def test_a_plan_that_raises_behind_given_tokens_fails_alone():
     class Breaks:
         max_length, exact = 8, True
 
-        def next(self, emitted: Sequence[int]) -> Allow:
+        def next(self, emitted: Seq[int]) -> Allow:
             if len(emitted) >= 4:
                 raise ValueError("the plan is broken")
             return Allow(IMAGE, given=IMAGE.start)

@@ -4,8 +4,16 @@ from dataclasses import replace
 
 import pytest
 
-from tests.engine.tiny import TinyModel, caption, drawing, engine, finish, finished_ids
-from unitok_engine import Request, Sampling
+from tests.engine.tiny import IMAGE, TinyModel, caption, drawing, engine, finish, finished_ids
+from unitok_engine import (
+    Engine,
+    EngineConfig,
+    FixedPlan,
+    GridDrafter,
+    GridPlan,
+    Request,
+    Sampling,
+)
 
 MODEL = TinyModel()
 SEEDS = (5, 6, 5, 2**64 - 1)
@@ -53,3 +61,38 @@ def test_the_noise_of_a_sample_is_named_by_its_seed_and_number():
     assert [request.noise_of(i) for i in range(3)] == [(8, 0), (8, 1), (8, 2)]
     own = replace(request, seeds=(4, 9, 4))
     assert [own.noise_of(i) for i in range(3)] == [(4, 0), (9, 0), (4, 0)]
+
+
+def test_the_tries_of_a_sample_have_its_seed_and_numbers_of_their_own():
+    one = replace(drawing(8, n=3), tries=3)
+    two = replace(drawing(1, n=6), tries=3, seeds=(8, 4) * 3)
+    assert [two.noise_of(i) for i in (0, 2, 4)] == [one.noise_of(i) for i in range(3)]
+
+
+def test_a_sample_with_a_plan_of_its_own_emits_what_it_emits_alone():
+    plans = tuple(
+        GridPlan(IMAGE, 3, 4, known=tuple(45 if cell % 5 == place else None for cell in range(12)))
+        for place in range(3)
+    )
+    for drafter in (None, GridDrafter()):
+        for tries in (1, 2):
+            seeds, n = (4, 9, 4) * tries, 3 * tries
+            request = replace(drawing(2, n=n), plans=plans * tries, seeds=seeds, tries=tries)
+            machine = Engine(TinyModel(), EngineConfig(max_context=256), drafter=drafter)
+            outputs = finish(machine, [request])
+            for sample, plan in enumerate(plans):
+                seed = Sampling(seed=seeds[sample])
+                alone = replace(drawing(2, n=tries), plan=plan, sampling=seed, tries=tries)
+                assert [output.token_ids for output in outputs[sample::3]] == [
+                    output.token_ids for output in finish(engine(), [alone])
+                ]
+
+
+def test_plans_of_samples_are_checked():
+    request = drawing(1, n=2, length=4)
+    with pytest.raises(ValueError, match="1 plans are not one for each of 2 samples"):
+        replace(request, plans=(request.plan,))
+    long = replace(request, plans=(request.plan, FixedPlan(IMAGE, 1000)))
+    assert long.max_length == 1000
+    with pytest.raises(ValueError, match="exceed max_context"):
+        engine().add(long)

@@ -33,7 +33,12 @@ def bytes_of(picture: Any) -> bytes:
 
 def test_a_picture_is_the_file_that_the_library_saves(live: Live, model: Model):
     answer = live.openai().images.generate(
-        model="gpt-image-1", prompt=PROMPT, size="64x64", extra_body={"seed": 5, "guidance": 2.0}
+        model="gpt-image-1",
+        prompt=PROMPT,
+        size="64x64",
+        user="me",
+        safety_identifier="me",
+        extra_body={"seed": 5, "guidance": 2.0},
     )
     (picture,) = answer.data or []
     expected = model.draw(PROMPT, seed=5, guidance=2.0)

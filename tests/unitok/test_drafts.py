@@ -12,7 +12,7 @@ import unitok
 from tests.unitok.tiny import tiny_model
 from unitok import Caption, Draw, DrawResult, drafts
 from unitok.drafts import CACHE, MOST_BYTES, KeptTable, cache_folder, decide_drafts, name_of
-from unitok_engine import DraftTable
+from unitok_engine import DraftTable, EngineStats
 
 PROMPTS = ("two apples", "a dog", "three cats on a table", "a star")
 TEMPERATURES = (0.6, 0.0, 1.0, 0.6)
@@ -72,6 +72,26 @@ def test_beside_captions_and_other_drawings_they_are_the_same_to_the_bit(model, 
     results = sorted(model.run([*requests(), *captions]), key=lambda result: result.index)
     check_same(results[:4], plain)
     assert model.stats().accepted_tokens > 0
+
+
+def edits(drafts: bool) -> tuple[list[DrawResult], EngineStats]:
+    """Edits of an embedded model's picture, with long and short runs of tokens that stay."""
+    boxes = ((16, 8, 40, 24), (0, 0, 64, 8), (40, 24, 64, 48))
+    with unitok.load(drafts=drafts) as model:
+        picture = model.draw("two apples", seed=1).image
+        results = [
+            model.edit(picture, "a dog", box=box, seed=0, branch_logprobs=True, logprobs=True)
+            for box in boxes
+        ]
+        return results, model.stats()
+
+
+def test_edits_with_several_tries_are_those_of_plain_decoding_to_the_bit():
+    drafted, stats = edits(drafts=True)
+    plain, _ = edits(drafts=False)
+    check_same(drafted, plain)
+    assert [r.branch_logprobs for r in drafted] == [r.branch_logprobs for r in plain]
+    assert stats.accepted_tokens > 0
 
 
 def test_results_and_stats_count_what_drafts_saved(model):

@@ -4,6 +4,7 @@ import asyncio
 import json
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import count
 from math import isfinite
 from pathlib import Path
 from typing import Any
@@ -123,6 +124,54 @@ def test_a_strength_is_a_share_of_the_part_and_its_seed_says_where(model: Model)
     (one,) = painted(model, picture(), PROMPT, strength=0.5, box=BOX, seed=0)
     assert one in CELLS
     assert painted(model, picture(), PROMPT, strength=1.0, box=BOX) == CELLS
+
+
+@pytest.mark.parametrize("strength", [0.5, 0.05])
+@pytest.mark.parametrize("tries", [1, 3])
+def test_a_seed_among_several_gives_what_it_gives_alone(model: Model, strength: float, tries: int):
+    seeds = [1, 2, 1]
+    if strength == 0.05:  # one cell: of one seed the last, behind which nothing stays
+        seeds[1] = next(s for s in count() if chosen([True] * PATCHES, strength, s)[-1])
+    options: dict[str, Any] = {"strength": strength, "tries": tries, "temperature": 1.5}
+    options |= {"logprobs": True, "branch_logprobs": True}
+    together = model.edit(picture(), PROMPT, seed=seeds, **options)
+    assert together.seeds == tuple(seeds)
+    request = model.prepare.edit(Edit(picture(), PROMPT, seed=seeds, **options)).request
+    for number, seed in enumerate(seeds):
+        new = painted(model, picture(), PROMPT, strength=strength, seed=seed)
+        plan = request.plan_of(number)
+        assert isinstance(plan, GridPlan) and [plan.known[cell] for cell in new] == [None] * len(
+            new
+        )
+        for given in (seed, [seed]):
+            alone = model.edit(picture(), PROMPT, seed=given, **options)
+            assert alone.token_ids == (together.token_ids or ())[number : number + 1]
+            assert same(alone.image, together.images[number])
+    assert same(together.images[0], together.images[2])
+
+
+def test_previews_of_several_seeds_show_what_stays_of_each(model: Model):
+    asked = Edit(picture(), PROMPT, strength=0.5, seed=[1, 2], tries=1, preview=True)
+    asked = replace(asked, preview_count=2)
+    events = list(model.stream(asked))
+    assert {e.sample for e in events if e.kind == "image"} == {0, 1}
+    result = events[-1].result
+    assert isinstance(result, DrawResult) and result.error is None
+    for number, seed in enumerate((1, 2)):
+        alone = model.edit(picture(), PROMPT, strength=0.5, seed=seed, tries=1)
+        assert same(result.images[number], alone.image)
+
+
+def test_a_picture_has_as_many_tries_among_many_as_alone(model: Model):
+    for n in (1, 400):
+        assert model.prepare.edit(Edit(picture(), PROMPT, box=BOX, n=n)).request.n == 4 * n
+
+
+def test_scoring_an_edit_with_several_seeds_takes_what_the_first_could_paint(model: Model):
+    asked = Edit(picture(), PROMPT, strength=0.5, seed=[3, 4])
+    plan = plan_of(model, picture(), PROMPT, strength=0.5, seed=3)
+    ids = [plan.id_range.start if id is None else id for id in plan.known]
+    assert model.score_tokens(asked, ids).token_ids == tuple(ids)
 
 
 def test_chosen_cells_are_among_those_that_may_be_painted():

@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import logging
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -16,10 +17,12 @@ from torch import Tensor
 import unitok
 from tests.unitok.golden import folders
 from tests.unitok.tiny import same, save_tiny
-from unitok import Draw, Edit, Event
+from unitok import Caption, Draw, Edit, Event
 from unitok.api import Model
+from unitok.batch.own_lines import check_option
 from unitok.image_decoder import ImageDecoder
 from unitok.previews import Previews, filled, marks
+from unitok.requests import streamed_options
 from unitok_engine import EngineConfig, FixedPlan, GridPlan, IdRange, Output
 
 PATIENCE = 60  # seconds, for what takes none
@@ -252,6 +255,34 @@ def test_who_did_not_ask_or_does_not_look_has_none_decoded(
     model.draw("a dog", seed=3, preview=True)
     (result,) = model.run([Draw("a dog", seed=3, preview=True, preview_count=3)])
     assert result.error is None
+
+
+def test_without_a_stream_a_warning_says_that_there_are_no_previews(model: Model):
+    async def ask() -> None:
+        await model.adraw("a dog", preview=True)
+
+    for call in (
+        lambda: model.draw("a dog", preview=True),
+        lambda: asyncio.run(ask()),
+        lambda: list(model.run([Draw("a dog", preview=True, preview_count=1)])),
+        lambda: model.chat().draw("a dog", preview=True),
+    ):
+        with pytest.warns(UserWarning, match="preview does nothing here: only a stream has"):
+            call()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model.draw("a dog")
+        list(model.stream(Draw("a dog", preview=True, preview_count=1)))
+
+
+def test_what_is_for_streams_is_marked_in_the_table_of_options():
+    assert streamed_options(Edit) == ("preview", "preview_count", "preview_budget")
+    for made in (Draw, Edit):
+        kind = made.__name__.lower()
+        for name in streamed_options(made):
+            with pytest.raises(ValueError, match=f'"{name}" is for pictures that are watched'):
+                check_option(kind, name, True)
+    assert streamed_options(Caption) == ()
 
 
 def test_a_reader_who_is_slow_gets_the_newest_of_each_picture(model: Model):

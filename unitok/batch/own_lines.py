@@ -8,7 +8,6 @@ from unitok.batch.form import Entry, Pictures
 from unitok.batch.picture_paths import picture_in
 from unitok.messages import parse_messages
 from unitok.requests import (
-    PREVIEW_OPTIONS,
     AnyRequest,
     Caption,
     Draw,
@@ -117,11 +116,11 @@ def check_option(kind: str, name: str, value: object) -> None:
         ValueError: The kind has no such option, or the value is of a wrong type or too large.
     """
     options = options_of(KINDS[kind])
-    if name in PREVIEW_OPTIONS:
-        raise ValueError(f'"{name}" is for pictures that are watched: a batch has no previews')
     if name not in options:
         raise ValueError(f"unknown key {shown_json(name)}; {what_is_known(kind, name, options)}")
     spec = options[name]
+    if spec.option.streamed:
+        raise ValueError(f'"{name}" is for pictures that are watched: a batch has no previews')
     if value is not None and not spec.fits(value):
         raise ValueError(f'"{name}" must be {json_type(spec)}, not {shown_json(value)}')
     high = spec.option.high

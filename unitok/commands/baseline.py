@@ -26,14 +26,14 @@ from unitok.commands.baseline_sounds import compose, transcribe
 from unitok.drawing import Target, check_picture_name, generate, numbered, parse_size
 from unitok.flags import Common, with_flags
 from unitok.reporting import check, from_stdin, with_stdin
-from unitok.requests import PREVIEW_OPTIONS, Caption, Draw, Edit
+from unitok.requests import Caption, Draw, Edit, streamed_options
 from unitok.saving import MAX_SCALE, make_folder, save_whole
 from unitok.terminal import stopped_at_once, uninterrupted
 
 OURS = ("adapter", "logprobs", "branch_logprobs", "priority", "timeout")
 """Options of requests that no adapter has. Those that follow have more of them."""
 NOT_OF_CAPTIONS = (*OURS, "stop", "system", "json_schema", "regex", "choice")
-NOT_OF_DRAWINGS = (*OURS, "min_p", "temperature", "top_k", "top_p", *PREVIEW_OPTIONS)
+NOT_OF_DRAWINGS = (*OURS, "min_p", "temperature", "top_k", "top_p", *streamed_options(Draw))
 NOT_OF_EDITS = ("box", "margin", "strength", "tries", "decode_all")
 
 baseline = typer.Typer(

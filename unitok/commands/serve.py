@@ -6,7 +6,8 @@ import asyncio
 import logging
 import sys
 import warnings
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -137,8 +138,7 @@ def serve(
     keys = ApiKeys() if api_key_file is None else ApiKeys.read(api_key_file)
     check_exposure(host, bool(keys), no_key)
     opened = open_socket(host, port)
-    _log_to_stderr(common)
-    with opened, ExitStack() as stack:
+    with opened, _logged_to_stderr(common), ExitStack() as stack:
         loaded = [stack.enter_context(one.load()) for one in _each(common, models)]
         app = App(loaded, settings, keys, _aliases(alias, loaded))
         if not common.quiet:
@@ -165,15 +165,19 @@ def _aliases(given: list[str] | None, loaded: list[Model]) -> dict[str, str]:
     return aliases
 
 
-def _log_to_stderr(common: Common) -> None:
+@contextmanager
+def _logged_to_stderr(common: Common) -> Iterator[None]:
     """A JSON line for each request. Warnings about prompts are nobody's but the client's."""
-    warnings.simplefilter("ignore", UserWarning)
-    logger = logging.getLogger("unitok.server")
-    if common.quiet:
-        logger.setLevel(logging.ERROR)
-        return
-    handler = logging.StreamHandler()
+    logger, handler = logging.getLogger("unitok.server"), logging.StreamHandler()
     handler.setFormatter(logging.Formatter("%(message)s"))
-    logger.addHandler(handler)
-    logger.setLevel(logging.INFO)
+    before = logger.level, logger.propagate
+    logger.setLevel(logging.ERROR if common.quiet else logging.INFO)
     logger.propagate = False
+    logger.addHandler(handler)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)
+            yield
+    finally:
+        logger.removeHandler(handler)
+        logger.level, logger.propagate = before

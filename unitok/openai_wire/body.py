@@ -9,7 +9,11 @@ from unitok.strict_json import JsonObject, shown_json
 
 R = TypeVar("R")
 
-ANY_TEXT = ("model", "user")  # keys that may have any text, which changes nothing
+ANY_TEXT = (
+    "model",
+    "user",
+    "safety_identifier",
+)  # keys that may have any text, which changes nothing
 
 MAX_NAME = 60  # characters of an unknown key that are compared with known ones
 

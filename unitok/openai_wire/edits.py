@@ -15,11 +15,11 @@ from unitok.openai_wire.body import ANY_TEXT, WireError, made, read_body, take_o
 from unitok.openai_wire.images import STREAM_KEYS, ImagesAsked, asked_of, take_prompt
 from unitok.openai_wire.output_format import COMPRESSION
 from unitok.openai_wire.output_format import KEYS as FORMAT_KEYS
-from unitok.requests import PREVIEW_OPTIONS, Edit, options_of
+from unitok.requests import Edit, options_of, streamed_options
 from unitok.strict_json import JsonObject, shown_json
 
 # The mask is a file. Log-probabilities and previews have no place in the answer.
-_NOT_OPTIONS = ("prompt", "mask", "logprobs", "branch_logprobs", *PREVIEW_OPTIONS, "adapter")
+_NOT_OPTIONS = ("prompt", "mask", "logprobs", "branch_logprobs", *streamed_options(Edit), "adapter")
 OPTIONS = tuple(name for name in options_of(Edit) if name not in _NOT_OPTIONS)
 NEUTRAL: dict[str, tuple[object, ...]] = {
     "size": ("auto",),  # that of the picture

@@ -25,7 +25,7 @@ from unitok.openai_wire.body import (
 )
 from unitok.openai_wire.output_format import KEYS as FORMAT_KEYS
 from unitok.openai_wire.output_format import OutputFormat, output_format_of
-from unitok.requests import PREVIEW_OPTIONS, Draw, Edit, options_of
+from unitok.requests import Draw, Edit, options_of, streamed_options
 from unitok.results import DrawResult
 from unitok.strict_json import JsonObject, shown_json
 
@@ -33,7 +33,14 @@ ResponseFormat = Literal["b64_json", "url"]
 
 # Width and height come as "size". Log-probabilities and previews have no place in the answer.
 # Adapters have no form here yet.
-_NOT_OPTIONS = ("width", "height", "logprobs", "branch_logprobs", *PREVIEW_OPTIONS, "adapter")
+_NOT_OPTIONS = (
+    "width",
+    "height",
+    "logprobs",
+    "branch_logprobs",
+    *streamed_options(Draw),
+    "adapter",
+)
 OPTIONS = tuple(name for name in options_of(Draw) if name not in _NOT_OPTIONS)
 # "model" and "user" may be any text. The answer says nothing of either, and neither changes it.
 NEUTRAL: dict[str, tuple[object, ...]] = {

@@ -16,6 +16,7 @@ from unitok.server.endpoint import Services, admitted
 from unitok.server.fetcher import PictureFetcher
 from unitok.server.gate import Gate
 from unitok.server.keys import ApiKeys
+from unitok.server.metrics import Metrics
 from unitok.server.page_files import ASSETS, PageFiles
 from unitok.server.running import Runner
 from unitok.server.served import ServedModels
@@ -50,14 +51,13 @@ class App:
             ValueError: Two models, adapters or aliases have one name.
         """
         settings = settings or ServerSettings()
-        self.services = Services(
-            ServedModels(models, int(time.time()), aliases),
-            settings,
-            Admission(settings),
-            Runner(settings),
-            PictureFetcher(settings.allowed_hosts) if settings.allowed_hosts else None,
-        )
-        self.asgi: ASGIApp = Gate(Router(self._routes()), keys or ApiKeys(), settings)
+        named, admission = ServedModels(models, int(time.time()), aliases), Admission(settings)
+        metrics = Metrics(named, admission)
+        runner = Runner(settings, metrics)
+        fetcher = PictureFetcher(settings.allowed_hosts) if settings.allowed_hosts else None
+        self.services = Services(named, settings, admission, runner, metrics, fetcher)
+        router = Router(self._routes())
+        self.asgi: ASGIApp = Gate(router, keys or ApiKeys(), settings, metrics.ended)
         if settings.allowed_origins:
             self.asgi = CORSMiddleware(
                 self.asgi,
@@ -76,6 +76,7 @@ class App:
             Route("/ready", status.ready),
             Route("/version", status.version),
             Route("/v1/queue", status.queue),
+            Route("/metrics", status.metrics),
             Route("/v1/models", status.models),
             Route("/v1/models/{name:path}", status.model),
             Route("/v1/chat/completions", admitted(completions.create, services), methods=["POST"]),

@@ -13,6 +13,7 @@ from unitok.results import Result
 from unitok.server.admission import Admission, Ticket
 from unitok.server.bodies import read_json
 from unitok.server.gate import Passage
+from unitok.server.metrics import Metrics
 from unitok.server.picture_parts import Fetcher
 from unitok.server.running import Runner
 from unitok.server.served import ServedModels
@@ -30,6 +31,7 @@ class Services:
         settings: The limits and the times.
         admission: Counts what is on its way.
         runner: Runs requests.
+        metrics: Counts them.
         fetcher: Fetches pictures; None if no host is allowed.
     """
 
@@ -37,6 +39,7 @@ class Services:
     settings: ServerSettings
     admission: Admission
     runner: Runner
+    metrics: Metrics
     fetcher: Fetcher | None = None
 
 

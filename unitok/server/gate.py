@@ -7,6 +7,7 @@ import logging
 import re
 import secrets
 import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,6 +19,7 @@ from unitok.server.errors import ApiError, ClientGone, of_status, of_wire
 from unitok.server.keys import ANYBODY, ApiKeys, Owner
 from unitok.server.page_files import ASSETS
 from unitok.server.settings import ServerSettings
+from unitok.server.tracing import describe, span_of
 
 logger = logging.getLogger(__name__)
 
@@ -41,21 +43,47 @@ class Passage:
     log: dict[str, Any] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Ended:
+    """A request that has ended.
+
+    Attributes:
+        passage: Its id and its log.
+        method: The HTTP method.
+        route: The route that it took, and not its path, which may hold anything; None for none.
+        status: Of the response; None if there was none.
+        seconds: From its first byte to the end.
+    """
+
+    passage: Passage
+    method: str
+    route: str | None
+    status: int | None
+    seconds: float
+
+
 class Gate:
     """Checks requests before they reach the app, and answers for what the app raises.
 
     It is ASGI middleware, https://asgi.readthedocs.io.
     """
 
-    def __init__(self, app: ASGIApp, keys: ApiKeys, settings: ServerSettings) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        keys: ApiKeys,
+        settings: ServerSettings,
+        ended: Callable[[Ended], None],
+    ) -> None:
         """Stand before an app.
 
         Args:
             app: The app.
             keys: Who may use it.
             settings: The limits.
+            ended: Is told of each request that has ended.
         """
-        self.app, self.keys, self.settings = app, keys, settings
+        self.app, self.keys, self.settings, self.ended = app, keys, settings, ended
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Let a request pass, or answer it."""
@@ -63,20 +91,33 @@ class Gate:
             if scope["type"] == "lifespan":
                 await self.app(scope, receive, send)
             return
-        headers = dict(scope["headers"])
-        given = headers.get(b"x-request-id", b"").decode("latin-1")
+        headers = {name.decode("latin-1"): v.decode("latin-1") for name, v in scope["headers"]}
+        given = headers.get("x-request-id", "")
         passage = Passage(given if REQUEST_ID.fullmatch(given) else f"req_{secrets.token_hex(12)}")
         scope.setdefault("state", {})["passage"] = passage
         scope["app"] = self.app  # so that the router raises for paths that do not exist
         response = _Response(send, passage)
         start = time.monotonic()
+        with span_of(scope["method"], headers) as span:
+            try:
+                await self._pass(scope, receive, response, headers)
+            finally:
+                route = getattr(scope.get("route"), "path", None)
+                seconds = time.monotonic() - start
+                end = Ended(passage, scope["method"], route, response.status, seconds)
+                describe(span, end.method, route, end.status, passage.log)
+                self.ended(end)
+                _log(end)
+
+    async def _pass(
+        self, scope: Scope, receive: Receive, response: _Response, headers: Mapping[str, str]
+    ) -> None:
+        """Let a request pass, or answer it; what the app raises becomes an answer."""
+        passage = response.passage
         try:
             self._check_headers(scope["headers"])
             if scope["path"] not in OPEN and not scope["path"].startswith(ASSETS):
-                authorization = headers.get(b"authorization")
-                passage.owner = self.keys.owner(
-                    None if authorization is None else authorization.decode("latin-1")
-                )
+                passage.owner = self.keys.owner(headers.get("authorization"))
             await self.app(scope, receive, response.send)
         except ClientGone:
             passage.log["aborted"] = True
@@ -85,15 +126,12 @@ class Gate:
         except WireError as error:
             await self._answer(of_wire(error), scope, receive, response)
         except HTTPException as error:
-            await self._answer(
-                of_status(error.status_code, error.headers), scope, receive, response
-            )
+            told = of_status(error.status_code, error.headers)
+            await self._answer(told, scope, receive, response)
         except Exception:
             logger.exception("request %s failed", passage.id)
             told = f"the server failed; its log tells more of request {passage.id}"
             await self._answer(ApiError(500, told, code="internal_error"), scope, receive, response)
-        finally:
-            self._log(scope, passage, response.status, time.monotonic() - start)
 
     async def _answer(
         self, error: ApiError, scope: Scope, receive: Receive, response: _Response
@@ -109,19 +147,19 @@ class Gate:
         if sum(len(name) + len(value) for name, value in headers) > settings.max_header_bytes:
             raise _headers(f"headers of more than {settings.max_header_bytes:,} bytes")
 
-    def _log(self, scope: Scope, passage: Passage, status: int | None, seconds: float) -> None:
-        route = scope.get("route")
-        line = {
-            "request": passage.id,
-            "method": scope["method"],
-            # The route and not the path, which may hold anything.
-            "route": getattr(route, "path", None),
-            "status": status,
-            "ms": round(seconds * 1000, 1),
-            "key": passage.owner.id or None,
-            **passage.log,
-        }
-        logger.info("%s", json.dumps({name: v for name, v in line.items() if v is not None}))
+
+def _log(end: Ended) -> None:
+    """A line for a request: numbers and names, never what was said."""
+    line = {
+        "request": end.passage.id,
+        "method": end.method,
+        "route": end.route,
+        "status": end.status,
+        "ms": round(end.seconds * 1000, 1),
+        "key": end.passage.owner.id or None,
+        **end.passage.log,
+    }
+    logger.info("%s", json.dumps({name: v for name, v in line.items() if v is not None}))
 
 
 class _Response:

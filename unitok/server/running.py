@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncGenerator, Awaitable, Sequence
 from contextlib import AsyncExitStack, aclosing, suppress
 from dataclasses import replace
@@ -16,6 +17,7 @@ from unitok.requests import AnyRequest
 from unitok.results import Event, Result
 from unitok.server.errors import ApiError, ClientGone, of_library, overloaded, timed_out
 from unitok.server.keys import Owner
+from unitok.server.metrics import Metrics
 from unitok.server.served import Served
 from unitok.server.settings import ServerSettings
 
@@ -28,11 +30,12 @@ class Runner:
 
     Attributes:
         settings: The times.
+        metrics: Counts results.
     """
 
-    def __init__(self, settings: ServerSettings) -> None:
+    def __init__(self, settings: ServerSettings, metrics: Metrics) -> None:
         """Keep the settings."""
-        self.settings = settings
+        self.settings, self.metrics = settings, metrics
 
     async def results(
         self, request: Request, served: Served, asked: Sequence[AnyRequest], owner: Owner
@@ -58,10 +61,13 @@ class Runner:
         try:
             for one in asked:
                 handles.append(await self.submit(served, one, owner))
-            return [checked(await handle) for handle in handles]
+            results = [checked(await handle) for handle in handles]
         finally:
             for handle in handles:
                 handle.cancel()
+        for result in results:
+            self.metrics.result(served.name, result)
+        return results
 
     async def submit(
         self, served: Served, asked: AnyRequest, owner: Owner, stream: bool = False
@@ -95,10 +101,14 @@ class Runner:
         Raises:
             ApiError: The request is wrong, failed, or its time is over.
         """
+        start, begun = time.monotonic(), False
         handle = await self.submit(served, asked, owner, stream=True)
         async for event in handle:
+            if not begun:
+                self.metrics.first_token(served.name, time.monotonic() - start)
+                begun = True
             if event.result is not None:
-                checked(event.result)
+                self.metrics.result(served.name, checked(event.result))
             yield event
 
 

@@ -1,4 +1,4 @@
-"""GET /health, /ready, /version, /v1/models and /v1/queue."""
+"""GET /health, /ready, /version, /metrics, /v1/models and /v1/queue."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from starlette.responses import JSONResponse, Response
 from unitok import __version__
 from unitok.server.endpoint import Services
 from unitok.server.errors import ApiError
+from unitok.server.metrics import CONTENT_TYPE
 
 STEP_SECONDS = 30.0  # a step, and the prefill of the longest prompt, take far less
 
@@ -55,6 +56,11 @@ class Status:
                 "waiting": sum(one.waiting_requests for one in stats),
             }
         )
+
+    async def metrics(self, request: Request) -> Response:
+        """All numbers, for Prometheus."""
+        text = await asyncio.to_thread(self.services.metrics.text)
+        return Response(text, media_type=CONTENT_TYPE)
 
     async def models(self, request: Request) -> Response:
         """All models, adapters and aliases."""

@@ -90,22 +90,22 @@ def chosen(cells: Sequence[bool], strength: float | None, seed: int) -> list[boo
     return [place in kept for place in range(len(cells))]
 
 
-def inpainting_spec(
+def inpainting_specs(
     family: Family,
     spec: GenerationSpec,
     part: FittedPart,
     strength: float | None,
-    seed: int,
+    seeds: Sequence[int],
     decode_all: bool,
-) -> GenerationSpec:
-    """What it takes to paint a part of a picture anew.
+) -> list[GenerationSpec]:
+    """What it takes to paint a part of a picture anew: of each seed, or of all if that is the same.
 
     Args:
         family: Whose drawing it is.
         spec: The drawing of the same prompt.
         part: The picture, and what of it is painted anew.
         strength: The share of that; None for all.
-        seed: Decides where the share lies.
+        seeds: Each decides where the share lies.
         decode_all: Whether what stays is decoded too, instead of having its own pixels.
 
     Raises:
@@ -116,15 +116,28 @@ def inpainting_spec(
         raise ValueError(
             f"{family.name} cannot paint a part of a picture: it does not draw a grid of tokens"
         )
-    is_new = chosen(part.cells(plan.rows, plan.columns), strength, seed)
-    if all(is_new):
+    cells = part.cells(plan.rows, plan.columns)
+    places = [chosen(cells, strength, seed) for seed in seeds[: None if strength else 1]]
+    if all(places[0]):
         raise ValueError(
             f"nothing of the picture would stay: each of its {plan.cells} cells is painted anew; "
             "use draw for a new picture"
         )
     ids = encoded(family, part.pixels)
+    return [painting(spec, plan, part, ids, is_new, decode_all) for is_new in places]
+
+
+def painting(
+    spec: GenerationSpec,
+    plan: GridPlan,
+    part: FittedPart,
+    ids: Sequence[int],
+    is_new: Sequence[bool],
+    decode_all: bool,
+) -> GenerationSpec:
+    """A drawing in which some cells are painted anew, and the others keep their image tokens."""
     known = tuple(None if new else id for new, id in zip(is_new, ids, strict=True))
-    decode = spec.decode if decode_all else Pasted.around(spec.decode, part.pixels, plan, is_new)
+    decode = spec.decode if decode_all else Pasted(spec.decode, part.pixels, plan, is_new)
     return replace(spec, plan=replace(plan, known=known), decode=decode)
 
 
@@ -135,53 +148,38 @@ def encoded(family: Family, pixels: Tensor) -> list[int]:
     return family.model.vocabulary.code_to_id(codes).flatten().tolist()
 
 
-def goes_on(plan: GridPlan) -> bool:
-    """Whether anything that is known follows on what is painted anew."""
-    return any(id is not None for id in plan.known[plan.known.index(None) :])
-
-
 @dataclass(frozen=True, eq=False)
 class Pasted:
-    """Decodes pictures, and puts the old pixels back where they stay.
+    """Decodes pictures, and puts the old pixels back around the cells that were painted anew.
+
+    The new pixels fade out within a border around these.
 
     Attributes:
         decode: What the plan emitted for n pictures -> pictures [n, 3, H, W] in [0, 1].
         pixels: The old picture, [3, H, W].
-        share: Of the new pixels, [H, W] in [0, 1].
+        plan: Its grid.
+        is_new: Which cells are painted anew, row by row.
     """
 
     decode: Callable[[Sequence[Sequence[int]]], Tensor]
     pixels: Tensor
-    share: Tensor
-
-    @classmethod
-    def around(
-        cls,
-        decode: Callable[[Sequence[Sequence[int]]], Tensor],
-        pixels: Tensor,
-        plan: GridPlan,
-        is_new: Sequence[bool],
-    ) -> Pasted:
-        """Paste around cells. The new pixels fade out within a border around them.
-
-        Args:
-            decode: As above.
-            pixels: The old picture, [3, H, W].
-            plan: Its grid.
-            is_new: Which cells are painted anew, row by row.
-        """
-        height, width = pixels.shape[1:]
-        grid = torch.tensor(is_new).float().view(1, 1, plan.rows, plan.columns)
-        inside = F.interpolate(grid, (height, width), mode="nearest")
-        return cls(decode, pixels, faded(inside, height // plan.rows // BORDER)[0, 0])
+    plan: GridPlan
+    is_new: Sequence[bool]
 
     def __call__(self, emitted: Sequence[Sequence[int]]) -> Tensor:
         """What the plan emitted for n pictures -> pictures [n, 3, H, W] in [0, 1]."""
         new = self.decode(emitted)
-        share = self.share.to(new)
+        share = self._share().to(new)
         # Half a level more, so that cutting off fractions gives the old bytes back.
         old = (self.pixels.to(new) * 255 + 0.5) / 255
         return torch.where(share > 0, share * new + (1 - share) * old, old)
+
+    def _share(self) -> Tensor:
+        """The share of the new pixels, [H, W] in [0, 1]."""
+        (height, width), rows = self.pixels.shape[1:], self.plan.rows
+        grid = torch.tensor(self.is_new).float().view(1, 1, rows, self.plan.columns)
+        inside = F.interpolate(grid, (height, width), mode="nearest")
+        return faded(inside, height // rows // BORDER)[0, 0]
 
 
 def faded(inside: Tensor, border: int) -> Tensor:
