@@ -1,6 +1,7 @@
 """What tests of the server share: the embedded model, and a server of it."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -13,6 +14,13 @@ from unitok import Model
 def model() -> Iterator[Model]:
     """The embedded model."""
     with unitok.load() as loaded:
+        yield loaded
+
+
+@pytest.fixture(scope="session")
+def tiny(untrained_folder: Path) -> Iterator[Model]:
+    """A tiny model."""
+    with unitok.load(untrained_folder) as loaded:
         yield loaded
 
 

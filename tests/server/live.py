@@ -18,6 +18,7 @@ from unitok.server.app import App
 from unitok.server.keys import ApiKeys
 from unitok.server.listen import Listener, open_socket, url_of
 from unitok.server.settings import ServerSettings
+from unitok.server.state.folder import State
 
 KEYS = ("first-key-of-the-tests", "second-key-of-the-tests")
 PATIENCE = 100
@@ -59,9 +60,10 @@ def served(
     settings: ServerSettings | None = None,
     keys: tuple[str, ...] = KEYS,
     aliases: dict[str, str] | None = None,
+    state: State | None = None,
 ) -> Iterator[Live]:
     """Serve models while the block runs."""
-    app = App(models, settings, ApiKeys(keys), aliases)
+    app = App(models, settings, ApiKeys(keys), aliases, state)
     with open_socket("127.0.0.1", 0) as opened:
         listener = Listener(app, "127.0.0.1", 0)
         thread = threading.Thread(

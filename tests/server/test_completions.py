@@ -123,6 +123,7 @@ def test_an_answer_can_have_a_form(live: Live):
         ({"top_logprobs": 3}, 400, "top_logprobs", None),
         ({"temprature": 1}, 400, "temprature", None),
         ({"temperature": -1}, 400, "temperature", None),
+        ({"priority": -1}, 400, "priority", None),
         ({"messages": []}, 400, "messages", None),
         ({"messages": None}, 400, "messages", None),
         ({"messages": [{"role": "user"}]}, 400, "messages[0]", None),

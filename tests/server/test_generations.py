@@ -1,6 +1,7 @@
 """/v1/images/generations, driven by OpenAI's client: what the library gives, and clear refusals."""
 
 import base64
+from collections.abc import Iterator
 from functools import cache
 from io import BytesIO
 from typing import Any
@@ -9,7 +10,8 @@ import httpx2
 import pytest
 from PIL import Image
 
-from tests.server.live import Live
+import unitok
+from tests.server.live import Live, served
 from unitok import Model, read_info
 
 PROMPT = "a cat"
@@ -89,9 +91,16 @@ def test_other_formats_are_the_librarys_files_too(
     assert answer.output_format == kind
 
 
+@pytest.fixture(scope="module")
+def slow() -> Iterator[Live]:
+    """A server that paints token by token, so that there is time for previews."""
+    with unitok.load(drafts=False) as undrafted, served(undrafted) as running:
+        yield running
+
+
 @pytest.mark.parametrize("n", [1, 3])
-def test_a_stream_has_previews_and_then_the_pictures(live: Live, model: Model, n: int):
-    events: Any = live.openai().images.generate(
+def test_a_stream_has_previews_and_then_the_pictures(slow: Live, model: Model, n: int):
+    events: Any = slow.openai().images.generate(
         prompt=PROMPT, n=n, stream=True, partial_images=2, extra_body={"seed": 5}
     )
     numbers: list[list[int]] = [[] for _ in range(n)]

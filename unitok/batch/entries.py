@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import InitVar, dataclass, field, replace
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
 
 from unitok.batch.form import Entry, Form
 from unitok.batch.keys import digest, file_digest
@@ -23,7 +23,7 @@ class WrongLine:
     Attributes:
         line: Its number, from 1 on.
         asked: The JSON object; empty if there is none.
-        form: The form that the line is in, or our own.
+        form: The form that the line is in.
         error: What is wrong.
     """
 
@@ -43,24 +43,21 @@ class EntryReader:
     Attributes:
         source: Where the lines come from.
         identity: The model's, see `unitok.batch.keys.model_identity`.
-        model_name: The model's, for answers in OpenAI's form.
+        form_of: The form that a line is in. A line that is no object counts as an empty one.
     """
 
     source: Source
     identity: str
-    model_name: InitVar[str]
+    form_of: Callable[[JsonObject], Form]
     _seen: Counter[str] = field(default_factory=Counter)
-
-    def __post_init__(self, model_name: str) -> None:
-        self._own, self._openai = OwnLines(), OpenAILines(model_name)
 
     def __iter__(self) -> Iterator[Entry | WrongLine]:
         """The entries, and what is wrong with the other lines."""
         for line in self.source.lines():
-            form, asked = self._own, {}
+            form, asked = self.form_of({}), {}
             try:
                 asked = parse_line(line)
-                form = self._openai if is_openai_line(asked) else self._own
+                form = self.form_of(asked)
                 request = form.request(line.number, asked, self.source.folder)
                 key = self._key(asked, request)
             except (ValueError, TypeError, OSError) as error:
@@ -73,6 +70,16 @@ class EntryReader:
         key = digest(content, self._seen[content])
         self._seen[content] += 1
         return key
+
+
+def own_or_openai(model_name: str) -> Callable[[JsonObject], Form]:
+    """The form that a line is in: our own, or that of OpenAI's Batch API.
+
+    Args:
+        model_name: The model's, for answers in OpenAI's form.
+    """
+    own, openai = OwnLines(), OpenAILines(model_name)
+    return lambda asked: openai if is_openai_line(asked) else own
 
 
 def parse_line(line: Line) -> JsonObject:

@@ -39,7 +39,12 @@ class OpenAILines:
     """The form of OpenAI's Batch API. It is a `unitok.batch.form.Form`.
 
     Results and errors have "line", and results have "key", beside the keys of that form.
+
+    Attributes:
+        urls: Where lines may lead.
     """
+
+    urls: tuple[str, ...] = (CHAT, IMAGES)
 
     def __init__(self, model_name: str) -> None:
         """No line has been read yet.
@@ -56,17 +61,37 @@ class OpenAILines:
         Raises:
             ValueError: A key is missing, unknown or wrong. The message names it.
         """
+        given = self.check(line, asked)
+        return self.read(given["url"], given.get("body"), folder)
+
+    def read(self, url: str, body: object, folder: Path) -> AnyRequest:
+        """The request that a body means.
+
+        Args:
+            url: Where the line leads, one of `urls`.
+            body: The body.
+            folder: Where relative paths of pictures start.
+
+        Raises:
+            ValueError: A key is missing, unknown or wrong. The message names it.
+        """
+        return draw_of(body) if url == IMAGES else reply_of(body, folder)
+
+    def check(self, line: int, asked: JsonObject) -> JsonObject:
+        """The keys of a line that are not null, checked, but for its body.
+
+        Raises:
+            ValueError: A key is missing, unknown or wrong. The message names it.
+        """
         given = given_keys(asked, "a line")
         self._check_id(line, given)
         check_known(given, KEYS)
         take_text(given, "method")
         check_neutral(given, {"method": ("POST",)})
-        url = take_text(given, "url")
-        if url == IMAGES:
-            return draw_of(given.get("body"))
-        if url == CHAT:
-            return reply_of(given.get("body"), folder)
-        raise WireError(f'"url" must be "{CHAT}" or "{IMAGES}", not {shown_json(url)}', "url")
+        if (url := take_text(given, "url")) not in self.urls:
+            known = " or ".join(f'"{known}"' for known in self.urls)
+            raise WireError(f'"url" must be {known}, not {shown_json(url)}', "url")
+        return given
 
     def _check_id(self, line: int, given: JsonObject) -> None:
         """Refuse a custom_id that is missing, or that an earlier line has."""

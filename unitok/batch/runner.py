@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from typing import Literal
 
 from unitok.api import Model
-from unitok.batch.entries import EntryReader, WrongLine
+from unitok.batch.entries import EntryReader, WrongLine, own_or_openai
 from unitok.batch.form import Entry
 from unitok.batch.journal import Journal
 from unitok.batch.source import Source
@@ -52,21 +52,27 @@ def run_batch(model: Model, source: Source, folder: Path, identity: str) -> Iter
         ValueError: Another run writes to `folder`, or its results.jsonl is damaged.
     """
     with Journal(folder) as journal:
-        yield from BatchRun(model, EntryReader(source, identity, model.name), journal).outcomes()
+        entries = EntryReader(source, identity, own_or_openai(model.name))
+        yield from BatchRun(model.run, entries, journal).outcomes()
 
 
 class BatchRun:
     """Which lines are being run, and what became of the others.
 
     Attributes:
-        model: The model.
+        run: Runs requests, as `Model.run` does.
         entries: The lines.
         journal: The results.
     """
 
-    def __init__(self, model: Model, entries: EntryReader, journal: Journal) -> None:
+    def __init__(
+        self,
+        run: Callable[[Iterable[AnyRequest]], Iterable[Result]],
+        entries: Iterable[Entry | WrongLine],
+        journal: Journal,
+    ) -> None:
         """Nothing is run yet."""
-        self.model, self.entries, self.journal = model, entries, journal
+        self.run, self.entries, self.journal = run, entries, journal
         self._running: dict[int, Entry] = {}  # by the index of the request
         self._settled: deque[Outcome] = deque()
 
@@ -81,7 +87,7 @@ class BatchRun:
                 yield outcome
 
     def _run(self, entries: Iterable[Entry | WrongLine]) -> Iterator[Outcome]:
-        for result in self.model.run(self._requests(entries)):
+        for result in self.run(self._requests(entries)):
             self._settled.append(self._finish(self._running.pop(result.index), result))
             while self._settled:
                 yield self._settled.popleft()

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -29,7 +29,7 @@ def serve(
     models: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[MODEL]...",
+            metavar="MODEL",
             help="Folders or hub ids. Without any, the embedded model.",
             show_default=False,
         ),
@@ -59,6 +59,15 @@ def serve(
         typer.Option(
             metavar="ORIGIN",
             help="A web page's origin that may use the server, such as https://example.org.",
+        ),
+    ] = None,
+    state: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="Keep uploaded files and run batches, in this folder. A batch goes on when the "
+            "server is started again.",
+            show_default="keep none",
         ),
     ] = None,
     allow_picture_host: Annotated[
@@ -97,6 +106,24 @@ def serve(
             metavar="BYTES", help="Of a request.", show_default="32 MiB", rich_help_panel=LIMITS
         ),
     ] = None,
+    max_file: Annotated[
+        int | None,
+        typer.Option(
+            metavar="BYTES",
+            help="Of an uploaded file.",
+            show_default="200 MiB",
+            rich_help_panel=LIMITS,
+        ),
+    ] = None,
+    max_stored: Annotated[
+        int | None,
+        typer.Option(
+            metavar="BYTES",
+            help="Of all files of one key.",
+            show_default="2 GiB",
+            rich_help_panel=LIMITS,
+        ),
+    ] = None,
     request_seconds: Annotated[
         float | None,
         typer.Option(
@@ -124,12 +151,15 @@ def serve(
     from unitok.server.fetcher import host_name
     from unitok.server.keys import ApiKeys
     from unitok.server.listen import Listener, check_exposure, make_settings, open_socket, url_of
+    from unitok.server.state.folder import State
 
     settings = make_settings(
         max_requests=max_requests,
         max_per_key=max_per_key,
         max_n=max_n,
         max_body=max_body,
+        max_file=max_file,
+        max_stored=max_stored,
         request_seconds=request_seconds,
         drain_seconds=drain_seconds,
         allowed_origins=tuple(allow_origin or ()),
@@ -139,8 +169,13 @@ def serve(
     check_exposure(host, bool(keys), no_key)
     opened = open_socket(host, port)
     with opened, _logged_to_stderr(common), ExitStack() as stack:
-        loaded = [stack.enter_context(one.load()) for one in _each(common, models)]
-        app = App(loaded, settings, keys, _aliases(alias, loaded))
+        identities: dict[str, Callable[[], str]] = {}
+        # Models are closed before it, so that no batch goes on.
+        kept = None if state is None else stack.enter_context(State(state, settings, identities))
+        each = _each(common, models)
+        loaded = [stack.enter_context(one.load()) for one in each]
+        identities |= {model.name: one.identity for model, one in zip(loaded, each, strict=True)}
+        app = App(loaded, settings, keys, _aliases(alias, loaded), kept)
         if not common.quiet:
             print(f"{', '.join(app.services.models.names)}: {url_of(opened)}", file=sys.stderr)
         asyncio.run(Listener(app, host, port).serve([opened]))

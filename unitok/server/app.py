@@ -12,15 +12,20 @@ from starlette.types import ASGIApp
 from unitok.api import Model
 from unitok.server import completions, edits, generations
 from unitok.server.admission import Admission
+from unitok.server.batches import Batches
 from unitok.server.endpoint import Services, admitted
 from unitok.server.fetcher import PictureFetcher
+from unitok.server.files import Files
 from unitok.server.gate import Gate
 from unitok.server.keys import ApiKeys
 from unitok.server.metrics import Metrics
 from unitok.server.page_files import ASSETS, PageFiles
+from unitok.server.response_store import ResponseStore
+from unitok.server.responses import Responses
 from unitok.server.running import Runner
 from unitok.server.served import ServedModels
 from unitok.server.settings import ServerSettings
+from unitok.server.state.folder import State
 from unitok.server.status import Status
 
 
@@ -29,6 +34,7 @@ class App:
 
     Attributes:
         services: What its endpoints share.
+        responses: The endpoints of responses, and the responses that are kept.
         asgi: The app, for an ASGI server.
     """
 
@@ -38,6 +44,7 @@ class App:
         settings: ServerSettings | None = None,
         keys: ApiKeys | None = None,
         aliases: Mapping[str, str] | None = None,
+        state: State | None = None,
     ) -> None:
         """Serve models.
 
@@ -46,6 +53,7 @@ class App:
             settings: The limits and the times.
             keys: Who may use the server; by default everybody.
             aliases: Further names of models, and the names that they stand for.
+            state: What is kept on disk. Its batches go on. By default nothing is kept.
 
         Raises:
             ValueError: Two models, adapters or aliases have one name.
@@ -55,7 +63,11 @@ class App:
         metrics = Metrics(named, admission)
         runner = Runner(settings, metrics)
         fetcher = PictureFetcher(settings.allowed_hosts) if settings.allowed_hosts else None
-        self.services = Services(named, settings, admission, runner, metrics, fetcher)
+        self.services = Services(named, settings, admission, runner, metrics, fetcher, state)
+        if state is not None:
+            state.start(named)
+        file_of = None if state is None else state.files.file_bytes
+        self.responses = Responses(self.services, ResponseStore(settings), file_of)
         router = Router(self._routes())
         self.asgi: ASGIApp = Gate(router, keys or ApiKeys(), settings, metrics.ended)
         if settings.allowed_origins:
@@ -69,6 +81,8 @@ class App:
 
     def _routes(self) -> list[Route]:
         status, services, page = Status(self.services), self.services, PageFiles()
+        responses = self.responses
+        files, batches = Files(services), Batches(services)
         return [
             Route("/", page.index),
             Route(ASSETS + "{name}", page.asset),
@@ -80,6 +94,19 @@ class App:
             Route("/v1/models", status.models),
             Route("/v1/models/{name:path}", status.model),
             Route("/v1/chat/completions", admitted(completions.create, services), methods=["POST"]),
+            Route("/v1/responses", admitted(responses.create, services), methods=["POST"]),
+            Route("/v1/responses/{id}", responses.one, methods=["GET"]),
+            Route("/v1/responses/{id}", responses.delete, methods=["DELETE"]),
+            Route("/v1/responses/{id}/input_items", responses.input_items),
+            Route("/v1/files", admitted(files.create, services), methods=["POST"]),
+            Route("/v1/files", files.listed),
+            Route("/v1/files/{id}", files.delete, methods=["DELETE"]),
+            Route("/v1/files/{id}", files.one),
+            Route("/v1/files/{id}/content", files.content),
+            Route("/v1/batches", admitted(batches.create, services), methods=["POST"]),
+            Route("/v1/batches", batches.listed),
+            Route("/v1/batches/{id}", batches.one),
+            Route("/v1/batches/{id}/cancel", batches.cancel, methods=["POST"]),
             Route("/v1/images/edits", admitted(edits.create, services), methods=["POST"]),
             Route(
                 "/v1/images/generations", admitted(generations.create, services), methods=["POST"]
@@ -87,10 +114,13 @@ class App:
         ]
 
     def drain(self) -> None:
-        """Take nothing new in. What runs goes on."""
+        """Take nothing new in. What runs goes on, but batches stop at the end of a line."""
         self.services.admission.draining = True
+        if self.services.state is not None:
+            self.services.state.stopping = True
 
     @property
     def idle(self) -> bool:
         """Whether nothing is on its way."""
-        return self.services.admission.admitted == 0
+        state = self.services.state
+        return self.services.admission.admitted == 0 and (state is None or state.idle)

@@ -5,9 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from dataclasses import replace
-from io import BytesIO
 
-from PIL import Image
 from starlette.responses import Response
 
 from unitok.families.common.editing import need_editor
@@ -15,17 +13,16 @@ from unitok.openai_wire.body import WireError
 from unitok.openai_wire.edits import edit_of, values_of
 from unitok.openai_wire.images import ImagesAsked
 from unitok.picture_sources import Refused
-from unitok.pictures import opened_file
 from unitok.requests import Edit
 from unitok.server.endpoint import Call
 from unitok.server.errors import of_picture
+from unitok.server.masks import MASK, white_mask
 from unitok.server.multipart import Part, read_form
 from unitok.server.picture_parts import check_media_type
 from unitok.server.pictures import respond
 from unitok.server.served import Served
 
-IMAGES, MASK = ("image", "image[]"), "mask"
-MASK_NAME = "the mask"  # in messages
+IMAGES = ("image", "image[]")
 
 
 async def create(call: Call) -> Response:
@@ -93,37 +90,3 @@ async def with_white_mask(asked: ImagesAsked) -> ImagesAsked:
     except Refused as error:
         raise of_picture(error, MASK) from None
     return replace(asked, request=replace(request, mask=mask))
-
-
-def white_mask(data: bytes) -> bytes:
-    """A mask that is white where another is transparent, as PNG.
-
-    Args:
-        data: The other one, as PNG.
-
-    Raises:
-        Refused: It cannot be read, or is no PNG.
-        WireError: It has no transparent pixel.
-    """
-    with opened_file(BytesIO(data), MASK_NAME) as image:
-        if image.format != "PNG":
-            raise Refused(f"{MASK_NAME} must be a PNG, not {image.format}", "format")
-        image.load()
-        alpha = _alpha(image)
-    if alpha is None or alpha.getextrema()[0] != 0:
-        raise WireError(
-            f"{MASK_NAME} has no transparent pixel: make transparent what is to be painted anew",
-            MASK,
-        )
-    file = BytesIO()
-    alpha.point([255] + [0] * 255).save(file, "PNG", compress_level=1)
-    return file.getvalue()
-
-
-def _alpha(image: Image.Image) -> Image.Image | None:
-    """How opaque each pixel is, from 0 to 255; None if all are."""
-    if image.mode in ("RGBA", "LA"):
-        return image.getchannel("A")
-    if "transparency" in image.info or image.mode == "PA":
-        return image.convert("RGBA").getchannel("A")
-    return None

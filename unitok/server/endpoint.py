@@ -18,6 +18,7 @@ from unitok.server.picture_parts import Fetcher
 from unitok.server.running import Runner
 from unitok.server.served import ServedModels
 from unitok.server.settings import ServerSettings
+from unitok.server.state.folder import State
 from unitok.server.streams import stream_response
 from unitok.strict_json import JsonObject
 
@@ -33,6 +34,7 @@ class Services:
         runner: Runs requests.
         metrics: Counts them.
         fetcher: Fetches pictures; None if no host is allowed.
+        state: What is kept on disk; None for nothing.
     """
 
     models: ServedModels
@@ -41,6 +43,7 @@ class Services:
     runner: Runner
     metrics: Metrics
     fetcher: Fetcher | None = None
+    state: State | None = None
 
 
 @dataclass(frozen=True)

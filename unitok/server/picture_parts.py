@@ -6,6 +6,7 @@ unless hosts are allowed by name.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
@@ -82,7 +83,7 @@ async def _part(
     if not isinstance(kind, str) or kind not in PARTS:
         return part
     if file_of is not None and kind == "input_image" and part.get("file_id") is not None:
-        return _from_file(part, file_of, place)
+        return await asyncio.to_thread(_from_file, part, file_of, place)
     source, param = source_of(part, place)
     if isinstance(source, str) and is_data_uri(source):
         check_data_uri(source, param)

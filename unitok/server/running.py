@@ -80,6 +80,12 @@ class Runner:
         timeout = self.settings.request_seconds
         if asked.timeout is not None:
             timeout = min(timeout, asked.timeout)
+        if asked.priority < 0:
+            raise ApiError(
+                400,
+                '"priority" must be 0 or more here: no request goes before others',
+                param="priority",
+            )
         asked = replace(asked, timeout=timeout, adapter=served.adapter)
         share = owner.id or None
         try:
@@ -101,8 +107,26 @@ class Runner:
         Raises:
             ApiError: The request is wrong, failed, or its time is over.
         """
-        start, begun = time.monotonic(), False
+        async with aclosing(await self.started(served, asked, owner)) as events:
+            async for event in events:
+                yield event
+
+    async def started(
+        self, served: Served, asked: AnyRequest, owner: Owner
+    ) -> AsyncGenerator[Event]:
+        """`events` of a request that is submitted here, so that a wrong one raises at once.
+
+        Raises:
+            ApiError: The request is wrong, or the model takes none.
+        """
+        start = time.monotonic()
         handle = await self.submit(served, asked, owner, stream=True)
+        return self._events(served, handle, start)
+
+    async def _events(
+        self, served: Served, handle: Handle[Event, Result], start: float
+    ) -> AsyncGenerator[Event]:
+        begun = False
         async for event in handle:
             if not begun:
                 self.metrics.first_token(served.name, time.monotonic() - start)

@@ -25,6 +25,16 @@ class ServerSettings:
         send_seconds: The most seconds that a client may take nothing of its stream.
         allowed_origins: Web pages of other origins that may use the server (CORS).
         allowed_hosts: Host names that pictures may be fetched from; () for none.
+        max_responses: The most responses that are kept.
+        max_responses_per_key: The most of them that one key may have.
+        max_response_bytes: Bytes of all of them.
+        keep_seconds: How long a response is kept.
+        max_file: Bytes of a file that is uploaded.
+        max_files: The most files of one key.
+        max_stored: Bytes of all files of one key. What its batches write may exceed that.
+        upload_seconds: The most seconds until a file has arrived.
+        max_lines: The most lines of a batch.
+        max_batches: The most batches of one key that have not ended.
     """
 
     max_requests: int = 256
@@ -41,3 +51,13 @@ class ServerSettings:
     send_seconds: float = 60.0
     allowed_origins: tuple[str, ...] = ()
     allowed_hosts: tuple[str, ...] = ()
+    max_responses: int = 10_000
+    max_responses_per_key: int = 2000
+    max_response_bytes: int = 512 * MEBI
+    keep_seconds: float = 24 * 3600.0
+    max_file: int = 200 * MEBI
+    max_files: int = 1000
+    max_stored: int = 2048 * MEBI
+    upload_seconds: float = 600.0
+    max_lines: int = 50_000
+    max_batches: int = 100

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
 from PIL import Image
@@ -200,6 +200,17 @@ class Family(Protocol):
             ValueError: The family cannot be written, or knows no such layout.
         """
         ...
+
+
+@runtime_checkable
+class DrawsFromText(Protocol):
+    """What a family has beside `Family` if the prompt of a drawing can hold no pictures.
+
+    Attributes:
+        draws_from_text: That it is so.
+    """
+
+    draws_from_text: Literal[True]
 
 
 class ImageSizeError(ValueError):

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from PIL import Image
@@ -47,6 +47,7 @@ class Emu3:
 
     weight_names = LINEAR_NAMES
     can_be_saved = False
+    draws_from_text: Literal[True] = True
 
     def __init__(
         self,

@@ -1,0 +1,190 @@
+"""/v1/responses: conversations that the server keeps, in which the model answers and paints."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from unitok.families.common.editing import Editor
+from unitok.families.common.family import DrawsFromText
+from unitok.openai_wire.body import WireError
+from unitok.openai_wire.pages import page_body, page_of
+from unitok.openai_wire.responses import ResponseAsked, echoed, response_of
+from unitok.openai_wire.responses_input import NAME, Item, read_input, read_items
+from unitok.openai_wire.responses_output import Output, PictureOutput, Teller, TextOutput
+from unitok.openai_wire.responses_painting import Ability, action_of, painting_of
+from unitok.openai_wire.responses_talk import Talk
+from unitok.openai_wire.responses_tool import AT, MASK, Tool
+from unitok.picture_sources import Refused, is_data_uri, read_data_uri
+from unitok.preparer import pick_seed
+from unitok.requests import AnyRequest, Reply
+from unitok.server.edits import white_mask
+from unitok.server.endpoint import Call, Services
+from unitok.server.errors import ApiError, of_picture
+from unitok.server.gate import Passage
+from unitok.server.keys import Owner
+from unitok.server.picture_parts import check_data_uri, fetched, with_pictures
+from unitok.server.response_errors import located
+from unitok.server.response_run import ResponseRun
+from unitok.server.response_store import ResponseStore
+from unitok.server.served import Served
+
+PAGE, MOST = 20, 100  # items of a page
+FileOf = Callable[[Owner, str, str], bytes]
+
+
+class Responses:
+    """The endpoints of responses.
+
+    Attributes:
+        services: What all endpoints share.
+        store: The responses that are kept.
+        file_of: The bytes of an uploaded file, by its owner, its id, and its place in the body;
+            None if there are no files.
+    """
+
+    def __init__(
+        self, services: Services, store: ResponseStore, file_of: FileOf | None = None
+    ) -> None:
+        """Keep what all endpoints share."""
+        self.services, self.store, self.file_of = services, store, file_of
+
+    async def create(self, call: Call) -> Response:
+        """POST /v1/responses: answer, or paint."""
+        body = await call.json()
+        served = call.services.models.find(body)
+        asked = response_of(body)
+        read = await self._read(call, body, asked)
+        talk = Talk.of(read, asked.instructions)
+        run = await self._run(call, served, asked, read, talk)
+        call.passage.log |= {"model": run.served.name, "stream": asked.stream}
+        try:
+            return await run.respond(call, asked.stream)
+        except ApiError as error:
+            painted = not isinstance(run.request, Reply)
+            raise await located(error, asked, talk, painted) from None
+
+    async def one(self, request: Request) -> Response:
+        """GET /v1/responses/{id}: a response that was kept."""
+        for name, value in request.query_params.multi_items():
+            if (name, value) != ("stream", "false"):
+                raise WireError(f'"{name}" is not supported: a response is told as a whole', name)
+        found = self.store.find(owner_of(request), request.path_params["id"])
+        return await asyncio.to_thread(lambda: JSONResponse(found.told))
+
+    async def delete(self, request: Request) -> Response:
+        """DELETE /v1/responses/{id}: forget a response. Those that went on from it stay."""
+        id = request.path_params["id"]
+        self.store.remove(owner_of(request), id)
+        return JSONResponse({"id": id, "object": "response", "deleted": True})
+
+    async def input_items(self, request: Request) -> Response:
+        """GET /v1/responses/{id}/input_items: what the model read, earlier responses included."""
+        asked = page_of(request.query_params.multi_items(), PAGE, MOST, ("order",))
+        found = self.store.find(owner_of(request), request.path_params["id"])
+        newest_first = found.read[::-1]
+        return await asyncio.to_thread(
+            lambda: JSONResponse(page_body(newest_first, asked, lambda item: item.told))
+        )
+
+    async def _read(self, call: Call, body: object, asked: ResponseAsked) -> list[Item]:
+        """The items that the model reads: earlier ones, and those of the body."""
+        owner, before = call.passage.owner, []
+        if asked.previous is not None:
+            before = self.store.find(owner, asked.previous, "previous_response_id").items
+        given = read_input(body)
+        opened = await self._opened(call, given)
+        return before + read_items(given, opened, new_id, partial(self.store.item, owner))
+
+    async def _opened(self, call: Call, given: list[object]) -> list[object]:
+        """Input in which pictures that come by their address or as a file are bytes."""
+        file_of = None if self.file_of is None else partial(self.file_of, call.passage.owner)
+        opened = await with_pictures(given, call.services.fetcher, file_of, NAME)
+        assert isinstance(opened, list)
+        return opened
+
+    async def _run(
+        self, call: Call, served: Served, asked: ResponseAsked, read: list[Item], talk: Talk
+    ) -> ResponseRun:
+        painter = self._painter(served, asked)
+        action = action_of(asked.tool, asked.choice, talk, ability_of(painter))
+        request: AnyRequest
+        output: Output
+        if asked.tool is None or action is None:
+            seed = pick_seed(asked.seed)
+            request, output = asked.reply(talk, seed), TextOutput(new_id("msg"))
+        else:
+            mask = await self._mask(call.passage.owner, asked.tool)
+            painting = painting_of(
+                asked.tool, action, talk, ability_of(painter), mask, asked.shared
+            )
+            seed = pick_seed(painting.seed)
+            served, request = painter, replace(painting.request, seed=seed)
+            output = PictureOutput(new_id("ig"), painting, asked.tool.format, seed)
+        teller = Teller(new_id("resp"), int(time.time()), served.name, seed, echoed(asked))
+        keep = partial(self.store.add, call.passage.owner) if asked.store else None
+        return ResponseRun(served, request, teller, output, read, keep)
+
+    def _painter(self, served: Served, asked: ResponseAsked) -> Served:
+        """The model that the tool names, or that of the response."""
+        if asked.tool is None or "model" not in asked.tool.body:
+            return served
+        try:
+            return self.services.models.find(asked.tool.body)
+        except ApiError as error:
+            error.param = f"{AT}model"
+            raise
+
+    async def _mask(self, owner: Owner, tool: Tool) -> bytes | None:
+        """The mask of the tool, white where its own is transparent; None without one.
+
+        Raises:
+            ApiError: It cannot be read.
+            WireError: It cannot be had, or nothing of it is transparent.
+        """
+        if tool.mask is None:
+            return None
+        ((key, value),) = tool.mask.items()
+        place = f"{AT}{MASK}.{key}"
+        try:
+            data = await self._file(owner, key, value, place)
+            return await asyncio.to_thread(white_mask, data)
+        except Refused as error:
+            raise of_picture(error, place) from None
+        except WireError as error:
+            raise WireError(str(error), place, error.code) from None
+
+    async def _file(self, owner: Owner, key: str, value: str, place: str) -> bytes:
+        """The bytes of a picture that is given by its address, or as a file."""
+        if key == "file_id" and self.file_of is None:
+            raise WireError(f"{place}: this server has no files", place)
+        if key == "file_id" and self.file_of is not None:
+            return self.file_of(owner, value, place)
+        if not is_data_uri(value):
+            return await fetched(value, self.services.fetcher, place)
+        check_data_uri(value, place)
+        return (await asyncio.to_thread(read_data_uri, value)).getvalue()
+
+
+def ability_of(served: Served) -> Ability:
+    """What a model can do beside drawing from a text."""
+    family = served.model.family
+    return Ability(isinstance(family, Editor), not isinstance(family, DrawsFromText))
+
+
+def new_id(prefix: str) -> str:
+    """The id of something new, which nobody can guess."""
+    return f"{prefix}_{secrets.token_hex(24)}"
+
+
+def owner_of(request: Request) -> Owner:
+    """Whose a request is."""
+    passage: Passage = request.scope["state"]["passage"]
+    return passage.owner
