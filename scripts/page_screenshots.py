@@ -92,7 +92,7 @@ def take_all(browser: Browser, url: str, out: Path) -> None:
         settings(page, Pictures="2", Seed="3")
         drawn = send(page, "Draw", "a cat left of a dog")
         send(page, "Ask", "what is left of the dog?")
-        take(page, out / "page_conversation.png")
+        take(page, out / "page_draw_light.png")
         mark(page, drawn.locator("button.frame").first)
         take(page, out / "page_change.png")
         page.get_by_role("button", name="Use this part").click()
