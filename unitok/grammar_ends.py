@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import string
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from heapq import heappop, heappush
 from typing import TYPE_CHECKING
@@ -24,6 +24,7 @@ SIGNS = frozenset(string.punctuation.encode())
 STRUCTURE = '"\\[]{},:'  # what may begin or end something in JSON
 MASKS = 2**24  # bytes of masks that are kept, as most come again and again
 MOST_TRIED = 24  # tokens that are tried at one place
+MISSES = 8  # places at the limit after which a search takes it that the others end no earlier
 
 Tokens = tuple[int, ...]
 
@@ -52,6 +53,7 @@ class Vocabulary:
         ids.sort(key=lambda id: (spelt[id][0], -len(spelt[id]), id))
         self._ids = np.array(ids, np.int64)
         self._closers = np.array([id for id in ids if not spelt[id].strip(CLOSING)], np.int64)
+        self._lengths = [len(token) for token in spelt]
         self._first = np.array([(bytes(token) or b"\0")[0] for token in spelt], np.int64)
         self.plain = np.zeros(self.size, np.bool_)
         self.plain[[id for id in ids if _is_plain(spelt[id])]] = True
@@ -59,6 +61,15 @@ class Vocabulary:
     def mask(self, matcher: LLMatcher) -> NDArray[np.bool_]:
         """Which tokens a matcher allows next, bool [size]; none if it has failed."""
         return self._unpacked(matcher.compute_bitmask())
+
+    def packed(self, matcher: LLMatcher) -> bytes:
+        """The tokens that a matcher allows next, eight in a byte."""
+        bits = np.frombuffer(matcher.compute_bitmask(), np.uint8)[: len(self.bits)]
+        return (bits & self.bits).tobytes()
+
+    def length(self, tokens: Tokens) -> int:
+        """How many bytes tokens have."""
+        return sum(self._lengths[id] for id in tokens)
 
     def _unpacked(self, bits: bytes) -> NDArray[np.bool_]:
         packed = np.frombuffer(bits, np.uint8)[: len(self.bits)] & self.bits
@@ -105,37 +116,70 @@ def _is_plain(token: bytes) -> bool:
         return False
 
 
-def find_end(matcher: LLMatcher, words: Vocabulary, most: int, tries: int) -> Tokens | None:
-    """Tokens that complete an answer: the fewest that a short search finds, or nearly so.
+@dataclass(frozen=True)
+class End:
+    """What a search for an end came to.
+
+    Attributes:
+        tokens: The tokens that complete the answer; None if none were found.
+        tries: How many places were gone on from.
+        settled: Whether no other search would find more: there is an end, or each kind of place was
+            gone on from and none leads to an end in time. Otherwise the search gave up.
+    """
+
+    tokens: Tokens | None
+    tries: int
+    settled: bool = True
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How far a search goes.
+
+    Attributes:
+        most: How many tokens there may be.
+        tries: How many places are gone on from.
+    """
+
+    most: int
+    tries: int
+
+
+def find_end(
+    matcher: LLMatcher,
+    words: Vocabulary,
+    limits: Limits,
+    phrases: Sequence[Tokens] = (),
+    hint: Tokens = (),
+) -> End:
+    """Look for tokens that complete an answer: the fewest that a short search finds, or nearly so.
 
     Places of an answer that allow the same tokens, and force the same, are mostly alike. So those
     that allow something new are gone on from first, the nearest first. After them come the others,
-    the furthest first: a text that must have a hundred letters is alike at each of them.
+    the furthest first: a text that must have a hundred letters is alike at each of them. When these
+    lie beyond the limit, there is nothing new to find.
 
     Args:
         matcher: Stands where the search begins, and stays there.
         words: The tokens.
-        most: How many tokens there may be.
-        tries: How many places are gone on from.
-
-    Returns:
-        The tokens; None if none were found.
+        limits: How far it goes.
+        phrases: Tokens that are tried one behind the other where a text begins.
+        hint: An end of a place nearby. It is followed as far as it goes, and gone on from first.
 
     Raises:
         ValueError: The grammar is too complex.
     """
-    search = _Search(matcher.deep_copy(), words)
-    for _ in range(tries):
-        place = search.next()
+    search = _Search(matcher.deep_copy(), words, limits.most, phrases)
+    search.begin(hint)
+    for tried in range(limits.tries):
+        place = search.next() if search.misses < MISSES else None
         check_matcher(search.matcher)
         if place is None:
-            return None
-        if len(place.path) > most:
-            continue
+            return End(None, tried)
         if search.matcher.is_accepting():
-            return place.path
+            return End(place.path, tried)
         search.branch(place)
-    return None
+    return End(None, limits.tries, settled=False)
 
 
 @dataclass(frozen=True, order=True)
@@ -146,6 +190,7 @@ class _Place:
         alike: Whether it is like one that was found before.
         far: How far it is from the start, so that the best comes first.
         same: Whether it is like the place before it, so that nothing seems to be gained.
+        left: Minus the bytes of its text, if that must be long.
         number: How many were found before.
         steps: How many choices lead there.
         path: The tokens that lead there.
@@ -154,22 +199,38 @@ class _Place:
     alike: bool
     far: int
     same: bool
+    left: int
     number: int
     steps: int
     path: Tokens
 
 
 class _Search:
-    """Places of an answer that were found and not gone on from, and a matcher that goes to them."""
+    """Places of an answer that were found and not gone on from, and a matcher that goes to them.
 
-    def __init__(self, matcher: LLMatcher, words: Vocabulary) -> None:
-        self.matcher, self._words = matcher, words
+    Attributes:
+        matcher: Stands at the place that `next` gave.
+        misses: How many places were gone on from, behind which all was alike, and beyond the limit.
+    """
+
+    def __init__(
+        self, matcher: LLMatcher, words: Vocabulary, most: int, phrases: Sequence[Tokens]
+    ) -> None:
+        self.matcher, self.misses = matcher, 0
+        self._words, self._most, self._phrases = words, most, phrases
         self._at: Tokens = ()
+        self._masks: dict[bytes, bytes] = {}  # each mask that was seen, once
         self._seen: set[tuple[bytes, Tokens]] = set()
         self._found: list[_Place] = []
         self._turns: Counter[bytes] = Counter()  # places gone on from, by what they allow
         self._count = 0
+
+    def begin(self, hint: Tokens) -> None:
+        """Note the first place, and that behind as much of a hint as may come."""
         self._note((), 0, b"")
+        self._go(hint)
+        if self._at:
+            self._note(self._at, 0, b"", first=True)
 
     def next(self) -> _Place | None:
         """Go to the place that is next."""
@@ -181,31 +242,53 @@ class _Search:
 
     def branch(self, place: _Place) -> None:
         """Note the places behind this one. Where something closes, the rest is for later."""
-        mask = self._words.mask(self.matcher)
-        key = mask.tobytes()
+        key, mask = self._packed(), self._words.mask(self.matcher)
         turn, self._turns[key] = self._turns[key], self._turns[key] + 1
-        for tokens in (self._words.closers(mask), self._words.others(mask, turn)):
-            paths = [(*place.path, id) for id in tokens]
-            alike = [self._note(path, place.steps + 1, key) for path in paths]
-            if tokens and not all(alike):
+        others = [(id,) for id in self._words.others(mask, turn)]
+        phrases = () if place.same else self._phrases
+        closers = [(id,) for id in self._words.closers(mask)]
+        count = len(self._found)
+        for ways in (closers, [*phrases, *others]):
+            new = [self._note((*place.path, *way), place.steps + 1, key) for way in ways]
+            if new and any(new):
+                return
+        if others:
+            self._leap(place, max(others, key=self._words.length), key)
+        self.misses += len(self._found) == count
+
+    def _leap(self, place: _Place, one: Tokens, before: bytes) -> None:
+        """Note places behind one token 2, 4, 8 and more times, as often as it may come."""
+        for times in _doubled(self._most - len(place.path)):
+            whole = self._go((*place.path, *one * times))
+            self._note(self._at, place.steps + 1, before)
+            if not whole:
                 return
 
-    def _note(self, path: Tokens, steps: int, before: bytes) -> bool:
-        """Note a place, behind what must follow; whether it is like one that was noted before."""
+    def _note(self, path: Tokens, steps: int, before: bytes, first: bool = False) -> bool:
+        """Note a place, behind what must follow; whether it is like none that was noted before."""
         if not self._go(path):
-            return True
+            return False
         forced = tuple(self.matcher.compute_ff_tokens())
-        allowed = self._words.mask(self.matcher).tobytes()
-        alike = (allowed, forced) in self._seen
+        path = (*path, *forced)
+        if len(path) > self._most:
+            return False
+        allowed = self._packed()
+        new = (allowed, forced) not in self._seen
         self._seen.add((allowed, forced))
         self._count += 1
-        path = (*path, *forced)
-        far, same = -steps if alike else len(path), allowed == before
-        heappush(self._found, _Place(alike, far, same, self._count, steps, path))
-        return alike
+        far, left = (len(path), 0) if new else (-steps, -self._words.length(path))
+        if first:
+            new, far = True, 0
+        same = allowed == before
+        heappush(self._found, _Place(not new, far, same, left, self._count, steps, path))
+        return new
+
+    def _packed(self) -> bytes:
+        bits = self._words.packed(self.matcher)
+        return self._masks.setdefault(bits, bits)
 
     def _go(self, path: Tokens) -> bool:
-        """Whether the matcher could go to a place."""
+        """Whether the matcher could go to a place; otherwise it stands as near as it could."""
         pairs = enumerate(zip(self._at, path, strict=False))
         least = min(len(self._at), len(path))
         same = next((i for i, (a, b) in pairs if a != b), least)
@@ -214,3 +297,13 @@ class _Search:
         done = self.matcher.try_consume_tokens(list(path[same:])) if len(path) > same else 0
         self._at = path[: same + done]
         return self._at == path
+
+
+def _doubled(most: int) -> Iterator[int]:
+    """2, 4, 8 and so on, and the most."""
+    times = 2
+    while times < most:
+        yield times
+        times *= 2
+    if most > 1:
+        yield most

@@ -12,7 +12,7 @@ from PIL import Image
 import unitok
 from benchmarks.json_schemas import TREE, is_answer, random_schema
 from unitok import Caption, TextResult
-from unitok.grammar_ends import find_end
+from unitok.grammar_ends import Limits, find_end
 from unitok.requests import TextOptions
 from unitok_engine import Allow, Force, Plan
 
@@ -36,7 +36,7 @@ def answers(model: unitok.Model, asked: list[Caption]) -> list[TextResult]:
 def shortest(model: unitok.Model, most: int = 64, **form: Any) -> str | None:
     grammars, text = model.prepare._grammars, model.family.text_plan(most)
     _, matcher, words = grammars.start(TextOptions(**form), text)
-    ids = find_end(matcher, words, most, 1000)
+    ids = find_end(matcher, words, Limits(most, 1000)).tokens
     return None if ids is None else model.tokenizer.decode(ids).strip()
 
 
