@@ -248,7 +248,7 @@ class _Search:
         phrases = () if place.same else self._phrases
         closers = [(id,) for id in self._words.closers(mask)]
         count = len(self._found)
-        for ways in (closers, [*phrases, *others]):
+        for ways in ([*phrases, *closers], others):
             new = [self._note((*place.path, *way), place.steps + 1, key) for way in ways]
             if new and any(new):
                 return
