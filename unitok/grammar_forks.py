@@ -72,17 +72,19 @@ class Fork:
 
     def _ending_anew(self, ids: Iterable[int]) -> set[int]:
         """The tokens behind which there is another end, as far as these are tried."""
-        known: dict[tuple[bytes, Tokens], bool] = {}
-        found, left = set[int](), ALL_TRIES
+        far, found, left = set[tuple[bytes, Tokens]](), set[int](), ALL_TRIES
         for id in ids:
             matcher = self.matcher.deep_copy()
             matcher.consume_token(id)
             kind = self.words.packed(matcher), tuple(matcher.compute_ff_tokens())
-            if kind not in known:
-                known[kind], tries = self._ends(matcher, min(TRIES, left))
-                left -= tries
-            if known[kind]:
+            if kind in far:  # as another, which was too far from any end
+                continue
+            fits, tries = self._ends(matcher, min(TRIES, left))
+            left -= tries
+            if fits:
                 found.add(id)
+            else:
+                far.add(kind)
         return found
 
     def _ends(self, matcher: LLMatcher, most: int) -> tuple[bool, int]:

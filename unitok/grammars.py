@@ -238,7 +238,9 @@ def form_of(asked: TextOptions, blank: bool) -> Form:
         raise ValueError(f"{name} cannot be used: it has half a character") from None
     bare = LLMatcher.grammar_from_regex(regex)
     grammar, size = _lark(_quoted(regex), blank), _size(asked, regex)
-    return Form(name, grammar, bare, size, _shortest(LITERAL.findall(asked.regex or "")))
+    literals = LITERAL.findall(asked.regex or "")
+    led = [f" {text}" for text in literals] if blank else []
+    return Form(name, grammar, bare, size, _shortest([*literals, *led]))
 
 
 def _size(asked: TextOptions, regex: str) -> int:

@@ -234,7 +234,10 @@ def test_where_there_is_no_end_one_is_looked_for_every_few_tokens(
     monkeypatch.setattr(grammar_plan, "find_end", none)
     step, emitted = plan.next([]), list[int]()
     assert isinstance(step, Allow) and step.mask is not None
-    emitted = [int(step.mask.nonzero()[-1, 0]) + step.id_range.start] * 119
+    emitted = [int(step.mask.nonzero()[-1, 0]) + step.id_range.start]
+    step = plan.next(emitted)
+    assert isinstance(step, Allow) and step.mask is not None
+    emitted += [int(step.mask.nonzero()[-1, 0]) + step.id_range.start] * 118
     for length in range(119):
         plan.next(emitted[:length])
     assert len(places) > 2
