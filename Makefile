@@ -10,12 +10,12 @@ WHEEL_DIR ?= dist
 SECONDS ?= 60
 # A process per core, with one thread each: faster than one process with as many threads.
 WORKERS ?= auto
-PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --maxprocesses 4 --dist worksteal
+PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --maxprocesses 4 --dist worksteal -p no:schemathesis
 N ?= 200
 FILES ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-training test-evaluation test-parity install-vision test-vision fuzz bench \
+.PHONY: help install demo test test-training test-evaluation test-server test-page test-parity install-vision test-vision fuzz bench \
 	mutate lint format docs docs-serve hooks wheel check-wheel clean
 
 help:  ## list the targets
@@ -28,13 +28,19 @@ demo: $(VENV)/.stamp-base  ## draw and caption with the embedded model
 
 test: $(VENV)/.stamp-test  ## run the tests
 	$(PYTEST) tests --ignore=tests/parity --ignore=tests/training --ignore=tests/evaluation \
-		--ignore=tests/vision
+		--ignore=tests/vision --ignore=tests/server --ignore=tests/page
 
 test-training: $(VENV)/.stamp-test  ## run the tests of training
 	$(PYTEST) tests/training
 
 test-evaluation: $(VENV)/.stamp-test  ## run the tests of evaluation and of the trained baselines
 	$(PYTEST) tests/evaluation
+
+test-server: $(VENV)/.stamp-test-server  ## run the tests of the server
+	$(PYTEST) tests/server
+
+test-page: $(VENV)/.stamp-test-page  ## run the tests of the server's page, in Chromium
+	$(PYTEST) tests/page
 
 test-parity: $(VENV)/.stamp-test  ## run the tests against reference implementations
 	$(PYTEST) tests/parity
@@ -96,8 +102,13 @@ $(patsubst %,$(VENV)/.stamp-%,test build bench docs hooks mutate): $(VENV)/.stam
 	$(PIP_INSTALL) --no-build-isolation --editable '.[$*]'
 	@touch $@
 
+$(VENV)/.stamp-test-server $(VENV)/.stamp-test-page: $(VENV)/.stamp-%: $(VENV)/.stamp-test
+	$(PIP_INSTALL) --no-build-isolation --editable '.[$*]'
+	@touch $@
+
 # The type checker follows imports into the libraries of the tests and the documentation.
-$(VENV)/.stamp-lint: $(VENV)/.stamp-test $(VENV)/.stamp-docs
+$(VENV)/.stamp-lint: $(VENV)/.stamp-test $(VENV)/.stamp-docs $(VENV)/.stamp-test-server \
+		$(VENV)/.stamp-test-page
 	$(PIP_INSTALL) --no-build-isolation --editable '.[lint]'
 	@touch $@
 

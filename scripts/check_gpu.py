@@ -36,7 +36,8 @@ from benchmarks.cache import own_cache
 from benchmarks.requests import guided
 from unitok.driver import Driver
 from unitok.emoji import captions
-from unitok.emoji.evaluation import EmojiSuite, held_out_scenes, judge_all
+from unitok.emoji.evaluation import EmojiSuite, judge_all
+from unitok.emoji.held_out import held_out_scenes
 from unitok.evaluation.metrics import rate
 from unitok.evaluation.suite import SuiteOptions
 from unitok.families import open_folder

@@ -23,13 +23,8 @@ from typing import Any
 import unitok
 from unitok.emoji import captions
 from unitok.emoji.checker import check
-from unitok.emoji.evaluation import (
-    SEED,
-    EmojiSuite,
-    drawing_grid,
-    emoji_scores,
-    judge_all,
-)
+from unitok.emoji.evaluation import EmojiSuite, drawing_grid, emoji_scores, judge_all
+from unitok.emoji.held_out import SEED
 from unitok.emoji.new_objects import NewObjectSampler, NewObjectSuite, write_data
 from unitok.emoji.rendering import render
 from unitok.emoji.sprites import NEW_NAMES

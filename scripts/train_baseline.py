@@ -26,7 +26,7 @@ from unitok.baselines.opening import load as load_baseline
 from unitok.emoji.baselines.recipes import RECIPES, measure_pace, use_threads
 from unitok.emoji.baselines.reranking import COUNTS, measure
 from unitok.emoji.baselines.run import BaselineRun, RunOptions
-from unitok.emoji.evaluation import SEED
+from unitok.emoji.held_out import SEED
 from unitok.evaluation.run import TooManyFailuresError
 
 PAGE, PLOT, SHEET = "baselines.md", "baselines.png", "baselines_failures.png"

@@ -1,12 +1,14 @@
 """What tests of the model, the API and the command line share."""
 
 import dataclasses
+import functools
 import signal
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
+from typer.main import get_command
 
 from unitok.emoji.export import save_folder
 from unitok.families.janus import Template
@@ -49,6 +51,14 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("UNITOK_CACHE", str(folder))
         yield folder
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_command_line() -> Iterator[None]:
+    """Typer's runner makes the commands once, as a process of `unitok` does, not at each call."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("typer.testing._get_command", functools.cache(get_command))
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -5,9 +5,11 @@ emoji world stands on training, which stands on models.
 """
 
 import ast
+import functools
 from collections.abc import Iterator, Mapping
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
@@ -20,18 +22,41 @@ REFERENCES = {"transformers", "diffusers"}
 IMPORTERS = {"import_module", "__import__", "need"}
 
 
+class Called(NamedTuple):
+    """A call: the last part of its name, if it is of an attribute, and a text that it is given."""
+
+    name: str
+    of_attribute: bool
+    text: str | None
+
+
+@functools.cache
+def statements(source: str) -> tuple[list[ast.Import | ast.ImportFrom], list[Called]]:
+    """All imports and calls, at any depth of nesting; each file is parsed once for all tests."""
+    nodes = list(ast.walk(ast.parse(source)))
+    imports = [node for node in nodes if isinstance(node, ast.Import | ast.ImportFrom)]
+    return imports, [called(node) for node in nodes if isinstance(node, ast.Call)]
+
+
+def called(node: ast.Call) -> Called:
+    """What a call calls: `a.b(...)` and `b(...)` both have the name "b"."""
+    function, first = node.func, node.args[0] if node.args else None
+    text = first.value if isinstance(first, ast.Constant) else None
+    name = getattr(function, "attr", getattr(function, "id", ""))
+    return Called(
+        name, isinstance(function, ast.Attribute), text if isinstance(text, str) else None
+    )
+
+
 def imported(source: str) -> set[str]:
     """Top-level names of all modules that the source imports, at any depth of nesting."""
-    names: set[str] = set()
-    for node in ast.walk(ast.parse(source)):
+    imports, calls = statements(source)
+    names = {call.text.split(".")[0] for call in calls if call.name in IMPORTERS and call.text}
+    for node in imports:
         if isinstance(node, ast.Import):
             names.update(alias.name.split(".")[0] for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
+        elif node.level == 0 and node.module:
             names.add(node.module.split(".")[0])
-        elif isinstance(node, ast.Call) and node.args and _called(node) in IMPORTERS:
-            literal = node.args[0]
-            if isinstance(literal, ast.Constant) and isinstance(literal.value, str):
-                names.add(literal.value.split(".")[0])
     return names
 
 
@@ -39,27 +64,18 @@ def modules(source: str) -> set[str]:
     """Full names of all that the source imports by an import statement: `a.b`, and `a.b.c` of
     `from a.b import c`, which may be a module."""
     names: set[str] = set()
-    for node in ast.walk(ast.parse(source)):
+    for node in statements(source)[0]:
         if isinstance(node, ast.Import):
             names.update(alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
+        elif node.level == 0 and node.module:
             names.add(node.module)
             names.update(f"{node.module}.{alias.name}" for alias in node.names)
     return names
 
 
-def _called(node: ast.Call) -> str:
-    """Last part of the name that is called: `a.b(...)` and `b(...)` both give "b"."""
-    function = node.func
-    if isinstance(function, ast.Attribute):
-        return function.attr
-    return function.id if isinstance(function, ast.Name) else ""
-
-
 def forward_calls(source: str) -> int:
     """How often the source calls an attribute named `forward`."""
-    calls = (node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call))
-    return sum(isinstance(c.func, ast.Attribute) and c.func.attr == "forward" for c in calls)
+    return sum(call.of_attribute and call.name == "forward" for call in statements(source)[1])
 
 
 def files(folder: Path, without: str | None = None) -> Iterator[Path]:
@@ -160,10 +176,10 @@ def import_graph(*roots: Path) -> dict[str, set[str]]:
 def targets(source: str, known: Mapping[str, str]) -> set[str]:
     """The known modules that a source imports; `from a import b` is `a.b` if that is a module."""
     found: set[str] = set()
-    for node in ast.walk(ast.parse(source)):
+    for node in statements(source)[0]:
         if isinstance(node, ast.Import):
             found.update(alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
+        elif node.level == 0 and node.module:
             full = {f"{node.module}.{alias.name}" for alias in node.names}
             found |= {name if name in known else node.module for name in full}
     return found & known.keys()

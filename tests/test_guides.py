@@ -22,7 +22,9 @@ ROOT = Path(__file__).resolve().parents[1]
 README = ROOT / "README.md"
 ALL_GUIDES = [*sorted((ROOT / "docs" / "guide").glob("*.md")), ROOT / "docs" / "finetuning.md"]
 OF_EVALUATION = [p for p in ALL_GUIDES if p.stem in ("baselines", "evaluation", "metrics")]
-GUIDES = [page for page in ALL_GUIDES if page not in OF_EVALUATION]  # the others: tests/evaluation
+OF_TRAINING = [p for p in ALL_GUIDES if p.stem in ("finetuning", "image_tokenizer")]
+# The others are run in tests/evaluation and tests/training.
+GUIDES = [page for page in ALL_GUIDES if page not in (*OF_EVALUATION, *OF_TRAINING)]
 BLOCK = re.compile(r"^```(python|sh)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 
@@ -84,7 +86,7 @@ def test_the_readme_has_examples():
     assert len(blocks_of(README, "python")) >= 4
 
 
-@pytest.mark.timeout(300)  # a page may train a model
+@pytest.mark.timeout(300)  # a page may start many processes
 @pytest.mark.parametrize("page", [README, *GUIDES], ids=lambda page: page.stem)
 def test_the_examples_of_a_page_run(page, tmp_path, monkeypatch, environment):
     monkeypatch.chdir(tmp_path)

@@ -9,6 +9,7 @@ from collections.abc import (
     AsyncIterable,
     Callable,
     Generator,
+    Hashable,
     Iterable,
     Mapping,
     Sequence,
@@ -26,7 +27,7 @@ from unitok.chat import Chat
 from unitok.drafts import Drafts, KeptTable, decide_drafts, drafter_of
 from unitok.driver import Driver
 from unitok.families import Family
-from unitok.handles import Job
+from unitok.handles import Handle, Job
 from unitok.image_decoder import ImageDecoder
 from unitok.nn.linear import count_parameters
 from unitok.nn.lora import LoraAdapter
@@ -50,7 +51,7 @@ from unitok_engine import Engine, EngineConfig, GridDrafter
 from unitok_engine.user_warnings import at_callers_line
 from unitok_tokenizers.text import TextTokenizer
 
-IN_FLIGHT = 64  # requests that `run` keeps going at once
+IN_FLIGHT = 128  # requests that `run` keeps going at once: with guidance, `max_running` branches
 AT_ONCE = 1024  # requests of a list that are handed to the engine at once
 
 R = TypeVar("R", bound=Result)
@@ -527,10 +528,30 @@ class Model:
 
     async def astream(self, asked: AnyRequest) -> AsyncGenerator[Event]:
         """`stream` for `async for`."""
+        async for event in await self.asubmit(asked, stream=True):
+            yield checked_event(event, timeouts=False)
+
+    async def asubmit(
+        self, asked: AnyRequest, *, share: Hashable | None = None, stream: bool = False
+    ) -> Handle[Event, Result]:
+        """Submit a request, for those who serve many callers.
+
+        Args:
+            asked: The request.
+            share: Requests of one share together get as much of the engine as those of any other
+                share; None is a share of the request's own.
+            stream: Whether the handle gives events.
+
+        Returns:
+            The handle. `await` gives the result, which may have an error, and `async for` the
+            events. The request is cancelled when the handle is garbage collected.
+
+        Raises:
+            FileNotFoundError, ValueError, TypeError, RuntimeError: As `caption`, `draw` and `edit`.
+        """
         self.driver.check_open()
         job = await self._in_thread(lambda: self.prepare.job(asked))
-        async for event in self.driver.submit(job, stream=True):
-            yield checked_event(event, timeouts=False)
+        return self.driver.submit(job, share=share, stream=stream)
 
     def _stream(self, job: AnyJob) -> Generator[Event]:
         for event in self.driver.submit(job, stream=True):

@@ -1,5 +1,5 @@
 """The command line: `unitok demo | caption | draw | edit | chat | batch | info | save | data |
-eval | baseline | train`.
+eval | baseline | train | serve`.
 
 A user's mistake is reported in one line on stderr, with exit code 2. If some items of several fail,
 the exit code is 1. After Ctrl-C it is 130. Whatever imports torch is imported inside the commands,
@@ -26,6 +26,7 @@ from unitok.captioning import print_all, print_live
 from unitok.commands.baseline import baseline
 from unitok.commands.data import data
 from unitok.commands.evaluate import evaluation
+from unitok.commands.serve import serve
 from unitok.commands.train import train
 from unitok.drawing import Target, generate, parse_size
 from unitok.flags import Common, names_of_options, with_flags
@@ -351,6 +352,7 @@ def save(
 
 
 app.command()(train)
+app.command()(serve)
 
 
 def print_info(info: Info) -> None:

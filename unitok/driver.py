@@ -183,6 +183,7 @@ class Driver:
                     return
                 for number in _all_of(ready):
                     yield flying.pop(number).result()
+                    give_up_team()  # the caller may have computed, and is about to wait
         finally:
             for handle in flying.values():
                 handle.cancel()
@@ -372,7 +373,8 @@ class Driver:
             self.engine.hold()
         if self.engine.has_work or self._outputs or self._doubtful:
             self._step()
-        self.image_decoder.work()
+        for _ in range(self.image_decoder.due):
+            self.image_decoder.work()
         for flight in list(self._decoding_images.values()):
             if flight.job.result is not None:
                 self._finish(flight)

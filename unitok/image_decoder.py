@@ -23,6 +23,7 @@ from unitok_engine.user_warnings import warn
 
 IMAGES_PER_CALL = 16
 TOKENS_PER_CALL = 2304  # 4 pictures of Janus; a VQ-16 decoder takes about 0.7 MB for each token
+BACKLOG = 8  # for each so many that wait, one more batch is decoded between two steps
 
 Decode = Callable[[Sequence[Sequence[int]]], Tensor]
 
@@ -155,6 +156,14 @@ class ImageDecoder:
                 self._worker.submit(self._decode_all)
             except RuntimeError:  # the interpreter exits, and its thread pools have ended already
                 self._decode_batch()
+
+    @property
+    def due(self) -> int:
+        """How often `work` is to be called between two steps: more often if many pictures wait.
+
+        Drawings that wait for their pictures keep others from running, so steps would get few rows.
+        """
+        return 1 if self._worker is not None else 1 + len(self._waiting) // BACKLOG
 
     @property
     def has_work(self) -> bool:

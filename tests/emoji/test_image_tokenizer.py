@@ -1,5 +1,6 @@
 """Training the image tokenizer on the emoji world."""
 
+import functools
 import json
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from tests.unitok.tiny import TINY
 from unitok.emoji import image_tokenizer
 from unitok.emoji.image_tokenizer import (
     TokenizerBatch,
+    TokenizerLoss,
     TokenizerRun,
     load_tokenizer,
     make_trainer,
@@ -25,6 +27,13 @@ from unitok.training.trainer import Trainer
 
 def tokenizer_trainer() -> Trainer[TokenizerBatch]:
     return make_trainer(TINY.image_tokenizer, TokenizerRun(steps=8, batch=3, warmup=2))
+
+
+@pytest.fixture
+def few_latents(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A codebook is fitted to fewer scenes, for speed."""
+    many = TokenizerLoss.many_latents
+    monkeypatch.setattr(TokenizerLoss, "many_latents", lambda loss: many(loss, batches=8))
 
 
 def test_the_tokenizers_loss_falls_and_its_codebook_is_fitted_on_the_way():
@@ -46,6 +55,7 @@ def test_backing_colours_are_of_the_palette_and_white_half_of_the_time():
     assert 0.45 < white < 0.56
 
 
+@pytest.mark.usefixtures("few_latents")
 @pytest.mark.parametrize("steps_before", [1, 2, 4])
 def test_tokenizer_training_resumes_exactly_before_and_after_the_fit(steps_before: int):
     assert_resumes_exactly(tokenizer_trainer, steps_before, 6 - steps_before)
@@ -69,8 +79,11 @@ def test_a_checkpoint_of_something_else_is_named(tmp_path: Path):
         load_tokenizer(tmp_path / "other.pt")
 
 
+@pytest.mark.usefixtures("few_latents")
 def test_a_run_writes_its_scores_and_a_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(image_tokenizer, "DEFAULT", TINY)
+    few = functools.partial(image_tokenizer.evaluate, count=16)
+    monkeypatch.setattr(image_tokenizer, "evaluate", few)
     run = TokenizerRun(steps=2, batch=2, warmup=1)
     train(run, "patch", LoopOptions(tmp_path, 2))
     record = json.loads((tmp_path / "log.jsonl").read_text().splitlines()[-1])

@@ -1,5 +1,6 @@
 """After a step that raised the next ones are smaller, and whoever makes them raise is found."""
 
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -74,6 +75,11 @@ CROWD = [
 ]
 
 
+@functools.cache
+def ids_of_crowd() -> list[tuple[int, ...]]:
+    return finished_ids(engine(), CROWD)
+
+
 @pytest.mark.parametrize("most", [3, 7, 20, 60])
 @pytest.mark.parametrize("budget", [5, 2048])
 @pytest.mark.parametrize("caching", [True, False])
@@ -83,7 +89,7 @@ def test_a_model_that_has_room_for_few_rows_gets_few(most: int, budget: int, cac
     for request in CROWD:
         machine.add(request)
     ended, raised = worked_off(machine)
-    assert [ended[key].token_ids for key in sorted(ended)] == finished_ids(engine(), CROWD)
+    assert [ended[key].token_ids for key in sorted(ended)] == ids_of_crowd()
     assert raised <= 8
     good = [rows for rows in model.rows if rows <= most]
     assert not raised or max(good) > most // 2  # no less than need be
@@ -165,6 +171,11 @@ SICK = [
 ]
 
 
+@functools.cache
+def ids_of_well() -> list[tuple[int, ...]]:
+    return finished_ids(engine(), WELL)
+
+
 @pytest.mark.parametrize("budget", [4, 2048])
 @pytest.mark.parametrize("place", [0, 7, 14])
 @pytest.mark.parametrize("sick", SICK, ids=["first id", "last id", "samples", "forced", "later"])
@@ -180,7 +191,7 @@ def test_only_the_request_that_makes_every_step_raise_fails(sick: Request, place
         assert output.finish_reason == "error"
         assert output.error == f"RuntimeError in a step of {rows(output)} rows: a poisoned id"
     ids = [ended[key].token_ids for key in sorted(ended) if key not in failed]
-    assert ids == finished_ids(engine(), WELL)
+    assert ids == ids_of_well()
     assert raised <= 30
 
 

@@ -74,7 +74,7 @@ def test_a_seed_may_be_any_integer_type():
 
 
 @pytest.mark.timeout(300)
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(max_examples=40, deadline=None, derandomize=True)
 @given(
     requests=st.lists(REQUESTS, min_size=1, max_size=8),
     num_blocks=st.sampled_from([48, 70, 400]),

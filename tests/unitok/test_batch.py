@@ -33,8 +33,8 @@ def source(tmp_path) -> Path:
 
 
 @pytest.fixture
-def batch(untrained_folder, tmp_path):
-    return runner(untrained_folder, tmp_path)
+def batch(short_folder, tmp_path):
+    return runner(short_folder, tmp_path)
 
 
 def outputs(folder: Path) -> dict[int, str | list[Image.Image]]:
@@ -90,10 +90,10 @@ def test_every_line_gives_one_result_and_its_pictures(batch, source, tmp_path):
     assert "6 new, 0 kept, 0 failed" in done.stdout
 
 
-def test_a_batch_draws_what_the_api_draws(batch, source, tmp_path, untrained_folder):
+def test_a_batch_draws_what_the_api_draws(batch, source, tmp_path, short_folder):
     batch(source)
     (drawing,) = [r for r in results(tmp_path / "out") if r["line"] == 5]
-    model = unitok.load(untrained_folder)
+    model = unitok.load(short_folder)
     alone = model.draw("a cat", negative_prompt="a dog", seed=drawing["seed"]).image
     with Image.open(tmp_path / "out" / drawing["pictures"][0]) as saved:
         assert same(saved, alone)
@@ -185,12 +185,10 @@ def test_a_half_written_last_line_is_done_again(batch, source, tmp_path):
         assert len(results(tmp_path / "out")) == 6
 
 
-def test_a_killed_process_leaves_results_that_a_second_one_completes(
-    batch, tmp_path, untrained_folder
-):
+def test_a_killed_process_leaves_results_that_a_second_one_completes(batch, tmp_path, short_folder):
     source = write(tmp_path / "work.jsonl", [{"draw": "a cat", "n": 4}] * 40)
     out = tmp_path / "out"
-    words = ["batch", source, "-o", out, "--model", untrained_folder]
+    words = ["batch", source, "-o", out, "--model", short_folder]
     process = subprocess.Popen(
         [sys.executable, "-m", "unitok.cli", *words],
         env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"},
@@ -240,7 +238,7 @@ def test_lines_may_be_moved_and_added_between_runs(batch, source, tmp_path):
 
 
 def test_another_option_another_picture_and_another_model_are_other_results(
-    batch, source, tmp_path, untrained_folder
+    batch, source, tmp_path, short_folder
 ):
     write(source, [{"caption": "scene.png", "max_tokens": 3}])
     assert "1 new, 0 kept" in batch(source).stdout
@@ -248,7 +246,7 @@ def test_another_option_another_picture_and_another_model_are_other_results(
     assert "1 new, 0 kept" in batch(source).stdout
     write(source, [{"caption": "scene.png", "max_tokens": 4}])
     assert "1 new, 0 kept" in batch(source).stdout
-    other = shutil.copytree(untrained_folder, tmp_path / "other")
+    other = shutil.copytree(short_folder, tmp_path / "other")
     extra = json.loads((other / "unitok.json").read_text()) | {"question": "what do you see?"}
     (other / "unitok.json").write_text(json.dumps(extra))
     assert "1 new, 0 kept" in batch(source, model=other).stdout
@@ -272,16 +270,16 @@ def test_a_damaged_results_file_is_not_written_to(batch, source, tmp_path):
     assert (tmp_path / "out/results.jsonl").read_text() == "my notes\nof the day\n"
 
 
-def test_lines_are_read_as_they_are_needed(untrained_folder, tmp_path):
+def test_lines_are_read_as_they_are_needed(short_folder, tmp_path):
     source = write(tmp_path / "work.jsonl", [{"draw": "a cat"}] * 100)
-    model, taken = unitok.load(untrained_folder), []
+    model, taken = unitok.load(short_folder), []
     run = model.run
 
     def counting(requests):
         return run(taken.append(r) or r for r in requests)
 
     model.run = counting
-    outcomes = run_batch(model, Source(source), tmp_path / "out", model_identity(untrained_folder))
+    outcomes = run_batch(model, Source(source), tmp_path / "out", model_identity(short_folder))
     next(outcomes)
     assert 0 < len(taken) <= IN_FLIGHT
 
@@ -321,9 +319,9 @@ def test_a_line_may_hold_a_conversation(batch, source, tmp_path):
 
 
 def test_a_number_that_is_not_finite_fails_its_line_and_is_not_written(
-    untrained_folder, source, tmp_path, monkeypatch
+    short_folder, source, tmp_path, monkeypatch
 ):
-    model = unitok.load(untrained_folder)
+    model = unitok.load(short_folder)
     run = model.run
 
     def overflowing(requests):
@@ -332,7 +330,7 @@ def test_a_number_that_is_not_finite_fails_its_line_and_is_not_written(
             yield dataclasses.replace(result, logprobs=(-math.inf,)) if broken else result
 
     monkeypatch.setattr(model, "run", overflowing)
-    identity = model_identity(untrained_folder)
+    identity = model_identity(short_folder)
     outcomes = {o.line: o for o in run_batch(model, Source(source), tmp_path / "out", identity)}
     assert [line for line, o in outcomes.items() if o.status == "failed"] == [2]
     assert outcomes[2].error == "the result has a number that is not finite"
@@ -437,12 +435,12 @@ def test_a_wrong_line_is_told_by_number_and_the_others_go_on(line, told, batch, 
     ],
 )
 def test_what_fails_underway_fails_its_lines_alone(
-    part, fault, told, untrained_folder, source, tmp_path, monkeypatch
+    part, fault, told, short_folder, source, tmp_path, monkeypatch
 ):
-    model = unitok.load(untrained_folder)
+    model = unitok.load(short_folder)
     right = getattr(model.family, part)
     monkeypatch.setattr(model.family, part, lambda x: fault(right(x)))
-    identity = model_identity(untrained_folder)
+    identity = model_identity(short_folder)
     outcomes = {o.line: o for o in run_batch(model, Source(source), tmp_path / "out", identity)}
     drawings = {line for line, asked in enumerate(WORK, 1) if "draw" in asked}
     sick = drawings if part == "decode_images" else outcomes.keys() - drawings
@@ -463,9 +461,9 @@ def test_what_never_fits_the_pool_is_told_by_line(untrained_folder, source, tmp_
     assert model.stats().free_blocks == 8
 
 
-def test_a_batch_that_is_left_gives_its_blocks_back(untrained_folder, source, tmp_path):
-    model = unitok.load(untrained_folder)
-    outcomes = run_batch(model, Source(source), tmp_path / "out", model_identity(untrained_folder))
+def test_a_batch_that_is_left_gives_its_blocks_back(short_folder, source, tmp_path):
+    model = unitok.load(short_folder)
+    outcomes = run_batch(model, Source(source), tmp_path / "out", model_identity(short_folder))
     next(outcomes)
     outcomes.close()  # type: ignore[attr-defined]
     assert model.driver.wait_until_idle(60)
@@ -474,7 +472,7 @@ def test_a_batch_that_is_left_gives_its_blocks_back(untrained_folder, source, tm
 
 
 def test_lines_that_need_no_run_are_told_before_the_next_ones_are_read(
-    batch, untrained_folder, source, tmp_path, monkeypatch
+    batch, short_folder, source, tmp_path, monkeypatch
 ):
     write(source, WORK[:1])
     assert batch(source).exit_code == 0
@@ -488,8 +486,8 @@ def test_lines_that_need_no_run_are_told_before_the_next_ones_are_read(
             yield line
 
     monkeypatch.setattr(Source, "lines", noting)
-    identity = model_identity(untrained_folder)
-    model = unitok.load(untrained_folder)
+    identity = model_identity(short_folder)
+    model = unitok.load(short_folder)
     outcomes = run_batch(model, Source(source), tmp_path / "out", identity)
     told = [(o.line, o.status, max(read)) for o in outcomes]
     assert (1, "kept", 1) in told and (3, "failed", 3) in told

@@ -19,8 +19,8 @@ def source(tmp_path) -> Path:
 
 
 @pytest.fixture
-def batch(untrained_folder, tmp_path):
-    return runner(untrained_folder, tmp_path)
+def batch(short_folder, tmp_path):
+    return runner(short_folder, tmp_path)
 
 
 def test_a_full_disk_is_told_with_the_file_and_what_is_kept(batch, source, tmp_path, monkeypatch):
@@ -77,14 +77,14 @@ def test_a_picture_that_cannot_be_saved_is_told_and_leaves_nothing(
     assert "1 new, 0 kept, 0 failed" in batch(source).stdout
 
 
-def test_a_real_limit_of_the_size_of_files_loses_nothing(batch, source, tmp_path, untrained_folder):
+def test_a_real_limit_of_the_size_of_files_loses_nothing(batch, source, tmp_path, short_folder):
     """RLIMIT_FSIZE stands for a full disk: a write is cut short, and the next one fails."""
     lines = [{"caption": "scene.png", "max_tokens": n % 3 + 1, "seed": n} for n in range(12)]
     code = (
         "import resource, sys; from unitok.cli import app; "
         "resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000)); app(sys.argv[1:])"
     )
-    words = ["batch", str(write(source, lines)), "-o", "out", "--model", str(untrained_folder)]
+    words = ["batch", str(write(source, lines)), "-o", "out", "--model", str(short_folder)]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
     process = subprocess.run(
         [sys.executable, "-c", code, *words],

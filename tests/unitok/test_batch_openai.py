@@ -27,8 +27,8 @@ def source(tmp_path) -> Path:
 
 
 @pytest.fixture
-def batch(untrained_folder, tmp_path):
-    return runner(untrained_folder, tmp_path)
+def batch(short_folder, tmp_path):
+    return runner(short_folder, tmp_path)
 
 
 def line(name: str, url: str, **body) -> dict:
@@ -48,7 +48,7 @@ def errors(folder: Path) -> list[dict]:
     return [json.loads(line) for line in (folder / "errors.jsonl").read_text().splitlines()]
 
 
-def test_results_are_in_the_form_of_the_batch_api(batch, source, tmp_path, untrained_folder):
+def test_results_are_in_the_form_of_the_batch_api(batch, source, tmp_path, short_folder):
     write(source, [chat("question"), drawing("cats", n=2, seed=7), drawing("file", seed=7) | {}])
     done = batch(source)
     assert done.exit_code == 0 and "3 new, 0 kept, 0 failed" in done.stdout, done.output
@@ -59,7 +59,7 @@ def test_results_are_in_the_form_of_the_batch_api(batch, source, tmp_path, untra
         assert result["response"]["status_code"] == 200
         assert result["response"]["request_id"].startswith("req_")
     completion = said["response"]["body"]
-    model = unitok.load(untrained_folder)
+    model = unitok.load(short_folder)
     assert completion["object"] == "chat.completion" and completion["model"] == model.name
     assert completion["choices"][0]["finish_reason"] in ("stop", "length")
     assert completion["usage"]["completion_tokens"] <= 4
@@ -171,12 +171,12 @@ def test_a_custom_id_may_not_come_twice(batch, source, tmp_path):
 
 
 def test_what_the_model_fails_at_is_an_error_of_the_server(
-    untrained_folder, source, tmp_path, monkeypatch
+    short_folder, source, tmp_path, monkeypatch
 ):
-    model = unitok.load(untrained_folder)
+    model = unitok.load(short_folder)
     monkeypatch.setattr(model.family, "decode_images", lambda codes: codes[:0])
     write(source, [drawing("a")])
-    identity = model_identity(untrained_folder)
+    identity = model_identity(short_folder)
     (outcome,) = run_batch(model, Source(source), tmp_path / "out", identity)
     assert outcome.status == "failed"
     (error,) = errors(tmp_path / "out")

@@ -70,32 +70,30 @@ def killed_after(count: int, source: Path, out: Path, model: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def whole(untrained_folder, tmp_path_factory) -> Path:
+def whole(short_folder, tmp_path_factory) -> Path:
     """A folder with the lines and what an unbroken run makes of them."""
     folder = tmp_path_factory.mktemp("whole")
     write(work_in(folder / "input"), mixed(100))
-    done = runner(untrained_folder, folder)(folder / "input/work.jsonl")
+    done = runner(short_folder, folder)(folder / "input/work.jsonl")
     assert "100 new, 0 kept, 0 failed" in done.stdout, done.output
     return folder
 
 
-def test_a_killed_and_resumed_batch_gives_what_an_unbroken_one_gives(
-    whole, untrained_folder, tmp_path
-):
+def test_a_killed_and_resumed_batch_gives_what_an_unbroken_one_gives(whole, short_folder, tmp_path):
     source, out = whole / "input/work.jsonl", tmp_path / "out"
-    killed_after(30, source, out, untrained_folder)
+    killed_after(30, source, out, short_folder)
     kept = len(results(out))
     assert 30 <= kept < 100
-    done = runner(untrained_folder, tmp_path)(source)
+    done = runner(short_folder, tmp_path)(source)
     assert f"{100 - kept} new, {kept} kept, 0 failed" in done.stdout, done.output
     assert without_times(by_line(out)) == without_times(by_line(whole / "out"))
     assert pictures(out) == pictures(whole / "out")
 
 
-def test_a_drawing_of_a_batch_has_the_bytes_of_one_that_is_drawn_alone(whole, untrained_folder):
+def test_a_drawing_of_a_batch_has_the_bytes_of_one_that_is_drawn_alone(whole, short_folder):
     drawings = [r for r in by_line(whole / "out") if "pictures" in r]
     assert len(drawings) >= 20
-    model = unitok.load(untrained_folder)
+    model = unitok.load(short_folder)
     for record in itertools.islice(drawings, 0, None, 3):
         options = {k: v for k, v in record["request"].items() if k not in ("draw", "seed")}
         alone = model.draw(record["request"]["draw"], seed=record["seed"], **options)

@@ -18,8 +18,8 @@ def source(tmp_path) -> Path:
 
 
 @pytest.fixture
-def batch(untrained_folder, tmp_path):
-    return runner(untrained_folder, tmp_path)
+def batch(short_folder, tmp_path):
+    return runner(short_folder, tmp_path)
 
 
 @pytest.mark.parametrize("name", ["-", "/dev/stdin"])

@@ -110,16 +110,16 @@ def test_results_wait_for_those_before_them():
     assert [r.index for r in given] == [0, 1, 2, 3]
 
 
-def test_caption_as_json_says_what_the_api_says(run, scene, untrained_folder):
+def test_caption_as_json_says_what_the_api_says(run, scene, short_folder):
     result = run("caption", str(scene), "--question", "is there a cat?", "--json")
     said = json.loads(one_line(result.stdout))
-    wanted = unitok.load(untrained_folder).caption(scene, "is there a cat?")
+    wanted = unitok.load(short_folder).caption(scene, "is there a cat?")
     assert said["file"] == str(scene)
     assert said["text"] == wanted.text
     assert said["completion_tokens"] == wanted.completion_tokens
 
 
-def test_caption_takes_what_the_api_takes(run, scene, untrained_folder):
+def test_caption_takes_what_the_api_takes(run, scene, short_folder):
     options = {
         "question": "is there a cat?",
         "system": "a dog",
@@ -135,7 +135,7 @@ def test_caption_takes_what_the_api_takes(run, scene, untrained_folder):
     flags = ["--logprobs", "--branch-logprobs", "--json", "--stop", "zebra", "--stop", "e"]
     said = json.loads(one_line(run("caption", str(scene), *words, *flags).stdout))
     more = {"stop": ["zebra", "e"], "logprobs": True, "branch_logprobs": True}
-    wanted = unitok.load(untrained_folder).caption(scene, **options, **more)
+    wanted = unitok.load(short_folder).caption(scene, **options, **more)
     assert said["text"] == wanted.text
     assert said["seed"] == 5
     assert said["finish_reason"] == wanted.finish_reason
@@ -221,7 +221,7 @@ def test_what_is_wrong_with_stdin_is_told(run):
     assert (empty.exit_code, one_line(empty.stderr)) == (2, "unitok: stdin is empty")
 
 
-def test_a_terminal_is_no_picture(tmp_path, untrained_folder):
+def test_a_terminal_is_no_picture(tmp_path, short_folder):
     ours, theirs = os.openpty()
     try:
         for words in (["caption", "-"], ["edit", "-", "make it night", "-o", "night.png"]):
@@ -243,32 +243,32 @@ def test_a_terminal_is_no_picture(tmp_path, untrained_folder):
 # --- draw ----------------------------------------------------------------------------------------
 
 
-def test_draw_saves_the_picture_of_the_seed_and_names_both(run, untrained_folder):
+def test_draw_saves_the_picture_of_the_seed_and_names_both(run, short_folder):
     result = run("draw", "a cat", "-o", "new/cat.png", "--seed", "7", "--guidance", "1.5")
     assert result.exit_code == 0
     assert one_line(result.stdout) == f"{Path('new/cat.png')}: seed 7"
-    drawn = unitok.load(untrained_folder).draw("a cat", seed=7, guidance=1.5).image
+    drawn = unitok.load(short_folder).draw("a cat", seed=7, guidance=1.5).image
     with Image.open("new/cat.png") as saved:
         assert saved.info["prompt"] == "a cat"
         assert saved.info["seed"] == "7"
         assert saved.convert("RGB").tobytes() == drawn.tobytes()
 
 
-def test_several_drawings_are_numbered(run, untrained_folder):
+def test_several_drawings_are_numbered(run, short_folder):
     result = run("draw", "a cat", "-o", "cat.png", "-n", "3", "--seed", "4")
     names = ["cat-0.png", "cat-1.png", "cat-2.png"]
     assert [line.split(":")[0] for line in result.stdout.splitlines()] == names
     assert sorted(p.name for p in Path.cwd().iterdir()) == names
-    images = unitok.load(untrained_folder).draw("a cat", n=3, seed=4).images
+    images = unitok.load(short_folder).draw("a cat", n=3, seed=4).images
     for name, image in zip(names, images, strict=True):
         with Image.open(name) as saved:
             assert saved.tobytes() == image.tobytes()
 
 
-def test_draw_as_json_says_what_the_api_says(run, untrained_folder):
+def test_draw_as_json_says_what_the_api_says(run, short_folder):
     words = ["-n", "2", "--seed", "4", "--json", "--logprobs"]
     said = json.loads(one_line(run("draw", "a cat", "-o", "cat.png", *words).stdout))
-    wanted = unitok.load(untrained_folder).draw("a cat", n=2, seed=4, logprobs=True)
+    wanted = unitok.load(short_folder).draw("a cat", n=2, seed=4, logprobs=True)
     assert said.pop("seconds") > 0
     assert said == {
         "prompt": "a cat",
@@ -391,8 +391,8 @@ def test_verbose_says_what_is_done_and_quiet_says_nothing(run, scene):
     assert (both.exit_code, both.stderr) == (2, "unitok: give --verbose or --quiet, not both\n")
 
 
-def test_an_unknown_setting_is_a_warning_and_with_strict_an_error(run, untrained_folder, tmp_path):
-    odd = Path(shutil.copytree(untrained_folder, tmp_path / "odd"))
+def test_an_unknown_setting_is_a_warning_and_with_strict_an_error(run, short_folder, tmp_path):
+    odd = Path(shutil.copytree(short_folder, tmp_path / "odd"))
     config = json.loads((odd / "config.json").read_text())
     (odd / "config.json").write_text(json.dumps(config | {"mystery": 1}))
     known, told = "config.json has mystery, which unitok does not know", run("info", model=odd)
@@ -407,8 +407,8 @@ def test_a_word_the_model_never_saw_is_one_warning(run, scene):
     assert one_line(result.stderr) == "warning: this model never saw the word 'zebra'"
 
 
-def test_a_warning_stays_short_however_long_the_word(run):
-    result = run("draw", "z" * 1000, "-o", "z.png")
+def test_a_warning_stays_short_however_long_the_word(run, untrained_folder):
+    result = run("draw", "z" * 1000, "-o", "z.png", model=untrained_folder)
     assert result.exit_code == 0
     assert len(one_line(result.stderr)) < 500
 
@@ -432,15 +432,15 @@ def test_ctrl_c_ends_with_one_line_and_code_130(run, monkeypatch):
 # --- info ----------------------------------------------------------------------------------------
 
 
-def test_info_tells_the_size_of_the_pool(run, untrained_folder):
-    facts = unitok.load(untrained_folder, memory="1MB").info()
+def test_info_tells_the_size_of_the_pool(run, short_folder):
+    facts = unitok.load(short_folder, memory="1MB").info()
     result = run("info", "--memory", "1MB")
     assert result.exit_code == 0
     assert f"{facts.kv_memory:,} bytes, {facts.kv_tokens:,} tokens" in result.stdout
     assert "guidance" in result.stdout
 
 
-def test_the_pool_may_take_a_share_of_what_is_free(run, untrained_folder, monkeypatch):
+def test_the_pool_may_take_a_share_of_what_is_free(run, short_folder, monkeypatch):
     monkeypatch.setattr("unitok_engine.config.free_memory", lambda device: 2**21)
     for share in ("50%", "0.5"):
         facts = json.loads(one_line(run("info", "--json", "--memory", share).stdout))
@@ -463,10 +463,10 @@ def test_no_step_is_made_when_a_command_has_ended(run, scene):
     assert "unitok-driver" not in [thread.name for thread in threading.enumerate()]
 
 
-def test_a_file_may_have_a_name_that_is_no_unicode(scene, untrained_folder, monkeypatch):
+def test_a_file_may_have_a_name_that_is_no_unicode(scene, short_folder, monkeypatch):
     odd = os.fsdecode(os.fsencode(scene.parent) + b"/\xff.png")
     os.link(scene, odd)
-    words = ["unitok", "caption", odd, "--max-tokens", "2", "--model", str(untrained_folder)]
+    words = ["unitok", "caption", odd, "--max-tokens", "2", "--model", str(short_folder)]
     stdout = io.TextIOWrapper(io.BytesIO(), encoding="utf-8")
     monkeypatch.setattr(sys, "argv", words)
     monkeypatch.setattr(sys, "stdout", stdout)
@@ -480,10 +480,10 @@ def test_a_file_may_have_a_name_that_is_no_unicode(scene, untrained_folder, monk
     assert stdout.buffer.getvalue().startswith(os.fsencode(scene.parent) + rb"/\udcff.png: ")
 
 
-def test_the_program_runs_from_another_folder(tmp_path, untrained_folder):
+def test_the_program_runs_from_another_folder(tmp_path, short_folder):
     paths = os.pathsep.join(sys.path)
     done = subprocess.run(
-        [sys.executable, "-m", "unitok.cli", "info", "--model", untrained_folder],
+        [sys.executable, "-m", "unitok.cli", "info", "--model", short_folder],
         cwd=tmp_path,
         env=os.environ | {"PYTHONPATH": paths},
         capture_output=True,

@@ -1,6 +1,7 @@
 """Many callers at once, callers that go away, and interrupts at every place: nothing is left."""
 
 import asyncio
+import functools
 import gc
 import random
 import signal
@@ -25,8 +26,10 @@ from unitok.draw_job import DrawJob
 from unitok.driver import Driver
 from unitok.handles import Flight, TokenJob
 from unitok.text_job import TextJob
+from unitok_engine import Request
 
 CALLERS = 300
+CROWD = 400  # more than run at once
 
 
 @pytest.fixture(scope="module")
@@ -158,9 +161,9 @@ def test_a_caption_hardly_waits_beside_another_callers_crowd(model: Model, crowd
 
     def draw() -> None:
         if crowd == "prompts":
-            results.extend(model.draw(["a dog"] * 600))
+            results.extend(model.draw(["a dog"] * CROWD))
         else:
-            results.append(model.draw("a dog", n=600))
+            results.append(model.draw("a dog", n=CROWD))
 
     caller = threading.Thread(target=draw)
     start = model.stats().forwards
@@ -174,7 +177,7 @@ def test_a_caption_hardly_waits_beside_another_callers_crowd(model: Model, crowd
     list(stream)
     caller.join(PATIENCE)
     assert not caller.is_alive()
-    assert sum(len(result.images) for result in results) == 600
+    assert sum(len(result.images) for result in results) == CROWD
 
 
 # --- callers that go away ------------------------------------------------------------------------
@@ -300,6 +303,12 @@ class Trap:
 WORK = [caption(1, max_tokens=4), drawing(2, length=4, n=2), caption(3, max_tokens=5)]
 
 
+@functools.cache
+def undisturbed(*requests: Request) -> list[tuple[int, ...]]:
+    """The ids of each sample, computed once for all places."""
+    return ids(stepped(*requests))
+
+
 def work(trap: Trap) -> int:
     """Jobs that end, one that is streamed and one that is cancelled; how many lines that took."""
     driver = Driver(engine(num_blocks=24))
@@ -313,11 +322,11 @@ def work(trap: Trap) -> int:
     list(stream)
     cancelled.cancel()
     for handle, request in zip([*handles, stream], WORK, strict=True):
-        for output, expected in zip(handle.result(PATIENCE), stepped(request), strict=True):
-            assert output.error or output.token_ids == expected.token_ids
+        for output, expected in zip(handle.result(PATIENCE), undisturbed(request), strict=True):
+            assert output.error or output.token_ids == expected
     cancelled.result(PATIENCE)
     lines, trap.place = trap.lines, None
-    assert ids(driver.complete(WORK)) == ids(stepped(*WORK))
+    assert ids(driver.complete(WORK)) == undisturbed(*WORK)
     assert_idle(driver)
     driver.close()
     return lines
@@ -326,10 +335,11 @@ def work(trap: Trap) -> int:
 @pytest.mark.timeout(300)
 def test_an_interrupt_at_any_line_of_the_drivers_thread_hangs_nobody():
     lines = work(Trap(None))
-    places = random.Random(0).sample(range(1, lines + 1), 160)
+    # Few of the many lines, as each takes a driver's whole life.
+    places = random.Random(0).sample(range(1, lines + 1), 80)
     raised = 0
     for place in places:
         trap = Trap(place)
         work(trap)
         raised += trap.raised
-    assert raised > 120, "threads vary how many lines there are, but not by much"
+    assert raised > 60, "threads vary how many lines there are, but not by much"

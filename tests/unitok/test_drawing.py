@@ -21,13 +21,13 @@ def lines(text: str) -> list[str]:
 # --- several prompts -----------------------------------------------------------------------------
 
 
-def test_several_prompts_are_drawn_together_and_numbered_in_their_order(run, untrained_folder):
+def test_several_prompts_are_drawn_together_and_numbered_in_their_order(run, short_folder):
     prompts = ["a cat", "a dog", "a cat"]
     result = run("draw", *prompts, "-o", "a.png", "--seed", "7")
     assert result.exit_code == 0
     assert lines(result.stdout) == [f"a-{i}.png: seed 7" for i in range(3)]
     assert names() == ["a-0.png", "a-1.png", "a-2.png"]
-    drawn = unitok.load(untrained_folder).draw(prompts, seed=7)
+    drawn = unitok.load(short_folder).draw(prompts, seed=7)
     for name, one in zip(names(), drawn, strict=True):
         with Image.open(name) as saved:
             assert saved.info["prompt"] == one.prompt

@@ -13,12 +13,14 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+import torch
 from torch import Tensor
 
 from tests.engine.tiny import TinyModel, caption, drawing, engine, finals
 from unitok import driver as driver_module
 from unitok.driver import Driver
 from unitok.handles import Handle, TokenJob
+from unitok.image_decoder import BACKLOG, ImageDecoder
 from unitok_engine import Allow, CacheView, Output, Request
 
 PATIENCE = 100  # seconds until a test that hangs fails; long, as machines may be busy
@@ -123,6 +125,20 @@ def test_run_takes_jobs_lazily_and_gives_results_as_they_come(driver: Driver):
     assert len(next(results)[0].token_ids) == 3
     assert len(taken) <= 5
     assert len(list(results)) == 19
+
+
+def test_the_more_pictures_wait_the_more_are_decoded_between_two_steps(driver: Driver):
+    decoder, decoded = driver.image_decoder, []
+    for i in range(2 * BACKLOG + 1):
+        decoder.submit(lambda ids: decoded.append(len(ids)) or torch.zeros(1, 3, 1, 1), (i,))
+    calls = []
+    while decoder.has_work:
+        driver.turn()
+        calls.append(len(decoded) - sum(calls))
+    assert calls == [3, 2, 2, 2, 2, 1, 1, 1, 1, 1, 1]
+    thread = ImageDecoder(torch.device("cpu"), background=True)
+    assert thread.due == 1  # it decodes all
+    thread.close()
 
 
 def test_too_many_jobs_are_refused_and_none_is_lost(
@@ -487,40 +503,49 @@ def test_a_handle_is_good_after_the_close():
     assert handle.done
 
 
-SETUP = """
+IMPORTS = """
 import os, sys
 from tests.engine.tiny import engine, caption, drawing
 from unitok.driver import Driver
 from unitok.handles import TokenJob
-driver = Driver(engine())
 """
+SETUP = IMPORTS + "driver = Driver(engine())\n"
 
 
-def python(code: str) -> subprocess.CompletedProcess[str]:
+def python(code: str, *words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-c", SETUP + code],
+        [sys.executable, "-c", code, *words],
         env=os.environ | {"PYTHONPATH": os.pathsep.join(["", *sys.path])},
         capture_output=True,
         text=True,
-        timeout=PATIENCE,
+        timeout=PATIENCE * (1 + len(words)),
         check=False,
     )
 
 
-@pytest.mark.parametrize(
-    "code",
-    [
-        "driver.complete([caption(1)])",
-        "handles = [driver.submit(TokenJob(drawing(i, n=50))) for i in range(50)]",
-        "driver.submit(TokenJob(drawing(1, n=50))); raise SystemExit(0)",
-        "stream = iter(driver.submit(TokenJob(drawing(1)), stream=True)); next(stream)",
-        "driver.submit(TokenJob(drawing(1, n=50))); del driver",
-    ],
-    ids=["idle", "busy", "exit", "streaming", "dropped"],
-)
-def test_python_ends_whatever_the_driver_is_doing(code: str):
-    done = python(code)
+# Each is run by a process of its own, which imports nothing again.
+ENDS = """
+for code in sys.argv[1:]:
+    if os.fork() == 0:
+        driver = Driver(engine())
+        exec(code)
+        break
+    print(os.waitstatus_to_exitcode(os.wait()[1]), flush=True)
+"""
+
+
+@pytest.mark.timeout(300)
+def test_python_ends_whatever_the_driver_is_doing():
+    codes = {
+        "idle": "driver.complete([caption(1)])",
+        "busy": "handles = [driver.submit(TokenJob(drawing(i, n=50))) for i in range(50)]",
+        "exit": "driver.submit(TokenJob(drawing(1, n=50))); raise SystemExit(0)",
+        "streaming": "next(stream := iter(driver.submit(TokenJob(drawing(1)), stream=True)))",
+        "dropped": "driver.submit(TokenJob(drawing(1, n=50))); del driver",
+    }
+    done = python(IMPORTS + ENDS, *codes.values())
     assert (done.returncode, done.stderr) == (0, "")
+    assert dict(zip(codes, done.stdout.split(), strict=True)) == dict.fromkeys(codes, "0")
 
 
 FORK = """
@@ -547,7 +572,7 @@ print(len(running.result(30)))
 
 
 def test_after_a_fork_it_is_a_clear_error_and_the_parent_goes_on():
-    done = python(FORK)
+    done = python(SETUP + FORK)
     assert done.returncode == 0, done.stderr
     first, second, kept, parent = done.stdout.splitlines()
     assert first == second == driver_module.FORKED

@@ -88,7 +88,7 @@ def test_only_the_first_pictures_of_very_many_are_shown():
 
 
 @pytest.fixture
-def watch(untrained_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def watch(short_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Run a command whose stdout and stderr are terminals; its exit code and what each showed."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLORTERM", "truecolor")
@@ -100,7 +100,7 @@ def watch(untrained_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
             out, err = (
                 stack.enter_context(terminal_as(name, monkeypatch)) for name in ("stdout", "stderr")
             )
-            words = (*words, "--model", str(untrained_folder))
+            words = (*words, "--model", str(short_folder))
             code = app(words, prog_name="unitok", standalone_mode=False)
         return code or 0, out.shown, err.shown
 
@@ -174,10 +174,10 @@ def test_wrong_options_are_one_line(run, words: list[str], message: str):
 
 @pytest.mark.parametrize("preview", [False, True])
 def test_a_chat_shows_a_drawing_while_it_is_painted(
-    preview: bool, untrained_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    preview: bool, short_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setenv("COLORTERM", "truecolor")
-    model = unitok.load(untrained_folder)
+    model = unitok.load(short_folder)
     with terminal_as("stdout", monkeypatch) as out, terminal_as("stderr", monkeypatch) as err:
         Conversation(model, tmp_path, preview, live=True, bars=True).talk(["/draw a cat"])
     assert (HALF_BLOCK in err.shown, HALF_BLOCK in out.shown) == (preview, preview)

@@ -18,7 +18,7 @@ from unitok.terminal import one_line, speech, uninterrupted
 
 
 @pytest.fixture
-def watch(untrained_folder, tmp_path, monkeypatch):
+def watch(short_folder, tmp_path, monkeypatch):
     """Run a command whose stdout and stderr are terminals; its exit code and what each showed."""
     monkeypatch.chdir(tmp_path)
     Image.new("RGB", (64, 64), "pink").save("scene.png")
@@ -28,7 +28,7 @@ def watch(untrained_folder, tmp_path, monkeypatch):
             out, err = (
                 stack.enter_context(terminal_as(name, monkeypatch)) for name in ("stdout", "stderr")
             )
-            words = (*words, "--model", str(untrained_folder))
+            words = (*words, "--model", str(short_folder))
             code = app(words, prog_name="unitok", standalone_mode=False)
         return code or 0, out.shown, err.shown
 
@@ -38,11 +38,11 @@ def watch(untrained_folder, tmp_path, monkeypatch):
 # --- caption -------------------------------------------------------------------------------------
 
 
-def test_a_caption_is_streamed_in_the_line_that_a_pipe_gets(watch, untrained_folder, monkeypatch):
+def test_a_caption_is_streamed_in_the_line_that_a_pipe_gets(watch, short_folder, monkeypatch):
     pieces: list[str] = []
     monkeypatch.setattr("unitok.screen.printable", lambda text: pieces.append(text) or text)
     code, out, err = watch("caption", "scene.png")
-    text = unitok.load(untrained_folder).caption("scene.png").text
+    text = unitok.load(short_folder).caption("scene.png").text
     assert (code, out, err) == (0, f"scene.png: {' '.join(text.split())}\n", "")
     assert len(pieces) > 1
 

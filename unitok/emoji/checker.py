@@ -83,8 +83,12 @@ def check(image: Tensor | Image.Image, wanted: Scene | Claim, style: Style = STY
     Raises:
         ValueError: The picture has another size.
     """
+    return judge(find(image, style), wanted)
+
+
+def judge(found: Found, wanted: Scene | Claim) -> Verdict:
+    """As `check`, of what was found in a picture."""
     wanted = claim(wanted) if isinstance(wanted, Scene) else wanted
-    found = find(image, style)
     seen = Scene("found", found.background, found.items)
     if found.unexplained > TOLERATED:
         return Verdict(False, f"{found.unexplained:.0%} of the picture shows nothing known")

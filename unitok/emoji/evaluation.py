@@ -6,9 +6,6 @@ In the manner of GenEval (https://arxiv.org/abs/2310.11513): a checker finds wha
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
-from pathlib import Path
-from typing import Any
 
 from PIL import Image
 
@@ -16,9 +13,9 @@ from unitok.api import Model
 from unitok.baselines.protocols import Runner
 from unitok.emoji import captions
 from unitok.emoji.checker import Verdict, check
+from unitok.emoji.held_out import PROMPTS, SEED, HeldOutSuite, held_out_scenes, rendered
 from unitok.emoji.rendering import render, to_pil
-from unitok.emoji.sampler import SceneSampler
-from unitok.emoji.scenes import CANVAS, KINDS, Scene
+from unitok.emoji.scenes import CANVAS, Scene
 from unitok.evaluation.grid import picture_grid
 from unitok.evaluation.metrics import rate, reconstruction_psnr
 from unitok.evaluation.reconstruction import ReconstructionSuite
@@ -35,34 +32,16 @@ from unitok.evaluation.tallies import shares
 from unitok.requests import Caption, Draw
 from unitok.results import DrawResult, Result, TextResult
 
-SEED = 20_000  # of the held-out scenes, unless another is asked for; training uses others
-PROMPTS = 100  # drawings and scenes of each kind, and questions of each kind
 GRID_COLUMNS = 10
-
-
-def held_out_scenes(count: int, seed: int = SEED) -> list[Scene]:
-    """`count` scenes of each kind."""
-    sampler = SceneSampler(seed, "heldout")
-    return [scene for kind in KINDS for scene in sampler.batch(count, kind)]
 
 
 def reconstruction_suite(options: SuiteOptions) -> ReconstructionSuite:
     """Held-out scenes as pictures for the image tokenizer."""
-    count, seed = count_and_seed(options)
-    scenes = _rendered(held_out_scenes(count, seed))
-    pictures = [(f"{scene.kind} {i}", to_pil(pixels)) for i, (scene, pixels) in enumerate(scenes)]
-    settings = {"limit": count, "seed": seed}
-    return ReconstructionSuite(pictures, settings, "emoji-reconstruction", options.extractor)
-
-
-def count_and_seed(options: SuiteOptions) -> tuple[int, int]:
-    """How many of each kind, and the seed of the scenes."""
-    limit, seed = options.limit, options.seed
-    return PROMPTS if limit is None else limit, SEED if seed is None else seed
-
-
-def _rendered(scenes: Sequence[Scene]) -> list[tuple[Scene, Any]]:
-    return list(zip(scenes, render(scenes), strict=True))
+    held_out = HeldOutSuite(options)
+    scenes = enumerate(rendered(held_out.scenes))
+    pictures = [(f"{scene.kind} {i}", to_pil(pixels)) for i, (scene, pixels) in scenes]
+    name = "emoji-reconstruction"
+    return ReconstructionSuite(pictures, held_out.settings, name, options.extractor)
 
 
 # --- items ---------------------------------------------------------------------------------------
@@ -86,7 +65,7 @@ def caption_items(scenes: Sequence[Scene], start: str = "caption") -> list[Item]
             Caption(to_pil(pixels)),
             captions.caption(scene),
         )
-        for i, (scene, pixels) in enumerate(_rendered(scenes))
+        for i, (scene, pixels) in enumerate(rendered(scenes))
     ]
 
 
@@ -104,40 +83,27 @@ def question_items(kind: str, count: int, seed: int = SEED) -> list[Item]:
             Caption(to_pil(pixels), question=one.question),
             one.answer,
         )
-        for i, (one, (_, pixels)) in enumerate(zip(asked, _rendered(scenes), strict=True))
+        for i, (one, (_, pixels)) in enumerate(zip(asked, rendered(scenes), strict=True))
     ]
 
 
 # --- the suite -----------------------------------------------------------------------------------
 
 
-class EmojiSuite:
+class EmojiSuite(HeldOutSuite):
     """Drawings by kind, captions, and questions by kind, on held-out scenes. It is a `Suite`."""
 
     name = "emoji"
-
-    def __init__(self, options: SuiteOptions) -> None:
-        """Keep what the scenes are made of: the number of each kind, and a seed."""
-        self.prompts, self.seed = count_and_seed(options)
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """See `Suite`."""
-        return {"limit": self.prompts, "seed": self.seed}
 
     def items(self) -> list[Item]:
         """Drawings, captions and questions."""
         questions = [
             item
             for kind in captions.QUESTION_KINDS
-            for item in question_items(kind, self.prompts, self.seed)
+            for item in question_items(kind, self.count, self.seed)
         ]
-        drawings = drawing_items(self._scenes, random.Random(self.seed))
-        return [*drawings, *caption_items(self._scenes), *questions]
-
-    @cached_property
-    def _scenes(self) -> list[Scene]:
-        return held_out_scenes(self.prompts, self.seed)
+        drawings = drawing_items(self.scenes, random.Random(self.seed))
+        return [*drawings, *caption_items(self.scenes), *questions]
 
     def judge(self, item: Item, result: Result) -> Judgement:
         """Check a drawing, a caption or an answer."""
@@ -146,9 +112,6 @@ class EmojiSuite:
     def summary(self, judged: Sequence[Judgement]) -> Summary:
         """The share of each group, and the means that docs/default_model.md reports."""
         return Summary(emoji_scores(judged), notes=[HOW_JUDGED])
-
-    def export(self, judged: Sequence[Judgement], folder: Path) -> None:
-        """There is no format of others for it."""
 
 
 HOW_JUDGED = (

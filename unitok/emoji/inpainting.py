@@ -9,18 +9,18 @@ from __future__ import annotations
 import random
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, cast
 
 from unitok.api import Model
 from unitok.emoji import captions, split
-from unitok.emoji.evaluation import check_drawing, count_and_seed, held_out_scenes
-from unitok.emoji.rendering import render, to_pil
+from unitok.emoji.evaluation import check_drawing
+from unitok.emoji.held_out import HeldOutSuite, rendered
+from unitok.emoji.rendering import to_pil
 from unitok.emoji.scenes import GRID, Scene
 from unitok.emoji.scenes import Item as Thing
 from unitok.emoji.sprites import NAMES, TILE
 from unitok.evaluation.metrics import rate
-from unitok.evaluation.suite import Item, Judgement, SuiteOptions, Summary, judgement
+from unitok.evaluation.suite import Item, Judgement, Summary, judgement
 from unitok.evaluation.tallies import shares
 from unitok.families.common.inpainting import encoded
 from unitok.pictures import open_picture
@@ -30,24 +30,14 @@ from unitok.results import DrawResult, Result
 REPLACE, REMOVE = "replace", "remove"
 
 
-class EmojiInpaintingSuite:
+class EmojiInpaintingSuite(HeldOutSuite):
     """Things that are replaced and removed. It is a `Suite`."""
 
     name = "emoji-inpainting"
 
-    def __init__(self, options: SuiteOptions) -> None:
-        """Keep the number of scenes of each kind, and their seed."""
-        self.scenes, self.seed = count_and_seed(options)
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """See `Suite`."""
-        return {"limit": self.scenes, "seed": self.seed}
-
     def items(self) -> list[Item]:
         """An edit of each scene, the i-th with seed i."""
-        scenes, rng = held_out_scenes(self.scenes, self.seed), random.Random(f"edit {self.seed}")
-        pairs = zip(scenes, render(scenes), strict=True)
+        rng, pairs = random.Random(f"edit {self.seed}"), rendered(self.scenes)
         return [edit_item(i, scene, pixels, rng) for i, (scene, pixels) in enumerate(pairs)]
 
     def judge(self, item: Item, result: Result) -> Judgement:
@@ -61,9 +51,6 @@ class EmojiInpaintingSuite:
         replaced = [bool(j.ok) for j in judged if j.group.startswith(REPLACE)]
         scores = {REPLACE: round(rate(replaced), 4)} if replaced else {}
         return Summary(scores | shares(judged), notes=[HOW_JUDGED])
-
-    def export(self, judged: Sequence[Judgement], folder: Path) -> None:
-        """There is no format of others for it."""
 
 
 HOW_JUDGED = (

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from unitok.emoji import captions
-from unitok.emoji.evaluation import HOW_JUDGED, SEED, caption_items, drawing_items, judge
+from unitok.emoji.evaluation import HOW_JUDGED, caption_items, drawing_items, judge
+from unitok.emoji.held_out import SEED
 from unitok.emoji.rendering import render, to_pil
 from unitok.emoji.sampler import SceneSampler, make_scene
 from unitok.emoji.scenes import COLOURS, COUNTS, Scene

@@ -9,16 +9,14 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from functools import cache
-from pathlib import Path
-from typing import Any
 
 from unitok.emoji import captions
-from unitok.emoji.evaluation import count_and_seed, held_out_scenes
-from unitok.emoji.rendering import render, to_pil
+from unitok.emoji.held_out import HeldOutSuite, rendered
+from unitok.emoji.rendering import to_pil
 from unitok.emoji.scenes import Scene
 from unitok.emoji.sprites import LARGE, NAMES, sprites
 from unitok.evaluation.presence import presence_scores, presence_table
-from unitok.evaluation.suite import Item, Judgement, SuiteOptions, Summary, judgement
+from unitok.evaluation.suite import Item, Judgement, Summary, judgement
 from unitok.evaluation.words import is_accepted
 from unitok.requests import Caption
 from unitok.results import Result, TextResult
@@ -27,25 +25,16 @@ QUESTION = "is there {}?"
 GROUPS = ("random", "alike")  # how the absent object is chosen
 
 
-class EmojiPresenceSuite:
+class EmojiPresenceSuite(HeldOutSuite):
     """Questions about what is there and what is not. It is a `Suite`."""
 
     name = "emoji-presence"
 
-    def __init__(self, options: SuiteOptions) -> None:
-        """Keep the number of scenes of each kind, and their seed."""
-        self.scenes, self.seed = count_and_seed(options)
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """See `Suite`."""
-        return {"limit": self.scenes, "seed": self.seed}
-
     def items(self) -> list[Item]:
         """For each scene and each way to choose, an object that is there and one that is not."""
-        scenes, rng = held_out_scenes(self.scenes, self.seed), random.Random(self.seed)
+        rng = random.Random(self.seed)
         items = []
-        for number, (scene, pixels) in enumerate(zip(scenes, render(scenes), strict=True)):
+        for number, (scene, pixels) in enumerate(rendered(self.scenes)):
             picture = to_pil(pixels)
             for group in GROUPS:
                 names = (rng.choice(sorted(scene.counts)), absent(scene, group, rng))
@@ -62,9 +51,6 @@ class EmojiPresenceSuite:
     def summary(self, judged: Sequence[Judgement]) -> Summary:
         """Accuracy, precision, recall, F1 and the share of yes."""
         return Summary(presence_scores(judged), [presence_table(judged)])
-
-    def export(self, judged: Sequence[Judgement], folder: Path) -> None:
-        """There is no format of others for it."""
 
 
 def absent(scene: Scene, group: str, rng: random.Random) -> str:

@@ -166,7 +166,7 @@ def find_linears(model: nn.Module) -> Iterator[LinearGroup]:
             for name, layer in module._modules.items()
             if type(layer) is nn.Linear and uses[id(layer.weight)] == 1
         }
-        if isinstance(module, HasFusedProjections):
+        if layers and isinstance(module, HasFusedProjections):
             for name, parts in module.fused_projections.items():
                 if all(part in layers for part in parts):
                     yield LinearGroup(module, name, {part: layers.pop(part) for part in parts})

@@ -19,24 +19,33 @@ class WireError(ValueError):
 
     Attributes:
         param: The key that is wrong, such as "messages[0].content"; None for the whole body.
+        code: A word for programs, such as "invalid_image"; None for no special one.
     """
 
-    def __init__(self, message: str, param: str | None = None) -> None:
+    def __init__(self, message: str, param: str | None = None, code: str | None = None) -> None:
         """Say what is wrong, and where."""
         super().__init__(message)
-        self.param = param
+        self.param, self.code = param, code
 
 
-def error_body(message: str, param: str | None = None, server: bool = False) -> JsonObject:
+def error_body(
+    message: str,
+    param: str | None = None,
+    server: bool = False,
+    kind: str | None = None,
+    code: str | None = None,
+) -> JsonObject:
     """The body of a response that reports an error.
 
     Args:
         message: What went wrong.
         param: The key that is wrong, if one is.
         server: Whether the server failed, rather than that the request is wrong.
+        kind: The error's type, if it is neither of these two.
+        code: A word for programs, if there is one.
     """
-    kind = "server_error" if server else "invalid_request_error"
-    return {"error": {"message": message, "type": kind, "param": param, "code": None}}
+    kind = kind or ("server_error" if server else "invalid_request_error")
+    return {"error": {"message": message, "type": kind, "param": param, "code": code}}
 
 
 def read_body(
@@ -93,6 +102,45 @@ def take_text(given: JsonObject, name: str, at: str = "") -> str:
         wrong = f", not {shown_json(text)}" if name in given else "; it is missing"
         raise WireError(f'"{at}{name}" must be text{wrong}', at + name)
     return text
+
+
+def take_flag(given: JsonObject, name: str, at: str = "") -> bool:
+    """A value that is true or false; false if it is missing.
+
+    Args:
+        given: The object that has it.
+        name: Its key.
+        at: Where the object is, such as "stream_options."; "" for the body.
+
+    Raises:
+        WireError: It is something else.
+    """
+    value = given.get(name, False)
+    if not isinstance(value, bool):
+        wrong = shown_json(value)
+        raise WireError(f'"{at}{name}" must be true or false, not {wrong}', at + name)
+    return value
+
+
+def take_count(given: JsonObject, name: str, least: int, most: int, default: int) -> int:
+    """A whole number within bounds.
+
+    Args:
+        given: The body.
+        name: Its key.
+        least: The least that it may be.
+        most: The most that it may be.
+        default: What it is if it is missing.
+
+    Raises:
+        WireError: It is something else.
+    """
+    value = given.get(name, default)
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise WireError(f'"{name}" must be a whole number, not {shown_json(value)}', name)
+    if not least <= value <= most:
+        raise WireError(f'"{name}" must be from {least} to {most}, not {shown_json(value)}', name)
+    return value
 
 
 def check_known(given: Iterable[str], known: Iterable[str], at: str = "") -> None:

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from unitok.baselines.protocols import ImageTextScorer, Runner
 from unitok.emoji.baselines.progress import with_bar
-from unitok.emoji.evaluation import SEED, EmojiSuite
+from unitok.emoji.evaluation import EmojiSuite
+from unitok.emoji.held_out import SEED
 from unitok.emoji.scenes import KINDS
 from unitok.evaluation.run import Judged, run_items
 from unitok.evaluation.suite import Item, SuiteOptions, picture_of

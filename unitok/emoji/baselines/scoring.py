@@ -12,7 +12,8 @@ from PIL import Image
 
 from unitok.baselines.protocols import ImageTextScorer, Runner
 from unitok.emoji.baselines.progress import with_bar
-from unitok.emoji.evaluation import SEED, EmojiSuite
+from unitok.emoji.evaluation import EmojiSuite
+from unitok.emoji.held_out import SEED
 from unitok.emoji.matching import EmojiMatchingSuite
 from unitok.evaluation.matching import Match, ScorerRunner
 from unitok.evaluation.run import Judged, run_items

@@ -1,0 +1,180 @@
+"""What every request passes: its key, its headers, its body; and the requests about the server."""
+
+import json
+import logging
+import socket
+from contextlib import suppress
+from urllib.parse import urlsplit
+
+import pytest
+
+from tests.server.live import KEYS, Live, served
+from unitok import Model
+from unitok.server.keys import ApiKeys
+from unitok.server.settings import ServerSettings
+
+CHAT = "/v1/chat/completions"
+HELLO = {"messages": [{"role": "user", "content": "hello"}], "max_tokens": 2}
+
+
+@pytest.mark.parametrize("path", ["/v1/models", "/version", CHAT, "/nothing", "/metrics"])
+@pytest.mark.parametrize("key", [None, "wrong-key-of-the-tests", KEYS[0][:-1], KEYS[0] + "x"])
+def test_no_path_without_a_key(live: Live, path: str, key: str | None):
+    with live.http(key) as http:
+        response = http.get(path)
+    assert response.status_code == 401
+    assert response.json()["error"]["code"] == "invalid_api_key"
+    assert response.headers["www-authenticate"] == "Bearer"
+
+
+def test_health_needs_no_key(live: Live):
+    with live.http(None) as http:
+        assert http.get("/health").json() == {"status": "ok"}
+        assert http.get("/ready").json() == {"status": "ready"}
+
+
+def test_models_are_listed_with_their_aliases(live: Live):
+    assert [model.id for model in live.openai().models.list()] == ["default", "gpt-image-1"]
+    assert live.openai().models.retrieve("gpt-image-1").id == "gpt-image-1"
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"), [("GET", "/nothing", 404), ("GET", CHAT, 405)]
+)
+def test_paths_and_methods_that_do_not_exist(live: Live, method: str, path: str, status: int):
+    with live.http() as http:
+        response = http.request(method, path)
+    assert response.status_code == status
+    assert response.json()["error"]["message"]
+
+
+def test_a_request_has_an_id(live: Live):
+    with live.http() as http:
+        assert http.get("/version").headers["x-request-id"].startswith("req_")
+        told = http.get("/version", headers={"x-request-id": "my-own_1"})
+        assert told.headers["x-request-id"] == "my-own_1"
+        told = http.get("/version", headers={"x-request-id": "<script>"})
+        assert told.headers["x-request-id"].startswith("req_")
+
+
+@pytest.mark.parametrize(
+    ("body", "headers", "status", "code"),
+    [
+        (b"{", {}, 400, "invalid_json"),
+        (b'{"a": 1, "a": 2}', {}, 400, "invalid_json"),
+        (b"[" * 100_000, {}, 400, "invalid_json"),
+        (b"\xff", {}, 400, "invalid_json"),
+        (b"[]", {}, 400, None),
+        (b"3", {}, 400, None),
+        (b"{}", {"content-type": "text/plain"}, 415, "unsupported_media_type"),
+        (b"{}", {"content-encoding": "gzip"}, 415, "unsupported_encoding"),
+    ],
+)
+def test_bodies_that_are_not_read(
+    live: Live, body: bytes, headers: dict[str, str], status: int, code: str | None
+):
+    with live.http() as http:
+        response = http.post(
+            CHAT, content=body, headers={"content-type": "application/json", **headers}
+        )
+    assert (response.status_code, response.json()["error"]["code"]) == (status, code)
+
+
+def raw(live: Live, request: bytes) -> bytes:
+    """What the server answers to bytes, until it closes the connection."""
+    parts = urlsplit(live.url)
+    with socket.create_connection((parts.hostname, parts.port), 30) as connection:
+        connection.sendall(request)
+        answer = b""
+        with suppress(ConnectionResetError):  # what was sent was not read to its end
+            while piece := connection.recv(65536):
+                answer += piece
+    return answer
+
+
+def test_a_large_body_is_refused_before_it_is_read(live: Live):
+    head = (
+        f"POST {CHAT} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {KEYS[0]}\r\n"
+        "content-type: application/json\r\ncontent-length: 99999999999\r\n\r\n"
+    )
+    answer = raw(live, head.encode())
+    assert answer.startswith(b"HTTP/1.1 413 ") and b"body_too_large" in answer
+
+
+def test_a_body_of_unknown_length_is_cut_off(model: Model):
+    with served(model, settings=ServerSettings(max_body=1000)) as small, small.http() as http:
+        response = http.post(
+            CHAT, content=iter([b" " * 600] * 3), headers={"content-type": "application/json"}
+        )
+        assert response.status_code == 413
+        assert http.post(CHAT, json=HELLO).status_code == 200
+
+
+def test_a_body_that_never_comes_is_waited_for_only_so_long(model: Model):
+    with served(model, settings=ServerSettings(body_seconds=0.2)) as quick:
+        head = (
+            f"POST {CHAT} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {KEYS[0]}\r\n"
+            "content-type: application/json\r\ncontent-length: 10\r\nconnection: close\r\n\r\n"
+        )
+        assert raw(quick, head.encode()).startswith(b"HTTP/1.1 408 ")
+
+
+def test_headers_are_bounded(live: Live):
+    with live.http() as http:
+        many = http.get("/version", headers={f"x-{i}": "y" for i in range(200)})
+        assert (many.status_code, many.json()["error"]["code"]) == (431, "headers_too_large")
+        long = http.get("/version", headers={"x-long": "y" * 40_000})
+        assert long.status_code == 431
+    answer = raw(live, b"GET /version HTTP/1.1\r\nx-long: " + b"y" * 200_000)
+    assert answer == b"" or b" 400 " in answer[:20]
+
+
+def test_when_there_is_no_room_it_says_so_and_when_to_come_again(model: Model):
+    with served(model, settings=ServerSettings(max_requests=2)) as small, small.http() as http:
+        response = http.post(CHAT, json={**HELLO, "n": 3})
+        assert response.status_code == 503
+        assert response.json()["error"]["code"] == "overloaded"
+        assert int(response.headers["retry-after"]) >= 1
+        assert http.post(CHAT, json={**HELLO, "n": 2}).status_code == 200
+    settings = ServerSettings(max_per_key=1)
+    with served(model, settings=settings) as fair, fair.http() as http:
+        response = http.post(CHAT, json={**HELLO, "n": 2})
+        assert response.status_code == 429
+        assert response.json()["error"]["code"] == "rate_limit_exceeded"
+
+
+def test_a_draining_server_takes_nothing_new(model: Model):
+    with served(model) as live, live.http() as http:
+        live.app.drain()
+        assert http.get("/ready").status_code == 503
+        assert http.get("/health").status_code == 200
+        response = http.post(CHAT, json=HELLO)
+        assert (response.status_code, response.json()["error"]["code"]) == (503, "shutting_down")
+
+
+def test_the_log_has_no_prompt_and_no_key(live: Live, caplog: pytest.LogCaptureFixture):
+    with caplog.at_level(logging.INFO, "unitok.server"), live.http() as http:
+        secret = {"messages": [{"role": "user", "content": "a secret wish"}], "max_tokens": 2}
+        http.post(CHAT, json=secret)
+        http.get("/of/secret/paths")
+    lines = [json.loads(record.getMessage()) for record in caplog.records]
+    assert [line["status"] for line in lines] == [200, 404]
+    assert lines[0]["route"] == CHAT and lines[0]["tokens"] >= 1
+    assert "secret" not in caplog.text and KEYS[0] not in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("text", "wrong"),
+    [
+        ("", "has 0 keys"),
+        ("# none\n", "has 0 keys"),
+        ("short\n", "line 1: the key has fewer than 16"),
+        ("a-key-that-is-long-enough\n\na-key-that-is-long-enough", "line 3: the key of line 1"),
+        ("a key that is long enough", "line 1: a key is of plain letters"),
+    ],
+)
+def test_files_of_keys_that_are_wrong(tmp_path, text: str, wrong: str):
+    file = tmp_path / "keys"
+    file.write_text(text)
+    with pytest.raises(ValueError, match=wrong):
+        ApiKeys.read(file)

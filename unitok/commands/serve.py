@@ -1,0 +1,169 @@
+"""The command `unitok serve`."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sys
+import warnings
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from unitok.extras import need
+from unitok.flags import Common, with_flags
+
+if TYPE_CHECKING:
+    from unitok.api import Model
+
+LIMITS = "Limits"
+
+
+@with_flags()
+def serve(
+    common: Common,
+    models: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[MODEL]...",
+            help="Folders or hub ids. Without any, the embedded model.",
+            show_default=False,
+        ),
+    ] = None,
+    host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, help="The port; 0 for any free one.")
+    ] = 8000,
+    api_key_file: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="API keys, one a line. Without it, no key is needed."),
+    ] = None,
+    no_key: Annotated[
+        bool,
+        typer.Option("--no-key", help="Let others use the server without a key. Take care."),
+    ] = False,
+    alias: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME[=MODEL]",
+            help="Another name of the first model, or of MODEL, such as gpt-image-1. May be given "
+            "several times.",
+        ),
+    ] = None,
+    allow_origin: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="ORIGIN",
+            help="A web page's origin that may use the server, such as https://example.org.",
+        ),
+    ] = None,
+    max_requests: Annotated[
+        int | None,
+        typer.Option(
+            help="The most answers and pictures on their way at once, waiting ones included.",
+            show_default="256",
+            rich_help_panel=LIMITS,
+        ),
+    ] = None,
+    max_per_key: Annotated[
+        int | None,
+        typer.Option(
+            help="The most of them of one key.", show_default="all", rich_help_panel=LIMITS
+        ),
+    ] = None,
+    max_n: Annotated[
+        int | None,
+        typer.Option(
+            help="The most answers or pictures of one request.",
+            show_default="16",
+            rich_help_panel=LIMITS,
+        ),
+    ] = None,
+    max_body: Annotated[
+        int | None,
+        typer.Option(
+            metavar="BYTES", help="Of a request.", show_default="32 MiB", rich_help_panel=LIMITS
+        ),
+    ] = None,
+    request_seconds: Annotated[
+        float | None,
+        typer.Option(
+            help="The most seconds until a result.", show_default="600", rich_help_panel=LIMITS
+        ),
+    ] = None,
+    drain_seconds: Annotated[
+        float | None,
+        typer.Option(
+            help="The most seconds that running requests have after SIGTERM or Ctrl-C.",
+            show_default="30",
+            rich_help_panel=LIMITS,
+        ),
+    ] = None,
+) -> None:
+    """Serve models behind OpenAI's API: chat, pictures, responses.
+
+    Point any client of that API at http://127.0.0.1:8000/v1. Ctrl-C lets running requests finish; a
+    second one ends at once.
+
+    Example: unitok serve --alias gpt-image-1
+    """
+    need("starlette", "serve")
+    from unitok.server.app import App
+    from unitok.server.keys import ApiKeys
+    from unitok.server.listen import Listener, check_exposure, make_settings, open_socket, url_of
+
+    settings = make_settings(
+        max_requests=max_requests,
+        max_per_key=max_per_key,
+        max_n=max_n,
+        max_body=max_body,
+        request_seconds=request_seconds,
+        drain_seconds=drain_seconds,
+        allowed_origins=tuple(allow_origin or ()),
+    )
+    keys = ApiKeys() if api_key_file is None else ApiKeys.read(api_key_file)
+    check_exposure(host, bool(keys), no_key)
+    opened = open_socket(host, port)
+    _log_to_stderr(common)
+    with opened, ExitStack() as stack:
+        loaded = [stack.enter_context(one.load()) for one in _each(common, models)]
+        app = App(loaded, settings, keys, _aliases(alias, loaded))
+        if not common.quiet:
+            print(f"{', '.join(app.services.models.names)}: {url_of(opened)}", file=sys.stderr)
+        asyncio.run(Listener(app, host, port).serve([opened]))
+
+
+def _each(common: Common, models: list[str] | None) -> list[Common]:
+    """The options of each model."""
+    if models and common.model is not None:
+        raise ValueError("give models as arguments or with --model, not both")
+    return [replace(common, model=model) for model in models] if models else [common]
+
+
+def _aliases(given: list[str] | None, loaded: list[Model]) -> dict[str, str]:
+    """What each alias stands for."""
+    aliases: dict[str, str] = {}
+    for text in given or ():
+        name, _, meant = text.partition("=")
+        if not name or name in aliases:
+            why = "is there twice" if name else "has no name"
+            raise ValueError(f"--alias {text!r} {why}: give NAME or NAME=MODEL, each name once")
+        aliases[name] = meant or loaded[0].name
+    return aliases
+
+
+def _log_to_stderr(common: Common) -> None:
+    """A JSON line for each request. Warnings about prompts are nobody's but the client's."""
+    warnings.simplefilter("ignore", UserWarning)
+    logger = logging.getLogger("unitok.server")
+    if common.quiet:
+        logger.setLevel(logging.ERROR)
+        return
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    logger.propagate = False

@@ -1,0 +1,99 @@
+"""What an endpoint gets: one call of a client, and the services of the server."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from unitok.results import Result
+from unitok.server.admission import Admission, Ticket
+from unitok.server.bodies import read_json
+from unitok.server.gate import Passage
+from unitok.server.metrics import Metrics
+from unitok.server.picture_parts import Fetcher
+from unitok.server.running import Runner
+from unitok.server.served import ServedModels
+from unitok.server.settings import ServerSettings
+from unitok.server.streams import stream_response
+from unitok.strict_json import JsonObject
+
+
+@dataclass(frozen=True)
+class Services:
+    """What all endpoints share.
+
+    Attributes:
+        models: The models.
+        settings: The limits and the times.
+        admission: Counts what is on its way.
+        runner: Runs requests.
+        metrics: Counts them.
+        fetcher: Fetches pictures; None if no host is allowed.
+    """
+
+    models: ServedModels
+    settings: ServerSettings
+    admission: Admission
+    runner: Runner
+    metrics: Metrics
+    fetcher: Fetcher | None = None
+
+
+@dataclass(frozen=True)
+class Call:
+    """A request that was admitted.
+
+    Attributes:
+        request: The request.
+        passage: Its id, and whose it is.
+        ticket: Its room.
+        services: What all endpoints share.
+    """
+
+    request: Request
+    passage: Passage
+    ticket: Ticket
+    services: Services
+
+    async def json(self) -> Any:
+        """The JSON value of the body."""
+        return await read_json(self.request, self.ticket, self.services.settings)
+
+    def stream(self, bodies: AsyncGenerator[JsonObject], named: bool = False) -> Response:
+        """The response that sends bodies as they come; see `stream_response`."""
+        return stream_response(bodies, self.ticket, self.passage, self.services.settings, named)
+
+    def note_usage(self, results: Sequence[Result]) -> None:
+        """Put the counts of tokens into the log line."""
+        self.passage.log["prompt_tokens"] = sum(result.prompt_tokens for result in results)
+        self.passage.log["tokens"] = sum(result.completion_tokens for result in results)
+
+
+Work = Callable[[Call], Awaitable[Response]]
+
+
+def admitted(work: Work, services: Services) -> Callable[[Request], Awaitable[Response]]:
+    """An endpoint that is counted before its body is read.
+
+    Args:
+        work: What it does.
+        services: What all endpoints share.
+    """
+
+    async def endpoint(request: Request) -> Response:
+        passage: Passage = request.scope["state"]["passage"]
+        ticket = services.admission.enter(passage.owner)
+        streams = False
+        try:
+            response = await work(Call(request, passage, ticket, services))
+            streams = response.headers.get("content-type", "").startswith("text/event-stream")
+            return response
+        finally:
+            if not streams:  # a stream leaves at its end
+                ticket.leave()
+
+    return endpoint

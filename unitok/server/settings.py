@@ -1,0 +1,43 @@
+"""What a server is told when it starts."""
+
+from dataclasses import dataclass
+
+MEBI = 2**20
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServerSettings:
+    """The limits and the times of a server.
+
+    Attributes:
+        max_requests: The most answers and pictures that are on their way at once, those that wait
+            included. A request for n pictures counts n.
+        max_per_key: The most of them that one key may have; None for all.
+        max_n: The most answers or pictures of one request.
+        max_body: Bytes of a body.
+        max_bodies: Bytes of all bodies that are being read and worked on.
+        max_headers: The most headers of a request.
+        max_header_bytes: Bytes of all its headers.
+        body_seconds: The most seconds until a body has arrived.
+        request_seconds: The most seconds until a result; a request may ask for less.
+        drain_seconds: The most seconds that running requests have after SIGTERM.
+        heartbeat_seconds: How often a quiet stream shows that it lives.
+        send_seconds: The most seconds that a client may take nothing of its stream.
+        allowed_origins: Web pages of other origins that may use the server (CORS).
+        allowed_hosts: Host names that pictures may be fetched from; () for none.
+    """
+
+    max_requests: int = 256
+    max_per_key: int | None = None
+    max_n: int = 16
+    max_body: int = 32 * MEBI
+    max_bodies: int = 256 * MEBI
+    max_headers: int = 100
+    max_header_bytes: int = 32 * 1024
+    body_seconds: float = 60.0
+    request_seconds: float = 600.0
+    drain_seconds: float = 30.0
+    heartbeat_seconds: float = 15.0
+    send_seconds: float = 60.0
+    allowed_origins: tuple[str, ...] = ()
+    allowed_hosts: tuple[str, ...] = ()
