@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from heapq import heappop, heappush
+from itertools import chain, islice
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -24,6 +25,7 @@ SIGNS = frozenset(string.punctuation.encode())
 STRUCTURE = '"\\[]{},:'  # what may begin or end something in JSON
 MASKS = 2**24  # bytes of masks that are kept, as most come again and again
 MOST_TRIED = 24  # tokens that are tried at one place
+JOINS = 12  # places of an end at which an answer nearby may go on with it, beside the first two
 MISSES = 8  # places at the limit after which a search takes it that the others end no earlier
 
 Tokens = tuple[int, ...]
@@ -180,6 +182,31 @@ def find_end(
             return End(place.path, tried)
         search.branch(place)
     return End(None, limits.tries, settled=False)
+
+
+def joined(matcher: LLMatcher, end: Tokens, most: int, stop: int) -> Tokens | None:
+    """Tokens that complete an answer as one nearby does: what must follow, and some end of its end.
+
+    Args:
+        matcher: Stands where the answer is, and stays there.
+        end: The tokens that complete the other one.
+        most: How many tokens there may be.
+        stop: The token that ends an answer.
+    """
+    forced = tuple(matcher.compute_ff_tokens())
+    for before in ((), forced) if forced else ((),):
+        for start in _starts(end):
+            tokens = (*before, *end[start:])
+            whole = [*tokens, stop]
+            if len(tokens) <= most and matcher.validate_tokens(whole) == len(whole):
+                return tokens
+    return None
+
+
+def _starts(end: Tokens) -> Iterator[int]:
+    """Where a part of an end begins: its first two tokens, and the first ones of other tokens."""
+    changes = (at for at in range(2, len(end) + 1) if end[at - 1 : at] != end[at : at + 1])
+    return chain(range(min(len(end), 1) + 1), islice(changes, JOINS))
 
 
 @dataclass(frozen=True, order=True)

@@ -9,15 +9,17 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from unitok.grammar_ends import Limits, Tokens, Vocabulary, find_end
+from unitok.grammar_ends import End, Limits, Tokens, Vocabulary, find_end, joined
 
 if TYPE_CHECKING:
     from llguidance import LLMatcher
 
 FEW = 64  # tokens of which each is tried, whether the answer could still end as it would now
 PROBES = 4  # of the tokens of plain text, which are taken to be alike
-TRIES = 30  # places that a search for another end goes on from, behind one token
-ALL_TRIES = 100  # and behind all tokens of one fork
+TRIES = 12  # places that a search for another end goes on from, behind one token
+ALL_TRIES = 20  # and behind all tokens of one fork
+
+Kind = tuple[bytes, Tokens]
 
 
 @dataclass(frozen=True)
@@ -46,22 +48,47 @@ class Fork:
         """The tokens of a mask behind which the answer can still end in time.
 
         Each of a few is tried. Of many, those of plain text are taken to be alike if some of them
-        are. Behind most, the answer must be able to end as it would now; behind some, another end
-        is looked for.
+        fit, and so are the others where many tokens are left.
         """
         plain = mask & self.words.plain if mask.sum() > FEW else np.zeros_like(mask)
         others = mask & ~plain
         texts = [id for id in np.flatnonzero(plain).tolist() if (id,) != self.end[:1]]
-        probes = texts[:: max(len(texts) // PROBES, 1)]
-        tried = [*probes, *np.flatnonzero(others)[:FEW].tolist()]
-        fit = {id for id in tried if self._ends_alike(id)}
-        fit |= self._ending_anew(id for id in tried if id not in fit)
-        kept = others if self.ample else np.zeros_like(mask)
-        kept[tried] = False
+        probes, few = texts[:: max(len(texts) // PROBES, 1)], np.flatnonzero(others)[:FEW].tolist()
+        fit = self._fitting([*probes, *few])
+        kept = np.zeros_like(mask)
         kept[[self.end[0] if self.end else min(self.stop_ids), *fit]] = True
-        if probes and fit.issuperset(probes):
+        if fit.issuperset(probes) and probes:
             kept |= plain
+        if fit.issuperset(few) and self.ample:
+            kept |= others
         return kept
+
+    def _fitting(self, ids: Iterable[int]) -> set[int]:
+        """The tokens behind which the answer can end as here, or as behind another, or anew."""
+        fit = {id for id in ids if self._ends_alike(id)}
+        ends, far, left = [self.end], set[Kind](), ALL_TRIES
+        here = self._kind(self.matcher)
+        for id in ids:
+            if id in fit:
+                continue
+            matcher = self.matcher.deep_copy()
+            matcher.consume_token(id)
+            if any(self._goes_on(matcher, end) for end in ends):
+                fit.add(id)
+                continue
+            kind = self._kind(matcher)
+            if self.ample and kind == here:  # nothing is chosen with it
+                fit.add(id)
+            elif kind not in far:  # as another, which was too far from any end
+                end = self._new_end(matcher, min(TRIES, left))
+                left -= end.tries
+                if end.tokens is not None:
+                    ends.append(end.tokens)
+                if end.tokens is not None or (self.ample and not end.settled):
+                    fit.add(id)
+                else:
+                    far.add(kind)
+        return fit
 
     def _ends_alike(self, id: int) -> bool:
         """Whether the answer can end behind a token as it can end here, or ends with it."""
@@ -70,27 +97,15 @@ class Fork:
         whole = [id, *self.end, min(self.stop_ids)]
         return len(self.end) <= self.left and self.matcher.validate_tokens(whole) == len(whole)
 
-    def _ending_anew(self, ids: Iterable[int]) -> set[int]:
-        """The tokens behind which there is another end, as far as these are tried."""
-        far, found, left = set[tuple[bytes, Tokens]](), set[int](), ALL_TRIES
-        for id in ids:
-            matcher = self.matcher.deep_copy()
-            matcher.consume_token(id)
-            kind = self.words.packed(matcher), tuple(matcher.compute_ff_tokens())
-            if kind in far:  # as another, which was too far from any end
-                continue
-            fits, tries = self._ends(matcher, min(TRIES, left))
-            left -= tries
-            if fits:
-                found.add(id)
-            else:
-                far.add(kind)
-        return found
+    def _goes_on(self, matcher: LLMatcher, end: Tokens) -> bool:
+        return joined(matcher, end, self.left, min(self.stop_ids)) is not None
 
-    def _ends(self, matcher: LLMatcher, most: int) -> tuple[bool, int]:
-        """Whether an answer can end where a matcher stands, and what it took to say so."""
+    def _kind(self, matcher: LLMatcher) -> Kind:
+        """What a place is taken by: places that have this in common are mostly alike."""
+        return self.words.packed(matcher), tuple(matcher.compute_ff_tokens())
+
+    def _new_end(self, matcher: LLMatcher, tries: int) -> End:
         try:
-            end = find_end(matcher, self.words, Limits(self.left, most), self.phrases, self.end)
+            return find_end(matcher, self.words, Limits(self.left, tries), self.phrases, self.end)
         except ValueError:  # the search is a try: the answer may still end by itself
-            return self.ample, most
-        return end.tokens is not None or (self.ample and not end.settled), end.tries
+            return End(None, tries, settled=False)

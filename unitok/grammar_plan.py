@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from unitok.grammar_ends import End, Limits, Tokens, Vocabulary, find_end
+from unitok.grammar_ends import End, Limits, Tokens, Vocabulary, find_end, joined
 from unitok.grammar_errors import check_matcher
 from unitok.grammar_forks import Fork
 from unitok_engine import Allow, Force, FreePlan, Stop
@@ -192,15 +192,13 @@ class GrammarPlan:
         """How the answer could end from here: as it was known for the place before, or anew."""
         if last.end is None and len(self._ends) % AGAIN:
             return last
-        if last.end is not None and len(last.end) <= self._left and self._is_end(last.end):
-            return last
+        if last.end is not None:
+            end = joined(self._matcher, last.end, self._left, self._end)
+            if end is not None:
+                return _Known(end, last.tries)
         tries = min(TRIES, ALL_TRIES - last.tries)
         found = self._new_end(Limits(self._left, tries), last.end or ())
         return _Known(found.tokens, last.tries + found.tries)
-
-    def _is_end(self, tokens: Tokens) -> bool:
-        whole = [*tokens, self._end]
-        return self._matcher.validate_tokens(whole) == len(whole)
 
     def _new_end(self, limits: Limits, hint: Tokens) -> End:
         try:
