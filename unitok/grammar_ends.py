@@ -36,18 +36,22 @@ class Vocabulary:
 
     Attributes:
         bits: The tokens as a mask of bits, eight in a byte, the lowest first.
+        stop: A token that ends an answer.
         plain: Which tokens are whole characters that begin and end nothing in JSON, bool [size].
     """
 
-    def __init__(self, spelt: Sequence[bytes], known: NDArray[np.bool_], id_range: IdRange) -> None:
+    def __init__(
+        self, spelt: Sequence[bytes], known: NDArray[np.bool_], id_range: IdRange, stop: int
+    ) -> None:
         """Sort the tokens.
 
         Args:
             spelt: The bytes of each token.
             known: Which tokens may be in an answer, bool [size].
             id_range: The last of these ids: those that are sampled from.
+            stop: A token that ends an answer.
         """
-        self.size, self._range = len(known), id_range
+        self.size, self.stop, self._range = len(known), stop, id_range
         self._allowed: dict[bytes, Allow | None] = {}
         self._most = max(MASKS // self.size, 1)
         self.bits = np.packbits(known, bitorder="little")
@@ -166,14 +170,15 @@ def find_end(
         words: The tokens.
         limits: How far it goes.
         phrases: Tokens that are tried one behind the other where a text begins.
-        hint: An end of a place nearby. It is followed as far as it goes, and gone on from first.
+        hint: An end of a place nearby, with which this one may go on as well.
 
     Raises:
         ValueError: The grammar is too complex.
     """
-    search = _Search(matcher.deep_copy(), words, limits.most, phrases)
-    search.begin(hint)
+    search = _Search(matcher.deep_copy(), words, limits.most, phrases, hint)
     for tried in range(limits.tries):
+        if search.joined is not None:
+            return End(search.joined, tried)
         place = search.next() if search.misses < MISSES else None
         check_matcher(search.matcher)
         if place is None:
@@ -184,20 +189,22 @@ def find_end(
     return End(None, limits.tries, settled=False)
 
 
-def joined(matcher: LLMatcher, end: Tokens, most: int, stop: int) -> Tokens | None:
-    """Tokens that complete an answer as one nearby does: what must follow, and some end of its end.
+def joined(matcher: LLMatcher, words: Vocabulary, end: Tokens, most: int) -> Tokens | None:
+    """Complete an answer as one nearby: with what must follow, and the last part of its end.
+
+    The shortest that is found is taken, of some.
 
     Args:
         matcher: Stands where the answer is, and stays there.
+        words: The tokens.
         end: The tokens that complete the other one.
         most: How many tokens there may be.
-        stop: The token that ends an answer.
     """
     forced = tuple(matcher.compute_ff_tokens())
-    for before in ((), forced) if forced else ((),):
-        for start in _starts(end):
+    for before in ((), forced)[: 1 + bool(forced)]:
+        for start in sorted(_starts(end), reverse=True):
             tokens = (*before, *end[start:])
-            whole = [*tokens, stop]
+            whole = [*tokens, words.stop]
             if len(tokens) <= most and matcher.validate_tokens(whole) == len(whole):
                 return tokens
     return None
@@ -238,26 +245,27 @@ class _Search:
     Attributes:
         matcher: Stands at the place that `next` gave.
         misses: How many places were gone on from, behind which all was alike, and beyond the limit.
+        joined: Tokens that complete the answer, if a place was noted that goes on with the hint.
     """
 
     def __init__(
-        self, matcher: LLMatcher, words: Vocabulary, most: int, phrases: Sequence[Tokens]
+        self,
+        matcher: LLMatcher,
+        words: Vocabulary,
+        most: int,
+        phrases: Sequence[Tokens],
+        hint: Tokens,
     ) -> None:
         self.matcher, self.misses = matcher, 0
-        self._words, self._most, self._phrases = words, most, phrases
+        self.joined: Tokens | None = None
+        self._words, self._most, self._phrases, self._hint = words, most, phrases, hint
         self._at: Tokens = ()
         self._masks: dict[bytes, bytes] = {}  # each mask that was seen, once
         self._seen: set[tuple[bytes, Tokens]] = set()
         self._found: list[_Place] = []
         self._turns: Counter[bytes] = Counter()  # places gone on from, by what they allow
         self._count = 0
-
-    def begin(self, hint: Tokens) -> None:
-        """Note the first place, and that behind as much of a hint as may come."""
         self._note((), 0, b"")
-        self._go(hint)
-        if self._at:
-            self._note(self._at, 0, b"", first=True)
 
     def next(self) -> _Place | None:
         """Go to the place that is next."""
@@ -276,12 +284,20 @@ class _Search:
         closers = [(id,) for id in self._words.closers(mask)]
         count = len(self._found)
         for ways in ([*phrases, *closers], others):
-            new = [self._note((*place.path, *way), place.steps + 1, key) for way in ways]
-            if new and any(new):
+            if self._note_each(place, ways, key):
                 return
         if others:
             self._leap(place, max(others, key=self._words.length), key)
         self.misses += len(self._found) == count
+
+    def _note_each(self, place: _Place, ways: Sequence[Tokens], before: bytes) -> bool:
+        """Note the places behind one; whether any is new, or completes the answer."""
+        new = False
+        for way in ways:
+            new |= self._note((*place.path, *way), place.steps + 1, before)
+            if self.joined is not None:
+                return True
+        return new
 
     def _leap(self, place: _Place, one: Tokens, before: bytes) -> None:
         """Note places behind one token 2, 4, 8 and more times, as often as it may come."""
@@ -291,7 +307,7 @@ class _Search:
             if not whole:
                 return
 
-    def _note(self, path: Tokens, steps: int, before: bytes, first: bool = False) -> bool:
+    def _note(self, path: Tokens, steps: int, before: bytes) -> bool:
         """Note a place, behind what must follow; whether it is like none that was noted before."""
         if not self._go(path):
             return False
@@ -299,16 +315,21 @@ class _Search:
         path = (*path, *forced)
         if len(path) > self._most:
             return False
+        if self._hint and self.joined is None:
+            self._join(path)
         allowed = self._packed()
         new = (allowed, forced) not in self._seen
         self._seen.add((allowed, forced))
         self._count += 1
         far, left = (len(path), 0) if new else (-steps, -self._words.length(path))
-        if first:
-            new, far = True, 0
         same = allowed == before
         heappush(self._found, _Place(not new, far, same, left, self._count, steps, path))
         return new
+
+    def _join(self, path: Tokens) -> None:
+        if self._go(path):
+            rest = joined(self.matcher, self._words, self._hint, self._most - len(path))
+            self.joined = None if rest is None else (*path, *rest)
 
     def _packed(self) -> bytes:
         bits = self._words.packed(self.matcher)

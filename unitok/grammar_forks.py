@@ -18,6 +18,7 @@ FEW = 64  # tokens of which each is tried, whether the answer could still end as
 PROBES = 4  # of the tokens of plain text, which are taken to be alike
 TRIES = 12  # places that a search for another end goes on from, behind one token
 ALL_TRIES = 20  # and behind all tokens of one fork
+FEWER_TRIES = 4  # the same, where an end must be shorter than the one that is known
 
 Kind = tuple[bytes, Tokens]
 
@@ -56,7 +57,7 @@ class Fork:
         probes, few = texts[:: max(len(texts) // PROBES, 1)], np.flatnonzero(others)[:FEW].tolist()
         fit = self._fitting([*probes, *few])
         kept = np.zeros_like(mask)
-        kept[[self.end[0] if self.end else min(self.stop_ids), *fit]] = True
+        kept[[self.end[0] if self.end else self.words.stop, *fit]] = True
         if fit.issuperset(probes) and probes:
             kept |= plain
         if fit.issuperset(few) and self.ample:
@@ -66,7 +67,8 @@ class Fork:
     def _fitting(self, ids: Iterable[int]) -> set[int]:
         """The tokens behind which the answer can end as here, or as behind another, or anew."""
         fit = {id for id in ids if self._ends_alike(id)}
-        ends, far, left = [self.end], set[Kind](), ALL_TRIES
+        ends, far = [self.end], set[Kind]()
+        left = ALL_TRIES if len(self.end) <= self.left else FEWER_TRIES
         here = self._kind(self.matcher)
         for id in ids:
             if id in fit:
@@ -94,11 +96,11 @@ class Fork:
         """Whether the answer can end behind a token as it can end here, or ends with it."""
         if id in self.stop_ids or self.end[:1] == (id,):
             return True
-        whole = [id, *self.end, min(self.stop_ids)]
+        whole = [id, *self.end, self.words.stop]
         return len(self.end) <= self.left and self.matcher.validate_tokens(whole) == len(whole)
 
     def _goes_on(self, matcher: LLMatcher, end: Tokens) -> bool:
-        return joined(matcher, end, self.left, min(self.stop_ids)) is not None
+        return joined(matcher, self.words, end, self.left) is not None
 
     def _kind(self, matcher: LLMatcher) -> Kind:
         """What a place is taken by: places that have this in common are mostly alike."""

@@ -59,7 +59,7 @@ class GrammarPlan:
                 is not begun when fewer are left.
         """
         self._text, self._matcher, self._words = text, matcher, words
-        self._end, self._phrases = min(text.stop_ids), phrases
+        self._phrases = phrases
         self._followed: list[int] = []  # the tokens that the matcher stands behind
         self._run: list[int] = []  # tokens that must follow on the first `_run_start` of these
         self._run_start = 0
@@ -97,7 +97,7 @@ class GrammarPlan:
             return self._cut()
         if self._matcher.is_stopped():
             check_matcher(self._matcher)
-            return Force(self._end)
+            return Force(self._words.stop)
         forced = self._next_forced()
         return self._allowed() if forced is None else Force(forced)
 
@@ -193,7 +193,7 @@ class GrammarPlan:
         if last.end is None and len(self._ends) % AGAIN:
             return last
         if last.end is not None:
-            end = joined(self._matcher, last.end, self._left, self._end)
+            end = joined(self._matcher, self._words, last.end, self._left)
             if end is not None:
                 return _Known(end, last.tries)
         tries = min(TRIES, ALL_TRIES - last.tries)

@@ -117,7 +117,7 @@ class Grammars:
         known[:start] = False
         if text.mask is not None:
             known[start:] &= text.mask.cpu().numpy()
-        return Vocabulary(spelt, known, text.id_range)
+        return Vocabulary(spelt, known, text.id_range, min(text.stop_ids))
 
     def _bytes_of(self, id: int) -> bytes:
         return self._bytes[id] if id < len(self._bytes) else b""
