@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 CLOSING = b'"]}'  # what texts, lists and objects of JSON end with
 SIGNS = frozenset(string.punctuation.encode())
-STRUCTURE = '"\\[]{},:'  # what may begin or end something in JSON
+STRUCTURE = b'"\\[]{},:'  # what may begin or end something in JSON
 MASKS = 2**24  # bytes of masks that are kept, as most come again and again
 MOST_TRIED = 24  # tokens that are tried at one place
 JOINS = 12  # places of an end at which an answer nearby may go on with it, beside the first two
@@ -37,7 +37,8 @@ class Vocabulary:
     Attributes:
         bits: The tokens as a mask of bits, eight in a byte, the lowest first.
         stop: A token that ends an answer.
-        plain: Which tokens are whole characters that begin and end nothing in JSON, bool [size].
+        text: Which tokens begin and end nothing in JSON, bool [size].
+        plain: Which of these are whole characters, bool [size].
     """
 
     def __init__(
@@ -61,8 +62,9 @@ class Vocabulary:
         self._closers = np.array([id for id in ids if not spelt[id].strip(CLOSING)], np.int64)
         self._lengths = [len(token) for token in spelt]
         self._first = np.array([(bytes(token) or b"\0")[0] for token in spelt], np.int64)
-        self.plain = np.zeros(self.size, np.bool_)
-        self.plain[[id for id in ids if _is_plain(spelt[id])]] = True
+        self.text, self.plain = np.zeros((2, self.size), np.bool_)
+        self.text[[id for id in ids if _is_text(spelt[id])]] = True
+        self.plain[[id for id in ids if self.text[id] and _is_whole(spelt[id])]] = True
 
     def mask(self, matcher: LLMatcher) -> NDArray[np.bool_]:
         """Which tokens a matcher allows next, bool [size]; none if it has failed."""
@@ -115,9 +117,13 @@ class Vocabulary:
         return found[np.flatnonzero(np.diff(first, prepend=-1))].tolist()
 
 
-def _is_plain(token: bytes) -> bool:
+def _is_text(token: bytes) -> bool:
+    return set(token).isdisjoint(STRUCTURE)
+
+
+def _is_whole(token: bytes) -> bool:
     try:
-        return set(token.decode()).isdisjoint(STRUCTURE)
+        return bool(token.decode())
     except UnicodeDecodeError:  # a part of a character
         return False
 

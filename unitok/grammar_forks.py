@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 FEW = 64  # tokens of which each is tried, whether the answer could still end as it would now
 PROBES = 4  # of the tokens of plain text, which are taken to be alike
 TRIES = 12  # places that a search for another end goes on from, behind one token
-ALL_TRIES = 20  # and behind all tokens of one fork
-FEWER_TRIES = 4  # the same, where an end must be shorter than the one that is known
+ALL_TRIES = 16  # and behind all tokens of one fork
+FEWER_TRIES = 8  # the same, where few tokens are left
 
 Kind = tuple[bytes, Tokens]
 
@@ -49,17 +49,18 @@ class Fork:
         """The tokens of a mask behind which the answer can still end in time.
 
         Each of a few is tried. Of many, those of plain text are taken to be alike if some of them
-        fit, and so are the others where many tokens are left.
+        fit. Where many tokens are left, so are the others, and parts of characters are as plain.
         """
-        plain = mask & self.words.plain if mask.sum() > FEW else np.zeros_like(mask)
-        others = mask & ~plain
+        alike = self.words.text if self.ample else self.words.plain
+        text = mask & alike if mask.sum() > FEW else np.zeros_like(mask)
+        others, plain = mask & ~text, text & self.words.plain
         texts = [id for id in np.flatnonzero(plain).tolist() if (id,) != self.end[:1]]
         probes, few = texts[:: max(len(texts) // PROBES, 1)], np.flatnonzero(others)[:FEW].tolist()
         fit = self._fitting([*probes, *few])
         kept = np.zeros_like(mask)
         kept[[self.end[0] if self.end else self.words.stop, *fit]] = True
         if fit.issuperset(probes) and probes:
-            kept |= plain
+            kept |= text
         if fit.issuperset(few) and self.ample:
             kept |= others
         return kept
@@ -68,7 +69,7 @@ class Fork:
         """The tokens behind which the answer can end as here, or as behind another, or anew."""
         fit = {id for id in ids if self._ends_alike(id)}
         ends, far = [self.end], set[Kind]()
-        left = ALL_TRIES if len(self.end) <= self.left else FEWER_TRIES
+        left = ALL_TRIES if self.ample else FEWER_TRIES
         here = self._kind(self.matcher)
         for id in ids:
             if id in fit:
