@@ -26,7 +26,7 @@ STRUCTURE = b'"\\[]{},:'  # what may begin or end something in JSON
 MASKS = 2**24  # bytes of masks that are kept, as most come again and again
 MOST_TRIED = 24  # tokens that are tried at one place
 JOINS = 12  # places of an end at which an answer nearby may go on with it, beside the first two
-MISSES = 8  # places at the limit after which a search takes it that the others end no earlier
+MISSES = 4  # places at the limit after which a search takes it that the others end no earlier
 
 Tokens = tuple[int, ...]
 
@@ -60,7 +60,7 @@ class Vocabulary:
         ids.sort(key=lambda id: (spelt[id][0], -len(spelt[id]), id))
         self._ids = np.array(ids, np.int64)
         self._closers = np.array([id for id in ids if not spelt[id].strip(CLOSING)], np.int64)
-        self._lengths = [len(token) for token in spelt]
+        self._spelt, self._named = spelt, {spelt[id]: id for id in ids}
         self._first = np.array([(bytes(token) or b"\0")[0] for token in spelt], np.int64)
         self.text, self.plain = np.zeros((2, self.size), np.bool_)
         self.text[[id for id in ids if _is_text(spelt[id])]] = True
@@ -77,7 +77,23 @@ class Vocabulary:
 
     def length(self, tokens: Tokens) -> int:
         """How many bytes tokens have."""
-        return sum(self._lengths[id] for id in tokens)
+        return sum(len(self._spelt[id]) for id in tokens)
+
+    def cut(self, tokens: Tokens, size: int) -> Tokens:
+        """Tokens without so many of their first bytes."""
+        at = 0
+        while size > 0 and at < len(tokens):
+            size, at = size - len(self._spelt[tokens[at]]), at + 1
+        left = self._spelt[tokens[at - 1]][size:] if size < 0 else b""
+        return (*self._spell(left), *tokens[at:])
+
+    def _spell(self, text: bytes) -> Iterator[int]:
+        """The longest tokens of a text, as far as there are any."""
+        while text:
+            size = next((n for n in range(len(text), 0, -1) if text[:n] in self._named), len(text))
+            if text[:size] in self._named:
+                yield self._named[text[:size]]
+            text = text[size:]
 
     def _unpacked(self, bits: bytes) -> NDArray[np.bool_]:
         packed = np.frombuffer(bits, np.uint8)[: len(self.bits)] & self.bits
@@ -176,7 +192,7 @@ def find_end(
         words: The tokens.
         limits: How far it goes.
         phrases: Tokens that are tried one behind the other where a text begins.
-        hint: An end of a place nearby, with which this one may go on as well.
+        hint: An end of a place before, with which this one may go on as well.
 
     Raises:
         ValueError: The grammar is too complex.
@@ -195,21 +211,26 @@ def find_end(
     return End(None, limits.tries, settled=False)
 
 
-def joined(matcher: LLMatcher, words: Vocabulary, end: Tokens, most: int) -> Tokens | None:
-    """Complete an answer as one nearby: with what must follow, and the last part of its end.
+def joined(
+    matcher: LLMatcher, words: Vocabulary, end: Tokens, most: int, behind: Tokens
+) -> Tokens | None:
+    """Complete an answer as one before it: with what must follow, and the last part of that end.
 
-    The shortest that is found is taken, of some.
+    Of some ways to do so, the shortest is taken. One leaves out as many bytes as came since.
 
     Args:
         matcher: Stands where the answer is, and stays there.
         words: The tokens.
         end: The tokens that complete the other one.
         most: How many tokens there may be.
+        behind: The tokens between the two places.
     """
+    rests = [*(end[start:] for start in _starts(end)), words.cut(end, words.length(behind))]
+    rests.sort(key=len)
     forced = tuple(matcher.compute_ff_tokens())
     for before in ((), forced)[: 1 + bool(forced)]:
-        for start in sorted(_starts(end), reverse=True):
-            tokens = (*before, *end[start:])
+        for rest in rests:
+            tokens = (*before, *rest)
             whole = [*tokens, words.stop]
             if len(tokens) <= most and matcher.validate_tokens(whole) == len(whole):
                 return tokens
@@ -334,7 +355,7 @@ class _Search:
 
     def _join(self, path: Tokens) -> None:
         if self._go(path):
-            rest = joined(self.matcher, self._words, self._hint, self._most - len(path))
+            rest = joined(self.matcher, self._words, self._hint, self._most - len(path), path)
             self.joined = None if rest is None else (*path, *rest)
 
     def _packed(self) -> bytes:

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
 FEW = 64  # tokens of which each is tried, whether the answer could still end as it would now
 PROBES = 4  # of the tokens of plain text, which are taken to be alike
-TRIES = 12  # places that a search for another end goes on from, behind one token
-ALL_TRIES = 16  # and behind all tokens of one fork
+TRIES = 24  # places that a search for another end goes on from, behind one token
+ALL_TRIES = 24  # and behind all tokens of one fork
 FEWER_TRIES = 8  # the same, where few tokens are left
 
 Kind = tuple[bytes, Tokens]
@@ -34,7 +34,7 @@ class Fork:
         end: The tokens with which the answer ends here.
         stop_ids: The tokens that end an answer.
         left: How many tokens may come behind one that is chosen here.
-        ample: Whether so many are left that a token is kept of which nothing is known.
+        ample: Whether many more are left than the end takes.
     """
 
     matcher: LLMatcher
@@ -70,27 +70,23 @@ class Fork:
         fit = {id for id in ids if self._ends_alike(id)}
         ends, far = [self.end], set[Kind]()
         left = ALL_TRIES if self.ample else FEWER_TRIES
-        here = self._kind(self.matcher)
         for id in ids:
             if id in fit:
                 continue
             matcher = self.matcher.deep_copy()
             matcher.consume_token(id)
-            if any(self._goes_on(matcher, end) for end in ends):
+            if any(self._goes_on(matcher, id, end) for end in ends):
                 fit.add(id)
                 continue
             kind = self._kind(matcher)
-            if self.ample and kind == here:  # nothing is chosen with it
-                fit.add(id)
-            elif kind not in far:  # as another, which was too far from any end
+            if kind not in far:  # as another, behind which none was found
                 end = self._new_end(matcher, min(TRIES, left))
                 left -= end.tries
-                if end.tokens is not None:
-                    ends.append(end.tokens)
-                if end.tokens is not None or (self.ample and not end.settled):
-                    fit.add(id)
-                else:
+                if end.tokens is None:
                     far.add(kind)
+                else:
+                    ends.append(end.tokens)
+                    fit.add(id)
         return fit
 
     def _ends_alike(self, id: int) -> bool:
@@ -100,8 +96,9 @@ class Fork:
         whole = [id, *self.end, self.words.stop]
         return len(self.end) <= self.left and self.matcher.validate_tokens(whole) == len(whole)
 
-    def _goes_on(self, matcher: LLMatcher, end: Tokens) -> bool:
-        return joined(matcher, self.words, end, self.left) is not None
+    def _goes_on(self, matcher: LLMatcher, id: int, end: Tokens) -> bool:
+        """Whether the answer can go on behind a token with the last part of an end."""
+        return joined(matcher, self.words, end, self.left, (id,)) is not None
 
     def _kind(self, matcher: LLMatcher) -> Kind:
         """What a place is taken by: places that have this in common are mostly alike."""

@@ -193,7 +193,7 @@ class GrammarPlan:
         if last.end is None and len(self._ends) % AGAIN:
             return last
         if last.end is not None:
-            end = joined(self._matcher, self._words, last.end, self._left)
+            end = joined(self._matcher, self._words, last.end, self._left, (self._followed[-1],))
             if end is not None:
                 return _Known(end, last.tries)
         tries = min(TRIES, ALL_TRIES - last.tries)
