@@ -341,6 +341,8 @@ class _Search:
         forced = tuple(self.matcher.compute_ff_tokens())
         path = (*path, *forced)
         if len(path) > self._most:
+            if len(forced) > self._most:
+                self._go(path)  # the matcher fails if this has no end
             return False
         if self._hint and self.joined is None:
             self._join(path)
