@@ -208,7 +208,7 @@ def find_end(
         if search.matcher.is_accepting():
             return End(place.path, tried)
         search.branch(place)
-    return End(None, limits.tries, settled=False)
+    return End(search.joined, limits.tries, settled=search.joined is not None)
 
 
 def joined(
@@ -344,8 +344,6 @@ class _Search:
             if len(forced) > self._most:
                 self._go(path)  # the matcher fails if this has no end
             return False
-        if self._hint and self.joined is None:
-            self._join(path)
         allowed = self._packed()
         new = (allowed, forced) not in self._seen
         self._seen.add((allowed, forced))
@@ -353,6 +351,8 @@ class _Search:
         far, left = (len(path), 0) if new else (-steps, -self._words.length(path))
         same = allowed == before
         heappush(self._found, _Place(not new, far, same, left, self._count, steps, path))
+        if self._hint:
+            self._join(path)
         return new
 
     def _join(self, path: Tokens) -> None:

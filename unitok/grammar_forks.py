@@ -16,8 +16,7 @@ if TYPE_CHECKING:
 
 FEW = 64  # tokens of which each is tried, whether the answer could still end as it would now
 PROBES = 4  # of the tokens of plain text, which are taken to be alike
-TRIES = 24  # places that a search for another end goes on from, behind one token
-ALL_TRIES = 24  # and behind all tokens of one fork
+TRIES = 24  # places that the searches for other ends of one fork go on from
 FEWER_TRIES = 8  # the same, where few tokens are left
 
 Kind = tuple[bytes, Tokens]
@@ -68,8 +67,7 @@ class Fork:
     def _fitting(self, ids: Iterable[int]) -> set[int]:
         """The tokens behind which the answer can end as here, or as behind another, or anew."""
         fit = {id for id in ids if self._ends_alike(id)}
-        ends, far = [self.end], set[Kind]()
-        left = ALL_TRIES if self.ample else FEWER_TRIES
+        ends, far, tries = [self.end], set[Kind](), TRIES if self.ample else FEWER_TRIES
         for id in ids:
             if id in fit:
                 continue
@@ -77,16 +75,14 @@ class Fork:
             matcher.consume_token(id)
             if any(self._goes_on(matcher, id, end) for end in ends):
                 fit.add(id)
-                continue
-            kind = self._kind(matcher)
-            if kind not in far:  # as another, behind which none was found
-                end = self._new_end(matcher, min(TRIES, left))
-                left -= end.tries
+            elif (kind := self._kind(matcher)) not in far:
+                end = self._new_end(matcher, tries)
+                tries -= end.tries
                 if end.tokens is None:
                     far.add(kind)
                 else:
-                    ends.append(end.tokens)
                     fit.add(id)
+                    ends.append(end.tokens)
         return fit
 
     def _ends_alike(self, id: int) -> bool:
@@ -101,11 +97,11 @@ class Fork:
         return joined(matcher, self.words, end, self.left, (id,)) is not None
 
     def _kind(self, matcher: LLMatcher) -> Kind:
-        """What a place is taken by: places that have this in common are mostly alike."""
+        """What may and what must come: places that have this in common are mostly alike."""
         return self.words.packed(matcher), tuple(matcher.compute_ff_tokens())
 
     def _new_end(self, matcher: LLMatcher, tries: int) -> End:
         try:
             return find_end(matcher, self.words, Limits(self.left, tries), self.phrases, self.end)
-        except ValueError:  # the search is a try: the answer may still end by itself
+        except ValueError:  # the search is a try, and this token is left out
             return End(None, tries, settled=False)

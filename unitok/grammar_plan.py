@@ -55,8 +55,8 @@ class GrammarPlan:
             words: The tokens that the matcher may allow.
             shortest: A short answer, if one is known.
             phrases: See `find_end`.
-            size: How many tokens the largest part of an answer may take, or about so many. A part
-                is not begun when fewer are left.
+            size: How many tokens the largest part of an answer may take, or about so many. When
+                fewer are left, each choice is checked for whether it can end in time.
         """
         self._text, self._matcher, self._words = text, matcher, words
         self._phrases = phrases

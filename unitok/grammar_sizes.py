@@ -1,6 +1,7 @@
 """How long an answer of a form may have to be: what its largest part takes at the least.
 
-This is an estimate. It decides how early a plan looks whether an answer can still end in time.
+This is an estimate, in characters, of which a token has one or more. It decides how early a plan
+looks whether an answer can still end in time.
 """
 
 from __future__ import annotations
@@ -11,8 +12,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 MOST = 2**16  # a larger number is taken for this one
-SPELT = 2  # characters of a word of the schema that a token has, or more
-NUMBER = 4  # tokens of a number, or of a key that has any name
+WORD = 5  # characters of a number, null, true or false, or of a key that has any name
+KEY = 6  # characters around a key: two quotes, a colon, a comma and two blanks
 ATOM = re.compile(
     r"""(?P<open>\((?:\?[a-zA-Z-]*(?::|P?<\w+>|(?=\))))?) | (?P<close>\)) | (?P<bar>\|)
     | \{(?P<count>\d+)[\d,]*\} | (?P<none>[*+?^$]) | \\[xupPU]\{[^}]*\} | \\.
@@ -67,7 +68,7 @@ class _Group:
 
 
 def schema_size(schema: Mapping[str, Any]) -> int:
-    """How many tokens the largest part of a schema takes, at the least."""
+    """How many characters the largest part of a schema has, at the least."""
     sizes = _Sizes(schema)
     return max(map(sizes.of, _parts(schema)), default=0)
 
@@ -97,7 +98,7 @@ class _Sizes:
         self._known: dict[int, int] = {}
 
     def of(self, part: Any) -> int:
-        """How many tokens a part takes."""
+        """How many characters a part has."""
         if not isinstance(part, dict):
             return 0
         if id(part) not in self._known:
@@ -107,7 +108,7 @@ class _Sizes:
 
     def _measured(self, part: Mapping[str, Any]) -> int:
         literals = [part["const"]] if "const" in part else _list(part.get("enum"))
-        sizes = [len(json.dumps(value, ensure_ascii=False)) // SPELT for value in literals]
+        sizes = [len(json.dumps(value, ensure_ascii=False)) for value in literals]
         choices = [min(map(self.of, of), default=0) for of in _lists(part, "anyOf", "oneOf")]
         return (
             max(sizes, default=0)
@@ -121,24 +122,23 @@ class _Sizes:
 
     def _text(self, part: Mapping[str, Any]) -> int:
         pattern = part.get("pattern")
-        number = NUMBER if part.get("type") in ("number", "integer") else 0
         return max(
             _count(part.get("minLength")),
             regex_size(pattern) if isinstance(pattern, str) else 0,
-            number,
+            WORD * (part.get("type") in ("number", "integer", "boolean", "null")),
         )
 
     def _array(self, part: Mapping[str, Any]) -> int:
         least, first = _count(part.get("minItems")), _list(part.get("prefixItems"))
-        rest = max(least - len(first), 0) * (1 + self.of(part.get("items")))
-        return sum(1 + self.of(one) for one in first[:least]) + rest
+        rest = max(least - len(first), 0) * (2 + self.of(part.get("items")))
+        return sum(2 + self.of(one) for one in first[:least]) + rest
 
     def _object(self, part: Mapping[str, Any]) -> int:
         keys, known = _list(part.get("required")), part.get("properties")
-        named = sum(len(key) // SPELT + NUMBER for key in keys if isinstance(key, str))
+        named = sum(len(key) + KEY for key in keys if isinstance(key, str))
         parts = known if isinstance(known, dict) else {}
         values = sum(self.of(parts.get(key)) for key in keys if isinstance(key, str))
-        return max(named + values, 2 * NUMBER * _count(part.get("minProperties")))
+        return max(named + values, (2 * WORD + KEY) * _count(part.get("minProperties")))
 
     def _referred(self, name: Any) -> Any:
         part: Any = self._root

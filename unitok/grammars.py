@@ -199,7 +199,7 @@ class Form:
         name: The option that says so.
         grammar: The grammar of an answer, as the library takes it.
         bare: That of the form alone, of which the library says more clearly what is wrong.
-        size: How many tokens its largest part takes, or about so many.
+        size: How many characters its largest part has, or about so many.
         phrases: Texts that it has, the shortest.
     """
 
