@@ -310,7 +310,8 @@ class _Search:
         phrases = () if place.same else self._phrases
         closers = [(id,) for id in self._words.closers(mask)]
         count = len(self._found)
-        for ways in ([*phrases, *closers], others):
+        self._note_each(place, phrases, key)
+        for ways in (closers, others):
             if self._note_each(place, ways, key):
                 return
         if others:
