@@ -167,10 +167,13 @@ class Limits:
     Attributes:
         most: How many tokens there may be.
         tries: How many places are gone on from.
+        near: How many of these in a search of small steps alone, which finds shorter ends. The
+            others are of a search that tries constants and leaps as well.
     """
 
     most: int
     tries: int
+    near: int = 0
 
 
 def find_end(
@@ -197,8 +200,17 @@ def find_end(
     Raises:
         ValueError: The grammar is too complex.
     """
-    search = _Search(matcher.deep_copy(), words, limits.most, phrases, hint)
-    for tried in range(limits.tries):
+    tries = min(limits.near, limits.tries)
+    near = _searched(_Search(matcher.deep_copy(), words, limits.most, hint), tries)
+    if near.tokens is not None or tries == limits.tries:
+        return near
+    far = _Search(matcher.deep_copy(), words, limits.most, hint, phrases, leaps=True)
+    found = _searched(far, limits.tries - near.tries)
+    return End(found.tokens, near.tries + found.tries, found.settled)
+
+
+def _searched(search: _Search, tries: int) -> End:
+    for tried in range(tries):
         if search.joined is not None:
             return End(search.joined, tried)
         place = search.next() if search.misses < MISSES else None
@@ -208,7 +220,7 @@ def find_end(
         if search.matcher.is_accepting():
             return End(place.path, tried)
         search.branch(place)
-    return End(search.joined, limits.tries, settled=search.joined is not None)
+    return End(search.joined, tries, settled=search.joined is not None)
 
 
 def joined(
@@ -280,12 +292,14 @@ class _Search:
         matcher: LLMatcher,
         words: Vocabulary,
         most: int,
-        phrases: Sequence[Tokens],
         hint: Tokens,
+        phrases: Sequence[Tokens] = (),
+        leaps: bool = False,
     ) -> None:
         self.matcher, self.misses = matcher, 0
         self.joined: Tokens | None = None
-        self._words, self._most, self._phrases, self._hint = words, most, phrases, hint
+        self._words, self._most, self._hint = words, most, hint
+        self._phrases, self._leaps = phrases, leaps
         self._at: Tokens = ()
         self._masks: dict[bytes, bytes] = {}  # each mask that was seen, once
         self._seen: set[tuple[bytes, Tokens]] = set()
@@ -314,9 +328,9 @@ class _Search:
         for ways in (closers, others):
             if self._note_each(place, ways, key):
                 return
-        if others:
+        if others and self._leaps:
             self._leap(place, max(others, key=self._words.length), key)
-        self.misses += len(self._found) == count
+        self.misses += self._leaps and len(self._found) == count
 
     def _note_each(self, place: _Place, ways: Sequence[Tokens], before: bytes) -> bool:
         """Note the places behind one; whether any is new, or completes the answer."""
@@ -349,7 +363,9 @@ class _Search:
         new = (allowed, forced) not in self._seen
         self._seen.add((allowed, forced))
         self._count += 1
-        far, left = (len(path), 0) if new else (-steps, -self._words.length(path))
+        far, left = len(path) if new else -steps, 0
+        if self._leaps and not new:
+            left = -self._words.length(path)
         same = allowed == before
         heappush(self._found, _Place(not new, far, same, left, self._count, steps, path))
         if self._hint:

@@ -25,6 +25,8 @@ MOST_RESERVE = 64
 WATCHED = 40  # tokens that are left when an answer is watched, beside twice that
 SPARE = 8  # tokens that stay over, as text that must come may be spelt in more of them than here
 TRIES = 300  # places of an answer that a search for its end goes on from
+FIRST = 24  # of these, where an end was known for the place before
+NEAR = 60  # of the others, in small steps alone
 ALL_TRIES = 1200  # the same, of all such searches of a plan
 AGAIN = 16  # where no end was found, one is looked for again behind so many tokens
 
@@ -197,7 +199,12 @@ class GrammarPlan:
             if end is not None:
                 return _Known(end, last.tries)
         tries = min(TRIES, ALL_TRIES - last.tries)
-        found = self._new_end(Limits(self._left, tries), last.end or ())
+        found = End(None, 0)
+        if last.end is not None:
+            found = self._new_end(Limits(self._left, min(FIRST, tries)), last.end)
+        if found.tokens is None:
+            last, tries = _Known(None, last.tries + found.tries), tries - found.tries
+            found = self._new_end(Limits(self._left, tries, NEAR), ())
         return _Known(found.tokens, last.tries + found.tries)
 
     def _new_end(self, limits: Limits, hint: Tokens) -> End:

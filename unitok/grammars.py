@@ -32,6 +32,7 @@ LITERAL = re.compile(r"(?:^|(?<=[(|]))[\w ,.:;-]+(?=[|)]|$)")  # one of the choi
 MAX_REGEX = 2**16  # characters
 MAX_STATES = 50_000  # of the automaton of a grammar, of 1 to 2 kB each
 TRIES = 1000  # places of an answer that a search for a short one goes on from
+NEAR = 200  # of these, in small steps alone
 PHRASES = 32  # constants of a form that are tried where a text begins
 
 
@@ -58,7 +59,7 @@ class Grammars:
             ValueError: The grammar is none, or has no answer of at most so many tokens.
         """
         form, matcher, words = self.start(asked, text)
-        phrases, limits = self._phrases(form, text), Limits(text.max_tokens, TRIES)
+        phrases, limits = self._phrases(form, text), Limits(text.max_tokens, TRIES, NEAR)
         try:
             shortest = find_end(matcher, words, limits, phrases)
         except ValueError as error:

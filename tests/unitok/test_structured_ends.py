@@ -35,10 +35,10 @@ def answers(model: unitok.Model, asked: list[Caption]) -> list[TextResult]:
     return [result for result in found if isinstance(result, TextResult)]
 
 
-def shortest(model: unitok.Model, most: int = 64, **form: Any) -> str | None:
+def shortest(model: unitok.Model, near: int, most: int = 64, **form: Any) -> str | None:
     grammars, text = model.prepare._grammars, model.family.text_plan(most)
     _, matcher, words = grammars.start(TextOptions(**form), text)
-    ids = find_end(matcher, words, Limits(most, 1000)).tokens
+    ids = find_end(matcher, words, Limits(most, 1000, near)).tokens
     return None if ids is None else model.tokenizer.decode(ids).strip()
 
 
@@ -140,8 +140,11 @@ def test_a_plan_near_its_limit_depends_on_the_emitted_tokens_alone(model: unitok
         ({"choice": ["three apples and a dog", "two", "three"]}, "two|three"),
     ],
 )
-def test_a_short_answer_is_found(model: unitok.Model, form: dict[str, Any], expected: str):
-    found = shortest(model, **form)
+@pytest.mark.parametrize("near", [0, 200])
+def test_a_short_answer_is_found(
+    model: unitok.Model, form: dict[str, Any], expected: str, near: int
+):
+    found = shortest(model, near, **form)
     assert found is not None
     assert re.fullmatch(expected, found), found
 
