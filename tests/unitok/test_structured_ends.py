@@ -239,7 +239,9 @@ def test_searches_of_a_plan_are_bounded(model: unitok.Model, monkeypatch: pytest
 
     monkeypatch.setattr(grammar_plan, "find_end", counted)
     monkeypatch.setattr(grammar_plan, "ALL_TRIES", 50)
-    walked(model, 1, regex="no|[a-w]{300}END", max_tokens=120)
+    schema = {"anyOf": [{"const": "no"}, {"type": "string", "minLength": 400}]}
+    text = walked(model, 1, json_schema=schema, max_tokens=120)
+    assert is_answer(text, schema), text
     assert 0 < tries <= 50
 
 
