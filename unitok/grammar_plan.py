@@ -25,7 +25,7 @@ MOST_RESERVE = 64
 WATCHED = 40  # tokens that are left when an answer is watched, beside twice that
 SPARE = 8  # tokens that stay over, as text that must come may be spelt in more of them than here
 TRIES = 300  # places of an answer that a search for its end goes on from
-FIRST = 24  # of these, where an end was known for the place before
+FIRST = 24  # of these, that try an end of the place before, or a short answer
 NEAR = 60  # of the others, in small steps alone
 ALL_TRIES = 1200  # the same, of all such searches of a plan
 AGAIN = 16  # where no end was found, one is looked for again behind so many tokens
@@ -65,7 +65,8 @@ class GrammarPlan:
         self._followed: list[int] = []  # the tokens that the matcher stands behind
         self._run: list[int] = []  # tokens that must follow on the first `_run_start` of these
         self._run_start = 0
-        least = len(shortest or ())
+        self._shortest = shortest or ()
+        least = len(self._shortest)
         self._reserve = min(max(least, RESERVE), MOST_RESERVE)
         self._size = max(self._reserve, size)
         self._spare = min(SPARE, text.max_tokens - least)
@@ -200,8 +201,9 @@ class GrammarPlan:
                 return _Known(end, last.tries)
         tries = min(TRIES, ALL_TRIES - last.tries)
         found = End(None, 0)
-        if last.end is not None:
-            found = self._new_end(Limits(self._left, min(FIRST, tries)), last.end)
+        hint = last.end or self._shortest
+        if hint:
+            found = self._new_end(Limits(self._left, min(FIRST, tries)), hint)
         if found.tokens is None:
             last, tries = _Known(None, last.tries + found.tries), tries - found.tries
             found = self._new_end(Limits(self._left, tries, NEAR), ())
