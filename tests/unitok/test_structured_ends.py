@@ -264,6 +264,7 @@ def test_where_there_is_no_end_one_is_looked_for_every_few_tokens(
     emitted += [int(step.mask.nonzero()[-1, 0]) + step.id_range.start] * 118
     for length in range(119):
         plan.next(emitted[:length])
+    places = list(dict.fromkeys(places))  # two searches at each
     assert len(places) > 2
     assert {after - before for before, after in pairwise(places)} == {grammar_plan.AGAIN}
 
