@@ -48,6 +48,38 @@ def test_paths_and_methods_that_do_not_exist(live: Live, method: str, path: str,
     assert response.json()["error"]["message"]
 
 
+@pytest.mark.parametrize("site", ["cross-site", "same-site"])
+def test_pages_of_other_sites_may_not_use_the_server(live: Live, model: Model, site: str):
+    foreign = {"sec-fetch-site": site, "origin": "https://example.org"}
+    with live.http() as http:
+        response = http.post(CHAT, json=HELLO, headers=foreign)
+        assert (response.status_code, response.json()["error"]["code"]) == (
+            403,
+            "origin_not_allowed",
+        )
+        assert "access-control-allow-origin" not in response.headers
+        assert http.get("/v1/models", headers=foreign).status_code == 403
+        own = {"sec-fetch-site": "same-origin", "origin": live.url}
+        assert http.post(CHAT, json=HELLO, headers=own).status_code == 200
+    settings = ServerSettings(allowed_origins=("https://example.org",))
+    with served(model, settings=settings) as open_to, open_to.http() as http:
+        response = http.post(CHAT, json=HELLO, headers=foreign)
+        assert response.status_code == 200
+        assert response.headers["access-control-allow-origin"] == "https://example.org"
+        other = {**foreign, "origin": "https://example.com"}
+        assert http.post(CHAT, json=HELLO, headers=other).status_code == 403
+
+
+def test_a_server_of_this_machine_answers_to_no_foreign_name(model: Model):
+    with served(model, settings=ServerSettings(local_only=True)) as local, local.http() as http:
+        for name in ("localhost", "127.0.0.1:8000", "[::1]:8000", "localhost:1"):
+            assert http.get("/version", headers={"host": name}).status_code == 200
+        for name in ("example.org", "example.org:8000", "localhost.example.org", "10.0.0.1", ""):
+            response = http.get("/version", headers={"host": name})
+            assert response.status_code == 403
+            assert response.json()["error"]["code"] == "host_not_allowed"
+
+
 def test_a_request_has_an_id(live: Live):
     with live.http() as http:
         assert http.get("/version").headers["x-request-id"].startswith("req_")

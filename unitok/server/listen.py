@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import logging
 import socket
 import time
@@ -16,6 +15,7 @@ import uvicorn
 
 from unitok.server.app import App
 from unitok.server.connections import Connection
+from unitok.server.loopback import is_loopback
 from unitok.server.settings import ServerSettings
 
 logger = logging.getLogger(__name__)
@@ -124,14 +124,6 @@ def check_exposure(host: str, has_keys: bool, insists: bool) -> None:
         )
 
 
-def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches an address."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
-
-
 def open_socket(host: str, port: int) -> socket.socket:
     """A socket that listens already, so that an error is told before a model is loaded.
 
@@ -165,6 +157,6 @@ def make_settings(**given: object) -> ServerSettings:
     """
     settings = ServerSettings(**{n: v for n, v in given.items() if v is not None})  # type: ignore[arg-type]
     for name, value in vars(settings).items():
-        if isinstance(value, int | float) and value <= 0:
+        if isinstance(value, int | float) and not isinstance(value, bool) and value <= 0:
             raise ValueError(f"--{name.replace('_', '-')} must be above 0, not {value:g}")
     return settings

@@ -85,6 +85,11 @@ def paths() -> dict[str, dict[str, JsonObject]]:
         "/version": {"get": operation("The version of unitok.")},
         "/metrics": {"get": operation("Numbers for Prometheus.", answer="text/plain")},
         "/openapi.json": {"get": operation("This document.")},
+        "/": {"get": operation("The page.", answer="text/html", open=True)},
+        "/assets/{name}": {
+            "get": operation("A file of the page.", parameters=["name"], answer="*/*", open=True)
+        },
+        "/v1/queue": {"get": operation("How many requests run, and how many wait.")},
         "/v1/models": {"get": operation("The models.")},
         "/v1/models/{name}": {"get": operation("A model.", parameters=["name"])},
         "/v1/chat/completions": {"post": operation("Answer a conversation.", chat_schema())},

@@ -26,6 +26,7 @@ class ServerSettings:
         heartbeat_seconds: How often a quiet stream shows that it lives.
         send_seconds: The most seconds that a client may take nothing of its response.
         allowed_origins: Web pages of other origins that may use the server (CORS).
+        local_only: Whether the server answers only as localhost, or as an address of it.
         allowed_hosts: Host names that pictures may be fetched from; () for none.
         max_responses: The most responses that are kept.
         max_responses_per_key: The most of them that one key may have.
@@ -53,6 +54,7 @@ class ServerSettings:
     heartbeat_seconds: float = 15.0
     send_seconds: float = 60.0
     allowed_origins: tuple[str, ...] = ()
+    local_only: bool = False
     allowed_hosts: tuple[str, ...] = ()
     max_responses: int = 10_000
     max_responses_per_key: int = 2000

@@ -1,4 +1,4 @@
-"""GET /health, /ready, /version, /openapi.json, /metrics and /v1/models."""
+"""GET /health, /ready, /version, /openapi.json, /metrics, /v1/models and /v1/queue."""
 
 from __future__ import annotations
 
@@ -59,6 +59,17 @@ class Status:
     async def openapi(self, request: Request) -> Response:
         """What each endpoint takes."""
         return JSONResponse(document())
+
+    async def queue(self, request: Request) -> Response:
+        """How many requests run, and how many wait for their turn, of all models and keys."""
+        stats = [model.stats() for model in self.services.models.models]
+        return JSONResponse(
+            {
+                "object": "queue",
+                "running": sum(one.running_requests for one in stats),
+                "waiting": sum(one.waiting_requests for one in stats),
+            }
+        )
 
     async def metrics(self, request: Request) -> Response:
         """All numbers, for Prometheus."""
