@@ -29,6 +29,9 @@ FIRST = 24  # of these, that try an end of the place before, or a short answer
 NEAR = 60  # of the others, in small steps alone
 ALL_TRIES = 1200  # the same, of all such searches of a plan
 AGAIN = 16  # where no end was found, one is looked for again behind so many tokens
+# When no more tokens are left, one is looked for behind each token, and in small steps alone: the
+# fewer are left, the fewer ways a search has to try.
+CLOSE = 64
 
 
 class GrammarPlan:
@@ -193,20 +196,22 @@ class GrammarPlan:
 
     def _end_here(self, last: _Known) -> _Known:
         """How the answer could end from here: as it was known for the place before, or anew."""
-        if last.end is None and len(self._ends) % AGAIN:
+        close = self._left <= CLOSE
+        if last.end is None and not close and len(self._ends) % AGAIN:
             return last
         if last.end is not None:
             end = joined(self._matcher, self._words, last.end, self._left, (self._followed[-1],))
             if end is not None:
                 return _Known(end, last.tries)
-        tries = min(TRIES, ALL_TRIES - last.tries)
+        tries = TRIES if close else min(TRIES, ALL_TRIES - last.tries)
         found = End(None, 0)
         hint = last.end or self._shortest
         if hint:
             found = self._new_end(Limits(self._left, min(FIRST, tries)), hint)
         if found.tokens is None:
             last, tries = _Known(None, last.tries + found.tries), tries - found.tries
-            found = self._new_end(Limits(self._left, tries, NEAR), ())
+            near = tries if close else NEAR
+            found = self._new_end(Limits(self._left, tries, near), ())
         return _Known(found.tokens, last.tries + found.tries)
 
     def _new_end(self, limits: Limits, hint: Tokens) -> End:
