@@ -251,25 +251,26 @@ def test_where_there_is_no_end_one_is_looked_for_more_often_near_the_limit(
     places = list[int]()
 
     def none(matcher: Any, words: Any, limits: Limits, *_: Any) -> grammar_ends.End:
-        places.append(180 - limits.most)
+        places.append(120 - limits.most)
         return grammar_ends.End(None, 1)
 
-    plan = model.prepare.job(Caption(PICTURE, regex="[a-w]{0,3000}", max_tokens=180)).request.plan
+    plan = model.prepare.job(Caption(PICTURE, regex="[a-w]*", max_tokens=120)).request.plan
     monkeypatch.setattr(grammar_plan, "find_end", none)
+    monkeypatch.setattr(grammar_plan, "CLOSE", 20)
     step, emitted = plan.next([]), list[int]()
     assert isinstance(step, Allow) and step.mask is not None
     emitted = [int(step.mask.nonzero()[-1, 0]) + step.id_range.start]
     step = plan.next(emitted)
     assert isinstance(step, Allow) and step.mask is not None
-    emitted += [int(step.mask.nonzero()[-1, 0]) + step.id_range.start] * 178
-    for length in range(179):
+    emitted += [int(step.mask.nonzero()[-1, 0]) + step.id_range.start] * 118
+    for length in range(119):
         plan.next(emitted[:length])
     places = list(dict.fromkeys(places))  # two searches at each
-    close = 180 - grammar_plan.CLOSE
+    close = 120 - grammar_plan.CLOSE
     far = [place for place in places if place < close]
     assert len(far) > 2
     assert {after - before for before, after in pairwise(far)} == {grammar_plan.AGAIN}
-    assert places[len(far) :] == list(range(close, 179)), "near the limit, behind each token"
+    assert places[len(far) :] == list(range(close, 119)), "near the limit, behind each token"
 
 
 def test_a_search_tells_that_it_gave_up(model: unitok.Model):
