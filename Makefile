@@ -15,7 +15,7 @@ N ?= 200
 FILES ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-training test-evaluation test-server test-page test-parity install-vision test-vision fuzz bench \
+.PHONY: help install demo test test-training test-evaluation test-server test-page page test-parity install-vision test-vision fuzz bench \
 	mutate lint format docs docs-serve hooks wheel check-wheel clean
 
 help:  ## list the targets
@@ -39,8 +39,12 @@ test-evaluation: $(VENV)/.stamp-test  ## run the tests of evaluation and of the 
 test-server: $(VENV)/.stamp-test-server  ## run the tests of the server
 	$(PYTEST) tests/server
 
-test-page: $(VENV)/.stamp-test-page  ## run the tests of the server's page, in Chromium
+test-page: $(VENV)/.stamp-test-page page/node_modules/.stamp  ## run the tests of the server's page, in Chromium
+	@command -v chromium > /dev/null || { echo "Chromium is needed: apt-get install chromium"; exit 1; }
 	$(PYTEST) tests/page
+
+page: page/node_modules/.stamp  ## build the server's page into unitok/server/page
+	cd page && npm run build
 
 test-parity: $(VENV)/.stamp-test  ## run the tests against reference implementations
 	$(PYTEST) tests/parity
@@ -85,7 +89,7 @@ check-wheel: $(VENV)/.stamp-build  ## build the wheel and use it in a fresh envi
 	PYTHON="$(PYTHON)" .ci/check_wheel
 
 clean:  ## remove .venv and what was built
-	rm -rf $(VENV) $(VLLM) $(VISION) dist site
+	rm -rf $(VENV) $(VLLM) $(VISION) dist site page/node_modules
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 11) else \
@@ -104,6 +108,11 @@ $(patsubst %,$(VENV)/.stamp-%,test build bench docs hooks mutate): $(VENV)/.stam
 
 $(VENV)/.stamp-test-server $(VENV)/.stamp-test-page: $(VENV)/.stamp-%: $(VENV)/.stamp-test
 	$(PIP_INSTALL) --no-build-isolation --editable '.[$*]'
+	@touch $@
+
+page/node_modules/.stamp: page/package.json page/package-lock.json
+	@command -v npm > /dev/null || { echo "npm is needed: apt-get install npm"; exit 1; }
+	cd page && npm ci
 	@touch $@
 
 # The type checker follows imports into the libraries of the tests and the documentation.

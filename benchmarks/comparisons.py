@@ -25,6 +25,7 @@ from benchmarks.peers.vllm_peer import VllmSteps
 from benchmarks.previews import previews
 from benchmarks.quantization import quantization
 from benchmarks.report import Result, Throughput
+from benchmarks.serving import serving
 from benchmarks.setting import Setting
 from benchmarks.speculation import speculation
 from benchmarks.structured import structured
@@ -396,4 +397,5 @@ COMPARISONS: dict[str, Callable[[Setting], Found]] = {
     "quantization": quantization,
     "previews": previews,
     "structured": structured,
+    "serving": serving,
 }

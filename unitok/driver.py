@@ -95,7 +95,7 @@ class Driver:
         self._throughput = Throughput()
         self._outputs: deque[Output] = deque()
         self._delivering: Output | None = None
-        self._idlers: list[threading.Event] = []
+        self._idlers: set[threading.Event] = set()
         self._upkeep: deque[Upkeep[Any]] = deque()
         self._failures = 0
         self._doubtful = False  # a turn was interrupted, and its outputs may be lost
@@ -354,10 +354,25 @@ class Driver:
                     daemon=True,  # `_close_all` ends it; a step that hangs must not block the exit
                 )
                 thread.start()
-                self._thread = thread
-                _threads.add(thread)
+                self._adopt(thread)
+
+    def _adopt(self, thread: threading.Thread) -> None:
+        self._thread = thread
+        _threads.add(thread)
 
     # -- what the driver's thread does
+
+    def claim(self) -> bool:
+        """Whether the current thread is the driver's. It becomes that if there is none.
+
+        A caller that is interrupted while it starts the thread does not come to note it.
+        """
+        current = threading.current_thread()
+        if self._thread is not current:
+            with self._starting:
+                if self._thread is None and self._refusal is None:
+                    self._adopt(current)
+        return self._thread is current
 
     def turn(self) -> bool:
         """Execute commands, step once, deliver the outputs.
@@ -432,13 +447,14 @@ class Driver:
         if self._upkeep:  # only pictures are awaited
             return False
         self._ended = self._closing
+        self._refuse_late()  # what came before others could see that this thread has ended
         self._wake_idlers()
         return self._ended
 
     def _wake_idlers(self) -> None:
-        idlers, self._idlers = self._idlers, []
-        for idler in idlers:
-            idler.set()
+        for idler in tuple(self._idlers):
+            idler.set()  # first, so that it is not forgotten if this is interrupted
+            self._idlers.discard(idler)
 
     @property
     def time_left(self) -> float | None:
@@ -469,7 +485,7 @@ class Driver:
             if not command[1].done.done():
                 self._fail(command[1], "abort", "it was cancelled")
         elif command[0] == "idle":
-            self._idlers.append(command[1])
+            self._idlers.add(command[1])
         elif command[0] == "upkeep":
             self._upkeep.append(command[1])
         elif command[0] == "close":
@@ -583,6 +599,8 @@ def _drive(driver_ref: weakref.ref[Driver], commands: SimpleQueue[Command]) -> N
     """Run the driver's thread. While it is idle it holds no reference that keeps the driver."""
     while (driver := driver_ref()) is not None:
         try:
+            if not driver.claim():
+                return
             busy = driver.turn()
             if not busy and driver.rest():
                 return

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from unitok.grammar_ends import Tokens, Vocabulary, find_end
+from unitok.grammar_ends import End, Limits, Tokens, Vocabulary, find_end, joined
 from unitok.grammar_errors import check_matcher
+from unitok.grammar_forks import Fork
 from unitok_engine import Allow, Force, FreePlan, Stop
 
 if TYPE_CHECKING:
@@ -22,11 +24,14 @@ RESERVE = 16
 MOST_RESERVE = 64
 WATCHED = 40  # tokens that are left when an answer is watched, beside twice that
 SPARE = 8  # tokens that stay over, as text that must come may be spelt in more of them than here
-FEW = 64  # tokens of which each is tried, whether the answer could still end as it would now
-ANEW = 4  # tokens behind which another end is looked for
-PROBES = 4  # of the tokens of plain text, which are taken to be alike
 TRIES = 300  # places of an answer that a search for its end goes on from
-FEWER_TRIES = 30  # the same, behind a token that is tried
+FIRST = 24  # of these, that try an end of the place before, or a short answer
+NEAR = 60  # of the others, in small steps alone
+ALL_TRIES = 1200  # the same, of all such searches of a plan
+AGAIN = 16  # where no end was found, one is looked for again behind so many tokens
+# When no more tokens are left, one is looked for behind each token, and in small steps alone: the
+# fewer are left, the fewer ways a search has to try.
+CLOSE = 64
 
 
 class GrammarPlan:
@@ -39,7 +44,13 @@ class GrammarPlan:
     """
 
     def __init__(
-        self, text: FreePlan, matcher: LLMatcher, words: Vocabulary, shortest: Tokens
+        self,
+        text: FreePlan,
+        matcher: LLMatcher,
+        words: Vocabulary,
+        shortest: Tokens | None,
+        phrases: Sequence[Tokens] = (),
+        size: int = 0,
     ) -> None:
         """Begin before the first token.
 
@@ -47,18 +58,24 @@ class GrammarPlan:
             text: What any answer may be.
             matcher: Of the grammar, at its start.
             words: The tokens that the matcher may allow.
-            shortest: A short answer.
+            shortest: A short answer, if one is known.
+            phrases: See `find_end`.
+            size: How many tokens the largest part of an answer may take, or about so many. When
+                fewer are left, each choice is checked for whether it can end in time.
         """
         self._text, self._matcher, self._words = text, matcher, words
-        self._end = min(text.stop_ids)
+        self._phrases = phrases
         self._followed: list[int] = []  # the tokens that the matcher stands behind
         self._run: list[int] = []  # tokens that must follow on the first `_run_start` of these
         self._run_start = 0
-        self._reserve = min(max(len(shortest), RESERVE), MOST_RESERVE)
-        self._spare = min(SPARE, text.max_tokens - len(shortest))
-        self._watched = max(text.max_tokens - WATCHED - 2 * self._reserve, 0)
+        self._shortest = shortest or ()
+        least = len(self._shortest)
+        self._reserve = min(max(least, RESERVE), MOST_RESERVE)
+        self._size = max(self._reserve, size)
+        self._spare = min(SPARE, text.max_tokens - least)
+        self._watched = max(text.max_tokens - WATCHED - 2 * self._size, 0)
         # A way to end the answer behind the first `_watched` tokens, behind one more, and so on.
-        self._ends: list[Tokens | None] = [] if self._watched else [shortest]
+        self._ends: list[_Known] = [] if self._watched else [_Known(shortest, 0)]
         self._narrowed: int | None = None  # behind so many tokens, for the first time
 
     @property
@@ -86,7 +103,7 @@ class GrammarPlan:
             return self._cut()
         if self._matcher.is_stopped():
             check_matcher(self._matcher)
-            return Force(self._end)
+            return Force(self._words.stop)
         forced = self._next_forced()
         return self._allowed() if forced is None else Force(forced)
 
@@ -154,11 +171,13 @@ class GrammarPlan:
         if allow is None:
             check_matcher(self._matcher)
             raise ValueError("the model's tokenizer has no token with which the answer could go on")
-        end = self._ends[-1] if self._ends else None
-        if end is None or not 0 <= self._left - len(end) <= self._reserve:
+        end = self._ends[-1].end if self._ends else None
+        if end is None or not 0 <= self._left - len(end) <= self._size:
             return allow
-        mask = self._in_time(self._words.mask(self._matcher), end)
-        return Allow(allow.id_range, torch.from_numpy(mask[allow.id_range.start :]))
+        mask, kept = self._words.mask(self._matcher), self._in_time(end)
+        if self._narrowed is None and not np.array_equal(kept, mask):
+            self._narrowed = len(self._followed)
+        return Allow(allow.id_range, torch.from_numpy(kept[allow.id_range.start :]))
 
     @property
     def _left(self) -> int:
@@ -169,57 +188,54 @@ class GrammarPlan:
         """See how the answer could end from here, if that is not known."""
         if len(self._ends) > len(self._followed) - self._watched:
             return
-        last = self._ends[-1] if self._ends else None
-        if last and last[0] == self._followed[-1]:
-            self._ends.append(last[1:])
+        last = self._ends[-1] if self._ends else _Known(None, 0)
+        if last.end and last.end[0] == self._followed[-1]:
+            self._ends.append(_Known(last.end[1:], last.tries))
         else:
             self._ends.append(self._end_here(last))
 
-    def _end_here(self, last: Tokens | None) -> Tokens | None:
+    def _end_here(self, last: _Known) -> _Known:
         """How the answer could end from here: as it was known for the place before, or anew."""
-        if last is not None and len(last) <= self._left and self._is_end(last):
+        close = self._left <= CLOSE
+        if last.end is None and not close and len(self._ends) % AGAIN:
             return last
-        return self._new_end(self._matcher, self._left, TRIES)
+        if last.end is not None:
+            end = joined(self._matcher, self._words, last.end, self._left, (self._followed[-1],))
+            if end is not None:
+                return _Known(end, last.tries)
+        tries = TRIES if close else min(TRIES, ALL_TRIES - last.tries)
+        found = End(None, 0)
+        hint = last.end or self._shortest
+        if hint:
+            found = self._new_end(Limits(self._left, min(FIRST, tries)), hint)
+        if found.tokens is None:
+            last, tries = _Known(None, last.tries + found.tries), tries - found.tries
+            near = tries if close else NEAR
+            found = self._new_end(Limits(self._left, tries, near), ())
+        return _Known(found.tokens, last.tries + found.tries)
 
-    def _is_end(self, tokens: Tokens) -> bool:
-        whole = [*tokens, self._end]
-        return self._matcher.validate_tokens(whole) == len(whole)
-
-    def _new_end(self, matcher: LLMatcher, most: int, tries: int) -> Tokens | None:
+    def _new_end(self, limits: Limits, hint: Tokens) -> End:
         try:
-            return find_end(matcher, self._words, most, tries)
+            return find_end(self._matcher, self._words, limits, self._phrases, hint)
         except ValueError:  # the search is a try: the answer may still end by itself
-            return None
+            return End(None, limits.tries, settled=False)
 
-    def _in_time(self, mask: NDArray[np.bool_], end: Tokens) -> NDArray[np.bool_]:
-        """The tokens of a mask behind which the answer can still end in time.
+    def _in_time(self, end: Tokens) -> NDArray[np.bool_]:
+        """The tokens that may come next, and behind which the answer can still end in time."""
+        left, ample = self._left - self._spare - 1, self._left - len(end) > self._reserve
+        stops = self._text.stop_ids
+        fork = Fork(self._matcher, self._words, self._phrases, end, stops, left, ample)
+        return fork.kept(self._words.mask(self._matcher))
 
-        Each of a few is tried. Of many, those of plain text are taken to be alike if some of them
-        are. Behind most, the answer must be able to end as it would now; behind some, another end
-        is looked for.
-        """
-        plain = mask & self._words.plain if mask.sum() > FEW else np.zeros_like(mask)
-        tried = np.flatnonzero(mask & ~plain)[:FEW].tolist()
-        texts = [id for id in np.flatnonzero(plain).tolist() if (id,) != end[:1]]
-        probes = texts[:: max(len(texts) // PROBES, 1)]
-        tried += probes
-        alike = [id for id in tried if self._ends_alike(id, end)]
-        others = [id for id in tried if id not in alike][:ANEW]
-        kept = np.zeros_like(mask)
-        kept[[end[0] if end else self._end, *alike, *filter(self._ends_anew, others)]] = True
-        if probes and kept[probes].all():
-            kept |= plain
-        if self._narrowed is None and not np.array_equal(kept, mask):
-            self._narrowed = len(self._followed)
-        return kept
 
-    def _ends_alike(self, id: int, end: Tokens) -> bool:
-        """Whether the answer can end behind a token as it can end here, or ends with it."""
-        ends = id in self._text.stop_ids or end[:1] == (id,)
-        return ends or (len(end) < self._left - self._spare and self._is_end((id, *end)))
+@dataclass(frozen=True)
+class _Known:
+    """What is known at a place of an answer.
 
-    def _ends_anew(self, id: int) -> bool:
-        matcher = self._matcher.deep_copy()
-        matcher.consume_token(id)
-        most = self._left - self._spare - 1
-        return self._new_end(matcher, most, FEWER_TRIES) is not None
+    Attributes:
+        end: The tokens that complete the answer; None if none were found.
+        tries: How many places were gone on from to find the ends of all places up to here.
+    """
+
+    end: Tokens | None
+    tries: int

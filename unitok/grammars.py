@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from unitok.grammar_ends import Vocabulary, find_end
+from unitok.grammar_ends import Limits, Tokens, Vocabulary, find_end
 from unitok.grammar_errors import reason
 from unitok.grammar_plan import GrammarPlan
+from unitok.grammar_sizes import regex_size, schema_literals, schema_size
 from unitok.requests import TextOptions
 from unitok_engine import FreePlan
 from unitok_tokenizers.text import TextTokenizer
@@ -27,9 +28,12 @@ if TYPE_CHECKING:
 
 # As `json.dumps` writes it, which is what models have read most. Blanks without end are none.
 JSON_STYLE = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
+LITERAL = re.compile(r"(?:^|(?<=[(|]))[\w ,.:;-]+(?=[|)]|$)")  # one of the choices of a group
 MAX_REGEX = 2**16  # characters
 MAX_STATES = 50_000  # of the automaton of a grammar, of 1 to 2 kB each
 TRIES = 1000  # places of an answer that a search for a short one goes on from
+NEAR = 200  # of these, in small steps alone
+PHRASES = 32  # constants of a form that are tried where a text begins
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,22 +56,23 @@ class Grammars:
             text: What any answer may be.
 
         Raises:
-            ValueError: The grammar is none, or no answer of at most so many tokens is found.
+            ValueError: The grammar is none, or has no answer of at most so many tokens.
         """
-        name, matcher, words = self.start(asked, text)
+        form, matcher, words = self.start(asked, text)
+        phrases, limits = self._phrases(form, text), Limits(text.max_tokens, TRIES, NEAR)
         try:
-            shortest = find_end(matcher, words, text.max_tokens, TRIES)
+            shortest = find_end(matcher, words, limits, phrases)
         except ValueError as error:
-            raise ValueError(f"{name}: {error}") from None
-        if shortest is None:
+            raise ValueError(f"{form.name}: {error}") from None
+        if shortest.tokens is None and shortest.settled:
             raise ValueError(
-                f"{name}: no answer of at most {text.max_tokens} tokens was found: raise "
+                f"{form.name}: no answer of at most {text.max_tokens} tokens was found: raise "
                 "max_tokens, or ask for less"
             )
-        return GrammarPlan(text, matcher, words, shortest)
+        return GrammarPlan(text, matcher, words, shortest.tokens, phrases, form.size)
 
-    def start(self, asked: TextOptions, text: FreePlan) -> tuple[str, LLMatcher, Vocabulary]:
-        """The option that is given, its matcher, and the tokens of answers.
+    def start(self, asked: TextOptions, text: FreePlan) -> tuple[Form, LLMatcher, Vocabulary]:
+        """The form that is asked for, its matcher, and the tokens of answers.
 
         Args:
             asked: The schema, regular expression or choice.
@@ -85,7 +90,11 @@ class Grammars:
         if matcher.is_error():
             problem = LLMatcher.validate_grammar(form.bare, limits=limits) or matcher.get_error()
             raise ValueError(f"{form.name} cannot be used: {reason(problem)}")
-        return form.name, matcher, words
+        return form, matcher, words
+
+    def _phrases(self, form: Form, text: FreePlan) -> list[Tokens]:
+        tokenizer, _ = self._of(text)
+        return [tuple(tokenizer.tokenize_str(phrase)) for phrase in form.phrases]
 
     @cached_property
     def lead(self) -> str:
@@ -109,7 +118,7 @@ class Grammars:
         known[:start] = False
         if text.mask is not None:
             known[start:] &= text.mask.cpu().numpy()
-        return Vocabulary(spelt, known, text.id_range)
+        return Vocabulary(spelt, known, text.id_range, min(text.stop_ids))
 
     def _bytes_of(self, id: int) -> bytes:
         return self._bytes[id] if id < len(self._bytes) else b""
@@ -191,11 +200,15 @@ class Form:
         name: The option that says so.
         grammar: The grammar of an answer, as the library takes it.
         bare: That of the form alone, of which the library says more clearly what is wrong.
+        size: How many characters its largest part has, or about so many.
+        phrases: Texts that it has, the shortest.
     """
 
     name: str
     grammar: str
     bare: str
+    size: int
+    phrases: Sequence[str] = ()
 
 
 def form_of(asked: TextOptions, blank: bool) -> Form:
@@ -211,9 +224,11 @@ def form_of(asked: TextOptions, blank: bool) -> Form:
     from llguidance import LLMatcher
 
     if asked.json_schema is not None:
-        schema = _styled(json.loads(str(asked.json_schema)))  # it is text since the request is made
+        asked_for = json.loads(str(asked.json_schema))  # it is text since the request is made
+        schema = _styled(asked_for)
         bare = LLMatcher.grammar_from_json_schema(schema)
-        return Form("json_schema", _lark(f"%json {schema}", blank), bare)
+        grammar, size = _lark(f"%json {schema}", blank), schema_size(asked_for)
+        return Form("json_schema", grammar, bare, size, _shortest(_constants(asked_for)))
     name = "choice" if asked.regex is None else "regex"
     regex = "|".join(map(_escaped, asked.choices)) if asked.regex is None else asked.regex
     if sum(map(len, asked.choices or regex)) > MAX_REGEX:
@@ -223,7 +238,24 @@ def form_of(asked: TextOptions, blank: bool) -> Form:
     except UnicodeEncodeError:
         raise ValueError(f"{name} cannot be used: it has half a character") from None
     bare = LLMatcher.grammar_from_regex(regex)
-    return Form(name, _lark(_quoted(regex), blank), bare)
+    grammar, size = _lark(_quoted(regex), blank), _size(asked, regex)
+    literals = LITERAL.findall(asked.regex or "")
+    led = [f" {text}" for text in literals] if blank else []
+    return Form(name, grammar, bare, size, _shortest([*literals, *led]))
+
+
+def _size(asked: TextOptions, regex: str) -> int:
+    return max(map(len, asked.choices)) if asked.regex is None else regex_size(regex)
+
+
+def _constants(schema: Mapping[str, Any]) -> list[str]:
+    """The constants of a schema as an answer has them behind the quote that they begin with."""
+    written = (json.dumps(value, ensure_ascii=False) for value in schema_literals(schema))
+    return [text.removeprefix('"') for text in written]
+
+
+def _shortest(texts: Sequence[str]) -> list[str]:
+    return sorted(set(texts), key=lambda text: (len(text), text))[:PHRASES]
 
 
 def _quoted(regex: str) -> str:

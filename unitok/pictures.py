@@ -19,6 +19,7 @@ from PIL import ExifTags, Image, UnidentifiedImageError, features
 from PIL.TiffImagePlugin import TILELENGTH, TILEWIDTH
 from torch import Tensor
 
+from unitok.picture_headers import HeaderReader, check_chunks
 from unitok.picture_sources import (
     DATA_URI,
     PICTURE,
@@ -151,7 +152,10 @@ def opened_file(file: BytesIO, name: str) -> Iterator[Image.Image]:
         ValueError: It is not a picture, is cut off or damaged, or has too many pixels. Errors in
             the block that use the picture are of this kind too.
     """
-    with errors_named(name), Image.open(file, formats=FORMATS) as image:
+    check_chunks(file, name)
+    reader = HeaderReader(file, name)
+    with errors_named(name), Image.open(reader, formats=FORMATS) as image:
+        reader.reached_pixels()
         check_size(image, name, MAX_JPEG_PIXELS if image.format in JPEGS else MAX_PIXELS)
         check_tile(image, name)
         if image.format in JPEGS:

@@ -460,7 +460,7 @@ class Engine:
         room = self.config.max_batch_tokens
         for sequence, drafter in drafted:
             # Rows of one length attend together, so what is forced or given is part of the width.
-            most = width - sequence.pending(sequence.branches[0])
+            most = width - max(map(sequence.pending, sequence.branches))
             most = max(min(most, room // len(sequence.branches)), 0)
             guesses = drafter.propose(sequence.emitted, most)
             try:

@@ -14,7 +14,9 @@ from unitok_engine.prefix_cache import Prefix, PrefixCache
 from unitok_engine.sequence import BranchState, Sequence
 from unitok_engine.waiting import Waiting
 
-_GIVEN_LOGITS = 2**25  # of given tokens in a step, so that their fp32 takes 128 MiB at most
+# Of given tokens in a step's decode rows, and as many of those in its other rows: their fp32 takes
+# 128 MiB each at most.
+_GIVEN_LOGITS = 2**25
 LONGEST_ROW = 16  # tokens of a decode row; what is longer is attended to as prefill
 _LOOK_AHEAD = 64  # sequences that wait for a prefix: an admission looks past no more of them
 
@@ -202,8 +204,10 @@ class Scheduler:
         """
         rows, runs = [], []
         for sequence in self._decoding:
-            if self._is_short(sequence) and (behind := _behind_the_next(sequence)) <= budget:
-                budget -= behind
+            if sequence.drafts and not self._fits(sequence, budget):
+                sequence.drop_drafts()  # guesses must not make it wait
+            if self._fits(sequence, budget):
+                budget -= _behind_the_next(sequence)
                 rows.append(sequence)
             else:
                 sequence.drop_drafts()
@@ -214,9 +218,14 @@ class Scheduler:
                 self._grow_for_drafts(sequence)
         return runs
 
+    def _fits(self, sequence: Sequence, budget: int) -> bool:
+        """Whether its rows are short, and no longer than what is left."""
+        return self._is_short(sequence) and _behind_the_next(sequence) <= budget
+
     def _is_short(self, sequence: Sequence) -> bool:
         """Whether a row has room for all that is pending and, with it, all that is given next."""
-        room = LONGEST_ROW - max(map(sequence.pending, sequence.branches))
+        longest = max(map(sequence.pending, sequence.branches))
+        room = LONGEST_ROW - longest - len(sequence.drafts)
         if room < 0 or sequence.drafts or not sequence.next_is_given:
             return room >= 0
         return self._draft_given(sequence, room, all_or_none=True)

@@ -287,6 +287,38 @@ def test_a_step_runs_no_more_known_cells_than_it_may(budget: int, every: int, sc
     assert sorted(rows.long) == sorted(6 * alone.long), "in the rows in which each runs alone"
 
 
+class Wide(DraftWidth):
+    """Always takes as many guesses as a row holds."""
+
+    def choose(self, drafted: int, others: int) -> int:
+        return LONGEST_ROW
+
+
+def test_no_guess_makes_a_row_long_one_branch_of_which_waits_for_more_than_the_other():
+    known = tuple(45 if 1 <= cell < 55 else None for cell in range(100))
+    plan, config = GridPlan(IMAGE, 10, 10, known=known), EngineConfig(max_batch_tokens=100)
+    plain, drafted = Rows(), Rows()
+    (expected,) = finish(Engine(TinyModel(), config, plain), [request(plan)])
+    drafter = GridDrafter(width=Wide())
+    (output,) = finish(Engine(TinyModel(), config, drafted, drafter), [request(plan)])
+    assert output.token_ids == expected.token_ids
+    assert drafted.long == plain.long == [46, 54], "the rest of the second branch is a short row"
+    assert len(drafted.tokens) < len(plain.tokens)
+
+
+def test_no_sample_waits_because_of_its_guesses():
+    oldest = tuple(45 if 9 <= cell < 99 else None for cell in range(100))  # a long run, later on
+    short = tuple(None if cell % 5 == 0 else 45 for cell in range(100))
+    plans = [GridPlan(IMAGE, 10, 10, known=known) for known in (oldest, short, ())]
+    config = EngineConfig(max_context=256, num_blocks=800, max_batch_tokens=12)
+    machine = Engine(TinyModel(), config, drafter=GridDrafter(width=FourWide()))
+    free = [machine.add(request(plan)) for plan in plans][-1]
+    told: list[bool] = []
+    while machine.has_work:
+        told.append(any(output.request_id == free for output in machine.step()))
+    assert all(told[told.index(True) : len(told) - told[::-1].index(True)])
+
+
 def test_a_plan_that_raises_behind_given_tokens_fails_alone():
     class Breaks:
         max_length, exact = 8, True

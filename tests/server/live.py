@@ -27,8 +27,18 @@ PATIENCE = 100
 class Live:
     """A server that runs, and clients of it."""
 
-    def __init__(self, app: App, url: str) -> None:
-        self.app, self.url = app, url
+    def __init__(self, app: App, url: str, loop: asyncio.AbstractEventLoop) -> None:
+        self.app, self.url, self.loop = app, url, loop
+
+    def tasks(self) -> list[str]:
+        """What the server's event loop has to do, beside listening."""
+
+        async def others() -> list[str]:
+            mine = asyncio.current_task()
+            return [repr(task) for task in asyncio.all_tasks() if task is not mine]
+
+        told = asyncio.run_coroutine_threadsafe(others(), self.loop).result(PATIENCE)
+        return [task for task in told if "Server._serve" not in task]
 
     def openai(self, key: str = KEYS[0]) -> openai.OpenAI:
         """OpenAI's client, which tries nothing twice."""
@@ -74,7 +84,8 @@ def served(
             while not listener.started:
                 assert thread.is_alive(), "the server did not start"
                 thread.join(0.01)
-            live = Live(app, url_of(opened))
+            assert listener._loop is not None
+            live = Live(app, url_of(opened), listener._loop)
             yield live
             live.settle()
         finally:

@@ -48,6 +48,38 @@ def test_paths_and_methods_that_do_not_exist(live: Live, method: str, path: str,
     assert response.json()["error"]["message"]
 
 
+@pytest.mark.parametrize("site", ["cross-site", "same-site"])
+def test_pages_of_other_sites_may_not_use_the_server(live: Live, model: Model, site: str):
+    foreign = {"sec-fetch-site": site, "origin": "https://example.org"}
+    with live.http() as http:
+        response = http.post(CHAT, json=HELLO, headers=foreign)
+        assert (response.status_code, response.json()["error"]["code"]) == (
+            403,
+            "origin_not_allowed",
+        )
+        assert "access-control-allow-origin" not in response.headers
+        assert http.get("/v1/models", headers=foreign).status_code == 403
+        own = {"sec-fetch-site": "same-origin", "origin": live.url}
+        assert http.post(CHAT, json=HELLO, headers=own).status_code == 200
+    settings = ServerSettings(allowed_origins=("https://example.org",))
+    with served(model, settings=settings) as open_to, open_to.http() as http:
+        response = http.post(CHAT, json=HELLO, headers=foreign)
+        assert response.status_code == 200
+        assert response.headers["access-control-allow-origin"] == "https://example.org"
+        other = {**foreign, "origin": "https://example.com"}
+        assert http.post(CHAT, json=HELLO, headers=other).status_code == 403
+
+
+def test_a_server_of_this_machine_answers_to_no_foreign_name(model: Model):
+    with served(model, settings=ServerSettings(local_only=True)) as local, local.http() as http:
+        for name in ("localhost", "127.0.0.1:8000", "[::1]:8000", "localhost:1"):
+            assert http.get("/version", headers={"host": name}).status_code == 200
+        for name in ("example.org", "example.org:8000", "localhost.example.org", "10.0.0.1", ""):
+            response = http.get("/version", headers={"host": name})
+            assert response.status_code == 403
+            assert response.json()["error"]["code"] == "host_not_allowed"
+
+
 def test_a_request_has_an_id(live: Live):
     with live.http() as http:
         assert http.get("/version").headers["x-request-id"].startswith("req_")
@@ -117,6 +149,31 @@ def test_a_body_that_never_comes_is_waited_for_only_so_long(model: Model):
             "content-type: application/json\r\ncontent-length: 10\r\nconnection: close\r\n\r\n"
         )
         assert raw(quick, head.encode()).startswith(b"HTTP/1.1 408 ")
+
+
+@pytest.mark.parametrize("body", [b"zz\r\n", b"2\r\nabcd\r\n"])
+def test_a_body_that_is_no_http_has_one_answer(
+    live: Live, body: bytes, caplog: pytest.LogCaptureFixture
+):
+    head = (
+        f"POST {CHAT} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {KEYS[0]}\r\n"
+        "content-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n"
+    )
+    answer = raw(live, head.encode() + body)
+    assert answer.startswith(b"HTTP/1.1 400 ") and answer.count(b"HTTP/1.1") == 1
+    with live.http() as http:
+        assert http.get("/health").status_code == 200
+    assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
+
+
+def test_a_body_with_two_lengths_is_refused(live: Live):
+    head = (
+        f"POST {CHAT} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {KEYS[0]}\r\n"
+        "content-type: application/json\r\ncontent-length: 4\r\ntransfer-encoding: chunked\r\n\r\n"
+    )
+    answer = raw(live, head.encode() + b"0\r\n\r\nGET /metrics HTTP/1.1\r\nhost: x\r\n\r\n")
+    assert answer.startswith(b"HTTP/1.1 400 ") and answer.count(b"HTTP/1.1") == 1
+    assert b"invalid_header" in answer
 
 
 def test_headers_are_bounded(live: Live):

@@ -38,15 +38,14 @@ def scope_of(path: str) -> Scope:
 
 
 class Client:
-    """A client of an ASGI app that sends a body, and then takes nothing.
+    """A client of an ASGI app that sends a body, and goes away after a few messages.
 
     Attributes:
         takes: How many messages it takes.
-        stays: Whether it stays when it takes no more.
     """
 
-    def __init__(self, body: bytes, takes: int, stays: bool) -> None:
-        self._body, self.takes, self.stays = [body], takes, stays
+    def __init__(self, body: bytes, takes: int) -> None:
+        self._body, self.takes = [body], takes
         self._gone = asyncio.Event()
 
     async def receive(self) -> Message:
@@ -58,17 +57,16 @@ class Client:
     async def send(self, message: Message) -> None:
         self.takes -= 1
         if self.takes < 0:
-            if not self.stays:
-                self._gone.set()
+            self._gone.set()
             await asyncio.Event().wait()
 
 
-def ask(app: App, path: str, body: bytes, takes: int, stays: bool) -> dict[str, Any]:
+def ask(app: App, path: str, body: bytes, takes: int) -> dict[str, Any]:
     """What the log says of a request."""
     logs = []
     assert isinstance(app.asgi, Gate)
     app.asgi.ended, ended = lambda end: logs.append(end.passage.log), app.asgi.ended
-    client = Client(body, takes, stays)
+    client = Client(body, takes)
     asyncio.run(app.asgi(scope_of(path), client.receive, client.send))
     app.asgi.ended = ended
     return logs[0]
@@ -76,14 +74,13 @@ def ask(app: App, path: str, body: bytes, takes: int, stays: bool) -> dict[str, 
 
 @pytest.mark.parametrize("path", BODIES)
 @pytest.mark.parametrize("takes", [0, 1, 2])
-@pytest.mark.parametrize("stays", [False, True])
 def test_a_client_that_takes_no_more_holds_nothing(
-    model: Model, path: str, takes: int, stays: bool, caplog: pytest.LogCaptureFixture
+    model: Model, path: str, takes: int, caplog: pytest.LogCaptureFixture
 ):
     """Not even one that does not take the head of the response, so that no body is made."""
-    app = App([model], ServerSettings(send_seconds=0.1, heartbeat_seconds=0.05), ApiKeys(KEYS))
+    app = App([model], ServerSettings(heartbeat_seconds=0.05), ApiKeys(KEYS))
     with caplog.at_level(logging.ERROR):
-        log = ask(app, path, json.dumps(BODIES[path]).encode(), takes, stays)
+        log = ask(app, path, json.dumps(BODIES[path]).encode(), takes)
     assert log["aborted"] and "error" not in log
     assert not caplog.records
     admission = app.services.admission

@@ -19,7 +19,7 @@ from torch import Tensor
 from tests.engine.tiny import TinyModel, caption, drawing, engine, finals
 from unitok import driver as driver_module
 from unitok.driver import Driver
-from unitok.handles import Handle, TokenJob
+from unitok.handles import Flight, Handle, TokenJob
 from unitok.image_decoder import BACKLOG, ImageDecoder
 from unitok_engine import Allow, CacheView, Output, Request
 
@@ -490,6 +490,65 @@ def test_a_thread_that_python_takes_for_dead_is_still_waited_for(gated: tuple[Ga
     assert ids([*first.result(PATIENCE), *second.result(PATIENCE)]) == ids(
         stepped(drawing(1), caption(2))
     )
+
+
+def drivers_threads() -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if thread.name == "unitok-driver"]
+
+
+def test_a_signal_amid_the_threads_start_leaves_one_thread(monkeypatch: pytest.MonkeyPatch):
+    start, before = threading.Thread.start, drivers_threads()
+
+    def interrupted(thread: threading.Thread) -> None:
+        start(thread)
+        monkeypatch.undo()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(threading.Thread, "start", interrupted)
+    driver = Driver(engine())
+    with pytest.raises(KeyboardInterrupt):
+        driver.submit(TokenJob(drawing(1)))
+    assert ids(driver.complete([caption(2)])) == ids(stepped(caption(2)))
+    assert [t for t in drivers_threads() if t not in before] == [driver._thread]
+    assert_idle(driver)
+    driver.close()
+
+
+def test_what_is_handed_over_while_the_thread_ends_is_answered(monkeypatch: pytest.MonkeyPatch):
+    """Nobody waits for the thread any more, who would refuse it."""
+    driver, idle, late = Driver(engine()), threading.Event(), Flight(TokenJob(caption(3)), 1, False)
+    driver.complete([caption(1)])
+    closed = threading.Event()
+
+    def hand_over() -> None:  # the thread does this last before it ends
+        if driver._closing and not idle.is_set():
+            monkeypatch.undo()
+            assert closed.wait(PATIENCE)
+            driver._hand_over(("submit", [late]))
+            driver._hand_over(("idle", idle))
+
+    monkeypatch.setattr(driver_module, "give_up_team", hand_over)
+    driver.close(timeout=0)
+    closed.set()
+    assert idle.wait(PATIENCE)
+    assert late.done.result(PATIENCE)[0].error == driver_module.CLOSED
+
+
+def test_an_interrupt_while_callers_are_woken_forgets_none_of_them(driver: Driver):
+    class Interrupts(threading.Event):
+        def set(self) -> None:
+            first = not self.is_set()
+            super().set()
+            if first:
+                raise KeyboardInterrupt
+
+    idlers = [Interrupts() for _ in range(3)]
+    for idler in idlers:
+        driver._execute(("idle", idler))
+    for _ in idlers:
+        with pytest.raises(KeyboardInterrupt):
+            driver.rest()
+    assert not driver.rest() and all(idler.is_set() for idler in idlers)
 
 
 def test_a_handle_is_good_after_the_close():

@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Iterator
+from itertools import pairwise
 from random import Random
 from typing import Any
 
@@ -11,10 +12,11 @@ from PIL import Image
 
 import unitok
 from benchmarks.json_schemas import TREE, is_answer, random_schema
-from unitok import Caption, TextResult
-from unitok.grammar_ends import find_end
+from unitok import Caption, TextResult, grammar_ends, grammar_plan
+from unitok.grammar_ends import Limits, find_end
+from unitok.grammar_sizes import regex_size, schema_size
 from unitok.requests import TextOptions
-from unitok_engine import Allow, Force, Plan
+from unitok_engine import Allow, Force, Plan, Stop
 
 PICTURE = Image.new("RGB", (64, 64), "red")
 TEXT: dict[str, Any] = {"type": "string"}
@@ -33,10 +35,10 @@ def answers(model: unitok.Model, asked: list[Caption]) -> list[TextResult]:
     return [result for result in found if isinstance(result, TextResult)]
 
 
-def shortest(model: unitok.Model, most: int = 64, **form: Any) -> str | None:
+def shortest(model: unitok.Model, near: int, most: int = 64, **form: Any) -> str | None:
     grammars, text = model.prepare._grammars, model.family.text_plan(most)
     _, matcher, words = grammars.start(TextOptions(**form), text)
-    ids = find_end(matcher, words, most, 1000)
+    ids = find_end(matcher, words, Limits(most, 1000, near)).tokens
     return None if ids is None else model.tokenizer.decode(ids).strip()
 
 
@@ -138,8 +140,11 @@ def test_a_plan_near_its_limit_depends_on_the_emitted_tokens_alone(model: unitok
         ({"choice": ["three apples and a dog", "two", "three"]}, "two|three"),
     ],
 )
-def test_a_short_answer_is_found(model: unitok.Model, form: dict[str, Any], expected: str):
-    found = shortest(model, **form)
+@pytest.mark.parametrize("near", [0, 200])
+def test_a_short_answer_is_found(
+    model: unitok.Model, form: dict[str, Any], expected: str, near: int
+):
+    found = shortest(model, near, **form)
     assert found is not None
     assert re.fullmatch(expected, found), found
 
@@ -174,3 +179,129 @@ def test_what_ends_a_text_of_any_letters_is_found(model: unitok.Model, regex: st
 def test_half_a_character_is_in_no_form(model: unitok.Model, form: Any):
     with pytest.raises(ValueError, match=r"regex|choice"):
         model.caption(PICTURE, **form)
+
+
+NO_OR_LONG: dict[str, Any] = {"anyOf": [{"const": "no"}, {"type": "string", "minLength": 4000}]}
+
+
+def walked(model: unitok.Model, seed: int, **form: Any) -> str:
+    """An answer of tokens that are chosen at random among those that the plan allows."""
+    asked, random, emitted = Caption(PICTURE, seed=1, **form), Random(seed), list[int]()
+    plan = model.prepare.job(asked).request.plan
+    while not isinstance(step := plan.next(emitted), Stop):
+        if isinstance(step, Allow):
+            assert step.mask is not None
+            ids = step.mask.nonzero()[:, 0] + step.id_range.start
+            emitted.append(random.choice(ids.tolist()))
+        else:
+            emitted.append(step.id)
+    return model.tokenizer.decode(emitted[: len(emitted) - step.drop]).strip()
+
+
+def test_a_constant_beside_what_is_too_long_is_the_answer(model: unitok.Model):
+    asked = Caption(PICTURE, json_schema=NO_OR_LONG, max_tokens=120, seed=1, temperature=2.0)
+    (result,) = answers(model, [asked])
+    assert (result.error, result.text) == (None, '"no"')
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_choice_far_from_the_limit_that_is_too_long_is_not_taken(model: unitok.Model, seed: int):
+    assert walked(model, seed, regex="no|[a-w]{3000}END", max_tokens=120) == "no"
+
+
+def test_a_part_that_takes_many_tokens_is_not_begun_late(model: unitok.Model):
+    flags = {"type": "object", "properties": {"fish": {"type": "boolean"}, "bus": {"type": "null"}}}
+    flags |= {"required": ["fish", "bus"], "additionalProperties": False}
+    schema = {"type": "object", "properties": {"a": flags, "b": flags, "place": {"type": "null"}}}
+    schema |= {"required": ["place"], "additionalProperties": False}
+    for seed in range(8):
+        text = walked(model, seed, json_schema=schema, max_tokens=48)
+        assert is_answer(text, schema), text
+
+
+def test_an_end_is_cut_by_bytes(model: unitok.Model):
+    grammars, text = model.prepare._grammars, model.family.text_plan(9)
+    _, _, words = grammars.start(TextOptions(regex=".*"), text)
+    spelt, ids = model.tokenizer.token_bytes(), tuple(model.tokenizer.encode_plain("dog house"))
+    for size in range(12):
+        cut = b"".join(spelt[id] for id in words.cut(ids, size))
+        assert cut == b"".join(spelt[id] for id in ids)[size:]
+
+
+def test_searches_of_a_plan_are_bounded(model: unitok.Model, monkeypatch: pytest.MonkeyPatch):
+    tries, ends = 0, grammar_plan.find_end
+
+    def counted(*given: Any) -> grammar_ends.End:
+        nonlocal tries
+        found = ends(*given)
+        tries += found.tries
+        return found
+
+    monkeypatch.setattr(grammar_plan, "find_end", counted)
+    monkeypatch.setattr(grammar_plan, "ALL_TRIES", 50)
+    schema = {"anyOf": [{"const": "no"}, {"type": "string", "minLength": 400}]}
+    text = walked(model, 1, json_schema=schema, max_tokens=120)
+    assert is_answer(text, schema), text
+    assert 0 < tries <= 50
+
+
+def test_where_there_is_no_end_one_is_looked_for_more_often_near_the_limit(
+    model: unitok.Model, monkeypatch: pytest.MonkeyPatch
+):
+    places = list[int]()
+
+    def none(matcher: Any, words: Any, limits: Limits, *_: Any) -> grammar_ends.End:
+        places.append(120 - limits.most)
+        return grammar_ends.End(None, 1)
+
+    plan = model.prepare.job(Caption(PICTURE, regex="[a-w]*", max_tokens=120)).request.plan
+    monkeypatch.setattr(grammar_plan, "find_end", none)
+    monkeypatch.setattr(grammar_plan, "CLOSE", 20)
+    step, emitted = plan.next([]), list[int]()
+    assert isinstance(step, Allow) and step.mask is not None
+    emitted = [int(step.mask.nonzero()[-1, 0]) + step.id_range.start]
+    step = plan.next(emitted)
+    assert isinstance(step, Allow) and step.mask is not None
+    emitted += [int(step.mask.nonzero()[-1, 0]) + step.id_range.start] * 118
+    for length in range(119):
+        plan.next(emitted[:length])
+    places = list(dict.fromkeys(places))  # two searches at each
+    close = 120 - grammar_plan.CLOSE
+    far = [place for place in places if place < close]
+    assert len(far) > 2
+    assert {after - before for before, after in pairwise(far)} == {grammar_plan.AGAIN}
+    assert places[len(far) :] == list(range(close, 119)), "near the limit, behind each token"
+
+
+def test_a_search_tells_that_it_gave_up(model: unitok.Model):
+    grammars, text = model.prepare._grammars, model.family.text_plan(120)
+    for regex, tries, settled in (("[a-w]{3000}", 500, True), ("[a-c]{9}z[a-c]{9}z", 1, False)):
+        _, matcher, words = grammars.start(TextOptions(regex=regex), text)
+        end = find_end(matcher, words, Limits(120, tries))
+        assert (end.tokens, end.settled) == (None, settled)
+        assert end.tries <= tries
+
+
+@pytest.mark.parametrize(
+    ("regex", "size"),
+    [
+        ("no|[a-w]{300}END", 303),
+        ("([ab]{2,9}z){4}", 12),
+        (r"\x{41}\{9\}", 4),
+        ("(?:ab|c){2}d*", 5),
+        ("a{9999999}", 65_536),
+        ("((", 0),
+    ],
+)
+def test_the_size_of_a_regular_expression(regex: str, size: int):
+    assert regex_size(regex) == size
+
+
+def test_the_size_of_a_schema_is_that_of_its_largest_part():
+    assert schema_size(NO_OR_LONG) == 4000
+    long = {"type": "array", "items": {"type": "string", "minLength": 9}, "minItems": 20}
+    assert (
+        schema_size({"anyOf": [{"type": "null"}, {"$ref": "#/$defs/a"}], "$defs": {"a": long}})
+        == 220
+    )
+    assert schema_size(TREE) < 60

@@ -163,6 +163,7 @@ def serve(
         request_seconds=request_seconds,
         drain_seconds=drain_seconds,
         allowed_origins=tuple(allow_origin or ()),
+        local_only=api_key_file is None and not no_key,
         allowed_hosts=tuple(map(host_name, allow_picture_host or ())),
     )
     keys = ApiKeys() if api_key_file is None else ApiKeys.read(api_key_file)

@@ -19,6 +19,7 @@ from unitok.server.files import Files
 from unitok.server.gate import Gate
 from unitok.server.keys import ApiKeys
 from unitok.server.metrics import Metrics
+from unitok.server.page_files import ASSETS, PageFiles
 from unitok.server.response_store import ResponseStore
 from unitok.server.responses import Responses
 from unitok.server.running import Runner
@@ -67,7 +68,7 @@ class App:
             state.start(named)
         file_of = None if state is None else state.files.file_bytes
         self.responses = Responses(self.services, ResponseStore(settings), file_of)
-        router = Router(self._routes())
+        router = Router(self._routes(), redirect_slashes=False)
         self.asgi: ASGIApp = Gate(router, keys or ApiKeys(), settings, metrics.ended)
         if settings.allowed_origins:
             self.asgi = CORSMiddleware(
@@ -79,13 +80,17 @@ class App:
             )
 
     def _routes(self) -> list[Route]:
-        status, services = Status(self.services), self.services
+        status, services, page = Status(self.services), self.services, PageFiles()
         responses = self.responses
         files, batches = Files(services), Batches(services)
         return [
+            Route("/", page.index),
+            Route(ASSETS + "{name}", page.asset),
             Route("/health", status.health),
             Route("/ready", status.ready),
             Route("/version", status.version),
+            Route("/openapi.json", status.openapi),
+            Route("/v1/queue", status.queue),
             Route("/metrics", status.metrics),
             Route("/v1/models", status.models),
             Route("/v1/models/{name:path}", status.model),

@@ -52,7 +52,10 @@ async def read_body(request: Request, ticket: Ticket, settings: ServerSettings) 
             return await _collected(request, ticket, settings.max_body)
     except TimeoutError:
         raise ApiError(
-            408, f"the body did not arrive within {settings.body_seconds:g} s", code="body_timeout"
+            408,
+            f"the body did not arrive within {settings.body_seconds:g} s",
+            code="body_timeout",
+            headers={"connection": "close"},
         ) from None
     except ClientDisconnect:
         raise ClientGone from None

@@ -19,7 +19,7 @@ from unitok.server.running import Runner, while_connected
 from unitok.server.served import ServedModels
 from unitok.server.settings import ServerSettings
 from unitok.server.state.folder import State
-from unitok.server.streams import Stream
+from unitok.server.streams import EventStream
 from unitok.strict_json import JsonObject
 
 
@@ -73,8 +73,8 @@ class Call:
         return None if fetcher is None else HeldFetcher(fetcher, self.request, self.ticket)
 
     def stream(self, bodies: AsyncGenerator[JsonObject], named: bool = False) -> Response:
-        """The response that sends bodies as they come; see `Stream`."""
-        return Stream(bodies, self.ticket, self.passage, self.services.settings, named)
+        """The response that sends bodies as they come; see `EventStream`."""
+        return EventStream(bodies, self.ticket, self.passage, self.services.settings, named)
 
     def note_usage(self, results: Sequence[Result]) -> None:
         """Put the counts of tokens into the log line."""
@@ -120,7 +120,7 @@ def admitted(work: Work, services: Services) -> Callable[[Request], Awaitable[Re
         streams = False
         try:
             response = await work(Call(request, passage, ticket, services))
-            streams = isinstance(response, Stream)
+            streams = isinstance(response, EventStream)
             return response
         finally:
             if not streams:  # a stream leaves at its end

@@ -17,13 +17,15 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from unitok.openai_wire.body import WireError
 from unitok.server.errors import ApiError, ClientGone, of_status, of_wire
 from unitok.server.keys import ANYBODY, ApiKeys, Owner
+from unitok.server.loopback import is_loopback
+from unitok.server.page_files import ASSETS
 from unitok.server.settings import ServerSettings
 from unitok.server.tracing import describe, span_of
 
 logger = logging.getLogger(__name__)
 
 # What anybody may ask for. All else needs a key, if the server has any.
-OPEN = ("/health", "/ready")
+OPEN = ("/", "/health", "/ready")
 REQUEST_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
@@ -115,7 +117,9 @@ class Gate:
         passage = response.passage
         try:
             self._check_headers(scope["headers"])
-            if scope["path"] not in OPEN:
+            self._check_host(headers)
+            if scope["path"] not in OPEN and not scope["path"].startswith(ASSETS):
+                self._check_site(headers)
                 passage.owner = self.keys.owner(headers.get("authorization"))
             await self.app(scope, receive, response.send)
         except ClientGone:
@@ -145,6 +149,38 @@ class Gate:
             raise _headers(f"more than {settings.max_headers} headers")
         if sum(len(name) + len(value) for name, value in headers) > settings.max_header_bytes:
             raise _headers(f"headers of more than {settings.max_header_bytes:,} bytes")
+        # A proxy that goes by one of two lengths would take a part of the body for a request.
+        if {b"content-length", b"transfer-encoding"} <= {name for name, _ in headers}:
+            raise ApiError(
+                400,
+                "give content-length or transfer-encoding, not both",
+                code="invalid_header",
+                headers={"connection": "close"},
+            )
+
+    def _check_site(self, headers: Mapping[str, str]) -> None:
+        """Refuse what a page of another site sends by a visitor's browser, such as a form.
+
+        Browsers say where a request comes from, and other clients do not.
+        https://www.w3.org/TR/fetch-metadata
+        """
+        own = headers.get("sec-fetch-site", "none") in ("same-origin", "none")
+        if not own and headers.get("origin") not in self.settings.allowed_origins:
+            raise ApiError(
+                403,
+                "pages of other sites may not use this server: start it with --allow-origin ORIGIN",
+                code="origin_not_allowed",
+            )
+
+    def _check_host(self, headers: Mapping[str, str]) -> None:
+        """Refuse a name that a foreign page has been given for this machine (DNS rebinding)."""
+        if self.settings.local_only and not is_loopback(_name_of(headers.get("host", ""))):
+            raise ApiError(
+                403,
+                "this server answers as localhost alone: use http://localhost and its port, or "
+                "start it with --api-key-file",
+                code="host_not_allowed",
+            )
 
 
 def _log(end: Ended) -> None:
@@ -177,6 +213,13 @@ class _Response:
             ]
             message = {**message, "headers": [*message.get("headers", ()), *added]}
         await self._send(message)
+
+
+def _name_of(host: str) -> str:
+    """The name or the address of a Host header, without its port."""
+    if host.startswith("["):
+        return host[1:].partition("]")[0]
+    return host.partition(":")[0]
 
 
 def _headers(what: str) -> ApiError:

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import logging
 import socket
 import time
+from contextlib import suppress
 from functools import partial
+from math import ceil
 from types import FrameType
 
 import uvicorn
 
 from unitok.server.app import App
-from unitok.server.connection import Connection
+from unitok.server.connections import Connection
+from unitok.server.loopback import is_loopback
 from unitok.server.settings import ServerSettings
 
 logger = logging.getLogger(__name__)
 
 BACKLOG = 2048
+SEND_BUFFER = 2**17  # bytes that the system keeps for a client that reads slowly; Linux doubles it
 POLL = 0.05  # seconds between looks whether all is done
 
 
@@ -42,16 +45,21 @@ class Listener(uvicorn.Server):
             app.asgi,
             host,
             port,
-            http=partial(Connection, self.settings),  # type: ignore[arg-type]
+            http=partial(  # type: ignore[arg-type]
+                Connection,
+                head_seconds=self.settings.head_seconds,
+                send_seconds=self.settings.send_seconds,
+            ),
             ws="none",
             lifespan="off",
             log_config=None,
             access_log=False,
+            proxy_headers=False,
             server_header=False,
             date_header=True,
             backlog=BACKLOG,
             h11_max_incomplete_event_size=2 * self.settings.max_header_bytes,
-            timeout_keep_alive=30,
+            timeout_keep_alive=ceil(self.settings.head_seconds),
             timeout_graceful_shutdown=1,
         )
         super().__init__(config)
@@ -61,6 +69,7 @@ class Listener(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Begin to listen."""
         self._loop = asyncio.get_running_loop()
+        allow_many_connections()
         await super().startup(sockets)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
@@ -86,6 +95,17 @@ class Listener(uvicorn.Server):
         self.should_exit = True
 
 
+def allow_many_connections() -> None:
+    """Have as many files open at once as the system lets this process."""
+    try:
+        import resource
+    except ImportError:  # Windows, which has no such limit
+        return
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with suppress(ValueError, OSError):  # some systems allow less than they say
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
 def check_exposure(host: str, has_keys: bool, insists: bool) -> None:
     """Refuse to listen where others can reach the server without a key.
 
@@ -104,14 +124,6 @@ def check_exposure(host: str, has_keys: bool, insists: bool) -> None:
         )
 
 
-def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches an address."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
-
-
 def open_socket(host: str, port: int) -> socket.socket:
     """A socket that listens already, so that an error is told before a model is loaded.
 
@@ -122,6 +134,7 @@ def open_socket(host: str, port: int) -> socket.socket:
     opened = socket.socket(family)
     try:
         opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        opened.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)  # connections have it
         opened.bind((host, port))
     except OSError as error:
         opened.close()
@@ -144,6 +157,6 @@ def make_settings(**given: object) -> ServerSettings:
     """
     settings = ServerSettings(**{n: v for n, v in given.items() if v is not None})  # type: ignore[arg-type]
     for name, value in vars(settings).items():
-        if isinstance(value, int | float) and value <= 0:
+        if isinstance(value, int | float) and not isinstance(value, bool) and value <= 0:
             raise ValueError(f"--{name.replace('_', '-')} must be above 0, not {value:g}")
     return settings

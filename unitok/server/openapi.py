@@ -5,14 +5,20 @@ https://spec.openapis.org/oas/v3.1.0
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable
 
 from unitok import __version__
-from unitok.openai_wire import chat
-from unitok.requests import OptionSpec, Reply, options_of
+from unitok.server.openapi_bodies import (
+    batch_schema,
+    chat_schema,
+    edit_schema,
+    file_schema,
+    generation_schema,
+    response_schema,
+)
 from unitok.strict_json import JsonObject
 
+FORM, BYTES = "multipart/form-data", "application/octet-stream"
 ERROR: JsonObject = {
     "type": "object",
     "required": ["error"],
@@ -29,108 +35,6 @@ ERROR: JsonObject = {
         }
     },
 }
-TEXT: JsonObject = {"type": ["string", "null"]}
-FLAG: JsonObject = {"type": ["boolean", "null"]}
-TYPES: dict[str, JsonObject] = {
-    "whole number": {"type": "integer"},
-    "whole numbers": {
-        "oneOf": [{"type": "integer"}, {"type": "array", "items": {"type": "integer"}}]
-    },
-    "number": {"type": "number"},
-    "text": {"type": "string"},
-    "texts": {"oneOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]},
-    "flag": {"type": "boolean"},
-    "schema": {"type": "object"},
-    "sides": {"type": "array", "items": {"type": "integer"}, "minItems": 4, "maxItems": 4},
-}
-MESSAGE: JsonObject = {
-    "type": "object",
-    "required": ["role", "content"],
-    "properties": {
-        "role": {"enum": ["system", "developer", "user", "assistant"]},
-        "content": {
-            "oneOf": [
-                {"type": "string"},
-                {
-                    "type": "array",
-                    "items": {
-                        "oneOf": [
-                            {
-                                "type": "object",
-                                "required": ["type", "text"],
-                                "properties": {
-                                    "type": {"const": "text"},
-                                    "text": {"type": "string"},
-                                },
-                            },
-                            {
-                                "type": "object",
-                                "required": ["type", "image_url"],
-                                "properties": {
-                                    "type": {"const": "image_url"},
-                                    "image_url": {
-                                        "type": "object",
-                                        "required": ["url"],
-                                        "properties": {"url": {"type": "string"}},
-                                    },
-                                },
-                            },
-                        ]
-                    },
-                },
-            ]
-        },
-    },
-}
-
-
-def option_schema(spec: OptionSpec) -> JsonObject:
-    """The schema of an option of a request."""
-    option = spec.option
-    bounds = {"minimum": option.low, "maximum": option.high, "exclusiveMinimum": option.above}
-    schema = TYPES[spec.kind] | {name: v for name, v in bounds.items() if v is not None}
-    return {"oneOf": [schema, {"type": "null"}], "description": option.help}
-
-
-def options_schema(kind: type, names: Iterable[str]) -> dict[str, JsonObject]:
-    """The schemas of options of a kind of request, by name."""
-    specs = options_of(kind)
-    return {name: option_schema(specs[name]) for name in names}
-
-
-def neutral_schema(neutral: Mapping[str, tuple[object, ...]]) -> dict[str, JsonObject]:
-    """The schemas of keys that may have no other values than these."""
-    return {name: {"enum": [*values, None]} for name, values in neutral.items()}
-
-
-def body_schema(required: Iterable[str], properties: Mapping[str, Any]) -> JsonObject:
-    """The schema of a body that may have these keys and no others."""
-    return {
-        "type": "object",
-        "required": list(required),
-        "properties": dict(properties),
-        "additionalProperties": False,
-    }
-
-
-def chat_schema() -> JsonObject:
-    """The schema of a body of /v1/chat/completions."""
-    return body_schema(
-        ["messages"],
-        {
-            "messages": {"type": "array", "items": MESSAGE, "minItems": 1},
-            "model": TEXT,
-            "user": TEXT,
-            "n": {"type": ["integer", "null"], "minimum": 1},
-            "stream": FLAG,
-            "stream_options": {"type": ["object", "null"]},
-            "logprobs": FLAG,
-            "response_format": {"type": ["object", "null"]},
-            chat.NEWER: {"type": ["integer", "null"], "minimum": 1},
-            **options_schema(Reply, chat.OPTIONS),
-            **neutral_schema(chat.SERVED_NEUTRAL),
-        },
-    )
 
 
 def operation(
@@ -181,9 +85,45 @@ def paths() -> dict[str, dict[str, JsonObject]]:
         "/version": {"get": operation("The version of unitok.")},
         "/metrics": {"get": operation("Numbers for Prometheus.", answer="text/plain")},
         "/openapi.json": {"get": operation("This document.")},
+        "/": {"get": operation("The page.", answer="text/html", open=True)},
+        "/assets/{name}": {
+            "get": operation("A file of the page.", parameters=["name"], answer="*/*", open=True)
+        },
+        "/v1/queue": {"get": operation("How many requests run, and how many wait.")},
         "/v1/models": {"get": operation("The models.")},
         "/v1/models/{name}": {"get": operation("A model.", parameters=["name"])},
         "/v1/chat/completions": {"post": operation("Answer a conversation.", chat_schema())},
+        "/v1/images/generations": {"post": operation("Draw pictures.", generation_schema())},
+        "/v1/images/edits": {
+            "post": operation("Change a picture.", edit_schema(), FORM),
+        },
+        "/v1/responses": {
+            "post": operation("Go on with a conversation, or paint.", response_schema())
+        },
+        "/v1/responses/{id}": {
+            "get": operation("A response.", parameters=["id"]),
+            "delete": operation("Delete a response.", parameters=["id"]),
+        },
+        "/v1/responses/{id}/input_items": {
+            "get": operation("What a response answers.", parameters=["id"])
+        },
+        "/v1/files": {
+            "get": operation("Your files."),
+            "post": operation("Send a file.", file_schema(), FORM),
+        },
+        "/v1/files/{id}": {
+            "get": operation("A file.", parameters=["id"]),
+            "delete": operation("Delete a file.", parameters=["id"]),
+        },
+        "/v1/files/{id}/content": {
+            "get": operation("The bytes of a file.", parameters=["id"], answer=BYTES)
+        },
+        "/v1/batches": {
+            "get": operation("Your batches."),
+            "post": operation("Run the lines of a file.", batch_schema()),
+        },
+        "/v1/batches/{id}": {"get": operation("A batch.", parameters=["id"])},
+        "/v1/batches/{id}/cancel": {"post": operation("End a batch.", parameters=["id"])},
     }
 
 

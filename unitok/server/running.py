@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncGenerator, Awaitable, Sequence
-from contextlib import AsyncExitStack, aclosing, suppress
+from contextlib import aclosing, suppress
 from dataclasses import replace
 from typing import Any, TypeVar
 
@@ -133,13 +133,16 @@ class Runner:
         self, served: Served, handle: Handle[Event, Result], start: float
     ) -> AsyncGenerator[Event]:
         begun = False
-        async for event in handle:
-            if not begun:
-                self.metrics.first_token(served.name, time.monotonic() - start)
-                begun = True
-            if event.result is not None:
-                self.metrics.result(served.name, checked(event.result))
-            yield event
+        try:
+            async for event in handle:
+                if not begun:
+                    self.metrics.first_token(served.name, time.monotonic() - start)
+                    begun = True
+                if event.result is not None:
+                    self.metrics.result(served.name, checked(event.result))
+                yield event
+        finally:
+            handle.cancel()
 
 
 def checked(result: Result) -> Result:
@@ -193,24 +196,39 @@ async def merged(
 
     At most one event of each stream is taken ahead, so a slow reader delays all of them.
     """
-    waiting = {
-        asyncio.ensure_future(anext(stream)): number for number, stream in enumerate(streams)
-    }
-    async with AsyncExitStack() as stack:
-        for stream in streams:
-            await stack.enter_async_context(aclosing(stream))
-        try:
-            while waiting:
-                done, _ = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-                for task in sorted(done, key=waiting.__getitem__):
-                    number = waiting.pop(task)
-                    try:
-                        event = task.result()
-                    except StopAsyncIteration:
-                        continue
-                    waiting[asyncio.ensure_future(anext(streams[number]))] = number
-                    yield number, event
-        finally:
-            for task in waiting:
-                task.cancel()
-            await asyncio.gather(*waiting, return_exceptions=True)
+    if len(streams) == 1:
+        async with aclosing(streams[0]) as stream:
+            async for event in stream:
+                yield 0, event
+        return
+    taken: asyncio.Queue[tuple[int, Event | Exception | None]] = asyncio.Queue(1)
+    tasks = [asyncio.ensure_future(_pass_on(n, one, taken)) for n, one in enumerate(streams)]
+    left = len(tasks)
+    try:
+        while left:
+            number, event = await taken.get()
+            if isinstance(event, Exception):
+                raise event
+            if event is None:
+                left -= 1
+            else:
+                yield number, event
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _pass_on(
+    number: int,
+    stream: AsyncGenerator[Event],
+    taken: asyncio.Queue[tuple[int, Event | Exception | None]],
+) -> None:
+    """Put the events of a stream into a queue, and then None or what broke it off."""
+    try:
+        async with aclosing(stream):
+            async for event in stream:
+                await taken.put((number, event))
+        await taken.put((number, None))
+    except Exception as error:
+        await taken.put((number, error))

@@ -18,13 +18,15 @@ class ServerSettings:
         max_bodies: Bytes of all bodies that are being read and worked on.
         max_headers: The most headers of a request.
         max_header_bytes: Bytes of all its headers.
-        head_seconds: The most seconds until the head of a request has arrived.
+        head_seconds: The most seconds until the head of a request has arrived, also of the next one
+            on a connection.
         body_seconds: The most seconds until a body has arrived.
         request_seconds: The most seconds until a result; a request may ask for less.
         drain_seconds: The most seconds that running requests have after SIGTERM.
         heartbeat_seconds: How often a quiet stream shows that it lives.
-        send_seconds: The most seconds that a client may take nothing of a response.
+        send_seconds: The most seconds that a client may take nothing of its response.
         allowed_origins: Web pages of other origins that may use the server (CORS).
+        local_only: Whether the server answers only as localhost, or as an address of it.
         allowed_hosts: Host names that pictures may be fetched from; () for none.
         max_responses: The most responses that are kept.
         max_responses_per_key: The most of them that one key may have.
@@ -52,6 +54,7 @@ class ServerSettings:
     heartbeat_seconds: float = 15.0
     send_seconds: float = 60.0
     allowed_origins: tuple[str, ...] = ()
+    local_only: bool = False
     allowed_hosts: tuple[str, ...] = ()
     max_responses: int = 10_000
     max_responses_per_key: int = 2000

@@ -1,4 +1,4 @@
-"""GET /health, /ready, /version, /metrics and /v1/models."""
+"""GET /health, /ready, /version, /openapi.json, /metrics, /v1/models and /v1/queue."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from unitok.api import Model
 from unitok.server.endpoint import Services
 from unitok.server.errors import ApiError
 from unitok.server.metrics import CONTENT_TYPE
+from unitok.server.openapi import document
 
 STEP_SECONDS = 30.0  # a step, and the prefill of the longest prompt, take far less
 
@@ -22,16 +23,21 @@ class Status:
     def __init__(self, services: Services) -> None:
         """Keep what all endpoints share."""
         self.services = services
-        self._beats: dict[str, asyncio.Task[None]] = {}  # that are waited for, by model
+        self._steps: dict[str, asyncio.Future[None]] = {}  # that are waited for, by model
+
+    def _step(self, model: Model) -> asyncio.Future[None]:
+        """The end of a model's step. All who ask meanwhile wait for the same one, in one thread."""
+        step = self._steps.get(model.name)
+        if step is None or step.done():
+            waiting = asyncio.to_thread(model.driver.between_steps, lambda: None)
+            self._steps[model.name] = step = asyncio.ensure_future(waiting)
+        return step
 
     async def health(self, request: Request) -> Response:
-        """Whether the engines step: each driver's thread has to answer between two steps.
-
-        Anybody may ask, and as often as they like, so all who ask wait for one answer of a model.
-        """
+        """Whether the engines step: each driver's thread has to answer between two steps."""
         for model in self.services.models.models:
             try:
-                await asyncio.wait_for(asyncio.shield(self._beat(model)), STEP_SECONDS)
+                await asyncio.wait_for(asyncio.shield(self._step(model)), STEP_SECONDS)
             except TimeoutError:
                 raise ApiError(
                     503, f"{model.name} has made no step for {STEP_SECONDS:g} s", code="unhealthy"
@@ -39,13 +45,6 @@ class Status:
             except RuntimeError as error:
                 raise ApiError(503, f"{model.name}: {error}", code="unhealthy") from None
         return JSONResponse({"status": "ok"})
-
-    def _beat(self, model: Model) -> asyncio.Task[None]:
-        beat = self._beats.get(model.name)
-        if beat is None or beat.done():
-            work = asyncio.to_thread(model.driver.between_steps, lambda: None)
-            beat = self._beats[model.name] = asyncio.ensure_future(work)
-        return beat
 
     async def ready(self, request: Request) -> Response:
         """Whether new requests are taken in."""
@@ -56,6 +55,21 @@ class Status:
     async def version(self, request: Request) -> Response:
         """The version of unitok."""
         return JSONResponse({"version": __version__})
+
+    async def openapi(self, request: Request) -> Response:
+        """What each endpoint takes."""
+        return JSONResponse(document())
+
+    async def queue(self, request: Request) -> Response:
+        """How many requests run, and how many wait for their turn, of all models and keys."""
+        stats = [model.stats() for model in self.services.models.models]
+        return JSONResponse(
+            {
+                "object": "queue",
+                "running": sum(one.running_requests for one in stats),
+                "waiting": sum(one.waiting_requests for one in stats),
+            }
+        )
 
     async def metrics(self, request: Request) -> Response:
         """All numbers, for Prometheus."""
