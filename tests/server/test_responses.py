@@ -95,7 +95,7 @@ def test_an_answer_that_is_cut_off_is_incomplete(live: Live):
 def test_an_answer_can_have_a_form(live: Live):
     schema = {"type": "object", "properties": {"yes": {"type": "boolean"}}, "required": ["yes"]}
     form: Any = {"type": "json_schema", "name": "a", "schema": schema, "strict": True}
-    answer = create(live, QUESTION, text={"format": form})
+    answer = create(live, QUESTION, text={"format": form}, max_output_tokens=60)
     assert isinstance(json.loads(answer.output_text)["yes"], bool)
 
 
