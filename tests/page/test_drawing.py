@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, Request, expect
 
 from tests.page.conftest import NewPage
 from tests.page.visit import ended, painted, pixels_of, send, settings, turns
@@ -73,7 +73,12 @@ def test_cancelling_ends_the_work_of_the_server(page: Page, live: Live):
 
 def test_a_picture_is_drawn_again_and_varied(page: Page):
     asked: list[dict[str, Any]] = []
-    page.on("request", lambda r: "/images/" in r.url and asked.append(r.post_data_json))
+
+    def note(request: Request) -> None:
+        if "/images/" in request.url:
+            asked.append(request.post_data_json or {})
+
+    page.on("request", note)
     first = painted(send(page, "Draw", "a dog"))
     first.click()
     page.get_by_role("button", name="Paint it again").click()
