@@ -3,6 +3,7 @@
 import asyncio
 import json
 import signal
+import sys
 import threading
 import time
 from contextlib import suppress
@@ -102,6 +103,13 @@ def test_what_is_wrong_is_said_in_one_line(arguments: list[str], wrong: str):
     assert done.exit_code == 2
     assert wrong in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_without_its_libraries_one_line_says_what_to_install(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(sys.modules, "starlette", None)
+    done = CliRunner().invoke(app, ["serve", "--port", "0"])
+    assert done.exit_code == 2
+    assert done.stderr.strip().endswith("pip install 'unitok-engine[serve]'")
 
 
 def test_a_client_that_goes_away_takes_its_requests_along(live: Live, model: Model):

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from unitok.extras import need
+from unitok.extras import missing_is_wrong_use, need
 from unitok.flags import Common, with_flags
 
 if TYPE_CHECKING:
@@ -146,7 +146,8 @@ def serve(
 
     Example: unitok serve --alias gpt-image-1
     """
-    need("starlette", "serve")
+    with missing_is_wrong_use():
+        need("starlette", "serve")
     from unitok.server.app import App
     from unitok.server.fetcher import host_name
     from unitok.server.keys import ApiKeys
