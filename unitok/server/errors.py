@@ -89,6 +89,12 @@ def timed_out(message: str) -> ApiError:
     return ApiError(504, message, code="timeout", headers={"x-should-retry": "false"})
 
 
+def internal(request_id: str) -> ApiError:
+    """The error of a request that the server failed, whose traceback is in the log."""
+    told = f"the server failed; its log tells more of request {request_id}"
+    return ApiError(500, told, code="internal_error")
+
+
 def of_wire(error: WireError) -> ApiError:
     """The error of a body that is refused."""
     return ApiError(400, str(error), param=error.param, code=error.code)

@@ -15,7 +15,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from unitok.openai_wire.body import WireError
-from unitok.server.errors import ApiError, ClientGone, of_status, of_wire
+from unitok.server.errors import ApiError, ClientGone, internal, of_status, of_wire
 from unitok.server.keys import ANYBODY, ApiKeys, Owner
 from unitok.server.loopback import is_loopback
 from unitok.server.page_files import ASSETS
@@ -133,8 +133,7 @@ class Gate:
             await self._answer(told, scope, receive, response)
         except Exception:
             logger.exception("request %s failed", passage.id)
-            told = f"the server failed; its log tells more of request {passage.id}"
-            await self._answer(ApiError(500, told, code="internal_error"), scope, receive, response)
+            await self._answer(internal(passage.id), scope, receive, response)
 
     async def _answer(
         self, error: ApiError, scope: Scope, receive: Receive, response: _Response

@@ -16,7 +16,7 @@ from unitok.openai_wire.responses_output import Output, Status, Teller
 from unitok.requests import AnyRequest
 from unitok.results import Event, Result
 from unitok.server.endpoint import Call
-from unitok.server.errors import ApiError
+from unitok.server.errors import ApiError, internal
 from unitok.server.served import Served
 from unitok.strict_json import JsonObject
 
@@ -80,8 +80,7 @@ class ResponseRun:
             except Exception:
                 logger.exception("request %s failed", call.passage.id)
                 call.passage.log["error"] = "internal_error"
-                told = f"the server failed; its log tells more of request {call.passage.id}"
-                yield self.teller.error(told, "internal_error")
+                yield self.teller.error(internal(call.passage.id).message, "internal_error")
 
     async def _told(self, call: Call, events: AsyncGenerator[Event]) -> AsyncGenerator[JsonObject]:
         teller, output, result = self.teller, self.output, None

@@ -18,7 +18,7 @@ from starlette.types import Receive, Scope, Send
 
 from unitok.openai_wire.body import WireError
 from unitok.server.admission import Ticket
-from unitok.server.errors import ApiError, of_wire
+from unitok.server.errors import ApiError, internal, of_wire
 from unitok.server.gate import Passage
 from unitok.server.running import while_connected
 from unitok.server.settings import ServerSettings
@@ -113,8 +113,7 @@ class EventStream(Response):
         except Exception:
             logger.exception("request %s failed", passage.id)
             passage.log["error"] = "internal_error"
-            told = f"the server failed; its log tells more of request {passage.id}"
-            yield encoded(ApiError(500, told, code="internal_error").body, False)
+            yield encoded(internal(passage.id).body, False)
 
 
 def encoded(body: JsonObject, named: bool) -> bytes:
