@@ -30,7 +30,7 @@ class RunningAverages(nn.Module):
 
     def __init__(self, codebook_size: int, code_dim: int) -> None:
         super().__init__()
-        # Overwritten by `refresh`. The library drew it, and seeded runs go on from where that ended.
+        # `refresh` overwrites it. The library drew it, and seeded runs go on from behind that.
         drawn = torch.rand(1, codebook_size, code_dim)
         self.register_buffer("initted", torch.tensor(True))
         self.register_buffer("cluster_size", torch.ones(1, codebook_size))
