@@ -144,18 +144,11 @@ class Scheduler:
             prefilling = [s for s in self.running if s.request.given or not s.decoding]
         self._allow_given_logits()
         if limit is None:
-            budget = self.config.max_batch_tokens
-            aside = self._set_runs_aside(budget)
-            self._allow_given_logits()  # what decodes takes none of what the runs may have
-            most = budget - budget // 4  # so that prefill goes on beside any number of runs
-            runs = self._run(aside, most, most)
-            if aside and not runs:
-                runs = self._chunks(aside[0], most, first=True)
-            later = aside[len({chunk.sequence for chunk in runs}) :]
-            prefill = self._fill(prefilling, budget, runs)
-            prefill += self._run(later, most, budget - rows_of(prefill))
+            aside = self._set_runs_aside(self.config.max_batch_tokens)
+            self._allow_given_logits()  # what decodes takes none of what the others may have
+            long = self._runs_and_prefill(aside, prefilling, self.config.max_batch_tokens)
             chunks = [chunk for sequence in self._decoding for chunk in _all_pending(sequence)]
-            chunks += prefill
+            chunks += long
             self._decoding = []
         else:
             decoding, self._decoding = self._decoding, []  # none of them makes room now
@@ -236,6 +229,22 @@ class Scheduler:
         if room < 0 or sequence.drafts or not sequence.next_is_given:
             return room >= 0
         return self._draft_given(sequence, room, all_or_none=True)
+
+    def _runs_and_prefill(
+        self, runs: Seq[Sequence], prefilling: Iterable[Sequence], budget: int
+    ) -> list[Chunk]:
+        """Chunks of long runs and of prefill, as many as the budget allows.
+
+        Prefill has a quarter of it, so that it goes on beside any number of runs. What it leaves is
+        for further runs.
+        """
+        most = budget - budget // 4
+        chunks = self._run(runs, most, most)
+        if runs and not chunks:
+            chunks = self._chunks(runs[0], most, first=True)
+        later = runs[len({chunk.sequence for chunk in chunks}) :]
+        chunks = self._fill(prefilling, budget, chunks)
+        return chunks + self._run(later, most, budget - rows_of(chunks))
 
     def _run(self, runs: Iterable[Sequence], most: int, budget: int) -> list[Chunk]:
         """Chunks of long runs, as far as the budget goes. None is cut.
