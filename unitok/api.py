@@ -23,8 +23,10 @@ from typing import Any, TypeVar, overload
 import torch
 from torch import Tensor
 
+from unitok.best_job import BestJob
 from unitok.chat import Chat
 from unitok.drafts import Drafts, KeptTable, decide_drafts, drafter_of
+from unitok.draw_job import DrawJob
 from unitok.driver import Driver
 from unitok.families import Family
 from unitok.handles import Handle, Job
@@ -532,7 +534,12 @@ class Model:
             yield checked_event(event, timeouts=False)
 
     async def asubmit(
-        self, asked: AnyRequest, *, share: Hashable | None = None, stream: bool = False
+        self,
+        asked: AnyRequest,
+        *,
+        share: Hashable | None = None,
+        stream: bool = False,
+        progress: bool = True,
     ) -> Handle[Event, Result]:
         """Submit a request, for those who serve many callers.
 
@@ -541,6 +548,8 @@ class Model:
             share: Requests of one share together get as much of the engine as those of any other
                 share; None is a share of the request's own.
             stream: Whether the handle gives events.
+            progress: Whether events of the kind "tokens" tell how far pictures are. Else there is
+                one of them, when the first tokens are there.
 
         Returns:
             The handle. `await` gives the result, which may have an error, and `async for` the
@@ -551,6 +560,8 @@ class Model:
         """
         self.driver.check_open()
         job = await self._in_thread(lambda: self.prepare.job(asked))
+        if isinstance(job, DrawJob | BestJob):
+            job.tells_progress = progress
         return self.driver.submit(job, share=share, stream=stream)
 
     def _stream(self, job: AnyJob) -> Generator[Event]:

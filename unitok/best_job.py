@@ -23,7 +23,10 @@ class BestJob:
 
     Attributes:
         request: The engine's request, for all tries.
+        tells_progress: As of a `DrawJob`.
     """
+
+    tells_progress = True
 
     def __init__(self, job: DrawJob, tries: int) -> None:
         """Nothing has been generated yet.
@@ -118,7 +121,7 @@ class BestJob:
         done, total = self._done, self.request.n * self.request.plan.max_length
         events = [replace(e, done=done, total=total) for e in self._job.new_events()]
         events = [event for event in events if event.kind != "tokens"]
-        if done > self._reported:
+        if done > self._reported and (self.tells_progress or not self._reported):
             self._reported = done
             events.insert(0, Event("tokens", done=done, total=total))
         return events

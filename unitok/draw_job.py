@@ -32,7 +32,10 @@ class DrawJob:
         request: The engine's request.
         timeout: The most seconds until the result; None for no limit.
         index: The request's place among those that were given together.
+        tells_progress: Whether events tell of tokens again and again, and not only of the first.
     """
+
+    tells_progress = True
 
     def __init__(
         self,
@@ -115,7 +118,7 @@ class DrawJob:
         """The progress and the pictures that no event had yet and, at the end, the result."""
         events = []
         done, total = self._done, self.request.n * self.request.plan.max_length
-        if done > self._reported_done:
+        if done > self._reported_done and (self.tells_progress or not self._reported_done):
             self._reported_done = done
             events.append(Event("tokens", done=done, total=total))
         for preview in self._new_previews():
@@ -189,6 +192,7 @@ class DrawJob:
             weight_version=self._weight_version,
             steps=self._steps,
             token_ids=tuple(o.token_ids for o in outputs) if self.request.any_logprobs else None,
+            cached_tokens=outputs[0].cached_tokens if outputs else 0,
         )
 
     def _seed(self, sample: int) -> int:

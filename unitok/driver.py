@@ -104,6 +104,7 @@ class Driver:
         # Whether the thread executes no more commands. `Thread.is_alive` must not be asked: when a
         # signal breaks it off, it takes a thread that runs for one that has ended.
         self._ended = False
+        self._over = threading.Event()  # set at the same time, for those who wait
         self._thread: threading.Thread | None = None
         self._starting = threading.Lock()
         self.image_decoder.notify = _looker(self._commands)
@@ -321,7 +322,9 @@ class Driver:
             thread = self._thread
         if thread is not None and thread is not threading.current_thread():
             self._commands.put(("close", None))
-            thread.join(timeout)
+            # A signal that breaks `Thread.join` off makes the thread count as one that has ended.
+            if self._over.wait(timeout):
+                thread.join(timeout)
             self._refuse_late()
         if self._refusal is not FORKED:  # a forked child has no thread of the image decoder either
             self.image_decoder.close()
@@ -390,6 +393,8 @@ class Driver:
             self._step()
         for _ in range(self.image_decoder.due):
             self.image_decoder.work()
+            if not self._commands.empty():  # a picture of a large model takes long
+                break
         for flight in list(self._decoding_images.values()):
             if flight.job.result is not None:
                 self._finish(flight)
@@ -449,6 +454,8 @@ class Driver:
         self._ended = self._closing
         self._refuse_late()  # what came before others could see that this thread has ended
         self._wake_idlers()
+        if self._ended:
+            self._over.set()
         return self._ended
 
     def _wake_idlers(self) -> None:

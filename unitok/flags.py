@@ -228,7 +228,10 @@ class Common:
 
 
 def with_flags(
-    made: type | None = None, but: Sequence[str] = (), only: Sequence[str] | None = None
+    made: type | None = None,
+    but: Sequence[str] = (),
+    only: Sequence[str] | None = None,
+    also: Sequence[inspect.Parameter] = (),
 ) -> Callable[[Command], Command]:
     """Decorate a command `f(common, ..., **options)`.
 
@@ -239,12 +242,13 @@ def with_flags(
         but: The options that get no flag.
         only: The flags of every command that this one has; None for all. The others have their
             defaults.
+        also: Further flags of the command's own, as parameters that are given by their names.
     """
     specs = [spec for spec in own_first(made) if spec.name not in but] if made else []
     shared = [p for p in _fields_of(Common) if only is None or p.name in only]
 
     def decorate(function: Command) -> Command:
-        own = [p for p in _parameters_of(function) if p.name not in ("common", "options")]
+        own = [p for p in _parameters_of(function) if p.name != "common"]
 
         @wraps(function)
         def call(**given: Any) -> None:
@@ -254,7 +258,7 @@ def with_flags(
                 function(common, **given, **options)
 
         flags = (flag_of(spec, None if spec.name in vars(made) else SAMPLING) for spec in specs)
-        parameters = [*own, *flags, *shared]
+        parameters = [*own, *flags, *also, *shared]
         call.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
         call.__annotations__ = {p.name: p.annotation for p in parameters}
         return call
@@ -359,7 +363,8 @@ def names_of_options(made: type) -> str:
 def _parameters_of(function: Command) -> Iterable[inspect.Parameter]:
     hints = get_type_hints(function, include_extras=True)
     for parameter in inspect.signature(function).parameters.values():
-        yield _parameter(parameter.name, hints[parameter.name], parameter.default)
+        if parameter.kind is not parameter.VAR_KEYWORD:  # which stands for flags made elsewhere
+            yield _parameter(parameter.name, hints[parameter.name], parameter.default)
 
 
 def _fields_of(made: type) -> Iterator[inspect.Parameter]:

@@ -179,9 +179,11 @@ class Flight(Generic[E, R]):
         if not self.streamed:
             return
         with self._lock:
-            for event in self.job.new_events():
+            events = self.job.new_events()
+            for event in events:
                 self._add(event)
-        self._wake()
+        if events:
+            self._wake()
 
     def _add(self, event: E) -> None:
         for place in range(len(self._events) - 1, -1, -1):

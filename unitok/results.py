@@ -62,6 +62,8 @@ class TextResult:
         weight_version: The version of the weights that computed it, see `Model.update_weights`;
             None if nothing was computed.
         token_ids: The token ids that have log-probabilities, if these were asked for.
+        cause: What was raised, if the request could not be prepared; else None.
+        cached_tokens: How many tokens of the prompt were found computed, by earlier requests.
     """
 
     text: str
@@ -78,6 +80,8 @@ class TextResult:
     dropped: Dropped | None = None
     weight_version: int | None = None
     token_ids: tuple[int, ...] | None = field(default=None, repr=False)
+    cause: Exception | None = field(default=None, repr=False, compare=False)
+    cached_tokens: int = field(default=0, compare=False)
 
     def __repr__(self) -> str:
         return f"<TextResult {shortened(self.text)!r}: {summary(self)}>"
@@ -108,6 +112,8 @@ class DrawResult:
             None if nothing was computed.
         steps: In how many steps of the engine the tokens were sampled, of all pictures together.
         token_ids: The token ids of each picture, if log-probabilities were asked for.
+        cause: What was raised, if the request could not be prepared; else None.
+        cached_tokens: How many tokens of the prompt were found computed, by earlier requests.
     """
 
     prompt: str
@@ -127,6 +133,8 @@ class DrawResult:
     weight_version: int | None = None
     steps: int = 0
     token_ids: tuple[tuple[int, ...], ...] | None = field(default=None, repr=False)
+    cause: Exception | None = field(default=None, repr=False, compare=False)
+    cached_tokens: int = field(default=0, compare=False)
 
     @property
     def tokens_per_step(self) -> float:
@@ -286,12 +294,14 @@ def failure(asked: object, index: int, error: Exception) -> Result:
         index: Its place among the requests.
         error: Why it could not be prepared.
     """
+    told, cause = one_line(error), error.with_traceback(None)  # which would keep the pictures
     if isinstance(asked, Draw | Edit):
         seed = asked.seeds[0] if isinstance(asked.seed, Sequence) else asked.seed or 0
-        return DrawResult(asked.prompt, (), seed, "error", 0, 0, 0.0, asked, index, one_line(error))
+        values = (asked.prompt, (), seed, "error", 0, 0, 0.0, asked, index, told)
+        return DrawResult(*values, cause=cause)
     request = asked if isinstance(asked, Caption | Reply) else None
     seed = (request.seed if request else 0) or 0
-    return TextResult("", seed, "error", 0, 0, 0.0, request, index, one_line(error))
+    return TextResult("", seed, "error", 0, 0, 0.0, request, index, told, cause=cause)
 
 
 # --- parts of a repr -----------------------------------------------------------------------------

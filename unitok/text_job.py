@@ -121,6 +121,7 @@ class TextJob:
             token_ids=joined.token_ids
             if joined is not None and self.request.any_logprobs
             else None,
+            cached_tokens=0 if joined is None else joined.cached_tokens,
         )
 
 

@@ -486,13 +486,14 @@ class Engine:
 
     def _emit(self, sequence: Sequence, sampled: list[tuple[Target, SampledToken]]) -> None:
         """Emit the tokens that were sampled behind drafts that are right."""
-        before = len(sequence.emitted)
+        before, right = len(sequence.emitted), 0
         sampled = sorted(sampled, key=_offset) if len(sampled) > 1 else sampled
         self._tell_drafter(
             sequence, [token.id for target, token in sampled if not sequence.is_given(target)]
         )
         for target, token in sampled:
-            if target.offset and sequence.emitted[before:] != sequence.drafts[: target.offset]:
+            right = sequence.right_drafts(before, right)
+            if not right == target.offset == len(sequence.emitted) - before:
                 break
             if token.id is None:
                 sequence.fail("the model gave logits that are not finite")
@@ -502,7 +503,7 @@ class Engine:
             if sequence.finished:
                 return
         if sequence.drafts:
-            self._scheduler.commit_drafts(sequence, sequence.right_drafts(before))
+            self._scheduler.commit_drafts(sequence, sequence.right_drafts(before, right))
 
     def _tell_drafter(self, sequence: Sequence, tokens: list[int | None]) -> None:
         """Count guesses that ran, and tell their drafter what was sampled."""

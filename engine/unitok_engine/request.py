@@ -255,6 +255,8 @@ class Output:
             range, nothing else done to them, as a policy gradient wants. None and 0 as above.
         weight_version: Of the model's weights that the tokens come from, see
             `Engine.weights_changed`.
+        cached_tokens: How many tokens of the first branch's prompt were found computed when the
+            sample began.
     """
 
     request_id: int
@@ -267,6 +269,7 @@ class Output:
     logprobs: tuple[float, ...] | None = None
     branch_logprobs: tuple[float, ...] | None = None
     weight_version: int = 0
+    cached_tokens: int = 0
 
     @property
     def finished(self) -> bool:

@@ -77,10 +77,11 @@ class Scheduler:
 
     A step takes the next token of each branch that decodes and, beside them, twice as many tokens
     as the budget of prefill at most. The one half is for what lies behind the next token in rows
-    that are still short: guesses, and what a plan forces or gives. The other is for long runs of
-    what it forces or gives, and for prefill. A long run takes part as a whole or waits, so that it
-    is computed in the same rows alone and beside others. Only the oldest one may be cut, as it has
-    all of the budget.
+    that are still short: guesses, and what a plan forces or gives. The other is for prefill and for
+    long runs of what it forces or gives, which leave a quarter of it to prefill. Runs of the lowest
+    priority number come first, then the oldest. A long run takes part as a whole or waits, so that
+    it is computed in the same rows alone and beside others. Only the first one is cut, if it is
+    longer than all that runs may have.
 
     A sequence that would begin as an older running one does, and finds that prefix still being
     computed, waits for it; others may go ahead. It waits for no younger one, as the younger ones
@@ -106,6 +107,7 @@ class Scheduler:
         self._copy_on_write: dict[int, int] = {}  # target block -> source block
         self._new_blocks: list[int] = []
         self._given_logits = 0  # that this step may still make
+        self._given_taken: dict[Sequence, int] = {}  # by what it will make
         self._prefixes.reset()
         self.pool.reset()
 
@@ -140,15 +142,13 @@ class Scheduler:
         prefilling: list[Sequence] = []
         if len(self._decoding) < len(self.running):
             prefilling = [s for s in self.running if s.request.given or not s.decoding]
-        self._given_logits = _GIVEN_LOGITS
+        self._allow_given_logits()
         if limit is None:
-            budget = self.config.max_batch_tokens
-            aside = self._set_runs_aside(budget)
-            self._given_logits = _GIVEN_LOGITS  # what decodes takes none of what the runs may have
-            runs = self._run(aside, budget)
-            prefill = self._fill(prefilling, budget, runs)
+            aside = self._set_runs_aside(self.config.max_batch_tokens)
+            self._allow_given_logits()  # what decodes takes none of what the others may have
+            long = self._runs_and_prefill(aside, prefilling, self.config.max_batch_tokens)
             chunks = [chunk for sequence in self._decoding for chunk in _all_pending(sequence)]
-            chunks += prefill
+            chunks += long
             self._decoding = []
         else:
             decoding, self._decoding = self._decoding, []  # none of them makes room now
@@ -200,17 +200,17 @@ class Scheduler:
             budget: The most tokens of all rows, the next one of each branch apart.
 
         Returns:
-            The sequences that were set aside.
+            The sequences that were set aside, those of the lowest priority number first.
         """
         rows, runs = [], []
-        for sequence in self._decoding:
+        for sequence in sorted(self._decoding, key=_priority):
             if sequence.drafts and not self._fits(sequence, budget):
                 sequence.drop_drafts()  # guesses must not make it wait
             if self._fits(sequence, budget):
                 budget -= _behind_the_next(sequence)
                 rows.append(sequence)
             else:
-                sequence.drop_drafts()
+                self._drop_given(sequence)
                 runs.append(sequence)
         self._decoding = rows
         for sequence in rows:
@@ -230,13 +230,33 @@ class Scheduler:
             return room >= 0
         return self._draft_given(sequence, room, all_or_none=True)
 
-    def _run(self, runs: Iterable[Sequence], budget: int) -> list[Chunk]:
-        """Chunks of long runs, as far as the budget goes. Only the first may be cut."""
+    def _runs_and_prefill(
+        self, runs: Seq[Sequence], prefilling: Iterable[Sequence], budget: int
+    ) -> list[Chunk]:
+        """Chunks of long runs and of prefill, as many as the budget allows.
+
+        Prefill has a quarter of it, so that it goes on beside any number of runs. What it leaves is
+        for further runs.
+        """
+        most = budget - budget // 4
+        chunks = self._run(runs, most, most)
+        if runs and not chunks:
+            chunks = self._chunks(runs[0], most, first=True)
+        later = runs[len({chunk.sequence for chunk in chunks}) :]
+        chunks = self._fill(prefilling, budget, chunks)
+        return chunks + self._run(later, most, budget - rows_of(chunks))
+
+    def _run(self, runs: Iterable[Sequence], most: int, budget: int) -> list[Chunk]:
+        """Chunks of long runs, as far as the budget goes. None is cut.
+
+        Args:
+            runs: Whose they are, in their order.
+            most: The most tokens of one of them; what is longer is cut when it comes first.
+            budget: The most tokens of all.
+        """
         chunks: list[Chunk] = []
         for sequence in runs:
-            part = self._whole(sequence, budget - rows_of(chunks))
-            if not (part or chunks):
-                part = self._chunks(sequence, budget, first=True)
+            part = self._whole(sequence, min(budget - rows_of(chunks), most))
             if not part:
                 break
             chunks += part
@@ -310,8 +330,18 @@ class Scheduler:
         if all_or_none and not whole:
             sequence.drop_drafts()
         else:
-            self._given_logits -= size * len(sequence.targets)
+            self._given_taken[sequence] = size * len(sequence.targets)
+            self._given_logits -= self._given_taken[sequence]
         return whole
+
+    def _drop_given(self, sequence: Sequence) -> None:
+        """Let go of drafts. What given ones took of the logits is there for others again."""
+        sequence.drop_drafts()
+        self._given_logits += self._given_taken.pop(sequence, 0)
+
+    def _allow_given_logits(self) -> None:
+        """Let the next rows have as many logits of given tokens as there may be."""
+        self._given_logits, self._given_taken = _GIVEN_LOGITS, {}
 
     def _admit(self) -> Sequence | None:
         """Let the first waiting sequence that need not wait for a prefix begin, if it can."""
@@ -477,7 +507,7 @@ class Scheduler:
         if sequence.exact:  # it has all it will ever need
             return
         if self._missing_blocks(sequence, drafts) > self.pool.free_count:
-            sequence.drop_drafts()
+            self._drop_given(sequence)
             return
         for branch in sequence.branches:
             self._extend(branch, sequence.length(branch) + drafts)
@@ -556,3 +586,7 @@ def _behind_the_next(sequence: Sequence) -> int:
 
 def _arrival(sequence: Sequence) -> int:
     return sequence.arrival
+
+
+def _priority(sequence: Sequence) -> int:
+    return sequence.priority

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from unitok_engine.block_pool import ROOT, block_key
-from unitok_engine.drafter import SampleDrafter, agreeing
+from unitok_engine.drafter import SampleDrafter
 from unitok_engine.embedding_store import EmbeddingStore
 from unitok_engine.ids import IdRange
 from unitok_engine.plans import Allow, FinishReason, Force, Stop
@@ -100,12 +100,13 @@ class Sequence:
         # A plan is its caller's code: it is asked here, so that it fails where it was handed in.
         self.max_length = len(request.given) or index(self.plan.max_length)
         self.exact = bool(request.given or self.plan.exact)
-        self.targets: tuple[Target, ...] = ()  # what the next step samples
+        self.targets: list[Target] = []  # what the next step samples
         self.drafts: list[int] = []
         self.drafter: SampleDrafter | None = None  # who guesses; None if nobody does
         self.finish_reason: FinishReason | None = None
         self.error: str | None = None
         self.begun = False  # it was admitted at least once
+        self._cached_tokens = 0  # of the first branch, at its first admission
         self.running = False
         self.preempted = False
         self._emitted_at_admission = 0
@@ -158,11 +159,11 @@ class Sequence:
 
     def ids(self, branch: BranchState, start: int, stop: int) -> list[int]:
         """A branch's tokens at [start, stop): the prompt, what was emitted, and drafts."""
-        prompt = branch.prompt_length
-        later = [*self.emitted, *self.drafts] if self.drafts else self.emitted
-        if start >= prompt:
-            return later[start - prompt : stop - prompt]
-        return [*branch.prompt.token_ids[start:stop], *later[: max(stop - prompt, 0)]]
+        found: list[int] = []
+        for part in (branch.prompt.token_ids, self.emitted, self.drafts):
+            found += part[max(start, 0) : max(stop, 0)]
+            start, stop = start - len(part), stop - len(part)
+        return found
 
     def key(self, branch: BranchState, index: int, block_size: int) -> bytes:
         """The key of a branch's full block: of its adapter, and of all that lies up to its end.
@@ -187,6 +188,9 @@ class Sequence:
 
     def begin(self) -> None:
         """Note an admission: from here on it prefills."""
+        if not self.begun:
+            first = self.branches[0]
+            self._cached_tokens = min(first.cached, first.prompt_length)
         self.begun = self.running = True
         self._emitted_at_admission = len(self.emitted)
 
@@ -239,12 +243,12 @@ class Sequence:
             return
         end, ahead = self._end_of_drafts(most), [*self.emitted, *self.drafts]
         for guess in guesses:
-            before = self.drafts, self.targets
+            drafts, targets = len(self.drafts), len(self.targets)
             ahead.append(guess)
             if not self._may_follow(guess) or not self._follow(ahead, end):
                 return
             if not self._join_given(ahead, end):
-                self.drafts, self.targets = before
+                del self.drafts[drafts:], self.targets[targets:]
                 return
 
     def draft_given(self, most: int) -> bool:
@@ -310,8 +314,8 @@ class Sequence:
                 return False
             if isinstance(step, Allow):
                 self._check_ids(step.id_range.start, step.id_range.stop)
-                self.drafts = ahead[len(self.emitted) :]
-                self.targets = (*self.targets, Target(len(self.drafts), step))
+                self.drafts += ahead[len(self.emitted) + len(self.drafts) :]
+                self.targets.append(Target(len(self.drafts), step))
                 return True
             self._check_ids(step.id, step.id + 1)
             ahead.append(step.id)
@@ -328,13 +332,17 @@ class Sequence:
         """Let go of all guesses."""
         self.drafts, self.targets = [], self.targets[:1]
 
-    def right_drafts(self, before: int) -> int:
+    def right_drafts(self, before: int, known: int = 0) -> int:
         """How many drafts turned out right.
 
         Args:
             before: How many tokens were emitted before the step that ran the drafts.
+            known: How many are known to be right; they are not compared again.
         """
-        return agreeing(self.drafts, self.emitted[before:])
+        most = min(len(self.drafts), len(self.emitted) - before)
+        while known < most and self.drafts[known] == self.emitted[before + known]:
+            known += 1
+        return known
 
     def sampling_input(self, target: Target, device: torch.device) -> SamplingInput:
         """What is to be sampled at a target."""
@@ -405,7 +413,7 @@ class Sequence:
             self._first_sampled = len(self.emitted)
         if not self.targets or self.targets[0].allow is not allow:
             self._check_ids(allow.id_range.start, allow.id_range.stop)
-            self.targets = (Target(0, allow), *self.targets[1:])
+            self.targets[:1] = [Target(0, allow)]
 
     def _check_ids(self, start: int, stop: int) -> None:
         if not any(r.start <= start and stop <= r.stop for r in self.id_ranges):
@@ -433,6 +441,7 @@ class Sequence:
             logprobs=tuple(self.logprobs[new]) if request.logprobs else None,
             branch_logprobs=tuple(self.branch_logprobs[new]) if request.branch_logprobs else None,
             weight_version=weight_version,
+            cached_tokens=self._cached_tokens,
         )
 
 

@@ -9,6 +9,7 @@ from tests.engine.test_faults import everything_is_back
 from tests.engine.tiny import IMAGE, TinyModel, caption, drawing, engine, finish
 from unitok_engine import (
     Allow,
+    Branch,
     DraftTable,
     DraftWidth,
     Engine,
@@ -20,11 +21,13 @@ from unitok_engine import (
     Request,
     Sampling,
     StepRecord,
+    Stop,
     scheduler,
 )
 from unitok_engine.attention.cpu import MAX_QUERIES
 from unitok_engine.embedding_store import EmbeddingStore
 from unitok_engine.grid_drafter import PictureDrafter
+from unitok_engine.sampler import SampledToken
 from unitok_engine.scheduler import LONGEST_ROW
 from unitok_engine.sequence import Sequence
 
@@ -296,7 +299,10 @@ class Wide(DraftWidth):
 
 def test_no_guess_makes_a_row_long_one_branch_of_which_waits_for_more_than_the_other():
     known = tuple(45 if 1 <= cell < 55 else None for cell in range(100))
-    plan, config = GridPlan(IMAGE, 10, 10, known=known), EngineConfig(max_batch_tokens=100)
+    plan, config = (
+        GridPlan(IMAGE, 10, 10, known=known),
+        EngineConfig(max_batch_tokens=133),
+    )  # 100 for a run
     plain, drafted = Rows(), Rows()
     (expected,) = finish(Engine(TinyModel(), config, plain), [request(plan)])
     drafter = GridDrafter(width=Wide())
@@ -341,3 +347,81 @@ def test_a_place_of_what_is_emitted_is_a_known_cell_or_not():
         places = [place for place in range(plan.max_length) if plan.is_known(place)]
         cells = [place // plan.row_length * COLUMNS + place % plan.row_length for place in places]
         assert cells == [cell for cell in range(ROWS * COLUMNS) if cell not in HOLE]
+
+
+def free_at(*cells: int, of: int) -> tuple[int | None, ...]:
+    return tuple(None if cell in cells else 45 for cell in range(of))
+
+
+def test_prefill_goes_on_beside_any_number_of_long_runs():
+    known = free_at(*range(0, 320, 32), of=320)  # runs of 2 x 32 tokens, and so two in a step
+    config = EngineConfig(max_context=512, num_blocks=4000, max_batch_tokens=128)
+    machine = Engine(TinyModel(), config)
+    for seed in range(12):
+        machine.add(request(GridPlan(IMAGE, 10, 32, known=known), seed))
+    for _ in range(8):
+        machine.step()
+    asked = machine.add(replace(caption(4), branches=(Branch(tuple([3, 7] * 30)),)))
+    told = [{output.request_id for output in machine.step()} for _ in range(3)]
+    assert asked in told[1], "32 tokens of its prompt run in each step"
+    assert all(len(outputs) > 1 for outputs in told), "and runs go on"
+
+
+def test_all_of_a_step_is_for_runs_if_nothing_else_waits():
+    known, rows = free_at(0, 24, of=48), Rows()
+    config = EngineConfig(max_context=512, num_blocks=800, max_batch_tokens=96)
+    machine = Engine(TinyModel(), config, rows)
+    finish(machine, [request(GridPlan(IMAGE, 2, 24, known=known), seed) for seed in range(4)])
+    assert max(rows.tokens) == 96, "two runs of 2 x 24 tokens"
+
+
+def test_runs_of_a_lower_priority_number_come_first():
+    known = free_at(0, 24, 48, of=72)
+    config = EngineConfig(max_context=512, num_blocks=4000, max_batch_tokens=64)
+    machine = Engine(TinyModel(), config)
+    plan = GridPlan(IMAGE, 3, 24, known=known)
+    for seed in range(5):
+        machine.add(replace(request(plan, seed), priority=1))
+    urgent, ended = machine.add(request(plan, 9)), []
+    while machine.has_work:
+        ended += [output.request_id for output in machine.step() if output.finished]
+    assert ended[0] == urgent and ended[1:] == sorted(ended[1:])
+
+
+def test_given_tokens_are_taken_without_copying_those_before():
+    lists: set[int] = set()
+
+    class Watched(GridPlan):
+        """Notes which list of drafts is there whenever it is asked."""
+
+        def next(self, emitted: Seq[int]) -> Allow | Force | Stop:
+            lists.add(id(sequence.drafts))
+            return super().next(emitted)
+
+    plan = Watched(IMAGE, 8, 8, known=free_at(0, of=64), scored=True)
+    sequence = Sequence(0, 0, 0, request(plan), EmbeddingStore(), (IMAGE,))
+    sequence.advance()
+    sequence.emit(SampledToken(50))
+    sequence.advance()
+    drafts = sequence.drafts
+    lists.clear()
+    assert sequence.draft_given(99) and len(sequence.drafts) == 62
+    assert len(lists) == 1 and len(sequence.targets) == 63
+    assert drafts == [], "what others hold does not change"
+
+
+def test_drafts_that_are_dropped_take_no_logits(monkeypatch: pytest.MonkeyPatch):
+    """Those of the first do not fit into the budget; those of the second do."""
+    plans = [
+        GridPlan(IMAGE, 4, 32, known=free_at(*range(0, 128, d), of=128), scored=True)
+        for d in (11, 4)
+    ]
+    monkeypatch.setattr(scheduler, "_GIVEN_LOGITS", 12 * 2 * IMAGE.size)
+    machine = Engine(
+        TinyModel(), EngineConfig(max_context=256, num_blocks=800, max_batch_tokens=12)
+    )
+    second = [machine.add(request(plan)) for plan in plans][-1]
+    told: list[bool] = []
+    while machine.has_work:
+        told.append(any(output.request_id == second for output in machine.step()))
+    assert all(told[told.index(True) : len(told) - told[::-1].index(True)])

@@ -3,9 +3,11 @@
 from collections.abc import Iterator
 from pathlib import Path
 
+import openai
 import pytest
 
 import unitok
+from tests.server.keeping import keeping
 from tests.server.live import Live, served
 from unitok import Model
 
@@ -29,6 +31,19 @@ def live(model: Model) -> Iterator[Live]:
     """A server with two keys."""
     with served(model, aliases={"gpt-image-1": "default"}) as running:
         yield running
+
+
+@pytest.fixture(scope="module")
+def kept(tiny: Model, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
+    """A server that keeps batches."""
+    with keeping(tmp_path_factory.mktemp("state"), tiny, max_lines=40, max_batches=3) as live:
+        yield live
+
+
+@pytest.fixture
+def client(kept: Live) -> openai.OpenAI:
+    """OpenAI's client of it."""
+    return kept.openai()
 
 
 @pytest.fixture(autouse=True)

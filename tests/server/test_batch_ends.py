@@ -16,18 +16,6 @@ from unitok.server.state import batch_store, work
 from unitok.server.state.file_store import FileStore
 
 
-@pytest.fixture(scope="module")
-def kept(tiny: Model, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
-    """A server that keeps batches."""
-    with keeping(tmp_path_factory.mktemp("state"), tiny, max_lines=40, max_batches=3) as live:
-        yield live
-
-
-@pytest.fixture
-def client(kept: Live) -> openai.OpenAI:
-    return kept.openai()
-
-
 class Held:
     """Holds the model's lines back until they are let go."""
 
@@ -52,6 +40,9 @@ class Held:
     def release(self) -> None:
         self._held = False
 
+    def hold(self) -> None:
+        self._held = True
+
 
 @pytest.fixture
 def held(tiny: Model, monkeypatch: pytest.MonkeyPatch) -> Iterator[Held]:
@@ -66,6 +57,47 @@ def test_a_batch_goes_on_without_its_input_file(client: openai.OpenAI, held: Hel
     held.release()
     done = ended(client, batch)
     assert done.status == "completed" and len(records(client, done.output_file_id)) == 3
+
+
+def test_the_input_of_a_batch_counts_until_the_batch_ends(tiny: Model, tmp_path: Path, held: Held):
+    lines = [chat(str(i), user="x" * 5000) for i in range(3)]
+    size = len(jsonl(lines))
+    with keeping(tmp_path, tiny, max_stored=size * 3 // 2) as live:
+        client = live.openai()
+        batch = begin(client, lines)
+        held.until(lambda: held.begun == 2)
+        client.files.delete(batch.input_file_id)
+        for _ in range(2):
+            with pytest.raises(openai.PermissionDeniedError) as caught:
+                send(client, jsonl(lines))
+            assert caught.value.code == "storage_full"
+        send(live.openai(KEYS[1]), jsonl(lines))  # another owner's room is their own
+        held.release()
+        done = ended(client, batch)
+        assert len(records(client, done.output_file_id)) == 3
+        send(client, b"x" * (size * 3 // 2 - 4000))
+
+
+def test_the_input_counts_once_while_its_file_is_there_and_after_a_start(
+    tiny: Model, tmp_path: Path, held: Held
+):
+    lines = [chat(str(i), user="x" * 5000) for i in range(8)]
+    most = len(jsonl(lines)) * 3 // 2
+    with keeping(tmp_path, tiny, max_stored=most) as live:
+        batch = begin(live.openai(), lines)
+        held.until(lambda: held.begun == 2)
+        left = most - len(jsonl(lines))
+        live.openai().files.delete(send(live.openai(), b"x" * left).id)
+        live.openai().files.delete(batch.input_file_id)
+        live.app.drain()
+        held.release()
+        live.settle()
+    held.hold()
+    with keeping(tmp_path, tiny, max_stored=most) as live:
+        with pytest.raises(openai.PermissionDeniedError):
+            send(live.openai(), b"x" * (left + 1))
+        held.release()
+        assert ended(live.openai(), batch).status == "completed"
 
 
 def test_a_cancelled_batch_keeps_its_results_and_names_the_lines_that_were_not_run(

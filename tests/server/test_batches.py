@@ -2,7 +2,6 @@
 
 import base64
 import json
-from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -41,18 +40,6 @@ SHOWN = [
 ]
 
 
-@pytest.fixture(scope="module")
-def kept(tiny: Model, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
-    """A server that keeps batches."""
-    with keeping(tmp_path_factory.mktemp("state"), tiny, max_lines=40, max_batches=3) as live:
-        yield live
-
-
-@pytest.fixture
-def client(kept: Live) -> openai.OpenAI:
-    return kept.openai()
-
-
 def without_times(record: dict[str, Any]) -> dict[str, Any]:
     return json.loads(json.dumps(record), object_hook=lambda o: {**o, "created": 0})
 
@@ -86,6 +73,26 @@ def test_results_are_those_of_the_batch_command(
     assert list(map(without_times, told)) == sorted(
         map(without_times, theirs), key=lambda record: record["line"]
     )
+
+
+@pytest.mark.parametrize("seed", [7, [7, 3]])
+def test_several_pictures_of_a_line_are_those_of_a_live_request(kept: Live, seed: object):
+    client, asked = kept.openai(), drawing("a", n=2, seed=seed)
+    (told,) = records(client, ended(client, begin(client, [asked], IMAGES)).output_file_id)
+    with kept.http() as http:
+        live = http.post(IMAGES, json=asked["body"]).json()
+    assert told["response"]["body"] == {**live, "created": told["response"]["body"]["created"]}
+
+
+def test_each_of_several_pictures_without_a_seed_can_be_had_again(
+    client: openai.OpenAI, tiny: Model
+):
+    done = ended(client, begin(client, [drawing("a", n=2)], IMAGES))
+    (told,) = records(client, done.output_file_id)
+    first, second = told["response"]["body"]["data"]
+    assert second["seed"] == first["seed"] + 1
+    with Image.open(BytesIO(base64.b64decode(second["b64_json"]))) as read:
+        assert read.tobytes() == tiny.draw("a cat", seed=second["seed"]).image.tobytes()
 
 
 def test_a_picture_of_a_batch_is_the_librarys(client: openai.OpenAI, tiny: Model):
@@ -123,6 +130,21 @@ def test_lines_that_fail_are_in_the_file_of_errors_and_the_others_go_on(
     for name in ("path", "address", "own"):
         assert "must be a data URL" in errors[name]["message"]
         assert errors[name]["param"].startswith("messages[0].content[0]")
+    with kept.http() as http:
+        for one in lines[1:3] + lines[-1:]:
+            live = http.post(CHAT, json=one["body"]).json()["error"]
+            assert errors[one["custom_id"]] == live
+    assert errors["long"]["code"] == "context_length_exceeded"
+    assert errors["damaged"]["code"] == "invalid_image_format"
+
+
+@pytest.mark.parametrize("body", [{"size": "1x1"}, {"seed": 2**64 - 1, "n": 2}, {"top_p": 5}])
+def test_a_drawing_is_refused_as_a_live_one(kept: Live, body: dict[str, Any]):
+    client, asked = kept.openai(), drawing("a", **body)
+    (wrong,) = records(client, ended(client, begin(client, [asked], IMAGES)).error_file_id)
+    with kept.http() as http:
+        live = http.post(IMAGES, json=asked["body"])
+    assert (wrong["response"]["status_code"], wrong["response"]["body"]) == (400, live.json())
 
 
 @pytest.mark.parametrize(
@@ -156,7 +178,7 @@ def test_an_edit_of_a_batch_is_the_librarys(client: openai.OpenAI, tiny: Model):
     made = told["response"]["body"]["data"]
     white = Image.new("L", MASK.size, 0)
     white.paste(255, (0, 0, 32, 64))
-    expected = tiny.edit(PICTURE, "a cat", mask=white, seed=3, n=2).images
+    expected = [tiny.edit(PICTURE, "a cat", mask=white, seed=seed).image for seed in (3, 4)]
     for picture, image in zip(made, expected, strict=True):
         with Image.open(BytesIO(base64.b64decode(picture["b64_json"]))) as read:
             assert read.tobytes() == image.tobytes()

@@ -68,8 +68,34 @@ def test_a_stream_has_the_same_text_and_counts(live: Live, model: Model):
             ends[choice.index] = choice.finish_reason
     assert texts == [reply(model, WORDS, seed=seed, **options) for seed in (5, 6)]
     assert set(ends) == {0, 1}
+    assert all(chunk.to_dict()["usage"] is None for chunk in chunks[:-1])
     assert chunks[-1].choices == [] and chunks[-1].usage is not None
     assert chunks[-1].usage.completion_tokens <= 24
+
+
+def test_a_stream_without_counts_does_not_name_them(live: Live):
+    chunks = live.openai().chat.completions.create(
+        model="default", messages=WORDS, stream=True, max_tokens=2
+    )
+    assert all("usage" not in chunk.to_dict() for chunk in chunks)
+
+
+@pytest.mark.parametrize("endpoint", ["chat", "responses"])
+def test_the_tokens_that_were_found_computed_are_told(live: Live, model: Model, endpoint: str):
+    client, text = live.openai(), f"is there a cat in {endpoint}? " * 12
+
+    def cached() -> int | None:
+        if endpoint == "responses":
+            usage = client.responses.create(model="default", input=text).usage
+            return usage and usage.input_tokens_details.cached_tokens
+        asked: Any = [{"role": "user", "content": text}]
+        usage = client.chat.completions.create(model="default", messages=asked).usage
+        return usage and usage.prompt_tokens_details and usage.prompt_tokens_details.cached_tokens
+
+    first, before = cached(), model.stats().cached_tokens
+    again = cached()
+    assert again == model.stats().cached_tokens - before
+    assert again > (first or 0) + 16
 
 
 def test_a_stream_has_the_events_of_the_wire(live: Live):

@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import httpx2
@@ -17,6 +18,9 @@ from tests.server.live import KEYS, Live
 from tests.server.process import PATIENCE, started
 from unitok import Model
 from unitok.cli import app
+from unitok.server import listen
+from unitok.server.listen import make_settings
+from unitok.server.settings import ServerSettings, limit_flags
 
 CHAT = "/v1/chat/completions"
 # Two hundred tokens, whatever the model says.
@@ -94,6 +98,9 @@ def _post(url: str, body: object) -> None:
         (["--alias", "a", "--alias", "a"], "each name once"),
         (["--alias", "a=b"], "stands for 'b'"),
         (["--max-requests", "0"], "--max-requests must be above 0"),
+        (["--head-seconds", "-1"], "--head-seconds must be above 0"),
+        (["--keep-seconds", "nan"], "--keep-seconds must be above 0"),
+        (["--max-response-bytes", "0"], "--max-response-bytes must be above 0"),
         (["--host", "203.0.113.7", "--no-key"], "cannot listen on 203.0.113.7, port 0"),
         (["/nowhere/model"], "/nowhere/model"),
     ],
@@ -103,6 +110,25 @@ def test_what_is_wrong_is_said_in_one_line(arguments: list[str], wrong: str):
     assert done.exit_code == 2
     assert wrong in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_every_limit_has_a_flag_that_sets_it(monkeypatch: pytest.MonkeyPatch):
+    made: list[ServerSettings] = []
+
+    def note(**given: object) -> ServerSettings:
+        made.append(make_settings(**given))
+        raise ValueError("that is enough")
+
+    monkeypatch.setattr(listen, "make_settings", note)
+    flags = list(limit_flags())
+    assert {"head_seconds", "max_responses", "max_response_bytes", "keep_seconds"} <= {
+        flag.name for flag in flags
+    }
+    CliRunner().invoke(app, ["serve"])
+    for number, flag in enumerate(flags):
+        CliRunner().invoke(app, ["serve", f"--{flag.name.replace('_', '-')}", str(number + 1)])
+        assert made[-1] == replace(made[0], **{flag.name: flag.kind(number + 1)})
+    assert made[0] == ServerSettings(local_only=True)
 
 
 def test_without_its_libraries_one_line_says_what_to_install(monkeypatch: pytest.MonkeyPatch):

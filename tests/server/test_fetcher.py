@@ -318,3 +318,28 @@ def _asked(live: Live, part: dict[str, Any]) -> Any:
     body = {"messages": [{"role": "user", "content": [part]}], "max_tokens": 2}
     with live.http() as http:
         return http.post("/v1/chat/completions", json=body)
+
+
+class Slow(PictureFetcher):
+    """Takes less time for each picture than one may take."""
+
+    async def fetch(self, url: str, param: str) -> bytes:
+        await asyncio.sleep(0.8)
+        return PICTURE
+
+
+def test_all_pictures_of_a_request_have_a_time_together(model: Model):
+    settings = ServerSettings(fetch_seconds=2)
+    picture = {"type": "image_url", "image_url": {"url": "http://pictures.example/a.png"}}
+    question = {"type": "text", "text": "what is this?"}
+    with served(model, settings=settings) as live, live.http() as http:
+        object.__setattr__(live.app.services, "fetcher", Slow(["pictures.example"]))
+        for count, status in ((1, 200), (4, 400)):
+            content = [*[picture] * count, question]
+            body = {"messages": [{"role": "user", "content": content}], "max_tokens": 2}
+            response = http.post("/v1/chat/completions", json=body)
+            assert response.status_code == status, response.text
+        error = response.json()["error"]
+        assert error["code"] == "failed_to_download_image" and "within 2 s" in error["message"]
+        assert error["param"].startswith("messages[0].content[")
+        assert live.app.services.admission._bytes == 0

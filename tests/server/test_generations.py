@@ -1,5 +1,6 @@
 """/v1/images/generations, driven by OpenAI's client: what the library gives, and clear refusals."""
 
+import asyncio
 import base64
 from collections.abc import Iterator
 from functools import cache
@@ -12,7 +13,8 @@ from PIL import Image
 
 import unitok
 from tests.server.live import Live, served
-from unitok import Model, read_info
+from unitok import Draw, Model, read_info
+from unitok.handles import Flight
 
 PROMPT = "a cat"
 URL = "/v1/images/generations"
@@ -127,6 +129,39 @@ def test_a_stream_without_previews_has_only_the_picture(live: Live):
     (event,) = events
     assert event.type == "image_generation.completed"
     assert Image.open(BytesIO(bytes_of(event))).format == "WEBP"
+
+
+@pytest.mark.parametrize("path", ["generations", "edits"])
+def test_a_stream_makes_no_events_that_it_does_not_send(
+    slow: Live, model: Model, monkeypatch: pytest.MonkeyPatch, path: str
+):
+    """But for the first one, which tells the time to the first token."""
+    published: list[str] = []
+    add = Flight._add
+
+    def count(flight: Flight[Any, Any], event: Any) -> None:
+        published.append(event.kind)
+        add(flight, event)
+
+    monkeypatch.setattr(Flight, "_add", count)
+    images, options = slow.openai().images, {"prompt": PROMPT, "stream": True}
+    if path == "generations":
+        made: Any = images.generate(**options, extra_body={"seed": 5})
+    else:
+        box = {"box": "8,8,40,40", "seed": 5}
+        made = images.edit(**options, image=file_of(drawn(model, 5)), extra_body=box)
+    assert [event.type.rpartition(".")[2] for event in made] == ["completed"]
+    assert published == ["tokens", "image", "result"]
+
+
+def test_events_of_a_submitted_drawing_tell_its_progress_unless_told_otherwise(slow: Live):
+    async def kinds(progress: bool) -> list[str]:
+        (model,) = slow.app.services.models.models
+        handle = await model.asubmit(Draw(PROMPT, seed=5), stream=True, progress=progress)
+        return [event.kind async for event in handle]
+
+    assert asyncio.run(kinds(True)).count("tokens") > 1
+    assert asyncio.run(kinds(False)).count("tokens") == 1
 
 
 @pytest.mark.parametrize(

@@ -10,11 +10,21 @@ import pytest
 from tests.server.live import png, served
 from tests.test_guides import ROOT, environment, run_page
 from unitok import Model
+from unitok.server.settings import limit_flags
 
 __all__ = ["environment"]  # the fixture
 
 PAGE = ROOT / "docs" / "serving.md"
 ADDRESS = "http://127.0.0.1:8000"
+
+
+def test_the_page_tells_the_default_of_every_limit():
+    rows = [line.split("|") for line in PAGE.read_text().splitlines() if line.startswith("| ")]
+    told = {row[3].strip(): row[2].strip() for row in rows if len(row) > 4 and "`--" in row[3]}
+    assert told == {
+        f"`--{flag.name.replace('_', '-')}`": flag.limit.shown(flag.default)
+        for flag in limit_flags()
+    }
 
 
 def test_the_examples_of_serving_run(

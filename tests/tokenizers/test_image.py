@@ -11,7 +11,7 @@ from unitok_tokenizers.autoencoder import AutoencoderConfig, to_tensor_range, to
 from unitok_tokenizers.blocks import AttentionBlock
 from unitok_tokenizers.image import ImageCodec, ImageTokenizer, make_image_tokenizer
 from unitok_tokenizers.losses import psnr, reconstruction
-from unitok_tokenizers.quantizer import CosineQuantizer, EuclideanQuantizer
+from unitok_tokenizers.quantizer import CosineQuantizer, EuclideanQuantizer, library_quantizer
 
 CONFIG = AutoencoderConfig(
     image_size=16,
@@ -195,6 +195,23 @@ def test_training_moves_the_codebook_and_evaluation_does_not():
     made(latents)
     assert not torch.allclose(F.normalize(made.codebook, dim=-1), F.normalize(before, dim=-1))
     assert torch.equal(made.eval().encode(latents), plain_nearest(latents, made.codebook))
+
+
+def test_codes_are_those_of_the_library_to_the_bit():
+    made, latents = quantizer(512, 8), torch.randn(2, 8, 16, 16)
+    codes = made.encode(latents)
+    library = library_quantizer(made.vq._codebook).eval()
+    assert torch.equal(codes, library(latents)[1])
+
+
+def test_the_first_training_step_keeps_the_names_of_the_state_and_the_random_stream():
+    made = quantizer().train()
+    before, random = made.state_dict(), torch.get_rng_state()
+    made(torch.randn(1, 5, 4, 4, generator=torch.Generator().manual_seed(0)))
+    after = made.state_dict()
+    assert list(after) == list(before)
+    assert [v.data_ptr() for v in after.values()] == [v.data_ptr() for v in before.values()]
+    assert torch.equal(torch.get_rng_state(), random)
 
 
 def test_training_starts_from_the_codebook_that_was_loaded():

@@ -64,10 +64,11 @@ def test_results_are_in_the_form_of_the_batch_api(batch, source, tmp_path, short
     assert completion["choices"][0]["finish_reason"] in ("stop", "length")
     assert completion["usage"]["completion_tokens"] <= 4
     pictures = drawn["response"]["body"]["data"]
-    alone = model.draw("a cat", n=2, seed=7)
-    for picture, image in zip(pictures, alone.images, strict=True):
+    assert len(pictures) == 2
+    for picture, seed in zip(pictures, (7, 8), strict=True):  # each can be had again alone
         with Image.open(BytesIO(base64.b64decode(picture["b64_json"]))) as read:
-            assert read.size == image.size and read.info["seed"] == "7"
+            assert read.tobytes() == model.draw("a cat", seed=seed).image.tobytes()
+            assert read.info["seed"] == str(seed) == str(picture["seed"])
     assert not list((tmp_path / "out/pictures").iterdir())
 
 
@@ -117,7 +118,7 @@ def test_a_second_run_keeps_the_results_and_mixes_them_with_lines_of_our_own(
     [
         (drawing("a", n="2"), '"n" must be a whole number, not "2"', "n"),
         (drawing("a", style="vivid"), '"style" is not supported', "style"),
-        (drawing("a", size="1x1"), "not 1 x 1", None),
+        (drawing("a", size="1x1"), "not 1 x 1", "size"),
         (drawing("a") | {"url": "/v1/embeddings"}, '"url" must be "/v1/chat/completions"', "url"),
         (drawing("a") | {"method": "GET"}, '"method" is supported only as "POST"', "method"),
         (drawing("a") | {"method": None}, '"method" must be text; it is missing', "method"),
@@ -181,4 +182,14 @@ def test_what_the_model_fails_at_is_an_error_of_the_server(
     assert outcome.status == "failed"
     (error,) = errors(tmp_path / "out")
     assert error["response"]["status_code"] == 500
-    assert error["response"]["body"]["error"]["type"] == "server_error"
+    reason = error["response"]["body"]["error"]
+    assert (reason["type"], reason["code"]) == ("server_error", "generation_failed")
+
+
+def test_a_line_whose_time_is_over_is_an_error_of_the_server(short_folder, source, tmp_path):
+    model = unitok.load(short_folder)
+    write(source, [drawing("a", timeout=1e-6)])
+    list(run_batch(model, Source(source), tmp_path / "out", model_identity(short_folder)))
+    (error,) = errors(tmp_path / "out")
+    assert error["response"]["status_code"] == 504
+    assert error["response"]["body"]["error"]["code"] == "timeout"

@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -139,6 +140,27 @@ def test_the_more_pictures_wait_the_more_are_decoded_between_two_steps(driver: D
     thread = ImageDecoder(torch.device("cpu"), background=True)
     assert thread.due == 1  # it decodes all
     thread.close()
+
+
+def test_pictures_that_wait_let_a_caller_in_after_each(driver: Driver):
+    decoder, decoded, woken = driver.image_decoder, [], threading.Event()
+
+    def decode(ids: Sequence[Sequence[int]]) -> Tensor:
+        decoded.append(len(ids))
+        if len(decoded) == 1:  # a caller comes meanwhile
+            driver._commands.put(("idle", woken))
+        return torch.zeros(1, 3, 1, 1)
+
+    for i in range(2 * BACKLOG + 1):
+        decoder.submit(decode, (i,))
+    assert decoder.due == 3
+    assert driver.turn() and len(decoded) == 1
+    driver.turn()
+    assert len(decoded) > 2 and woken in driver._idlers
+    while decoder.has_work:
+        driver.turn()
+    driver.rest()
+    assert woken.is_set()
 
 
 def test_too_many_jobs_are_refused_and_none_is_lost(
@@ -490,6 +512,24 @@ def test_a_thread_that_python_takes_for_dead_is_still_waited_for(gated: tuple[Ga
     assert ids([*first.result(PATIENCE), *second.result(PATIENCE)]) == ids(
         stepped(drawing(1), caption(2))
     )
+
+
+def test_a_close_that_ctrl_c_breaks_off_can_be_done_again(gated: tuple[Gate, Driver]):
+    gate, driver = gated
+    running = driver.submit(TokenJob(drawing(1)))
+    assert gate.entered.wait(PATIENCE)
+    pressing = threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT))
+    pressing.start()
+    with pytest.raises(KeyboardInterrupt):
+        driver.close(PATIENCE)
+    closing = threading.Thread(target=driver.close)
+    closing.start()
+    closing.join(0.1)
+    assert closing.is_alive() and not driver._ended, "the step still runs, and is waited for"
+    gate.open.set()
+    closing.join(PATIENCE)
+    assert not closing.is_alive() and driver._ended
+    assert [output.finish_reason for output in running.result(PATIENCE)] == ["abort"]
 
 
 def drivers_threads() -> list[threading.Thread]:

@@ -2,8 +2,11 @@
 
 import json
 import logging
+import os
 import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +42,18 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def model(folder: Path) -> Model:
     """One loaded model for the file."""
     return unitok.load(folder, device="cpu", memory="16MB")
+
+
+def test_opening_a_model_and_using_it_imports_no_library_of_training_and_no_compiler(folder: Path):
+    code = (
+        "import sys, unitok\n"
+        "model = unitok.load(sys.argv[1])\n"
+        "model.caption(model.draw('a cat', seed=1).image, max_tokens=2)\n"
+        "heavy = {'vector_quantize_pytorch', 'einx', 'torch._dynamo'}\n"
+        "sys.exit(', '.join(heavy & set(sys.modules)) or None)"
+    )
+    env = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    subprocess.run([sys.executable, "-c", code, str(folder)], env=env, check=True)
 
 
 def picture(seed: int = 0) -> Image.Image:

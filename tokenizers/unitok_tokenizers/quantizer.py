@@ -11,7 +11,72 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from vector_quantize_pytorch import VectorQuantize  # pyright: ignore[reportMissingTypeStubs]
+
+
+class RunningAverages(nn.Module):
+    """What the library's codebook keeps, by its names, without importing the library.
+
+    The import takes longer than opening a small model, and only a training step needs it.
+
+    Args:
+        codebook_size: The number of codes.
+        code_dim: The width d of a codebook row.
+    """
+
+    initted: Tensor
+    cluster_size: Tensor
+    embed_avg: Tensor
+    embed: Tensor
+
+    def __init__(self, codebook_size: int, code_dim: int) -> None:
+        super().__init__()
+        # `refresh` overwrites it. The library drew it, and seeded runs go on from behind that.
+        drawn = torch.rand(1, codebook_size, code_dim)
+        self.register_buffer("initted", torch.tensor(True))
+        self.register_buffer("cluster_size", torch.ones(1, codebook_size))
+        self.register_buffer("embed_avg", drawn.clone())
+        self.register_buffer("embed", drawn)
+
+
+class CodebookState(nn.Module):
+    """Stands where `VectorQuantize` of vector-quantize-pytorch will, with the same state dict.
+
+    Args:
+        codebook_size: The number of codes.
+        code_dim: The width d of a codebook row.
+    """
+
+    def __init__(self, codebook_size: int, code_dim: int) -> None:
+        super().__init__()
+        self._codebook = RunningAverages(codebook_size, code_dim)
+
+
+def library_quantizer(averages: RunningAverages) -> nn.Module:
+    """Make the library's quantizer, which trains on these very tensors.
+
+    Args:
+        averages: Their shapes tell the size. Later changes in place are seen from both sides, as
+            DistributedDataParallel needs, which noted the tensors before.
+
+    Raises:
+        ImportError: vector-quantize-pytorch is not installed.
+    """
+    from vector_quantize_pytorch import VectorQuantize  # pyright: ignore[reportMissingTypeStubs]
+
+    _, codebook_size, code_dim = averages.embed.shape
+    with torch.device("cpu"), torch.random.fork_rng(devices=[]):
+        made = VectorQuantize(
+            dim=code_dim,
+            codebook_size=codebook_size,
+            use_cosine_sim=True,
+            accept_image_fmap=True,
+            decay=0.95,
+            rotation_trick=False,
+        )
+    made.to(averages.embed.device)
+    for name, tensor in averages.named_buffers():
+        setattr(made._codebook, name, tensor)  # pyright: ignore[reportPrivateUsage]
+    return made
 
 
 class CosineQuantizer(nn.Module):
@@ -33,28 +98,21 @@ class CosineQuantizer(nn.Module):
         # No checkpoint fills the library's buffers, so they are real under the meta device too.
         with torch.device("cpu"):
             rows = F.normalize(torch.randn(codebook_size, code_dim), dim=-1)
-            # Its state is a function of the codebook, except while training.
-            self.vq = VectorQuantize(
-                dim=code_dim,
-                codebook_size=codebook_size,
-                use_cosine_sim=True,
-                accept_image_fmap=True,
-                decay=0.95,
-                rotation_trick=False,
-            )
+            # Its state is a function of the codebook, except while training. The first training
+            # step puts the library's module in its place.
+            self.vq: nn.Module = CodebookState(codebook_size, code_dim)
         self.register_buffer("codebook", rows)
         self.refresh()
 
     def refresh(self) -> None:
-        """Hand the codebook to the library, which wants rows of unit length.
+        """Derive what the search compares with, the rows at unit length.
 
-        Call it after loading. The library's running averages start at the codebook too, or the
-        first training step would undo the loading.
+        Call it after loading. The running averages start at the codebook too, or the first training
+        step would undo the loading.
         """
         self.vq.to(self.codebook.device)
-        self.vq.codebook = F.normalize(self.codebook.float(), dim=-1)
-        # The library has no public name for its running averages.
-        averages: Any = self.vq._codebook  # pyright: ignore[reportPrivateUsage]
+        averages = self._averages
+        averages.embed.copy_(F.normalize(self.codebook.float(), dim=-1)[None])
         averages.embed_avg.copy_(averages.embed)
         averages.cluster_size.fill_(1.0)
 
@@ -70,9 +128,17 @@ class CosineQuantizer(nn.Module):
         """
         if not self.training:
             return self._quantize_only(latents)
+        if isinstance(self.vq, CodebookState):
+            self.vq = library_quantizer(self._averages).train()
         quantized, codes, loss = self.vq(latents.float())
-        self.codebook.copy_(self.vq.codebook)
+        self.codebook.copy_(self._averages.embed[0])
         return quantized, codes, loss.sum()
+
+    @property
+    def _averages(self) -> RunningAverages:
+        """The library has no public name for them."""
+        averages: Any = self.vq._codebook  # pyright: ignore[reportPrivateUsage]
+        return averages
 
     def _quantize_only(self, latents: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """As `forward`, but the codebook stays; the library passes no gradients then."""
@@ -91,7 +157,7 @@ class CosineQuantizer(nn.Module):
         """
         rows = F.normalize(latents.float(), dim=-1)
         self.codebook[codes] = rows.to(self.codebook)
-        averages: Any = self.vq._codebook  # pyright: ignore[reportPrivateUsage]
+        averages = self._averages
         averages.embed[0, codes] = rows
         averages.embed_avg[0, codes] = rows
         averages.cluster_size[0, codes] = 1.0
@@ -106,11 +172,12 @@ class CosineQuantizer(nn.Module):
         Returns:
             Codes [B, h, w] int64.
         """
-        was_training = self.vq.training
-        self.vq.eval()
-        codes = self.vq(latents.float())[1]
-        self.vq.train(was_training)
-        return codes
+        batch, _, height, width = latents.shape
+        # The library's own formula, to the bit: a sum in another order moves near ties.
+        points = F.normalize(latents.float().flatten(2).mT, dim=-1, eps=1e-6).flatten(0, 1)
+        with torch.autocast("cuda", enabled=False):
+            similarity = torch.einsum("hnd,hcd->hnc", points[None], self._averages.embed.float())
+        return similarity.argmax(-1).view(batch, height, width)
 
     @torch.no_grad()
     def fit(self, latents: Tensor, rounds: int = 20, fresh: bool = True) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from unitok.batch.form import Entry, Form
 from unitok.batch.keys import digest, file_digest
@@ -60,10 +60,11 @@ class EntryReader:
                 form = self.form_of(asked)
                 request = form.request(line.number, asked, self.source.folder)
                 key = self._key(asked, request)
+                request = form.seeded(request, key)
             except (ValueError, TypeError, OSError) as error:
                 yield WrongLine(line.number, asked, form, error)
                 continue
-            yield Entry(line.number, key, asked, seeded(request, key), form)
+            yield Entry(line.number, key, asked, request, form)
 
     def _key(self, asked: JsonObject, request: AnyRequest) -> str:
         content = digest(self.identity, asked, picture_digest(request))
@@ -96,11 +97,6 @@ def parse_line(line: Line) -> JsonObject:
             'a line must be an object such as {"caption": "cat.png"} or {"draw": "a cat"}'
         )
     return asked
-
-
-def seeded(request: AnyRequest, key: str) -> AnyRequest:
-    """A request with a seed: if it has none, one of its key, which is the same in every run."""
-    return replace(request, seed=int(key[:8], 16)) if request.seed is None else request
 
 
 def picture_digest(request: AnyRequest) -> str | list[str] | None:

@@ -14,6 +14,19 @@ from unitok.results import Result
 from unitok.strict_json import JsonObject
 
 
+class RunFailed(RuntimeError):
+    """A request was run, and failed. The line itself is right.
+
+    Attributes:
+        timed_out: Whether its time was over.
+    """
+
+    def __init__(self, message: str, timed_out: bool = False) -> None:
+        """Say what went wrong."""
+        super().__init__(message)
+        self.timed_out = timed_out
+
+
 @dataclass(frozen=True)
 class Entry:
     """A line of the input that can be run.
@@ -54,6 +67,18 @@ class Form(Protocol):
 
         Raises:
             ValueError: The object means none. The message names the key.
+        """
+        ...
+
+    def seeded(self, request: AnyRequest, key: str) -> AnyRequest:
+        """A request that has its seeds, which are the same in every run.
+
+        Args:
+            request: The request.
+            key: The key of its result.
+
+        Raises:
+            ValueError: The seeds become too large.
         """
         ...
 

@@ -3,13 +3,21 @@
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
+
+from unitok.requests import AnyRequest
 
 
 def digest(*parts: object) -> str:
     """The SHA-256 of values in canonical JSON, in hexadecimal."""
     text = json.dumps(parts, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
     return hashlib.sha256(text.encode("utf-8")).hexdigest()
+
+
+def seeded(request: AnyRequest, key: str) -> AnyRequest:
+    """A request with a seed: if it has none, one of its key, which is the same in every run."""
+    return replace(request, seed=int(key[:8], 16)) if request.seed is None else request
 
 
 def file_digest(path: Path) -> str:

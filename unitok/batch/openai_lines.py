@@ -6,10 +6,12 @@ https://platform.openai.com/docs/guides/batch
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from pathlib import Path
+from typing import ClassVar
 
-from unitok.batch.form import Entry, Pictures
-from unitok.batch.keys import digest
+from unitok.batch.form import Entry, Pictures, RunFailed
+from unitok.batch.keys import digest, seeded
 from unitok.openai_wire.body import (
     WireError,
     check_known,
@@ -19,8 +21,15 @@ from unitok.openai_wire.body import (
     take_text,
 )
 from unitok.openai_wire.chat import completion_body, reply_of
-from unitok.openai_wire.images import draw_of, images_body, in_base64, response_format
-from unitok.requests import AnyRequest
+from unitok.openai_wire.images import (
+    draw_of,
+    images_body,
+    in_base64,
+    response_format,
+    with_own_seeds,
+)
+from unitok.openai_wire.refusals import refusal_of
+from unitok.requests import AnyRequest, Draw, Reply
 from unitok.results import DrawResult, Result
 from unitok.strict_json import JsonObject, shown_json
 from unitok.terminal import one_line
@@ -41,10 +50,10 @@ class OpenAILines:
     Results and errors have "line", and results have "key", beside the keys of that form.
 
     Attributes:
-        urls: Where lines may lead.
+        kinds: Where lines may lead, and the class of the requests that lead there.
     """
 
-    urls: tuple[str, ...] = (CHAT, IMAGES)
+    kinds: ClassVar[Mapping[str, type[AnyRequest]]] = {CHAT: Reply, IMAGES: Draw}
 
     def __init__(self, model_name: str) -> None:
         """No line has been read yet.
@@ -68,7 +77,7 @@ class OpenAILines:
         """The request that a body means.
 
         Args:
-            url: Where the line leads, one of `urls`.
+            url: Where the line leads, one of `kinds`.
             body: The body.
             folder: Where relative paths of pictures start.
 
@@ -76,6 +85,14 @@ class OpenAILines:
             ValueError: A key is missing, unknown or wrong. The message names it.
         """
         return draw_of(body) if url == IMAGES else reply_of(body, folder)
+
+    def seeded(self, request: AnyRequest, key: str) -> AnyRequest:
+        """A request with a seed, as a live one has: each of several pictures has its own.
+
+        Raises:
+            ValueError: A seed becomes too large.
+        """
+        return with_own_seeds(seeded(request, key))
 
     def check(self, line: int, asked: JsonObject) -> JsonObject:
         """The keys of a line that are not null, checked, but for its body.
@@ -88,8 +105,8 @@ class OpenAILines:
         check_known(given, KEYS)
         take_text(given, "method")
         check_neutral(given, {"method": ("POST",)})
-        if (url := take_text(given, "url")) not in self.urls:
-            known = " or ".join(f'"{known}"' for known in self.urls)
+        if (url := take_text(given, "url")) not in self.kinds:
+            known = " or ".join(f'"{known}"' for known in self.kinds)
             raise WireError(f'"url" must be {known}, not {shown_json(url)}', "url")
         return given
 
@@ -113,16 +130,27 @@ class OpenAILines:
 
     def failure(self, line: int, asked: JsonObject, error: Exception, ran: bool) -> JsonObject:
         """What is written of a line that failed."""
-        wrong = error if isinstance(error, WireError) else WireError(str(error))
-        body = error_body(one_line(error), wrong.param, server=ran, code=wrong.code)
-        return _response(line, asked, digest(line, asked), 500 if ran else 400, body)
+        if isinstance(error, RunFailed):
+            status, code = (504, "timeout") if error.timed_out else (500, "generation_failed")
+            body = error_body(one_line(error), server=True, code=code)
+        else:
+            status, wrong = 500 if ran else 400, refusal_of(error, self._kind(asked))
+            body = error_body(one_line(wrong), wrong.param, server=ran, code=wrong.code)
+        return _response(line, asked, digest(line, asked), status, body)
+
+    def _kind(self, asked: JsonObject) -> type[AnyRequest]:
+        """The class of the requests of a line, by where it leads."""
+        url = asked.get("url")
+        return self.kinds.get(url, Reply) if isinstance(url, str) else Reply
 
 
 def _data(entry: Entry, result: DrawResult, pictures: Pictures) -> list[JsonObject]:
     """The pictures of a result, in base64 or, as asked, saved in files."""
     if response_format(entry.asked["body"]) == "url":
-        return [{"url": name} for name in pictures.save(entry, result.images)]
-    return [{"b64_json": in_base64(image)} for image in result.images]
+        made = [{"url": name} for name in pictures.save(entry, result.images)]
+    else:
+        made = [{"b64_json": in_base64(image)} for image in result.images]
+    return [{**one, "seed": seed} for one, seed in zip(made, result.seeds, strict=True)]
 
 
 def _response(line: int, asked: JsonObject, key: str, status: int, body: JsonObject) -> JsonObject:

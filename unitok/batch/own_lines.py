@@ -5,6 +5,7 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from unitok.batch.form import Entry, Pictures
+from unitok.batch.keys import seeded
 from unitok.batch.picture_paths import picture_in
 from unitok.messages import parse_messages
 from unitok.requests import (
@@ -61,6 +62,10 @@ class OwnLines:
                 raise ValueError(f'"mask" must be text, not {shown_json(options["mask"])}')
             options["mask"] = picture_in(folder, options["mask"])
         return (Caption if kind == "caption" else Edit)(picture_in(folder, subject), **options)
+
+    def seeded(self, request: AnyRequest, key: str) -> AnyRequest:
+        """A request with a seed, if it has none."""
+        return seeded(request, key)
 
     def record(self, entry: Entry, result: Result, pictures: Pictures) -> JsonObject:
         """What is written of a result."""

@@ -11,7 +11,7 @@ from typing import Literal
 
 from unitok.api import Model
 from unitok.batch.entries import EntryReader, WrongLine, own_or_openai
-from unitok.batch.form import Entry
+from unitok.batch.form import Entry, RunFailed
 from unitok.batch.journal import Journal
 from unitok.batch.source import Source
 from unitok.requests import AnyRequest
@@ -115,8 +115,9 @@ class BatchRun:
     def _finish(self, entry: Entry, result: Result) -> Outcome:
         """Write a result, unless it has an error. A later run tries a failed line again."""
         if result.error is not None:
-            error = RuntimeError(result.error)
-            return self._fail(failed_entry(entry, error), ran=result.prompt_tokens > 0)
+            ran = result.prompt_tokens > 0
+            error = result.cause or RunFailed(result.error, result.finish_reason == "timeout")
+            return self._fail(failed_entry(entry, error), ran)
         try:
             self.journal.append(entry.form.record(entry, result, self.journal.pictures))
         except ValueError as error:  # it is not JSON

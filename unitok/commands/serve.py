@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import logging
 import sys
 import warnings
@@ -10,12 +11,13 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from unitok.extras import missing_is_wrong_use, need
 from unitok.flags import Common, with_flags
+from unitok.server.settings import limit_flags
 
 if TYPE_CHECKING:
     from unitok.api import Model
@@ -23,7 +25,22 @@ if TYPE_CHECKING:
 LIMITS = "Limits"
 
 
-@with_flags()
+def _flags_of_limits() -> list[inspect.Parameter]:
+    """A flag of each limit of the server; None stands for its default."""
+    flags = []
+    for flag in limit_flags():
+        info = typer.Option(
+            help=flag.limit.help,
+            metavar="BYTES" if flag.limit.unit == "bytes" else None,
+            show_default=flag.limit.shown(flag.default),
+            rich_help_panel=LIMITS,
+        )
+        annotation, kind = Annotated[flag.kind | None, info], inspect.Parameter.KEYWORD_ONLY
+        flags.append(inspect.Parameter(flag.name, kind, annotation=annotation, default=None))
+    return flags
+
+
+@with_flags(also=_flags_of_limits())
 def serve(
     common: Common,
     models: Annotated[
@@ -78,66 +95,7 @@ def serve(
             "pictures come in the request only. May be given several times.",
         ),
     ] = None,
-    max_requests: Annotated[
-        int | None,
-        typer.Option(
-            help="The most answers and pictures on their way at once, waiting ones included.",
-            show_default="256",
-            rich_help_panel=LIMITS,
-        ),
-    ] = None,
-    max_per_key: Annotated[
-        int | None,
-        typer.Option(
-            help="The most of them of one key.", show_default="all", rich_help_panel=LIMITS
-        ),
-    ] = None,
-    max_n: Annotated[
-        int | None,
-        typer.Option(
-            help="The most answers or pictures of one request.",
-            show_default="16",
-            rich_help_panel=LIMITS,
-        ),
-    ] = None,
-    max_body: Annotated[
-        int | None,
-        typer.Option(
-            metavar="BYTES", help="Of a request.", show_default="32 MiB", rich_help_panel=LIMITS
-        ),
-    ] = None,
-    max_file: Annotated[
-        int | None,
-        typer.Option(
-            metavar="BYTES",
-            help="Of an uploaded file.",
-            show_default="200 MiB",
-            rich_help_panel=LIMITS,
-        ),
-    ] = None,
-    max_stored: Annotated[
-        int | None,
-        typer.Option(
-            metavar="BYTES",
-            help="Of all files of one key.",
-            show_default="2 GiB",
-            rich_help_panel=LIMITS,
-        ),
-    ] = None,
-    request_seconds: Annotated[
-        float | None,
-        typer.Option(
-            help="The most seconds until a result.", show_default="600", rich_help_panel=LIMITS
-        ),
-    ] = None,
-    drain_seconds: Annotated[
-        float | None,
-        typer.Option(
-            help="The most seconds that running requests have after SIGTERM or Ctrl-C.",
-            show_default="30",
-            rich_help_panel=LIMITS,
-        ),
-    ] = None,
+    **limits: Any,
 ) -> None:
     """Serve models behind OpenAI's API: chat, pictures, responses.
 
@@ -155,14 +113,7 @@ def serve(
     from unitok.server.state.folder import State
 
     settings = make_settings(
-        max_requests=max_requests,
-        max_per_key=max_per_key,
-        max_n=max_n,
-        max_body=max_body,
-        max_file=max_file,
-        max_stored=max_stored,
-        request_seconds=request_seconds,
-        drain_seconds=drain_seconds,
+        **limits,
         allowed_origins=tuple(allow_origin or ()),
         local_only=api_key_file is None and not no_key,
         allowed_hosts=tuple(map(host_name, allow_picture_host or ())),

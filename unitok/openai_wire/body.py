@@ -221,7 +221,7 @@ def made(request: type[R], *args: Any, **options: Any) -> R:
         raise WireError(str(error), param_of(error, request)) from None
 
 
-def param_of(error: ValueError | TypeError, kind: type) -> str | None:
+def param_of(error: Exception, kind: type) -> str | None:
     """The option that an error of a request is about: its message begins with it. Else None.
 
     Args:

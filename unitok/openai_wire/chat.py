@@ -145,7 +145,10 @@ def check_messages(messages: object, folder: Path | None) -> None:
 
 
 def completion_body(result: TextResult, model: str, id: str, created: int) -> JsonObject:
-    """The body that answers with a message.
+    """The body that answers a line of a batch with a message.
+
+    What was found computed depends on the lines before, so it is left out: a line is answered the
+    same in every run.
 
     Args:
         result: The answer.
@@ -153,7 +156,9 @@ def completion_body(result: TextResult, model: str, id: str, created: int) -> Js
         id: The id of the answer.
         created: The time, in seconds since 1970.
     """
-    return completions_body([result], model, id, created, [None])
+    body = completions_body([result], model, id, created, [None])
+    del body["usage"]["prompt_tokens_details"]
+    return body
 
 
 def completions_body(
@@ -200,6 +205,7 @@ def usage_body(results: Sequence[TextResult]) -> JsonObject:
         "prompt_tokens": prompt,
         "completion_tokens": completion,
         "total_tokens": prompt + completion,
+        "prompt_tokens_details": {"cached_tokens": results[0].cached_tokens},
     }
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, TypeVar
 
 from PIL import Image
 
@@ -25,10 +25,11 @@ from unitok.openai_wire.body import (
 )
 from unitok.openai_wire.output_format import KEYS as FORMAT_KEYS
 from unitok.openai_wire.output_format import OutputFormat, output_format_of
-from unitok.requests import Draw, Edit, options_of, streamed_options
+from unitok.requests import AnyRequest, Draw, Edit, options_of, streamed_options
 from unitok.results import DrawResult
 from unitok.strict_json import JsonObject, shown_json
 
+R = TypeVar("R", bound=AnyRequest)
 ResponseFormat = Literal["b64_json", "url"]
 
 # Width and height come as "size". Log-probabilities and previews have no place in the answer.
@@ -94,6 +95,19 @@ class ImagesAsked:
             first: As in `seeds`.
         """
         return [replace(self.request, n=None, seed=seed) for seed in self.seeds(first)]
+
+
+def with_own_seeds(request: R) -> R:
+    """A request in which each picture has a seed of its own, so that it can be had again alone.
+
+    Args:
+        request: It has a seed. If that is one for several pictures, each picture behind the first
+            has the next number.
+    """
+    if isinstance(request, Draw | Edit) and isinstance(request.seed, int) and request.samples > 1:
+        seeds = tuple(range(request.seed, request.seed + request.samples))
+        return replace(request, n=None, seed=seeds)
+    return request
 
 
 def draw_of(body: object) -> Draw:

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 from unitok.openai_wire.body import WireError, check_known
 from unitok.strict_json import JsonObject, shown_json
@@ -70,6 +70,33 @@ def page_of(
     )
 
 
+@dataclass(frozen=True)
+class Page(Generic[I]):
+    """A part of a list.
+
+    Attributes:
+        items: Its things.
+        more: Whether others follow.
+    """
+
+    items: Sequence[I]
+    more: bool
+
+    def body(self, body_of: Callable[[I], JsonObject]) -> JsonObject:
+        """The body of the page.
+
+        Args:
+            body_of: What is told of a thing.
+        """
+        return {
+            "object": "list",
+            "data": [body_of(item) for item in self.items],
+            "first_id": self.items[0].id if self.items else None,
+            "last_id": self.items[-1].id if self.items else None,
+            "has_more": self.more,
+        }
+
+
 def page_body(
     items: Sequence[I], asked: PageAsked, body_of: Callable[[I], JsonObject]
 ) -> JsonObject:
@@ -83,17 +110,23 @@ def page_body(
     Raises:
         WireError: There is no thing that the page is to begin after.
     """
+    return page_at(items, asked).body(body_of)
+
+
+def page_at(items: Sequence[I], asked: PageAsked) -> Page[I]:
+    """A page of a list.
+
+    Args:
+        items: All things, the newest one first.
+        asked: What was asked for.
+
+    Raises:
+        WireError: There is no thing that the page is to begin after.
+    """
     items = items[::-1] if asked.ascending else items
     start = 0 if asked.after is None else _place(items, asked.after) + 1
     end = start + asked.limit
-    page = items[start:end]
-    return {
-        "object": "list",
-        "data": [body_of(item) for item in page],
-        "first_id": page[0].id if page else None,
-        "last_id": page[-1].id if page else None,
-        "has_more": end < len(items),
-    }
+    return Page(items[start:end], end < len(items))
 
 
 def _place(items: Sequence[Item], id: str) -> int:

@@ -248,7 +248,10 @@ def usage_body(result: Result) -> JsonObject:
     image = output if isinstance(result, DrawResult) else 0
     return {
         "input_tokens": input,
-        "input_tokens_details": {"cached_tokens": 0, "cache_write_tokens": 0},
+        "input_tokens_details": {
+            "cached_tokens": result.cached_tokens,
+            "cache_write_tokens": 0,
+        },
         "output_tokens": output,
         "output_tokens_details": {
             "reasoning_tokens": 0,

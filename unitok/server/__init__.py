@@ -8,4 +8,5 @@ model's driver, and the driver's events become bodies and streams. The life of a
 3. `bodies` reads the body within limits.
 4. An endpoint (`completions`, `generations`, ...) makes requests of it and hands them to `running`.
 5. `running` waits for results, or passes events on, and cancels all if the client goes away.
+6. `sending` sends the response. The request counts until its client has taken all of it.
 """

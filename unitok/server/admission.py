@@ -53,6 +53,10 @@ class Admission:
         ticket.count(1)
         return ticket
 
+    def visit(self, owner: Owner) -> Ticket:
+        """Take in a request that makes no answer and no picture. Only its bytes count."""
+        return Ticket(self, owner)
+
     @property
     def retry_after(self) -> int:
         """The seconds after which there is likely to be room, by the rate of the last ends."""
@@ -131,6 +135,16 @@ class Ticket:
             )
         admission._bytes += size
         self._bytes += size
+
+    def answer(self, size: int) -> None:
+        """Note that the request was answered: its own bytes are gone, and the answer's are there.
+
+        Args:
+            size: The bytes of the answer, which is made already and so finds room in any case.
+        """
+        if size:
+            self.admission._bytes += size - self._bytes
+            self._bytes = size
 
     def at_leaving(self, call: Callable[[], object]) -> None:
         """Have something called when the request leaves."""

@@ -13,7 +13,7 @@ from unitok.api import Model
 from unitok.server import completions, edits, generations
 from unitok.server.admission import Admission
 from unitok.server.batches import Batches
-from unitok.server.endpoint import Services, admitted
+from unitok.server.endpoint import Services, admitted, told
 from unitok.server.fetcher import PictureFetcher
 from unitok.server.files import Files
 from unitok.server.gate import Gate
@@ -96,14 +96,14 @@ class App:
             Route("/v1/models/{name:path}", status.model),
             Route("/v1/chat/completions", admitted(completions.create, services), methods=["POST"]),
             Route("/v1/responses", admitted(responses.create, services), methods=["POST"]),
-            Route("/v1/responses/{id}", responses.one, methods=["GET"]),
+            Route("/v1/responses/{id}", told(responses.one, services), methods=["GET"]),
             Route("/v1/responses/{id}", responses.delete, methods=["DELETE"]),
-            Route("/v1/responses/{id}/input_items", responses.input_items),
+            Route("/v1/responses/{id}/input_items", told(responses.input_items, services)),
             Route("/v1/files", admitted(files.create, services), methods=["POST"]),
             Route("/v1/files", files.listed),
             Route("/v1/files/{id}", files.delete, methods=["DELETE"]),
             Route("/v1/files/{id}", files.one),
-            Route("/v1/files/{id}/content", files.content),
+            Route("/v1/files/{id}/content", told(files.content, services)),
             Route("/v1/batches", admitted(batches.create, services), methods=["POST"]),
             Route("/v1/batches", batches.listed),
             Route("/v1/batches/{id}", batches.one),

@@ -29,7 +29,7 @@ class Batches:
     async def create(self, call: Call) -> Response:
         """POST /v1/batches: begin a batch."""
         state, owner = state_of(self.services), call.passage.owner
-        asked = batch_of(await call.json(), ServedLines.urls)
+        asked = batch_of(await call.json(), list(ServedLines.kinds))
         file = state.files.find(owner, asked.input_file_id, "input_file_id")
         if file.purpose != "batch":
             raise ApiError(

@@ -108,7 +108,9 @@ class Completion:
         logprobs: JsonObject | None = None,
     ) -> JsonObject:
         name, id, created = self.served.name, self.id, self.created
-        return chunk_body(name, id, created, index, delta, finish_reason, logprobs)
+        body = chunk_body(name, id, created, index, delta, finish_reason, logprobs)
+        # As OpenAI's pieces: whoever wants the counts finds the key in each.
+        return {**body, "usage": None} if self.asked.usage else body
 
     def _logprobs(self, result: TextResult) -> JsonObject | None:
         if result.logprobs is None or result.token_ids is None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from starlette.requests import Request
@@ -12,10 +15,13 @@ from starlette.responses import Response
 from unitok.results import Result
 from unitok.server.admission import Admission, Ticket
 from unitok.server.bodies import read_json
+from unitok.server.errors import ApiError
 from unitok.server.gate import Passage
+from unitok.server.keys import Owner
 from unitok.server.metrics import Metrics
 from unitok.server.picture_parts import Fetcher
 from unitok.server.running import Runner, while_connected
+from unitok.server.sending import Sending
 from unitok.server.served import ServedModels
 from unitok.server.settings import ServerSettings
 from unitok.server.state.folder import State
@@ -66,15 +72,15 @@ class Call:
         """The JSON value of the body."""
         return await read_json(self.request, self.ticket, self.services.settings)
 
-    @property
+    @cached_property
     def fetcher(self) -> Fetcher | None:
         """Fetches pictures, whose bytes count as those of the request; None if none may be."""
-        fetcher = self.services.fetcher
-        return None if fetcher is None else HeldFetcher(fetcher, self.request, self.ticket)
+        fetcher, seconds = self.services.fetcher, self.services.settings.fetch_seconds
+        return None if fetcher is None else HeldFetcher(fetcher, self.request, self.ticket, seconds)
 
     def stream(self, bodies: AsyncGenerator[JsonObject], named: bool = False) -> Response:
         """The response that sends bodies as they come; see `EventStream`."""
-        return EventStream(bodies, self.ticket, self.passage, self.services.settings, named)
+        return EventStream(bodies, self.passage, self.services.settings, named)
 
     def note_usage(self, results: Sequence[Result]) -> None:
         """Put the counts of tokens into the log line."""
@@ -82,48 +88,70 @@ class Call:
         self.passage.log["tokens"] = sum(result.completion_tokens for result in results)
 
 
-@dataclass(frozen=True)
+@dataclass
 class HeldFetcher:
-    """Fetches the pictures of one request.
+    """Fetches the pictures of one request, one after the other.
 
     Attributes:
         fetcher: Fetches them.
         request: The request, whose connection is watched.
         ticket: Its room, which holds their bytes.
+        seconds: The most that all of its pictures may take.
     """
 
     fetcher: Fetcher
     request: Request
     ticket: Ticket
+    seconds: float
+    _spent: float = field(default=0.0, init=False)
 
     async def fetch(self, url: str, param: str) -> bytes:
         """The bytes of a picture; see `Fetcher.fetch`."""
-        data = await while_connected(self.request, self.fetcher.fetch(url, param))
+        start = time.monotonic()
+        try:
+            async with asyncio.timeout(self.seconds - self._spent):
+                data = await while_connected(self.request, self.fetcher.fetch(url, param))
+        except TimeoutError:
+            told = f"{param}: the pictures did not all arrive within {self.seconds:g} s"
+            raise ApiError(400, told, param=param, code="failed_to_download_image") from None
+        self._spent += time.monotonic() - start
         self.ticket.hold(len(data))
         return data
 
 
 Work = Callable[[Call], Awaitable[Response]]
+Endpoint = Callable[[Request], Awaitable[Sending]]
 
 
-def admitted(work: Work, services: Services) -> Callable[[Request], Awaitable[Response]]:
-    """An endpoint that is counted before its body is read.
+def admitted(work: Work, services: Services) -> Endpoint:
+    """An endpoint that is counted before its body is read, and until its response is taken.
 
     Args:
         work: What it does.
         services: What all endpoints share.
     """
+    return _counted(work, services, services.admission.enter)
 
-    async def endpoint(request: Request) -> Response:
+
+def told(work: Work, services: Services) -> Endpoint:
+    """An endpoint that tells what is kept. It makes nothing, so only its bytes are counted.
+
+    Args:
+        work: What it does.
+        services: What all endpoints share.
+    """
+    return _counted(work, services, services.admission.visit)
+
+
+def _counted(work: Work, services: Services, enter: Callable[[Owner], Ticket]) -> Endpoint:
+    async def endpoint(request: Request) -> Sending:
         passage: Passage = request.scope["state"]["passage"]
-        ticket = services.admission.enter(passage.owner)
-        streams = False
+        ticket = enter(passage.owner)
         try:
             response = await work(Call(request, passage, ticket, services))
-            streams = isinstance(response, EventStream)
-            return response
-        finally:
-            if not streams:  # a stream leaves at its end
-                ticket.leave()
+        except BaseException:
+            ticket.leave()
+            raise
+        return Sending(response, ticket)
 
     return endpoint

@@ -8,27 +8,16 @@ from typing import Any
 
 from starlette.responses import JSONResponse
 
-from unitok.families.common.family import ImageSizeError
-from unitok.openai_wire.body import WireError, error_body, param_of
-from unitok.picture_sources import Reason, Refused
-from unitok.prompt_length import ContextFullError
-from unitok.requests import AnyRequest, Edit
+from unitok.openai_wire.body import WireError, error_body
+from unitok.openai_wire.refusals import picture_refusal, refusal_of
+from unitok.picture_sources import Refused
+from unitok.requests import AnyRequest
 
 KINDS = {
     401: "authentication_error",
     403: "permission_error",
     404: "not_found_error",
     429: "rate_limit_error",
-}
-# OpenAI's words for what is wrong with a picture.
-OF_PICTURES: dict[Reason, str] = {
-    "empty": "empty_image_file",
-    "bytes": "image_file_too_large",
-    "base64": "invalid_base64_image",
-    "format": "invalid_image_format",
-    "no pixels": "image_too_small",
-    "pixels": "image_too_large",
-    "damaged": "image_parse_error",
 }
 
 
@@ -107,13 +96,7 @@ def of_library(error: ValueError | TypeError, asked: AnyRequest) -> ApiError:
         error: The library's.
         asked: The request.
     """
-    if isinstance(error, Refused):
-        return of_picture(error, "image" if isinstance(asked, Edit) else None)
-    if isinstance(error, ImageSizeError):
-        return ApiError(400, str(error), param="size")
-    if isinstance(error, ContextFullError):
-        return ApiError(400, str(error), code="context_length_exceeded")
-    return ApiError(400, str(error), param=param_of(error, type(asked)))
+    return of_wire(refusal_of(error, type(asked)))
 
 
 def of_picture(error: Refused, param: str | None) -> ApiError:
@@ -123,7 +106,7 @@ def of_picture(error: Refused, param: str | None) -> ApiError:
         error: Why it cannot.
         param: The picture's key, if the error has no place.
     """
-    return ApiError(400, str(error), param=error.where or param, code=OF_PICTURES[error.reason])
+    return of_wire(picture_refusal(error, param))
 
 
 def of_status(status: int, headers: Mapping[str, str] | None = None) -> ApiError:

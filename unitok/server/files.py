@@ -9,7 +9,7 @@ from starlette.responses import JSONResponse, Response
 
 from unitok.openai_wire.body import WireError
 from unitok.openai_wire.pages import page_body, page_of
-from unitok.server.downloads import Download
+from unitok.server.downloads import AT_ONCE, Download
 from unitok.server.endpoint import Call, Services
 from unitok.server.errors import ApiError
 from unitok.server.gate import Passage
@@ -55,9 +55,10 @@ class Files:
         """GET /v1/files/{id}: what is known of a file."""
         return JSONResponse(self._find(request).body)
 
-    async def content(self, request: Request) -> Response:
-        """GET /v1/files/{id}/content: the bytes of a file."""
-        file = self._find(request)
+    async def content(self, call: Call) -> Response:
+        """GET /v1/files/{id}/content: the bytes of a file, of which few are in memory."""
+        file = self._find(call.request)
+        call.ticket.hold(min(file.bytes, AT_ONCE))
         opened = await asyncio.to_thread(state_of(self.services).files.open, file)
         return Download(opened, file.bytes, self.services.settings.send_seconds)
 

@@ -157,6 +157,6 @@ def make_settings(**given: object) -> ServerSettings:
     """
     settings = ServerSettings(**{n: v for n, v in given.items() if v is not None})  # type: ignore[arg-type]
     for name, value in vars(settings).items():
-        if isinstance(value, int | float) and not isinstance(value, bool) and value <= 0:
+        if isinstance(value, int | float) and not isinstance(value, bool) and not value > 0:
             raise ValueError(f"--{name.replace('_', '-')} must be above 0, not {value:g}")
     return settings

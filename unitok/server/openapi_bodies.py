@@ -218,7 +218,7 @@ def batch_schema() -> JsonObject:
         ["input_file_id", "endpoint", "completion_window"],
         {
             "input_file_id": {"type": "string"},
-            "endpoint": {"enum": list(ServedLines.urls)},
+            "endpoint": {"enum": list(ServedLines.kinds)},
             "completion_window": {"const": batches.WINDOW},
             "metadata": OBJECT,
         },

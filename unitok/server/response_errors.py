@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 
+from unitok.openai_wire.refusals import OF_PICTURES
 from unitok.openai_wire.responses import ResponseAsked
 from unitok.openai_wire.responses_talk import Talk, placed
 from unitok.openai_wire.responses_tool import AT
-from unitok.server.errors import OF_PICTURES, ApiError, of_picture, of_wire
+from unitok.server.errors import ApiError, of_picture, of_wire
 
 
 async def located(error: ApiError, asked: ResponseAsked, talk: Talk, painted: bool) -> ApiError:

@@ -15,7 +15,7 @@ from starlette.responses import JSONResponse, Response
 from unitok.families.common.editing import Editor
 from unitok.families.common.family import DrawsFromText
 from unitok.openai_wire.body import WireError
-from unitok.openai_wire.pages import page_body, page_of
+from unitok.openai_wire.pages import page_at, page_of
 from unitok.openai_wire.responses import ResponseAsked, echoed, response_of
 from unitok.openai_wire.responses_input import NAME, Item, read_input, read_items
 from unitok.openai_wire.responses_output import Output, PictureOutput, Teller, TextOutput
@@ -25,6 +25,7 @@ from unitok.openai_wire.responses_tool import AT, MASK, Tool
 from unitok.picture_sources import Refused, is_data_uri, read_data_uri
 from unitok.preparer import pick_seed
 from unitok.requests import AnyRequest, Reply
+from unitok.server.admission import Ticket
 from unitok.server.edits import white_mask
 from unitok.server.endpoint import Call, Services
 from unitok.server.errors import ApiError, of_picture
@@ -71,12 +72,14 @@ class Responses:
             painted = not isinstance(run.request, Reply)
             raise await located(error, asked, talk, painted) from None
 
-    async def one(self, request: Request) -> Response:
+    async def one(self, call: Call) -> Response:
         """GET /v1/responses/{id}: a response that was kept."""
+        request = call.request
         for name, value in request.query_params.multi_items():
             if (name, value) != ("stream", "false"):
                 raise WireError(f'"{name}" is not supported: a response is told as a whole', name)
-        found = self.store.find(owner_of(request), request.path_params["id"])
+        found = self.store.find(call.passage.owner, request.path_params["id"])
+        call.ticket.hold(found.size + found.written.size)
         return await asyncio.to_thread(lambda: JSONResponse(found.told))
 
     async def delete(self, request: Request) -> Response:
@@ -85,14 +88,26 @@ class Responses:
         self.store.remove(owner_of(request), id)
         return JSONResponse({"id": id, "object": "response", "deleted": True})
 
-    async def input_items(self, request: Request) -> Response:
+    async def input_items(self, call: Call) -> Response:
         """GET /v1/responses/{id}/input_items: what the model read, earlier responses included."""
+        request = call.request
         asked = page_of(request.query_params.multi_items(), PAGE, MOST, ("order",))
-        found = self.store.find(owner_of(request), request.path_params["id"])
-        newest_first = found.read[::-1]
-        return await asyncio.to_thread(
-            lambda: JSONResponse(page_body(newest_first, asked, lambda item: item.told))
-        )
+        found = self.store.find(call.passage.owner, request.path_params["id"])
+        page = page_at(found.read[::-1], asked)
+        self._hold(call.ticket, sum(item.size for item in page.items))
+        return await asyncio.to_thread(lambda: JSONResponse(page.body(lambda item: item.told)))
+
+    def _hold(self, ticket: Ticket, size: int) -> None:
+        """Note the bytes of items that are about to be told.
+
+        Raises:
+            ApiError: There is no room for them, or never will be.
+        """
+        most = self.services.settings.max_bodies
+        if size > most:
+            wrong = f"the items have {size:,} bytes, and at most {most:,} are told at once: "
+            raise ApiError(400, f'{wrong}ask for fewer with "limit"', param="limit")
+        ticket.hold(size)
 
     async def _read(self, call: Call, body: object, asked: ResponseAsked) -> list[Item]:
         """The items that the model reads: earlier ones, and those of the body."""

@@ -90,7 +90,7 @@ class Runner:
         asked = replace(asked, timeout=timeout, adapter=served.adapter)
         share = owner.id or None
         try:
-            return await served.model.asubmit(asked, share=share, stream=stream)
+            return await served.model.asubmit(asked, share=share, stream=stream, progress=False)
         except WireError:
             raise
         except (ValueError, TypeError) as error:

@@ -1,8 +1,52 @@
 """What a server is told when it starts."""
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+from typing import Annotated, Literal, get_type_hints
 
-MEBI = 2**20
+MEBI, GIBI = 2**20, 2**30
+
+
+@dataclass(frozen=True)
+class Limit:
+    """What declares a setting that is a flag of `unitok serve`.
+
+    Attributes:
+        help: What the flag's help says.
+        unit: What is counted.
+        unset: What is said of its default, if that is None.
+    """
+
+    help: str
+    unit: Literal["things", "bytes", "seconds"] = "things"
+    unset: str = ""
+
+    def shown(self, value: float | None) -> str:
+        """A value of the setting, for people."""
+        if value is None:
+            return self.unset
+        if self.unit == "bytes" and value % GIBI == 0:
+            return f"{value // GIBI} GiB"
+        if self.unit == "bytes" and value % MEBI == 0:
+            return f"{value // MEBI} MiB"
+        return f"{value:,g}" if self.unit == "seconds" else f"{value:,}"
+
+
+@dataclass(frozen=True)
+class LimitFlag:
+    """A setting that is a flag of `unitok serve`.
+
+    Attributes:
+        name: Of the setting. The flag is `--` and the name, with dashes.
+        kind: The type of its values.
+        default: Its default.
+        limit: What else is said of it.
+    """
+
+    name: str
+    kind: type[int] | type[float]
+    default: float | None
+    limit: Limit
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,6 +65,7 @@ class ServerSettings:
         head_seconds: The most seconds until the head of a request has arrived, also of the next one
             on a connection.
         body_seconds: The most seconds until a body has arrived.
+        fetch_seconds: The most seconds for all pictures of a request that are fetched.
         request_seconds: The most seconds until a result; a request may ask for less.
         drain_seconds: The most seconds that running requests have after SIGTERM.
         heartbeat_seconds: How often a quiet stream shows that it lives.
@@ -40,29 +85,52 @@ class ServerSettings:
         max_batches: The most batches of one key that have not ended.
     """
 
-    max_requests: int = 256
-    max_per_key: int | None = None
-    max_n: int = 16
-    max_body: int = 32 * MEBI
+    max_requests: Annotated[
+        int, Limit("The most answers and pictures on their way at once, waiting ones included.")
+    ] = 256
+    max_per_key: Annotated[int | None, Limit("The most of them of one key.", unset="all")] = None
+    max_n: Annotated[int, Limit("The most answers or pictures of one request.")] = 16
+    max_body: Annotated[int, Limit("Of a request.", "bytes")] = 32 * MEBI
     max_bodies: int = 256 * MEBI
     max_headers: int = 100
     max_header_bytes: int = 32 * 1024
-    head_seconds: float = 30.0
+    head_seconds: Annotated[
+        float, Limit("The most seconds until the head of a request is there.", "seconds")
+    ] = 30.0
     body_seconds: float = 60.0
-    request_seconds: float = 600.0
-    drain_seconds: float = 30.0
+    fetch_seconds: Annotated[
+        float, Limit("The most seconds for all pictures of a request that are fetched.", "seconds")
+    ] = 60.0
+    request_seconds: Annotated[float, Limit("The most seconds until a result.", "seconds")] = 600.0
+    drain_seconds: Annotated[
+        float,
+        Limit("The most seconds that running requests have after SIGTERM or Ctrl-C.", "seconds"),
+    ] = 30.0
     heartbeat_seconds: float = 15.0
     send_seconds: float = 60.0
     allowed_origins: tuple[str, ...] = ()
     local_only: bool = False
     allowed_hosts: tuple[str, ...] = ()
-    max_responses: int = 10_000
-    max_responses_per_key: int = 2000
-    max_response_bytes: int = 512 * MEBI
-    keep_seconds: float = 24 * 3600.0
-    max_file: int = 200 * MEBI
+    max_responses: Annotated[int, Limit("The most responses that are kept.")] = 10_000
+    max_responses_per_key: Annotated[int, Limit("The most of them of one key.")] = 2000
+    max_response_bytes: Annotated[int, Limit("Of all responses that are kept.", "bytes")] = (
+        512 * MEBI
+    )
+    keep_seconds: Annotated[float, Limit("How many seconds a response is kept.", "seconds")] = (
+        24 * 3600.0
+    )
+    max_file: Annotated[int, Limit("Of an uploaded file.", "bytes")] = 200 * MEBI
     max_files: int = 1000
-    max_stored: int = 2048 * MEBI
+    max_stored: Annotated[int, Limit("Of all files of one key.", "bytes")] = 2048 * MEBI
     upload_seconds: float = 600.0
     max_lines: int = 50_000
     max_batches: int = 100
+
+
+def limit_flags() -> Iterator[LimitFlag]:
+    """The settings that are flags of `unitok serve`."""
+    hints = get_type_hints(ServerSettings, include_extras=True)
+    for field in fields(ServerSettings):
+        for limit in getattr(hints[field.name], "__metadata__", ()):
+            kind = float if limit.unit == "seconds" else int
+            yield LimitFlag(field.name, kind, field.default, limit)

@@ -17,7 +17,6 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from unitok.openai_wire.body import WireError
-from unitok.server.admission import Ticket
 from unitok.server.errors import ApiError, internal, of_wire
 from unitok.server.gate import Passage
 from unitok.server.running import while_connected
@@ -42,7 +41,6 @@ class EventStream(Response):
     def __init__(
         self,
         bodies: AsyncGenerator[JsonObject],
-        ticket: Ticket,
         passage: Passage,
         settings: ServerSettings,
         named: bool = False,
@@ -51,7 +49,6 @@ class EventStream(Response):
 
         Args:
             bodies: The bodies. Its errors are sent as a body, too.
-            ticket: The request's, which leaves at the end.
             passage: The request's.
             settings: The times.
             named: Whether each event has the name that its body has as "type", and the end is not
@@ -59,7 +56,8 @@ class EventStream(Response):
         """
         self.status_code, self.background = 200, None
         self.init_headers({"cache-control": "no-store", "x-accel-buffering": "no"})
-        self._bodies, self._ticket, self._passage = bodies, ticket, passage
+        self.body = b""  # as a whole, that is
+        self._bodies, self._passage = bodies, passage
         self._heartbeat, self._named = settings.heartbeat_seconds, named
         self._last = 0.0  # when something was sent
 
@@ -73,7 +71,6 @@ class EventStream(Response):
             await while_connected(Request(scope, receive), self._sent(send))
         finally:
             await self._bodies.aclose()
-            self._ticket.leave()
 
     async def _sent(self, send: Send) -> None:
         head = {"status": self.status_code, "headers": self.raw_headers}

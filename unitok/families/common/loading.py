@@ -11,6 +11,7 @@ from unitok.checkpoints.tensors import Tensors
 from unitok.checkpoints.weights import CODEBOOK, Dtype, check_shapes, fill
 from unitok.nn.config import ModelConfig
 from unitok.nn.model import UnifiedModel
+from unitok.nn.skeleton import skeleton
 from unitok.quantization.weights import Quantized, StreamedQuantizer
 
 HEAD = "text_head.weight"
@@ -56,7 +57,7 @@ def build_model(
     """
     check_codebook(config, weights)
     try:
-        with torch.device("meta"):
+        with skeleton():
             model = UnifiedModel(config)
     except RuntimeError as error:
         reason = first_line(error)

@@ -21,6 +21,7 @@ from unitok.openai_wire.batches import FINAL, WINDOW, WINDOW_SECONDS, BatchAsked
 from unitok.saving import make_folder, write_whole
 from unitok.server.errors import ApiError
 from unitok.server.keys import Owner
+from unitok.server.state.records import read_record
 from unitok.strict_json import JsonObject, shown_json
 
 BATCH_ID = re.compile(r"batch_[0-9a-f]{32}")
@@ -39,6 +40,7 @@ class BatchRecord:
         input_file_id: The file with the lines.
         endpoint: Where every line leads.
         metadata: What the client keeps with the batch.
+        input_bytes: The size of that file; 0 in records of before it was noted.
         status: As in OpenAI's API.
         times: When it reached other statuses, in seconds since 1970.
         model: The model that all lines name; None until they have been looked at.
@@ -58,6 +60,7 @@ class BatchRecord:
     input_file_id: str
     endpoint: str
     metadata: dict[str, str]
+    input_bytes: int = 0
     status: str = "validating"
     times: dict[str, int] = field(default_factory=dict)
     model: str | None = None
@@ -140,7 +143,8 @@ class BatchStore:
             if not (path / RECORD).exists():
                 shutil.rmtree(path)
                 continue
-            self._records[path.name] = record = read_record(path / RECORD)
+            record = read_record(path / RECORD, BatchRecord, path.name, BATCH_ID)
+            self._records[path.name] = record
             if record.ended:
                 self.clear(record.id)
 
@@ -160,18 +164,19 @@ class BatchStore:
         """
         id = f"batch_{secrets.token_hex(16)}"
         file_id, endpoint, metadata = asked.input_file_id, asked.endpoint, dict(asked.metadata)
-        record = BatchRecord(id, owner.id, time.time_ns(), file_id, endpoint, metadata)
         with self._lock:
             self._make_room(owner)
             folder = self.folder_of(id)
             folder.mkdir()
             try:
                 link(folder / INPUT)
-                self._save(record)
+                size = (folder / INPUT).stat().st_size
+                now = time.time_ns()
+                record = BatchRecord(id, owner.id, now, file_id, endpoint, metadata, size)
+                return self._save(record)
             except BaseException:
                 shutil.rmtree(folder)
                 raise
-        return record
 
     def find(self, owner: Owner, batch_id: str) -> BatchRecord:
         """A batch of an owner.
@@ -194,6 +199,15 @@ class BatchStore:
         """The batches that have not ended, the oldest one first."""
         left = [record for record in list(self._records.values()) if not record.ended]
         return sorted(left, key=lambda record: (record.created, record.id))
+
+    def inputs(self, owner_id: str) -> dict[str, int]:
+        """The bytes of what an owner's batches still read, by the id of the file that was given.
+
+        Args:
+            owner_id: The id of the owner.
+        """
+        mine = [record for record in list(self._records.values()) if record.owner == owner_id]
+        return {record.input_file_id: record.input_bytes for record in mine if not record.ended}
 
     def get(self, batch_id: str) -> BatchRecord:
         """What is known of a batch now."""
@@ -249,18 +263,3 @@ class BatchStore:
         for record in [record for record in mine if record.ended][MAX_ENDED - 1 :]:
             shutil.rmtree(self.folder_of(record.id))
             del self._records[record.id]
-
-
-def read_record(path: Path) -> BatchRecord:
-    """What is known of a batch.
-
-    Raises:
-        ValueError: It is damaged.
-    """
-    try:
-        record = BatchRecord(**json.loads(path.read_bytes()))
-    except (ValueError, TypeError):
-        raise ValueError(f"{path} is damaged: remove its folder") from None
-    if record.id != path.parent.name:
-        raise ValueError(f"{path} is of another batch: remove its folder")
-    return record

@@ -12,6 +12,7 @@ import re
 import threading
 import time
 from collections import Counter
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import BinaryIO
@@ -21,12 +22,12 @@ from unitok.saving import UNFINISHED, make_folder, write_whole
 from unitok.server.errors import ApiError
 from unitok.server.keys import Owner
 from unitok.server.settings import ServerSettings
+from unitok.server.state.records import read_record
 from unitok.server.state.stored_file import (
     FILE_ID,
     StoredFile,
     link_or_copy,
     new_id,
-    read_record,
 )
 from unitok.strict_json import shown_json
 
@@ -43,22 +44,33 @@ class FileStore:
         settings: The limits.
     """
 
-    def __init__(self, folder: Path, settings: ServerSettings) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        settings: ServerSettings,
+        in_use: Callable[[str], Mapping[str, int]] = lambda _: {},
+    ) -> None:
         """Open a folder, and remove what an earlier server left half-written.
+
+        Args:
+            folder: The folder.
+            settings: The limits.
+            in_use: The bytes of files that an owner's batches read, by id, for an owner's id. They
+                are on disk even if the file is deleted, and count until then.
 
         Raises:
             OSError: The folder cannot be read or written.
             ValueError: A file of it is damaged.
         """
         make_folder(folder)
-        self.folder, self.settings = folder, settings
+        self.folder, self.settings, self._in_use = folder, settings, in_use
         self._lock = threading.Lock()
         # Of what is not kept yet, by owner.
         self._files_coming: Counter[str] = Counter()
         self._bytes_coming: Counter[str] = Counter()
         self._files: dict[str, dict[str, StoredFile]] = {}  # by owner and id
         for path in folder.glob("file-*.json"):
-            self._add(read_record(path))
+            self._add(read_record(path, StoredFile, path.stem, FILE_ID))
         self._sweep()
 
     def _add(self, file: StoredFile) -> None:
@@ -181,7 +193,8 @@ class FileStore:
         count = len(mine) + self._files_coming[owner.id]
         if files and count >= settings.max_files:
             raise full(f"this key has {count:,} of {settings.max_files:,} files")
-        total = sum(file.bytes for file in mine.values()) + self._bytes_coming[owner.id]
+        kept = {**self._in_use(owner.id), **{id: file.bytes for id, file in mine.items()}}
+        total = sum(kept.values()) + self._bytes_coming[owner.id]
         if total + size > settings.max_stored:
             raise full(f"the files of this key have {total:,} of {settings.max_stored:,} bytes")
 

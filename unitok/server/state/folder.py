@@ -54,8 +54,8 @@ class State:
         self._lock = (folder / "lock").open("ab")
         try:
             lock(self._lock.fileno(), folder)
-            self.files = FileStore(folder / "files", settings)
             self.batches = BatchStore(folder / "batches", settings.max_batches)
+            self.files = FileStore(folder / "files", settings, self.batches.inputs)
         except BaseException:
             self._lock.close()
             raise

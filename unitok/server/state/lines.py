@@ -6,8 +6,10 @@ the server's own files.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import ClassVar
 
 from unitok.batch.entries import parse_line
 from unitok.batch.keys import digest
@@ -54,7 +56,7 @@ class ServedLines(OpenAILines):
     It is a `unitok.batch.form.Form`.
     """
 
-    urls = (*OpenAILines.urls, EDITS)
+    kinds: ClassVar[Mapping[str, type[AnyRequest]]] = {**OpenAILines.kinds, EDITS: Edit}
 
     def __init__(self, endpoint: str, served: Served | None = None, max_n: int = 1) -> None:
         """No line has been read yet.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import secrets
@@ -67,18 +66,3 @@ def link_or_copy(source: Path, target: Path) -> None:
         raise
     except OSError:  # this disk has no hard links
         shutil.copyfile(source, target)
-
-
-def read_record(path: Path) -> StoredFile:
-    """What is known of a file.
-
-    Raises:
-        ValueError: It is damaged.
-    """
-    try:
-        file = StoredFile(**json.loads(path.read_bytes()))
-    except (ValueError, TypeError):
-        raise ValueError(f"{path} is damaged: remove it") from None
-    if not FILE_ID.fullmatch(file.id) or file.id != path.stem:
-        raise ValueError(f"{path} is of another file: remove it")
-    return file
