@@ -1,0 +1,156 @@
+"""Requests of our engine as vLLM's: a prompt, and how each sample of it is sampled."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from hashlib import blake2b
+from typing import TYPE_CHECKING, Any
+
+from unitok.backends.vllm.layout import TokenLayout
+from unitok_engine import Branch, FreePlan, GridPlan, Plan, Request
+
+if TYPE_CHECKING:
+    from vllm import SamplingParams  # pyright: ignore[reportMissingImports]
+
+SEEDS = 2**63  # vLLM takes -1 for no seed, so it gets only what lies in [0, SEEDS)
+
+
+@dataclass(frozen=True)
+class Translator:
+    """Makes requests for vLLM, and refuses those that it could not run as ours.
+
+    Attributes:
+        layout: Where vLLM's token ids lie.
+        max_context: The most tokens of a prompt and what follows it.
+        priorities: Whether vLLM's scheduler goes by priorities.
+    """
+
+    layout: TokenLayout
+    max_context: int
+    priorities: bool = True
+
+    def check(self, request: Request) -> None:
+        """See whether vLLM can run a request.
+
+        Raises:
+            ValueError: It cannot; the message says why.
+        """
+        if reason := self._refusal(request) or self._refusal_of_branches(request):
+            raise ValueError(f"the vLLM backend {reason}; unitok's own engine does it")
+        prompt, new = len(request.branches[0].token_ids), request.max_length
+        if prompt + new > self.max_context:
+            raise ValueError(
+                f"a prompt of {prompt} ids and up to {new} new ones exceed the context of "
+                f"{self.max_context}"
+            )
+
+    def _refusal(self, request: Request) -> str | None:
+        """Why a request cannot be run, but for its branches; None if it can."""
+        if request.given:
+            return "does not score: score and score_tokens need log-probabilities of given tokens"
+        if request.adapter is not None:
+            return f"has no adapters: {request.adapter!r} cannot be chosen"
+        if request.tries > 1 or request.plans or is_partial(request.plan):
+            return "does not paint parts of a picture: an edit with a mask, a box or a strength"
+        if request.branch_logprobs:
+            return (
+                "tells no branch_logprobs: vLLM samples from the mixed logits and keeps no others"
+            )
+        if request.priority and not self.priorities:
+            return "takes no priority here: start vLLM with --scheduling-policy priority"
+        if not is_plain(request.plan):
+            return "has no structured answers: json_schema, regex and choice need plans of ours"
+        return None
+
+    def _refusal_of_branches(self, request: Request) -> str | None:
+        """Why a request's branches cannot be two streams; None if they can."""
+        first, *others = request.branches
+        if isinstance(request.plan, FreePlan):
+            return "answers only one prompt at a time" if others else None
+        if not others:
+            return None
+        if len(others) > 1:
+            return "does not edit by an instruction: that takes three branches, and it has two"
+        return self._refusal_of_second(first, others[0])
+
+    def _refusal_of_second(self, first: Branch, second: Branch) -> str | None:
+        """Why the branch that guidance steers away from is not what the second stream sees."""
+        seen = self.layout.second_prompt(self.layout.drawing_prompt(first.token_ids))
+        if list(second.token_ids) == seen and not second.embeddings:
+            return None
+        if set(second.token_ids[1:-1]) == {self.layout.pad} and not second.embeddings:
+            return (
+                "does not draw inside a chat: the prompt without what was asked is shorter there, "
+                "and both run in one request, token beside token"
+            )
+        return (
+            "takes no negative_prompt: it is of another length than the prompt, and both run in "
+            "one request, token beside token"
+        )
+
+    def prompt(self, request: Request) -> dict[str, Any]:
+        """The prompt as vLLM takes it: token ids, and the pixels of pictures that are read."""
+        branch = request.branches[0]
+        drawing = isinstance(request.plan, GridPlan)
+        ids = list(self.layout.drawing_prompt(branch.token_ids) if drawing else branch.token_ids)
+        pictures = sorted(branch.embeddings, key=lambda picture: picture.start)
+        for picture in reversed(pictures):  # vLLM repeats the placeholder itself
+            ids[picture.start : picture.stop] = [ids[picture.start]]
+        if not pictures:
+            return {"prompt_token_ids": ids}
+        return {
+            "prompt_token_ids": ids,
+            "multi_modal_data": {"image": [picture.payload for picture in pictures]},
+            "multi_modal_uuids": {"image": [picture.digest for picture in pictures]},
+        }
+
+    def sampling(self, request: Request, sample: int) -> SamplingParams:
+        """How a sample is sampled, as vLLM takes it."""
+        from vllm import SamplingParams  # pyright: ignore[reportMissingImports]
+        from vllm.sampling_params import RequestOutputKind  # pyright: ignore[reportMissingImports]
+
+        ours, plan = request.sampling, request.plan
+        return SamplingParams(
+            temperature=ours.temperature,
+            top_k=ours.top_k,
+            top_p=ours.top_p,
+            min_p=ours.min_p,
+            repetition_penalty=ours.repetition_penalty,
+            seed=seed_of(*request.noise_of(sample)),
+            max_tokens=plan.max_length,
+            stop_token_ids=sorted(plan.stop_ids) if isinstance(plan, FreePlan) else [],
+            ignore_eos=True,  # the plan's are all that stop it
+            logprobs=0 if request.logprobs else None,
+            detokenize=False,
+            output_kind=RequestOutputKind.DELTA,
+            extra_args=self._guidance(request),
+        )
+
+    def _guidance(self, request: Request) -> dict[str, Any] | None:
+        drawing = isinstance(request.plan, GridPlan)
+        return {"guidance": request.branches[0].weight} if drawing else None
+
+
+def is_plain(plan: Plan) -> bool:
+    """Whether a plan is text without a form, or a picture without marks."""
+    if isinstance(plan, GridPlan):
+        return plan.row_end is None and not plan.closing
+    return isinstance(plan, FreePlan) and plan.mask is None
+
+
+def is_partial(plan: Plan) -> bool:
+    """Whether a plan is of a picture of which a part is known."""
+    return isinstance(plan, GridPlan) and bool(plan.known)
+
+
+def seed_of(seed: int, number: int) -> int:
+    """A seed for vLLM.
+
+    Args:
+        seed: The seed of the request, or of the sample alone.
+        number: The number of the sample among those of this seed.
+    """
+    if number == 0 and 0 <= seed < SEEDS:
+        return seed
+    named = blake2b(f"{seed} {number}".encode(), digest_size=8)
+    return int.from_bytes(named.digest(), "little") % SEEDS
