@@ -119,7 +119,12 @@ def load(
     asked, size = parse_dtype(dtype), parse_memory(memory)
     if backend == "vllm":
         refuse_ours(
-            size, adapter=adapter, adapters=adapters, compile=compile, drafts=drafts, quantize=quantize
+            size,
+            adapter=adapter,
+            adapters=adapters,
+            compile=compile,
+            drafts=drafts,
+            quantize=quantize,
         )
     compiled = decide_compile(compile, torch.device(where))
     check_drafts(drafts)

@@ -120,7 +120,7 @@ class VllmEngine:
             async for told in outputs:
                 self._arrived.put(reader.read(told))
         except Exception as error:  # vLLM's: of this request, or of an engine that is dead
-            self._arrived.put(reader.failed(one_line(error)))
+            self._arrived.put(reader.failed(one_line(error.__cause__ or error)))
 
     def abort(self, request_id: int) -> None:
         """End a request; no output of it comes any more."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from importlib.metadata import entry_points
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 
@@ -25,9 +25,11 @@ from unitok.backends.vllm.request import Translator
 from unitok.checkpoints.folders import first_line
 from unitok.checkpoints.weights import ImageTokenizerOnly
 from unitok.families import Family, open_folder
+from unitok.families.janus import Janus
 from unitok.image_decoder import ImageDecoder
 from unitok.precision import Choice, name_of
 
+PATIENCE = 30.0  # seconds that vLLM's processes have to end
 PLUGIN = "unitok"  # the name of our entry points in all of vLLM's groups
 
 
@@ -107,9 +109,17 @@ class _Ending:
 
 def _end(client: Any, thread: LoopThread) -> None:
     try:
-        client.shutdown()
+        thread.call(_shut_down(client))
     finally:
         thread.stop()
+
+
+async def _shut_down(client: Any) -> None:
+    """End the engine's processes, when nobody listens for their outputs any more."""
+    if client.output_handler is not None:  # else it would report their end as a failure
+        client.output_handler.cancel()
+        await asyncio.sleep(0)
+    client.shutdown(timeout=PATIENCE)
 
 
 def make_engine(
@@ -132,7 +142,8 @@ def make_engine(
     layout = TokenLayout.of_config(config.model_config.hf_config)
     family.max_context = min(family.max_context, config.model_config.max_model_len)
     priorities = config.scheduler_config.policy == "priority"
-    translator = Translator(layout, family.max_context, priorities)
+    template = cast(Janus, family).template  # vLLM serves no other family
+    translator = Translator(layout, template, family.max_context, priorities)
     return VllmEngine(client, loop, translator, sizes_of(config, family), counting, end)
 
 

@@ -6,7 +6,10 @@ from dataclasses import dataclass
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
 
-from unitok.backends.vllm.layout import TokenLayout
+from unitok.backends.vllm.drawings import GUIDANCE
+from unitok.backends.vllm.layout import NO_DRAWINGS, TokenLayout
+from unitok.backends.vllm.readings import reading_prompt
+from unitok.families.janus import Template
 from unitok_engine import Branch, FreePlan, GridPlan, Plan, Request
 
 if TYPE_CHECKING:
@@ -21,11 +24,13 @@ class Translator:
 
     Attributes:
         layout: Where vLLM's token ids lie.
+        template: The model's prompts.
         max_context: The most tokens of a prompt and what follows it.
         priorities: Whether vLLM's scheduler goes by priorities.
     """
 
     layout: TokenLayout
+    template: Template
     max_context: int
     priorities: bool = True
 
@@ -35,6 +40,8 @@ class Translator:
         Raises:
             ValueError: It cannot; the message says why.
         """
+        if isinstance(request.plan, GridPlan) and not self.layout.draws:
+            raise ValueError(NO_DRAWINGS)
         if reason := self._refusal(request) or self._refusal_of_branches(request):
             raise ValueError(f"the vLLM backend {reason}; unitok's own engine does it")
         prompt, new = len(request.branches[0].token_ids), request.max_length
@@ -67,6 +74,8 @@ class Translator:
         first, *others = request.branches
         if isinstance(request.plan, FreePlan):
             return "answers only one prompt at a time" if others else None
+        if first.embeddings:
+            return "draws from text alone, not from a prompt with images"
         if not others:
             return None
         if len(others) > 1:
@@ -91,15 +100,13 @@ class Translator:
     def prompt(self, request: Request) -> dict[str, Any]:
         """The prompt as vLLM takes it: token ids, and the pixels of pictures that are read."""
         branch = request.branches[0]
-        drawing = isinstance(request.plan, GridPlan)
-        ids = list(self.layout.drawing_prompt(branch.token_ids) if drawing else branch.token_ids)
+        if isinstance(request.plan, GridPlan):
+            return {"prompt_token_ids": self.layout.drawing_prompt(branch.token_ids)}
         pictures = sorted(branch.embeddings, key=lambda picture: picture.start)
-        for picture in reversed(pictures):  # vLLM repeats the placeholder itself
-            ids[picture.start : picture.stop] = [ids[picture.start]]
         if not pictures:
-            return {"prompt_token_ids": ids}
+            return {"prompt_token_ids": list(branch.token_ids)}
         return {
-            "prompt_token_ids": ids,
+            "prompt_token_ids": reading_prompt(branch.token_ids, self.template),
             "multi_modal_data": {"image": [picture.payload for picture in pictures]},
             "multi_modal_uuids": {"image": [picture.digest for picture in pictures]},
         }
@@ -128,7 +135,7 @@ class Translator:
 
     def _guidance(self, request: Request) -> dict[str, Any] | None:
         drawing = isinstance(request.plan, GridPlan)
-        return {"guidance": request.branches[0].weight} if drawing else None
+        return {GUIDANCE: request.branches[0].weight} if drawing else None
 
 
 def is_plain(plan: Plan) -> bool:
