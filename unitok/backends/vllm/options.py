@@ -73,7 +73,7 @@ def _check_count(name: str, value: object) -> None:
 # What `unitok.load` takes for our own engine alone, and why vLLM cannot have it.
 OURS = {
     "adapter": "merge the adapter with unitok's own engine, save the model, and load that folder",
-    "adapters": "two streams are computed with one set of weights; unitok's own engine has adapters",
+    "adapters": "it has one set of weights; unitok's own engine keeps adapters beside them",
     "compile": "vLLM compiles by itself, unless enforce_eager is given",
     "drafts": "with speculative decoding vLLM runs no logits processors, and guidance needs one",
     "quantize": "its weights are read as they are stored; unitok's own engine quantises",
