@@ -8,6 +8,8 @@ import pytest
 import unitok
 from tests.unitok.tiny_chameleon import save_tiny as save_chameleon
 
+pytestmark = pytest.mark.timeout(600)  # vLLM takes its time to start
+
 
 @pytest.mark.parametrize(
     ("given", "why"),
