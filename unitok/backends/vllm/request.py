@@ -15,6 +15,7 @@ from unitok_engine import Branch, FreePlan, GridPlan, Plan, Request
 if TYPE_CHECKING:
     from vllm import SamplingParams  # pyright: ignore[reportMissingImports]
 
+Refusal = tuple[str, str]  # what cannot be done, and why
 SEEDS = 2**63  # vLLM takes -1 for no seed, so it gets only what lies in [0, SEEDS)
 
 
@@ -42,8 +43,9 @@ class Translator:
         """
         if isinstance(request.plan, GridPlan) and not self.layout.draws:
             raise ValueError(NO_DRAWINGS)
-        if reason := self._refusal(request) or self._refusal_of_branches(request):
-            raise ValueError(f"the vLLM backend {reason}; unitok's own engine does it")
+        if refused := self._refusal(request) or self._refusal_of_branches(request):
+            what, why = refused
+            raise ValueError(f"{what} is not for the vLLM backend: {why}")
         prompt, new = len(request.branches[0].token_ids), request.max_length
         if prompt + new > self.max_context:
             raise ValueError(
@@ -51,51 +53,44 @@ class Translator:
                 f"{self.max_context}"
             )
 
-    def _refusal(self, request: Request) -> str | None:
-        """Why a request cannot be run, but for its branches; None if it can."""
+    def _refusal(self, request: Request) -> Refusal | None:
+        """What of a request cannot be done, but for its branches; None if all can."""
         if request.given:
-            return "does not score: score and score_tokens need log-probabilities of given tokens"
+            return "scoring given tokens", "vLLM tells no log-probabilities of them"
         if request.adapter is not None:
-            return f"has no adapters: {request.adapter!r} cannot be chosen"
+            return f"adapter {request.adapter!r}", "it has one set of weights"
         if request.tries > 1 or request.plans or is_partial(request.plan):
-            return "does not paint parts of a picture: an edit with a mask, a box or a strength"
+            return "painting a part of a picture", "the image ids that stay would have to be forced"
         if request.branch_logprobs:
-            return (
-                "tells no branch_logprobs: vLLM samples from the mixed logits and keeps no others"
-            )
+            return "branch_logprobs", "vLLM keeps no logits but the mixed ones, which it samples"
         if request.priority and not self.priorities:
-            return "takes no priority here: start vLLM with --scheduling-policy priority"
+            return (
+                "priority",
+                "this one goes by arrival; start it with --scheduling-policy priority",
+            )
         if not is_plain(request.plan):
-            return "has no structured answers: json_schema, regex and choice need plans of ours"
+            return "an answer of a form (json_schema, regex, choice)", "the form is a plan of ours"
         return None
 
-    def _refusal_of_branches(self, request: Request) -> str | None:
+    def _refusal_of_branches(self, request: Request) -> Refusal | None:
         """Why a request's branches cannot be two streams; None if they can."""
         first, *others = request.branches
         if isinstance(request.plan, FreePlan):
-            return "answers only one prompt at a time" if others else None
+            return ("an answer to several prompts", "it follows one") if others else None
         if first.embeddings:
-            return "draws from text alone, not from a prompt with images"
-        if not others:
-            return None
+            return "images in the prompt of a drawing", "it draws from text alone"
         if len(others) > 1:
-            return "does not edit by an instruction: that takes three branches, and it has two"
-        return self._refusal_of_second(first, others[0])
+            return "an edit by an instruction", "that takes three branches, and it has two"
+        return self._refusal_of_second(first, others[0]) if others else None
 
-    def _refusal_of_second(self, first: Branch, second: Branch) -> str | None:
+    def _refusal_of_second(self, first: Branch, second: Branch) -> Refusal | None:
         """Why the branch that guidance steers away from is not what the second stream sees."""
         seen = self.layout.second_prompt(self.layout.drawing_prompt(first.token_ids))
         if list(second.token_ids) == seen and not second.embeddings:
             return None
-        if set(second.token_ids[1:-1]) == {self.layout.pad} and not second.embeddings:
-            return (
-                "does not draw inside a chat: the prompt without what was asked is shorter there, "
-                "and both run in one request, token beside token"
-            )
-        return (
-            "takes no negative_prompt: it is of another length than the prompt, and both run in "
-            "one request, token beside token"
-        )
+        together = "both prompts run in one request, token beside token, and they differ in length"
+        is_dropped = set(second.token_ids[1:-1]) == {self.layout.pad} and not second.embeddings
+        return "a drawing inside a chat" if is_dropped else "negative_prompt", together
 
     def prompt(self, request: Request) -> dict[str, Any]:
         """The prompt as vLLM takes it: token ids, and the pixels of pictures that are read."""
