@@ -20,8 +20,13 @@ from unitok.prompt import Message
 
 SCALES = (0.0, 1.0, 1.5, 2.0, 3.0, 5.0, 7.0, -1.0)
 THINGS = ("apple", "cat", "book", "boat", "cake", "frog", "gift", "house")
-COLOURS = ("red", "blue", "green", "yellow")
-QUESTIONS = ("what is this?", "describe the drawing", "what color is the background?", "count")
+COLOURS = ("pink", "blue", "green", "yellow")
+QUESTIONS = (
+    "what is this?",
+    "describe the drawing",
+    "what color is the background?",
+    "how many cats are there?",
+)
 TEXT_TOKENS = 12
 # Long enough that a block of K/V is full before the picture begins.
 LONG = " and ".join(["a cat in front of a house"] * 5)
