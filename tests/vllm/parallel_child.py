@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.vllm.engines import OPTIONS
-from tests.vllm.work import Ids, to_vllm, work
+from tests.vllm.work import Ids, emitted, to_vllm, work
 
 SIZES = (16, 4, 4)
 
@@ -50,7 +50,7 @@ async def one(engine: Any, prompt: Any, parameters: Any, name: str) -> Ids:
     """The ids of one request."""
     ids: Ids = []
     async for output in engine.generate(prompt, parameters, name):
-        ids = list(output.outputs[0].token_ids)
+        ids = emitted(output)
     return ids
 
 

@@ -164,4 +164,11 @@ def parameters(asked: Any, tokens: int, **others: Any) -> Any:
 def vllm_ids(llm: Any, prompts: Sequence[Any], sampling: Sequence[Any]) -> list[Ids]:
     """What vLLM emits in one batch."""
     outputs = llm.generate(list(prompts), list(sampling), use_tqdm=False)
-    return [list(output.outputs[0].token_ids) for output in outputs]
+    return [emitted(output) for output in outputs]
+
+
+def emitted(output: Any) -> Ids:
+    """The ids of a request's first sample, without the end of the sentence, as ours are."""
+    (first,) = output.outputs
+    ids = list(first.token_ids)
+    return ids[:-1] if first.finish_reason == "stop" else ids
