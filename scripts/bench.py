@@ -6,8 +6,8 @@ side by side, and their medians.
     python scripts/bench.py --skip vllm vllm-backend  # without vLLM's environment
     python scripts/bench.py --rehearse                # toy sizes: does it run?
 
-one, eight, vllm, vllm-backend, ragged, compiled, adapters, finetuning, quantization: random weights in
-Janus-Pro-1B's shape, bf16. drawings, together, stream, pixels, previews: the embedded model.
+one, eight, vllm, vllm-backend, ragged, compiled, adapters, finetuning, quantization: random weights
+in Janus-Pro-1B's shape, bf16. drawings, together, stream, pixels, previews: the embedded model.
 structured: both. speculation: what drafts save with the embedded model, and what wide steps cost at
 the 1B shape. bookkeeping: the engine's own work, with a null model. driver: what the driver's
 thread costs. serving: what the server costs, and how it stands a crowd. benchmarks/comparisons.py
