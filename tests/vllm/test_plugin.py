@@ -22,6 +22,7 @@ from unitok.backends.vllm.versions import KNOWN
 ROOT = Path(__file__).resolve().parents[2]
 LAYOUT = TokenLayout(text_size=3, image_size=2, bos=1, pad=0, begin_of_image=2)
 NOTHING = float("-inf")
+OTHER = SimpleNamespace(model_config=SimpleNamespace(hf_config=None))  # the config of another model
 
 
 def test_the_entry_points_lead_to_the_plugin():
