@@ -20,8 +20,13 @@ from unitok.prompt import Message
 
 SCALES = (0.0, 1.0, 1.5, 2.0, 3.0, 5.0, 7.0, -1.0)
 THINGS = ("apple", "cat", "book", "boat", "cake", "frog", "gift", "house")
-COLOURS = ("red", "blue", "green", "yellow")
-QUESTIONS = ("what is this?", "describe the drawing", "what color is the background?", "count")
+COLOURS = ("pink", "blue", "green", "yellow")
+QUESTIONS = (
+    "what is this?",
+    "describe the drawing",
+    "what color is the background?",
+    "how many cats are there?",
+)
 TEXT_TOKENS = 12
 # Long enough that a block of K/V is full before the picture begins.
 LONG = " and ".join(["a cat in front of a house"] * 5)
@@ -159,4 +164,11 @@ def parameters(asked: Any, tokens: int, **others: Any) -> Any:
 def vllm_ids(llm: Any, prompts: Sequence[Any], sampling: Sequence[Any]) -> list[Ids]:
     """What vLLM emits in one batch."""
     outputs = llm.generate(list(prompts), list(sampling), use_tqdm=False)
-    return [list(output.outputs[0].token_ids) for output in outputs]
+    return [emitted(output) for output in outputs]
+
+
+def emitted(output: Any) -> Ids:
+    """The ids of a request's first sample, without the end of the sentence, as ours are."""
+    (first,) = output.outputs
+    ids = list(first.token_ids)
+    return ids[:-1] if first.finish_reason == "stop" else ids
