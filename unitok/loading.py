@@ -91,7 +91,7 @@ def load(
         backend: What runs the model: "unitok", our own engine, or "vllm", which is to be installed
             in the environment. With "vllm", `device` is where pictures are decoded, and `memory` is
             in bytes; adapter, adapters, compile, drafts and quantize are refused.
-            docs/scaling.md tells more.
+            docs/guide/vllm.md tells more.
         options: Options of vLLM's, see `unitok.backends.vllm.options.VllmOptions`, such as
             `tensor_parallel_size=2`; only with backend="vllm".
 

@@ -18,4 +18,16 @@ weights.py     fills it from either format of a Janus
 pictures.py    our preprocessing as vLLM's multimodal processor
 guidance.py    mixes the two streams' logits for each request
 chat_template.py  what vLLM's chat endpoint writes around messages
+readings.py    a prompt with pictures that are read
+
+A `Model` runs on vLLM by these:
+
+options.py     what `unitok.load` takes for vLLM alone
+opening.py     starts vLLM's processes, and opens what stays in this one
+engine.py      vLLM's engine behind the protocol of ours
+request.py     our requests as vLLM's
+outputs.py     vLLM's outputs as ours
+counting.py    what vLLM tells of its steps
+loop.py        an event loop in a thread
+endpoint.py    our endpoint of pictures in `vllm serve`
 """

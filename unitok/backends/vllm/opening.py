@@ -190,12 +190,12 @@ def check_environment() -> None:
     if find_spec("vllm") is None:
         raise ImportError(
             "backend='vllm' needs vLLM, which is not installed here: install unitok-engine into an "
-            "environment that has vLLM (docs/scaling.md)"
+            "environment that has vLLM (docs/guide/vllm.md)"
         )
     if PLUGIN not in _names(entry_points(group="vllm.general_plugins")):
         raise ImportError(
             "vLLM does not find unitok's plugin, as unitok-engine is not installed in this "
-            "environment: pip install --no-deps unitok-engine (docs/scaling.md)"
+            "environment: pip install --no-deps unitok-engine (docs/guide/vllm.md)"
         )
     allowed = os.environ.get("VLLM_PLUGINS")
     if allowed is not None and PLUGIN not in allowed.split(","):
