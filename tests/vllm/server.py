@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
 
-import httpx
+import httpx2
 
 PATIENCE = 500  # seconds until it answers
 # As the command `vllm`, which is not on every path.
@@ -61,9 +61,9 @@ def wait_for(process: subprocess.Popen[bytes], url: str, log: Path) -> None:
     end = time.monotonic() + PATIENCE
     while time.monotonic() < end and process.poll() is None:
         try:
-            if httpx.get(url, timeout=5).status_code == 200:
+            if httpx2.get(url, timeout=5).status_code == 200:
                 return
-        except httpx.HTTPError:
+        except httpx2.HTTPError:
             time.sleep(0.5)
     raise AssertionError(log.read_text(errors="replace")[-5000:])
 

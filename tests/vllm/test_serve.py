@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from io import BytesIO
 from typing import Any
 
-import httpx
+import httpx2
 import openai
 import pytest
 from PIL import Image
@@ -74,7 +74,7 @@ def test_a_greedy_picture_is_that_of_our_engine(client: openai.OpenAI, own: Mode
     made = client.images.generate(
         model="gpt-image-1", prompt=WORDS, extra_body={"temperature": 0.0, "guidance": 3.0}
     )
-    (data,) = made.data or ()
+    (data,) = made.data or []
     drawn = own.draw(WORDS, temperature=0.0, guidance=3.0)
     assert pixels(data) == drawn.image.tobytes()
     assert made.usage is not None and made.usage.output_tokens == 64
@@ -126,7 +126,7 @@ def test_a_stream_has_previews_and_the_picture(client: openai.OpenAI, own: Model
 def test_errors_are_openais(
     url: str, body: dict[str, Any], status: int, param: str | None, said: str
 ):
-    response = httpx.post(f"{url}/v1/images/generations", json=body, timeout=60)
+    response = httpx2.post(f"{url}/v1/images/generations", json=body, timeout=60)
     error = response.json()["error"]
     assert response.status_code == status and said in error["message"]
     assert error["param"] == param and error["type"].endswith("_error")
@@ -135,6 +135,6 @@ def test_errors_are_openais(
 
 def test_a_body_that_is_no_json_and_another_method_are_refused(url: str):
     address = f"{url}/v1/images/generations"
-    broken = httpx.post(address, content=b"{", headers={"content-type": "application/json"})
+    broken = httpx2.post(address, content=b"{", headers={"content-type": "application/json"})
     assert broken.status_code == 400 and "error" in broken.json()
-    assert httpx.get(address).status_code == 405
+    assert httpx2.get(address).status_code == 405

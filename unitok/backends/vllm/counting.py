@@ -43,7 +43,7 @@ class Counting:
 
 def logger_of(counting: Counting) -> Any:
     """A factory of loggers, as vLLM's engine takes them, that count what is logged."""
-    from vllm.v1.metrics.loggers import (  # pyright: ignore[reportMissingImports]
+    from vllm.v1.metrics.loggers import (  # pyright: ignore
         StatLoggerBase,
     )
 

@@ -78,8 +78,8 @@ class Opening:
 
     async def _start(self, dtype: str, counting: Counting) -> Any:
         """A client of a new engine, which belongs to the running loop."""
-        from vllm import AsyncEngineArgs  # pyright: ignore[reportMissingImports]
-        from vllm.v1.engine.async_llm import AsyncLLM  # pyright: ignore[reportMissingImports]
+        from vllm import AsyncEngineArgs  # pyright: ignore
+        from vllm.v1.engine.async_llm import AsyncLLM  # pyright: ignore
 
         own = {name: value for name, value in self.options.items() if name != "text_only"}
         args = AsyncEngineArgs(

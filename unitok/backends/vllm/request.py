@@ -13,7 +13,7 @@ from unitok.families.janus import Template
 from unitok_engine import Branch, FreePlan, GridPlan, Plan, Request
 
 if TYPE_CHECKING:
-    from vllm import SamplingParams  # pyright: ignore[reportMissingImports]
+    from vllm import SamplingParams  # pyright: ignore
 
 Refusal = tuple[str, str]  # what cannot be done, and why
 SEEDS = 2**63  # vLLM takes -1 for no seed, so it gets only what lies in [0, SEEDS)
@@ -108,8 +108,8 @@ class Translator:
 
     def sampling(self, request: Request, sample: int) -> SamplingParams:
         """How a sample is sampled, as vLLM takes it."""
-        from vllm import SamplingParams  # pyright: ignore[reportMissingImports]
-        from vllm.sampling_params import RequestOutputKind  # pyright: ignore[reportMissingImports]
+        from vllm import SamplingParams  # pyright: ignore
+        from vllm.sampling_params import RequestOutputKind  # pyright: ignore
 
         ours, plan = request.sampling, request.plan
         return SamplingParams(
