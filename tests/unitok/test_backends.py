@@ -19,6 +19,7 @@ from unitok.backends.vllm.request import SEEDS, Translator, seed_of
 from unitok.checkpoints.weights import ImageTokenizerOnly
 from unitok.families import open_folder
 from unitok.families.janus import Janus
+from unitok.prompt import Message
 from unitok_engine import Engine, EngineConfig, Output
 
 SCENE = Image.new("RGB", (64, 64), "pink")
@@ -212,6 +213,22 @@ def test_what_two_streams_cannot_do_is_refused(
 ):
     with pytest.raises(ValueError, match=f"^{why}"):
         translator.check(own.prepare.job(asked).request)
+
+
+@pytest.mark.parametrize("shown", [(), (SCENE,)], ids=["text", "picture"])
+def test_a_drawing_inside_a_chat_is_refused_unless_it_has_no_guidance(
+    own: Model, translator: Translator, shown: tuple[Image.Image, ...]
+):
+    pictures = tuple(map(own.prepare.encode, shown))
+    said = [Message("user", "a", pictures), Message("assistant", "b"), Message("user", "c")]
+    with pytest.raises(ValueError, match="^a drawing inside a chat is not for the vLLM backend"):
+        translator.check(own.prepare.drawing(Draw("c", guidance=2.0), said).request)
+    alone = own.prepare.drawing(Draw("c", guidance=1.0), said).request
+    if shown:
+        with pytest.raises(ValueError, match="^images in the prompt of a drawing"):
+            translator.check(alone)
+    else:
+        translator.check(alone)
 
 
 def test_a_replica_of_text_draws_nothing(own: Model, translator: Translator):

@@ -37,8 +37,16 @@ class LoopThread:
         """Have a coroutine run in the loop, and wait for what it returns."""
         return asyncio.run_coroutine_threadsafe(work, self.loop).result()
 
-    def stop(self) -> None:
-        """End the thread. Stopping again does nothing."""
-        if not self.loop.is_closed():
-            self.loop.call_soon_threadsafe(self.loop.stop)
+    def end(self, last: Coroutine[Any, Any, object]) -> None:
+        """Have a last coroutine run in the loop, then end the thread, and wait for that.
+
+        The thread itself does not wait, as when it collects what nobody has any more.
+
+        Raises:
+            Exception: What the coroutine raised.
+        """
+        ended = asyncio.run_coroutine_threadsafe(last, self.loop)
+        ended.add_done_callback(lambda _: self.loop.call_soon_threadsafe(self.loop.stop))
+        if threading.current_thread() is not self._thread:
             self._thread.join()
+            ended.result()

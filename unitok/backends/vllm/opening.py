@@ -68,7 +68,7 @@ class Opening:
         try:
             client = thread.call(self._start(name_of(family.model.dtype), counting))
         except BaseException as error:
-            thread.stop()
+            thread.end(asyncio.sleep(0))
             if isinstance(error, ValueError):  # a setting, before a process began
                 raise ValueError(f"{self.folder}: {first_line(error)}") from None
             raise
@@ -98,7 +98,7 @@ class Opening:
 
 
 class _Ending:
-    """Ends vLLM's processes once: when the model is closed, or with the interpreter."""
+    """Ends vLLM's processes once: with the model, or with the interpreter."""
 
     def __init__(self, client: Any, thread: LoopThread) -> None:
         self._end = weakref.finalize(self, _end, client, thread)
@@ -108,10 +108,7 @@ class _Ending:
 
 
 def _end(client: Any, thread: LoopThread) -> None:
-    try:
-        thread.call(_shut_down(client))
-    finally:
-        thread.stop()
+    thread.end(_shut_down(client))
 
 
 async def _shut_down(client: Any) -> None:

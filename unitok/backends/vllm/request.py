@@ -77,11 +77,13 @@ class Translator:
         first, *others = request.branches
         if isinstance(request.plan, FreePlan):
             return ("an answer to several prompts", "it follows one") if others else None
-        if first.embeddings:
-            return "images in the prompt of a drawing", "it draws from text alone"
         if len(others) > 1:
             return "an edit by an instruction", "that takes three branches, and it has two"
-        return self._refusal_of_second(first, others[0]) if others else None
+        if others and (refused := self._refusal_of_second(first, others[0])):
+            return refused
+        if first.embeddings:
+            return "images in the prompt of a drawing", "it draws from text alone"
+        return None
 
     def _refusal_of_second(self, first: Branch, second: Branch) -> Refusal | None:
         """Why the branch that guidance steers away from is not what the second stream sees."""
