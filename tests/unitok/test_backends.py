@@ -221,11 +221,11 @@ def test_a_drawing_inside_a_chat_is_refused_unless_it_has_no_guidance(
 ):
     pictures = tuple(map(own.prepare.encode, shown))
     said = [Message("user", "a", pictures), Message("assistant", "b"), Message("user", "c")]
-    with pytest.raises(ValueError, match="^a drawing inside a chat is not for the vLLM backend"):
+    with pytest.raises(ValueError, match=r"^a drawing inside a chat is not for the vLLM backend"):
         translator.check(own.prepare.drawing(Draw("c", guidance=2.0), said).request)
     alone = own.prepare.drawing(Draw("c", guidance=1.0), said).request
     if shown:
-        with pytest.raises(ValueError, match="^images in the prompt of a drawing"):
+        with pytest.raises(ValueError, match=r"^images in the prompt of a drawing"):
             translator.check(alone)
     else:
         translator.check(alone)

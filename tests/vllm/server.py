@@ -14,7 +14,7 @@ from pathlib import Path
 
 import httpx2
 
-PATIENCE = 500  # seconds until it answers
+PATIENCE = 900  # seconds until it answers
 # As the command `vllm`, which is not on every path.
 COMMAND = "import sys; from vllm.entrypoints.cli.main import main; sys.exit(main())"
 

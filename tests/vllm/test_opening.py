@@ -8,7 +8,7 @@ import pytest
 import unitok
 from tests.unitok.tiny_chameleon import save_tiny as save_chameleon
 
-pytestmark = pytest.mark.timeout(600)  # vLLM takes its time to start
+pytestmark = pytest.mark.timeout(1200)  # vLLM takes its time to start
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ import unitok
 from tests.vllm.work import ids_of, own_ids, to_pictures, work
 from unitok import Caption, Draw, Edit, Model, Reply
 
-pytestmark = pytest.mark.timeout(600)  # vLLM takes its time to start
+pytestmark = pytest.mark.timeout(1200)  # vLLM takes its time to start
 WORDS = "two apples on a blue background"
 GREEDY: dict[str, Any] = {"temperature": 0.0}
 SAMPLED: dict[str, Any] = {"temperature": 1.0}

@@ -16,7 +16,7 @@ from tests.vllm.work import to_pictures
 from unitok import Model
 from unitok.loading import DEFAULT_FOLDER as FOLDER
 
-pytestmark = pytest.mark.timeout(600)  # vLLM takes its time to start
+pytestmark = pytest.mark.timeout(1200)  # vLLM takes its time to start
 WORDS = "two apples on a blue background"
 TOY = ("--dtype=float32", "--enforce-eager", "--max-model-len=256", "--max-num-seqs=32")
 
