@@ -2,6 +2,7 @@
 """vLLM engines of toy size, one after another in one process."""
 
 import gc
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,16 +27,32 @@ OPTIONS: dict[str, Any] = {
 @contextmanager
 def serving(folder: Path, **options: Any) -> Iterator[Any]:
     """An engine for a folder."""
-    from vllm import LLM
-    from vllm.distributed import cleanup_dist_env_and_memory
-
-    llm = LLM(str(folder), **{**OPTIONS, **options})
+    llm = start(folder, options)
     try:
         yield llm
     finally:
-        del llm
-        cleanup_dist_env_and_memory()
-        gc.collect()
+        llm.llm_engine.engine_core.shutdown()
+        clean()
+
+
+def start(folder: Path, options: dict[str, Any]) -> Any:
+    """An engine; if it cannot be made, its parts are gone before another one is."""
+    from vllm import LLM
+
+    try:
+        return LLM(str(folder), **{**OPTIONS, **options})
+    except Exception as error:
+        traceback.clear_frames(error.__traceback__)
+        clean()
+        raise
+
+
+def clean() -> None:
+    """Let go of what vLLM keeps in a process."""
+    from vllm.distributed import cleanup_dist_env_and_memory
+
+    gc.collect()
+    cleanup_dist_env_and_memory()
 
 
 def ids_of(llm: Any, model: Model, asked: Work) -> list[Ids]:

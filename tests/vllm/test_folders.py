@@ -57,7 +57,7 @@ def test_a_replica_for_text_alone_has_one_stream_and_half_the_cache(folder: Path
     for streams in (1, 2):
         with serving(folder, hf_overrides={STREAMS: streams}) as llm:
             assert ids_of(llm, model, asked) == own_ids(model, asked)
-            blocks[streams] = llm.llm_engine.cache_config.num_gpu_blocks
+            blocks[streams] = llm.llm_engine.vllm_config.cache_config.num_gpu_blocks
             if streams == 1:
                 layout = layout_of(llm)
                 assert layout.size == 640
@@ -97,13 +97,19 @@ def test_what_would_go_wrong_is_refused_at_the_start(folder: Path, option: dict,
         pass
 
 
-def test_a_folder_of_another_family_is_refused_by_name(folder: Path, tmp_path: Path):
+def test_a_folder_of_deepseeks_that_is_no_janus_is_refused(tmp_path: Path):
+    other = save_tiny(tmp_path / "other", "original")
+    change(other / "config.json", gen_vision_config=None)
+    told = r"has no gen_vision_config: .* not of Janus"
+    with pytest.raises(ValueError, match=told), serving(other):
+        pass
+
+
+def test_a_setting_that_we_do_not_do_is_named(folder: Path, tmp_path: Path):
     other = copied(folder, tmp_path / "other")
-    change(other / "config.json", model_type="llama")
-    with (
-        pytest.raises(ValueError, match=r"serves Janus and Janus-Pro .* not 'llama'"),
-        serving(other),
-    ):
+    stated = json.loads((other / "config.json").read_text())["vision_config"]
+    change(other / "config.json", vision_config={**stated, "hidden_act": "relu"})
+    with pytest.raises(ValueError, match="hidden_act = 'relu' is not supported"), serving(other):
         pass
 
 

@@ -33,8 +33,8 @@ class Guidance(V1LogitsProcessor, V2LogitsProcessor):
         """
         model_config = vllm_config.model_config
         self.layout: TokenLayout | None = None
+        self.default = 1.0
         self._scales: dict[int, float] = {}  # by row (V1) or slot (V2)
-        self._column = torch.empty(0, 1)
         if hasattr(model_config.hf_config, KEY):
             layout = TokenLayout.of_config(model_config.hf_config)
             folder = open_checkpoint(model_config.model, model_config.revision)
@@ -71,7 +71,7 @@ class Guidance(V1LogitsProcessor, V2LogitsProcessor):
 
     def _scale_of(self, sampling_params: Any) -> float:
         scale = (sampling_params.extra_args or {}).get(GUIDANCE)
-        return float(scale) if scale is not None else getattr(self, "default", 1.0)
+        return self.default if scale is None else float(scale)
 
     def apply(self, logits: Tensor, ctx: Any = None) -> Tensor:
         """Mix the drawings' logits in place.
