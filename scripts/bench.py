@@ -3,11 +3,11 @@ side by side, and their medians.
 
     make bench                                    # every comparison, and docs/benchmarks.md
     python scripts/bench.py --only drawings bookkeeping
-    python scripts/bench.py --skip vllm           # without vLLM's environment
-    python scripts/bench.py --rehearse --skip vllm # toy sizes: does it run?
+    python scripts/bench.py --skip vllm vllm-backend  # without vLLM's environment
+    python scripts/bench.py --rehearse                # toy sizes: does it run?
 
-one, eight, vllm, ragged, compiled, adapters, finetuning, quantization: random weights in
-Janus-Pro-1B's shape, bf16. drawings, together, stream, pixels, previews: the embedded model.
+one, eight, vllm, vllm-backend, ragged, compiled, adapters, finetuning, quantization: random weights
+in Janus-Pro-1B's shape, bf16. drawings, together, stream, pixels, previews: the embedded model.
 structured: both. speculation: what drafts save with the embedded model, and what wide steps cost at
 the 1B shape. bookkeeping: the engine's own work, with a null model. driver: what the driver's
 thread costs. serving: what the server costs, and how it stands a crowd. benchmarks/comparisons.py
@@ -24,7 +24,7 @@ import torch
 import transformers
 
 from benchmarks.cache import own_cache
-from benchmarks.comparisons import COMPARISONS
+from benchmarks.comparisons import COMPARISONS, NEED_VLLM
 from benchmarks.report import Result, Throughput, machine, table, write_document
 from benchmarks.setting import Setting
 
@@ -48,8 +48,11 @@ def main() -> None:
     """Run the comparisons, and print or write what they found."""
     args = parse()
     names = [name for name in args.only if name not in args.skip]
-    if "vllm" in names and not VLLM.exists():
-        sys.exit("vLLM is not installed: `make .venv-vllm/.stamp`, or leave it out: --skip vllm")
+    if not VLLM.exists() and (needing := [name for name in names if name in NEED_VLLM]):
+        sys.exit(
+            "vLLM is not installed: `make install-vllm`, or leave it out: --skip "
+            + " ".join(needing)
+        )
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
     setting = Setting(VLLM, args.rehearse)

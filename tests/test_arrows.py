@@ -111,11 +111,18 @@ def test_imports_follow_the_arrows(folder: Path, forbidden: set[str]):
 def test_reference_libraries_stay_in_benchmarks_and_baselines():
     assert breaches(ENGINE, REFERENCES) == []
     assert breaches(TOKENIZERS, REFERENCES) == []
-    baselines = ("unitok/baselines/", "unitok/emoji/baselines/")
+    # vLLM's own config classes are transformers'.
+    baselines = ("unitok/baselines/", "unitok/emoji/baselines/", "unitok/backends/vllm/")
     found = [text for text in breaches(UNITOK, REFERENCES) if not text.startswith(baselines)]
     # The perceptual loss compares features of a network that the user names.
     features = "unitok/training/image_tokenizer/features.py"
     assert found == [f"{features} imports transformers"]
+
+
+def test_vllm_is_imported_by_its_backend_alone():
+    assert breaches(ENGINE, {"vllm"}) == breaches(TOKENIZERS, {"vllm"}) == []
+    found = breaches(UNITOK, {"vllm"})
+    assert found and all(text.startswith("unitok/backends/vllm/") for text in found)
 
 
 def importers(module: str) -> set[str]:
@@ -136,7 +143,8 @@ def test_training_knows_no_data_set_and_models_know_no_training():
     assert importers("unitok.training") == {"commands", "emoji", "training"}
 
 
-# Which families build on which. Beside them the emoji recipe knows one: it trains a Janus.
+# Which families build on which. Beside them the emoji recipe knows one, as it trains a Janus, and
+# so does the vLLM backend, which serves Janus alone.
 FAMILIES = UNITOK / "families"
 BUILDS_ON = {"unitoken": {"chameleon"}, "janus4o": {"janus"}}
 
@@ -153,7 +161,7 @@ def test_a_family_is_known_to_the_registry_and_to_those_that_build_on_it_alone()
         if path == FAMILIES / "__init__.py":
             continue
         first, second, *_ = (*path.relative_to(UNITOK).parts, "")
-        allowed = {"janus"} if first == "emoji" else set()
+        allowed = {"janus"} if first in ("emoji", "backends") else set()
         if first == "families":
             allowed = {second, *BUILDS_ON.get(second, ())}
         found = families_in(path.read_text(encoding="utf-8"))

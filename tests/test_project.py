@@ -117,6 +117,7 @@ def test_each_job_makes_what_the_makefile_has():
         "training": ["make test-training"],
         "evaluation": ["make test-evaluation"],
         "parity": ["make test-parity"],
+        "vllm": ["make test-vllm"],
         "fuzz": ["make fuzz"],
         "wheel": ["make check-wheel"],
     }

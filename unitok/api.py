@@ -18,11 +18,12 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, TypeVar, overload
+from typing import Any, TypeVar, cast, overload
 
 import torch
 from torch import Tensor
 
+from unitok.backends.backend import Backend, OtherBackend
 from unitok.best_job import BestJob
 from unitok.chat import Chat
 from unitok.drafts import Drafts, KeptTable, decide_drafts, drafter_of
@@ -123,31 +124,39 @@ class Model:
         compile: bool = False,
         adapter: str | None = None,
         drafts: Drafts = False,
+        other: OtherBackend | None = None,
     ) -> None:
         """Start a driver for a checkpoint.
 
         Args:
             family: The checkpoint.
-            config: The engine's; by default one with the family's context.
+            config: Our own engine's; by default one with the family's context.
             image_decoder: By default one that suits the device.
             precision: What `info` says of the precision.
             compile: Whether decode steps go through torch.compile.
             adapter: What `info` says of an adapter that was merged into the weights.
             drafts: Whether pictures are drafted, see `unitok.load`.
+            other: An engine that runs the model in the place of our own. It is closed with the
+                model.
         """
         self.family = family
         self._adapter = adapter
         self._keep_drafts: Callable[[], object] = lambda: None
         self._precision = precision or f"{name_of(family.model.dtype)}, as the model was made"
         self._parameters = count_parameters(family.model)
-        family.model.prepare(compile=compile)
         image_decoder = image_decoder or ImageDecoder(family.model.device)
-        config = config or EngineConfig(max_context=family.max_context)
-        drafter = self._make_drafter(drafts)
-        self.driver = Driver(Engine(family.model, config, drafter=drafter), image_decoder)
+        own = None if other else self._make_engine(config, compile, drafts)
+        self.driver = Driver(cast("Backend", other or own), image_decoder)
         self.prepare = Preparer(family, image_decoder)
-        self._tuning = Tuning(family, self.driver)
+        self._other = other
+        self._tuner = None if own is None else Tuning(family, self.driver, own)
         self._scorer = Scorer(self.prepare, self.driver.engine)
+
+    def _make_engine(self, config: EngineConfig | None, compile: bool, drafts: Drafts) -> Engine:
+        """Our own engine, which computes with the family's weights."""
+        self.family.model.prepare(compile=compile)
+        config = config or EngineConfig(max_context=self.family.max_context)
+        return Engine(self.family.model, config, drafter=self._make_drafter(drafts))
 
     def _make_drafter(self, drafts: Drafts) -> GridDrafter | None:
         """Who drafts pictures, if they are drafted; what is learned is kept at the model's end."""
@@ -221,8 +230,10 @@ class Model:
             layout: Whose file and tensor names to use; None for the usual ones of the family.
 
         Raises:
-            ValueError: The family cannot be saved, or knows no such layout.
+            ValueError: The family cannot be saved, or knows no such layout; or the model runs on
+                vLLM, which has its weights.
         """
+        self._check_own("save")
         self.family.save(expanded(folder), layout)
 
     # -- adapters and weights
@@ -230,7 +241,7 @@ class Model:
     @property
     def adapters(self) -> tuple[str, ...]:
         """The names of the loaded adapters, of which each request may choose one."""
-        return tuple(self._tuning.adapters)
+        return () if self._tuner is None else tuple(self._tuner.adapters)
 
     def load_adapter(self, name: str, source: str | Path | LoraAdapter) -> None:
         """Load a LoRA adapter beside the weights, for requests with `adapter=name`.
@@ -246,6 +257,7 @@ class Model:
                 a file cannot be read; or the model is compiled.
             RuntimeError: The model is closed.
         """
+        self._check_own("load_adapter")
         self._tuning.load(name, source)
 
     def unload_adapter(self, name: str) -> None:
@@ -255,6 +267,7 @@ class Model:
             ValueError: There is no such adapter.
             RuntimeError: Requests that have not ended use it, or the model is closed.
         """
+        self._check_own("unload_adapter")
         self._tuning.unload(name)
 
     @property
@@ -284,6 +297,7 @@ class Model:
                 or the version is not above the present one. Then nothing has changed.
             RuntimeError: The model is closed.
         """
+        self._check_own("update_weights")
         return self._tuning.update_weights(tensors, version)
 
     def update_adapter(
@@ -307,7 +321,22 @@ class Model:
                 changed.
             RuntimeError: The model is closed.
         """
+        self._check_own("update_adapter")
         return self._tuning.update_adapter(name, tensors, version)
+
+    @property
+    def _tuning(self) -> Tuning:
+        """What changes the weights, where they are here."""
+        assert self._tuner is not None
+        return self._tuner
+
+    def _check_own(self, call: str) -> None:
+        """Raise ValueError for a call that needs the weights here, if another engine has them."""
+        if self._other is not None:
+            raise ValueError(
+                f"{call} needs the weights, which are in the processes of {self._other.name}: load "
+                "the model without backend for it"
+            )
 
     # -- one call, one answer
 
@@ -590,7 +619,7 @@ class Model:
     def _run(self, requests: Iterable[AnyRequest]) -> Generator[Result]:
         self.driver.check_open()
         jobs = (self.prepare.job_or_failure(unwatched(a), i) for i, a in enumerate(requests))
-        yield from self.driver.run(jobs, IN_FLIGHT)
+        yield from self.driver.run(jobs, self._in_flight)
 
     def arun(
         self, requests: Iterable[AnyRequest] | AsyncIterable[AnyRequest]
@@ -611,8 +640,13 @@ class Model:
                 yield await self._in_thread(job)
                 index += 1
 
-        async for result in self.driver.arun(jobs(), IN_FLIGHT):
+        async for result in self.driver.arun(jobs(), self._in_flight):
             yield result
+
+    @property
+    def _in_flight(self) -> int:
+        """How many requests `run` keeps going at once: another engine may have room for more."""
+        return max(IN_FLIGHT, self.driver.engine.config.max_running // 2)
 
     # -- jobs
 
@@ -645,6 +679,8 @@ class Model:
         """Abort the requests that still run, and end the threads. Closing again does nothing."""
         self.driver.close()
         self._keep_drafts()
+        if self._other is not None:
+            self._other.close()
 
     def __enter__(self) -> Model:
         """The model itself."""

@@ -33,13 +33,14 @@ from typing import Any, Literal, TypeVar
 
 import torch
 
+from unitok.backends.backend import Backend
 from unitok.handles import AnyFlight, FailReason, Flight, Handle, Job, TokenJob, from_thread
 from unitok.image_decoder import ImageDecoder
 from unitok.openmp import give_up_team
 from unitok.terminal import one_line
 from unitok.throughput import Throughput
 from unitok.upkeep import Upkeep
-from unitok_engine import Engine, Output, Request
+from unitok_engine import Output, Request
 
 logger = logging.getLogger(__name__)
 
@@ -77,11 +78,11 @@ class Driver:
         image_decoder: Where jobs have their pictures decoded.
     """
 
-    def __init__(self, engine: Engine, image_decoder: ImageDecoder | None = None) -> None:
+    def __init__(self, engine: Backend, image_decoder: ImageDecoder | None = None) -> None:
         """Take an engine over; no thread runs yet.
 
         Args:
-            engine: An engine that nobody else steps.
+            engine: An engine that nobody else steps: our own, or another that fits `Backend`.
             image_decoder: By default one that decodes between steps, on the CPU.
         """
         self.engine = engine

@@ -9,11 +9,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from numbers import Integral, Real
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Unpack, cast
 
 import torch
 
 from unitok.api import Model
+from unitok.backends.vllm.opening import Opening
+from unitok.backends.vllm.options import VllmOptions, check_options, refuse_ours
 from unitok.checkpoints.folders import ANY, HubOptions, find_folder, first_line, read_json
 from unitok.checkpoints.lora_files import read_adapter
 from unitok.drafts import Drafts, check_drafts
@@ -27,6 +29,8 @@ from unitok_engine import EngineConfig
 
 logger = logging.getLogger(__name__)
 
+BackendName = Literal["unitok", "vllm"]
+BACKENDS: tuple[BackendName, ...] = ("unitok", "vllm")
 DEFAULT_FOLDER = Path(__file__).parent / "assets" / "default"
 
 
@@ -44,6 +48,8 @@ def load(
     adapters: Mapping[str, str | os.PathLike[str]] | None = None,
     drafts: Drafts = "auto",
     quantize: Quantization | None = None,
+    backend: BackendName = "unitok",
+    **options: Unpack[VllmOptions],
 ) -> Model:
     """Load a model: the embedded one, a checkpoint's folder, or a Hugging Face hub id.
 
@@ -82,6 +88,12 @@ def load(
         quantize: "int8" or "int4": the linear layers of the decoder and the heads have weights of
             so many bits, which takes less memory, and less time on a CPU. The rest computes in
             `dtype`. docs/guide/quantization.md tells more.
+        backend: What runs the model: "unitok", our own engine, or "vllm", which is to be installed
+            in the environment. With "vllm", `device` is where pictures are decoded, and `memory` is
+            in bytes; adapter, adapters, compile, drafts and quantize are refused.
+            docs/guide/vllm.md tells more.
+        options: Options of vLLM's, see `unitok.backends.vllm.options.VllmOptions`, such as
+            `tensor_parallel_size=2`; only with backend="vllm".
 
     Returns:
         The model, ready for use.
@@ -93,14 +105,27 @@ def load(
             the path is empty; the device, dtype or memory is unknown; a revision, token or
             cache_dir is given for a folder; the adapter is of another base or of another kind than
             plain LoRA; what it takes to compile is missing; drafts is none of its values; there is
-            no such quantisation, or none for the device or the dtype; or an adapter is to be merged
-            into a model that is quantised.
-        TypeError: An argument has another type.
+            no such quantisation, or none for the device or the dtype; an adapter is to be merged
+            into a model that is quantised; there is no such backend; or vLLM cannot serve the
+            folder, or not with these options.
+        TypeError: An argument has another type, or is unknown.
+        ImportError: vLLM is asked for, and is not installed here.
+        RuntimeError: vLLM's processes did not start.
     """
+    check_backend(backend, options)
     began = time.perf_counter()
     hub = HubOptions(revision, token, cache_dir)
     where = check_device(device)
     asked, size = parse_dtype(dtype), parse_memory(memory)
+    if backend == "vllm":
+        refuse_ours(
+            size,
+            adapter=adapter,
+            adapters=adapters,
+            compile=compile,
+            drafts=drafts,
+            quantize=quantize,
+        )
     compiled = decide_compile(compile, torch.device(where))
     check_drafts(drafts)
     few_bits = check_quantization(quantize, torch.device(where), asked)
@@ -110,10 +135,14 @@ def load(
             "adapters={name: folder}, or merge it without quantize, save the model, and load that"
         )
     folder = find_folder(DEFAULT_FOLDER if path is None else path, hub)
+    choice = Choice(asked, torch.device(where), own_cpu_dtype(folder))
+    if backend == "vllm":
+        model = Opening(folder, choice, cast("int | None", size), strict, options).load()
+        log_loaded(model, time.perf_counter() - began)
+        return model
     added = None if adapter is None else FoundAdapter.find(adapter, hub)
     beside = find_adapters(adapters or {}, hub)
     logger.info("opening %s on %s", folder, where)
-    choice = Choice(asked, torch.device(where), own_cpu_dtype(folder))
     kind = choice if few_bits is None else Quantized(choice, few_bits)
     family = open_folder(folder, where, kind, strict)
     if added is not None:
@@ -126,6 +155,21 @@ def load(
     load_adapters(model, beside)
     log_loaded(model, time.perf_counter() - began)
     return model
+
+
+def check_backend(backend: object, options: Mapping[str, object]) -> None:
+    """Check what runs the model, and the options that it has alone.
+
+    Raises:
+        ValueError: There is no such backend, it has no such option, or one is out of its range.
+        TypeError: An option is unknown, or of a wrong type.
+    """
+    if backend not in BACKENDS:
+        names = " or ".join(map(repr, BACKENDS))
+        raise ValueError(f"backend must be {names}, not {shown(backend)}")
+    check_options(options)
+    if options and backend != "vllm":
+        raise ValueError(f"{next(iter(options))} is an option of backend='vllm' alone")
 
 
 def load_adapters(model: Model, adapters: Mapping[str, FoundAdapter]) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from operator import index
 
+from unitok.backends.backend import Backend
 from unitok.handles import TokenJob
 from unitok.pictures import PictureLike
 from unitok.preparer import Preparer
@@ -13,7 +14,7 @@ from unitok.prompt_length import ContextFullError
 from unitok.requests import AnyRequest, Caption, RequestOptions, TextOptions
 from unitok.results import ScoreResult
 from unitok.signatures import are_several
-from unitok_engine import Engine, Request
+from unitok_engine import Request
 
 
 class ScoreJob(TokenJob):
@@ -61,7 +62,7 @@ class Scorer:
     """
 
     prepare: Preparer
-    engine: Engine
+    engine: Backend
 
     def of_tokens(
         self, asked: Sequence[AnyRequest], token_ids: Sequence[Sequence[int]]

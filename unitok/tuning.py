@@ -16,6 +16,7 @@ from unitok.nn.lora import LoraAdapter, LowRank
 from unitok.nn.weight_update import WeightUpdate, fitting
 from unitok.requests import check_is_text
 from unitok.saving import expanded
+from unitok_engine import Engine
 
 PEFT = "base_model.model."  # what PEFT may put before the names of a model's layers
 A, B = "lora_A.weight", "lora_B.weight"
@@ -30,9 +31,15 @@ class Tuning:
         adapters: The adapters that stand beside the weights, by name.
     """
 
-    def __init__(self, family: Family, driver: Driver) -> None:
-        """No adapter is there yet."""
-        self._family, self._driver = family, driver
+    def __init__(self, family: Family, driver: Driver, engine: Engine) -> None:
+        """No adapter is there yet.
+
+        Args:
+            family: The model.
+            driver: What runs the engine.
+            engine: The engine, which computes with the family's own weights.
+        """
+        self._family, self._driver, self._engine = family, driver, engine
         self.adapters: dict[str, LoraAdapter] = {}
 
     def load(self, name: str, source: str | Path | LoraAdapter) -> None:
@@ -66,11 +73,11 @@ class Tuning:
 
     def _drop(self, name: str) -> None:
         self._known(name)
-        if uses := self._driver.engine.uses(name):
+        if uses := self._engine.uses(name):
             requests = "1 request uses" if uses == 1 else f"{uses} requests use"
             raise RuntimeError(f"{requests} adapter {name!r}: unload it when they have ended")
         self._family.model.drop_adapter(name)
-        self._driver.engine.forget_prefixes()  # the next one of this name is another
+        self._engine.forget_prefixes()  # the next one of this name is another
         del self.adapters[name]
 
     def update_adapter(
@@ -109,13 +116,13 @@ class Tuning:
         return self.adapters[name]
 
     def _check_version(self, version: int | None) -> None:
-        now = self._driver.engine.weight_version
+        now = self._engine.weight_version
         if version is not None and index(version) <= now:
             raise ValueError(f"version must be above the present one, {now}, not {version}")
 
     def _changed(self, version: int | None) -> int:
-        self._driver.engine.weights_changed(None if version is None else index(version))
-        return self._driver.engine.weight_version
+        self._engine.weights_changed(None if version is None else index(version))
+        return self._engine.weight_version
 
 
 def updated_adapter(adapter: LoraAdapter, tensors: Mapping[str, Tensor]) -> LoraAdapter:

@@ -1,15 +1,24 @@
-"""vLLM's CPU build on a random Llama, in a process and an environment of its own."""
+"""vLLM's CPU build on random weights, in a process and an environment of its own."""
 
 import os
 import subprocess
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Self
 
 from benchmarks.peers.transformers_peer import llama_config
-from unitok.nn.config import DecoderConfig
+from unitok.backends.vllm.checkpoint import open_checkpoint
+from unitok.backends.vllm.layout import TokenLayout
+from unitok.checkpoints.saving import write_json
+from unitok.families.janus import Preprocessor
+from unitok.families.janus.config import config_to_json
+from unitok.families.janus.files import copy_tokenizer
+from unitok.loading import DEFAULT_FOLDER
+from unitok.nn.config import DecoderConfig, JanusConfig
 
 CHILD = Path(__file__).with_name("vllm_child.py")
+ROOT = Path(__file__).resolve().parents[2]
 
 
 class VllmSteps:
@@ -21,7 +30,7 @@ class VllmSteps:
     def __init__(
         self,
         python: Path,
-        decoder: DecoderConfig,
+        write: Callable[[Path], Sequence[int]],
         rows: int,
         context: int,
         steps: int,
@@ -31,7 +40,8 @@ class VllmSteps:
 
         Args:
             python: The Python of the environment that has vLLM.
-            decoder: The sizes of the Llama.
+            write: Writes the folder of the model, and gives what the child is told beside the
+                numbers below; `of_llama` and `of_janus` do.
             rows: How many sequences decode.
             context: Tokens of each of them.
             steps: How many calls will come, at most.
@@ -42,9 +52,9 @@ class VllmSteps:
         """
         self._folder = TemporaryDirectory(prefix="vllm-")
         folder = Path(self._folder.name)
-        llama_config(decoder, decoder.vocab_size).save_pretrained(folder)
+        more = write(folder)
         self._log = folder / "log"
-        task = map(str, (folder, rows, context, steps))
+        task = map(str, (folder, rows, context, steps, *more))
         with self._log.open("w") as log:
             self._process = subprocess.Popen(
                 [str(python), str(CHILD), *task],
@@ -84,6 +94,29 @@ class VllmSteps:
             end = "\n".join(self._log.read_text().splitlines()[-20:])
             raise RuntimeError(f"vLLM ended with {self._process.wait()}:\n{end}")
         return line.strip()
+
+
+def of_llama(decoder: DecoderConfig) -> Callable[[Path], Sequence[int]]:
+    """Writes the folder of a Llama."""
+
+    def write(folder: Path) -> Sequence[int]:
+        llama_config(decoder, decoder.vocab_size).save_pretrained(folder)
+        return ()
+
+    return write
+
+
+def of_janus(sizes: JanusConfig) -> Callable[[Path], Sequence[int]]:
+    """Writes the folder of a Janus that draws, with the embedded model's text tokenizer."""
+
+    def write(folder: Path) -> Sequence[int]:
+        copy_tokenizer(DEFAULT_FOLDER, folder)
+        write_json(folder / "config.json", config_to_json(sizes, 5, "bfloat16"))
+        preprocessor = Preprocessor(sizes.vision.image_size).to_json("transformers")
+        write_json(folder / "preprocessor_config.json", preprocessor)
+        return (TokenLayout.of_folder(open_checkpoint(str(folder))).paint,)
+
+    return write
 
 
 def environment(python: Path, threads: int) -> dict[str, str]:

@@ -10,11 +10,11 @@ import pytest
 import torch
 from transformers import DynamicCache
 
-from benchmarks.comparisons import COMPARISONS
+from benchmarks.comparisons import COMPARISONS, NEED_VLLM
 from benchmarks.embedded import EmbeddedModel
 from benchmarks.models import random_model
 from benchmarks.peers.transformers_peer import JanusBatches, LlamaLoop
-from benchmarks.peers.vllm_peer import VllmSteps
+from benchmarks.peers.vllm_peer import VllmSteps, of_llama
 from unitok.nn.config import DecoderConfig
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -60,7 +60,7 @@ def test_both_sides_write_the_same_captions_and_as_many_picture_ids():
 
 def test_a_vllm_that_does_not_start_says_why():
     with pytest.raises(RuntimeError, match="No module named 'vllm'"):
-        VllmSteps(Path(sys.executable), TINY, rows=2, context=8, steps=2, threads=1)
+        VllmSteps(Path(sys.executable), of_llama(TINY), rows=2, context=8, steps=2, threads=1)
 
 
 def run_script(*command: str) -> "subprocess.CompletedProcess[str]":
@@ -74,12 +74,14 @@ def run_script(*command: str) -> "subprocess.CompletedProcess[str]":
 
 @pytest.mark.timeout(330)
 def test_the_rehearsal_writes_the_document_and_the_plot(tmp_path: Path):
-    done = run_script("scripts/bench.py", "--rehearse", "--skip", "vllm", "--write", str(tmp_path))
+    done = run_script(
+        "scripts/bench.py", "--rehearse", "--skip", *NEED_VLLM, "--write", str(tmp_path)
+    )
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "benchmarks_throughput.png").read_bytes().startswith(b"\x89PNG")
     document = (tmp_path / "benchmarks.md").read_text()
     explained = re.findall(r"^- \*\*(\w+)\*\*: \w", document, re.MULTILINE)
-    assert explained == [name for name in COMPARISONS if name != "vllm"]
+    assert explained == [name for name in COMPARISONS if name not in NEED_VLLM]
     targets = re.findall(r"^\| .* \| [≥≤] [\d.]+ \| (?:yes|no) \|", document, re.MULTILINE)
     assert len(targets) == 47
 

@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import cast
 
 import pytest
 
@@ -11,6 +12,7 @@ from tests.unitok.test_driver import PATIENCE, Gate, assert_idle
 from unitok.driver import Driver
 from unitok.handles import TokenJob
 from unitok.upkeep import Upkeep
+from unitok_engine import Engine
 
 
 @pytest.fixture
@@ -176,7 +178,8 @@ def test_the_result_of_a_job_that_is_cancelled_is_of_the_weights_that_computed_i
     gated: tuple[Gate, Driver],
 ):
     gate, driver = gated
-    driver.between_steps(lambda: driver.engine.weights_changed(7), alone=True)
+    own = cast(Engine, driver.engine)
+    driver.between_steps(lambda: own.weights_changed(7), alone=True)
     handle = driver.submit(TokenJob(drawing(1, length=5)), stream=True)
     gate.open.set()
     assert next(iter(handle)).weight_version == 7
@@ -186,12 +189,13 @@ def test_the_result_of_a_job_that_is_cancelled_is_of_the_weights_that_computed_i
 
 def test_requests_of_a_model_that_changes_between_them_are_those_of_the_old_and_the_new():
     model = TinyModel()
-    driver = Driver(engine(model))
+    own = engine(model)
+    driver = Driver(own)
     (old,) = driver.complete([caption(1)])
 
     def change() -> None:
         model.table += 1
-        driver.engine.weights_changed()
+        own.weights_changed()
 
     driver.between_steps(change, alone=True)
     (new,) = driver.complete([caption(1)])

@@ -26,6 +26,9 @@ def load() -> unitok.Model:
     unitok.load(drafts=False)
     unitok.load(drafts="often")  # type: ignore
     unitok.load(dtyp="bf16")  # type: ignore
+    unitok.load("folder", backend="vllm", tensor_parallel_size=2, memory="8GB", enforce_eager=True)
+    unitok.load(backend="ray")  # type: ignore
+    unitok.load(backend="vllm", tensor_parallel_size="2")  # type: ignore
     return assert_type(unitok.load("someone/something"), unitok.Model)
 
 

@@ -8,6 +8,7 @@ import re
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 
 import torch
 from rich.console import Console
@@ -30,7 +31,23 @@ CODEBOOK = f"{IMAGE_TOKENIZER}quantizer.codebook"
 
 # In which type to load: this one, or what a function says of the one that is stored.
 WholeDtype = torch.dtype | Callable[[torch.dtype], torch.dtype]
-Dtype = WholeDtype | Quantized
+
+
+@dataclass(frozen=True)
+class ImageTokenizerOnly:
+    """A type of weights: the image tokenizer's are loaded, and the others are left out.
+
+    It is for a process that prepares prompts and decodes pictures, while another one runs the
+    decoder. The other weights are checked all the same, and stay without storage.
+
+    Attributes:
+        dtype: The type of the loaded weights, or what is to be made of the one that is stored.
+    """
+
+    dtype: WholeDtype
+
+
+Dtype = WholeDtype | Quantized | ImageTokenizerOnly
 
 # Types whose values are the weights themselves, as safetensors and torch call them.
 FLOATS = {
@@ -60,7 +77,8 @@ def fill(
     dropped: Sequence[str] = (),
     exact: str | None = None,
     placed: Callable[[str], None] | None = None,
-) -> None:
+    only: str = "",
+) -> torch.dtype:
     """Stream a checkpoint into a model that was built on the meta device, strictly.
 
     Args:
@@ -72,6 +90,10 @@ def fill(
         dropped: Regular expressions of whole names that the checkpoint may hold and we do not use.
         exact: How the names of our parameters begin that stay in float32 whatever `dtype` is.
         placed: Is told the name of each parameter that was just filled. It may exchange the module.
+        only: How the names of our parameters begin that are filled; the others are only checked.
+
+    Returns:
+        The type of the filled weights.
 
     Raises:
         ValueError: Keys are missing or unknown, or shapes or types do not fit; a few are named. Or
@@ -83,6 +105,7 @@ def fill(
     check_shapes(wanted, tensors)
     check_types(wanted, tensors)
     target = dtype if isinstance(dtype, torch.dtype) else dtype(decoder_type(wanted, tensors))
+    wanted = {key: value for key, value in wanted.items() if key.startswith(only)}
 
     def read(key: str) -> Tensor:
         stored = wanted[key][0]
@@ -104,6 +127,7 @@ def fill(
             place(model, key, value)
             if placed is not None:
                 placed(key)
+    return target
 
 
 def read_ahead(

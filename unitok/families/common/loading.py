@@ -4,11 +4,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+from torch import nn
 
 from unitok.checkpoints.adapter import StateDictAdapter
 from unitok.checkpoints.folders import first_line
 from unitok.checkpoints.tensors import Tensors
-from unitok.checkpoints.weights import CODEBOOK, Dtype, check_shapes, fill
+from unitok.checkpoints.weights import (
+    CODEBOOK,
+    IMAGE_TOKENIZER,
+    Dtype,
+    ImageTokenizerOnly,
+    check_shapes,
+    fill,
+)
 from unitok.nn.config import ModelConfig
 from unitok.nn.model import UnifiedModel
 from unitok.nn.skeleton import skeleton
@@ -46,7 +54,7 @@ def build_model(
         config: The sizes of the model.
         weights: What it is filled with.
         dtype: The type of the filled weights. Linear layers of few bits are quantised as soon as
-            their weights are read.
+            their weights are read. Of `ImageTokenizerOnly`, all else stays without storage.
         device: Where they are put.
         exact_codes: Whether the image tokenizer stays in float32, whatever `dtype` is, because it
             would give other codes in fewer bits.
@@ -65,7 +73,9 @@ def build_model(
     tied = tied and weights.adapter(HEAD).name not in weights.tensors.names
     if tied:
         model.text_head.register_parameter("weight", None)
-    exact = "image_tokenizer." if exact_codes else None
+    exact = IMAGE_TOKENIZER if exact_codes else None
+    if isinstance(dtype, ImageTokenizerOnly):
+        return fill_image_tokenizer(model, weights, dtype, device, exact)
     placed = None
     if isinstance(dtype, Quantized):
         placed, dtype = StreamedQuantizer(model, dtype.quantization).placed, dtype.dtype
@@ -75,6 +85,27 @@ def build_model(
         model.text_head.weight = model.text_embedding.weight
     model.image_tokenizer.refresh()
     return model.to(device).eval()
+
+
+def fill_image_tokenizer(
+    model: UnifiedModel,
+    weights: StoredWeights,
+    dtype: ImageTokenizerOnly,
+    device: str,
+    exact: str | None,
+) -> UnifiedModel:
+    """Fill no more of a model than its image tokenizer; see `build_model`."""
+    tensors, dropped = weights.tensors, weights.dropped
+    kind = fill(
+        model, tensors, weights.adapter, dtype.dtype, device, dropped, exact, only=IMAGE_TOKENIZER
+    )
+    # Where the model is, and in which type, is read off this table. One number is all of it.
+    like = torch.zeros((), dtype=kind, device=device)
+    table = model.text_embedding.weight
+    model.text_embedding.weight = nn.Parameter(like.expand(table.shape), requires_grad=False)
+    model.image_tokenizer.refresh()
+    model.image_tokenizer.to(device)
+    return model.eval()
 
 
 def check_codebook(config: ModelConfig, weights: StoredWeights) -> None:

@@ -8,7 +8,16 @@ is in `original`.
 """
 
 from unitok.families.janus.family import Janus, load, matches
+from unitok.families.janus.folder import JanusFolder, read_folder
 from unitok.families.janus.preprocessing import Preprocessor
 from unitok.families.janus.prompts import Template
 
-__all__ = ["Janus", "Preprocessor", "Template", "load", "matches"]
+__all__ = [
+    "Janus",
+    "JanusFolder",
+    "Preprocessor",
+    "Template",
+    "load",
+    "matches",
+    "read_folder",
+]

@@ -8,31 +8,28 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from unitok.checkpoints.folders import read_json
 from unitok.checkpoints.saving import write_json
-from unitok.checkpoints.settings import read_config
 from unitok.checkpoints.weights import Dtype
 from unitok.families.common.decoding import GridDecoder
 from unitok.families.common.family import (
     Defaults,
     GenerationSpec,
     ImageOptions,
-    check_ids,
     check_image_size,
 )
 from unitok.families.common.guidance import guided
-from unitok.families.common.preprocessing import centre_square, read_pixels, to_pixels
+from unitok.families.common.preprocessing import centre_square, to_pixels
 from unitok.families.janus import files, original, weights
 from unitok.families.janus.config import config_to_json
-from unitok.families.janus.preprocessing import Preprocessor, preprocessor_from_json
-from unitok.families.janus.prompts import Template, read_roles
+from unitok.families.janus.folder import read_folder
+from unitok.families.janus.preprocessing import Preprocessor
+from unitok.families.janus.prompts import Template
 from unitok.families.janus.weights import FORMATS, MODEL_TYPES
 from unitok.nn.model import UnifiedModel
 from unitok.pictures import digest
 from unitok.precision import name_of
 from unitok.prompt import EncodedImage, Message
 from unitok_engine import Branch, FreePlan, GridPlan
-from unitok_tokenizers.text import TextTokenizer
 
 
 class Janus:
@@ -159,22 +156,6 @@ def matches(config: Mapping[str, Any], names: frozenset[str], folder: Path) -> b
 
 def load(folder: Path, device: str, dtype: Dtype, strict: bool = False) -> Janus:
     """Open a folder in transformers' format, or one of DeepSeek's own; see `open_folder`."""
-    config = read_config(folder, strict)
-    format = MODEL_TYPES[config.data["model_type"]]
-    sizes = format.read(config)
-    preprocess = preprocessor_from_json(read_pixels(folder, strict))
-    if preprocess.image_size != sizes.vision.image_size:
-        raise ValueError(
-            f"{folder}: preprocessor_config.json and config.json differ in picture size"
-        )
-    tokenizer = TextTokenizer.load(folder)
-    check_ids(folder, tokenizer, sizes.decoder)
-    user, assistant = read_roles(folder, tokenizer)
-    template = Template(tokenizer, sizes.vision.patches, user=user, assistant=assistant)
-    template.check()
-    defaults = files.defaults_from_json(
-        read_json(folder / "generation_config.json", optional=True),
-        files.read_own_file(folder, strict),
-    )
-    model = weights.load_weights(folder, sizes, dtype, device, format, format.ties(config))
-    return Janus(folder.name, model, template, preprocess, defaults, source=folder)
+    read = read_folder(folder, strict)
+    model = weights.load_weights(folder, read.sizes, dtype, device, read.format, read.tied)
+    return Janus(folder.name, model, read.template, read.preprocess, read.defaults, source=folder)
