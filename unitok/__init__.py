@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from unitok.chat import Chat
     from unitok.loading import load
     from unitok.picture_info import read_info
+    from unitok.ray_batch.api import run_dataset
     from unitok.requests import Caption, Draw, Edit, Reply
     from unitok.results import DrawResult, Event, Picture, Result, ScoreResult, TextResult
     from unitok.stats import Stats
@@ -39,6 +40,7 @@ __all__ = [
     "TextResult",
     "load",
     "read_info",
+    "run_dataset",
 ]
 _PLACES = {
     "Caption": "requests",
@@ -57,6 +59,7 @@ _PLACES = {
     "TextResult": "results",
     "load": "loading",
     "read_info": "picture_info",
+    "run_dataset": "ray_batch.api",
 }
 
 

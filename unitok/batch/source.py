@@ -76,15 +76,7 @@ class Source:
             OSError: The file cannot be read.
         """
         with self._opened() as file:
-            for number in count(1):
-                data = file.readline(MAX_LINE + 1)
-                if not data:
-                    return
-                if len(data) > MAX_LINE and not data.endswith(b"\n"):
-                    skip_line(file)
-                    yield Line(number, b"", too_long=True)
-                elif data := data.removeprefix(codecs.BOM_UTF8).strip():
-                    yield Line(number, data)
+            yield from read_lines(file)
 
     @contextmanager
     def _opened(self) -> Iterator[BinaryIO]:
@@ -93,6 +85,19 @@ class Source:
             return
         with self.path.open("rb") as file:
             yield file
+
+
+def read_lines(file: BinaryIO) -> Iterator[Line]:
+    """The lines of an open file that are not blank."""
+    for number in count(1):
+        data = file.readline(MAX_LINE + 1)
+        if not data:
+            return
+        if len(data) > MAX_LINE and not data.endswith(b"\n"):
+            skip_line(file)
+            yield Line(number, b"", too_long=True)
+        elif data := data.removeprefix(codecs.BOM_UTF8).strip():
+            yield Line(number, data)
 
 
 def skip_line(file: BinaryIO) -> None:
