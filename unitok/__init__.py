@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from unitok.loading import load
     from unitok.picture_info import read_info
     from unitok.ray_batch.api import run_dataset
+    from unitok.ray_batch.report import DatasetReport, FailedLine, ReplicaReport
     from unitok.requests import Caption, Draw, Edit, Reply
     from unitok.results import DrawResult, Event, Picture, Result, ScoreResult, TextResult
     from unitok.stats import Stats
@@ -26,13 +27,16 @@ __version__ = "0.1.0"
 __all__ = [
     "Caption",
     "Chat",
+    "DatasetReport",
     "Draw",
     "DrawResult",
     "Edit",
     "Event",
+    "FailedLine",
     "Info",
     "Model",
     "Picture",
+    "ReplicaReport",
     "Reply",
     "Result",
     "ScoreResult",
@@ -45,13 +49,16 @@ __all__ = [
 _PLACES = {
     "Caption": "requests",
     "Chat": "chat",
+    "DatasetReport": "ray_batch.report",
     "Draw": "requests",
     "DrawResult": "results",
     "Edit": "requests",
     "Event": "results",
+    "FailedLine": "ray_batch.report",
     "Info": "api",
     "Model": "api",
     "Picture": "results",
+    "ReplicaReport": "ray_batch.report",
     "Reply": "requests",
     "Result": "results",
     "ScoreResult": "results",

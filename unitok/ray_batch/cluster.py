@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import math
 import os
+import re
+import socket
 import subprocess
 import sys
 import warnings
@@ -13,9 +15,18 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from unitok.extras import need
+from unitok.shown import shown
 from unitok.terminal import one_line
 
+SETTINGS = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_BACKEND_LOG_LEVEL": "fatal",  # of what is not Python
+    "RAY_raylet_start_wait_time_s": "180",  # on a busy machine; by default 30
+}
 LOCAL = "local"
+AUTO = "auto"
+ADDRESS = re.compile(r"(?:ray://)?(\[[^]]+\]|[^][:/\s]+):([0-9]{1,5})")
+KNOCK = 5.0  # seconds until something must listen at an address
 WAIT = 60.0  # seconds until a cluster must have answered
 # Joins a cluster and leaves it. Ray ends the whole process where some addresses do not answer, and
 # waits long where others do not, so another process tries first.
@@ -75,11 +86,14 @@ def joined(address: str, replicas: Replicas) -> Iterator[None]:
 
     Raises:
         ConnectionError: No cluster answers.
-        ValueError: Ray is not installed.
+        RuntimeError: Ray does not start.
+        ValueError: It is no address.
+        ImportError: Ray is not installed.
     """
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # of what is not Python
+    for name, value in SETTINGS.items():  # which Ray reads when it is imported
+        os.environ.setdefault(name, value)
     ray = need("ray", "ray")
+    need("ray.data", "ray")  # which sets its loggers up
     with hushed():
         if address == LOCAL:
             cores = max(os.cpu_count() or 1, replicas.count * replicas.cpus)
@@ -87,7 +101,10 @@ def joined(address: str, replicas: Replicas) -> Iterator[None]:
         else:
             check_answers(address)
             own = {}
-        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **own)
+        try:
+            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **own)
+        except Exception as error:  # Ray raises plain exceptions, too
+            raise RuntimeError(f"Ray does not start: {one_line(error)}") from None
         try:
             yield
         finally:
@@ -117,7 +134,10 @@ def check_answers(address: str, wait: float = WAIT) -> None:
 
     Raises:
         ConnectionError: It does not.
+        ValueError: It is no address.
     """
+    if address != AUTO:
+        knock(address)
     words = [sys.executable, "-c", TRY, address]
     try:
         tried = subprocess.run(words, capture_output=True, timeout=wait, check=False)
@@ -127,6 +147,22 @@ def check_answers(address: str, wait: float = WAIT) -> None:
         said = tried.stderr.decode("utf-8", "replace").splitlines()
         why = next((line for line in said if line.startswith("Ray says: ")), "Ray gave up")
         raise ConnectionError(no_answer(address, one_line(why)))
+
+
+def knock(address: str) -> None:
+    """Check that something listens at an address, which takes less time than to join a cluster.
+
+    Raises:
+        ConnectionError: Nothing does.
+        ValueError: It is no address.
+    """
+    found = ADDRESS.fullmatch(address)
+    if found is None or int(found[2]) > 65535:
+        raise ValueError(f"--ray takes local, auto or HOST:PORT, not {shown(address)}")
+    try:
+        socket.create_connection((found[1].strip("[]"), int(found[2])), KNOCK).close()
+    except (OSError, UnicodeError) as error:
+        raise ConnectionError(no_answer(address, one_line(error))) from None
 
 
 def no_answer(address: str, why: str) -> str:
