@@ -13,9 +13,9 @@ from unitok.batch.keys import digest, file_digest
 from unitok.batch.openai_lines import OpenAILines, is_openai_line
 from unitok.batch.own_lines import OwnLines
 from unitok.batch.picture_paths import picture_files
-from unitok.batch.source import MAX_LINE, Line
+from unitok.batch.source import Line, parse_line
 from unitok.requests import AnyRequest, Reply
-from unitok.strict_json import JsonObject, parse_json
+from unitok.strict_json import JsonObject
 
 
 @dataclass(frozen=True)
@@ -116,22 +116,6 @@ def own_or_openai(
     """
     own, openai = OwnLines(), OpenAILines(model_name, line_of)
     return lambda asked: openai if is_openai_line(asked) else own
-
-
-def parse_line(line: Line) -> JsonObject:
-    """The JSON object of a line.
-
-    Raises:
-        ValueError: The line is anything else, or too long.
-    """
-    if line.too_long:
-        raise ValueError(f"the line is longer than {MAX_LINE:,} bytes; give pictures by their path")
-    asked = parse_json(line.data)
-    if not isinstance(asked, dict):
-        raise ValueError(
-            'a line must be an object such as {"caption": "cat.png"} or {"draw": "a cat"}'
-        )
-    return asked
 
 
 def seeded(request: AnyRequest, key: str) -> AnyRequest:

@@ -21,7 +21,6 @@ from unitok.terminal import one_line
 SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_BACKEND_LOG_LEVEL": "fatal",  # of what is not Python
-    "RAY_raylet_start_wait_time_s": "180",  # on a busy machine; by default 30
 }
 LOCAL = "local"
 AUTO = "auto"

@@ -7,10 +7,8 @@ from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from unitok.batch.entries import parse_line
 from unitok.batch.keys import digest
-from unitok.batch.openai_lines import is_openai_line
-from unitok.batch.source import Line, read_lines
+from unitok.batch.source import Line, parse_line, read_lines
 from unitok.extras import need
 from unitok.ray_batch.output import find_files
 from unitok.ray_batch.rows import json_of_row
@@ -87,7 +85,7 @@ def table_of(lines: Iterable[Line]) -> Any:
 def _row(line: Line) -> dict[str, Any]:
     asked = _asked(line)
     content = short_digest(line.data.hex() if asked is None else asked)
-    name = asked.get("custom_id") if asked is not None and is_openai_line(asked) else None
+    name = None if asked is None else asked.get("custom_id")
     custom_id = short_digest(name) if isinstance(name, str) else None
     return vars(line) | {"content": content, "custom_id": custom_id}
 

@@ -13,9 +13,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from unitok.batch.entries import EntryReader, WrongLine, own_or_openai, parse_line
+from unitok.batch.entries import EntryReader, WrongLine, own_or_openai
 from unitok.batch.form import Entry
 from unitok.batch.runner import BatchRun, Outcome
+from unitok.batch.source import parse_line
 from unitok.extras import need
 from unitok.ray_batch.attempts import ALONE, STARTS, TOGETHER
 from unitok.ray_batch.output import Output
