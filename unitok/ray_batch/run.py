@@ -21,6 +21,7 @@ from unitok.ray_batch.shards import Cutter, Span
 if TYPE_CHECKING:
     from ray.data import Dataset
 
+AT_ONCE = 2  # shards of a replica: as one ends, the next is running
 RUN = "run.json"
 KEPT = "finished results are kept, and the same command resumes from there"
 
@@ -176,8 +177,8 @@ class DatasetRun:
             min_size=1,  # so that idle replicas make room for one whose machine is gone
             max_size=count,
             initial_size=count,
-            max_tasks_in_flight_per_actor=4,
-            max_concurrent_calls_per_actor=2,
+            max_tasks_in_flight_per_actor=AT_ONCE,
+            max_concurrent_calls_per_actor=AT_ONCE,
             enable_true_multi_threading=True,
         )
         shards = quiet(data.from_arrow_refs(self._tables))
