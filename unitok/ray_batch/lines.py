@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -27,21 +28,29 @@ def lines_of_file(path: str) -> Dataset:
     Args:
         path: An absolute path, or the address of a file in an object store.
     """
-    data = need("ray.data", "ray")
-    return in_order(data.from_items([{"path": path}]).map_batches(_read_files))
+    return need("ray.data", "ray").from_items([{"path": path}]).map_batches(_read_files)
 
 
 def lines_of_rows(dataset: Dataset) -> Dataset:
     """The rows of any dataset as lines: its columns are the keys, and what is null is left out."""
-    return in_order(
-        dataset.map_batches(_lines_of_table, batch_format="pyarrow", zero_copy_batch=True)
-    )
+    return dataset.map_batches(_lines_of_table, batch_format="pyarrow", zero_copy_batch=True)
 
 
-def in_order(dataset: Dataset) -> Dataset:
-    """The dataset, whose blocks come in the same order in every run."""
-    dataset.context.execution_options.preserve_order = True
-    return quiet(dataset)
+@contextmanager
+def read_in_order(dataset: Dataset, size: int) -> Iterator[Iterable[Any]]:
+    """Tables of so many rows, in an order that is the same in every run; the last may be smaller.
+
+    The settings for that are those of the dataset that a caller gave, so they are put back.
+    """
+    settings, order = dataset.context, dataset.context.execution_options.preserve_order
+    shown = settings.enable_progress_bars, settings.print_on_execution_start
+    settings.execution_options.preserve_order = True
+    quiet(dataset)
+    try:
+        yield dataset.iter_batches(batch_size=size, batch_format="pyarrow")
+    finally:
+        settings.execution_options.preserve_order = order
+        settings.enable_progress_bars, settings.print_on_execution_start = shown
 
 
 def quiet(dataset: Dataset) -> Dataset:

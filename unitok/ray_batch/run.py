@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from unitok.extras import need
 from unitok.ray_batch.attempts import start_attempts
 from unitok.ray_batch.cluster import Replicas, reason
-from unitok.ray_batch.lines import quiet
+from unitok.ray_batch.lines import quiet, read_in_order
 from unitok.ray_batch.output import Output
 from unitok.ray_batch.parts import ERRORS, PICTURES, RESULTS
 from unitok.ray_batch.replica import Replica, ShardOutcome, Work
@@ -124,8 +124,8 @@ class DatasetRun:
         for folder in ("", RESULTS, ERRORS, PICTURES):
             self._output.sweep(folder)
         cutter = Cutter()
-        with told():
-            for table in self._tables_of_lines():
+        with told(), read_in_order(self.lines, self.lines_per_part) as tables:
+            for table in tables:
                 self._sort_out(cutter, table)
         Identity(self.work.identity, cutter.digest, self.lines_per_part, self.work.format).check(
             self._output
@@ -155,9 +155,6 @@ class DatasetRun:
             {name.partition(".")[0] for name in self._output.names(folder)}
             for folder in (RESULTS, ERRORS)
         )
-
-    def _tables_of_lines(self) -> Iterator[Any]:
-        return iter(self.lines.iter_batches(batch_size=self.lines_per_part, batch_format="pyarrow"))
 
     def _sort_out(self, cutter: Cutter, table: Any) -> None:
         """Put a shard with those that are done, or with those to be run."""
