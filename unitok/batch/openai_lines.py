@@ -55,14 +55,15 @@ class OpenAILines:
 
     kinds: ClassVar[Mapping[str, type[AnyRequest]]] = {CHAT: Reply, IMAGES: Draw}
 
-    def __init__(self, model_name: str) -> None:
-        """No line has been read yet.
+    def __init__(self, model_name: str, line_of: Mapping[str, int] | None = None) -> None:
+        """No line has been read here yet.
 
         Args:
             model_name: What answers name as their model.
+            line_of: The lines that have a custom_id already; None for no lines.
         """
         self._model_name = model_name
-        self._line_of: dict[str, int] = {}  # by custom_id
+        self._line_of = dict(line_of or {})
 
     def request(self, line: int, asked: JsonObject, folder: Path) -> AnyRequest:
         """The request that a line means.
