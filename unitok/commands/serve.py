@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import sys
-import warnings
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -18,9 +16,9 @@ from unitok.extras import missing_is_wrong_use, need
 from unitok.flags import Common, with_flags
 
 if TYPE_CHECKING:
-    from unitok.api import Model
+    from unitok.server.app_spec import AppSpec
 
-LIMITS = "Limits"
+LIMITS, REPLICAS = "Limits", "Replicas"
 
 
 @with_flags()
@@ -124,6 +122,29 @@ def serve(
             rich_help_panel=LIMITS,
         ),
     ] = None,
+    ray: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ADDRESS|local",
+            help="Serve in replicas on a Ray cluster, behind one address; local starts a cluster "
+            "on this machine. Replicas keep no responses, files and batches.",
+            show_default="serve in this process",
+            rich_help_panel=REPLICAS,
+        ),
+    ] = None,
+    replicas: Annotated[
+        int | None,
+        typer.Option(min=1, help="How many replicas.", show_default="1", rich_help_panel=REPLICAS),
+    ] = None,
+    gpus_per_replica: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            help="GPUs of each replica; 0.5 lets two share one.",
+            show_default="0",
+            rich_help_panel=REPLICAS,
+        ),
+    ] = None,
     request_seconds: Annotated[
         float | None,
         typer.Option(
@@ -148,12 +169,12 @@ def serve(
     """
     with missing_is_wrong_use():
         need("starlette", "serve")
-    from unitok.server.app import App
+    from unitok.server.app_spec import AppSpec
     from unitok.server.fetcher import host_name
     from unitok.server.keys import ApiKeys
-    from unitok.server.listen import Listener, check_exposure, make_settings, open_socket, url_of
-    from unitok.server.state.folder import State
+    from unitok.server.listen import check_exposure, make_settings
 
+    _check_replicas(ray, replicas, gpus_per_replica, state)
     settings = make_settings(
         max_requests=max_requests,
         max_per_key=max_per_key,
@@ -166,21 +187,71 @@ def serve(
         allowed_origins=tuple(allow_origin or ()),
         local_only=api_key_file is None and not no_key,
         allowed_hosts=tuple(map(host_name, allow_picture_host or ())),
+        shares_address=ray is not None,
     )
     keys = ApiKeys() if api_key_file is None else ApiKeys.read(api_key_file)
     check_exposure(host, bool(keys), no_key)
+    spec = AppSpec(
+        models=tuple(_each(common, models)),
+        settings=settings,
+        keys=keys,
+        aliases=tuple(alias or ()),
+        quiet=common.quiet,
+    )
+    if ray is None:
+        _serve_here(spec, host, port, state)
+    else:
+        _serve_on_ray(spec, ray, replicas or 1, gpus_per_replica or 0.0, host, port)
+
+
+def _serve_here(spec: AppSpec, host: str, port: int, state: Path | None) -> None:
+    """Serve in this process."""
+    from unitok.server.listen import Listener, open_socket, url_of
+    from unitok.server.log_lines import logged_to_stderr
+    from unitok.server.state.folder import State
+
     opened = open_socket(host, port)
-    with opened, _logged_to_stderr(common), ExitStack() as stack:
+    with opened, logged_to_stderr(spec.quiet), ExitStack() as stack:
         identities: dict[str, Callable[[], str]] = {}
         # Models are closed before it, so that no batch goes on.
-        kept = None if state is None else stack.enter_context(State(state, settings, identities))
-        each = _each(common, models)
-        loaded = [stack.enter_context(one.load()) for one in each]
-        identities |= {model.name: one.identity for model, one in zip(loaded, each, strict=True)}
-        app = App(loaded, settings, keys, _aliases(alias, loaded), kept)
-        if not common.quiet:
+        kept = (
+            None if state is None else stack.enter_context(State(state, spec.settings, identities))
+        )
+        app = spec.make(stack, kept, identities)
+        if not spec.quiet:
             print(f"{', '.join(app.services.models.names)}: {url_of(opened)}", file=sys.stderr)
         asyncio.run(Listener(app, host, port).serve([opened]))
+
+
+def _serve_on_ray(
+    spec: AppSpec, address: str, count: int, gpus: float, host: str, port: int
+) -> None:
+    """Serve in replicas, on a Ray cluster."""
+    from unitok.server.listen import open_socket
+    from unitok.server.ray_serve import Replicas, serve_on_ray
+
+    with open_socket(host, port) as opened:  # so that a port that is taken is told at once
+        port = opened.getsockname()[1]
+    replicas = Replicas(address=address, count=count, gpus=gpus, host=host, port=port)
+    with missing_is_wrong_use():
+        serve_on_ray(spec, replicas)
+
+
+def _check_replicas(
+    ray: str | None, replicas: int | None, gpus: float | None, state: Path | None
+) -> None:
+    """Refuse flags that do not go together.
+
+    Raises:
+        ValueError: They do not.
+    """
+    if ray is None and (replicas is not None or gpus is not None):
+        raise ValueError("--replicas and --gpus-per-replica need --ray local, or an address")
+    if ray is not None and state is not None:
+        raise ValueError(
+            "--state keeps files in one server, and replicas share none: leave it out with --ray, "
+            "or put a proxy before servers with a --state each (docs/scaling.md)"
+        )
 
 
 def _each(common: Common, models: list[str] | None) -> list[Common]:
@@ -188,33 +259,3 @@ def _each(common: Common, models: list[str] | None) -> list[Common]:
     if models and common.model is not None:
         raise ValueError("give models as arguments or with --model, not both")
     return [replace(common, model=model) for model in models] if models else [common]
-
-
-def _aliases(given: list[str] | None, loaded: list[Model]) -> dict[str, str]:
-    """What each alias stands for."""
-    aliases: dict[str, str] = {}
-    for text in given or ():
-        name, _, meant = text.partition("=")
-        if not name or name in aliases:
-            why = "is there twice" if name else "has no name"
-            raise ValueError(f"--alias {text!r} {why}: give NAME or NAME=MODEL, each name once")
-        aliases[name] = meant or loaded[0].name
-    return aliases
-
-
-@contextmanager
-def _logged_to_stderr(common: Common) -> Iterator[None]:
-    """A JSON line for each request. Warnings about prompts are nobody's but the client's."""
-    logger, handler = logging.getLogger("unitok.server"), logging.StreamHandler()
-    handler.setFormatter(logging.Formatter("%(message)s"))
-    before = logger.level, logger.propagate
-    logger.setLevel(logging.ERROR if common.quiet else logging.INFO)
-    logger.propagate = False
-    logger.addHandler(handler)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)
-            yield
-    finally:
-        logger.removeHandler(handler)
-        logger.level, logger.propagate = before
