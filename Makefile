@@ -15,7 +15,7 @@ N ?= 200
 FILES ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-training test-evaluation test-server test-page page test-parity install-vision test-vision fuzz bench \
+.PHONY: help install demo test test-training test-evaluation test-server test-page test-ray page test-parity install-vision test-vision fuzz bench \
 	mutate lint format docs docs-serve hooks wheel check-wheel clean
 
 help:  ## list the targets
@@ -28,7 +28,7 @@ demo: $(VENV)/.stamp-base  ## draw and caption with the embedded model
 
 test: $(VENV)/.stamp-test  ## run the tests
 	$(PYTEST) tests --ignore=tests/parity --ignore=tests/training --ignore=tests/evaluation \
-		--ignore=tests/vision --ignore=tests/server --ignore=tests/page
+		--ignore=tests/vision --ignore=tests/server --ignore=tests/page --ignore=tests/ray
 
 test-training: $(VENV)/.stamp-test  ## run the tests of training
 	$(PYTEST) tests/training
@@ -42,6 +42,9 @@ test-server: $(VENV)/.stamp-test-server  ## run the tests of the server
 test-page: $(VENV)/.stamp-test-page page/node_modules/.stamp  ## run the tests of the server's page, in Chromium
 	@command -v chromium > /dev/null || { echo "Chromium is needed: apt-get install chromium"; exit 1; }
 	$(PYTEST) tests/page
+
+test-ray: $(VENV)/.stamp-test-ray  ## run the tests of batches on Ray
+	$(PYTEST) tests/ray
 
 page: page/node_modules/.stamp  ## build the server's page into unitok/server/page
 	cd page && npm run build
@@ -106,7 +109,7 @@ $(patsubst %,$(VENV)/.stamp-%,test build bench docs hooks mutate): $(VENV)/.stam
 	$(PIP_INSTALL) --no-build-isolation --editable '.[$*]'
 	@touch $@
 
-$(VENV)/.stamp-test-server $(VENV)/.stamp-test-page: $(VENV)/.stamp-%: $(VENV)/.stamp-test
+$(patsubst %,$(VENV)/.stamp-test-%,server page ray): $(VENV)/.stamp-%: $(VENV)/.stamp-test
 	$(PIP_INSTALL) --no-build-isolation --editable '.[$*]'
 	@touch $@
 
@@ -117,7 +120,7 @@ page/node_modules/.stamp: page/package.json page/package-lock.json
 
 # The type checker follows imports into the libraries of the tests and the documentation.
 $(VENV)/.stamp-lint: $(VENV)/.stamp-test $(VENV)/.stamp-docs $(VENV)/.stamp-test-server \
-		$(VENV)/.stamp-test-page
+		$(VENV)/.stamp-test-page $(VENV)/.stamp-test-ray
 	$(PIP_INSTALL) --no-build-isolation --editable '.[lint]'
 	@touch $@
 

@@ -24,6 +24,7 @@ from benchmarks.peers.transformers_peer import JanusBatches
 from benchmarks.peers.vllm_peer import VllmSteps
 from benchmarks.previews import previews
 from benchmarks.quantization import quantization
+from benchmarks.replicas import replicas
 from benchmarks.report import Result, Throughput
 from benchmarks.serving import serving
 from benchmarks.setting import Setting
@@ -398,4 +399,5 @@ COMPARISONS: dict[str, Callable[[Setting], Found]] = {
     "previews": previews,
     "structured": structured,
     "serving": serving,
+    "ray": replicas,
 }

@@ -23,8 +23,9 @@ README = ROOT / "README.md"
 ALL_GUIDES = [*sorted((ROOT / "docs" / "guide").glob("*.md")), ROOT / "docs" / "finetuning.md"]
 OF_EVALUATION = [p for p in ALL_GUIDES if p.stem in ("baselines", "evaluation", "metrics")]
 OF_TRAINING = [p for p in ALL_GUIDES if p.stem in ("finetuning", "image_tokenizer")]
-# The others are run in tests/evaluation and tests/training.
-GUIDES = [page for page in ALL_GUIDES if page not in (*OF_EVALUATION, *OF_TRAINING)]
+OF_RAY = [p for p in ALL_GUIDES if p.stem == "ray"]
+# The others are run in tests/evaluation, tests/training and tests/ray.
+GUIDES = [page for page in ALL_GUIDES if page not in (*OF_EVALUATION, *OF_TRAINING, *OF_RAY)]
 BLOCK = re.compile(r"^```(python|sh)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 

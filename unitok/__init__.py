@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from unitok.chat import Chat
     from unitok.loading import load
     from unitok.picture_info import read_info
+    from unitok.ray_batch.api import run_dataset
+    from unitok.ray_batch.report import DatasetReport, FailedLine, ReplicaReport
     from unitok.requests import Caption, Draw, Edit, Reply
     from unitok.results import DrawResult, Event, Picture, Result, ScoreResult, TextResult
     from unitok.stats import Stats
@@ -25,13 +27,16 @@ __version__ = "0.1.0"
 __all__ = [
     "Caption",
     "Chat",
+    "DatasetReport",
     "Draw",
     "DrawResult",
     "Edit",
     "Event",
+    "FailedLine",
     "Info",
     "Model",
     "Picture",
+    "ReplicaReport",
     "Reply",
     "Result",
     "ScoreResult",
@@ -39,17 +44,21 @@ __all__ = [
     "TextResult",
     "load",
     "read_info",
+    "run_dataset",
 ]
 _PLACES = {
     "Caption": "requests",
     "Chat": "chat",
+    "DatasetReport": "ray_batch.report",
     "Draw": "requests",
     "DrawResult": "results",
     "Edit": "requests",
     "Event": "results",
+    "FailedLine": "ray_batch.report",
     "Info": "api",
     "Model": "api",
     "Picture": "results",
+    "ReplicaReport": "ray_batch.report",
     "Reply": "requests",
     "Result": "results",
     "ScoreResult": "results",
@@ -57,6 +66,7 @@ _PLACES = {
     "TextResult": "results",
     "load": "loading",
     "read_info": "picture_info",
+    "run_dataset": "ray_batch.api",
 }
 
 

@@ -24,13 +24,22 @@ from unitok import __version__
 from unitok.batch.source import Source
 from unitok.captioning import print_all, print_live
 from unitok.commands.baseline import baseline
+from unitok.commands.batch_on_ray import OnRay, batch_on_ray
 from unitok.commands.data import data
 from unitok.commands.evaluate import evaluation
 from unitok.commands.serve import serve
 from unitok.commands.train import train
 from unitok.drawing import Target, generate, parse_size
 from unitok.flags import Common, names_of_options, with_flags
-from unitok.reporting import WRONG_USE, check, from_stdin, print_json, stopped, with_stdin
+from unitok.reporting import (
+    WRONG_USE,
+    check,
+    from_stdin,
+    print_counts,
+    print_json,
+    stopped,
+    with_stdin,
+)
 from unitok.requests import Caption, Draw, Edit, Reply
 from unitok.saving import MAX_SCALE, make_folder, save_whole
 from unitok.screen import counted, stdout_console
@@ -40,6 +49,7 @@ if TYPE_CHECKING:
     from unitok.api import Info, Model
 
 FAILED, WRONG = 1, 2  # exit codes
+ON_RAY = "Options of --ray"
 
 
 class Commands(TyperGroup):
@@ -276,13 +286,60 @@ def chat(
 @with_flags()
 def batch(
     common: Common,
-    source: Annotated[Path, typer.Argument(metavar="IN.jsonl", show_default=False)],
+    source: Annotated[str, typer.Argument(metavar="IN.jsonl", show_default=False)],
     output: Annotated[
-        Path,
+        str,
         typer.Option(
             "--output", "-o", metavar="DIR", help="The folder for results.jsonl and pictures/."
         ),
     ],
+    ray: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ADDRESS",
+            help="Run on a Ray cluster: HOST:PORT; auto for the one that this machine is part of; "
+            "local to start Ray here.",
+            rich_help_panel=ON_RAY,
+        ),
+    ] = None,
+    replicas: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            min=1,
+            help="How many models share the lines.",
+            show_default="1",
+            rich_help_panel=ON_RAY,
+        ),
+    ] = None,
+    cpus_per_replica: Annotated[
+        int | None,
+        typer.Option(
+            metavar="C",
+            min=1,
+            help="CPU cores and threads of each.",
+            show_default="1",
+            rich_help_panel=ON_RAY,
+        ),
+    ] = None,
+    gpus_per_replica: Annotated[
+        float | None,
+        typer.Option(
+            metavar="G",
+            min=0,
+            help="GPUs of each; 0.5 for two models on one.",
+            show_default="0: on the CPU",
+            rich_help_panel=ON_RAY,
+        ),
+    ] = None,
+    format: Annotated[
+        Literal["jsonl", "parquet"] | None,
+        typer.Option(
+            help="Of the results: jsonl, or parquet with pictures in a column.",
+            show_default="that of the input",
+            rich_help_panel=ON_RAY,
+        ),
+    ] = None,
 ) -> None:
     """Run the requests of JSON lines. An interrupted run can be resumed.
 
@@ -294,15 +351,23 @@ def batch(
     Paths of pictures are relative to the folder of IN.jsonl. With - for IN.jsonl, lines are read
     from stdin, and paths are relative to the working folder.
 
+    With --ray, several replicas of the model share the lines, on this machine or on a cluster.
+    IN.jsonl may then be a file or folder of Parquet too, whose columns are the keys, and IN.jsonl
+    and DIR may lie in an object store, such as s3://bucket/work.jsonl. DIR has the results in
+    files of 64 lines, in results/ and errors/.
+
     Example: unitok batch work.jsonl -o results
+
+    Example: unitok batch work.jsonl -o results --ray local --replicas 4
     """
-    lines = Source(source)
-    make_folder(output)
-    with common.load() as model:
-        counts = run_lines(model, common, lines, output)
-    summary = ", ".join(f"{count} {status}" for status, count in counts.items())
-    print(f"{output / 'results.jsonl'}: {summary}")
-    if counts["failed"]:
+    asked = (replicas, cpus_per_replica, gpus_per_replica)
+    if ray is not None:
+        failed = batch_on_ray(common, source, output, OnRay(ray, *asked, format))
+    elif any(one is not None for one in (*asked, format)):
+        raise ValueError("--replicas and its like need --ray: add --ray local")
+    else:
+        failed = batch_here(common, Source(Path(source)), Path(output))
+    if failed:
         raise typer.Exit(FAILED)
 
 
@@ -376,6 +441,15 @@ def print_info(info: Info) -> None:
     }.items():
         table.add_row(name, text)
     stdout_console().print(table)
+
+
+def batch_here(common: Common, source: Source, output: Path) -> int:
+    """Run a batch in this process, and give how many lines failed."""
+    make_folder(output)
+    with common.load() as model:
+        counts = run_lines(model, common, source, output)
+    print_counts(output / "results.jsonl", counts)
+    return counts["failed"]
 
 
 def run_lines(model: Model, common: Common, source: Source, output: Path) -> dict[str, int]:

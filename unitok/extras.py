@@ -11,7 +11,7 @@ def need(module: str, extra: str) -> Any:
 
     Args:
         module: Its name.
-        extra: What brings it: "baselines", "eval", "serve" or "train".
+        extra: What brings it: "baselines", "eval", "ray", "serve" or "train".
 
     Raises:
         ImportError: It is not installed; the message says how to install it.

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from functools import partial, wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, cast, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 
@@ -26,7 +26,6 @@ from unitok.terminal import speech, stopped_at_once
 
 if TYPE_CHECKING:
     from unitok.api import Model
-    from unitok.quantization.weights import Quantization
 
 logger = logging.getLogger(__name__)
 
@@ -169,22 +168,28 @@ class Common:
             raise ValueError(
                 "there is no CUDA device here; leave out --device, or give --device cpu"
             )
+        return load(self.model, **self.load_arguments())
+
+    def load_arguments(self) -> dict[str, Any]:
+        """What `unitok.load` is given beside the model.
+
+        Raises:
+            ValueError: The adapters are not named.
+        """
         plain = self.memory is not None and self.memory.isdecimal()
-        memory = int(self.memory) if plain and self.memory else self.memory
-        return load(
-            self.model,
-            self.device,
-            self.dtype,
-            memory,
-            self.strict,
-            self.compile,
-            revision=self.revision,
-            cache_dir=self.cache_dir,
-            adapter=self.adapter,
-            adapters=self._named_adapters(),
-            drafts=False if self.no_drafts else "auto",
-            quantize=cast("Quantization | None", self.quantize),  # which `load` checks
-        )
+        return {
+            "device": self.device,
+            "dtype": self.dtype,
+            "memory": int(self.memory) if plain and self.memory else self.memory,
+            "strict": self.strict,
+            "compile": self.compile,
+            "revision": self.revision,
+            "cache_dir": self.cache_dir,
+            "adapter": self.adapter,
+            "adapters": self._named_adapters(),
+            "drafts": False if self.no_drafts else "auto",
+            "quantize": self.quantize,
+        }
 
     def _named_adapters(self) -> dict[str, str]:
         """The adapters beside the weights: their folders or hub ids by name.
@@ -204,27 +209,9 @@ class Common:
 
     def identity(self) -> str:
         """A digest of all that decides results but their requests; `load` has found the files."""
-        from unitok.batch.keys import identity_of, with_adapters, with_quantization
+        from unitok.batch.identity import identity_of_load
 
-        identity = with_adapters(identity_of(self.find_folders()), self.find_adapters())
-        return with_quantization(identity, self.quantize)
-
-    def find_adapters(self) -> dict[str, Path]:
-        """The folders of the adapters beside the weights, which `load` has found before."""
-        from unitok.checkpoints.folders import HubOptions
-        from unitok.loading import FoundAdapter
-
-        hub = HubOptions(self.revision, cache_dir=self.cache_dir)
-        return {n: FoundAdapter.find(f, hub).folder for n, f in self._named_adapters().items()}
-
-    def find_folders(self) -> list[Path]:
-        """The folders that `load` opens, which it has found before: the model's, the adapter's."""
-        from unitok.checkpoints.folders import HubOptions, find_folder
-        from unitok.loading import DEFAULT_FOLDER, FoundAdapter
-
-        hub = HubOptions(self.revision, cache_dir=self.cache_dir)
-        folder = find_folder(DEFAULT_FOLDER if self.model is None else self.model, hub)
-        return [folder, *([FoundAdapter.find(self.adapter, hub).folder] if self.adapter else [])]
+        return identity_of_load(self.model, self.load_arguments())
 
 
 def with_flags(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -89,6 +89,11 @@ def facts(result: Result | None) -> dict[str, object]:
 def print_json(data: dict[str, object]) -> None:
     """Print an object as a line of JSON."""
     print(json.dumps(data, ensure_ascii=False), flush=True)
+
+
+def print_counts(place: str | Path, counts: Mapping[str, int]) -> None:
+    """Print how many lines of a batch are new, kept and failed."""
+    print(f"{place}: {', '.join(f'{count} {status}' for status, count in counts.items())}")
 
 
 def stopped(what: str = "") -> typer.Exit:

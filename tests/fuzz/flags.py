@@ -26,6 +26,8 @@ COMMANDS = (
     "info|--adapter|in.jsonl|--dtype|float32",
     "save|-o|saved|--layout|original|--adapter|.",
     "batch|in.jsonl|-o|results|-vv",
+    "batch|in.jsonl|-o|results|--ray|127.0.0.1:1|--replicas|2|--gpus-per-replica|0.5",
+    "batch|in.jsonl|-o|results|--ray|127.0.0.1:1|--cpus-per-replica|1|--format|parquet",
     "chat|--out|drawings|--no-preview",
     "baseline|features|cat.png|-o|out.safetensors|--pooling|cls|--json",
     "baseline|draw|a cat|-o|out.png|--steps|2|--size|64x64|--scheduler|ddim|--seed|7|-n|2",

@@ -76,6 +76,13 @@ def test_the_keys_of_json_lines_are_in_the_help(run):
     assert [key for key in keys if key not in told] == []
 
 
+def test_the_help_of_batch_teaches_ray(run):
+    told = run("batch", "--help", model=None).stdout
+    assert "Example: unitok batch work.jsonl -o results --ray local --replicas 4" in told
+    flags = ("--ray", "--replicas", "--cpus-per-replica", "--gpus-per-replica", "--format")
+    assert [flag for flag in flags if flag not in told] == []
+
+
 def test_the_version_is_that_of_the_package(run):
     result = run("--version", model=None)
     assert (result.exit_code, result.stdout) == (0, f"unitok {unitok.__version__}\n")

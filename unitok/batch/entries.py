@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Protocol
 
 from unitok.batch.form import Entry, Form
 from unitok.batch.keys import digest, file_digest
 from unitok.batch.openai_lines import OpenAILines, is_openai_line
 from unitok.batch.own_lines import OwnLines
 from unitok.batch.picture_paths import picture_files
-from unitok.batch.source import MAX_LINE, Line, Source
+from unitok.batch.source import Line, parse_line
 from unitok.requests import AnyRequest, Reply
-from unitok.strict_json import JsonObject, parse_json
+from unitok.strict_json import JsonObject
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,37 @@ class WrongLine:
     error: Exception
 
 
+class Lines(Protocol):
+    """Where lines come from, such as a `unitok.batch.source.Source`."""
+
+    @property
+    def folder(self) -> Path:
+        """What the paths of pictures are relative to."""
+        ...
+
+    def lines(self) -> Iterator[Line]:
+        """The lines that are not blank."""
+        ...
+
+
+class Repeats:
+    """Counts equal lines as they come."""
+
+    def __init__(self) -> None:
+        """No line has come yet."""
+        self._seen: Counter[str] = Counter()
+
+    def __call__(self, line: int, content: str) -> int:
+        """Which of several equal lines a line is, from 0 on.
+
+        Args:
+            line: Its number, which does not matter here.
+            content: The digest of its content.
+        """
+        self._seen[content] += 1
+        return self._seen[content] - 1
+
+
 @dataclass
 class EntryReader:
     """Makes entries of lines.
@@ -44,12 +77,14 @@ class EntryReader:
         source: Where the lines come from.
         identity: The model's, see `unitok.batch.keys.model_identity`.
         form_of: The form that a line is in. A line that is no object counts as an empty one.
+        repeat_of: Which of several equal lines a line is, by its number and the digest of its
+            content.
     """
 
-    source: Source
+    source: Lines
     identity: str
     form_of: Callable[[JsonObject], Form]
-    _seen: Counter[str] = field(default_factory=Counter)
+    repeat_of: Callable[[int, str], int] = field(default_factory=Repeats)
 
     def __iter__(self) -> Iterator[Entry | WrongLine]:
         """The entries, and what is wrong with the other lines."""
@@ -59,43 +94,28 @@ class EntryReader:
                 asked = parse_line(line)
                 form = self.form_of(asked)
                 request = form.request(line.number, asked, self.source.folder)
-                key = self._key(asked, request)
+                key = self._key(line.number, asked, request)
             except (ValueError, TypeError, OSError) as error:
                 yield WrongLine(line.number, asked, form, error)
                 continue
             yield Entry(line.number, key, asked, seeded(request, key), form)
 
-    def _key(self, asked: JsonObject, request: AnyRequest) -> str:
+    def _key(self, line: int, asked: JsonObject, request: AnyRequest) -> str:
         content = digest(self.identity, asked, picture_digest(request))
-        key = digest(content, self._seen[content])
-        self._seen[content] += 1
-        return key
+        return digest(content, self.repeat_of(line, content))
 
 
-def own_or_openai(model_name: str) -> Callable[[JsonObject], Form]:
+def own_or_openai(
+    model_name: str, line_of: Mapping[str, int] | None = None
+) -> Callable[[JsonObject], Form]:
     """The form that a line is in: our own, or that of OpenAI's Batch API.
 
     Args:
         model_name: The model's, for answers in OpenAI's form.
+        line_of: The lines that have a custom_id already; None for no lines.
     """
-    own, openai = OwnLines(), OpenAILines(model_name)
+    own, openai = OwnLines(), OpenAILines(model_name, line_of)
     return lambda asked: openai if is_openai_line(asked) else own
-
-
-def parse_line(line: Line) -> JsonObject:
-    """The JSON object of a line.
-
-    Raises:
-        ValueError: The line is anything else, or too long.
-    """
-    if line.too_long:
-        raise ValueError(f"the line is longer than {MAX_LINE:,} bytes; give pictures by their path")
-    asked = parse_json(line.data)
-    if not isinstance(asked, dict):
-        raise ValueError(
-            'a line must be an object such as {"caption": "cat.png"} or {"draw": "a cat"}'
-        )
-    return asked
 
 
 def seeded(request: AnyRequest, key: str) -> AnyRequest:

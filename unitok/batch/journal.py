@@ -155,22 +155,26 @@ class PictureFolder:
     def save(self, entry: Entry, images: Sequence[Image.Image]) -> list[str]:
         """Save a result's pictures, each completely or not at all.
 
-        The names are made of the line's number and key, so nothing in a line can lead elsewhere.
-
         Returns:
             The paths, relative to the folder.
 
         Raises:
             OSError: A picture cannot be written.
         """
-        stem = f"pictures/{entry.line:06d}-{entry.key[:16]}"
-        names = [
-            f"{stem}-{i}.png" if len(images) > 1 else f"{stem}.png" for i in range(len(images))
-        ]
+        names = picture_names(entry, len(images))
         for name, image in zip(names, images, strict=True):
             with told(self.folder / name):
                 save_whole(image, self.folder / name)
         return names
+
+
+def picture_names(entry: Entry, count: int) -> list[str]:
+    """The paths of a result's pictures, relative to the folder of the results.
+
+    They are made of the line's number and key, so nothing in a line can lead elsewhere.
+    """
+    stem = f"pictures/{entry.line:06d}-{entry.key[:16]}"
+    return [f"{stem}-{i}.png" if count > 1 else f"{stem}.png" for i in range(count)]
 
 
 def json_line(record: JsonObject) -> bytes:

@@ -6,6 +6,7 @@ https://platform.openai.com/docs/guides/batch
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 from unitok.batch.form import Entry, Pictures
@@ -46,14 +47,15 @@ class OpenAILines:
 
     urls: tuple[str, ...] = (CHAT, IMAGES)
 
-    def __init__(self, model_name: str) -> None:
-        """No line has been read yet.
+    def __init__(self, model_name: str, line_of: Mapping[str, int] | None = None) -> None:
+        """No line has been read here yet.
 
         Args:
             model_name: What answers name as their model.
+            line_of: The lines that have a custom_id already; None for no lines.
         """
         self._model_name = model_name
-        self._line_of: dict[str, int] = {}  # by custom_id
+        self._line_of = dict(line_of or {})
 
     def request(self, line: int, asked: JsonObject, folder: Path) -> AnyRequest:
         """The request that a line means.

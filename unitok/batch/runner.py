@@ -7,16 +7,39 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Protocol
 
 from unitok.api import Model
 from unitok.batch.entries import EntryReader, WrongLine, own_or_openai
-from unitok.batch.form import Entry
+from unitok.batch.form import Entry, Pictures
 from unitok.batch.journal import Journal
 from unitok.batch.source import Source
 from unitok.requests import AnyRequest
 from unitok.results import Result
+from unitok.strict_json import JsonObject
 from unitok.terminal import one_line
+
+
+class Results(Protocol):
+    """Where results are written, such as a `unitok.batch.journal.Journal`."""
+
+    @property
+    def pictures(self) -> Pictures:
+        """Where pictures are saved."""
+        ...
+
+    @property
+    def done(self) -> set[str]:
+        """The keys of all results."""
+        ...
+
+    def append(self, record: JsonObject) -> None:
+        """Add a result; ValueError if it is not JSON."""
+        ...
+
+    def report(self, failure: JsonObject) -> None:
+        """Add a line that failed."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -69,7 +92,7 @@ class BatchRun:
         self,
         run: Callable[[Iterable[AnyRequest]], Iterable[Result]],
         entries: Iterable[Entry | WrongLine],
-        journal: Journal,
+        journal: Results,
     ) -> None:
         """Nothing is run yet."""
         self.run, self.entries, self.journal = run, entries, journal

@@ -9,6 +9,8 @@ from itertools import count
 from pathlib import Path
 from typing import BinaryIO
 
+from unitok.strict_json import JsonObject, parse_json
+
 # Bytes. There is room for pictures of 24 MB in base64. A line is in memory several times, and 64
 # requests are in flight.
 MAX_LINE = 32 * 2**20
@@ -76,15 +78,7 @@ class Source:
             OSError: The file cannot be read.
         """
         with self._opened() as file:
-            for number in count(1):
-                data = file.readline(MAX_LINE + 1)
-                if not data:
-                    return
-                if len(data) > MAX_LINE and not data.endswith(b"\n"):
-                    skip_line(file)
-                    yield Line(number, b"", too_long=True)
-                elif data := data.removeprefix(codecs.BOM_UTF8).strip():
-                    yield Line(number, data)
+            yield from read_lines(file)
 
     @contextmanager
     def _opened(self) -> Iterator[BinaryIO]:
@@ -95,7 +89,36 @@ class Source:
             yield file
 
 
+def read_lines(file: BinaryIO) -> Iterator[Line]:
+    """The lines of an open file that are not blank."""
+    for number in count(1):
+        data = file.readline(MAX_LINE + 1)
+        if not data:
+            return
+        if len(data) > MAX_LINE and not data.endswith(b"\n"):
+            skip_line(file)
+            yield Line(number, b"", too_long=True)
+        elif data := data.removeprefix(codecs.BOM_UTF8).strip():
+            yield Line(number, data)
+
+
 def skip_line(file: BinaryIO) -> None:
     """Read up to the end of a line, without keeping it."""
     while (piece := file.readline(2**20)) and not piece.endswith(b"\n"):
         pass
+
+
+def parse_line(line: Line) -> JsonObject:
+    """The JSON object of a line.
+
+    Raises:
+        ValueError: The line is anything else, or too long.
+    """
+    if line.too_long:
+        raise ValueError(f"the line is longer than {MAX_LINE:,} bytes; give pictures by their path")
+    asked = parse_json(line.data)
+    if not isinstance(asked, dict):
+        raise ValueError(
+            'a line must be an object such as {"caption": "cat.png"} or {"draw": "a cat"}'
+        )
+    return asked

@@ -9,10 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from unitok.batch.entries import parse_line
 from unitok.batch.keys import digest
 from unitok.batch.openai_lines import OpenAILines
-from unitok.batch.source import Source
+from unitok.batch.source import Source, parse_line
 from unitok.messages import parse_messages
 from unitok.openai_wire.batches import line_error, not_run
 from unitok.openai_wire.body import WireError

@@ -1,0 +1,111 @@
+"""Datasets of lines: what Ray reads, as numbered bytes of JSON with a digest of their content."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+from unitok.batch.keys import digest
+from unitok.batch.source import Line, parse_line, read_lines
+from unitok.extras import need
+from unitok.ray_batch.output import find_files
+from unitok.ray_batch.rows import json_of_row
+from unitok.strict_json import JsonObject
+
+if TYPE_CHECKING:
+    from ray.data import Dataset
+
+TOGETHER = 256  # lines of a file that are handed on at once; one has up to 32 MB
+DIGEST = 16  # bytes
+
+
+def lines_of_file(path: str) -> Dataset:
+    """The lines of a file of JSON lines, read in one task.
+
+    Args:
+        path: An absolute path, or the address of a file in an object store.
+    """
+    return need("ray.data", "ray").from_items([{"path": path}]).map_batches(_read_files)
+
+
+def lines_of_rows(dataset: Dataset) -> Dataset:
+    """The rows of any dataset as lines: its columns are the keys, and what is null is left out."""
+    return dataset.map_batches(_lines_of_table, batch_format="pyarrow", zero_copy_batch=True)
+
+
+@contextmanager
+def read_in_order(dataset: Dataset, size: int) -> Iterator[Iterable[Any]]:
+    """Tables of so many rows, in an order that is the same in every run; the last may be smaller.
+
+    The settings for that are those of the dataset that a caller gave, so they are put back.
+    """
+    settings, order = dataset.context, dataset.context.execution_options.preserve_order
+    shown = settings.enable_progress_bars, settings.print_on_execution_start
+    settings.execution_options.preserve_order = True
+    quiet(dataset)
+    try:
+        yield dataset.iter_batches(batch_size=size, batch_format="pyarrow")
+    finally:
+        settings.execution_options.preserve_order = order
+        settings.enable_progress_bars, settings.print_on_execution_start = shown
+
+
+def quiet(dataset: Dataset) -> Dataset:
+    """The dataset, which prints no progress of its own."""
+    dataset.context.enable_progress_bars = False
+    dataset.context.print_on_execution_start = False
+    return dataset
+
+
+def _read_files(batch: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    for path in batch["path"]:
+        files, place = find_files(str(path))
+        with files.open_input_stream(place) as stream, io.BufferedReader(stream, 2**20) as file:
+            lines = read_lines(file)  # type: ignore[arg-type]
+            while some := list(islice(lines, TOGETHER)):
+                yield table_of(some)
+
+
+def _lines_of_table(table: Any) -> Any:
+    return table_of(Line(0, json_of_row(row)) for row in table.to_pylist())
+
+
+def table_of(lines: Iterable[Line]) -> Any:
+    """A table of lines. The number is 0 where the place in the dataset is the number.
+
+    Its columns are number, data, too_long, content, and custom_id, which is null or a digest too.
+    """
+    pa = need("pyarrow", "ray")
+    schema = pa.schema(
+        [
+            ("number", pa.int64()),
+            ("data", pa.large_binary()),
+            ("too_long", pa.bool_()),
+            ("content", pa.binary(DIGEST)),
+            ("custom_id", pa.binary(DIGEST)),
+        ]
+    )
+    return pa.Table.from_pylist([_row(line) for line in lines], schema)
+
+
+def _row(line: Line) -> dict[str, Any]:
+    asked = _asked(line)
+    content = short_digest(line.data.hex() if asked is None else asked)
+    name = None if asked is None else asked.get("custom_id")
+    custom_id = short_digest(name) if isinstance(name, str) else None
+    return vars(line) | {"content": content, "custom_id": custom_id}
+
+
+def _asked(line: Line) -> JsonObject | None:
+    try:
+        return parse_line(line)
+    except ValueError:  # the replica that gets the line says what is wrong
+        return None
+
+
+def short_digest(value: object) -> bytes:
+    """A digest of a value that is JSON."""
+    return bytes.fromhex(digest(value))[:DIGEST]
