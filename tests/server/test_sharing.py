@@ -90,9 +90,11 @@ def test_numbers_of_one_replica_alone_are_not_shown(sharing: Live):
 @pytest.mark.parametrize(
     ("arguments", "wrong"),
     [
-        (["--replicas", "2"], "need --ray local"),
-        (["--gpus-per-replica", "1"], "need --ray local"),
+        (["--replicas", "2"], "need --ray: add --ray local"),
+        (["--gpus-per-replica", "1"], "need --ray: add --ray local"),
         (["--ray", "local", "--state", "kept"], "leave it out with --ray"),
+        (["--cpus-per-replica", "1"], "need --ray: add --ray local"),
+        (["--ray", "local", "--gpus-per-replica", "1.5"], "whole or a part of one GPU"),
         (["--ray", "local", "--host", "0.0.0.0"], "anybody who reaches 0.0.0.0"),
     ],
 )

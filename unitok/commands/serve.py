@@ -18,7 +18,8 @@ from unitok.flags import Common, with_flags
 if TYPE_CHECKING:
     from unitok.server.app_spec import AppSpec
 
-LIMITS, REPLICAS = "Limits", "Replicas"
+OfReplicas = tuple[int | None, int | None, float | None]  # their count, and CPUs and GPUs of each
+LIMITS, ON_RAY = "Limits", "Options of --ray"
 
 
 @with_flags()
@@ -125,24 +126,39 @@ def serve(
     ray: Annotated[
         str | None,
         typer.Option(
-            metavar="ADDRESS|local",
-            help="Serve in replicas on a Ray cluster, behind one address; local starts a cluster "
-            "on this machine. Replicas keep no responses, files and batches.",
-            show_default="serve in this process",
-            rich_help_panel=REPLICAS,
+            metavar="ADDRESS",
+            help="Serve in replicas on a Ray cluster: HOST:PORT; auto for the one that this "
+            "machine is part of; local to start Ray here. They keep no responses and no files.",
+            rich_help_panel=ON_RAY,
         ),
     ] = None,
     replicas: Annotated[
         int | None,
-        typer.Option(min=1, help="How many replicas.", show_default="1", rich_help_panel=REPLICAS),
+        typer.Option(
+            metavar="N",
+            min=1,
+            help="How many replicas share the requests.",
+            show_default="1",
+            rich_help_panel=ON_RAY,
+        ),
+    ] = None,
+    cpus_per_replica: Annotated[
+        int | None,
+        typer.Option(
+            metavar="C",
+            min=1,
+            help="CPU cores and threads of each.",
+            show_default="1",
+            rich_help_panel=ON_RAY,
+        ),
     ] = None,
     gpus_per_replica: Annotated[
         float | None,
         typer.Option(
-            min=0,
-            help="GPUs of each replica; 0.5 lets two share one.",
+            metavar="G",
+            help="GPUs of each; 0.5 lets two share one.",
             show_default="0",
-            rich_help_panel=REPLICAS,
+            rich_help_panel=ON_RAY,
         ),
     ] = None,
     request_seconds: Annotated[
@@ -174,7 +190,8 @@ def serve(
     from unitok.server.keys import ApiKeys
     from unitok.server.listen import check_exposure, make_settings
 
-    _check_replicas(ray, replicas, gpus_per_replica, state)
+    asked = (replicas, cpus_per_replica, gpus_per_replica)
+    _check_ray(ray, asked, state)
     settings = make_settings(
         max_requests=max_requests,
         max_per_key=max_per_key,
@@ -201,7 +218,7 @@ def serve(
     if ray is None:
         _serve_here(spec, host, port, state)
     else:
-        _serve_on_ray(spec, ray, replicas or 1, gpus_per_replica or 0.0, host, port)
+        _serve_on_ray(spec, ray, asked, host, port)
 
 
 def _serve_here(spec: AppSpec, host: str, port: int, state: Path | None) -> None:
@@ -223,30 +240,29 @@ def _serve_here(spec: AppSpec, host: str, port: int, state: Path | None) -> None
         asyncio.run(Listener(app, host, port).serve([opened]))
 
 
-def _serve_on_ray(
-    spec: AppSpec, address: str, count: int, gpus: float, host: str, port: int
-) -> None:
+def _serve_on_ray(spec: AppSpec, address: str, asked: OfReplicas, host: str, port: int) -> None:
     """Serve in replicas, on a Ray cluster."""
+    from unitok.ray_batch.cluster import LOCAL, Replicas
     from unitok.server.listen import open_socket
-    from unitok.server.ray_serve import Replicas, serve_on_ray
+    from unitok.server.ray_serve import serve_on_ray
 
-    with open_socket(host, port) as opened:  # so that a port that is taken is told at once
-        port = opened.getsockname()[1]
-    replicas = Replicas(address=address, count=count, gpus=gpus, host=host, port=port)
+    count, cpus, gpus = asked
+    replicas = Replicas(count or 1, cpus or 1, gpus or 0.0)
+    if address == LOCAL or not port:  # a cluster may have Ray Serve already, at that very port
+        with open_socket(host, port) as opened:  # what is taken is told at once
+            port = opened.getsockname()[1]
     with missing_is_wrong_use():
-        serve_on_ray(spec, replicas)
+        serve_on_ray(spec, address, replicas, host, port)
 
 
-def _check_replicas(
-    ray: str | None, replicas: int | None, gpus: float | None, state: Path | None
-) -> None:
+def _check_ray(ray: str | None, asked: OfReplicas, state: Path | None) -> None:
     """Refuse flags that do not go together.
 
     Raises:
         ValueError: They do not.
     """
-    if ray is None and (replicas is not None or gpus is not None):
-        raise ValueError("--replicas and --gpus-per-replica need --ray local, or an address")
+    if ray is None and any(one is not None for one in asked):
+        raise ValueError("--replicas and its like need --ray: add --ray local")
     if ray is not None and state is not None:
         raise ValueError(
             "--state keeps files in one server, and replicas share none: leave it out with --ray, "
