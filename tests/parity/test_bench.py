@@ -75,7 +75,9 @@ def run_script(*command: str) -> "subprocess.CompletedProcess[str]":
 
 @pytest.mark.timeout(330)
 def test_the_rehearsal_writes_the_document_and_the_plot(tmp_path: Path):
-    done = run_script("scripts/bench.py", "--rehearse", "--skip", *LEFT_OUT, "--write", str(tmp_path))
+    done = run_script(
+        "scripts/bench.py", "--rehearse", "--skip", *LEFT_OUT, "--write", str(tmp_path)
+    )
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "benchmarks_throughput.png").read_bytes().startswith(b"\x89PNG")
     document = (tmp_path / "benchmarks.md").read_text()

@@ -119,8 +119,6 @@ def own_or_openai(
     return lambda asked: openai if is_openai_line(asked) else own
 
 
-
-
 def picture_digest(request: AnyRequest) -> str | list[str] | None:
     """The digests of the files that a request reads: a list for messages and for several files.
 

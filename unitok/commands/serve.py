@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-import logging
 import sys
-import warnings
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -20,9 +18,10 @@ from unitok.flags import Common, with_flags
 from unitok.server.settings import limit_flags
 
 if TYPE_CHECKING:
-    from unitok.api import Model
+    from unitok.server.app_spec import AppSpec
 
-LIMITS = "Limits"
+OfReplicas = tuple[int | None, int | None, float | None]  # their count, and CPUs and GPUs of each
+LIMITS, ON_RAY = "Limits", "Options of --ray"
 
 
 def _flags_of_limits() -> list[inspect.Parameter]:
@@ -95,6 +94,44 @@ def serve(
             "pictures come in the request only. May be given several times.",
         ),
     ] = None,
+    ray: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ADDRESS",
+            help="Serve in replicas on a Ray cluster: HOST:PORT; auto for the one that this "
+            "machine is part of; local to start Ray here. They keep no responses and no files.",
+            rich_help_panel=ON_RAY,
+        ),
+    ] = None,
+    replicas: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            min=1,
+            help="How many replicas share the requests.",
+            show_default="1",
+            rich_help_panel=ON_RAY,
+        ),
+    ] = None,
+    cpus_per_replica: Annotated[
+        int | None,
+        typer.Option(
+            metavar="C",
+            min=1,
+            help="CPU cores and threads of each.",
+            show_default="1",
+            rich_help_panel=ON_RAY,
+        ),
+    ] = None,
+    gpus_per_replica: Annotated[
+        float | None,
+        typer.Option(
+            metavar="G",
+            help="GPUs of each; 0.5 lets two share one.",
+            show_default="0",
+            rich_help_panel=ON_RAY,
+        ),
+    ] = None,
     **limits: Any,
 ) -> None:
     """Serve models behind OpenAI's API: chat, pictures, responses.
@@ -106,32 +143,82 @@ def serve(
     """
     with missing_is_wrong_use():
         need("starlette", "serve")
-    from unitok.server.app import App
+    from unitok.server.app_spec import AppSpec
     from unitok.server.fetcher import host_name
     from unitok.server.keys import ApiKeys
-    from unitok.server.listen import Listener, check_exposure, make_settings, open_socket, url_of
-    from unitok.server.state.folder import State
+    from unitok.server.listen import check_exposure, make_settings
 
+    asked = (replicas, cpus_per_replica, gpus_per_replica)
+    _check_ray(ray, asked, state)
     settings = make_settings(
         **limits,
         allowed_origins=tuple(allow_origin or ()),
         local_only=api_key_file is None and not no_key,
         allowed_hosts=tuple(map(host_name, allow_picture_host or ())),
+        shares_address=ray is not None,
     )
     keys = ApiKeys() if api_key_file is None else ApiKeys.read(api_key_file)
     check_exposure(host, bool(keys), no_key)
+    spec = AppSpec(
+        models=tuple(_each(common, models)),
+        settings=settings,
+        keys=keys,
+        aliases=tuple(alias or ()),
+        quiet=common.quiet,
+    )
+    if ray is None:
+        _serve_here(spec, host, port, state)
+    else:
+        _serve_on_ray(spec, ray, asked, host, port)
+
+
+def _serve_here(spec: AppSpec, host: str, port: int, state: Path | None) -> None:
+    """Serve in this process."""
+    from unitok.server.listen import Listener, open_socket, url_of
+    from unitok.server.log_lines import logged_to_stderr
+    from unitok.server.state.folder import State
+
     opened = open_socket(host, port)
-    with opened, _logged_to_stderr(common), ExitStack() as stack:
+    with opened, logged_to_stderr(spec.quiet), ExitStack() as stack:
         identities: dict[str, Callable[[], str]] = {}
         # Models are closed before it, so that no batch goes on.
-        kept = None if state is None else stack.enter_context(State(state, settings, identities))
-        each = _each(common, models)
-        loaded = [stack.enter_context(one.load()) for one in each]
-        identities |= {model.name: one.identity for model, one in zip(loaded, each, strict=True)}
-        app = App(loaded, settings, keys, _aliases(alias, loaded), kept)
-        if not common.quiet:
+        kept = (
+            None if state is None else stack.enter_context(State(state, spec.settings, identities))
+        )
+        app = spec.make(stack, kept, identities)
+        if not spec.quiet:
             print(f"{', '.join(app.services.models.names)}: {url_of(opened)}", file=sys.stderr)
         asyncio.run(Listener(app, host, port).serve([opened]))
+
+
+def _serve_on_ray(spec: AppSpec, address: str, asked: OfReplicas, host: str, port: int) -> None:
+    """Serve in replicas, on a Ray cluster."""
+    from unitok.ray_batch.cluster import LOCAL, Replicas
+    from unitok.server.listen import open_socket
+    from unitok.server.ray_serve import serve_on_ray
+
+    count, cpus, gpus = asked
+    replicas = Replicas(count or 1, cpus or 1, gpus or 0.0)
+    if address == LOCAL or not port:  # a cluster may have Ray Serve already, at that very port
+        with open_socket(host, port) as opened:  # what is taken is told at once
+            port = opened.getsockname()[1]
+    with missing_is_wrong_use():
+        serve_on_ray(spec, address, replicas, host, port)
+
+
+def _check_ray(ray: str | None, asked: OfReplicas, state: Path | None) -> None:
+    """Refuse flags that do not go together.
+
+    Raises:
+        ValueError: They do not.
+    """
+    if ray is None and any(one is not None for one in asked):
+        raise ValueError("--replicas and its like need --ray: add --ray local")
+    if ray is not None and state is not None:
+        raise ValueError(
+            "--state keeps files in one server, and replicas share none: leave it out with --ray, "
+            "or put a proxy before servers with a --state each (docs/scaling.md)"
+        )
 
 
 def _each(common: Common, models: list[str] | None) -> list[Common]:
@@ -139,33 +226,3 @@ def _each(common: Common, models: list[str] | None) -> list[Common]:
     if models and common.model is not None:
         raise ValueError("give models as arguments or with --model, not both")
     return [replace(common, model=model) for model in models] if models else [common]
-
-
-def _aliases(given: list[str] | None, loaded: list[Model]) -> dict[str, str]:
-    """What each alias stands for."""
-    aliases: dict[str, str] = {}
-    for text in given or ():
-        name, _, meant = text.partition("=")
-        if not name or name in aliases:
-            why = "is there twice" if name else "has no name"
-            raise ValueError(f"--alias {text!r} {why}: give NAME or NAME=MODEL, each name once")
-        aliases[name] = meant or loaded[0].name
-    return aliases
-
-
-@contextmanager
-def _logged_to_stderr(common: Common) -> Iterator[None]:
-    """A JSON line for each request. Warnings about prompts are nobody's but the client's."""
-    logger, handler = logging.getLogger("unitok.server"), logging.StreamHandler()
-    handler.setFormatter(logging.Formatter("%(message)s"))
-    before = logger.level, logger.propagate
-    logger.setLevel(logging.ERROR if common.quiet else logging.INFO)
-    logger.propagate = False
-    logger.addHandler(handler)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)
-            yield
-    finally:
-        logger.removeHandler(handler)
-        logger.level, logger.propagate = before

@@ -76,7 +76,7 @@ class Replicas:
 
 
 @contextmanager
-def joined(address: str, replicas: Replicas) -> Iterator[None]:
+def joined(address: str, replicas: Replicas, show_logs: bool = False) -> Iterator[None]:
     """Join a cluster, or start Ray on this machine, and leave or end it afterwards.
 
     Args:

@@ -19,6 +19,7 @@ from unitok.server.files import Files
 from unitok.server.gate import Gate
 from unitok.server.keys import ApiKeys
 from unitok.server.metrics import Metrics
+from unitok.server.no_responses import NoResponses
 from unitok.server.page_files import ASSETS, PageFiles
 from unitok.server.response_store import ResponseStore
 from unitok.server.responses import Responses
@@ -34,6 +35,7 @@ class App:
 
     Attributes:
         services: What its endpoints share.
+        status: Says how the server is.
         responses: The endpoints of responses, and the responses that are kept.
         asgi: The app, for an ASGI server.
     """
@@ -67,7 +69,9 @@ class App:
         if state is not None:
             state.start(named)
         file_of = None if state is None else state.files.file_bytes
-        self.responses = Responses(self.services, ResponseStore(settings), file_of)
+        store = NoResponses() if settings.shares_address else ResponseStore(settings)
+        self.status = Status(self.services)
+        self.responses = Responses(self.services, store, file_of)
         router = Router(self._routes(), redirect_slashes=False)
         self.asgi: ASGIApp = Gate(router, keys or ApiKeys(), settings, metrics.ended)
         if settings.allowed_origins:
@@ -80,8 +84,8 @@ class App:
             )
 
     def _routes(self) -> list[Route]:
-        status, services, page = Status(self.services), self.services, PageFiles()
-        responses = self.responses
+        services, page = self.services, PageFiles()
+        status, responses = self.status, self.responses
         files, batches = Files(services), Batches(services)
         return [
             Route("/", page.index),

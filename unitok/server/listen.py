@@ -145,7 +145,11 @@ def open_socket(host: str, port: int) -> socket.socket:
 
 def url_of(opened: socket.socket) -> str:
     """Where a socket can be reached."""
-    host, port = opened.getsockname()[:2]
+    return url_at(*opened.getsockname()[:2])
+
+
+def url_at(host: str, port: int) -> str:
+    """The address of a host and a port."""
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 

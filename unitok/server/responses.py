@@ -31,6 +31,7 @@ from unitok.server.endpoint import Call, Services
 from unitok.server.errors import ApiError, of_picture
 from unitok.server.gate import Passage
 from unitok.server.keys import Owner
+from unitok.server.no_responses import NoResponses, not_kept
 from unitok.server.picture_parts import check_data_uri, fetched, with_pictures
 from unitok.server.response_errors import located
 from unitok.server.response_run import ResponseRun
@@ -52,7 +53,10 @@ class Responses:
     """
 
     def __init__(
-        self, services: Services, store: ResponseStore, file_of: FileOf | None = None
+        self,
+        services: Services,
+        store: ResponseStore | NoResponses,
+        file_of: FileOf | None = None,
     ) -> None:
         """Keep what all endpoints share."""
         self.services, self.store, self.file_of = services, store, file_of
@@ -61,7 +65,7 @@ class Responses:
         """POST /v1/responses: answer, or paint."""
         body = await call.json()
         served = call.services.models.find(body)
-        asked = response_of(body)
+        asked = self._storable(body, response_of(body))
         read = await self._read(call, body, asked)
         talk = Talk.of(read, asked.instructions)
         run = await self._run(call, served, asked, read, talk)
@@ -108,6 +112,18 @@ class Responses:
             wrong = f"the items have {size:,} bytes, and at most {most:,} are told at once: "
             raise ApiError(400, f'{wrong}ask for fewer with "limit"', param="limit")
         ticket.hold(size)
+
+    def _storable(self, body: dict[str, object], asked: ResponseAsked) -> ResponseAsked:
+        """What is asked for, kept only where responses are.
+
+        Raises:
+            ApiError: It says by itself that it shall be kept, and none are.
+        """
+        if not isinstance(self.store, NoResponses):
+            return asked
+        if body.get("store"):
+            raise not_kept("store")
+        return replace(asked, store=False)
 
     async def _read(self, call: Call, body: object, asked: ResponseAsked) -> list[Item]:
         """The items that the model reads: earlier ones, and those of the body."""

@@ -73,6 +73,8 @@ class ServerSettings:
         allowed_origins: Web pages of other origins that may use the server (CORS).
         local_only: Whether the server answers only as localhost, or as an address of it.
         allowed_hosts: Host names that pictures may be fetched from; () for none.
+        shares_address: Whether this is one of several replicas behind one address. Then nothing is
+            kept from one request to the next, which may reach another replica.
         max_responses: The most responses that are kept.
         max_responses_per_key: The most of them that one key may have.
         max_response_bytes: Bytes of all of them.
@@ -111,6 +113,7 @@ class ServerSettings:
     allowed_origins: tuple[str, ...] = ()
     local_only: bool = False
     allowed_hosts: tuple[str, ...] = ()
+    shares_address: bool = False
     max_responses: Annotated[int, Limit("The most responses that are kept.")] = 10_000
     max_responses_per_key: Annotated[int, Limit("The most of them of one key.")] = 2000
     max_response_bytes: Annotated[int, Limit("Of all responses that are kept.", "bytes")] = (

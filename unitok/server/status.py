@@ -34,7 +34,16 @@ class Status:
         return step
 
     async def health(self, request: Request) -> Response:
-        """Whether the engines step: each driver's thread has to answer between two steps."""
+        """Whether the engines step."""
+        await self.check()
+        return JSONResponse({"status": "ok"})
+
+    async def check(self) -> None:
+        """Check that the engines step: each driver's thread has to answer between two steps.
+
+        Raises:
+            ApiError: One does not.
+        """
         for model in self.services.models.models:
             try:
                 await asyncio.wait_for(asyncio.shield(self._step(model)), STEP_SECONDS)
@@ -44,7 +53,6 @@ class Status:
                 ) from None
             except RuntimeError as error:
                 raise ApiError(503, f"{model.name}: {error}", code="unhealthy") from None
-        return JSONResponse({"status": "ok"})
 
     async def ready(self, request: Request) -> Response:
         """Whether new requests are taken in."""
@@ -72,7 +80,17 @@ class Status:
         )
 
     async def metrics(self, request: Request) -> Response:
-        """All numbers, for Prometheus."""
+        """All numbers, for Prometheus.
+
+        Raises:
+            ApiError: They would be those of whichever replica the request has reached.
+        """
+        if self.services.settings.shares_address:
+            raise ApiError(
+                404,
+                "this address has several replicas, each with numbers of its own: none is shown",
+                code="metrics_not_shared",
+            )
         text = await asyncio.to_thread(self.services.metrics.text)
         return Response(text, media_type=CONTENT_TYPE)
 

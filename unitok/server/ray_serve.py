@@ -1,0 +1,127 @@
+"""Runs replicas of the server on Ray Serve, behind one address."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+from unitok.extras import need
+from unitok.ray_batch.cluster import Replicas, check_room, joined
+from unitok.server.app_spec import AppSpec
+from unitok.server.listen import url_at
+from unitok.server.replica import Replica
+from unitok.terminal import one_line
+
+logger = logging.getLogger(__name__)
+
+APP = "unitok"
+TRIES = 3  # of replicas to start, before all is given up
+QUIET = {"log_level": "ERROR", "enable_access_log": False}  # Ray Serve's log; ours has a line each
+
+
+def serve_on_ray(spec: AppSpec, address: str, replicas: Replicas, host: str, port: int) -> None:
+    """Serve until SIGTERM or Ctrl-C; then running requests finish within their limit.
+
+    Args:
+        spec: What the app of each replica is made of.
+        address: Of a Ray cluster, as `unitok.ray_batch.cluster.joined` takes it.
+        replicas: How many there are, and what each takes.
+        host: The address that Ray Serve listens on.
+        port: The port.
+
+    Raises:
+        ImportError: Ray Serve is not installed; the message says how to install it.
+        ConnectionError: No cluster answers.
+        ValueError: The cluster has no room for the replicas, or they do not start.
+    """
+    serve = need("ray.serve", "ray")
+    with joined(address, replicas, show_logs=True), interrupted_by_sigterm():
+        check_room_of_all(replicas)
+        serve.start(http_options={"host": host, "port": port}, logging_config=QUIET)
+        try:
+            start(serve, spec, replicas)
+            if not spec.quiet:
+                told = f"{replicas.count} replicas: {url_at(host, port)}"
+                print(told, file=sys.stderr, flush=True)
+            threading.Event().wait()
+        except KeyboardInterrupt:
+            logger.info("draining: running requests have %g s", spec.settings.drain_seconds)
+        finally:
+            stop(serve)
+
+
+def check_room_of_all(replicas: Replicas) -> None:
+    """Refuse replicas that have no room, for which Ray Serve would wait without an end.
+
+    Raises:
+        ValueError: The cluster cannot hold all of them.
+    """
+    check_room(replicas)
+    nodes = [node["Resources"] for node in need("ray", "ray").nodes() if node["Alive"]]
+    if (room := sum(map(replicas.fit, nodes))) < replicas.count:
+        raise ValueError(f"--replicas {replicas.count}: the cluster has room for {room}")
+
+
+def start(serve: Any, spec: AppSpec, replicas: Replicas) -> None:
+    """Start the replicas, and wait until all are ready.
+
+    Args:
+        serve: The library.
+        spec: What the app of each is made of.
+        replicas: How many there are, and what each takes.
+
+    Raises:
+        ValueError: They do not start.
+    """
+    deployment = serve.deployment(
+        serve.ingress()(Replica),
+        name="server",
+        num_replicas=replicas.count,
+        # Each replica refuses what it has no room for, and says when to come again.
+        max_ongoing_requests=4 * spec.settings.max_requests,
+        ray_actor_options={"num_cpus": replicas.cpus, "num_gpus": replicas.gpus},
+        graceful_shutdown_timeout_s=spec.settings.drain_seconds,
+        max_constructor_retry_count=TRIES,
+        logging_config=QUIET,
+    )
+    try:
+        serve.run(deployment.bind(placed(spec, replicas)), name=APP, route_prefix="/")
+    except RuntimeError as error:
+        raise ValueError(f"the replicas do not start: {last_line(error)}") from None
+
+
+def placed(spec: AppSpec, replicas: Replicas) -> AppSpec:
+    """What replicas are made of: without a GPU, their models compute on the CPU."""
+    if replicas.gpus:
+        return spec
+    models = (replace(m, device="cpu") if m.device is None else m for m in spec.models)
+    return replace(spec, models=tuple(models))
+
+
+def stop(serve: Any) -> None:
+    """End the replicas, when what they run is finished, and Ray Serve, if it has nothing else."""
+    serve.delete(APP)
+    if not serve.status().applications:
+        serve.shutdown()
+
+
+@contextmanager
+def interrupted_by_sigterm() -> Iterator[None]:
+    """SIGTERM interrupts the block as Ctrl-C does. A second one interrupts its end, too."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def last_line(error: Exception) -> str:
+    """What an error says at its end, where Ray has the cause below its own traceback."""
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    return one_line(lines[-1]) if lines else type(error).__name__
