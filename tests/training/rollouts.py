@@ -6,13 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image
 
 from tests.unitok.tiny_chameleon import noise
 from unitok.api import Model
 from unitok.families import Family, open_folder
 from unitok.requests import Caption, Draw, Reply
-from unitok.results import DrawResult, Result, TextResult
+from unitok.results import DrawResult, Result
 from unitok.training.recipe import Recipe
 from unitok.training.recipe_file import parse_recipe
 from unitok.training.reinforcement.prompts import Prompt
@@ -42,7 +41,7 @@ def toy_prompts(folder: Path) -> Path:
     """A file of drawings, of questions about a picture, and of one without."""
     folder.mkdir(parents=True, exist_ok=True)
     noise(64, 64).save(folder / "a.png")
-    lines: list[Any] = [{"draw": f"a {colour} apple"} for colour in ("red", "green", "blue")]
+    lines: list[Any] = [{"draw": f"{count} apples"} for count in ("two", "three", "four")]
     lines += [{"caption": "a.png", "question": "what is this?", "answer": ["a cat", "a dog"]}]
     lines += [{"messages": said("describe the picture."), "answer": "yes"}]
     return write_prompts(folder / "prompts.jsonl", lines)
@@ -59,16 +58,13 @@ def rollout_model(family: Family) -> Model:
 # --- a run ---------------------------------------------------------------------------------------
 
 
-def warmth(prompt: Prompt, result: Result) -> float:
-    """How much more red than blue a picture has; the share of one letter in an answer."""
-    if isinstance(result, DrawResult):
-        red, _, blue = result.image.resize((1, 1), Image.Resampling.BOX).getpixel((0, 0))  # type: ignore[misc]
-        return (red - blue) / 255
-    assert isinstance(result, TextResult)
-    return result.text.count("e") / 10
+def evenness(prompt: Prompt, result: Result) -> float:
+    """The share of even tokens, which is soon learned."""
+    ids = result.token_ids[0] if isinstance(result, DrawResult) else result.token_ids  # type: ignore[index]
+    return sum(id % 2 == 0 for id in ids) / max(1, len(ids))  # type: ignore[union-attr, arg-type]
 
 
-REWARDS = {**BUILT_IN, "warmth": RewardEntry(lambda setting: warmth)}
+REWARDS = {**BUILT_IN, "evenness": RewardEntry(lambda setting: evenness)}
 
 
 def grpo_table(model: Path, prompts: Path, out: Path, **sections: Any) -> dict[str, Any]:
@@ -87,7 +83,7 @@ def grpo_table(model: Path, prompts: Path, out: Path, **sections: Any) -> dict[s
             "max_tokens": 5,
             "memory": 8,
         },
-        "reward": [{"name": "warmth"}],
+        "reward": [{"name": "evenness"}],
         "grpo": {"passes": 2, "minibatches": 2, "kl": 0.05},
         "batch": {"conversations": 2, "max_tokens": 300},
         "optimiser": {"learning_rate": 1e-3, "warmup": 1},
