@@ -49,15 +49,16 @@ def records(recipe: Recipe) -> list[dict[str, Any]]:
 # --- learning ------------------------------------------------------------------------------------
 
 
+@pytest.mark.timeout(300)
 def test_a_run_learns_drawings_and_answers_at_once(
     untrained_folder: Path, prompts: Path, tmp_path: Path
 ):
-    rollout = {"prompts": [str(prompts)], "groups": 5, "samples": 8, "max_tokens": 4, "memory": 8}
+    rollout = {"prompts": [str(prompts)], "groups": 5, "samples": 6, "max_tokens": 4, "memory": 8}
     recipe = grpo_recipe(
         untrained_folder,
         prompts,
         tmp_path / "run",
-        steps=12,
+        steps=9,
         rollout=rollout | {"guidance": 1.0, "drop_solved": False},
         grpo={"passes": 2, "kl": 0.01},
         optimiser={"learning_rate": 5e-3, "warmup": 1, "schedule": "constant"},
@@ -65,7 +66,7 @@ def test_a_run_learns_drawings_and_answers_at_once(
     run = Reinforcement(recipe, REWARDS)
     result = run.run(shown=False)
     found = records(recipe)
-    assert [record["step"] for record in found] == list(range(1, 13))
+    assert [record["step"] for record in found] == list(range(1, 10))
     for kind in ("reward_image", "reward_text"):
         first, last = (sum(r[kind] for r in part) / 3 for part in (found[:3], found[-3:]))
         assert last > first + 0.05, (kind, first, last)
@@ -175,7 +176,7 @@ def test_a_run_ends_when_all_prompts_are_solved(
 
 def broken(prompt: Any, result: Any) -> float:
     """Fails for answers."""
-    return float("nan") if prompt.kind == "text" else float(result.seed % 7)
+    return float("nan") if prompt.kind == "text" else result.seed % 1009 / 1009
 
 
 def test_samples_without_a_reward_are_dropped_and_counted(
@@ -251,6 +252,7 @@ def everything(folder: Path, step: int) -> dict[str, Any]:
     return found
 
 
+@pytest.mark.timeout(300)
 def test_a_run_that_is_killed_resumes_bit_for_bit(
     untrained_folder: Path, prompts: Path, toy_data: Path, tmp_path: Path
 ):
