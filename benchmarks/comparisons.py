@@ -26,6 +26,7 @@ from benchmarks.previews import previews
 from benchmarks.quantization import quantization
 from benchmarks.replicas import replicas
 from benchmarks.report import Result, Throughput
+from benchmarks.rollouts import rollouts
 from benchmarks.serving import serving
 from benchmarks.setting import Setting
 from benchmarks.speculation import speculation
@@ -395,6 +396,7 @@ COMPARISONS: dict[str, Callable[[Setting], Found]] = {
     "compiled": compiled,
     "driver": driver,
     "finetuning": finetuning,
+    "rollouts": rollouts,
     "adapters": adapters,
     "evaluation": evaluation,
     "quantization": quantization,

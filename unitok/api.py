@@ -149,6 +149,7 @@ class Model:
         self.driver = Driver(cast("Backend", other or own), image_decoder)
         self.prepare = Preparer(family, image_decoder)
         self._other = other
+        self._own = own
         self._tuner = None if own is None else Tuning(family, self.driver, own)
         self._scorer = Scorer(self.prepare, self.driver.engine)
 
@@ -337,6 +338,58 @@ class Model:
                 f"{call} needs the weights, which are in the processes of {self._other.name}: load "
                 "the model without backend for it"
             )
+
+    def _own_engine(self, call: str) -> Engine:
+        """Our own engine. Raise ValueError for a call that needs it, if another one runs."""
+        if self._own is None:
+            assert self._other is not None
+            raise ValueError(
+                f"{self._other.name} has no {call}: load the model without backend for it"
+            )
+        return self._own
+
+    # -- pauses
+
+    def pause(self) -> None:
+        """Let all requests wait where they are, until `resume`. New ones wait too.
+
+        Raises:
+            ValueError: Another engine runs the model.
+            RuntimeError: The model is closed.
+        """
+        self.driver.between_steps(self._own_engine("pause").pause)
+
+    def resume(self) -> None:
+        """Go on after `pause`, or after `sleep`. What was paused gives what it would have given.
+
+        Raises:
+            ValueError: Another engine runs the model.
+            RuntimeError: The model is closed.
+        """
+        self.driver.between_steps(self._own_engine("resume").wake)
+
+    def sleep(self) -> None:
+        """Give the memory of keys and values back, until `wake`, for example to train meanwhile.
+
+        Requests that have begun are run to their end. Those that wait, and new ones, begin after
+        `wake`. The weights stay, and may be updated. Nothing is found of prompts that were computed
+        before.
+
+        Raises:
+            ValueError: Another engine runs the model.
+            RuntimeError: The model is closed, or it is paused and requests have begun.
+        """
+        self.driver.between_steps(self._own_engine("sleep").sleep, alone=True)
+
+    def wake(self) -> None:
+        """Go on after `sleep`, or after `pause`.
+
+        Raises:
+            ValueError: Another engine runs the model.
+            RuntimeError: The model is closed.
+            torch.OutOfMemoryError: There is no room for the keys and values. The model sleeps on.
+        """
+        self.driver.between_steps(self._own_engine("wake").wake)
 
     # -- one call, one answer
 

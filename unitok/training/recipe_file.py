@@ -12,10 +12,11 @@ from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
 from unitok.shown import shown
 from unitok.terminal import one_line
-from unitok.training.recipe import Key, Recipe, TrainKeys
+from unitok.training.recipe import GrpoKeys, Key, Recipe, TrainKeys
 
 T = TypeVar("T")
 LONGEST = 2**20  # bytes of a recipe
+SEVERAL = ("data", "reward")  # sections of which there may be several
 LARGEST = 2**53  # of whole numbers; libraries take no larger ones
 
 
@@ -65,7 +66,8 @@ def parse_recipe(table: Mapping[str, Any], where: str) -> Recipe:
         ValueError: A key is unknown or missing, or a value is wrong.
     """
     recipe = read_as(Recipe, table, where)
-    if not recipe.data:
+    check_reinforcement(recipe, where)
+    if not recipe.data and (recipe.rollout is None or recipe.grpo.supervised):
         raise ValueError(f"{where}: there is no data: write [[data]] and path = ...")
     if not recipe.out.strip():
         raise ValueError(f"{where}: out is empty: name a folder")
@@ -81,6 +83,22 @@ def parse_recipe(table: Mapping[str, Any], where: str) -> Recipe:
             "matrices, of which each rank has a part"
         )
     return recipe
+
+
+def check_reinforcement(recipe: Recipe, where: str) -> None:
+    """Raise ValueError if the sections of reinforcement learning do not fit each other."""
+    if recipe.rollout is None:
+        if recipe.reward or recipe.grpo != GrpoKeys():
+            raise ValueError(f"{where}: rewards are of samples: write [rollout] and prompts = ...")
+        return
+    if not recipe.rollout.prompts:
+        raise ValueError(f"{where}: rollout.prompts is empty: name a file of JSON lines")
+    if not recipe.reward:
+        raise ValueError(f"{where}: there is no reward: write [[reward]] and name = ...")
+    if recipe.data and not recipe.grpo.supervised:
+        raise ValueError(f"{where}: data are learned beside samples by grpo.supervised, which is 0")
+    if recipe.steps is None:
+        raise ValueError(f"{where}: give steps; epochs are of data")
 
 
 def _set(table: dict[str, Any], text: str) -> None:
@@ -107,7 +125,7 @@ def _enter(place: Any, section: str, key: str) -> Any:
         return place[int(section)]
     if not isinstance(place, dict):
         raise ValueError(f"--set {key}: {section} lies in no section")
-    return place.setdefault(section, [] if section == "data" else {})
+    return place.setdefault(section, [] if section in SEVERAL else {})
 
 
 def _toml_value(text: str) -> Any:
