@@ -145,6 +145,7 @@ def print_report(report: DataReport) -> None:
     table = Table(show_header=False, box=None)
     for name, value in {
         "conversations": report.conversations,
+        **({"pairs of answers": report.pairs} if report.pairs else {}),
         "wrong records": report.wrong,
         "turns": report.turns,
         "pictures to read": report.pictures_read,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate, chain
+from typing import Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -12,6 +13,22 @@ from torch import Tensor
 from unitok.training.sequences import PaintedImage, TrainingSequence
 from unitok.vocabulary import Vocabulary
 from unitok_engine import Embeddings
+
+
+class HasLength(Protocol):
+    """What is packed: so many ids, with a name."""
+
+    @property
+    def name(self) -> str:
+        """Where it comes from."""
+        ...
+
+    def __len__(self) -> int:
+        """The number of ids."""
+        ...
+
+
+Packable = TypeVar("Packable", bound=HasLength)
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,10 +101,8 @@ def pack(sequences: Sequence[TrainingSequence], weights: Mapping[str, float]) ->
     )
 
 
-def pack_rows(
-    sequences: Sequence[TrainingSequence], max_tokens: int
-) -> list[list[TrainingSequence]]:
-    """Sort sequences into few batches of at most `max_tokens` ids.
+def pack_rows(sequences: Sequence[Packable], max_tokens: int) -> list[list[Packable]]:
+    """Sort sequences, or what has several, into few batches of at most `max_tokens` ids.
 
     Each goes, from the longest to the shortest, into the first batch with room for it
     (first-fit decreasing, https://en.wikipedia.org/wiki/First-fit-decreasing_bin_packing).
@@ -95,7 +110,7 @@ def pack_rows(
     Raises:
         ValueError: A sequence alone is longer.
     """
-    rows: list[list[TrainingSequence]] = []
+    rows: list[list[Packable]] = []
     room: list[int] = []
     for sequence in sorted(sequences, key=len, reverse=True):
         size = len(sequence)

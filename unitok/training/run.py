@@ -15,8 +15,7 @@ from unitok.families import Family
 from unitok.saving import make_folder, write_whole
 from unitok.training.base import open_base
 from unitok.training.held_out import HeldOutLoss
-from unitok.training.losses import Losses, merge
-from unitok.training.packing import PackedBatch
+from unitok.training.losses import PARTS, Losses, merge
 from unitok.training.progress import RunProgress, memory_in_use
 from unitok.training.ranks import Ranks, connect
 from unitok.training.recipe import Recipe
@@ -31,6 +30,7 @@ from unitok.training.setting_up import (
     make_batches,
     make_loss,
     make_optimiser,
+    make_reference,
     make_schedule,
     make_sequences,
     make_updates,
@@ -91,11 +91,12 @@ class FineTuning:
         model = self.family.model
         model.checkpoint_activations(recipe.memory.activation_checkpointing)
         maker = make_sequences(recipe, self.family, recipe.loss.prompt_dropout)
-        self.updates: ConversationUpdates = make_updates(
-            recipe, sources, make_batches(recipe, maker, self.ranks)
+        reference = make_reference(recipe, self.family, precision)
+        self.updates: ConversationUpdates[Any] = make_updates(
+            recipe, sources, make_batches(recipe, maker, self.ranks, reference)
         )
         optimiser = make_optimiser(model, recipe.optimiser)
-        self.trainer: Trainer[PackedBatch] = Trainer(
+        self.trainer: Trainer[Any] = Trainer(
             model,
             make_loss(self.family, recipe),
             optimiser,
@@ -107,7 +108,8 @@ class FineTuning:
             ema=recipe.optimiser.ema,
         )
         torch.manual_seed(recipe.seed + self.ranks.index)  # of dropout, which must differ
-        self.held_out = HeldOutLoss(self.trainer, held_out_batches(recipe, self.family, self.ranks))
+        held_out = held_out_batches(recipe, self.family, self.ranks, reference)
+        self.held_out = HeldOutLoss(self.trainer, held_out)
         self.resumed = self._resume()
 
     def _check_same_recipe(self) -> None:
@@ -314,12 +316,12 @@ def what_is_learned(recipe: Recipe, context: int) -> Recipe:
 
 def over_ranks(losses: Losses, ranks: Ranks) -> dict[str, float]:
     """The mean losses over the tokens of all ranks, and the number of computed "tokens"."""
-    names = ("text", "image", "z_loss")
+    names = PARTS
     counts = [float(losses.counts.get(name, name in losses.parts)) for name in names]
     sums = [losses.parts.get(name, 0.0) * n for name, n in zip(names, counts, strict=True)]
     everywhere = ranks.gather([*sums, *counts, losses.tokens])
     *totals, tokens = (sum(column) for column in zip(*everywhere, strict=True))
-    means = zip(names, totals[:3], totals[3:], strict=True)
+    means = zip(names, totals[: len(names)], totals[len(names) :], strict=True)
     return {name: value / count for name, value, count in means if count} | {"tokens": tokens}
 
 
