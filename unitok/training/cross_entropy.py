@@ -14,9 +14,17 @@ CHUNK = 2**25
 MakeLogits = Callable[[Tensor], Tensor]
 """Hidden states [m, ...] -> logits [m, size]."""
 
+Shape = Callable[[Tensor, Tensor], Tensor]
+"""Logits [m, size] in fp32 and the columns of the right tokens [m] -> the logits that count."""
+
 
 def cross_entropy(
-    make_logits: MakeLogits, hidden: Tensor, wanted: Tensor, size: int, is_frozen: bool = False
+    make_logits: MakeLogits,
+    hidden: Tensor,
+    wanted: Tensor,
+    size: int,
+    is_frozen: bool = False,
+    shape: Shape | None = None,
 ) -> tuple[Tensor, Tensor]:
     """The cross-entropy of each token in fp32, and the logarithm of its softmax's denominator.
 
@@ -31,26 +39,31 @@ def cross_entropy(
         size: How many logits a row has.
         is_frozen: Whether only the hidden states need gradients, and those of the losses alone: the
             logarithms have none then.
+        shape: Changes the logits before, such as by a temperature; only without `is_frozen`.
 
     Returns:
         Two tensors [m], in nats.
     """
     rows = max(1, CHUNK // size)
     if len(hidden) <= rows:
-        return _of_chunk(make_logits, hidden, wanted)
+        return _of_chunk(make_logits, hidden, wanted, shape)
     chunks = list(zip(hidden.split(rows), wanted.split(rows), strict=True))
     if is_frozen and torch.is_grad_enabled() and hidden.requires_grad:
         parts = [_WithGradients.apply(make_logits, *chunk) for chunk in chunks]
     else:
         parts = [
-            checkpoint(_of_chunk, make_logits, *chunk, use_reentrant=False) for chunk in chunks
+            checkpoint(_of_chunk, make_logits, *chunk, shape, use_reentrant=False)
+            for chunk in chunks
         ]
     losses, normalisers = zip(*parts, strict=True)
     return torch.cat(losses), torch.cat(normalisers)
 
 
-def _of_chunk(make_logits: MakeLogits, hidden: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:
+def _of_chunk(
+    make_logits: MakeLogits, hidden: Tensor, wanted: Tensor, shape: Shape | None = None
+) -> tuple[Tensor, Tensor]:
     logits = make_logits(hidden).float()
+    logits = logits if shape is None else shape(logits, wanted)
     losses = F.cross_entropy(logits, wanted, reduction="none")
     return losses, losses + logits.gather(1, wanted[:, None])[:, 0]
 

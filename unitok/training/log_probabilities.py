@@ -14,9 +14,13 @@ from unitok.nn.model import UnifiedModel
 from unitok.training.cross_entropy import cross_entropy
 from unitok.training.hidden_states import hidden_states
 from unitok.training.packing import PackedBatch, pack
+from unitok.training.sampling_shape import SamplingShape
 from unitok.training.sequences import TrainingSequence
 from unitok.training.targets import targets_by_kind
 from unitok_engine import IdRange
+
+Mix = tuple[tuple[float, ...], SamplingShape | None]
+"""The weights of a request's branches, and how it was sampled."""
 
 
 def log_probabilities(
@@ -60,18 +64,43 @@ def guided_log_probabilities(
     return _log_probabilities(model, requests, weights, text_range)
 
 
+def sampled_log_probabilities(
+    model: UnifiedModel,
+    requests: Sequence[Sequence[TrainingSequence]],
+    shapes: Sequence[SamplingShape],
+    text_range: IdRange,
+) -> list[Tensor]:
+    """As `guided_log_probabilities`, with the temperature and the filters of each request.
+
+    So they are `Output.logprobs`. A target that a filter would leave out by now, as the weights are
+    others than those it was sampled with, is kept.
+
+    Args:
+        model: The model.
+        requests: As for `guided_log_probabilities`.
+        shapes: How each request was sampled.
+        text_range: As for `log_probabilities`.
+
+    Raises:
+        ValueError: As for `guided_log_probabilities`.
+    """
+    weights = [tuple(s.branch.weight for s in branches) for branches in requests]
+    return _log_probabilities(model, requests, weights, text_range, shapes)
+
+
 def _log_probabilities(
     model: UnifiedModel,
     requests: Sequence[Sequence[TrainingSequence]],
     weights: Sequence[tuple[float, ...]],
     text_range: IdRange,
+    shapes: Sequence[SamplingShape] = (),
 ) -> list[Tensor]:
     batch = pack([s for branches in requests for s in branches], {})
     rows = _target_rows(batch, [len(branches) for branches in requests])
     ids, hidden = hidden_states(model, batch)
-    alike: dict[tuple[float, ...], list[int]] = defaultdict(list)
-    for i, key in enumerate(weights):
-        alike[key].append(i)
+    alike: dict[Mix, list[int]] = defaultdict(list)
+    for i, own in enumerate(weights):
+        alike[own, shapes[i] if shapes else None].append(i)
     found: dict[int, Tensor] = {}
     for key, group in alike.items():
         mixed = _mixed(model, batch, ids, hidden, [rows[i] for i in group], key, text_range)
@@ -100,10 +129,11 @@ def _mixed(
     ids: Tensor,
     hidden: Tensor,
     rows: Sequence[Tensor],
-    weights: tuple[float, ...],
+    how: Mix,
     text_range: IdRange,
 ) -> Sequence[Tensor]:
     """The log-probabilities of requests of equal weights, whose targets stand at `rows`."""
+    weights, shape = how
     every = torch.cat(list(rows))  # [m, branches]
     shares = torch.tensor(weights, device=hidden.device)[:, None]
     out = torch.zeros(len(every), device=hidden.device)
@@ -114,6 +144,7 @@ def _mixed(
             return (model.logits(states, id_range).float() * shares).sum(1)
 
         wanted = ids[at[:, 0]] - id_range.start
-        losses, _ = cross_entropy(mix, hidden[at - 1], wanted, id_range.size)
+        shaped = None if shape is None else shape.of_kind(each.kind)
+        losses, _ = cross_entropy(mix, hidden[at - 1], wanted, id_range.size, shape=shaped)
         out = out.index_copy(0, each.chosen.to(out.device), -losses)
     return out.split([len(part) for part in rows])

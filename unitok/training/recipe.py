@@ -185,6 +185,78 @@ class MemoryKeys:
 
 
 @dataclass(frozen=True, kw_only=True)
+class RolloutKeys:
+    """Reinforcement learning: each step samples prompts, and learns from their rewards."""
+
+    prompts: Annotated[tuple[str, ...], Key("files of JSON lines: what is to be drawn or answered")]
+    groups: Annotated[int, Key("prompts of a step", low=1, high=100_000)] = 32
+    samples: Annotated[int, Key("samples of each prompt", low=2, high=1000)] = 8
+    temperature: Annotated[float, Key("of all samples", above=0)] = 1.0
+    top_k: Annotated[int, Key("the k likeliest tokens are sampled; 0 for all", low=0)] = 0
+    top_p: Annotated[
+        float, Key("the likeliest tokens that make up this share are sampled", above=0, high=1)
+    ] = 1.0
+    guidance: Annotated[
+        float | None, Key("the guidance scale of drawings; by default the model's own")
+    ] = None
+    max_tokens: Annotated[int, Key("the most tokens of an answer", low=1)] = 256
+    drop_solved: Annotated[
+        bool, Key("whether a prompt comes no more once all its samples have its highest reward")
+    ] = True
+    solved: Annotated[float, Key("the reward of samples that solve a prompt")] = 1.0
+    memory: Annotated[
+        int | None, Key("megabytes of keys and values; by default as for `unitok.load`", low=1)
+    ] = None
+    precision: Annotated[
+        Literal["auto", "bf16", "fp32"],
+        Key("the type that samples are computed in; `auto`: as the run's"),
+    ] = "auto"
+
+
+@dataclass(frozen=True, kw_only=True)
+class RewardKeys:
+    """A reward of samples; a recipe may have several, which are summed up."""
+
+    name: Annotated[str, Key("one that comes with unitok, or of an installed package")]
+    weight: Annotated[float, Key("what it is multiplied by")] = 1.0
+    of: Annotated[Literal["all", "text", "image"], Key("which samples it is asked about")] = "all"
+    scorer: Annotated[str | None, Key("a folder or hub id of the CLIP that `clip` needs")] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class GrpoKeys:
+    """How samples are learned from: GRPO, https://arxiv.org/abs/2402.03300."""
+
+    passes: Annotated[int, Key("how often a step learns its samples", low=1, high=100)] = 1
+    minibatches: Annotated[int, Key("updates of each pass", low=1, high=1000)] = 1
+    clip: Annotated[float, Key("how far ratios below 1 count", above=0, below=1)] = 0.2
+    clip_high: Annotated[
+        float | None, Key("how far ratios above 1 count; by default `clip`", above=0)
+    ] = None
+    kl: Annotated[float, Key("weight of the divergence from the first weights", low=0)] = 0.0
+    advantage: Annotated[
+        Literal["normalised", "centred"],
+        Key("rewards less their mean in a group, divided by their deviation or not"),
+    ] = "normalised"
+    average: Annotated[
+        Literal["sample", "token"], Key("what counts alike: each sample, or each token")
+    ] = "sample"
+    policy: Annotated[
+        Literal["sampled", "conditional"],
+        Key(
+            "what is learned: what was sampled from, with guidance and filters, or the prompt's "
+            "own branch"
+        ),
+    ] = "sampled"
+    supervised: Annotated[
+        float, Key("weight of the loss of fine-tuning beside, of `[[data]]`", low=0)
+    ] = 0.0
+    failures: Annotated[
+        float, Key("the share of a step's samples that may fail", low=0, high=1)
+    ] = 0.2
+
+
+@dataclass(frozen=True, kw_only=True)
 class Recipe:
     """All that a run is told."""
 
@@ -215,6 +287,9 @@ class Recipe:
     optimiser: OptimiserKeys = field(default_factory=OptimiserKeys)
     train: TrainKeys = field(default_factory=TrainKeys)
     lora: LoraKeys | None = None
+    rollout: RolloutKeys | None = None
+    reward: tuple[RewardKeys, ...] = ()
+    grpo: GrpoKeys = field(default_factory=GrpoKeys)
     checkpoint: CheckpointKeys = field(default_factory=CheckpointKeys)
     samples: SamplesKeys = field(default_factory=SamplesKeys)
     memory: MemoryKeys = field(default_factory=MemoryKeys)

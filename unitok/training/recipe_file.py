@@ -12,10 +12,11 @@ from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
 from unitok.shown import shown
 from unitok.terminal import one_line
-from unitok.training.recipe import Key, Recipe, TrainKeys
+from unitok.training.recipe import GrpoKeys, Key, Recipe, TrainKeys
 
 T = TypeVar("T")
 LONGEST = 2**20  # bytes of a recipe
+SEVERAL = ("data", "reward")  # sections of which there may be several
 LARGEST = 2**53  # of whole numbers; libraries take no larger ones
 
 
@@ -65,7 +66,8 @@ def parse_recipe(table: Mapping[str, Any], where: str) -> Recipe:
         ValueError: A key is unknown or missing, or a value is wrong.
     """
     recipe = read_as(Recipe, table, where)
-    if not recipe.data:
+    check_reinforcement(recipe, where)
+    if not recipe.data and (recipe.rollout is None or recipe.grpo.supervised):
         raise ValueError(f"{where}: there is no data: write [[data]] and path = ...")
     if not recipe.out.strip():
         raise ValueError(f"{where}: out is empty: name a folder")
@@ -74,7 +76,7 @@ def parse_recipe(table: Mapping[str, Any], where: str) -> Recipe:
     if recipe.lora is not None and recipe.train != TrainKeys():
         raise ValueError(f"{where}: give [train] or [lora], not both: adapters freeze the rest")
     if recipe.dpo is not None:
-        _check_dpo(recipe, where)
+        check_dpo(recipe, where)
     elif not recipe.loss.text_weight and not recipe.loss.image_weight:
         raise ValueError(f"{where}: loss.text_weight and loss.image_weight are both 0")
     if recipe.optimiser.name == "muon" and recipe.memory.sharding == "fsdp":
@@ -85,8 +87,26 @@ def parse_recipe(table: Mapping[str, Any], where: str) -> Recipe:
     return recipe
 
 
-def _check_dpo(recipe: Recipe, where: str) -> None:
+def check_reinforcement(recipe: Recipe, where: str) -> None:
+    """Raise ValueError if the sections of reinforcement learning do not fit each other."""
+    if recipe.rollout is None:
+        if recipe.reward or recipe.grpo != GrpoKeys():
+            raise ValueError(f"{where}: rewards are of samples: write [rollout] and prompts = ...")
+        return
+    if not recipe.rollout.prompts:
+        raise ValueError(f"{where}: rollout.prompts is empty: name a file of JSON lines")
+    if not recipe.reward:
+        raise ValueError(f"{where}: there is no reward: write [[reward]] and name = ...")
+    if recipe.data and not recipe.grpo.supervised:
+        raise ValueError(f"{where}: data are learned beside samples by grpo.supervised, which is 0")
+    if recipe.steps is None:
+        raise ValueError(f"{where}: give steps; epochs are of data")
+
+
+def check_dpo(recipe: Recipe, where: str) -> None:
     """Raise ValueError for what pairs of answers are not learned with."""
+    if recipe.rollout is not None:
+        raise ValueError(f"{where}: give [dpo] or [rollout], not both: they learn in two ways")
     if recipe.loss.z_loss:
         raise ValueError(f"{where}: loss.z_loss must be 0 with [dpo]")
     if recipe.memory.sharding == "fsdp":
@@ -120,7 +140,7 @@ def _enter(place: Any, section: str, key: str) -> Any:
         return place[int(section)]
     if not isinstance(place, dict):
         raise ValueError(f"--set {key}: {section} lies in no section")
-    return place.setdefault(section, [] if section == "data" else {})
+    return place.setdefault(section, [] if section in SEVERAL else {})
 
 
 def _toml_value(text: str) -> Any:
