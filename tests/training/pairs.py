@@ -24,8 +24,8 @@ def text_pair(colour: str) -> dict[str, Any]:
 
 def picture_pair(colour: str, other: str, code: int) -> dict[str, Any]:
     """A request, a picture whose codes are known, and one whose codes are not."""
-    rows = [[(code + i * j) % 16 for i in range(8)] for j in range(8)]
-    good = {"type": "image", "image": f"{colour}.png", "codes": rows}
+    codes = [(code + i) % 16 for i in range(CODES)]
+    good = {"type": "image", "image": f"{colour}.png", "codes": codes}
     bad = {"type": "image", "image": f"{other}.png"}
     return {
         "messages": [said("user", f"a {colour} apple")],

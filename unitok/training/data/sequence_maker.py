@@ -263,7 +263,7 @@ class _Making:
 
 
 def codes_of(picture: CodedPicture, places: int, codebook: int) -> Tensor:
-    """The codes [h, w] of a picture whose codes are known.
+    """The codes of a picture whose codes are known, row by row.
 
     Raises:
         ValueError: The model's pictures have another number of codes, or not such codes.
