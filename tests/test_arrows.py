@@ -131,8 +131,8 @@ def importers(module: str) -> set[str]:
 
 
 def test_training_knows_no_data_set_and_models_know_no_training():
-    # The registry of suites names those of the emoji world.
-    assert importers("unitok.emoji") == {"demo.py", "emoji", "evaluation"}
+    # The registry of suites names those of the emoji world, and `unitok train` its rewards.
+    assert importers("unitok.emoji") == {"commands", "demo.py", "emoji", "evaluation"}
     assert importers("unitok.training") == {"commands", "emoji", "training"}
 
 

@@ -307,6 +307,45 @@ class Model:
         """
         return self._tuning.update_adapter(name, tensors, version)
 
+    # -- pauses
+
+    def pause(self) -> None:
+        """Let all requests wait where they are, until `resume`. New ones wait too.
+
+        Raises:
+            RuntimeError: The model is closed.
+        """
+        self.driver.between_steps(self.driver.engine.pause)
+
+    def resume(self) -> None:
+        """Go on after `pause`, or after `sleep`. What was paused gives what it would have given.
+
+        Raises:
+            RuntimeError: The model is closed.
+        """
+        self.driver.between_steps(self.driver.engine.wake)
+
+    def sleep(self) -> None:
+        """Give the memory of keys and values back, until `wake`, for example to train meanwhile.
+
+        Requests that have begun are run to their end. Those that wait, and new ones, begin after
+        `wake`. The weights stay, and may be updated. Nothing is found of prompts that were computed
+        before.
+
+        Raises:
+            RuntimeError: The model is closed, or it is paused and requests have begun.
+        """
+        self.driver.between_steps(self.driver.engine.sleep, alone=True)
+
+    def wake(self) -> None:
+        """Go on after `sleep`, or after `pause`.
+
+        Raises:
+            RuntimeError: The model is closed.
+            torch.OutOfMemoryError: There is no room for the keys and values. The model sleeps on.
+        """
+        self.driver.between_steps(self.driver.engine.wake)
+
     # -- one call, one answer
 
     @one_or_many(Caption)

@@ -44,6 +44,7 @@ from unitok_engine import Engine, Output, Request
 logger = logging.getLogger(__name__)
 
 CLOSED = "the model is closed"
+PAUSED = "the model is paused, and requests have begun that cannot end: resume it first"
 MAX_OPEN = 10_000  # jobs that have no result yet
 MAX_FAILURES = 100  # turns in a row that fail without an output
 PATIENCE = 30.0  # seconds that the interpreter's exit waits for a step
@@ -395,7 +396,8 @@ class Driver:
                 self._finish(flight)
         self._keep_up()
         # While only pictures are awaited, the image decoder wakes the thread.
-        steps = self.engine.has_work and not (self._wants_to_be_alone and self.engine.idle)
+        waits = self.engine.paused or (self._wants_to_be_alone and self.engine.idle)
+        steps = self.engine.has_work and not waits
         return steps or self.image_decoder.has_work or not self._commands.empty()
 
     @property
@@ -407,7 +409,9 @@ class Driver:
         while self._upkeep:
             first = self._upkeep[0]
             if first.alone and not (first.done.done() or self._is_alone):
-                return
+                if not self.engine.paused or self.engine.idle:
+                    return
+                first.fail(RuntimeError(PAUSED))
             first.run()
             self._upkeep.popleft()
         self.engine.resume()
@@ -444,7 +448,8 @@ class Driver:
         """
         give_up_team()
         self._throughput.rest()
-        if self._upkeep:  # only pictures are awaited
+        waits = self.engine.has_work and not self._closing  # while the engine is paused
+        if self._upkeep or waits:  # of upkeep, only pictures are awaited
             return False
         self._ended = self._closing
         self._refuse_late()  # what came before others could see that this thread has ended

@@ -4,6 +4,7 @@ from collections import deque
 from collections.abc import Hashable
 from collections.abc import Sequence as Seq
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain, count
 from typing import cast
 
@@ -132,14 +133,16 @@ class Engine:
         self._looks_ahead = model.device.type == "cuda"  # else there is no wait to do it in
         self._ahead: DecodesAhead | None = None
         self._pool = BlockPool(self.config.num_blocks)
-        self._cache = make_backend(
+        self._make_cache = partial(
+            make_backend,
             model.kv_shape,
-            self.config.num_blocks,
-            self.config.block_size,
-            model.dtype,
-            model.device,
-            self.config.attention,
+            block_size=self.config.block_size,
+            dtype=model.dtype,
+            device=model.device,
+            name=self.config.attention,
         )
+        self._cache = self._make_cache(self.config.num_blocks)
+        self._paused = self._asleep = False
         self.runner = Runner(model, self._cache, self.config.cuda_graphs)
         self._scheduler = Scheduler(self.config, self._pool)
         self._orders: deque[_Added | _Aborted] = deque()
@@ -227,6 +230,50 @@ class Engine:
         """End a request at the next step, with outputs "abort"; nothing if it has ended."""
         self._orders.append(_Aborted(request_id))
 
+    def pause(self) -> None:
+        """Let nothing run any more, until `wake`: steps only take in and end requests."""
+        self._paused = True
+
+    def sleep(self) -> None:
+        """Pause, and give the memory of keys and values back, until `wake`.
+
+        Nothing is found any more of what was computed so far.
+
+        Raises:
+            RuntimeError: The engine is not idle: a request that has begun needs its keys and
+                values.
+        """
+        if not self.idle:
+            raise RuntimeError("the engine cannot sleep while requests are computed: see hold")
+        self._paused = True
+        if not self._asleep:
+            self.forget_prefixes()
+            self._asleep = True
+            self._keep_blocks(1)
+
+    def wake(self) -> None:
+        """Go on after `pause` or `sleep`."""
+        if self._asleep:
+            self._keep_blocks(self.config.num_blocks)
+            self._asleep = False
+        self._paused = False
+
+    def _keep_blocks(self, num_blocks: int) -> None:
+        """Let go of all keys and values, and make room for those of so many blocks."""
+        self._ahead = None
+        self._cache = self._make_cache(1)  # first, as there may be no room for both
+        self.runner.attach(self._cache)
+        if self._device.type == "cuda":
+            torch.cuda.empty_cache()
+        if num_blocks > 1:
+            self._cache = self._make_cache(num_blocks)
+            self.runner.attach(self._cache)
+
+    @property
+    def paused(self) -> bool:
+        """Whether nothing runs until `wake`."""
+        return self._paused
+
     @property
     def has_work(self) -> bool:
         """Whether a step would do or report anything."""
@@ -266,7 +313,7 @@ class Engine:
             waiting=len(self._scheduler.waiting) + len(self._unplanned),
             running_requests=running,
             waiting_requests=max(alive - running, 0),  # a step may go on meanwhile
-            memory=self.config.memory,
+            memory=self.config.block_bytes if self._asleep else self.config.memory,
             num_blocks=self.config.num_blocks,
             free_blocks=self._pool.free_count,
             cached_blocks=self._pool.cached_count,
@@ -351,7 +398,7 @@ class Engine:
             late = bool(self._untold)  # outputs of a step that broke off: this one might, too
             self._carry_out_orders()
             self._plan()
-            if not late:
+            if not late and not self._paused:
                 self._step()
             outputs, self._untold = self._untold, []
             self._broken = False

@@ -33,10 +33,15 @@ class Runner:
         self, model: Model, attention: AttentionBackend, cuda_graphs: bool = False
     ) -> None:
         self.model = model
-        self.attention = attention
         self.forwards = 0
+        self._cuda_graphs = cuda_graphs
+        self.attach(attention)
+
+    def attach(self, attention: AttentionBackend) -> None:
+        """Let another backend keep the keys and values; what was recorded is dropped."""
+        self.attention = attention
         self._recorder: Recorder | None = None
-        if cuda_graphs and isinstance(attention, StaticBackend):
+        if self._cuda_graphs and isinstance(attention, StaticBackend):
             self._recorder = Recorder(self._trunk, attention)
 
     def run(self, batch: Batch) -> list[Tensor]:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from unitok.commands.train import known_rewards
 from unitok.flags import Common, with_flags
 from unitok.saving import make_folder, write_whole
 from unitok.screen import counted
@@ -78,7 +79,8 @@ def pairs(
         from unitok.training.reinforcement.reward_names import check_names, find_rewards
         from unitok.training.reinforcement.rollouts import RolloutCollector, RolloutOptions
 
-    check_names(reward)
+    known = known_rewards()
+    check_names(reward, known)
     asked = read_prompts(prompts)
     options = RolloutOptions(
         samples=samples,
@@ -89,7 +91,8 @@ def pairs(
         max_tokens=max_tokens,
     )
     with common.load() as model:
-        rewards = find_rewards([RewardKeys(name=name, scorer=scorer) for name in reward], model)
+        keys = [RewardKeys(name=name, scorer=scorer) for name in reward]
+        rewards = find_rewards(keys, model, known)
         rewards.check(asked)
         writer = PairWriter(out, model.family.model.vocabulary, model.family.defaults.question)
         make_folder(writer.pictures)

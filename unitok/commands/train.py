@@ -17,6 +17,7 @@ from unitok.terminal import complain, stopped_at_once
 
 if TYPE_CHECKING:
     from unitok.training.recipe import Recipe
+    from unitok.training.reinforcement.reward_names import RewardEntry
     from unitok.training.run import FineTuning
 
 FAILED, WRONG = 1, 2  # exit codes: the run broke off; it cannot begin
@@ -57,6 +58,8 @@ def train(
     on the way, and at the end the result: `model`, which `unitok.load` opens, or `adapter`. The
     same command goes on from the last checkpoint. docs/finetuning.md has all keys of a recipe. For
     several GPUs: torchrun --nproc-per-node 8 -m unitok train RECIPE.toml
+
+    A recipe with a section [rollout] learns from rewards of what the model answers and draws.
 
     A recipe with task = "image_tokenizer" trains an image tokenizer; docs/guide/image_tokenizer.md
     says how.
@@ -126,14 +129,32 @@ def make_run(recipe: str, settings: list[str]) -> FineTuning:
         from unitok.training.recipe_file import find_recipe, read_recipe
 
         read: Recipe = read_recipe(find_recipe(recipe), settings)
-        try:
-            from unitok.training.run import FineTuning
-        except ImportError as error:
-            raise missing(error) from None
     try:
-        return FineTuning(read)
+        return open_run(read)
     except ImportError as error:
         raise missing(error) from None
+
+
+def open_run(recipe: Recipe) -> FineTuning:
+    """The run of a recipe: of fine-tuning, or of reinforcement learning.
+
+    Raises:
+        ImportError, ValueError, OSError: As `FineTuning`.
+    """
+    with stopped_at_once():
+        from unitok.training.reinforcement.run import Reinforcement
+        from unitok.training.run import FineTuning
+    if recipe.rollout is None:
+        return FineTuning(recipe)
+    return Reinforcement(recipe, known_rewards())
+
+
+def known_rewards() -> Mapping[str, RewardEntry]:
+    """The rewards that come with unitok: those of training, and those of the emoji world."""
+    with stopped_at_once():
+        from unitok.emoji.reward import EMOJI_REWARDS
+        from unitok.training.reinforcement.reward_names import BUILT_IN
+    return {**BUILT_IN, **EMOJI_REWARDS}
 
 
 def missing(error: ImportError) -> typer.Exit:
@@ -148,11 +169,12 @@ def train_to_the_end(run: FineTuning, shown: bool) -> None:
     Raises:
         typer.Exit: The run was interrupted, or a loss is not finite.
     """
+    from unitok.training.reinforcement.rollout_updates import RewardsFailedError
     from unitok.training.trainer import NotFiniteError
 
     try:
         result = run.run(shown)
-    except NotFiniteError as error:
+    except (NotFiniteError, RewardsFailedError) as error:
         complain(f"{error}; {what_is_kept(run)}")
         raise typer.Exit(FAILED) from None
     except KeyboardInterrupt:
@@ -171,8 +193,10 @@ def what_is_kept(run: FineTuning) -> str:
 def print_plan(run: FineTuning) -> None:
     """Print what a run would do, as a table. All ranks make the plan, and the first prints it."""
     from unitok.training.plan import plan_of
+    from unitok.training.reinforcement.plan import plan_of as plan_of_rounds
+    from unitok.training.reinforcement.run import Reinforcement
 
-    rows = plan_of(run)
+    rows = plan_of_rounds(run) if isinstance(run, Reinforcement) else plan_of(run)
     if run.ranks.is_first:
         print_rows(rows)
 

@@ -14,6 +14,7 @@ progress.py        the bar, log.jsonl, TensorBoard and the plot
 run_checkpoints.py folders from which any number of ranks go on; run_state.py says what is in them
 result.py          the tuned model, or its adapters, as a folder
 ema.py             an average of the trained weights
+kept_weights.py    the trained weights as they were, to compare with
 trainer.py         one update: losses, gradients, clipping, an optimiser step; exact resumption
 loop.py            many updates: progress, logs, checkpoints, evaluation on the way
 sequences.py       what is learned from: token ids with pictures, and which of them are targets
@@ -25,12 +26,14 @@ losses.py          what a loss function returns
 unified_loss.py    cross-entropy over text tokens and over image tokens
 finetuning_loss.py the same with the numbers of tokens, for runs of several batches and ranks
 log_probabilities.py  those of given tokens, as the engine reports them
+sampling_shape.py  what temperature and filters make of logits
 optimisers.py      Muon for matrices and AdamW for the rest
 schedule.py        learning rates by step
 lora.py            low-rank adapters beside frozen weights, and their files
 checkpoints.py     files from which the runs of the emoji world go on
 log.py, curves.py  the records of a run, and a plot of them
 initialisation.py  weights of a model that begins from nothing
+reinforcement/     reinforcement learning: rollouts by the engine, rewards, GRPO
 image_tokenizer/   image tokenizers: new ones, and those of Janus and LlamaGen further
 
 extra.py           libraries that only training needs

@@ -9,7 +9,8 @@ from unitok.training.log import TrainingLog
 
 # What records hold besides losses and scores.
 BESIDE = {"step", "minutes", "speed", "gradient_norm", "learning_rate", "memory"}
-BESIDE |= {"dropped", "cut", "skipped"}
+BESIDE |= {"dropped", "cut", "skipped", "failed", "failed_samples", "solved", "answer_tokens"}
+BESIDE |= {"live_groups", "flat_groups", "rollout_seconds", "update_seconds", "ratio", "policy"}
 HELD_OUT = "held_out_"  # the names of losses of what is not learned begin so
 SHARES = {"accuracy"}  # of pairs of answers
 REWARDS = {"margin", "chosen_reward", "rejected_reward"}  # of pairs of answers

@@ -15,8 +15,8 @@ from unitok.vocabulary import Vocabulary
 from unitok_engine import Embeddings
 
 
-class HasLength(Protocol):
-    """What is packed: so many ids, with a name."""
+class Packable(Protocol):
+    """What has a length in ids."""
 
     @property
     def name(self) -> str:
@@ -24,11 +24,11 @@ class HasLength(Protocol):
         ...
 
     def __len__(self) -> int:
-        """The number of ids."""
+        """How many ids it has."""
         ...
 
 
-Packable = TypeVar("Packable", bound=HasLength)
+P = TypeVar("P", bound=Packable)
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,8 +101,8 @@ def pack(sequences: Sequence[TrainingSequence], weights: Mapping[str, float]) ->
     )
 
 
-def pack_rows(sequences: Sequence[Packable], max_tokens: int) -> list[list[Packable]]:
-    """Sort sequences, or what has several, into few batches of at most `max_tokens` ids.
+def pack_rows(sequences: Sequence[P], max_tokens: int) -> list[list[P]]:
+    """Sort sequences, or what is made of some, into few batches of at most `max_tokens` ids.
 
     Each goes, from the longest to the shortest, into the first batch with room for it
     (first-fit decreasing, https://en.wikipedia.org/wiki/First-fit-decreasing_bin_packing).
@@ -110,7 +110,7 @@ def pack_rows(sequences: Sequence[Packable], max_tokens: int) -> list[list[Packa
     Raises:
         ValueError: A sequence alone is longer.
     """
-    rows: list[list[Packable]] = []
+    rows: list[list[P]] = []
     room: list[int] = []
     for sequence in sorted(sequences, key=len, reverse=True):
         size = len(sequence)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +14,7 @@ import torch
 from unitok.families import Family
 from unitok.saving import make_folder, write_whole
 from unitok.training.base import open_base
+from unitok.training.data.sources import Source
 from unitok.training.held_out import HeldOutLoss
 from unitok.training.losses import PARTS, Losses, merge
 from unitok.training.progress import RunProgress, memory_in_use
@@ -40,13 +41,15 @@ from unitok.training.setting_up import (
     weights_dtype,
 )
 from unitok.training.trainer import Trainer
-from unitok.training.updates import ConversationUpdates
 
 RECIPE = "recipe.toml"
 
 
 class FineTuning:
     """A run of one rank. All ranks make the same calls.
+
+    A run that learns from something else than conversations is a subclass: `make_updates` and
+    `make_trainer` are its own.
 
     Attributes:
         recipe: What the run is told.
@@ -55,7 +58,12 @@ class FineTuning:
         family: The model in training.
         trainer: Makes the updates.
         checkpoints: From which it goes on.
+        precision: The type that it computes in.
+        loss_parts: The parts of the loss that are recorded.
+        reference: The model at the start, if the run compares with it by pairs of answers.
     """
+
+    loss_parts: tuple[str, ...] = PARTS
 
     def __init__(self, recipe: Recipe) -> None:
         """Open model and data, and go on from the last checkpoint if there is one.
@@ -69,8 +77,8 @@ class FineTuning:
         self.recipe, self.folder = recipe, Path(recipe.out)
         device = None if recipe.device == "auto" else recipe.device
         on_gpu = device != "cpu" and torch.cuda.is_available()
-        precision = precision_of(recipe, torch.device("cuda" if on_gpu else "cpu"))
-        self.ranks = connect(device, recipe.memory.sharding, precision)
+        self.precision = precision_of(recipe, torch.device("cuda" if on_gpu else "cpu"))
+        self.ranks = connect(device, recipe.memory.sharding, self.precision)
         self.checkpoints = RunCheckpoints(
             self.folder / "checkpoints", recipe.checkpoint.keep, self.ranks
         )
@@ -80,7 +88,7 @@ class FineTuning:
         self.steps = steps_of(recipe, sources)
         torch.manual_seed(recipe.seed)  # of adapters, which must be the same on all ranks
         where = self.ranks.accelerator.device
-        self.family = open_base(recipe, where, weights_dtype(recipe, precision))
+        self.family = open_base(recipe, where, weights_dtype(recipe, self.precision))
         check_can_be_saved(self.family, recipe)
         self._check_same_recipe()
         keys = recipe.samples
@@ -90,27 +98,52 @@ class FineTuning:
         self.sampler.check(self.family)
         model = self.family.model
         model.checkpoint_activations(recipe.memory.activation_checkpointing)
-        maker = make_sequences(recipe, self.family, recipe.loss.prompt_dropout)
-        reference = make_reference(recipe, self.family, precision)
-        self.updates: ConversationUpdates[Any] = make_updates(
-            recipe, sources, make_batches(recipe, maker, self.ranks, reference)
-        )
-        optimiser = make_optimiser(model, recipe.optimiser)
-        self.trainer: Trainer[Any] = Trainer(
-            model,
-            make_loss(self.family, recipe),
-            optimiser,
-            make_schedule(recipe.optimiser, self.steps),
-            self.updates,
-            clip=recipe.optimiser.clip,
-            precision=precision,
-            ranks=self.ranks,
-            ema=recipe.optimiser.ema,
-        )
+        self.reference = make_reference(recipe, self.family, self.precision)
+        self.updates: Any = self.make_updates(sources)
+        self.trainer: Trainer[Any] = self.make_trainer()
         torch.manual_seed(recipe.seed + self.ranks.index)  # of dropout, which must differ
-        held_out = held_out_batches(recipe, self.family, self.ranks, reference)
+        held_out = held_out_batches(recipe, self.family, self.ranks, self.reference)
         self.held_out = HeldOutLoss(self.trainer, held_out)
         self.resumed = self._resume()
+
+    def make_updates(self, sources: list[Source]) -> Any:
+        """What gives the batches of each update, and says what was `left_out`.
+
+        Args:
+            sources: The recipe's data sets.
+
+        Raises:
+            ValueError: They do not fit the recipe.
+        """
+        maker = make_sequences(self.recipe, self.family, self.recipe.loss.prompt_dropout)
+        batches = make_batches(self.recipe, maker, self.ranks, self.reference)
+        return make_updates(self.recipe, sources, batches)
+
+    def make_trainer(self) -> Trainer[Any]:
+        """What makes the updates."""
+        loss = make_loss(self.family, self.recipe)
+        return Trainer(self.family.model, loss, **self.trainer_parts())
+
+    def trainer_parts(self) -> dict[str, Any]:
+        """What a trainer is made of, beside the model and the loss."""
+        keys = self.recipe.optimiser
+        return {
+            "optimiser": make_optimiser(self.family.model, keys),
+            "schedule": make_schedule(keys, self.steps),
+            "updates": self.updates,
+            "clip": keys.clip,
+            "precision": self.precision,
+            "ranks": self.ranks,
+            "ema": keys.ema,
+        }
+
+    def numbers(self) -> dict[str, float]:
+        """What is recorded beside losses and speed, since it was asked for last."""
+        return self.updates.left_out()
+
+    def status(self, losses: Losses) -> str:
+        """An update, for the progress bar."""
+        return status_of(losses)
 
     def _check_same_recipe(self) -> None:
         """Raise ValueError if the folder's checkpoints are of a recipe that learns otherwise."""
@@ -172,7 +205,7 @@ class _Loop:
     def __init__(self, run: FineTuning, progress: RunProgress | None) -> None:
         """progress: Of rank 0; None on the others."""
         self.run_, self.progress, self.recipe = run, progress, run.recipe
-        self.trainer, self.updates = run.trainer, run.updates
+        self.trainer = run.trainer
         self.recent: list[Losses] = []
         self._began = time.monotonic()
 
@@ -216,7 +249,7 @@ class _Loop:
         if self.progress is not None:
             speed = losses.tokens * self.run_.ranks.count / (time.monotonic() - began)
             memory = memory_in_use(self.trainer.device)
-            status = f"{status_of(losses)} {speed:.0f} tokens/s {memory:.1f} GB"
+            status = f"{self.run_.status(losses)} {speed:.0f} tokens/s {memory:.1f} GB"
             self.progress.advance(self.trainer.step_count, status)
         return True
 
@@ -228,8 +261,8 @@ class _Loop:
         if not self.recent:
             return
         merged, norms = merge(self.recent), [each.gradient_norm or 0.0 for each in self.recent]
-        values = over_ranks(merged, self.run_.ranks)
-        left_out = self.updates.left_out()
+        values = over_ranks(merged, self.run_.ranks, self.run_.loss_parts)
+        numbers = self.run_.numbers()
         seconds, self._began = time.monotonic() - self._began, time.monotonic()
         self.recent.clear()
         if self.progress is None:
@@ -244,7 +277,7 @@ class _Loop:
                 "learning_rate": self.trainer.optimiser.param_groups[0]["lr"],
                 "memory": memory_in_use(self.trainer.device),
             }
-            | left_out,
+            | numbers,
         )
 
     def _measure(self) -> None:
@@ -300,6 +333,7 @@ def what_is_learned(recipe: Recipe, context: int) -> Recipe:
     return replace(
         recipe,
         out="",
+        rollout=recipe.rollout and replace(recipe.rollout, memory=None),
         device=same.device,
         log_every=same.log_every,
         held_out=same.held_out,
@@ -314,9 +348,8 @@ def what_is_learned(recipe: Recipe, context: int) -> Recipe:
     )
 
 
-def over_ranks(losses: Losses, ranks: Ranks) -> dict[str, float]:
+def over_ranks(losses: Losses, ranks: Ranks, names: Sequence[str]) -> dict[str, float]:
     """The mean losses over the tokens of all ranks, and the number of computed "tokens"."""
-    names = PARTS
     counts = [float(losses.counts.get(name, name in losses.parts)) for name in names]
     sums = [losses.parts.get(name, 0.0) * n for name, n in zip(names, counts, strict=True)]
     everywhere = ranks.gather([*sums, *counts, losses.tokens])

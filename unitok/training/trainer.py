@@ -123,7 +123,19 @@ class Trainer(Generic[Batch]):
         Raises:
             NotFiniteError: A loss or a gradient is not finite. No weight has changed.
         """
-        batches = next(self.updates)
+        losses = self.learn(next(self.updates))
+        self.step_count += 1
+        return losses
+
+    def learn(self, batches: Sequence[Batch]) -> Losses:
+        """Make an update from its batches, and return the losses of these before it.
+
+        Args:
+            batches: At least one.
+
+        Raises:
+            NotFiniteError: As for `step`.
+        """
         losses = [self.backward(batch) for batch in batches[:-1]]
         losses.append(self.backward(batches[-1], last=True))
         norm = self.clip_gradients()
@@ -136,7 +148,6 @@ class Trainer(Generic[Batch]):
         self.optimiser.zero_grad()
         if self.ema is not None:
             self.ema.update()
-        self.step_count += 1
         return replace(merge(losses), gradient_norm=norm)
 
     def backward(self, batch: Batch, last: bool = False) -> Losses:

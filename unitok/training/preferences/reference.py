@@ -10,8 +10,8 @@ from collections.abc import Sequence
 import torch
 
 from unitok.nn.model import UnifiedModel
-from unitok.training.ema import Ema
 from unitok.training.held_out import in_evaluation
+from unitok.training.kept_weights import KeptWeights
 from unitok.training.log_probabilities import log_probabilities
 from unitok.training.preferences.pairs import AnswerPair
 from unitok_engine import IdRange
@@ -36,7 +36,7 @@ class Reference:
         """
         self.model, self.text_range, self.precision = model, text_range, precision
         trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
-        self._start = Ema(trained, decay=1.0)  # averages that never move
+        self._start = KeptWeights(trained)
         self._known: dict[str, Scores] = {}
 
     def __call__(self, pairs: Sequence[AnswerPair]) -> list[Scores]:

@@ -12,6 +12,7 @@ from torch import Tensor
 from unitok.families import Family
 from unitok.image_decoder import ImageDecoder
 from unitok.preparer import Preparer
+from unitok.training.held_out import in_evaluation
 from unitok.training.log_probabilities import log_probabilities, sampled_log_probabilities
 from unitok.training.reinforcement.rollouts import Rollout
 from unitok.training.sampling_shape import SamplingShape
@@ -57,9 +58,17 @@ class RolloutLearner:
             "conditional" for the first branch's own distribution.
     """
 
-    def __init__(self, family: Family, policy: Policy) -> None:
-        """Keep the model."""
-        self.family, self.policy = family, policy
+    def __init__(
+        self, family: Family, policy: Policy, precision: torch.dtype = torch.float32
+    ) -> None:
+        """Keep the model.
+
+        Args:
+            family: The model in training.
+            policy: Which log-probabilities are learned from.
+            precision: The type in which the run computes under autocast.
+        """
+        self.family, self.policy, self._precision = family, policy, precision
         self.text_range = text_range_of(family)
         self._mask = family.text_plan(1).mask
         # Its jobs only tell the prompts: nothing is ever decoded for them.
@@ -88,6 +97,16 @@ class RolloutLearner:
             return log_probabilities(model, [first for (first,) in requests], self.text_range)
         shapes = [each.shape or SamplingShape() for each in rollouts]
         return sampled_log_probabilities(model, requests, shapes, self.text_range)
+
+    @torch.no_grad()
+    def constants(self, rollouts: Sequence[LearnedRollout]) -> list[Tensor]:
+        """As `log_probabilities`, without gradients and dropout, on the CPU."""
+        device, mixed = self.family.model.device.type, self._precision is not torch.float32
+        with (
+            in_evaluation(self.family.model),
+            torch.autocast(device, self._precision, enabled=mixed),
+        ):
+            return [found.cpu() for found in self.log_probabilities(rollouts)]
 
 
 def with_emitted(branch: Branch, rollout: Rollout) -> TrainingSequence:

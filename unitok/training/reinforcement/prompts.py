@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 from unitok.batch.entries import parse_line
 from unitok.batch.own_lines import OwnLines
+from unitok.batch.picture_paths import picture_files
 from unitok.batch.source import Line, Source
 from unitok.requests import Caption, Draw, Edit, Reply
 from unitok.shown import shown
@@ -102,9 +103,9 @@ def prompt_of(line: Line, name: str, folder: Path) -> Prompt:
     request = OwnLines().request(line.number, asked, folder)
     if isinstance(request, Edit):
         raise ValueError('"edit" is not learned from: give "draw", "caption" or "messages"')
-    if isinstance(request, Caption) and isinstance(request.image, Path):
-        if not request.image.is_file():
-            raise FileNotFoundError(f"{request.image}: no such file")
+    for picture in picture_files(request):
+        if not picture.is_file():
+            raise FileNotFoundError(f"{picture}: no such file")
     return Prompt(name, request, answers)
 
 
@@ -123,8 +124,8 @@ def check_keys(asked: JsonObject) -> None:
     if kind is not None and others:
         known = ", ".join(["answer", "id", *KEYS[kind]])
         raise ValueError(
-            f'unknown key {shown(min(others))}; the keys beside "{kind}" are {known}, and [rollout] '
-            "says how is sampled"
+            f'unknown key {shown(min(others))}; the keys beside "{kind}" are {known}, and '
+            "[rollout] says how is sampled"
         )
 
 
