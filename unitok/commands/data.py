@@ -1,4 +1,4 @@
-"""`unitok data check | make`: data sets to learn from."""
+"""`unitok data check | make | pairs`: data sets to learn from."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 from rich.table import Table
 
+from unitok.commands.data_pairs import pairs
 from unitok.drawing import check_picture_name
 from unitok.flags import Common, with_flags
 from unitok.reporting import print_json
@@ -29,8 +30,11 @@ MOST_SAMPLES = 200  # on a sheet
 data = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode="markdown",
-    help="Data sets to learn from: make them of pictures with captions, and check them.",
+    help="Data sets to learn from: make them of pictures with captions or of the model's own "
+    "answers, and check them.",
 )
+
+data.command()(pairs)
 
 Question = Annotated[
     str,
@@ -145,6 +149,7 @@ def print_report(report: DataReport) -> None:
     table = Table(show_header=False, box=None)
     for name, value in {
         "conversations": report.conversations,
+        **({"pairs of answers": report.pairs} if report.pairs else {}),
         "wrong records": report.wrong,
         "turns": report.turns,
         "pictures to read": report.pictures_read,

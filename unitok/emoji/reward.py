@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from unitok.emoji import captions
 from unitok.emoji.evaluation import check_drawing
-from unitok.requests import Caption, Draw
+from unitok.requests import Caption, Draw, Reply
 from unitok.results import DrawResult, Result
 from unitok.training.reinforcement.exact_answer import ExactAnswer
 from unitok.training.reinforcement.own_caption import OwnCaption
@@ -22,10 +22,21 @@ def emoji_reward(prompt: Prompt, result: Result) -> float:
     if isinstance(result, DrawResult):
         assert isinstance(prompt.request, Draw)
         return float(check_drawing(prompt.request.prompt, result.image).ok)
-    asked = prompt.request
-    if isinstance(asked, Caption) and asked.question is None and prompt.answers:
+    if asks_for_caption(prompt.request) and prompt.answers:
         return float(any(captions.says_the_same(result.text, each) for each in prompt.answers))
     return ExactAnswer()(prompt, result)
+
+
+def asks_for_caption(request: Draw | Caption | Reply) -> bool:
+    """Whether a caption is asked for, of which several may be right."""
+    if isinstance(request, Caption):
+        return request.question is None or request.question in captions.DESCRIBE_QUESTIONS
+    if isinstance(request, Draw):
+        return False
+    content = request.messages[-1]["content"]
+    parts = [content] if isinstance(content, str) else content
+    texts = [part if isinstance(part, str) else part.get("text") for part in parts]
+    return any(text in captions.DESCRIBE_QUESTIONS for text in texts)
 
 
 def says_what_is_drawn(caption: str, prompt: str) -> bool:

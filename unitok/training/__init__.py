@@ -6,6 +6,7 @@ base.py, parts.py  the model that it begins from, and which parts of it are trai
 setting_up.py      the other parts of a run, made as the recipe says; plan.py tells of them
 data/              from files of conversations to sequences
 updates.py         the batches of each update; ranks share the work
+preferences/       learning from pairs of answers, by DPO
 ranks.py           the processes of a run: one, DDP or FSDP2, by accelerate
 held_out.py        losses of what is not learned
 samples.py         what the model draws and says on the way

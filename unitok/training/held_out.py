@@ -7,23 +7,24 @@ from typing import Any
 from torch import nn
 from torch.distributed.fsdp import FSDPModule
 
-from unitok.training.packing import PackedBatch
+from unitok.training.losses import PAIR_PARTS
 from unitok.training.trainer import Trainer
-from unitok.training.updates import KINDS
+
+MEASURED = ("text", "image", *PAIR_PARTS)
 
 
 class HeldOutLoss:
-    """Measures the mean loss of a text token and of an image token of fixed batches."""
+    """Measures the mean losses of fixed batches: of text and image tokens, and of pairs."""
 
-    def __init__(self, trainer: Trainer[PackedBatch], batches: Sequence[PackedBatch]) -> None:
+    def __init__(self, trainer: Trainer[Any], batches: Sequence[Any]) -> None:
         """batches: This rank's share, as many as every rank has."""
         self.trainer, self.batches = trainer, batches
 
     def __call__(self) -> dict[str, float]:
-        """The mean losses over all ranks, as "held_out_text" and "held_out_image"."""
+        """The mean losses over all ranks, as "held_out_text", "held_out_image" and so on."""
         trainer = self.trainer
-        sums: dict[str, float] = dict.fromkeys(KINDS, 0.0)
-        counts: dict[str, int] = dict.fromkeys(KINDS, 0)
+        sums: dict[str, float] = dict.fromkeys(MEASURED, 0.0)
+        counts: dict[str, int] = dict.fromkeys(MEASURED, 0)
         with in_evaluation(trainer.model):
             for batch in self.batches:
                 loss = trainer.without_gradients(batch)
@@ -33,7 +34,7 @@ class HeldOutLoss:
         gather_again(trainer.prepared)
         everywhere = trainer.ranks.gather([*sums.values(), *counts.values()])
         totals = [sum(column) for column in zip(*everywhere, strict=True)]
-        means = zip(KINDS, totals[: len(KINDS)], totals[len(KINDS) :], strict=True)
+        means = zip(MEASURED, totals[: len(MEASURED)], totals[len(MEASURED) :], strict=True)
         return {f"held_out_{kind}": value / count for kind, value, count in means if count}
 
 

@@ -5,6 +5,12 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
+PAIR_PARTS = ("dpo", "accuracy", "margin", "chosen_reward", "rejected_reward")
+"""What is measured of pairs of answers."""
+
+PARTS = ("text", "image", "z_loss", *PAIR_PARTS, "chosen")
+"""All parts that the losses of a run may have."""
+
 
 @dataclass(frozen=True)
 class Loss:

@@ -49,4 +49,4 @@ def trained_parts(run: FineTuning) -> list[str]:
 def losses_in_words(losses: Losses) -> str:
     """The losses of a batch, as a line for people."""
     parts = [f"{name} {value:.3f}" for name, value in losses.parts.items()]
-    return f"{', '.join(parts)} (nats per token)"
+    return ", ".join(parts) + ("" if "dpo" in losses.parts else " (nats per token)")

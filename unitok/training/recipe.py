@@ -83,6 +83,22 @@ class LossKeys:
 
 
 @dataclass(frozen=True, kw_only=True)
+class DpoKeys:
+    """Learning from pairs of answers (https://arxiv.org/abs/2305.18290): the lines of `[[data]]`
+    that have `chosen` and `rejected`. Other lines are learned as without this section."""
+
+    beta: Annotated[
+        float, Key("how dear it is to move away from the model at the start", above=0)
+    ] = 0.1
+    label_smoothing: Annotated[
+        float, Key("share of pairs taken to be the wrong way round", low=0, below=0.5)
+    ] = 0.0
+    chosen_weight: Annotated[
+        float, Key("of the mean loss of a token of the chosen answers, beside that of pairs", low=0)
+    ] = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
 class OptimiserKeys:
     """How the weights follow the gradients."""
 
@@ -267,6 +283,7 @@ class Recipe:
     held_out: HeldOutKeys = field(default_factory=HeldOutKeys)
     batch: BatchKeys = field(default_factory=BatchKeys)
     loss: LossKeys = field(default_factory=LossKeys)
+    dpo: DpoKeys | None = None
     optimiser: OptimiserKeys = field(default_factory=OptimiserKeys)
     train: TrainKeys = field(default_factory=TrainKeys)
     lora: LoraKeys | None = None

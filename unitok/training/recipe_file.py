@@ -75,7 +75,9 @@ def parse_recipe(table: Mapping[str, Any], where: str) -> Recipe:
         raise ValueError(f"{where}: give steps or epochs, one of the two")
     if recipe.lora is not None and recipe.train != TrainKeys():
         raise ValueError(f"{where}: give [train] or [lora], not both: adapters freeze the rest")
-    if not recipe.loss.text_weight and not recipe.loss.image_weight:
+    if recipe.dpo is not None:
+        check_dpo(recipe, where)
+    elif not recipe.loss.text_weight and not recipe.loss.image_weight:
         raise ValueError(f"{where}: loss.text_weight and loss.image_weight are both 0")
     if recipe.optimiser.name == "muon" and recipe.memory.sharding == "fsdp":
         raise ValueError(
@@ -99,6 +101,19 @@ def check_reinforcement(recipe: Recipe, where: str) -> None:
         raise ValueError(f"{where}: data are learned beside samples by grpo.supervised, which is 0")
     if recipe.steps is None:
         raise ValueError(f"{where}: give steps; epochs are of data")
+
+
+def check_dpo(recipe: Recipe, where: str) -> None:
+    """Raise ValueError for what pairs of answers are not learned with."""
+    if recipe.rollout is not None:
+        raise ValueError(f"{where}: give [dpo] or [rollout], not both: they learn in two ways")
+    if recipe.loss.z_loss:
+        raise ValueError(f"{where}: loss.z_loss must be 0 with [dpo]")
+    if recipe.memory.sharding == "fsdp":
+        raise ValueError(
+            f"{where}: memory.sharding must be none with [dpo]: the model at the start, with which "
+            "it is compared, is computed by each rank for itself"
+        )
 
 
 def _set(table: dict[str, Any], text: str) -> None:

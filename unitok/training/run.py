@@ -16,7 +16,7 @@ from unitok.saving import make_folder, write_whole
 from unitok.training.base import open_base
 from unitok.training.data.sources import Source
 from unitok.training.held_out import HeldOutLoss
-from unitok.training.losses import Losses, merge
+from unitok.training.losses import PARTS, Losses, merge
 from unitok.training.progress import RunProgress, memory_in_use
 from unitok.training.ranks import Ranks, connect
 from unitok.training.recipe import Recipe
@@ -31,6 +31,7 @@ from unitok.training.setting_up import (
     make_batches,
     make_loss,
     make_optimiser,
+    make_reference,
     make_schedule,
     make_sequences,
     make_updates,
@@ -59,9 +60,10 @@ class FineTuning:
         checkpoints: From which it goes on.
         precision: The type that it computes in.
         loss_parts: The parts of the loss that are recorded.
+        reference: The model at the start, if the run compares with it by pairs of answers.
     """
 
-    loss_parts: tuple[str, ...] = ("text", "image", "z_loss")
+    loss_parts: tuple[str, ...] = PARTS
 
     def __init__(self, recipe: Recipe) -> None:
         """Open model and data, and go on from the last checkpoint if there is one.
@@ -96,10 +98,12 @@ class FineTuning:
         self.sampler.check(self.family)
         model = self.family.model
         model.checkpoint_activations(recipe.memory.activation_checkpointing)
+        self.reference = make_reference(recipe, self.family, self.precision)
         self.updates: Any = self.make_updates(sources)
         self.trainer: Trainer[Any] = self.make_trainer()
         torch.manual_seed(recipe.seed + self.ranks.index)  # of dropout, which must differ
-        self.held_out = HeldOutLoss(self.trainer, held_out_batches(recipe, self.family, self.ranks))
+        held_out = held_out_batches(recipe, self.family, self.ranks, self.reference)
+        self.held_out = HeldOutLoss(self.trainer, held_out)
         self.resumed = self._resume()
 
     def make_updates(self, sources: list[Source]) -> Any:
@@ -112,7 +116,8 @@ class FineTuning:
             ValueError: They do not fit the recipe.
         """
         maker = make_sequences(self.recipe, self.family, self.recipe.loss.prompt_dropout)
-        return make_updates(self.recipe, sources, make_batches(self.recipe, maker, self.ranks))
+        batches = make_batches(self.recipe, maker, self.ranks, self.reference)
+        return make_updates(self.recipe, sources, batches)
 
     def make_trainer(self) -> Trainer[Any]:
         """What makes the updates."""

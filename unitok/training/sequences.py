@@ -17,7 +17,8 @@ class PaintedImage:
     Attributes:
         places: The indices in the sequence where its image ids stand, row by row.
         pixels: Gives the picture as the image tokenizer sees it, [3, H, W] in [0, 1].
-        codes: Its codes [h, w], if they are known already; else they are computed from the pixels.
+        codes: Its codes, [h, w] or row by row, if they are known already; else they are computed
+            from the pixels.
     """
 
     places: tuple[int, ...]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import ceil
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -16,11 +18,14 @@ from unitok.training.data.stream import ConversationStream
 from unitok.training.finetuning_loss import FineTuningLoss
 from unitok.training.optimisers import make_adamw, make_muon
 from unitok.training.packing import PackedBatch
+from unitok.training.preferences.batches import PreferenceBatch, PreferenceBatchMaker
+from unitok.training.preferences.loss import DpoLoss
+from unitok.training.preferences.reference import Reference
 from unitok.training.ranks import Ranks
 from unitok.training.recipe import BatchKeys, OptimiserKeys, Recipe
 from unitok.training.schedule import Schedule, WarmupConstant, WarmupCosine, WarmupLinear
 from unitok.training.targets import text_range_of
-from unitok.training.updates import BatchMaker, ConversationUpdates
+from unitok.training.updates import Batches, BatchMaker, ConversationUpdates
 
 
 def precision_of(recipe: Recipe, device: torch.device) -> torch.dtype:
@@ -62,11 +67,30 @@ def longest_sequence(batch: BatchKeys, context: int) -> int:
     return min(context, batch.max_length or batch.max_tokens)
 
 
-def make_batches(recipe: Recipe, maker: SequenceMaker, ranks: Ranks) -> BatchMaker:
-    """What makes batches of conversations."""
+def make_batches(
+    recipe: Recipe, maker: SequenceMaker, ranks: Ranks, reference: Reference | None = None
+) -> BatchMaker | PreferenceBatchMaker:
+    """What makes batches of conversations.
+
+    Args:
+        recipe: Of the run.
+        maker: Makes sequences.
+        ranks: Who shares the work.
+        reference: What the run compares with, if it learns from pairs of answers.
+    """
     weights = {"text": recipe.loss.text_weight, "image": recipe.loss.image_weight}
-    vocabulary = maker.family.model.vocabulary
-    return BatchMaker(maker, ranks, vocabulary, recipe.batch.max_tokens, weights)
+    most = recipe.batch.max_tokens
+    if recipe.dpo is None or reference is None:
+        return BatchMaker(maker, ranks, maker.family.model.vocabulary, most, weights)
+    weights |= {"pairs": 1.0, "chosen": recipe.dpo.chosen_weight}
+    return PreferenceBatchMaker(maker, ranks, reference, most, weights)
+
+
+def make_reference(recipe: Recipe, family: Family, precision: torch.dtype) -> Reference | None:
+    """What a run compares with: its model before the first update; None if it does not compare."""
+    if recipe.dpo is None:
+        return None
+    return Reference(family.model, text_range_of(family), precision)
 
 
 def open_sources(recipe: Recipe) -> list[Source]:
@@ -79,7 +103,9 @@ def open_sources(recipe: Recipe) -> list[Source]:
     return [open_source(data.path) for data in recipe.data]
 
 
-def make_updates(recipe: Recipe, sources: list[Source], batches: BatchMaker) -> ConversationUpdates:
+def make_updates(
+    recipe: Recipe, sources: list[Source], batches: Batches[Any]
+) -> ConversationUpdates[Any]:
     """The updates of a run."""
     stream = ConversationStream(
         sources,
@@ -110,8 +136,10 @@ def steps_of(recipe: Recipe, sources: list[Source]) -> int:
     return ceil(passed / recipe.batch.conversations)
 
 
-def make_loss(family: Family, recipe: Recipe) -> FineTuningLoss:
+def make_loss(family: Family, recipe: Recipe) -> FineTuningLoss | DpoLoss:
     """The loss of a family's model."""
+    if (keys := recipe.dpo) is not None:
+        return DpoLoss(family.model, text_range_of(family), keys.beta, keys.label_smoothing)
     return FineTuningLoss(family.model, text_range_of(family), recipe.loss.z_loss)
 
 
@@ -133,7 +161,9 @@ def make_schedule(keys: OptimiserKeys, steps: int) -> Schedule:
     return WarmupConstant(keys.learning_rate, warmup)
 
 
-def held_out_batches(recipe: Recipe, family: Family, ranks: Ranks) -> list[PackedBatch]:
+def held_out_batches(
+    recipe: Recipe, family: Family, ranks: Ranks, reference: Reference | None = None
+) -> Sequence[PackedBatch | PreferenceBatch]:
     """This rank's batches of the conversations that are not learned; none if there are none.
 
     Raises:
@@ -145,4 +175,4 @@ def held_out_batches(recipe: Recipe, family: Family, ranks: Ranks) -> list[Packe
     stream = ConversationStream([source], epochs=1, shuffle=False, on_error=on_error)
     conversations = stream.next_update(recipe.held_out.conversations)
     maker = make_sequences(recipe, family, dropout=0.0)
-    return make_batches(recipe, maker, ranks).batches(conversations)
+    return make_batches(recipe, maker, ranks, reference).batches(conversations)

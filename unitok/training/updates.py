@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
-from typing import Any
+from typing import Any, Generic, Protocol
 
-from unitok.training.data.conversations import Conversation
+from unitok.families import Family
+from unitok.training.data.conversations import Conversation, DataError
 from unitok.training.data.sequence_maker import SequenceMaker
 from unitok.training.data.shares import balanced_shares
 from unitok.training.data.stream import ConversationStream
@@ -18,6 +19,7 @@ from unitok.training.packing import PackedBatch, pack, pack_rows
 from unitok.training.ranks import Ranks
 from unitok.training.sequences import TrainingSequence
 from unitok.training.targets import text_range_of
+from unitok.training.trainer import Batch, BatchOut
 from unitok.vocabulary import Vocabulary
 from unitok_engine import Branch
 
@@ -46,17 +48,17 @@ class BatchMaker:
         """
         self.maker, self.ranks, self.vocabulary = maker, ranks, vocabulary
         self.max_tokens, self.weights = max_tokens, weights
-        # A rank with less to do computes this with weight 0, so that all make as many batches.
-        text = text_range_of(maker.family).start
-        self._nothing = TrainingSequence(Branch((text, text)), (False, True))
+        self._nothing = sequence_of_nothing(maker.family)
 
     def batches(self, conversations: Sequence[Conversation]) -> list[PackedBatch]:
         """This rank's batches, as many as every rank's; none if there is nothing to learn.
 
         Raises:
-            DataError: A conversation is wrong, and the maker raises.
+            DataError: A conversation is wrong, and the maker raises; or it is a pair of answers.
         """
-        sequences = [s for each in self._own(conversations) for s in self.maker(each)]
+        check_no_pairs(conversations)
+        own = own_conversations(self.maker, self.ranks, conversations)
+        sequences = [s for each in own for s in self.maker(each)]
         packed = [pack(row, {}) for row in pack_rows(sequences, self.max_tokens)]
         counted = [batch.counts(self.vocabulary) for batch in packed]
         here = [sum(counts[kind] for counts in counted) for kind in KINDS]
@@ -71,16 +73,57 @@ class BatchMaker:
         weighted = [replace(batch, weights=weights) for batch in packed]
         return weighted + [nothing] * (most - len(packed))
 
-    def _own(self, conversations: Sequence[Conversation]) -> list[Conversation]:
-        lengths = [self.maker.estimate(each) for each in conversations]
-        own = balanced_shares(lengths, self.ranks.count)[self.ranks.index]
-        return [conversations[i] for i in own]
+
+def own_conversations(
+    maker: SequenceMaker, ranks: Ranks, conversations: Sequence[Conversation]
+) -> list[Conversation]:
+    """This rank's share of the conversations that all ranks learn together."""
+    lengths = [maker.estimate(each) for each in conversations]
+    own = balanced_shares(lengths, ranks.count)[ranks.index]
+    return [conversations[i] for i in own]
 
 
-class ConversationUpdates:
+def sequence_of_nothing(family: Family) -> TrainingSequence:
+    """What a rank with less to do computes with weight 0, so that all make as many batches."""
+    text = text_range_of(family).start
+    return TrainingSequence(Branch((text, text)), (False, True))
+
+
+def check_no_pairs(conversations: Sequence[Conversation]) -> None:
+    """Raise DataError for a pair of answers, of which a run without [dpo] would learn one side."""
+    pair = next((each for each in conversations if each.rejected is not None), None)
+    if pair is not None:
+        raise DataError(
+            f"{pair.name}: it has chosen and rejected, which a recipe with [dpo] learns from"
+        )
+
+
+class Batches(Protocol[BatchOut]):
+    """Makes batches of conversations, for one rank.
+
+    Attributes:
+        maker: Makes their sequences, and counts what it leaves out.
+        ranks: Who shares the work.
+    """
+
+    maker: SequenceMaker
+    ranks: Ranks
+
+    def batches(self, conversations: Sequence[Conversation]) -> Sequence[BatchOut]:
+        """This rank's batches, as many as every rank's; none if there is nothing to learn.
+
+        Raises:
+            DataError: A conversation is wrong.
+        """
+        ...
+
+
+class ConversationUpdates(Generic[Batch]):
     """Updates of so many conversations each. The state resumes exactly, on any number of ranks."""
 
-    def __init__(self, stream: ConversationStream, batches: BatchMaker, conversations: int) -> None:
+    def __init__(
+        self, stream: ConversationStream, batches: Batches[Batch], conversations: int
+    ) -> None:
         """Begin where the stream stands.
 
         Args:
@@ -91,7 +134,7 @@ class ConversationUpdates:
         self.stream, self.make, self.conversations = stream, batches, conversations
         self._left_out_before: dict[str, int] = {}
 
-    def __next__(self) -> list[PackedBatch]:
+    def __next__(self) -> Sequence[Batch]:
         """This rank's batches of the next update that has something to learn.
 
         Raises:

@@ -1,6 +1,8 @@
 """Data sets of conversations: from a file to the sequences that a model learns.
 
 conversations.py     a record of a data set, parsed and checked
+preferences.py       a record of two answers, one of which is better
+picture_codes.py     the codes of a picture in a record
 sources.py           what a data set offers, and the choice of how a path is read
 json_lines.py        JSON lines, by an index of their places
 tars.py              WebDataset tars; tar_members.py finds the members in them

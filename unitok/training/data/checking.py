@@ -25,6 +25,7 @@ class DataReport:
 
     Attributes:
         conversations: Those that are right.
+        pairs: Those of them that have two answers, of which one is better.
         turns: In them.
         pictures_read: Pictures of users.
         pictures_painted: Pictures of the assistant.
@@ -38,6 +39,7 @@ class DataReport:
     """
 
     conversations: int = 0
+    pairs: int = 0
     turns: int = 0
     pictures_read: int = 0
     pictures_painted: int = 0
@@ -58,7 +60,9 @@ class DataReport:
         """Count a conversation that is right."""
         self.conversations += 1
         self.turns += len(conversation.turns)
-        for turn in conversation.turns:
+        rejected = conversation.rejected
+        self.pairs += rejected is not None
+        for turn in (*conversation.turns, *([rejected] if rejected else [])):
             count = len(turn.pictures)
             self.pictures_read += count if turn.role == "user" else 0
             self.pictures_painted += count if turn.role == "assistant" else 0
@@ -104,8 +108,8 @@ class DataReport:
 
     def to_json(self) -> dict[str, Any]:
         """What programs are told."""
-        names = ("conversations", "turns", "pictures_read", "pictures_painted", "text_tokens")
-        names += ("image_tokens", "sequences", "too_long", "wrong", "errors")
+        names = ("conversations", "pairs", "turns", "pictures_read", "pictures_painted")
+        names += ("text_tokens", "image_tokens", "sequences", "too_long", "wrong", "errors")
         lengths = {
             "median": self.quantile(0.5),
             "longest": self.quantile(1),
@@ -172,7 +176,7 @@ def _check_one(
     """Look at a conversation; DataError if it is wrong."""
     left_out = maker.left_out
     before = left_out.dropped + left_out.cut
-    sequences = maker(conversation)
+    sequences = [sequence for side in conversation.sides for sequence in maker(side)]
     report.add(conversation, sequences)
     report.add_long(conversation.name, left_out.dropped + left_out.cut - before)
     samples.add(conversation)

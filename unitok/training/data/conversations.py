@@ -3,13 +3,14 @@
 A record is `{"messages": [...]}` in the form that `unitok.messages` explains. A picture in a turn
 of the assistant is one to be painted. What the assistant says is learned, unless its message or its
 part has `"train": false`. A part `{"type": "image"}` that names no picture stands for the next one
-of the list `"images"`, which the record may have beside its messages.
+of the list `"images"`, which the record may have beside its messages. A picture of the assistant
+may have its `"codes"`, see `picture_codes.py`. Records of two answers are in `preferences.py`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
 from typing import Any, TypeGuard, cast
@@ -30,6 +31,7 @@ from unitok.messages import (
 from unitok.prompt import Role
 from unitok.shown import shown
 from unitok.terminal import one_line
+from unitok.training.data.picture_codes import Codes, without_codes
 
 KEYS = ("messages", "images", "id")
 
@@ -63,10 +65,39 @@ class StoredPicture:
         return ParsedPicture(self.load(), self.where).open()
 
 
-Picture = ParsedPicture | StoredPicture
+PictureFile = ParsedPicture | StoredPicture
+
+
+@dataclass(frozen=True)
+class CodedPicture:
+    """A picture whose codes are known, so that it is learned token for token as it was drawn.
+
+    Attributes:
+        picture: What is seen of it, and where it stands in the record.
+        codes: Its codes, row by row.
+    """
+
+    picture: PictureFile
+    codes: Codes
+
+    @property
+    def where(self) -> str:
+        """Its place in the record, for errors."""
+        return self.picture.where
+
+    def open(self) -> Image.Image:
+        """Open the picture.
+
+        Raises:
+            OSError, ValueError: As `ParsedPicture.open`.
+        """
+        return self.picture.open()
+
+
+Picture = PictureFile | CodedPicture
 Part = str | Picture
 # Finds a picture that a record names inside the data set's own files.
-FindPicture = Callable[[ParsedPicture], Picture]
+FindPicture = Callable[[ParsedPicture], PictureFile]
 
 
 @dataclass(frozen=True)
@@ -110,15 +141,26 @@ class Conversation:
         system: The system prompt; None if there is no system message.
         turns: The turns of the user and of the assistant, one after the other. The user begins.
         epoch: How often its data set was passed before.
+        rejected: What the assistant should rather not have said in place of the last turn; None of
+            a conversation that is no pair of answers.
     """
 
     name: str
     system: str | None
     turns: tuple[ConversationTurn, ...]
     epoch: int = 0
+    rejected: ConversationTurn | None = None
+
+    @property
+    def sides(self) -> tuple[Conversation, ...]:
+        """The conversation with the answer that is chosen, and the one with the other if any."""
+        chosen = replace(self, rejected=None)
+        if self.rejected is None:
+            return (chosen,)
+        return chosen, replace(chosen, turns=(*self.turns[:-1], self.rejected))
 
 
-def as_stored(picture: ParsedPicture) -> Picture:
+def as_stored(picture: ParsedPicture) -> ParsedPicture:
     """A picture as the record names it."""
     return picture
 
@@ -159,8 +201,8 @@ def read_turns(
     """
     read = [read_one(message, f"messages[{i}]", folder, find) for i, message in enumerate(messages)]
     check_order([role for role, _, _ in read], "messages", "assistant")
-    system = system_text(read.pop(0)[1]) if read[0][0] == "system" else None  # type: ignore[arg-type]
-    turns = tuple(joined(read))
+    system, spoken = separate_system(read)
+    turns = tuple(joined(spoken))
     if (count := sum(len(turn.pictures) for turn in turns)) > MAX_PICTURES:
         raise ValueError(f"messages has {count} pictures; at most {MAX_PICTURES} are read")
     if not any(any(turn.learned) for turn in turns):
@@ -169,6 +211,13 @@ def read_turns(
 
 
 ReadMessage = tuple[str, tuple[Part, ...], tuple[bool, ...]]
+
+
+def separate_system(read: Sequence[ReadMessage]) -> tuple[str | None, Sequence[ReadMessage]]:
+    """The system prompt, None if there is none, and the messages behind it."""
+    if read[0][0] != "system":
+        return None, read
+    return system_text(read[0][1]), read[1:]  # type: ignore[arg-type]
 
 
 def joined(read: Sequence[ReadMessage]) -> Iterator[ConversationTurn]:
@@ -188,22 +237,37 @@ def read_one(message: object, where: str, folder: Path | None, find: FindPicture
     """
     plain, stated = without_train(message, where)
     flags: list[bool | None] = [None]
+    codes: list[Codes | None] = [None]
     if isinstance(plain, Mapping) and is_list(content := plain.get("content")):
-        pairs = [
-            without_train(part, f"{where}.content[{i}]")
-            for i, part in enumerate(content[: MAX_PARTS + 1])
-        ]
+        places = [f"{where}.content[{i}]" for i in range(len(content[: MAX_PARTS + 1]))]
+        pairs = [without_train(part, at) for part, at in zip(content, places, strict=False)]
         flags = [flag for _, flag in pairs]
-        plain = {**plain, "content": [part for part, _ in pairs]}
+        coded = [without_codes(part, at) for (part, _), at in zip(pairs, places, strict=True)]
+        codes = [known for _, known in coded]
+        plain = {**plain, "content": [part for part, _ in coded]}
     role, parts = read_message(plain, where, folder)
     is_assistant = role == "assistant"
     if not is_assistant and True in (stated, *flags):
         raise ValueError(f"{where}: only what the assistant says is learned; leave out train")
-    found = tuple(find(part) if isinstance(part, ParsedPicture) else part for part in parts)
+    if not is_assistant and any(codes):
+        raise ValueError(f"{where}: only what the assistant paints has codes; leave them out")
+    found = tuple(found_part(part, known, find) for part, known in zip(parts, codes, strict=True))
     if is_assistant and not any(not isinstance(p, str) or p.strip() for p in found):
         raise ValueError(f"{where}: the message is empty")
     learned = (is_assistant and stated is not False and flag is not False for flag in flags)
     return role, found, tuple(learned)
+
+
+def found_part(part: str | ParsedPicture, codes: Codes | None, find: FindPicture) -> Part:
+    """A part, whose picture is found where the data set has it, with its codes if they are known.
+
+    Raises:
+        ValueError, TypeError: As `find`.
+    """
+    if isinstance(part, str):
+        return part
+    picture = find(part)
+    return picture if codes is None else CodedPicture(picture, codes)
 
 
 def without_train(value: object, where: str) -> tuple[Any, bool | None]:
@@ -258,4 +322,8 @@ def is_nameless(part: object) -> TypeGuard[Mapping[str, Any]]:
     """Whether a part is a picture of which nothing is said."""
     if not isinstance(part, Mapping) or part.get("type") != "image":
         return False
-    return not {key for key, value in part.items() if value is not None} - {"type", "train"}
+    return not {key for key, value in part.items() if value is not None} - {
+        "type",
+        "train",
+        "codes",
+    }

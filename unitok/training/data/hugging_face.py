@@ -1,8 +1,9 @@
 """Tables of the library `datasets` as a data set: what it saved, and parquet files.
 
 A table has the column `messages`, and may have the column `images` or `image` for the parts that
-name no picture. A table without messages has the columns `image` and `text`, a caption. Rows are
-mapped into memory. Pictures stay the bytes that they are stored as, until they are opened.
+name no picture. Pairs of answers stand in the columns `chosen` and `rejected` beside it. A table
+without messages has the columns `image` and `text`, a caption. Rows are mapped into memory.
+Pictures stay the bytes that they are stored as, until they are opened.
 """
 
 from __future__ import annotations
@@ -22,11 +23,11 @@ from unitok.training.data.caption_pairs import CaptionPairs, Way
 from unitok.training.data.conversations import (
     Conversation,
     DataError,
-    Picture,
+    PictureFile,
     StoredPicture,
-    parse_conversation,
 )
 from unitok.training.data.order import permutation
+from unitok.training.data.preferences import ANSWERS, parse_record
 
 EXTRA = "the library datasets is missing: pip install 'unitok-engine[train]'"
 
@@ -72,6 +73,7 @@ class Table:
         if not len(data):
             raise ValueError(f"{path} is empty: it has no row")
         self._data = data.with_format("arrow")  # nothing is decoded
+        self._texts = [column for column in ("messages", *ANSWERS) if column in columns]
         self._pictures = next((c for c in ("images", "image") if c in columns), None)
         self._ways: tuple[Way | None, ...] = (None,) if self._has_messages else pairs.ways
         self.size: int = len(data) * len(self._ways)
@@ -89,7 +91,7 @@ class Table:
             record = self._record(row, self._ways[way])
         except (OSError, ValueError) as error:
             raise DataError(f"{name}: {one_line(error)}") from None
-        return parse_conversation(record, name, find=self._find)
+        return parse_record(record, name, find=self._find)
 
     def _record(self, row: int, way: Way | None) -> dict[str, Any]:
         if way is not None:
@@ -97,8 +99,8 @@ class Table:
             if not isinstance(text, str) or not text.strip():
                 raise ValueError(f"text must be a caption, not {shown(text)}")
             return {"messages": self.pairs.messages(way, Cell(row, "image"), text.strip())}
-        messages = self._value(row, "messages").as_py()
-        return {"messages": messages, "images": self._cells(row)}
+        texts = {key: self._value(row, key).as_py() for key in self._texts}
+        return {**texts, "images": self._cells(row)}
 
     def _cells(self, row: int) -> list[Cell] | None:
         """The pictures beside the messages of a row."""
@@ -113,7 +115,7 @@ class Table:
         """A value of the table, as pyarrow has it."""
         return self._data[row][column][0]
 
-    def _find(self, picture: ParsedPicture) -> Picture:
+    def _find(self, picture: ParsedPicture) -> PictureFile:
         if not isinstance(picture.source, Cell):
             return picture
         cell = picture.source

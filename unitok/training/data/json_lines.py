@@ -17,9 +17,9 @@ from unitok.training.data.conversations import (
     Conversation,
     DataChangedError,
     DataError,
-    parse_conversation,
 )
 from unitok.training.data.order import permutation
+from unitok.training.data.preferences import parse_record
 
 
 class JsonLines:
@@ -63,7 +63,7 @@ class JsonLines:
             raise
         except (OSError, ValueError) as error:
             raise DataError(f"{name}: {one_line(error)}") from None
-        return parse_conversation(record, name, self.path.parent)
+        return parse_record(record, name, self.path.parent)
 
     def _line(self, start: int) -> bytes:
         with self.path.open("rb") as file:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Sequence
+from copy import copy
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Literal
 
+import torch
 from PIL import Image
 from torch import Tensor
 
@@ -17,6 +19,7 @@ from unitok.prompt_length import ContextFullError, check_length
 from unitok.terminal import one_line
 from unitok.training.data.code_cache import CodeCache
 from unitok.training.data.conversations import (
+    CodedPicture,
     Conversation,
     ConversationTurn,
     DataError,
@@ -124,9 +127,16 @@ class SequenceMaker:
 
     def estimate(self, conversation: Conversation) -> int:
         """About how many ids the sequences of a conversation have. No picture is opened."""
-        texts = sum(len(text) for turn in conversation.turns for text, _ in turn.texts)
-        pictures = sum(len(turn.pictures) for turn in conversation.turns)
+        turns = [turn for side in conversation.sides for turn in side.turns]
+        texts = sum(len(text) for turn in turns for text, _ in turn.texts)
+        pictures = sum(len(turn.pictures) for turn in turns)
         return texts // 4 + pictures * self.family.picture_tokens
+
+    def without_dropout(self) -> SequenceMaker:
+        """The same maker, of which no prompt is dropped. What is left out is counted by both."""
+        other = copy(self)
+        other.dropout = 0.0
+        return other
 
     def emission(self, plan: Plan) -> Emission:
         """What a plan emits; equal plans are walked once."""
@@ -223,7 +233,10 @@ class _Making:
         return painted_sequence(prompt, emission, image)
 
     def _painted_image(self, picture: Picture, places: tuple[int, ...]) -> PaintedImage:
-        """A picture with its codes, if they are kept, else with its pixels."""
+        """A picture with its codes, if they are known, else with its pixels."""
+        if isinstance(picture, CodedPicture):
+            codes = codes_of(picture, len(places), self.family.model.vocabulary.image_size)
+            return PaintedImage(places, partial(pixels_of, self.family, picture), codes)
         pixels = self.family.picture_pixels(self._open(picture))
         if self.maker.codes is None:
             return PaintedImage(places, lambda: pixels)
@@ -247,6 +260,24 @@ class _Making:
         if id(picture) not in self._opened:
             self._opened[id(picture)] = picture.open()
         return self._opened[id(picture)]
+
+
+def codes_of(picture: CodedPicture, places: int, codebook: int) -> Tensor:
+    """The codes of a picture whose codes are known, row by row.
+
+    Raises:
+        ValueError: The model's pictures have another number of codes, or not such codes.
+    """
+    codes = torch.tensor(picture.codes)
+    if codes.numel() != places:
+        raise ValueError(
+            f"{picture.where}: it has {codes.numel()} codes, and a picture of this model {places}"
+        )
+    if int(codes.max()) >= codebook:
+        raise ValueError(
+            f"{picture.where}: {int(codes.max())} is no code of this model, which has {codebook}"
+        )
+    return codes
 
 
 def pixels_of(family: Family, picture: Picture) -> Tensor:

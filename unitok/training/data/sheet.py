@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
@@ -36,7 +36,7 @@ def sample_sheet(conversations: Sequence[Conversation]) -> Image.Image:
         conversations: At least one, whose pictures can be read.
     """
     font = ImageFont.load_default(BODY)
-    tiles = [tile_of(conversation) for conversation in conversations]
+    tiles = [tile_of(side) for conversation in conversations for side in shown_sides(conversation)]
     rows = [tiles[i : i + COLUMNS] for i in range(0, len(tiles), COLUMNS)]
     drawn = [row_picture(row, font) for row in rows]
     sheet = Image.new("RGB", (COLUMNS * (SIDE + GAP) + GAP, sum(r.height for r in drawn)), "white")
@@ -45,6 +45,15 @@ def sample_sheet(conversations: Sequence[Conversation]) -> Image.Image:
         sheet.paste(row, (0, top))
         top += row.height
     return sheet
+
+
+def shown_sides(conversation: Conversation) -> Iterator[Conversation]:
+    """A conversation; of a pair of answers one with each, whose name says which it is."""
+    if conversation.rejected is None:
+        yield conversation
+        return
+    for side, what in zip(conversation.sides, ("chosen", "rejected"), strict=True):
+        yield replace(side, name=f"{side.name} {what}")
 
 
 def tile_of(conversation: Conversation) -> Tile:

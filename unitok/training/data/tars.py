@@ -26,11 +26,11 @@ from unitok.training.data.caption_pairs import CaptionPairs, Way
 from unitok.training.data.conversations import (
     Conversation,
     DataError,
-    Picture,
+    PictureFile,
     StoredPicture,
-    parse_conversation,
 )
 from unitok.training.data.order import permutation, shuffled_in_buffer
+from unitok.training.data.preferences import parse_record
 from unitok.training.data.tar_members import TarMember, TarSample, samples_of
 
 BUFFER = 4096  # conversations of which the next one is taken at random
@@ -123,7 +123,7 @@ class Tars:
                 find = partial(the_picture, sample)
         except (OSError, ValueError) as error:
             raise DataError(f"{sample.name}: {one_line(error)}") from None
-        return parse_conversation(record, sample.name, find=find)
+        return parse_record(record, sample.name, find=find)
 
     def _record(self, sample: TarSample, members: dict[str, TarMember], way: Way) -> dict[str, Any]:
         text = need(members, "txt").read(sample.path, MAX_LINE)
@@ -182,12 +182,12 @@ def caption_of(data: bytes) -> str:
     return text
 
 
-def the_picture(sample: TarSample, picture: ParsedPicture) -> Picture:
+def the_picture(sample: TarSample, picture: ParsedPicture) -> PictureFile:
     """The picture of a caption, which the record names by its whole name."""
     return stored(sample, only_picture(sample), picture.where)
 
 
-def picture_of_sample(sample: TarSample, picture: ParsedPicture) -> Picture:
+def picture_of_sample(sample: TarSample, picture: ParsedPicture) -> PictureFile:
     """A picture that a record names: a member of its sample, or a data URI.
 
     Raises:

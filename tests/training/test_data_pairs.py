@@ -1,0 +1,174 @@
+"""`unitok data pairs`: a model's own answers, ranked by a reward, as pairs that it learns from."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+import unitok
+from tests.training.toy import COLOURS, toy_recipe
+from unitok.cli import app
+from unitok.results import DrawResult, Result
+from unitok.training.data.preferences import parse_record
+from unitok.training.data.sequence_maker import SequenceMaker
+from unitok.training.data.sources import open_source
+from unitok.training.preferences.ranked import Ranked, rank
+from unitok.training.reinforcement.prompts import Prompt, read_prompts
+from unitok.training.reinforcement.reward_names import BUILT_IN, RewardEntry
+from unitok.training.reinforcement.rewards import ChosenReward, Rewards
+from unitok.training.reinforcement.rollouts import RolloutCollector, RolloutOptions
+from unitok.training.run import FineTuning
+
+
+def redness(prompt: Prompt, result: Result) -> float:
+    """How red a drawing is; of an answer, how long."""
+    if isinstance(result, DrawResult):
+        return float(np.asarray(result.image, dtype=np.float32)[..., 0].mean())
+    return float(len(result.text))
+
+
+@pytest.fixture
+def prompts(tmp_path: Path) -> Path:
+    """Two drawings, a question of a picture, and a conversation in another order."""
+    (tmp_path / "in").mkdir()
+    Image.new("RGB", (64, 64), COLOURS["red"]).save(tmp_path / "in" / "red.png")
+    asked = [{"type": "text", "text": "what is this?"}, {"type": "image", "image": "red.png"}]
+    lines = [
+        {"draw": "a red apple"},
+        {"draw": "two cats"},
+        {"caption": "red.png", "question": "what is this?", "answer": "a red apple"},
+        {"messages": [{"role": "user", "content": asked}], "answer": "a red apple"},
+    ]
+    path = tmp_path / "in" / "prompts.jsonl"
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return path
+
+
+@pytest.fixture
+def run(untrained_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Run `unitok data pairs` in a folder, with one more reward."""
+    monkeypatch.chdir(tmp_path)
+    known: Any = BUILT_IN
+    monkeypatch.setitem(known, "redness", RewardEntry(lambda setting: redness))
+
+    def run(*arguments: str) -> Any:
+        words = ["data", "pairs", "--model", str(untrained_folder), "--quiet"]
+        words += ["--max-tokens", "6", *arguments]
+        return CliRunner().invoke(app, words, prog_name="unitok")
+
+    return run
+
+
+def records(path: Path) -> list[Mapping[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_the_best_and_the_worst_sample_become_a_pair(run: Any, prompts: Path, tmp_path: Path):
+    done = run(str(prompts), "--reward", "redness", "-n", "4", "--out", "pairs.jsonl")
+    assert done.exit_code == 0, done.output
+    found = records(tmp_path / "pairs.jsonl")
+    assert f"{len(found)} pairs of 4 prompts, mean reward" in done.stdout
+    drawn = [record for record in found if "codes" in record["chosen"]["content"][0]]
+    assert len(drawn) == 2
+    for record in drawn:
+        red = [
+            np.asarray(Image.open(tmp_path / record[key]["content"][0]["image"]))[..., 0].mean()
+            for key in ("chosen", "rejected")
+        ]
+        assert red[0] > red[1]
+
+
+def test_codes_are_those_that_were_sampled(
+    run: Any, prompts: Path, tmp_path: Path, untrained_folder: Path
+):
+    """They decode to the picture beside them, byte for byte, and the model learns them."""
+    assert run(str(prompts), "--reward", "redness", "--out", "pairs.jsonl").exit_code == 0
+    record = records(tmp_path / "pairs.jsonl")[0]
+    part = record["chosen"]["content"][0]
+    with unitok.load(untrained_folder) as model:
+        maker = SequenceMaker(model.family, dropout=0)
+        pair = parse_record(record, "here:1", tmp_path)
+        (sequence,) = maker(pair.sides[0])
+        tokens = model.family.model.vocabulary.code_to_id(sequence.painted[0].codes)
+        seed = int(unitok.read_info(tmp_path / part["image"])["seed"])
+        drawn = model.draw("a red apple", seed=seed, temperature=1.0, logprobs=True)
+        assert drawn.token_ids is not None
+        image_ids = [
+            t for t in drawn.token_ids[0] if t >= model.family.model.vocabulary.image_start
+        ]
+        assert image_ids == tokens.tolist()
+        assert np.array_equal(np.asarray(drawn.image), np.asarray(Image.open(part["image"])))
+
+
+def test_pairs_of_texts_and_pictures_train_in_one_run(
+    run: Any, prompts: Path, tmp_path: Path, untrained_folder: Path
+):
+    (tmp_path / "out").mkdir()
+    # So many that several answers of the untrained model come to an end.
+    many = ("-n", "24", "--max-tokens", "60")
+    done = run(str(prompts), "--reward", "redness", *many, "--out", "out/pairs.jsonl")
+    assert done.exit_code == 0, done.output
+    source = open_source(tmp_path / "out" / "pairs.jsonl")
+    pairs = [source.conversation(reference) for reference in source.references(None)]
+    opened = [p.open().size for pair in pairs for turn in pair.turns for p, _ in turn.pictures]
+    assert len(opened) == len(pairs) == 4, "relative paths of prompts start at the new file"
+    recipe = toy_recipe(
+        untrained_folder,
+        tmp_path / "out" / "pairs.jsonl",
+        tmp_path / "run",
+        steps=2,
+        batch={"conversations": 4, "max_tokens": 400},
+        dpo={"beta": 0.1, "chosen_weight": 0.1},
+    )
+    assert (FineTuning(recipe).run(shown=False) / "config.json").is_file()
+
+
+def test_the_same_command_gives_the_same_pairs(run: Any, prompts: Path, tmp_path: Path):
+    for name in ("a", "b"):
+        assert run(str(prompts), "--reward", "redness", "--out", f"{name}.jsonl").exit_code == 0
+    first, second = ((tmp_path / f"{n}.jsonl").read_text() for n in "ab")
+    assert first.replace("a-pictures", "b-pictures") == second
+
+
+def test_prompts_of_equal_samples_give_no_pair(run: Any, prompts: Path, tmp_path: Path):
+    done = run(str(prompts), "--reward", "redness", "--margin", "1e6", "--out", "pairs.jsonl")
+    assert done.exit_code == 2 and "no pair: the samples of each of the 4 prompts" in done.output
+    assert not (tmp_path / "pairs.jsonl").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("--reward", "rednes"), "there is no reward 'rednes'; did you mean redness?"),
+        (("--reward", "exact"), "no reward judges drawings"),
+    ],
+)
+def test_a_wrong_reward_is_refused(run: Any, prompts: Path, arguments: Any, told: str):
+    done = run(str(prompts), *arguments, "--out", "pairs.jsonl")
+    assert done.exit_code == 2 and told in " ".join(done.output.split())
+    assert "Traceback" not in done.output
+
+
+def test_samples_that_a_reward_fails_for_are_told(untrained_folder: Path, prompts: Path):
+    calls = []
+
+    def moody(prompt: Prompt, result: Result) -> float:
+        calls.append(result)
+        if len(calls) % 2:
+            raise RuntimeError("not today")
+        return float(len(calls))
+
+    with unitok.load(untrained_folder) as model:
+        collect = RolloutCollector(model, RolloutOptions(samples=4, max_tokens=4))
+        asked = read_prompts([str(prompts)])[:1]
+        rewards = Rewards((ChosenReward("moody", moody),))
+        (ranked,) = rank(collect, rewards, asked)
+    assert isinstance(ranked, Ranked) and ranked.pair is not None
+    assert ranked.failed == ("reward moody: RuntimeError: not today",) * 2
+    assert (ranked.pair.chosen_reward, ranked.pair.rejected_reward) == (4.0, 2.0)
+    assert ranked.rewards == (2.0, 4.0)

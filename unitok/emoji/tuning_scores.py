@@ -1,0 +1,284 @@
+"""How the embedded model scores before and after it was tuned, on the same held-out scenes.
+
+What is asked is that of `unitok eval emoji`, every question a second time with the question before
+the picture, and prompts that are drawn with several seeds, of which different layouts are counted.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from unitok.api import Model
+from unitok.emoji import captions
+from unitok.emoji.checker import Found, find
+from unitok.emoji.evaluation import EmojiSuite, judge
+from unitok.emoji.held_out import held_out_scenes
+from unitok.evaluation.suite import Item, SuiteOptions
+from unitok.requests import AnyRequest, Caption, Draw, Reply
+from unitok.results import DrawResult, Result
+from unitok.strict_json import parse_json
+
+SEEDS = (41_003, 86_251)  # of scenes that were never looked at while anything was chosen
+PROMPTS = 300  # of a kind and seed
+LAYOUT_PROMPTS = 20  # of a kind and seed, each drawn `LAYOUT_SEEDS` times
+LAYOUT_SEEDS = 8
+RESAMPLES = 10_000
+QUESTION_FIRST = "question_first"
+LAYOUTS = "layouts"
+
+
+@dataclass(frozen=True)
+class Score:
+    """What one thing that was asked is worth.
+
+    Attributes:
+        key: Its name, the same for every model.
+        group: What it is counted with, such as "draw_count".
+        value: 1 for right and 0 for wrong; of a prompt that is drawn with several seeds, how many
+            layouts differ.
+    """
+
+    key: str
+    group: str
+    value: float
+
+
+@dataclass(frozen=True)
+class _Asked:
+    key: str
+    group: str
+    request: AnyRequest
+    value: Callable[[Result], float]
+
+
+def score_model(
+    model: Model, path: Path, prompts: int = PROMPTS, seeds: Sequence[int] = SEEDS
+) -> Iterator[Score]:
+    """Score a model, and append each score to a file. What the file has already is not asked again.
+
+    Args:
+        model: A model of the emoji world.
+        path: JSON lines.
+        prompts: Drawings and scenes of each kind, and questions of each kind, for each seed.
+        seeds: Of the scenes.
+
+    Yields:
+        Each new score.
+
+    Raises:
+        RuntimeError: A request failed.
+        OSError: The file cannot be written.
+    """
+    known = {score.key for score in _whole_scores(path)} if path.exists() else set[str]()
+    left = [asked for asked in everything(prompts, seeds) if asked.key not in known]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a", encoding="utf-8") as file:
+        for result in model.run(asked.request for asked in left):
+            asked = left[result.index]
+            if result.error is not None:
+                raise RuntimeError(f"{asked.key}: {result.error}")
+            score = Score(asked.key, asked.group, asked.value(result))
+            file.write(json.dumps(asdict(score)) + "\n")
+            file.flush()
+            yield score
+
+
+def _whole_scores(path: Path) -> list[Score]:
+    """The scores in a file, of which a last line is removed that was cut off."""
+    data = path.read_bytes()
+    os.truncate(path, data.rfind(b"\n") + 1)
+    return read_scores(path)
+
+
+def everything(prompts: int, seeds: Sequence[int]) -> list[_Asked]:
+    """All that is asked, for each seed."""
+    return [asked for seed in seeds for asked in _of_seed(prompts, seed)]
+
+
+def _of_seed(prompts: int, seed: int) -> Iterator[_Asked]:
+    for item in EmojiSuite(SuiteOptions(limit=prompts, seed=seed)).items():
+        yield _judged(item, f"{seed}-{item.key}", item.group, item.request)
+        if isinstance(item.request, Caption):
+            key, group = f"{seed}-{QUESTION_FIRST}-{item.key}", f"{QUESTION_FIRST}_{item.group}"
+            yield _judged(item, key, group, question_first(item.request))
+    rng = random.Random(seed + 2)
+    for number, scene in enumerate(held_out_scenes(min(prompts, LAYOUT_PROMPTS), seed)):
+        request = Draw(captions.prompt(scene, rng), seed=tuple(range(LAYOUT_SEEDS)), n=LAYOUT_SEEDS)
+        yield _Asked(f"{seed}-{LAYOUTS}-{number:05}", LAYOUTS, request, layouts_of)
+
+
+def _judged(item: Item, key: str, group: str, request: AnyRequest) -> _Asked:
+    return _Asked(key, group, request, lambda result: float(bool(judge(item, result).ok)))
+
+
+def question_first(asked: Caption) -> Reply:
+    """The same question in the order in which clients of OpenAI's API send it."""
+    question = captions.DESCRIBE_QUESTIONS[0] if asked.question is None else asked.question
+    parts = [{"type": "text", "text": question}, {"type": "image", "image": asked.image}]
+    return Reply([{"role": "user", "content": parts}])
+
+
+def layouts_of(result: Result) -> float:
+    """How many different layouts the pictures of a prompt have."""
+    assert isinstance(result, DrawResult)
+    return float(len({_layout(find(image)) for image in result.images}))
+
+
+def _layout(found: Found) -> tuple[str, frozenset[object]]:
+    return found.background, frozenset(found.items)
+
+
+def read_scores(path: Path) -> list[Score]:
+    """The scores in a file. A last line that was cut off is left out.
+
+    Raises:
+        OSError: The file cannot be read.
+        ValueError: A line is no score.
+    """
+    lines = path.read_text(encoding="utf-8").split("\n")
+    return [_score_of(line, f"{path}:{i}") for i, line in enumerate(lines[:-1], 1)]
+
+
+def _score_of(line: str, where: str) -> Score:
+    try:
+        return Score(**parse_json(line.encode()))
+    except (ValueError, TypeError):
+        raise ValueError(f"{where} is no score; remove the line") from None
+
+
+# --- two models ----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Change:
+    """What tuning changed in some scores, by the same requests to both models.
+
+    Attributes:
+        name: Of the scores, such as "drawings".
+        count: How many requests there are.
+        before: The mean before.
+        after: The mean after.
+        low: The lower end of the paired bootstrap interval of the difference, at 95%.
+        high: Its upper end.
+        least: What the mean must be at least; None for no bar.
+    """
+
+    name: str
+    count: int
+    before: float
+    after: float
+    low: float
+    high: float
+    least: float | None = None
+
+    @property
+    def ok(self) -> bool:
+        """Whether the mean is as high as it must be."""
+        return self.least is None or self.after >= self.least
+
+
+BARS: Mapping[str, tuple[str, float]] = {
+    "drawings": ("draw_*", 0.97),
+    "captions": ("caption_*", 0.97),
+    "questions": ("question_*", 0.95),
+}
+"""What the issue asks of groups together: their pattern, and the least mean."""
+KIND_BAR = 0.94  # of each kind of drawing
+PLACE_BAR = 0.88  # of questions about places
+LAYOUT_BAR = 0.9  # of the layouts before
+
+
+def changes(before: Sequence[Score], after: Sequence[Score], seed: int = 0) -> list[Change]:
+    """What changed: of all drawings, captions and questions, and of each group.
+
+    Args:
+        before: Scores of a model.
+        after: Scores of another one, of the same requests.
+        seed: Of the bootstrap.
+
+    Raises:
+        ValueError: They are not of the same requests.
+    """
+    pairs = paired(before, after)
+    made = [
+        _change(
+            name,
+            [p for group, ps in pairs.items() if _matches(group, pattern) for p in ps],
+            seed,
+            least,
+        )
+        for name, (pattern, least) in BARS.items()
+    ]
+    made += [_change(group, own, seed, _bar_of(group, own)) for group, own in pairs.items()]
+    first = [p for group, ps in pairs.items() if group.startswith(f"{QUESTION_FIRST}_") for p in ps]
+    return [*made, _change(QUESTION_FIRST, first, seed, None)]
+
+
+def _matches(group: str, pattern: str) -> bool:
+    return group.startswith(pattern.removesuffix("*")) and not group.startswith(QUESTION_FIRST)
+
+
+def _bar_of(group: str, pairs: Sequence[tuple[float, float]]) -> float | None:
+    if group.startswith("draw_"):
+        return KIND_BAR
+    if group == LAYOUTS:
+        return LAYOUT_BAR * sum(before for before, _ in pairs) / len(pairs)
+    return PLACE_BAR if group == "question_place" else None
+
+
+def paired(before: Sequence[Score], after: Sequence[Score]) -> dict[str, list[tuple[float, float]]]:
+    """The values of the same requests, by group.
+
+    Raises:
+        ValueError: One side has requests that the other has not.
+    """
+    others = {score.key: score.value for score in after}
+    if others.keys() != {score.key for score in before}:
+        raise ValueError("the files are not of the same requests: score both with the same options")
+    groups: dict[str, list[tuple[float, float]]] = defaultdict(list)
+    for score in before:
+        groups[score.group].append((score.value, others[score.key]))
+    return dict(groups)
+
+
+def _change(
+    name: str, pairs: Sequence[tuple[float, float]], seed: int, least: float | None
+) -> Change:
+    values = np.array(pairs, dtype=np.float64)
+    before, after = values.mean(0)
+    low, high = bootstrap_interval(values[:, 1] - values[:, 0], seed)
+    return Change(name, len(pairs), float(before), float(after), low, high, least)
+
+
+def bootstrap_interval(differences: np.ndarray, seed: int) -> tuple[float, float]:
+    """The interval of the mean of paired differences at 95%, by the percentiles of resamples.
+
+    Args:
+        differences: Of each request, [n].
+        seed: Of the resamples.
+    """
+    rng, count = np.random.default_rng(seed), len(differences)
+    means = [differences[rng.integers(0, count, count)].mean() for _ in range(RESAMPLES)]
+    low, high = np.percentile(means, (2.5, 97.5))
+    return float(low), float(high)
+
+
+def table_of(found: Sequence[Change]) -> str:
+    """Changes as a Markdown table; shares are in percent, and the layouts are counted."""
+    rows = [("", "n", "before", "after", "difference, 95%", "bar"), ("---", *["---:"] * 5)]
+    for change in found:
+        scale = 1 if change.name == LAYOUTS else 100
+        numbers = [f"{scale * number:.1f}" for number in (change.before, change.after)]
+        interval = f"{scale * change.low:+.1f} to {scale * change.high:+.1f}"
+        reached = "reached" if change.ok else "missed"
+        bar = "" if change.least is None else f"{scale * change.least:.1f} {reached}"
+        rows.append((change.name, f"{change.count:,}", *numbers, interval, bar))
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)

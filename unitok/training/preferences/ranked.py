@@ -1,0 +1,102 @@
+"""Pairs of a model's own answers: of several samples of a prompt, the best and the worst."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from unitok.results import TextResult
+from unitok.training.reinforcement.prompts import Prompt
+from unitok.training.reinforcement.rewards import RewardFailure, Rewards
+from unitok.training.reinforcement.rollouts import Rollout, RolloutCollector, RolloutGroup
+
+TOGETHER = 64  # prompts that are sampled at once; their pictures are in memory
+
+
+@dataclass(frozen=True)
+class RankedPair:
+    """The best and the worst sample of a prompt.
+
+    Attributes:
+        prompt: What was asked.
+        chosen: The sample of the highest reward, the first of several.
+        rejected: That of the lowest one.
+        chosen_reward: The reward of the one.
+        rejected_reward: The reward of the other.
+    """
+
+    prompt: Prompt
+    chosen: Rollout
+    rejected: Rollout
+    chosen_reward: float
+    rejected_reward: float
+
+
+@dataclass(frozen=True)
+class Ranked:
+    """What became of a prompt.
+
+    Attributes:
+        prompt: What was asked.
+        pair: The pair; None if the rewards are too near each other.
+        rewards: Of the samples that have one.
+        failed: Why samples have none, a line each.
+    """
+
+    prompt: Prompt
+    pair: RankedPair | None
+    rewards: tuple[float, ...]
+    failed: tuple[str, ...]
+
+
+def rank(
+    collect: RolloutCollector,
+    rewards: Rewards,
+    prompts: Sequence[Prompt],
+    seed: int = 0,
+    margin: float = 0.0,
+) -> Iterator[Ranked]:
+    """Sample prompts, and take the best and the worst sample of each.
+
+    Args:
+        collect: Samples the prompts.
+        rewards: Judge the samples.
+        prompts: What is asked.
+        seed: Equal seeds give equal samples.
+        margin: By how much the rewards of a pair differ at least, or by anything if it is 0.
+
+    Yields:
+        What became of each prompt, in order.
+    """
+    for first in range(0, len(prompts), TOGETHER):
+        for group in collect(prompts[first : first + TOGETHER], seed):
+            yield rank_group(group, rewards, margin)
+
+
+def rank_group(group: RolloutGroup, rewards: Rewards, margin: float) -> Ranked:
+    """The best and the worst of the samples of one prompt."""
+    usable = [rollout for rollout in group.rollouts if is_whole(rollout)]
+    found = rewards([(group.prompt, rollout.result) for rollout in usable])
+    failed = [value.why for value in found if isinstance(value, RewardFailure)]
+    judged = [(v, r) for v, r in zip(found, usable, strict=True) if isinstance(v, float)]
+    values = tuple(value for value, _ in judged)
+    pair = pair_of(group.prompt, judged, margin) if judged else None
+    return Ranked(group.prompt, pair, values, (*group.failed, *failed))
+
+
+def pair_of(
+    prompt: Prompt, judged: Sequence[tuple[float, Rollout]], margin: float
+) -> RankedPair | None:
+    """The best and the worst sample; None if their rewards are too near each other."""
+    (high, best), (low, worst) = (end(judged, key=lambda one: one[0]) for end in (max, min))
+    if high - low <= 0 or high - low < margin:
+        return None
+    return RankedPair(prompt, best, worst, high, low)
+
+
+def is_whole(rollout: Rollout) -> bool:
+    """Whether a sample is one to learn from: no answer that was cut off, or that is empty."""
+    result = rollout.result
+    if not isinstance(result, TextResult):
+        return True
+    return result.finish_reason != "length" and bool(result.text.strip())
