@@ -77,7 +77,8 @@ def test_what_is_told_of_kept_responses_counts_as_long_as_it_is_in_memory(tiny: 
     with served(tiny, settings=ServerSettings(max_bodies=1_000_000)) as live:
         client, admission = live.openai(), live.app.services.admission
         shown = "data:image/png;base64," + "A" * 400_000
-        message = {"role": "user", "content": [{"type": "input_text", "text": "what is this?"}]}
+        content = [{"type": "input_text", "text": "what is this?"}]
+        message: Any = {"role": "user", "content": content}
         kept = client.responses.create(model=tiny.name, input=[message], max_output_tokens=2)
         stored = live.app.responses.store.find(OWNER, kept.id)
         stored.read[0].body["content"][0]["text"] = shown

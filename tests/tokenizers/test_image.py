@@ -200,7 +200,7 @@ def test_training_moves_the_codebook_and_evaluation_does_not():
 def test_codes_are_those_of_the_library_to_the_bit():
     made, latents = quantizer(512, 8), torch.randn(2, 8, 16, 16)
     codes = made.encode(latents)
-    library = library_quantizer(made.vq._codebook).eval()
+    library = library_quantizer(made._averages).eval()
     assert torch.equal(codes, library(latents)[1])
 
 

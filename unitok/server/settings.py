@@ -1,7 +1,7 @@
 """What a server is told when it starts."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Annotated, Literal, get_type_hints
 
 MEBI, GIBI = 2**20, 2**30
@@ -132,8 +132,7 @@ class ServerSettings:
 
 def limit_flags() -> Iterator[LimitFlag]:
     """The settings that are flags of `unitok serve`."""
-    hints = get_type_hints(ServerSettings, include_extras=True)
-    for field in fields(ServerSettings):
-        for limit in getattr(hints[field.name], "__metadata__", ()):
+    for name, hint in get_type_hints(ServerSettings, include_extras=True).items():
+        for limit in getattr(hint, "__metadata__", ()):
             kind = float if limit.unit == "seconds" else int
-            yield LimitFlag(field.name, kind, field.default, limit)
+            yield LimitFlag(name, kind, getattr(ServerSettings, name), limit)
