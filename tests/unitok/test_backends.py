@@ -65,6 +65,24 @@ def test_a_model_on_another_engine_gives_the_same_results(own: Model, model: Mod
     assert [r.completion_tokens for r in results] == [r.completion_tokens for r in ours]
 
 
+def test_a_run_keeps_as_many_going_as_the_engine_has_room_for(own: Model, untrained_folder: Path):
+    taken: list[int] = []
+
+    def requests() -> Iterator[Reply]:
+        for number in range(300):
+            taken.append(number)
+            yield Reply([{"role": "user", "content": "a"}], max_tokens=1)
+
+    next(own.run(requests()))
+    assert len(taken) == 128
+    taken.clear()
+    large = Elsewhere(own.family.model, EngineConfig(max_context=64, max_running=500))
+    family = open_folder(untrained_folder, "cpu", ImageTokenizerOnly(torch.float32))
+    with Model(family, other=large) as model:
+        next(model.run(requests()))
+    assert len(taken) == 250
+
+
 def test_only_the_image_tokenizer_lies_in_memory(own: Model, model: Model):
     assert model.info().parameters == own.info().parameters
     stored = {
