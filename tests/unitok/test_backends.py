@@ -1,18 +1,26 @@
 """Engines of others behind the protocol of our own, and what vLLM's backend does without vLLM."""
 
+import asyncio
+import base64
 from collections.abc import Iterator
 from dataclasses import replace
+from io import BytesIO
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import httpx2
 import pytest
 import torch
 from PIL import Image
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
 
 import unitok
 from unitok import Caption, Draw, Edit, Model, Reply
 from unitok.backends.vllm.counting import Counting
+from unitok.backends.vllm.endpoint import ImagesEndpoint
 from unitok.backends.vllm.layout import TokenLayout
 from unitok.backends.vllm.outputs import OutputReader
 from unitok.backends.vllm.request import SEEDS, Translator, seed_of
@@ -63,6 +71,24 @@ def test_a_model_on_another_engine_gives_the_same_results(own: Model, model: Mod
     results = sorted(model.run(asked), key=lambda result: result.index)
     ours = sorted(own.run(asked), key=lambda result: result.index)
     assert [r.completion_tokens for r in results] == [r.completion_tokens for r in ours]
+
+
+def test_a_run_keeps_as_many_going_as_the_engine_has_room_for(own: Model, untrained_folder: Path):
+    taken: list[int] = []
+
+    def requests() -> Iterator[Reply]:
+        for number in range(300):
+            taken.append(number)
+            yield Reply([{"role": "user", "content": "a"}], max_tokens=1)
+
+    next(own.run(requests()))
+    assert len(taken) == 128
+    taken.clear()
+    large = Elsewhere(own.family.model, EngineConfig(max_context=64, max_running=500))
+    family = open_folder(untrained_folder, "cpu", ImageTokenizerOnly(torch.float32))
+    with Model(family, other=large) as model:
+        next(model.run(requests()))
+    assert len(taken) == 250
 
 
 def test_only_the_image_tokenizer_lies_in_memory(own: Model, model: Model):
@@ -305,3 +331,34 @@ def test_steps_are_counted_over_all_copies():
     assert counting == Counting(
         steps=2, preemptions=3, prompt_tokens=26, cached_tokens=10, usage=0.25
     )
+
+
+# --- pictures in `vllm serve` ---------------------------------------------------------------------
+
+
+def asked_over_http(app: Any, *bodies: Any) -> list[httpx2.Response]:
+    """What an app answers to requests for pictures, one after another."""
+
+    async def ask() -> list[httpx2.Response]:
+        transport = httpx2.ASGITransport(app=app)
+        async with httpx2.AsyncClient(transport=transport, base_url="http://localhost") as http:
+            return [await http.post("/v1/images/generations", json=body) for body in bodies]
+
+    return asyncio.run(ask())
+
+
+def test_the_endpoint_answers_inside_an_app_that_handles_errors_itself(own: Model):
+    async def of_vllm(request: Request, error: Exception) -> Response:
+        return Response("vLLM's own", 500)
+
+    app, endpoint = Starlette(exception_handlers={ValueError: of_vllm}), ImagesEndpoint()
+    endpoint.attach_router(app)
+    endpoint.serve(own, ["gpt-image-1", own.name])
+    asked = {"model": "gpt-image-1", "prompt": "a", "seed": 3}
+    made, wrong, unknown = asked_over_http(
+        app, asked, {**asked, "seeed": 1}, {**asked, "model": "b"}
+    )
+    data = base64.b64decode(made.json()["data"][0]["b64_json"])
+    assert Image.open(BytesIO(data)).tobytes() == own.draw("a", seed=3).image.tobytes()
+    assert (wrong.status_code, wrong.json()["error"]["param"]) == (400, "seeed")
+    assert (unknown.status_code, unknown.json()["error"]["code"]) == (404, "model_not_found")

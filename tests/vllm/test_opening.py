@@ -7,6 +7,7 @@ import pytest
 
 import unitok
 from tests.unitok.tiny_chameleon import save_tiny as save_chameleon
+from unitok import Model, Reply, TextResult
 
 pytestmark = pytest.mark.timeout(1200)  # vLLM takes its time to start
 
@@ -42,3 +43,24 @@ def test_a_plugin_that_vllm_may_not_load_is_named(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setenv("VLLM_PLUGINS", "other")
     with pytest.raises(ImportError, match="VLLM_PLUGINS is 'other'"):
         unitok.load(backend="vllm")
+
+
+def test_a_replica_of_text_answers_as_our_engine_does_and_draws_nothing():
+    asked = [Reply([{"role": "user", "content": words}], max_tokens=9) for words in ("a cat", "b")]
+    with unitok.load(device="cpu", dtype="float32") as own:
+        wanted = [result.text for result in sorted_results(own, asked)]
+        tokens = own.info().kv_tokens / own.info().kv_memory
+    options: dict[str, Any] = {"max_model_len": 256, "max_num_seqs": 8, "enforce_eager": True}
+    with unitok.load(
+        device="cpu", dtype="float32", backend="vllm", text_only=True, **options
+    ) as model:
+        assert [result.text for result in sorted_results(model, asked)] == wanted
+        assert model.info().kv_tokens / model.info().kv_memory == pytest.approx(tokens)
+        with pytest.raises(ValueError, match="this replica serves text alone"):
+            model.draw("a cat")
+
+
+def sorted_results(model: Model, asked: list[Reply]) -> list[TextResult]:
+    """The answers, in the order of the requests."""
+    results = sorted(model.run(asked), key=lambda result: result.index)
+    return [result for result in results if isinstance(result, TextResult)]

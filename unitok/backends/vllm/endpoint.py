@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from argparse import Namespace
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
     from unitok.server.app import App
 
+HANDLERS = "starlette.exception_handlers"  # of the app around a route
 PATH = "/v1/images/generations"
 
 
@@ -61,16 +63,25 @@ class ImagesEndpoint:
         Raises:
             ValueError: vLLM serves a model that unitok does not know.
         """
+        self.serve(open_served(engine_client), args.served_model_name or [args.model])
+
+    def serve(self, model: Model, names: Sequence[str]) -> None:
+        """Answer requests with a model.
+
+        Args:
+            model: The model.
+            names: What vLLM calls it.
+        """
         from unitok.server.app import App
 
-        model = open_served(engine_client)
-        names = args.served_model_name or [args.model]
         self._app = App([model], aliases={name: model.name for name in names if name != model.name})
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request."""
         assert self._app is not None  # vLLM takes no requests before
-        await self._app.asgi(scope, receive, send)
+        # vLLM's handlers would take our errors for its own, before our app sees them.
+        inner = {name: value for name, value in scope.items() if name != HANDLERS}
+        await self._app.asgi(inner, receive, send)
 
 
 def open_served(client: Any) -> Model:
