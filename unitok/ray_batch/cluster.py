@@ -25,7 +25,7 @@ SETTINGS = {
 }
 LOCAL = "local"
 AUTO = "auto"
-ADDRESS = re.compile(r"(?:ray://)?(\[[^]]+\]|[^][:/\s]+):([0-9]{1,5})")
+ADDRESS = re.compile(r"(\[[^]]+\]|[^][:/\s]+):([0-9]{1,5})")
 KNOCK = 5.0  # seconds until something must listen at an address
 WAIT = 60.0  # seconds until a cluster must have answered
 # Joins a cluster and leaves it. Ray ends the whole process where some addresses do not answer, and
