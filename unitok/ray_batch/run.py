@@ -140,7 +140,8 @@ class DatasetRun:
         yield from (ShardOutcome(span, kept=span.count) for span in self._whole)
         if not self._tables:
             return
-        with told(), closing(iter(self._run().iter_rows())) as rows:  # which ends the replicas
+        rows: Any = iter(self._run().iter_rows())  # a generator, whose end is that of the replicas
+        with told(), closing(rows):
             for row in rows:
                 outcome = ShardOutcome.of(row)
                 if outcome.trouble:
@@ -183,7 +184,8 @@ class DatasetRun:
             max_concurrent_calls_per_actor=AT_ONCE,
             enable_true_multi_threading=True,
         )
-        shards = quiet(data.from_arrow_refs(self._tables))
+        # A method takes a class as well as a function, but does not say so.
+        shards: Any = quiet(data.from_arrow_refs(self._tables))
         return shards.map(
             Replica,
             fn_constructor_args=(self.work, start_attempts()),
