@@ -41,8 +41,10 @@ def serve_on_ray(spec: AppSpec, address: str, replicas: Replicas, host: str, por
         ValueError: The cluster has no room for the replicas, or they do not start.
     """
     serve = need("ray.serve", "ray")
+    logging.getLogger("ray.serve").setLevel(logging.ERROR)
     with joined(address, replicas, show_logs=True), interrupted_by_sigterm():
         check_room_of_all(replicas)
+        check_not_served(serve)
         serve.start(http_options={"host": host, "port": port}, logging_config=QUIET)
         try:
             start(serve, spec, replicas)
@@ -66,6 +68,16 @@ def check_room_of_all(replicas: Replicas) -> None:
     nodes = [node["Resources"] for node in need("ray", "ray").nodes() if node["Alive"]]
     if (room := sum(map(replicas.fit, nodes))) < replicas.count:
         raise ValueError(f"--replicas {replicas.count}: the cluster has room for {room}")
+
+
+def check_not_served(serve: Any) -> None:
+    """Refuse to take the place of another server on the cluster.
+
+    Raises:
+        ValueError: There is one.
+    """
+    if APP in serve.status().applications:
+        raise ValueError("this cluster serves unitok already: end that server, or `serve shutdown`")
 
 
 def start(serve: Any, spec: AppSpec, replicas: Replicas) -> None:
