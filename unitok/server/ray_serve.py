@@ -105,7 +105,7 @@ def start(serve: Any, spec: AppSpec, replicas: Replicas) -> None:
     try:
         serve.run(deployment.bind(placed(spec, replicas)), name=APP, route_prefix="/")
     except RuntimeError as error:
-        raise ValueError(f"the replicas do not start: {last_line(error)}") from None
+        raise ValueError(f"the replicas do not start: {why_not(serve, error)}") from None
 
 
 def placed(spec: AppSpec, replicas: Replicas) -> AppSpec:
@@ -133,7 +133,14 @@ def interrupted_by_sigterm() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def last_line(error: Exception) -> str:
-    """What an error says at its end, where Ray has the cause below its own traceback."""
-    lines = [line for line in str(error).splitlines() if line.strip()]
-    return one_line(lines[-1]) if lines else type(error).__name__
+def why_not(serve: Any, error: Exception) -> str:
+    """Why replicas did not start: the cause, which Ray Serve has at the end of a traceback.
+
+    Args:
+        serve: The library.
+        error: What it raised.
+    """
+    app = serve.status().applications.get(APP)
+    told = [one.message for one in app.deployments.values()] if app is not None else []
+    lines = [line for text in (str(error), *told) for line in text.splitlines() if line.strip()]
+    return one_line(lines[-1])
