@@ -15,8 +15,8 @@ N ?= 200
 FILES ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-training test-evaluation test-server test-page test-ray page test-parity \
-	install-vision test-vision install-vllm test-vllm fuzz bench \
+.PHONY: help install demo test test-training test-evaluation test-server test-page test-ray test-proxy page \
+	test-parity install-vision test-vision install-vllm test-vllm fuzz bench \
 	mutate lint format docs docs-serve hooks wheel check-wheel clean
 
 help:  ## list the targets
@@ -30,7 +30,7 @@ demo: $(VENV)/.stamp-base  ## draw and caption with the embedded model
 test: $(VENV)/.stamp-test  ## run the tests
 	$(PYTEST) tests --ignore=tests/parity --ignore=tests/training --ignore=tests/evaluation \
 		--ignore=tests/vision --ignore=tests/server --ignore=tests/page --ignore=tests/vllm \
-		--ignore=tests/ray
+		--ignore=tests/ray --ignore=tests/proxy
 
 test-training: $(VENV)/.stamp-test  ## run the tests of training
 	$(PYTEST) tests/training
@@ -45,8 +45,13 @@ test-page: $(VENV)/.stamp-test-page page/node_modules/.stamp  ## run the tests o
 	@command -v chromium > /dev/null || { echo "Chromium is needed: apt-get install chromium"; exit 1; }
 	$(PYTEST) tests/page
 
-test-ray: $(VENV)/.stamp-test-ray  ## run the tests of batches on Ray
-	$(PYTEST) tests/ray
+# A file of tests starts Ray once, so its tests stay together.
+test-ray: $(VENV)/.stamp-test-ray  ## run the tests of batches and of the server on Ray
+	$(PYTEST) --dist loadfile tests/ray
+
+test-proxy: $(VENV)/.stamp-test-server  ## run the tests of servers behind nginx
+	@command -v nginx > /dev/null || { echo "nginx is needed: apt-get install nginx"; exit 1; }
+	$(PYTEST) --dist loadfile tests/proxy
 
 page: page/node_modules/.stamp  ## build the server's page into unitok/server/page
 	cd page && npm run build

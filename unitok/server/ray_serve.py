@@ -41,8 +41,10 @@ def serve_on_ray(spec: AppSpec, address: str, replicas: Replicas, host: str, por
         ValueError: The cluster has no room for the replicas, or they do not start.
     """
     serve = need("ray.serve", "ray")
+    logging.getLogger("ray.serve").setLevel(logging.ERROR)
     with joined(address, replicas, show_logs=True), interrupted_by_sigterm():
         check_room_of_all(replicas)
+        check_not_served(serve)
         serve.start(http_options={"host": host, "port": port}, logging_config=QUIET)
         try:
             start(serve, spec, replicas)
@@ -66,6 +68,16 @@ def check_room_of_all(replicas: Replicas) -> None:
     nodes = [node["Resources"] for node in need("ray", "ray").nodes() if node["Alive"]]
     if (room := sum(map(replicas.fit, nodes))) < replicas.count:
         raise ValueError(f"--replicas {replicas.count}: the cluster has room for {room}")
+
+
+def check_not_served(serve: Any) -> None:
+    """Refuse to take the place of another server on the cluster.
+
+    Raises:
+        ValueError: There is one.
+    """
+    if APP in serve.status().applications:
+        raise ValueError("this cluster serves unitok already: end that server, or `serve shutdown`")
 
 
 def start(serve: Any, spec: AppSpec, replicas: Replicas) -> None:
@@ -93,7 +105,7 @@ def start(serve: Any, spec: AppSpec, replicas: Replicas) -> None:
     try:
         serve.run(deployment.bind(placed(spec, replicas)), name=APP, route_prefix="/")
     except RuntimeError as error:
-        raise ValueError(f"the replicas do not start: {last_line(error)}") from None
+        raise ValueError(f"the replicas do not start: {why_not(serve, error)}") from None
 
 
 def placed(spec: AppSpec, replicas: Replicas) -> AppSpec:
@@ -121,7 +133,14 @@ def interrupted_by_sigterm() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def last_line(error: Exception) -> str:
-    """What an error says at its end, where Ray has the cause below its own traceback."""
-    lines = [line for line in str(error).splitlines() if line.strip()]
-    return one_line(lines[-1]) if lines else type(error).__name__
+def why_not(serve: Any, error: Exception) -> str:
+    """Why replicas did not start: the cause, which Ray Serve has at the end of a traceback.
+
+    Args:
+        serve: The library.
+        error: What it raised.
+    """
+    app = serve.status().applications.get(APP)
+    told = [one.message for one in app.deployments.values()] if app is not None else []
+    lines = [line for text in (str(error), *told) for line in text.splitlines() if line.strip()]
+    return one_line(lines[-1])
