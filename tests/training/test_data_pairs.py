@@ -94,7 +94,9 @@ def test_codes_are_those_that_were_sampled(
         maker = SequenceMaker(model.family, dropout=0)
         pair = parse_record(record, "here:1", tmp_path)
         (sequence,) = maker(pair.sides[0])
-        tokens = model.family.model.vocabulary.code_to_id(sequence.painted[0].codes)
+        codes = sequence.painted[0].codes
+        assert codes is not None
+        tokens = model.family.model.vocabulary.code_to_id(codes)
         seed = int(unitok.read_info(tmp_path / part["image"])["seed"])
         drawn = model.draw("a red apple", seed=seed, temperature=1.0, logprobs=True)
         assert drawn.token_ids is not None
