@@ -25,6 +25,7 @@ from benchmarks.peers.vllm_peer import VllmSteps
 from benchmarks.previews import previews
 from benchmarks.quantization import quantization
 from benchmarks.report import Result, Throughput
+from benchmarks.rollouts import rollouts
 from benchmarks.serving import serving
 from benchmarks.setting import Setting
 from benchmarks.speculation import speculation
@@ -392,6 +393,7 @@ COMPARISONS: dict[str, Callable[[Setting], Found]] = {
     "compiled": compiled,
     "driver": driver,
     "finetuning": finetuning,
+    "rollouts": rollouts,
     "adapters": adapters,
     "evaluation": evaluation,
     "quantization": quantization,

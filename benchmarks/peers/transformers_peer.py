@@ -146,8 +146,33 @@ class JanusBatches:
         ids = torch.tensor([spec.branches[0].token_ids])
         return self.decode(self.generated(ids, guidance))
 
-    def generated(self, ids: Tensor, guidance: float) -> Tensor:
-        """Prompts of token ids [B, m] -> codes [B, n]."""
+    def padded_drawings(self, prompts: Sequence[Sequence[int]], guidance: float) -> Tensor:
+        """A static batch of drawings of prompts of several lengths: pictures [B, S, S, 3].
+
+        Shorter prompts are padded on the left. Tokens are sampled at a temperature of 1.
+        """
+        longest, pad = max(map(len, prompts)), self.model.generation_config.pad_token_id
+        missing = [longest - len(prompt) for prompt in prompts]
+        ids = [[pad] * n + list(prompt) for n, prompt in zip(missing, prompts, strict=True)]
+        seen = [[0] * n + [1] * (longest - n) for n in missing]
+        made = self.generated(torch.tensor(ids), guidance, torch.tensor(seen), temperature=1.0)
+        return self.decode(made)
+
+    def generated(
+        self,
+        ids: Tensor,
+        guidance: float,
+        mask: Tensor | None = None,
+        temperature: float | None = None,
+    ) -> Tensor:
+        """Prompts of token ids [B, m] -> codes [B, n].
+
+        Args:
+            ids: The prompts.
+            guidance: The guidance scale.
+            mask: 1 for tokens of prompts, 0 for padding [B, m]; None for no padding.
+            temperature: None for the folder's own.
+        """
         settings = self.model.generation_config
         config: Any = GenerationConfig(
             do_sample=True,
@@ -157,9 +182,11 @@ class JanusBatches:
             eos_token_id=settings.eos_token_id,
         )
         config.generation_kwargs = settings.generation_kwargs
+        if temperature is not None:
+            config.temperature = temperature
         return self.model.generate(
             input_ids=ids,
-            attention_mask=torch.ones_like(ids),
+            attention_mask=torch.ones_like(ids) if mask is None else mask,
             generation_mode="image",
             generation_config=config,
         )

@@ -74,6 +74,7 @@ def test_prompts_are_of_the_grammar_and_show_nothing_held_out(folder: Path):
     drawn = [prompt.request for prompt in prompts_in(folder / "draw.jsonl")]
     claims = [captions.parse(asked.prompt) for asked in drawn if isinstance(asked, Draw)]
     assert len(claims) == SIZES.draw and all(claims)
+    assert len({asked.prompt for asked in drawn if isinstance(asked, Draw)}) == len(drawn)
     for path in (folder / "pictures" / "ask").iterdir():
         with Image.open(path) as image:
             scene = find(image)

@@ -29,6 +29,13 @@ def load() -> unitok.Model:
     return assert_type(unitok.load("someone/something"), unitok.Model)
 
 
+def pauses(model: unitok.Model) -> None:
+    assert_type(model.pause(), None)
+    assert_type(model.resume(), None)
+    assert_type(model.sleep(), None)
+    assert_type(model.wake(), None)
+
+
 def facts(model: unitok.Model) -> None:
     assert_type(model.name, str)
     assert_type(model.device, torch.device)

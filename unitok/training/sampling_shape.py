@@ -54,7 +54,8 @@ class SamplingShape:
             logits = logits.masked_fill(~mask.to(logits.device), -torch.inf)
         if self.temperature == 0:
             return logits
-        logits = logits / self.temperature
+        # As the sampler does it, so that the same tokens lie on either side of a limit.
+        logits = (logits - logits.detach().amax(1, keepdim=True)) / self.temperature
         if not self.top_k and self.top_p == 1 and not self.min_p:
             return logits
         kept = logits >= self._limit(logits.detach())
@@ -62,11 +63,9 @@ class SamplingShape:
 
     @torch.no_grad()
     def _limit(self, logits: Tensor) -> Tensor:
-        """[m, 1], the lowest logit that the filters keep."""
-        best, rows = logits.amax(1, keepdim=True), len(logits)
-        limit = torch.full_like(best, -torch.inf)
+        """[m, 1], the lowest logit that the filters keep; the best one is 0."""
+        rows = len(logits)
+        limit = logits.new_full((rows, 1), -torch.inf)
         if self.top_k or self.top_p < 1:
-            limit = cutoff(logits - best, [self.top_k] * rows, [self.top_p] * rows) + best
-        if self.min_p:
-            limit = torch.maximum(limit, best + log(self.min_p))
-        return limit
+            limit = cutoff(logits, [self.top_k] * rows, [self.top_p] * rows)
+        return limit.clamp(min=log(self.min_p)) if self.min_p else limit

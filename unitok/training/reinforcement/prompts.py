@@ -103,9 +103,7 @@ def prompt_of(line: Line, name: str, folder: Path) -> Prompt:
     request = OwnLines().request(line.number, asked, folder)
     if isinstance(request, Edit):
         raise ValueError('"edit" is not learned from: give "draw", "caption" or "messages"')
-    for picture in picture_files(request):
-        if not picture.is_file():
-            raise FileNotFoundError(f"{picture}: no such file")
+    picture_files(request)  # which are checked
     return Prompt(name, request, answers)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence, Sized
 from dataclasses import dataclass, replace
 from random import Random
@@ -132,8 +133,8 @@ class RolloutUpdates:
         failed = [(group.prompt, why) for group in groups for why in group.failed]
         total = len(failed) + sum(len(group.samples) for group in groups)
         self._dropped += len(failed)
-        for prompt, why in failed:
-            logger.warning("a sample of %s is left out: %s", prompt.name, why)
+        for (name, why), count in Counter((p.name, why) for p, why in failed).items():
+            logger.warning("left out: %s of the samples of %s: %s", count, name, why)
         if len(failed) > self._options.failures * total:
             prompt, why = failed[0]
             raise RewardsFailedError(
