@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from unitok.api import Model
 from unitok.draw_job import DrawJob
@@ -159,7 +160,7 @@ class RolloutCollector:
             RuntimeError: The model is closed.
         """
         collections = [_Collection(self, prompt, seed) for prompt in prompts]
-        jobs = [job for each in collections for job in each.jobs]
+        jobs: list[Any] = [job for each in collections for job in each.jobs]
         for first in range(0, len(jobs), AT_ONCE):
             for _ in self.model.driver.run(jobs[first : first + AT_ONCE], AT_ONCE):
                 pass
