@@ -3,6 +3,8 @@
 import random
 from collections.abc import Iterator, Sequence
 
+import torch
+
 from benchmarks.measure import median_ratio, medians, paired
 from benchmarks.peers.transformers_peer import JanusBatches
 from benchmarks.report import Result
@@ -14,6 +16,7 @@ from unitok.families.janus import Janus
 from unitok.prompt import Message
 from unitok.requests import Draw
 from unitok.training.reinforcement.prompts import Prompt
+from unitok.training.reinforcement.rollout_model import open_rollout_model
 from unitok.training.reinforcement.rollouts import RolloutCollector, RolloutOptions
 
 GUIDANCE = 1.5
@@ -28,11 +31,12 @@ def rollouts(setting: Setting) -> Iterator[Result]:
     256 that is fastest, and tells no log-probabilities."""
     count, samples = setting.either(32, 2), setting.either(8, 2)
     prompts = drawing_prompts(count)
-    collect = RolloutCollector(setting.api, RolloutOptions(samples=samples, guidance=GUIDANCE))
+    model = open_rollout_model(None, torch.device("cpu"), torch.float32)
+    collect = RolloutCollector(model, RolloutOptions(samples=samples, guidance=GUIDANCE))
     ids = token_ids(setting.embedded.family, prompts, samples)
 
     def ours() -> None:
-        setting.api.driver.between_steps(setting.api.driver.engine.forget_prefixes)
+        model.driver.between_steps(model.driver.engine.forget_prefixes)
         assert not any(group.failed for group in collect(prompts))
 
     peer = setting.janus
@@ -40,6 +44,7 @@ def rollouts(setting: Setting) -> Iterator[Result]:
     trials = {str(n): lambda n=n: in_batches(peer, ids, n) for n in sizes}
     best = min(trials, key=medians(paired(trials, 1, warm_up=0)).__getitem__)
     seconds = paired({"ours": ours, "baseline": trials[best]}, setting.rounds(5))
+    model.close()
     total = medians(seconds)
     yield Result(
         f"embedded model, rollouts of {count} prompts x {samples}: faster than transformers",

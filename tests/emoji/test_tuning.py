@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +74,7 @@ def test_prompts_are_of_the_grammar_and_show_nothing_held_out(folder: Path):
     drawn = [prompt.request for prompt in prompts_in(folder / "draw.jsonl")]
     claims = [captions.parse(asked.prompt) for asked in drawn if isinstance(asked, Draw)]
     assert len(claims) == SIZES.draw and all(claims)
+    assert len({asked.prompt for asked in drawn if isinstance(asked, Draw)}) == len(drawn)
     for path in (folder / "pictures" / "ask").iterdir():
         with Image.open(path) as image:
             scene = find(image)
@@ -81,13 +83,10 @@ def test_prompts_are_of_the_grammar_and_show_nothing_held_out(folder: Path):
 
 def test_questions_stand_before_and_behind_their_pictures(folder: Path):
     asked = list(prompts_in(folder / "ask.jsonl"))
-    firsts = [
-        p.request.messages[0]["content"][0]["type"] for p in asked if isinstance(p.request, Reply)
-    ]
+    contents = [p.request.messages[0]["content"] for p in asked if isinstance(p.request, Reply)]
+    firsts = [content[0]["type"] for content in contents]
     assert len(firsts) == SIZES.ask and min(map(firsts.count, ("image", "text"))) > SIZES.ask // 4
-    texts = [
-        part["text"] for p in asked for part in p.request.messages[0]["content"] if "text" in part
-    ]
+    texts = [part["text"] for content in contents for part in content if "text" in part]
     places = sum(
         text.startswith(("where is", "what is ")) and text != "what is this?" for text in texts
     )
@@ -106,7 +105,9 @@ def test_conversations_are_learned_in_both_orders(folder: Path):
             name: [maker(talk) for talk in conversations(folder / f"{name}.jsonl")]
             for name in ("read", "paint")
         }
-    assert all(len(sequences) == 1 and sum(sequences[0].targets) >= 12 for sequences in made["read"])
+    assert all(
+        len(sequences) == 1 and sum(sequences[0].targets) >= 12 for sequences in made["read"]
+    )
     assert all(sequences[0].painted for sequences in made["paint"])
     assert (
         sum(len(conversations(folder / f"{n}.jsonl")) for n in ("held_out",)) == 2 * SIZES.held_out
@@ -180,7 +181,7 @@ def test_scoring_goes_on_where_it_was_stopped(scored: Path, tmp_path: Path):
     }
 
 
-def some(group: str, values: list[float]) -> list[Score]:
+def some(group: str, values: Sequence[float]) -> list[Score]:
     return [Score(f"{group}-{i}", group, value) for i, value in enumerate(values)]
 
 

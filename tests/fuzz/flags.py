@@ -38,6 +38,7 @@ COMMANDS = (
     "baseline|detect|cat.png|--label|cat|--threshold|0.5",
     "baseline|transcribe|cat.wav|--language|en|--task|translate",
     "baseline|compose|a waltz|-o|out.wav|--seconds|1|--guidance|2",
+    "data|pairs|in.jsonl|--reward|exact|-n|2|--out|pairs.jsonl|--margin|0.5|--guidance|2|--top-k|3",
     "data|check|train.jsonl|--sheet|out.png|--samples|3|--max-length|40|--too-long|cut|--json",
 )
 WORDS = (

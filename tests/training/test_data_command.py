@@ -53,12 +53,12 @@ def lines(path: Path) -> list[Any]:
 # --- help ----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("command", ["check", "make"])
+@pytest.mark.parametrize("command", ["check", "make", "pairs"])
 def test_help_teaches_with_an_example(command, run):
     result = run(command, "--help")
     assert result.exit_code == 0
     assert f"Example: unitok data {command}" in result.stdout
-    assert ("--device" in result.stdout) == (command == "check")
+    assert ("--device" in result.stdout) == (command != "make")
     assert "--quiet" in result.stdout
 
 

@@ -33,8 +33,12 @@ def redness(prompt: Prompt, result: Result) -> float:
 
 
 @pytest.fixture
-def prompts(tmp_path: Path) -> Path:
-    """Two drawings, a question of a picture, and a conversation in another order."""
+def prompts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Two drawings, a question of a picture, and a conversation in another order.
+
+    The path is relative, since samples depend on the names of their prompts.
+    """
+    monkeypatch.chdir(tmp_path)
     (tmp_path / "in").mkdir()
     Image.new("RGB", (64, 64), COLOURS["red"]).save(tmp_path / "in" / "red.png")
     asked = [{"type": "text", "text": "what is this?"}, {"type": "image", "image": "red.png"}]
@@ -44,7 +48,7 @@ def prompts(tmp_path: Path) -> Path:
         {"caption": "red.png", "question": "what is this?", "answer": "a red apple"},
         {"messages": [{"role": "user", "content": asked}], "answer": "a red apple"},
     ]
-    path = tmp_path / "in" / "prompts.jsonl"
+    path = Path("in/prompts.jsonl")
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
     return path
 
@@ -94,7 +98,9 @@ def test_codes_are_those_that_were_sampled(
         maker = SequenceMaker(model.family, dropout=0)
         pair = parse_record(record, "here:1", tmp_path)
         (sequence,) = maker(pair.sides[0])
-        tokens = model.family.model.vocabulary.code_to_id(sequence.painted[0].codes)
+        codes = sequence.painted[0].codes
+        assert codes is not None
+        tokens = model.family.model.vocabulary.code_to_id(codes)
         seed = int(unitok.read_info(tmp_path / part["image"])["seed"])
         drawn = model.draw("a red apple", seed=seed, temperature=1.0, logprobs=True)
         assert drawn.token_ids is not None
@@ -133,6 +139,39 @@ def test_the_same_command_gives_the_same_pairs(run: Any, prompts: Path, tmp_path
         assert run(str(prompts), "--reward", "redness", "--out", f"{name}.jsonl").exit_code == 0
     first, second = ((tmp_path / f"{n}.jsonl").read_text() for n in "ab")
     assert first.replace("a-pictures", "b-pictures") == second
+
+
+def test_a_command_that_was_stopped_goes_on(
+    run: Any, prompts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    from unitok.training.preferences import ranked
+
+    monkeypatch.setattr(ranked, "TOGETHER", 1)
+    words = (str(prompts), "--reward", "redness", "-n", "3", "--seed", "5", "--out", "pairs.jsonl")
+    assert run(*words).exit_code == 0
+    whole = (tmp_path / "pairs.jsonl").read_text()
+    (tmp_path / "pairs.jsonl").unlink()
+    asked: list[str] = []
+
+    def stops(prompt: Prompt, result: Result) -> float:
+        asked.append(prompt.name)
+        if len(asked) == 5:  # in the middle of the second prompt
+            raise KeyboardInterrupt
+        return redness(prompt, result)
+
+    known: Any = BUILT_IN
+    monkeypatch.setitem(known, "redness", RewardEntry(lambda setting: stops))
+    assert run(*words).exit_code == 130
+    part = tmp_path / "pairs.jsonl.part"
+    assert len(part.read_text().splitlines()) == 2 and not (tmp_path / "pairs.jsonl").exists()
+    part.write_text(part.read_text() + '{"record": null, "rew')  # as a kill would leave it
+    other = run(*words[:-1], "pairs.jsonl", "--seed", "6")
+    assert other.exit_code == 2 and "begun with other options" in " ".join(other.output.split())
+    assert run(*words).exit_code == 0 and not part.exists()
+    assert (tmp_path / "pairs.jsonl").read_text() == whole
+    assert {name[-1] for name in asked[5:]} == {"2"}, (
+        "the first is not asked again, answers are cut"
+    )
 
 
 def test_prompts_of_equal_samples_give_no_pair(run: Any, prompts: Path, tmp_path: Path):

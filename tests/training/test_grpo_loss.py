@@ -59,7 +59,7 @@ def loss_of(
     supervised = FineTuningLoss(model, text_range_of(learner.family))
     loss = GrpoLoss(learner, options, supervised)(batch, 0)  # type: ignore[arg-type]
     loss.total.backward()
-    return loss, [tensor.grad for tensor in tensors]
+    return loss, [torch.zeros(0) if one.grad is None else one.grad for one in tensors]
 
 
 def test_where_nothing_has_changed_the_gradient_is_that_of_reinforce():

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -147,7 +147,7 @@ def test_samples_differ_and_each_is_what_its_request_gives_alone(folder: Path):
     assert len(set(drawings)) == len(drawings) == 2
 
 
-def how_of(asked: Draw) -> dict[str, object]:
+def how_of(asked: Draw) -> dict[str, Any]:
     names = ("seed", "guidance", "temperature", "top_k", "top_p", "logprobs")
     return {name: getattr(asked, name) for name in names}
 

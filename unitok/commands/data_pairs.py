@@ -6,7 +6,6 @@ import json
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -19,8 +18,11 @@ from unitok.screen import counted
 from unitok.terminal import say, stopped_at_once
 
 if TYPE_CHECKING:
-    from unitok.training.preferences.pair_records import PairWriter
+    from unitok.api import Model
+    from unitok.training.preferences.pair_journal import PairJournal
     from unitok.training.preferences.ranked import Ranked
+
+MOST_FAILURES = 5  # reasons that are told
 
 
 @with_flags()
@@ -67,15 +69,16 @@ def pairs(
     A reward judges the samples. A prompt whose samples are all as good as each other gives no pair.
     Pictures are written beside FILE, and the record has the codes that the model sampled, so that
     it learns exactly these. A recipe with [dpo] learns from the file. The same command gives the
-    same pairs.
+    same pairs, and goes on if it was stopped: FILE.part has what there is.
 
     Example: unitok data pairs prompts.jsonl --reward own-caption --out pairs.jsonl
     """
     with stopped_at_once():
-        from unitok.training.preferences.pair_records import PairWriter
+        from unitok.training.data.order import hashed
+        from unitok.training.preferences.pair_journal import PairJournal
         from unitok.training.preferences.ranked import rank
         from unitok.training.recipe import RewardKeys
-        from unitok.training.reinforcement.prompts import read_prompts
+        from unitok.training.reinforcement.prompts import PromptStream, read_prompts
         from unitok.training.reinforcement.reward_names import check_names, find_rewards
         from unitok.training.reinforcement.rollouts import RolloutCollector, RolloutOptions
 
@@ -90,69 +93,59 @@ def pairs(
         guidance=guidance,
         max_tokens=max_tokens,
     )
+    make_folder(out.parent)
+    made_by = (options, reward, scorer, seed, margin, common.model, common.adapter)
+    identity = f"{PromptStream(asked, 0).identity} {hashed(*map(repr, made_by)):016x}"
+    journal = PairJournal(out.with_name(f"{out.name}.part"), identity)
+    left = asked[len(journal.entries) :]
     with common.load() as model:
         keys = [RewardKeys(name=name, scorer=scorer) for name in reward]
         rewards = find_rewards(keys, model, known)
         rewards.check(asked)
-        writer = PairWriter(out, model.family.model.vocabulary, model.family.defaults.question)
-        make_folder(writer.pictures)
-        ranked = rank(RolloutCollector(model, options), rewards, asked, seed, margin)
-        with closing(counted(ranked, len(asked), "prompts", common.bars)) as shown:
-            made = collect(shown, writer)
-    tell(made, out)
+        ranked = rank(RolloutCollector(model, options), rewards, left, seed, margin)
+        with closing(counted(ranked, len(left), "prompts", common.bars)) as shown:
+            keep(shown, journal, out, model)
+    tell(journal, out)
 
 
-@dataclass
-class Made:
-    """What came of the prompts.
-
-    Attributes:
-        lines: The records.
-        prompts: How many prompts there were.
-        rewarded: How many samples have a reward.
-        total: The sum of their rewards.
-        failures: Why samples have none, each with how many.
-    """
-
-    lines: list[bytes] = field(default_factory=list)
-    prompts: int = 0
-    rewarded: int = 0
-    total: float = 0.0
-    failures: Counter[str] = field(default_factory=Counter)
-
-
-def collect(ranked: Iterator[Ranked], writer: PairWriter) -> Made:
-    """Take all pairs, and write their pictures.
+def keep(ranked: Iterator[Ranked], journal: PairJournal, out: Path, model: Model) -> None:
+    """Keep what became of each prompt, and write the pictures of pairs.
 
     Raises:
-        OSError: A picture cannot be written.
+        OSError: A file cannot be written.
     """
-    made = Made()
+    from unitok.training.preferences.pair_journal import PairEntry
+    from unitok.training.preferences.pair_records import PairWriter
+
+    family, made = model.family, sum(each.record is not None for each in journal.entries)
+    writer = PairWriter(out, family.model.vocabulary, family.defaults.question, made)
+    make_folder(writer.pictures)
     for each in ranked:
-        made.prompts += 1
-        made.rewarded += len(each.rewards)
-        made.total += sum(each.rewards)
-        made.failures.update(each.failed)
-        if each.pair is not None:
-            record = writer.record(each.pair)
-            made.lines.append(json.dumps(record, ensure_ascii=False).encode() + b"\n")
-    return made
+        record = None if each.pair is None else writer.record(each.pair)
+        journal.append(PairEntry(record, each.rewards, each.failed))
 
 
-def tell(made: Made, out: Path) -> None:
-    """Write the pairs, and say how many there are.
+def tell(journal: PairJournal, out: Path) -> None:
+    """Write the pairs, remove the journal, and say how many there are.
 
     Raises:
         ValueError: There is none.
         OSError: The file cannot be written.
     """
-    for why, count in made.failures.most_common(5):
+    entries = journal.entries
+    failures = Counter(why for each in entries for why in each.failed)
+    for why, count in failures.most_common(MOST_FAILURES):
         say(f"warning: {count:,} samples have no reward: {why}")
-    if not made.lines:
+    records = [each.record for each in entries if each.record is not None]
+    if records:
+        lines = [json.dumps(record, ensure_ascii=False).encode() + b"\n" for record in records]
+        write_whole(b"".join(lines), out)
+    journal.path.unlink()
+    if not records:
         raise ValueError(
-            f"no pair: the samples of each of the {made.prompts:,} prompts are all as good as each "
+            f"no pair: the samples of each of the {len(entries):,} prompts are all as good as each "
             "other, or have no reward; give more samples, another temperature or other prompts"
         )
-    write_whole(b"".join(made.lines), out)
-    mean = made.total / max(1, made.rewarded)
-    print(f"{out}: {len(made.lines):,} pairs of {made.prompts:,} prompts, mean reward {mean:.3f}")
+    rewards = [reward for each in entries for reward in each.rewards]
+    mean = sum(rewards) / len(rewards)
+    print(f"{out}: {len(records):,} pairs of {len(entries):,} prompts, mean reward {mean:.3f}")

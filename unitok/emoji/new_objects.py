@@ -156,7 +156,7 @@ def write_data(folder: Path, per_name: int = 200, old: int = 8000, seed: int = 0
         "held_out": held_out,
     }
     lines = {
-        name: write_pictures(folder, name, scenes, random.Random(f"new objects {name} {seed}"))
+        name: _write_pictures(folder, name, scenes, random.Random(f"new objects {name} {seed}"))
         for name, scenes in sets.items()
     }
     for name in ("new", "old"):
@@ -167,7 +167,7 @@ def write_data(folder: Path, per_name: int = 200, old: int = 8000, seed: int = 0
         (folder / f"{name}.jsonl").write_text(text, encoding="utf-8")
 
 
-def write_pictures(
+def _write_pictures(
     folder: Path, name: str, scenes: Sequence[Scene], rng: random.Random
 ) -> list[dict[str, Any]]:
     """Write the pictures of scenes to pictures/NAME; the lines about them."""

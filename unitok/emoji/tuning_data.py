@@ -34,7 +34,7 @@ class TuningSizes:
     """How much is written.
 
     Attributes:
-        draw: Prompts of drawings.
+        draw: Scenes whose prompts are drawn, each prompt once.
         ask: Questions that are rewarded.
         paint: Conversations in which a scene is painted.
         read: Conversations about a scene.
@@ -115,8 +115,9 @@ class _Writing:
 
 
 def _draw_lines(writing: _Writing, scenes: Sequence[Scene]) -> Iterator[Line]:
-    for scene in scenes:
-        yield {"draw": captions.prompt(scene, writing.random)}
+    """A prompt of each scene; those that were there before are left out."""
+    prompts = (captions.prompt(scene, writing.random) for scene in scenes)
+    return ({"draw": prompt} for prompt in dict.fromkeys(prompts))
 
 
 def _ask_lines(writing: _Writing, scenes: Sequence[Scene]) -> Iterator[Line]:

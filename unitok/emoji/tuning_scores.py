@@ -21,6 +21,7 @@ from unitok.emoji import captions
 from unitok.emoji.checker import Found, find
 from unitok.emoji.evaluation import EmojiSuite, judge
 from unitok.emoji.held_out import held_out_scenes
+from unitok.evaluation.matching import Match
 from unitok.evaluation.suite import Item, SuiteOptions
 from unitok.requests import AnyRequest, Caption, Draw, Reply
 from unitok.results import DrawResult, Result
@@ -105,10 +106,12 @@ def everything(prompts: int, seeds: Sequence[int]) -> list[_Asked]:
 
 def _of_seed(prompts: int, seed: int) -> Iterator[_Asked]:
     for item in EmojiSuite(SuiteOptions(limit=prompts, seed=seed)).items():
-        yield _judged(item, f"{seed}-{item.key}", item.group, item.request)
-        if isinstance(item.request, Caption):
+        request = item.request
+        assert not isinstance(request, Match)  # of which this suite has none
+        yield _judged(item, f"{seed}-{item.key}", item.group, request)
+        if isinstance(request, Caption):
             key, group = f"{seed}-{QUESTION_FIRST}-{item.key}", f"{QUESTION_FIRST}_{item.group}"
-            yield _judged(item, key, group, question_first(item.request))
+            yield _judged(item, key, group, question_first(request))
     rng = random.Random(seed + 2)
     for number, scene in enumerate(held_out_scenes(min(prompts, LAYOUT_PROMPTS), seed)):
         request = Draw(captions.prompt(scene, rng), seed=tuple(range(LAYOUT_SEEDS)), n=LAYOUT_SEEDS)

@@ -25,17 +25,18 @@ class PairWriter:
         pictures: The folder beside it that has the pictures.
     """
 
-    def __init__(self, file: Path, vocabulary: Vocabulary, question: str) -> None:
+    def __init__(self, file: Path, vocabulary: Vocabulary, question: str, made: int = 0) -> None:
         """Nothing is written yet.
 
         Args:
             file: The JSON lines.
             vocabulary: Of the model, which makes codes of token ids.
             question: What the model is asked where a prompt shows a picture alone.
+            made: How many records there are already.
         """
         self.file, self.vocabulary, self.question = file, vocabulary, question
         self.pictures = file.with_name(f"{file.stem}-pictures")
-        self._count = 0
+        self._count = made
 
     def record(self, pair: RankedPair) -> dict[str, Any]:
         """The record of a pair.

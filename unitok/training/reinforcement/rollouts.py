@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
-from unitok.api import AT_ONCE, Model
+from unitok.api import Model
 from unitok.draw_job import DrawJob
 from unitok.handles import TokenJob
 from unitok.requests import Caption, Draw, Reply
@@ -16,6 +17,10 @@ from unitok.training.data.order import hashed
 from unitok.training.data.painted_sequences import emission_of
 from unitok.training.reinforcement.prompts import Prompt
 from unitok_engine import Allow, Force, Output, Plan, Sampling, Stop
+
+# Jobs that begin in the same step and all end before others begin. So the batches of the steps do
+# not depend on time, and neither does the last bit of a log-probability.
+AT_ONCE = 8192
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,9 +160,10 @@ class RolloutCollector:
             RuntimeError: The model is closed.
         """
         collections = [_Collection(self, prompt, seed) for prompt in prompts]
-        jobs = [job for each in collections for job in each.jobs]
-        for _ in self.model.driver.run(jobs, AT_ONCE):
-            pass
+        jobs: list[Any] = [job for each in collections for job in each.jobs]
+        for first in range(0, len(jobs), AT_ONCE):
+            for _ in self.model.driver.run(jobs[first : first + AT_ONCE], AT_ONCE):
+                pass
         return [each.group() for each in collections]
 
     def requests(self, prompt: Prompt, seed: int) -> list[Draw | Caption | Reply]:
