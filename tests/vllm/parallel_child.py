@@ -10,7 +10,6 @@ import asyncio
 import json
 import os
 import sys
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -58,12 +57,13 @@ def tokens_by_replica() -> dict[str, float]:
     """How many tokens each replica generated, by vLLM's own count."""
     from prometheus_client import REGISTRY
 
-    found: Counter[str] = Counter()
+    found: dict[str, float] = {}
     for metric in REGISTRY.collect():
         for sample in metric.samples:
             if sample.name == "vllm:generation_tokens_total":
-                found[sample.labels["engine"]] += sample.value
-    return dict(found)
+                engine = sample.labels["engine"]
+                found[engine] = found.get(engine, 0.0) + sample.value
+    return found
 
 
 if __name__ == "__main__":

@@ -53,7 +53,7 @@ def message(role: str, *parts: Any) -> dict[str, Any]:
         else {"type": "text", "text": part}
         for part in parts
     ]
-    return {"role": role, "content": content if len(parts) > 1 else parts[0]}
+    return {"role": role, "content": parts[0] if len(parts) == 1 else content}
 
 
 def for_vllm(message: dict[str, Any]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-# pyright: reportMissingImports=false
+# pyright: reportMissingImports=false, reportAttributeAccessIssue=false
 """What vLLM finds of us, and that our wheel leaves its environment as it is."""
 
 import json

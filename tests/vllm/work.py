@@ -1,4 +1,4 @@
-# pyright: reportMissingImports=false
+# pyright: reportMissingImports=false, reportAttributeAccessIssue=false
 """The same requests for our engine and for vLLM, and the token ids that come of them."""
 
 from collections.abc import Sequence

@@ -5,6 +5,9 @@ each layer attends with twice as many, linear layers see two rows for a token, a
 holds those of both streams. All that a row needs follows from its token id, so prefix caching,
 chunked prefill, preemption and tensor parallelism are vLLM's own.
 
+Where vLLM is not installed, a type checker takes this folder for it; so the files switch two of its
+reports off.
+
 versions.py    which vLLM this is known to work with
 plugin.py      what vLLM calls in each of its processes
 layout.py      the ids of a request, and those of its second stream

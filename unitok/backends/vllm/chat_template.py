@@ -1,4 +1,4 @@
-# pyright: reportMissingImports=false
+# pyright: reportMissingImports=false, reportAttributeAccessIssue=false
 """The conversation format as a chat template, for folders that bring none of their own."""
 
 import hashlib

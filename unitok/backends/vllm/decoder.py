@@ -1,4 +1,4 @@
-# pyright: reportMissingImports=false
+# pyright: reportMissingImports=false, reportAttributeAccessIssue=false
 """vLLM's Llama over one or two streams: the second one is a second set of heads and of rows."""
 
 from functools import partial

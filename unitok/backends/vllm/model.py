@@ -1,4 +1,4 @@
-# pyright: reportMissingImports=false
+# pyright: reportMissingImports=false, reportAttributeAccessIssue=false
 """Janus as vLLM runs it: one decoder over two streams, or over one where text alone is served.
 
 A row of embeddings is [first stream | second stream | mode], the width 2 d + 1. The mode is 1 where

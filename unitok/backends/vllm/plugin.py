@@ -1,4 +1,4 @@
-# pyright: reportMissingImports=false
+# pyright: reportMissingImports=false, reportAttributeAccessIssue=false
 """What vLLM calls in each of its processes, by the entry point `vllm.general_plugins`."""
 
 from pathlib import Path
