@@ -2,12 +2,19 @@
 
 import json
 import os
-import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
+
+from unitok.batch.keys import model_identity
+from unitok.ray_batch.api import started
+from unitok.ray_batch.cluster import Replicas
+from unitok.ray_batch.lines import lines_of_file
+from unitok.ray_batch.output import Output
+from unitok.ray_batch.replica import Runs, Work
+from unitok.ray_batch.report import DatasetReport, report_of
 
 ROOT = Path(__file__).resolve().parents[2]
 WHEN = ("seconds", "created")  # keys that differ from run to run
@@ -68,17 +75,16 @@ def pictures(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in (folder / "pictures").iterdir()}
 
 
-def command(*words: str | Path) -> list[str]:
-    """The words that run `unitok` in a process of its own."""
-    return [sys.executable, "-m", "unitok", *map(str, words)]
-
-
 def environment() -> dict[str, str]:
     paths = [ROOT, ROOT / "engine", ROOT / "tokenizers"]
     return os.environ | {"PYTHONPATH": os.pathsep.join(map(str, paths)), "OMP_NUM_THREADS": "1"}
 
 
-def run_unitok(*words: str | Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        command(*words), env=environment(), capture_output=True, text=True, check=False
-    )
+def run(
+    source: Path, out: Path, model: Path, load: Callable[[], Runs], replicas: int = 1, part: int = 4
+) -> DatasetReport:
+    """Run the lines of a file on the Ray that is there."""
+    work = Work(Output.at(str(out)), "jsonl", source.parent, model_identity(model), load)
+    lines = lines_of_file(str(source))
+    with started(lines, work, Replicas(replicas), part) as (running, _):
+        return report_of(str(out), running.outcomes())

@@ -75,7 +75,9 @@ def test_a_replica_without_a_gpu_computes_on_the_cpu_unless_told_where():
 # --- addresses -----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("address", ["", "cluster", "a:b", "a:99999", "http://a:1", "a b:1"])
+@pytest.mark.parametrize(
+    "address", ["", "cluster", "a:b", "a:99999", "http://a:1", "ray://a:1", "a b:1"]
+)
 def test_what_is_no_address_is_told(address):
     with pytest.raises(ValueError, match="--ray takes local, auto or HOST:PORT"):
         check_answers(address)

@@ -3,6 +3,7 @@
 import json
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -86,12 +87,13 @@ def test_rows_of_parquet_become_parquet_with_pictures(tables, short_folder, tmp_
 
 def test_wrong_arguments_are_told_before_anything_is_written(short_folder, tmp_path):
     dataset, out = ray.data.from_items([{"draw": "a cat"}]), tmp_path / "out"
-    for given, told in (
+    wrong: list[tuple[dict[str, Any], str]] = [
         ({"replicas": 0}, "replicas must be at least 1, not 0"),
         ({"gpus_per_replica": 1}, "the cluster has none"),
         ({"lines_per_part": 0}, "lines_per_part must be at least 1, not 0"),
         ({"format": "csv"}, "format must be jsonl or parquet, not 'csv'"),
-    ):
+    ]
+    for given, told in wrong:
         with pytest.raises(ValueError, match=told):
             unitok.run_dataset(dataset, out, short_folder, **given)
     with pytest.raises(FileNotFoundError, match="nowhere: no such folder"):

@@ -4,7 +4,6 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -16,18 +15,17 @@ from tests.ray.batches import (
     pictures,
     plain_records,
     records,
+    run,
     without_times,
     write_work,
 )
 from tests.ray.loaders import DEADLY, deadly, dying_at_start, found_by, in_the_way, wrong
-from unitok.batch.keys import model_identity
 from unitok.cli import app
 from unitok.ray_batch.api import started
 from unitok.ray_batch.cluster import Replicas
 from unitok.ray_batch.lines import lines_of_file
 from unitok.ray_batch.output import Output
-from unitok.ray_batch.replica import Runs, Work
-from unitok.ray_batch.report import DatasetReport, report_of
+from unitok.ray_batch.replica import Work
 
 pytestmark = [pytest.mark.usefixtures("cluster"), pytest.mark.timeout(900)]
 LINES = 48
@@ -45,15 +43,6 @@ def plain(source, short_folder, tmp_path_factory) -> Path:
     words = ["batch", source, "-o", out, "--model", short_folder]
     assert CliRunner().invoke(app, list(map(str, words))).exit_code == 1
     return out
-
-
-def run(
-    source: Path, out: Path, model: Path, load: Callable[[], Runs], replicas: int = 1, part: int = 4
-) -> DatasetReport:
-    work = Work(Output.at(str(out)), "jsonl", source.parent, model_identity(model), load)
-    lines = lines_of_file(str(source))
-    with started(lines, work, Replicas(replicas), part) as (running, _):
-        return report_of(str(out), running.outcomes())
 
 
 def kill_replicas(pids: Path, out: Path, times: int, killed: list[int]) -> None:

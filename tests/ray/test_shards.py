@@ -11,7 +11,7 @@ from tests.ray.batches import mixed, write_work
 from unitok.batch.entries import EntryReader, WrongLine, own_or_openai
 from unitok.batch.form import Entry
 from unitok.batch.source import MAX_LINE, Line, Source
-from unitok.ray_batch.lines import _read_files, table_of
+from unitok.ray_batch.lines import read_files, table_of
 from unitok.ray_batch.output import Output
 from unitok.ray_batch.replica import Runs, Work, entries_of
 from unitok.ray_batch.rows import json_of_row
@@ -20,11 +20,9 @@ from unitok.ray_batch.shards import Cutter, Shard
 
 def cut(path: Path, size: int) -> list[Shard]:
     """The shards of a file, as they arrive at a replica."""
-    lines = [line for table in _read_files({"path": [str(path)]}) for line in table.to_pylist()]
+    (table,) = read_files({"path": [str(path)]})
     cutter = Cutter()
-    tables = [lines[i : i + size] for i in range(0, len(lines), size)]
-    schema = table_of([]).schema
-    shards = [cutter.cut(schema.empty_table().from_pylist(some, schema)) for some in tables]
+    shards = [cutter.cut(table.slice(i, size)) for i in range(0, len(table), size)]
     return [Shard.of(shard.table().to_pylist()[0]) for shard in shards]
 
 

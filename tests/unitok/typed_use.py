@@ -29,6 +29,16 @@ def load() -> unitok.Model:
     return assert_type(unitok.load("someone/something"), unitok.Model)
 
 
+def datasets(dataset: Any) -> None:
+    report = unitok.run_dataset(dataset, Path("out"), "folder", replicas=2, dtype="bf16")
+    assert_type(report, unitok.DatasetReport)
+    assert_type(report.failed, tuple[unitok.FailedLine, ...])
+    assert_type(report.replicas[0].lines_per_second, float)
+    assert_type(unitok.run_dataset(dataset, "out", gpus_per_replica=0.5).kept, int)
+    unitok.run_dataset(dataset, "out", format="csv")  # type: ignore
+    unitok.run_dataset(dataset)  # type: ignore
+
+
 def facts(model: unitok.Model) -> None:
     assert_type(model.name, str)
     assert_type(model.device, torch.device)

@@ -80,9 +80,10 @@ def lines_of(source: str, tables: bool) -> Dataset:
     """The lines of a file or a folder, once Ray has started."""
     from unitok.ray_batch.lines import lines_of_file, lines_of_rows
 
+    place = source if "://" in source else str(Path(source).expanduser().absolute())
     if not tables:
-        return lines_of_file(source if "://" in source else str(Path(source).absolute()))
-    return lines_of_rows(need("ray.data", "ray").read_parquet(source))
+        return lines_of_file(place)
+    return lines_of_rows(need("ray.data", "ray").read_parquet(place))
 
 
 def check_source(source: str) -> bool:

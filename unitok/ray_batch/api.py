@@ -136,5 +136,5 @@ def load_model(model: str | None, load: Mapping[str, Any]) -> Runs:
 
 def on_cpu(load: Mapping[str, Any], replicas: Replicas) -> dict[str, Any]:
     """The arguments of load, for a replica that may have no GPU: then it computes on the CPU."""
-    needed = not replicas.gpus and "device" not in load and "backend" not in load
-    return {**load, "device": "cpu"} if needed else dict(load)
+    chosen = load.get("device") is not None or load.get("backend") is not None
+    return dict(load) if chosen or replicas.gpus else {**load, "device": "cpu"}

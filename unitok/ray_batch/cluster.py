@@ -11,8 +11,9 @@ import subprocess
 import sys
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
+from pathlib import Path
 
 from unitok.extras import need
 from unitok.shown import shown
@@ -24,7 +25,7 @@ SETTINGS = {
 }
 LOCAL = "local"
 AUTO = "auto"
-ADDRESS = re.compile(r"(?:ray://)?(\[[^]]+\]|[^][:/\s]+):([0-9]{1,5})")
+ADDRESS = re.compile(r"(\[[^]]+\]|[^][:/\s]+):([0-9]{1,5})")
 KNOCK = 5.0  # seconds until something must listen at an address
 WAIT = 60.0  # seconds until a cluster must have answered
 # Joins a cluster and leaves it. Ray ends the whole process where some addresses do not answer, and
@@ -79,6 +80,8 @@ class Replicas:
 def joined(address: str, replicas: Replicas, show_logs: bool = False) -> Iterator[None]:
     """Join a cluster, or start Ray on this machine, and leave or end it afterwards.
 
+    Meanwhile nothing is printed on stdout, where Ray would tell of each process that dies.
+
     Args:
         address: "local" to start one; "auto" for one that runs on this machine; or HOST:PORT.
         replicas: What a local one must have room for.
@@ -93,7 +96,7 @@ def joined(address: str, replicas: Replicas, show_logs: bool = False) -> Iterato
         os.environ.setdefault(name, value)
     ray = need("ray", "ray")
     need("ray.data", "ray")  # which sets its loggers up
-    with hushed():
+    with hushed(), Path(os.devnull).open("w") as nowhere, redirect_stdout(nowhere):
         if address == LOCAL:
             cores = max(os.cpu_count() or 1, replicas.count * replicas.cpus)
             own = {"num_cpus": cores, "include_dashboard": False}

@@ -28,7 +28,7 @@ def lines_of_file(path: str) -> Dataset:
     Args:
         path: An absolute path, or the address of a file in an object store.
     """
-    return need("ray.data", "ray").from_items([{"path": path}]).map_batches(_read_files)
+    return need("ray.data", "ray").from_items([{"path": path}]).map_batches(read_files)
 
 
 def lines_of_rows(dataset: Dataset) -> Dataset:
@@ -60,7 +60,8 @@ def quiet(dataset: Dataset) -> Dataset:
     return dataset
 
 
-def _read_files(batch: dict[str, Any]) -> Iterator[dict[str, Any]]:
+def read_files(batch: dict[str, Any]) -> Iterator[Any]:
+    """The lines of the files that a batch of Ray's names, as tables."""
     for path in batch["path"]:
         files, place = find_files(str(path))
         with files.open_input_stream(place) as stream, io.BufferedReader(stream, 2**20) as file:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -121,8 +121,7 @@ class DatasetRun:
             OSError: The lines cannot be read, or the folder cannot be written.
         """
         check_empty_or_run(self._output)
-        for folder in ("", RESULTS, ERRORS, PICTURES):
-            self._output.sweep(folder)
+        self._sweep()
         cutter = Cutter()
         with told(), read_in_order(self.lines, self.lines_per_part) as tables:
             for table in tables:
@@ -141,12 +140,14 @@ class DatasetRun:
         yield from (ShardOutcome(span, kept=span.count) for span in self._whole)
         if not self._tables:
             return
-        with told():
-            for row in self._run().iter_rows():
+        rows: Any = iter(self._run().iter_rows())  # a generator, whose end is that of the replicas
+        with told(), closing(rows):
+            for row in rows:
                 outcome = ShardOutcome.of(row)
                 if outcome.trouble:
                     raise RuntimeError(f"{outcome.trouble}; {KEPT}")
                 yield outcome
+        self._sweep()
 
     @cached_property
     def _there(self) -> tuple[set[str], set[str]]:
@@ -155,6 +156,11 @@ class DatasetRun:
             {name.partition(".")[0] for name in self._output.names(folder)}
             for folder in (RESULTS, ERRORS)
         )
+
+    def _sweep(self) -> None:
+        """Remove what killed replicas left half-written. None of this run may be writing."""
+        for folder in ("", RESULTS, ERRORS, PICTURES):
+            self._output.sweep(folder)
 
     def _sort_out(self, cutter: Cutter, table: Any) -> None:
         """Put a shard with those that are done, or with those to be run."""
@@ -178,7 +184,8 @@ class DatasetRun:
             max_concurrent_calls_per_actor=AT_ONCE,
             enable_true_multi_threading=True,
         )
-        shards = quiet(data.from_arrow_refs(self._tables))
+        # A method takes a class as well as a function, but does not say so.
+        shards: Any = quiet(data.from_arrow_refs(self._tables))
         return shards.map(
             Replica,
             fn_constructor_args=(self.work, start_attempts()),
