@@ -120,7 +120,7 @@ def write_work(folder: Path, count: int) -> Path:
     Image.new("RGB", (64, 64), "pink").save(folder / "scene.png")
     path = folder / "work.jsonl"
     lines = [json.dumps(line_of(number)) for number in range(1, count + 1)]
-    path.write_text("".join(f"{line}\\n" for line in lines), encoding="utf-8")
+    path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
     return path
 
 
