@@ -77,6 +77,44 @@ def serve(
             "pictures come in the request only. May be given several times.",
         ),
     ] = None,
+    ray: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ADDRESS",
+            help="Serve in replicas on a Ray cluster: HOST:PORT; auto for the one that this "
+            "machine is part of; local to start Ray here. They keep no responses and no files.",
+            rich_help_panel=ON_RAY,
+        ),
+    ] = None,
+    replicas: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            min=1,
+            help="How many replicas share the requests.",
+            show_default="1",
+            rich_help_panel=ON_RAY,
+        ),
+    ] = None,
+    cpus_per_replica: Annotated[
+        int | None,
+        typer.Option(
+            metavar="C",
+            min=1,
+            help="CPU cores and threads of each.",
+            show_default="1",
+            rich_help_panel=ON_RAY,
+        ),
+    ] = None,
+    gpus_per_replica: Annotated[
+        float | None,
+        typer.Option(
+            metavar="G",
+            help="GPUs of each; 0.5 lets two share one.",
+            show_default="0",
+            rich_help_panel=ON_RAY,
+        ),
+    ] = None,
     max_requests: Annotated[
         int | None,
         typer.Option(
@@ -121,44 +159,6 @@ def serve(
             help="Of all files of one key.",
             show_default="2 GiB",
             rich_help_panel=LIMITS,
-        ),
-    ] = None,
-    ray: Annotated[
-        str | None,
-        typer.Option(
-            metavar="ADDRESS",
-            help="Serve in replicas on a Ray cluster: HOST:PORT; auto for the one that this "
-            "machine is part of; local to start Ray here. They keep no responses and no files.",
-            rich_help_panel=ON_RAY,
-        ),
-    ] = None,
-    replicas: Annotated[
-        int | None,
-        typer.Option(
-            metavar="N",
-            min=1,
-            help="How many replicas share the requests.",
-            show_default="1",
-            rich_help_panel=ON_RAY,
-        ),
-    ] = None,
-    cpus_per_replica: Annotated[
-        int | None,
-        typer.Option(
-            metavar="C",
-            min=1,
-            help="CPU cores and threads of each.",
-            show_default="1",
-            rich_help_panel=ON_RAY,
-        ),
-    ] = None,
-    gpus_per_replica: Annotated[
-        float | None,
-        typer.Option(
-            metavar="G",
-            help="GPUs of each; 0.5 lets two share one.",
-            show_default="0",
-            rich_help_panel=ON_RAY,
         ),
     ] = None,
     request_seconds: Annotated[
