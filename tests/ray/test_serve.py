@@ -244,7 +244,10 @@ def test_at_a_signal_what_runs_is_finished_and_nothing_is_left(cluster: Cluster)
             break
         time.sleep(0.2)
     assert left == []
-    assert "Traceback" not in "".join(cluster.said)
+    said = "".join(cluster.said)
+    assert "Traceback" not in said
+    assert '"route": "/v1/chat/completions", "status": 200' in said, "a line for each request"
+    assert "draining: running requests have 30 s" in said
 
 
 def test_replicas_that_cannot_start_are_said_in_one_line():

@@ -85,6 +85,7 @@ def joined(address: str, replicas: Replicas, show_logs: bool = False) -> Iterato
     Args:
         address: "local" to start one; "auto" for one that runs on this machine; or HOST:PORT.
         replicas: What a local one must have room for.
+        show_logs: Whether what replicas write to stderr is written here, too.
 
     Raises:
         ConnectionError: No cluster answers.
@@ -104,7 +105,7 @@ def joined(address: str, replicas: Replicas, show_logs: bool = False) -> Iterato
             check_answers(address)
             own = {}
         try:
-            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **own)
+            ray.init(address=address, log_to_driver=show_logs, logging_level=logging.ERROR, **own)
         except Exception as error:  # Ray raises plain exceptions, too
             raise RuntimeError(f"Ray does not start: {one_line(error)}") from None
         try:

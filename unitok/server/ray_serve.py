@@ -15,6 +15,7 @@ from unitok.extras import need
 from unitok.ray_batch.cluster import Replicas, check_room, joined
 from unitok.server.app_spec import AppSpec
 from unitok.server.listen import url_at
+from unitok.server.log_lines import logged_to_stderr
 from unitok.server.replica import Replica
 from unitok.terminal import one_line
 
@@ -40,9 +41,13 @@ def serve_on_ray(spec: AppSpec, address: str, replicas: Replicas, host: str, por
         ConnectionError: No cluster answers.
         ValueError: The cluster has no room for the replicas, or they do not start.
     """
-    serve = need("ray.serve", "ray")
-    logging.getLogger("ray.serve").setLevel(logging.ERROR)
-    with joined(address, replicas, show_logs=True), interrupted_by_sigterm():
+    with (
+        logged_to_stderr(spec.quiet),
+        joined(address, replicas, show_logs=not spec.quiet),
+        interrupted_by_sigterm(),
+    ):
+        serve = need("ray.serve", "ray")
+        logging.getLogger("ray.serve").setLevel(logging.ERROR)
         check_room_of_all(replicas)
         check_not_served(serve)
         serve.start(http_options={"host": host, "port": port}, logging_config=QUIET)
