@@ -70,7 +70,7 @@ class Opening:
         except BaseException as error:
             thread.end(asyncio.sleep(0))
             if isinstance(error, ValueError):  # a setting, before a process began
-                raise ValueError(f"{self.folder}: {first_line(error)}") from None
+                raise ValueError(f"{self.folder}: {reason_of(error)}") from None
             raise
         end = _Ending(client, thread)
         engine = make_engine(client, thread.loop, family, counting, end)
@@ -176,6 +176,13 @@ def make_model(
     """
     decoder = ImageDecoder(device, background=True)
     return Model(family, image_decoder=decoder, precision=precision, other=engine)
+
+
+def reason_of(error: ValueError) -> str:
+    """What vLLM's config refuses, in a line: pydantic's errors wrap what was raised."""
+    if not (wrapped := getattr(error, "errors", None)):
+        return first_line(error)
+    return first_line(ValueError(wrapped()[0]["msg"].removeprefix("Value error, ")))
 
 
 def check_environment() -> None:
