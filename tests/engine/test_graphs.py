@@ -95,6 +95,44 @@ def test_static_steps_give_the_ids_of_ordinary_ones(paged, steps, options):
     assert ordinary == finished_ids(Engine(TinyModel(), gathered), REQUESTS)
 
 
+def test_what_was_recorded_is_dropped_in_sleep_and_recorded_anew(paged, steps):
+    machine = paged()
+    before = finished_ids(machine, REQUESTS)
+    old = set(map(id, steps))
+    attention = machine.runner.attention
+    machine.sleep()
+    assert machine.runner.attention.layout.keys.shape[1] < attention.layout.keys.shape[1]
+    machine.wake()
+    assert machine.runner.attention.layout.keys.shape == attention.layout.keys.shape
+    assert machine.runner.attention is not attention
+    kept, steps[:] = list(steps), []  # kept, so that no new one has the id of an old one
+    assert finished_ids(machine, REQUESTS) == before
+    assert kept and steps and not old & set(map(id, steps))
+
+
+def test_an_engine_sleeps_only_when_it_is_idle_and_runs_nothing_meanwhile(paged):
+    machine = paged()
+    machine.add(REQUESTS[0])
+    machine.step()
+    with pytest.raises(RuntimeError, match="cannot sleep while requests are computed"):
+        machine.sleep()
+    assert run_out(machine) == 1
+    machine.sleep()
+    machine.add(REQUESTS[1])
+    forwards = machine.stats.forwards
+    assert machine.step() == [] and machine.stats.forwards == forwards and machine.paused
+    machine.wake()
+    assert run_out(machine) == 1 and not machine.paused
+
+
+def run_out(machine: Engine) -> int:
+    """Step until nothing is left; how many samples ended."""
+    ended = 0
+    while machine.has_work:
+        ended += sum(output.finished for output in machine.step())
+    return ended
+
+
 def test_log_probabilities_are_those_of_ordinary_steps(paged):
     requests = [replace(r, logprobs=True, branch_logprobs=True) for r in REQUESTS[2:6]]
     for one, other in zip(

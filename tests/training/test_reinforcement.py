@@ -338,6 +338,7 @@ def test_the_command_makes_a_plan_and_a_run(recipe_file: Path, tmp_path: Path):
         (["rollout.sample=3"], "there is no key rollout.sample; did you mean rollout.samples?"),
         (["rollout.samples=1"], "rollout.samples must be a whole number at least 2"),
         (["rollout.temperature=0"], "rollout.temperature must be a number above 0"),
+        (["rollout.guidance=2e3"], "rollout.guidance must be a number at least -1000 and at most "),
         (["rollout.prompts=['gone.jsonl']"], "gone.jsonl: no such file"),
         (["rollout.prompts=[]"], "rollout.prompts is empty"),
         (["reward=[]"], "there is no reward: write [[reward]] and name = ..."),

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
 from unitok.nn.activation_checkpointing import Mode
+from unitok.requests import MAX_GUIDANCE
 
 
 @dataclass(frozen=True)
@@ -197,7 +198,12 @@ class RolloutKeys:
         float, Key("the likeliest tokens that make up this share are sampled", above=0, high=1)
     ] = 1.0
     guidance: Annotated[
-        float | None, Key("the guidance scale of drawings; by default the model's own")
+        float | None,
+        Key(
+            "the guidance scale of drawings; by default the model's own",
+            low=-MAX_GUIDANCE,
+            high=MAX_GUIDANCE,
+        ),
     ] = None
     max_tokens: Annotated[int, Key("the most tokens of an answer", low=1)] = 256
     drop_solved: Annotated[
