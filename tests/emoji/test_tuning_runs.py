@@ -1,0 +1,73 @@
+"""The embedded model's runs from end to end, at toy size: as the script tells."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from scripts import reinforce_embedded
+from unitok.cli import app
+from unitok.emoji.tuning_data import TuningSizes, write_tuning_data
+
+RECIPES = Path(__file__).resolve().parents[2] / "recipes" / "embedded"
+SMALL = ("held_out.conversations=4", "batch.conversations=4", "samples.prompts=[]", "log_every=1")
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    made = tmp_path / "runs" / "embedded"
+    write_tuning_data(made, TuningSizes(draw=6, ask=6, paint=6, read=6, held_out=2))
+    return made
+
+
+def unitok_(*words: str) -> str:
+    """What a command of `unitok` prints."""
+    done = CliRunner().invoke(app, [*words, "--quiet"], prog_name="unitok")
+    assert done.exit_code == 0, done.output
+    return done.output
+
+
+def train(name: str, *settings: str) -> dict[str, Any]:
+    """Make a run of a recipe, and return the last record of its losses."""
+    words = [w for setting in (*SMALL, *settings) for w in ("--set", setting)]
+    printed = unitok_("train", str(RECIPES / f"{name}.toml"), *words)
+    lines = (Path(printed.strip().splitlines()[-1]).parent / "log.jsonl").read_text().splitlines()
+    return [record for record in map(json.loads, lines) if "speed" in record][-1]
+
+
+@pytest.mark.timeout(400)  # three runs of a model that is small, but no toy
+def test_the_model_learns_both_orders_and_then_from_rewards(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+):
+    learned = train("both_orders", "steps=2", "held_out.every=2")
+    assert learned["text"] > 0 and learned["image"] > 0 and not learned["skipped"]
+    rewarded = train(
+        "grpo", "steps=1", "rollout.groups=6", "rollout.samples=4", "rollout.temperature=1.5"
+    )
+    assert 0 <= rewarded["reward_text"] <= 1 and 0 <= rewarded["reward_image"] <= 1
+    assert rewarded["live_groups"] + rewarded["flat_groups"] == 6 and not rewarded["failed"]
+    unitok_(
+        *("data", "pairs", "runs/embedded/draw.jsonl", "--reward", "emoji", "-n", "4"),
+        *("--temperature", "1.5", "--guidance", "1.5", "--out", "runs/embedded/pairs.jsonl"),
+    )
+    preferred = train("dpo", "steps=2")
+    assert preferred["dpo"] > 0 and (folder / "dpo" / "model").is_dir()
+    for name, model in {"before": "both_orders", "after": "grpo"}.items():
+        words = ("score", "--model", f"runs/embedded/{model}/model", "--prompts", "1")
+        run_script(monkeypatch, *words, "--seeds", "5", "--out", f"{name}.jsonl")
+    with pytest.raises(SystemExit) as ended:  # one prompt of each kind, after two updates
+        run_script(monkeypatch, "compare", "before.jsonl", "after.jsonl")
+        sys.exit(0)
+    assert ended.value.code in (0, reinforce_embedded.MISSED)
+    assert "| question_first | 9 |" in capsys.readouterr().out
+
+
+def run_script(monkeypatch: pytest.MonkeyPatch, *words: str) -> None:
+    monkeypatch.setattr(sys, "argv", ["reinforce_embedded.py", *words])
+    reinforce_embedded.main()
