@@ -98,7 +98,7 @@ def test_wrong_arguments_are_told_before_anything_is_written(short_folder, tmp_p
             unitok.run_dataset(dataset, out, short_folder, **given)
     with pytest.raises(FileNotFoundError, match="nowhere: no such folder"):
         unitok.run_dataset(dataset, out, "nowhere")
-    with pytest.raises(RuntimeError, match="the column draw holds a complex"):
+    with pytest.raises(ValueError, match="the column draw holds a complex"):
         strange = ray.data.from_items([{"draw": 1j}])
         unitok.run_dataset(strange, out, short_folder)
     assert not out.exists() or list(out.iterdir()) == []

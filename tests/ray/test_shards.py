@@ -11,7 +11,7 @@ from tests.ray.batches import mixed, write_work
 from unitok.batch.entries import EntryReader, WrongLine, own_or_openai
 from unitok.batch.form import Entry
 from unitok.batch.source import MAX_LINE, Line, Source
-from unitok.ray_batch.lines import read_files, table_of
+from unitok.ray_batch.lines import check_read, read_files, table_of
 from unitok.ray_batch.output import Output
 from unitok.ray_batch.replica import Runs, Work, entries_of
 from unitok.ray_batch.rows import json_of_row
@@ -94,6 +94,12 @@ def test_rows_are_numbered_by_their_place():
     cutter = Cutter()
     spans = [cutter.cut(table_of(some)).span for some in (rows[:2], rows[2:])]
     assert [(span.first, span.last) for span in spans] == [(1, 2), (3, 3)]
+
+
+def test_a_file_that_is_not_there_where_it_is_read_is_told(tmp_path):
+    (table,) = read_files({"path": [str(tmp_path / "nowhere.jsonl")]})
+    with pytest.raises(ValueError, match=r"nowhere\.jsonl"):
+        check_read(table)
 
 
 # --- rows ----------------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ from unitok.extras import need
 from unitok.ray_batch.output import find_files
 from unitok.ray_batch.rows import json_of_row
 from unitok.strict_json import JsonObject
+from unitok.terminal import one_line
 
 if TYPE_CHECKING:
     from ray.data import Dataset
@@ -63,33 +64,54 @@ def quiet(dataset: Dataset) -> Dataset:
 def read_files(batch: dict[str, Any]) -> Iterator[Any]:
     """The lines of the files that a batch of Ray's names, as tables."""
     for path in batch["path"]:
-        files, place = find_files(str(path))
-        with files.open_input_stream(place) as stream, io.BufferedReader(stream, 2**20) as file:
-            lines = read_lines(file)  # type: ignore[arg-type]
-            while some := list(islice(lines, TOGETHER)):
-                yield table_of(some)
+        try:
+            yield from _read_file(str(path))
+        except (OSError, ValueError) as error:
+            yield _table([{"trouble": one_line(error)}])
+
+
+def _read_file(path: str) -> Iterator[Any]:
+    files, place = find_files(path)
+    with files.open_input_stream(place) as stream, io.BufferedReader(stream, 2**20) as file:
+        lines = read_lines(file)  # type: ignore[arg-type]
+        while some := list(islice(lines, TOGETHER)):
+            yield table_of(some)
 
 
 def _lines_of_table(table: Any) -> Any:
-    return table_of(Line(0, json_of_row(row)) for row in table.to_pylist())
+    try:
+        return table_of([Line(0, json_of_row(row)) for row in table.to_pylist()])
+    except ValueError as error:
+        return _table([{"trouble": one_line(error)}])
+
+
+def check_read(table: Any) -> None:
+    """Check that lines could be read, where Ray read them.
+
+    Raises:
+        ValueError: They could not.
+    """
+    for trouble in table.column("trouble").drop_null().to_pylist():
+        raise ValueError(trouble)
 
 
 def table_of(lines: Iterable[Line]) -> Any:
-    """A table of lines. The number is 0 where the place in the dataset is the number.
+    """A table of lines. The number is 0 where the place in the dataset is the number."""
+    return _table([_row(line) for line in lines])
 
-    Its columns are number, data, too_long, content, and custom_id, which is null or a digest too.
-    """
+
+def _table(rows: list[dict[str, Any]]) -> Any:
+    """A table of rows of lines, or of one that tells in the column "trouble" why there are none."""
     pa = need("pyarrow", "ray")
-    schema = pa.schema(
-        [
-            ("number", pa.int64()),
-            ("data", pa.large_binary()),
-            ("too_long", pa.bool_()),
-            ("content", pa.binary(DIGEST)),
-            ("custom_id", pa.binary(DIGEST)),
-        ]
-    )
-    return pa.Table.from_pylist([_row(line) for line in lines], schema)
+    columns = {
+        "number": pa.int64(),
+        "data": pa.large_binary(),
+        "too_long": pa.bool_(),
+        "content": pa.binary(DIGEST),
+        "custom_id": pa.binary(DIGEST),  # the digest of one, or null
+        "trouble": pa.string(),
+    }
+    return pa.Table.from_pylist(rows, pa.schema(columns))
 
 
 def _row(line: Line) -> dict[str, Any]:

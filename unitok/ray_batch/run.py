@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from unitok.extras import need
 from unitok.ray_batch.attempts import start_attempts
 from unitok.ray_batch.cluster import Replicas, reason
-from unitok.ray_batch.lines import quiet, read_in_order
+from unitok.ray_batch.lines import check_read, quiet, read_in_order
 from unitok.ray_batch.output import Output
 from unitok.ray_batch.parts import ERRORS, PICTURES, RESULTS
 from unitok.ray_batch.replica import Replica, ShardOutcome, Work
@@ -117,8 +117,8 @@ class DatasetRun:
             How many lines there are.
 
         Raises:
-            ValueError: The folder is of another run.
-            OSError: The lines cannot be read, or the folder cannot be written.
+            ValueError: The lines cannot be read, or the folder is of another run.
+            OSError: The folder cannot be written.
         """
         check_empty_or_run(self._output)
         self._sweep()
@@ -164,6 +164,7 @@ class DatasetRun:
 
     def _sort_out(self, cutter: Cutter, table: Any) -> None:
         """Put a shard with those that are done, or with those to be run."""
+        check_read(table)
         shard = cutter.cut(table)
         results, errors = self._there
         begun, failed = shard.span.name in results, shard.span.name in errors
