@@ -1,3 +1,4 @@
+# pyright: reportMissingImports=false
 """What vLLM serves: either format, a tied head, text alone; and folders that it refuses."""
 
 import json
@@ -6,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from safetensors.torch import load_file, save_file
+from vllm.exceptions import VLLMValidationError
 
 import unitok
 from tests.vllm.engines import counted, ids_of, layout_of, serving
@@ -63,7 +65,7 @@ def test_a_replica_for_text_alone_has_one_stream_and_half_the_cache(folder: Path
                 assert layout.size == 640
                 with pytest.raises(ValueError, match="serves text alone"):
                     layout.drawing_prompt([1, 3])
-                with pytest.raises(ValueError, match="out of vocabulary"):
+                with pytest.raises(VLLMValidationError, match="out of vocabulary"):
                     llm.generate({"prompt_token_ids": [1, layout.paint]}, use_tqdm=False)
     assert abs(blocks[1] - 2 * blocks[2]) <= 1
 

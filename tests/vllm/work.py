@@ -18,7 +18,7 @@ from unitok.families.common.family import ImageOptions
 from unitok.families.janus import Janus
 from unitok.prompt import Message
 
-SCALES = (0.0, 1.0, 1.5, 2.0, 3.0, 5.0, 7.0, -1.0)
+SCALES = (0.5, 1.0, 1.5, 2.0, 3.0, 5.0, 7.0, -1.0)
 THINGS = ("apple", "cat", "book", "boat", "cake", "frog", "gift", "house")
 COLOURS = ("pink", "blue", "green", "yellow")
 QUESTIONS = (
@@ -84,7 +84,8 @@ def work(drawings: int, captions: int, texts: int) -> Work:
 
 def drawn(i: int) -> str:
     """What the i-th drawing is of; every third is a long story."""
-    words = f"{THINGS[i % 8]} on a {COLOURS[i // 8 % 4]} background"
+    count, thing = ("one", "two")[i // 32 % 2], THINGS[i % 8]
+    words = f"{count} {thing} on a {COLOURS[i // 8 % 4]} background"
     return f"{words} and {LONG}" if i % 3 == 2 else words
 
 
