@@ -3,7 +3,7 @@
 import asyncio
 import base64
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 from io import BytesIO
 from pathlib import Path
 from types import SimpleNamespace
@@ -22,6 +22,7 @@ from unitok import Caption, Draw, Edit, Model, Reply
 from unitok.backends.vllm.counting import Counting
 from unitok.backends.vllm.endpoint import ImagesEndpoint
 from unitok.backends.vllm.layout import TokenLayout
+from unitok.backends.vllm.opening import sizes_of
 from unitok.backends.vllm.outputs import OutputReader
 from unitok.backends.vllm.request import SEEDS, Translator, seed_of
 from unitok.checkpoints.weights import ImageTokenizerOnly
@@ -274,6 +275,19 @@ def test_seeds_are_what_vllm_takes_and_differ_between_samples():
     assert seed_of(7, 0) == 7 and seed_of(0, 0) == 0
     seeds = [seed_of(s, n) for s in (0, 7, -1, -(2**63), 2**64 - 1, SEEDS) for n in range(4)]
     assert len(set(seeds)) == len(seeds) and all(0 <= seed < SEEDS for seed in seeds)
+
+
+def test_sizes_are_those_of_all_copies_and_both_streams(own: Model, translator: Translator):
+    sizes = SimpleNamespace(unitok=asdict(translator.layout))  # as the plugin leaves it there
+    config = SimpleNamespace(
+        model_config=SimpleNamespace(hf_config=sizes),
+        cache_config=SimpleNamespace(num_gpu_blocks=10, block_size=32),
+        parallel_config=SimpleNamespace(data_parallel_size=2),
+        scheduler_config=SimpleNamespace(max_num_seqs=8),
+    )
+    found, shape = sizes_of(config, own.family), own.family.model.kv_shape
+    assert (found.num_blocks, found.block_size, found.max_running) == (10, 32, 32)
+    assert found.memory == 10 * 32 * 2 * shape.bytes_per_token(torch.float32)
 
 
 # --- outputs of vLLM ------------------------------------------------------------------------------

@@ -154,7 +154,7 @@ def sizes_of(config: Any, family: Family) -> VllmSizes:
     cache, copies = config.cache_config, config.parallel_config.data_parallel_size
     layout = TokenLayout.of_config(config.model_config.hf_config)
     token = layout.streams * family.model.kv_shape.bytes_per_token(family.model.dtype)
-    blocks = copies * (cache.num_gpu_blocks or 0)
+    blocks = cache.num_gpu_blocks or 0  # of all copies
     return VllmSizes(
         memory=blocks * cache.block_size * token,
         num_blocks=blocks,
