@@ -28,6 +28,13 @@ from unitok.backends.vllm.weights import fill
 from unitok.nn.layers import Projector
 from unitok.nn.vision import VisionEncoder
 
+NOTHING = float("-inf")
+
+
+def may_hold(rows: Tensor) -> bool:
+    """Whether any of the rows may be true. A GPU is not waited for to find out."""
+    return rows.device.type != "cpu" or bool(rows.any())
+
 
 class ImageHead(nn.Module):
     """The head of image ids, its second layer shared among the ranks.
@@ -189,14 +196,27 @@ class TwoStreamJanus(nn.Module, SupportsMultiModal):
             return self.logits_processor(self.text_head, hidden_states)
         size = (hidden_states.shape[-1] - 1) // 2
         first, second, mode = hidden_states.split([size, size, 1], dim=-1)
-        text = self.logits_processor(self.text_head, first.contiguous())
-        images = self.image_head(torch.cat([first, second])).chunk(2)
+        paints = mode > 0.5
+        text = self._text_logits(first.contiguous(), paints)
+        images = self._image_logits(torch.cat([first, second]), paints)
         if text is None:
             return None
-        paints, nothing = mode > 0.5, float("-inf")
-        image = [part.masked_fill(~paints, nothing) for part in images]
-        no_paint = text.new_full((len(text), 1), nothing)
-        return torch.cat([text.masked_fill(paints, nothing), image[0], no_paint, image[1]], dim=-1)
+        no_paint = text.new_full((len(text), 1), NOTHING)
+        return torch.cat([text, images[0], no_paint, images[1]], dim=-1)
+
+    def _text_logits(self, first: Tensor, paints: Tensor) -> Tensor | None:
+        """Hidden states [rows, d] -> [rows, T], minus infinity in rows of drawings."""
+        if not may_hold(~paints):
+            return first.new_full((len(first), self.layout.text_size), NOTHING)
+        logits = self.logits_processor(self.text_head, first)
+        return None if logits is None else logits.masked_fill(paints, NOTHING)
+
+    def _image_logits(self, both: Tensor, paints: Tensor) -> Sequence[Tensor]:
+        """Hidden states [2 rows, d] -> two of [rows, I], minus infinity in rows of text."""
+        if not may_hold(paints):
+            nothing = both.new_full((len(paints), self.layout.image_size), NOTHING)
+            return nothing, nothing
+        return [part.masked_fill(~paints, NOTHING) for part in self.image_head(both).chunk(2)]
 
     def load_weights(self, weights: Iterable[tuple[str, Tensor]]) -> set[str]:
         """Fill the model from the folder's tensors; see `weights.fill`."""
