@@ -62,7 +62,7 @@ LOW = 160  # a quarter of the tiny model's text ids
 
 
 def evenness(prompt: Prompt, result: Result) -> float:
-    """The share of even tokens in a drawing, and of low ones in an answer: both are soon learned."""
+    """The share of even tokens in a drawing, and of low ones in an answer: soon learned."""
     if isinstance(result, DrawResult):
         assert result.token_ids is not None
         return sum(id % 2 == 0 for id in result.token_ids[0]) / len(result.token_ids[0])
