@@ -256,6 +256,14 @@ def test_pairs_need_the_section(make: Any):
     [
         ({"loss": {"z_loss": 0.1}}, r"loss\.z_loss must be 0 with \[dpo\]"),
         ({"memory": {"sharding": "fsdp"}}, r"memory\.sharding must be none with \[dpo\]"),
+        (
+            {
+                "rollout": {"prompts": ["p.jsonl"]},
+                "reward": [{"name": "exact"}],
+                "grpo": {"supervised": 0.1},
+            },
+            r"give \[dpo\] or \[rollout\], not both",
+        ),
         ({"dpo": {"beta": 0}}, r"dpo\.beta must be a number above 0, not 0"),
         ({"dpo": {"label_smoothing": 0.5}}, r"dpo\.label_smoothing must be a number at least 0"),
         ({"dpo": {"beat": 1}}, r"there is no key dpo\.beat; did you mean dpo\.beta\?"),
