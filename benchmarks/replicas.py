@@ -10,10 +10,10 @@ from pathlib import Path
 
 from benchmarks.report import Result
 from benchmarks.setting import Setting
-from unitok.ray_batch.api import on_cpu, started, work_of
-from unitok.ray_batch.cluster import Replicas, joined
-from unitok.ray_batch.lines import lines_of_file
-from unitok.ray_batch.report import report_of
+from unitok.backends.ray.api import on_cpu, started, work_of
+from unitok.backends.ray.cluster import Replicas, joined
+from unitok.backends.ray.lines import lines_of_file
+from unitok.backends.ray.report import report_of
 
 
 def replicas(setting: Setting) -> Iterator[Result]:

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from unitok.api import Info, Model
+    from unitok.backends.ray.api import run_dataset
+    from unitok.backends.ray.report import DatasetReport, FailedLine, ReplicaReport
     from unitok.chat import Chat
     from unitok.loading import load
     from unitok.picture_info import read_info
-    from unitok.ray_batch.api import run_dataset
-    from unitok.ray_batch.report import DatasetReport, FailedLine, ReplicaReport
     from unitok.requests import Caption, Draw, Edit, Reply
     from unitok.results import DrawResult, Event, Picture, Result, ScoreResult, TextResult
     from unitok.stats import Stats
@@ -49,16 +49,16 @@ __all__ = [
 _PLACES = {
     "Caption": "requests",
     "Chat": "chat",
-    "DatasetReport": "ray_batch.report",
+    "DatasetReport": "backends.ray.report",
     "Draw": "requests",
     "DrawResult": "results",
     "Edit": "requests",
     "Event": "results",
-    "FailedLine": "ray_batch.report",
+    "FailedLine": "backends.ray.report",
     "Info": "api",
     "Model": "api",
     "Picture": "results",
-    "ReplicaReport": "ray_batch.report",
+    "ReplicaReport": "backends.ray.report",
     "Reply": "requests",
     "Result": "results",
     "ScoreResult": "results",
@@ -66,7 +66,7 @@ _PLACES = {
     "TextResult": "results",
     "load": "loading",
     "read_info": "picture_info",
-    "run_dataset": "ray_batch.api",
+    "run_dataset": "backends.ray.api",
 }
 
 

@@ -8,13 +8,13 @@ from typing import Any
 
 from PIL import Image
 
+from unitok.backends.ray.api import started
+from unitok.backends.ray.cluster import Replicas
+from unitok.backends.ray.lines import lines_of_file
+from unitok.backends.ray.output import Output
+from unitok.backends.ray.replica import Runs, Work
+from unitok.backends.ray.report import DatasetReport, report_of
 from unitok.batch.keys import model_identity
-from unitok.ray_batch.api import started
-from unitok.ray_batch.cluster import Replicas
-from unitok.ray_batch.lines import lines_of_file
-from unitok.ray_batch.output import Output
-from unitok.ray_batch.replica import Runs, Work
-from unitok.ray_batch.report import DatasetReport, report_of
 
 ROOT = Path(__file__).resolve().parents[2]
 WHEN = ("seconds", "created")  # keys that differ from run to run

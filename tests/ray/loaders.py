@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 
 import unitok
-from unitok.ray_batch.replica import Runs
+from unitok.backends.ray.replica import Runs
 from unitok.requests import AnyRequest, Draw
 from unitok.results import Result
 

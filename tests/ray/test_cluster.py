@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from unitok.backends.ray.api import on_cpu
+from unitok.backends.ray.attempts import Attempts
+from unitok.backends.ray.cluster import Replicas, check_answers, check_nodes
 from unitok.commands.batch_on_ray import check_source, folder_of
-from unitok.ray_batch.api import on_cpu
-from unitok.ray_batch.attempts import Attempts
-from unitok.ray_batch.cluster import Replicas, check_answers, check_nodes
 
 SMALL, LARGE = {"CPU": 2.0}, {"CPU": 16.0, "GPU": 4.0}
 

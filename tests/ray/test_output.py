@@ -9,12 +9,12 @@ from PIL import Image
 from pyarrow import fs
 
 from tests.ray.batches import environment
+from unitok.backends.ray.output import Output
+from unitok.backends.ray.parts import PARTS, ShardResults
+from unitok.backends.ray.run import Identity, check_empty_or_run
+from unitok.backends.ray.shards import Span
 from unitok.batch.form import Entry
 from unitok.batch.own_lines import OwnLines
-from unitok.ray_batch.output import Output
-from unitok.ray_batch.parts import PARTS, ShardResults
-from unitok.ray_batch.run import Identity, check_empty_or_run
-from unitok.ray_batch.shards import Span
 from unitok.requests import Draw
 
 SPAN = Span(1, 3, 3)

@@ -20,12 +20,12 @@ from tests.ray.batches import (
     write_work,
 )
 from tests.ray.loaders import DEADLY, deadly, dying_at_start, found_by, in_the_way, wrong
+from unitok.backends.ray.api import started
+from unitok.backends.ray.cluster import Replicas
+from unitok.backends.ray.lines import lines_of_file
+from unitok.backends.ray.output import Output
+from unitok.backends.ray.replica import Work
 from unitok.cli import app
-from unitok.ray_batch.api import started
-from unitok.ray_batch.cluster import Replicas
-from unitok.ray_batch.lines import lines_of_file
-from unitok.ray_batch.output import Output
-from unitok.ray_batch.replica import Work
 
 pytestmark = [pytest.mark.usefixtures("cluster"), pytest.mark.timeout(900)]
 LINES = 48

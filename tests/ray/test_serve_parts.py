@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
+from unitok.backends.ray.cluster import Replicas
 from unitok.flags import Common
-from unitok.ray_batch.cluster import Replicas
 from unitok.server.app_spec import AppSpec
 from unitok.server.keys import ApiKeys
 from unitok.server.ray_serve import APP, check_not_served, placed, stop, why_not

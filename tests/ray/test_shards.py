@@ -8,14 +8,14 @@ from typing import Any
 import pytest
 
 from tests.ray.batches import mixed, write_work
+from unitok.backends.ray.lines import check_read, read_files, table_of
+from unitok.backends.ray.output import Output
+from unitok.backends.ray.replica import Runs, Work, entries_of
+from unitok.backends.ray.rows import json_of_row
+from unitok.backends.ray.shards import Cutter, Shard
 from unitok.batch.entries import EntryReader, WrongLine, own_or_openai
 from unitok.batch.form import Entry
 from unitok.batch.source import MAX_LINE, Line, Source
-from unitok.ray_batch.lines import check_read, read_files, table_of
-from unitok.ray_batch.output import Output
-from unitok.ray_batch.replica import Runs, Work, entries_of
-from unitok.ray_batch.rows import json_of_row
-from unitok.ray_batch.shards import Cutter, Shard
 
 
 def cut(path: Path, size: int) -> list[Shard]:

@@ -18,8 +18,8 @@ from unitok.terminal import complain, say
 if TYPE_CHECKING:
     from ray.data import Dataset
 
-    from unitok.ray_batch.replica import ShardOutcome
-    from unitok.ray_batch.report import DatasetReport, FailedLine, ReplicaReport
+    from unitok.backends.ray.replica import ShardOutcome
+    from unitok.backends.ray.report import DatasetReport, FailedLine, ReplicaReport
 
 TOLD = 20  # failed lines that are printed; all are in the folder of errors
 
@@ -52,9 +52,9 @@ def batch_on_ray(common: Common, source: str, output: str, asked: OnRay) -> int:
     """
     with missing_is_wrong_use():
         need("ray", "ray")
-    from unitok.ray_batch.api import on_cpu, started, work_of
-    from unitok.ray_batch.cluster import Replicas, joined
-    from unitok.ray_batch.report import report_of
+    from unitok.backends.ray.api import on_cpu, started, work_of
+    from unitok.backends.ray.cluster import Replicas, joined
+    from unitok.backends.ray.report import report_of
 
     replicas = Replicas(asked.replicas or 1, asked.cpus or 1, asked.gpus or 0)
     tables = check_source(source)
@@ -78,7 +78,7 @@ def batch_on_ray(common: Common, source: str, output: str, asked: OnRay) -> int:
 
 def lines_of(source: str, tables: bool) -> Dataset:
     """The lines of a file or a folder, once Ray has started."""
-    from unitok.ray_batch.lines import lines_of_file, lines_of_rows
+    from unitok.backends.ray.lines import lines_of_file, lines_of_rows
 
     place = source if "://" in source else str(Path(source).expanduser().absolute())
     if not tables:

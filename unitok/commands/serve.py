@@ -193,7 +193,7 @@ def _serve_here(spec: AppSpec, host: str, port: int, state: Path | None) -> None
 
 def _serve_on_ray(spec: AppSpec, address: str, asked: OfReplicas, host: str, port: int) -> None:
     """Serve in replicas, on a Ray cluster."""
-    from unitok.ray_batch.cluster import LOCAL, Replicas
+    from unitok.backends.ray.cluster import LOCAL, Replicas
     from unitok.server.listen import open_socket
     from unitok.server.ray_serve import serve_on_ray
 

@@ -11,8 +11,8 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
+from unitok.backends.ray.cluster import Replicas, check_room, joined
 from unitok.extras import need
-from unitok.ray_batch.cluster import Replicas, check_room, joined
 from unitok.server.app_spec import AppSpec
 from unitok.server.listen import url_at
 from unitok.server.log_lines import logged_to_stderr
@@ -31,7 +31,7 @@ def serve_on_ray(spec: AppSpec, address: str, replicas: Replicas, host: str, por
 
     Args:
         spec: What the app of each replica is made of.
-        address: Of a Ray cluster, as `unitok.ray_batch.cluster.joined` takes it.
+        address: Of a Ray cluster, as `unitok.backends.ray.cluster.joined` takes it.
         replicas: How many there are, and what each takes.
         host: The address that Ray Serve listens on.
         port: The port.

@@ -8,11 +8,11 @@ from contextlib import contextmanager
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
+from unitok.backends.ray.output import find_files
+from unitok.backends.ray.rows import json_of_row
 from unitok.batch.keys import digest
 from unitok.batch.source import Line, parse_line, read_lines
 from unitok.extras import need
-from unitok.ray_batch.output import find_files
-from unitok.ray_batch.rows import json_of_row
 from unitok.strict_json import JsonObject
 from unitok.terminal import one_line
 

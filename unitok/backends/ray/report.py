@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from unitok.ray_batch.replica import ShardOutcome
+from unitok.backends.ray.replica import ShardOutcome
 
 
 @dataclass(frozen=True)

@@ -9,15 +9,15 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
+from unitok.backends.ray.cluster import Replicas, check_room
+from unitok.backends.ray.lines import lines_of_rows
+from unitok.backends.ray.output import Output
+from unitok.backends.ray.parts import Format
+from unitok.backends.ray.replica import Runs, Work
+from unitok.backends.ray.report import DatasetReport, report_of
+from unitok.backends.ray.run import DatasetRun
 from unitok.batch.identity import identity_of_load
 from unitok.extras import need
-from unitok.ray_batch.cluster import Replicas, check_room
-from unitok.ray_batch.lines import lines_of_rows
-from unitok.ray_batch.output import Output
-from unitok.ray_batch.parts import Format
-from unitok.ray_batch.replica import Runs, Work
-from unitok.ray_batch.report import DatasetReport, report_of
-from unitok.ray_batch.run import DatasetRun
 
 if TYPE_CHECKING:
     from ray.data import Dataset

@@ -9,14 +9,14 @@ from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from unitok.backends.ray.attempts import start_attempts
+from unitok.backends.ray.cluster import Replicas, reason
+from unitok.backends.ray.lines import check_read, quiet, read_in_order
+from unitok.backends.ray.output import Output
+from unitok.backends.ray.parts import ERRORS, PICTURES, RESULTS
+from unitok.backends.ray.replica import Replica, ShardOutcome, Work
+from unitok.backends.ray.shards import Cutter, Span
 from unitok.extras import need
-from unitok.ray_batch.attempts import start_attempts
-from unitok.ray_batch.cluster import Replicas, reason
-from unitok.ray_batch.lines import check_read, quiet, read_in_order
-from unitok.ray_batch.output import Output
-from unitok.ray_batch.parts import ERRORS, PICTURES, RESULTS
-from unitok.ray_batch.replica import Replica, ShardOutcome, Work
-from unitok.ray_batch.shards import Cutter, Span
 
 if TYPE_CHECKING:
     from ray.data import Dataset
@@ -90,7 +90,7 @@ class DatasetRun:
     """A run, from the reading of its lines to the last shard.
 
     Attributes:
-        lines: The dataset of lines, see `unitok.ray_batch.lines`.
+        lines: The dataset of lines, see `unitok.backends.ray.lines`.
         work: What replicas do.
         replicas: How many there are.
         lines_per_part: How many lines a shard has.

@@ -13,15 +13,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from unitok.backends.ray.attempts import ALONE, STARTS, TOGETHER
+from unitok.backends.ray.output import Output
+from unitok.backends.ray.parts import PARTS, Format, ShardResults
+from unitok.backends.ray.shards import Shard, ShardLines, Span
 from unitok.batch.entries import EntryReader, WrongLine, own_or_openai
 from unitok.batch.form import Entry
 from unitok.batch.runner import BatchRun, Outcome
 from unitok.batch.source import parse_line
 from unitok.extras import need
-from unitok.ray_batch.attempts import ALONE, STARTS, TOGETHER
-from unitok.ray_batch.output import Output
-from unitok.ray_batch.parts import PARTS, Format, ShardResults
-from unitok.ray_batch.shards import Shard, ShardLines, Span
 from unitok.results import Result
 from unitok.terminal import one_line
 

@@ -10,11 +10,11 @@ from typing import Any, Literal, Protocol
 
 from PIL import Image
 
+from unitok.backends.ray.output import Output
+from unitok.backends.ray.shards import Span
 from unitok.batch.form import Entry
 from unitok.batch.journal import json_line, picture_names
 from unitok.extras import need
-from unitok.ray_batch.output import Output
-from unitok.ray_batch.shards import Span
 from unitok.strict_json import JsonObject
 
 Format = Literal["jsonl", "parquet"]

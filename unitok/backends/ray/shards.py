@@ -118,7 +118,7 @@ class Cutter:
         return self._digest.hexdigest()
 
     def cut(self, table: Any) -> Shard:
-        """The next shard, of its lines as `unitok.ray_batch.lines.table_of` makes them."""
+        """The next shard, of its lines as `unitok.backends.ray.lines.table_of` makes them."""
         columns = {name: table.column(name).to_pylist() for name in table.column_names}
         numbers = [n or self.lines + i for i, n in enumerate(columns["number"], 1)]
         self.lines += len(numbers)
