@@ -58,10 +58,16 @@ def rollout_model(family: Family) -> Model:
 # --- a run ---------------------------------------------------------------------------------------
 
 
+LOW = 160  # a quarter of the tiny model's text ids
+
+
 def evenness(prompt: Prompt, result: Result) -> float:
-    """The share of even tokens, which is soon learned."""
-    ids = result.token_ids[0] if isinstance(result, DrawResult) else result.token_ids  # type: ignore[index]
-    return sum(id % 2 == 0 for id in ids) / max(1, len(ids))  # type: ignore[union-attr, arg-type]
+    """The share of even tokens in a drawing, and of low ones in an answer: soon learned."""
+    if isinstance(result, DrawResult):
+        assert result.token_ids is not None
+        return sum(id % 2 == 0 for id in result.token_ids[0]) / len(result.token_ids[0])
+    ids = result.token_ids or ()
+    return sum(id < LOW for id in ids) / max(1, len(ids))
 
 
 REWARDS = {**BUILT_IN, "evenness": RewardEntry(lambda setting: evenness)}

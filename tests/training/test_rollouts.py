@@ -147,6 +147,15 @@ def test_samples_differ_and_each_is_what_its_request_gives_alone(folder: Path):
     assert len(set(drawings)) == len(drawings) == 2
 
 
+def test_samples_do_not_depend_on_the_folder_of_the_prompts(folder: Path):
+    here, there = (Prompt(f"{place}/p.jsonl:1", Draw("two cats")) for place in ("here", "/there"))
+    other = Prompt("here/p.jsonl:2", Draw("two cats"))
+    with rollout_model(opened(folder)) as model:
+        groups = RolloutCollector(model, OPTIONS)([here, there, other])
+    first, second, third = ([r.token_ids for r in group.rollouts] for group in groups)
+    assert first == second != third
+
+
 def how_of(asked: Draw) -> dict[str, Any]:
     names = ("seed", "guidance", "temperature", "top_k", "top_p", "logprobs")
     return {name: getattr(asked, name) for name in names}

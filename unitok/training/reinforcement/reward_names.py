@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from importlib.metadata import EntryPoint, entry_points
-from typing import Any, get_args
+from typing import get_args
 
 from unitok.api import Model
 from unitok.baselines.protocols import ImageTextScorer
@@ -116,7 +116,7 @@ def loaded(entry: EntryPoint) -> Reward:
         ValueError: It cannot be imported, or is no function.
     """
     try:
-        found: Any = entry.load()
+        found: Reward = entry.load()
     except Exception as error:  # of a package of others
         raise ValueError(
             f"reward {entry.name}: {entry.value} cannot be imported: {one_line(error)}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from pathlib import PurePath
 from typing import Any
 
 from unitok.api import Model
@@ -169,7 +170,8 @@ class RolloutCollector:
     def requests(self, prompt: Prompt, seed: int) -> list[Draw | Caption | Reply]:
         """The requests of a prompt: one for each answer, and one for all drawings together."""
         options = self.options
-        seeds = [hashed(seed, prompt.name, i) for i in range(options.samples)]
+        place = PurePath(prompt.name).name  # wherever the folder of the prompts lies
+        seeds = [hashed(seed, place, i) for i in range(options.samples)]
         told = {"logprobs": True, "branch_logprobs": True}
         how = {name: getattr(options, name) for name in ("temperature", "top_k", "top_p")}
         asked = prompt.request
