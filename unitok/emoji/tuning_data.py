@@ -25,7 +25,7 @@ DRAWN = {"single": 1, "colour": 1, "two": 4, "count": 5, "position": 8}
 """How often scenes of each kind are drawn, beside each other: the weak ones most often."""
 READ = {"single": 1, "colour": 1, "two": 3, "count": 2, "position": 4}
 """How often scenes of each kind are read."""
-ASKED = {"place": 6, "number": 2, "presence": 2, "colour": 1, captions.DESCRIBE: 1}
+ASKED = {"place": 6, "number": 2, "presence": 4, "colour": 1, captions.DESCRIBE: 1}
 """How often each kind of question is asked, where a scene has it."""
 
 
