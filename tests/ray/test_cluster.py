@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from unitok.backends.ray.api import on_cpu
+from unitok.backends.ray.api import load_model, loader, on_cpu
 from unitok.backends.ray.attempts import Attempts
 from unitok.backends.ray.cluster import Replicas, check_answers, check_nodes
 from unitok.commands.batch_on_ray import check_source, folder_of
@@ -70,6 +70,23 @@ def test_a_replica_without_a_gpu_computes_on_the_cpu_unless_told_where():
     assert on_cpu({"device": "cuda"}, Replicas()) == {"device": "cuda"}
     assert on_cpu({"backend": "vllm"}, Replicas()) == {"backend": "vllm"}
     assert on_cpu({}, Replicas(gpus=0.5)) == {}
+
+
+def test_paths_hold_in_a_replica_that_has_another_working_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("model", "lora", "cache"):
+        (tmp_path / name).mkdir()
+    given = {"adapter": "lora", "adapters": {"a": "lora", "b": "some/hub"}, "cache_dir": "cache"}
+    made = loader("model", given | {"dtype": "bf16"})
+    lora = str(tmp_path / "lora")
+    assert (made.func, made.args[0]) == (load_model, str(tmp_path / "model"))
+    assert made.args[1] == {
+        "adapter": lora,
+        "adapters": {"a": lora, "b": "some/hub"},
+        "cache_dir": str(tmp_path / "cache"),
+        "dtype": "bf16",
+    }
+    assert loader("some/hub", {}).args == ("some/hub", {})
 
 
 # --- addresses -----------------------------------------------------------------------------------

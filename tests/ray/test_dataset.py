@@ -12,6 +12,7 @@ import ray
 from PIL import Image
 
 import unitok
+from unitok.commands.batch_on_ray import lines_of
 
 pytestmark = [pytest.mark.usefixtures("cluster"), pytest.mark.timeout(600)]
 
@@ -102,6 +103,13 @@ def test_wrong_arguments_are_told_before_anything_is_written(short_folder, tmp_p
         strange = ray.data.from_items([{"draw": 1j}])
         unitok.run_dataset(strange, out, short_folder)
     assert [path.name for path in out.glob("*") if path.name != ".lock"] == []
+
+
+def test_a_file_that_is_no_parquet_is_named(tmp_path):
+    source = tmp_path / "work.parquet"
+    source.write_bytes(b"no Parquet")
+    with pytest.raises(ValueError, match=r"work\.parquet: Parquet"):
+        lines_of(str(source), tables=True)
 
 
 def test_an_argument_that_load_refuses_ends_the_run(short_folder, tmp_path):

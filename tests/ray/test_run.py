@@ -11,7 +11,6 @@ from typer.testing import CliRunner
 
 from tests.ray.batches import (
     mixed,
-    openai_line,
     pictures,
     plain_records,
     records,
@@ -99,21 +98,9 @@ def test_a_later_run_keeps_results_and_tries_failed_lines_again(short_folder, tm
 
 
 def test_a_line_that_kills_every_replica_has_an_error_and_the_others_go_on(short_folder, tmp_path):
-    said = {"prompt": DEADLY}
-    lines = [
-        {"draw": "a cat"},
-        {"draw": DEADLY, "id": "deadly"},
-        openai_line("also deadly", "images/generations", said),
-        {"draw": "a dog"},
-    ]
-    out = tmp_path / "out"
-    report = run(
-        write_work(tmp_path / "in", lines[:2] + lines[3:]),
-        out,
-        short_folder,
-        deadly(short_folder),
-        part=3,
-    )
+    lines = [{"draw": "a cat"}, {"draw": DEADLY, "id": "deadly"}, {"draw": "a dog"}]
+    source, out = write_work(tmp_path / "in", lines), tmp_path / "out"
+    report = run(source, out, short_folder, deadly(short_folder), part=3)
     assert (report.new, [one.line for one in report.failed]) == (2, [2])
     assert "the process of the replica died each time" in report.failed[0].error
     assert [record["line"] for record in records(out)] == [1, 3]

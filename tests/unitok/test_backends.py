@@ -2,7 +2,7 @@
 
 import asyncio
 import base64
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import asdict, replace
 from io import BytesIO
 from pathlib import Path
@@ -21,7 +21,9 @@ import unitok
 from unitok import Caption, Draw, Edit, Model, Reply
 from unitok.backends.vllm.counting import Counting
 from unitok.backends.vllm.endpoint import ImagesEndpoint
+from unitok.backends.vllm.engine import VllmEngine, VllmSizes
 from unitok.backends.vllm.layout import TokenLayout
+from unitok.backends.vllm.loop import LoopThread
 from unitok.backends.vllm.opening import sizes_of
 from unitok.backends.vllm.outputs import OutputReader
 from unitok.backends.vllm.request import SEEDS, Translator, seed_of
@@ -142,6 +144,12 @@ def test_what_needs_the_weights_is_refused(model: Model, call: Any, request: pyt
     with pytest.raises(ValueError, match=f"^{name} needs the weights, .* of elsewhere"):
         call(model)
     assert model.adapters == ()
+
+
+@pytest.mark.parametrize("call", ["pause", "resume", "sleep", "wake"])
+def test_pauses_are_refused(model: Model, call: str):
+    with pytest.raises(ValueError, match=f"^elsewhere has no {call}: load the model without"):
+        getattr(model, call)()
 
 
 # --- the arguments of `load` ----------------------------------------------------------------------
@@ -345,6 +353,70 @@ def test_steps_are_counted_over_all_copies():
     assert counting == Counting(
         steps=2, preemptions=3, prompt_tokens=26, cached_tokens=10, usage=0.25
     )
+
+
+# --- a client of vLLM's ---------------------------------------------------------------------------
+
+
+class Client:
+    """Answers each request with tokens, one at a time, or fails."""
+
+    def __init__(self, tokens: tuple[int, ...]) -> None:
+        self.tokens = tokens
+        self.names: list[str] = []
+
+    async def generate(
+        self, prompt: Any, sampling: Any, name: str, priority: int = 0
+    ) -> AsyncIterator[Any]:
+        self.names.append(name)
+        for token in self.tokens:
+            await asyncio.sleep(0)
+            yield told(token, logprobs=[{token: SimpleNamespace(logprob=-1.0)}])
+        if not self.tokens:
+            raise RuntimeError("the engine is dead")
+        yield told(reason="length")
+
+
+class Untold(Translator):
+    """Says nothing of how to sample, which takes vLLM's own class."""
+
+    def sampling(self, request: Any, sample: int) -> Any:
+        return None
+
+
+def on_client(own: Model, translator: Translator, client: Client) -> Model:
+    """A model on vLLM's engine, with a client of the test."""
+    thread = LoopThread("client")
+    engine = VllmEngine(
+        client,
+        thread.loop,
+        Untold(**vars(translator)),
+        VllmSizes(0, 1, 16, 8),
+        end=lambda: thread.end(asyncio.sleep(0)),
+    )
+    return Model(own.family, other=engine)
+
+
+def test_what_a_client_tells_is_what_a_model_gives(own: Model, translator: Translator):
+    client = Client((7, 8, 9))
+    asked = Reply([{"role": "user", "content": "a"}], max_tokens=3, logprobs=True)
+    with on_client(own, translator, client) as model:
+        for result in (*model.run([asked, asked]), *model.run([asked])):
+            assert isinstance(result, unitok.TextResult)
+            assert (result.token_ids, result.finish_reason) == ((7, 8, 9), "length")
+        assert len(set(client.names)) == 3
+        assert model.driver.wait_until_idle(60)
+        assert model.stats().running_requests == 0
+
+
+def test_a_client_that_fails_fails_the_request_alone(own: Model, translator: Translator):
+    asked = Reply([{"role": "user", "content": "a"}], max_tokens=3, logprobs=True)
+    with on_client(own, translator, client := Client(())) as model:
+        (failed,) = model.run([asked])
+        assert (failed.finish_reason, failed.error) == ("error", "the engine is dead")
+        client.tokens = (7,)
+        (result,) = model.run([asked])
+        assert isinstance(result, unitok.TextResult) and result.token_ids == (7,)
 
 
 # --- pictures in `vllm serve` ---------------------------------------------------------------------

@@ -1,6 +1,8 @@
 """The parts of the vLLM backend that need no vLLM: ids, drawings, prompts, versions."""
 
+import sys
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -8,12 +10,14 @@ from PIL import Image
 
 from tests.unitok.tiny import ASSETS, tiny_model, tiny_template
 from unitok.backends.vllm import versions
+from unitok.backends.vllm.chat_template import chat_template, write_template
 from unitok.backends.vllm.checkpoint import open_checkpoint
 from unitok.backends.vllm.drawings import check_guidance, drawing_of
 from unitok.backends.vllm.layout import TokenLayout
 from unitok.backends.vllm.readings import reading_prompt
 from unitok.families import Defaults, ImageOptions
 from unitok.families.janus import Janus, Preprocessor
+from unitok.loading import DEFAULT_FOLDER
 from unitok.prompt import Message
 
 LAYOUT = TokenLayout(text_size=640, image_size=48, bos=1, pad=0, begin_of_image=3)
@@ -124,3 +128,17 @@ def test_versions_of_vllm_that_were_not_tested_are_named_beside_those_that_were(
     assert told and "0.99.1, which is untested" in told and "vLLM 0.32.0" in told
     refused = versions.refusal("0.99.1", ImportError("no module named vllm.moved"))
     assert "vLLM 0.99.1: no module named vllm.moved" in refused and "vLLM 0.32.0" in refused
+
+
+def test_a_template_that_another_server_reads_is_replaced_as_a_whole(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    place = SimpleNamespace(VLLM_CACHE_ROOT=str(tmp_path))
+    monkeypatch.setitem(sys.modules, "vllm", SimpleNamespace(envs=place))
+    folder = open_checkpoint(str(DEFAULT_FOLDER))
+    path = write_template(folder)
+    path.write_text("older")
+    with path.open() as reading:
+        assert write_template(folder) == path
+        assert reading.read() == "older"
+    assert path.read_text() == chat_template(folder)

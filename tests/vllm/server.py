@@ -54,6 +54,7 @@ def vllm_serve(folder: Path, work: Path, *arguments: str) -> Iterator[str]:
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
+                raise AssertionError(f"it did not end: {tail(work / 'log')}") from None
 
 
 def wait_for(process: subprocess.Popen[bytes], url: str, log: Path) -> None:
@@ -65,7 +66,12 @@ def wait_for(process: subprocess.Popen[bytes], url: str, log: Path) -> None:
                 return
         except httpx2.HTTPError:
             time.sleep(0.5)
-    raise AssertionError(log.read_text(errors="replace")[-5000:])
+    raise AssertionError(tail(log))
+
+
+def tail(log: Path) -> str:
+    """The end of a log."""
+    return log.read_text(errors="replace")[-5000:]
 
 
 def named_vllm(work: Path) -> list[str]:

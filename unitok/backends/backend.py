@@ -67,6 +67,11 @@ class Backend(Protocol):
         """Whether no request has begun that has not ended, and no output waits for a step."""
         ...
 
+    @property
+    def paused(self) -> bool:
+        """Whether nothing runs, and so nothing ends, until somebody lets it go on."""
+        ...
+
     def check(self, request: Request) -> None:
         """See whether a request can run when it is alone.
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from unitok.batch.keys import identity_of, with_adapters, with_quantization
+from unitok.batch.keys import identity_of, with_adapters, with_backend, with_quantization
 
 OF_HUB = ("revision", "token", "cache_dir")
 
@@ -30,4 +30,7 @@ def identity_of_load(model: str | None, load: Mapping[str, Any]) -> str:
         folders.append(FoundAdapter.find(adapter, hub).folder)
     beside = find_adapters(load.get("adapters") or {}, hub)
     adapters: dict[str, Path] = {name: found.folder for name, found in beside.items()}
-    return with_quantization(with_adapters(identity_of(folders), adapters), load.get("quantize"))
+    identity = with_quantization(
+        with_adapters(identity_of(folders), adapters), load.get("quantize")
+    )
+    return with_backend(identity, load.get("backend"))

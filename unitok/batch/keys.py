@@ -47,6 +47,11 @@ def with_quantization(identity: str, quantization: str | None) -> str:
     return identity if quantization is None else digest(identity, quantization)
 
 
+def with_backend(identity: str, backend: str | None) -> str:
+    """A model's identity, with what runs it: a seed is another picture on another's engine."""
+    return identity if backend in (None, "unitok") else digest(identity, backend)
+
+
 def with_adapters(identity: str, folders: Mapping[str, Path]) -> str:
     """A model's identity, with those of the adapters beside its weights, by name."""
     return (

@@ -13,7 +13,7 @@ from unitok.extras import missing_is_wrong_use, need
 from unitok.flags import Common
 from unitok.reporting import print_counts, stopped
 from unitok.screen import bar
-from unitok.terminal import complain, say
+from unitok.terminal import complain, one_line, say
 
 if TYPE_CHECKING:
     from ray.data import Dataset
@@ -77,13 +77,20 @@ def batch_on_ray(common: Common, source: str, output: str, asked: OnRay) -> int:
 
 
 def lines_of(source: str, tables: bool) -> Dataset:
-    """The lines of a file or a folder, once Ray has started."""
+    """The lines of a file or a folder, once Ray has started.
+
+    Raises:
+        ValueError: It is no Parquet, though its name says so.
+    """
     from unitok.backends.ray.lines import lines_of_file, lines_of_rows
 
     place = source if "://" in source else str(Path(source).expanduser().absolute())
     if not tables:
         return lines_of_file(place)
-    return lines_of_rows(need("ray.data", "ray").read_parquet(place))
+    try:
+        return lines_of_rows(need("ray.data", "ray").read_parquet(place))
+    except (OSError, ValueError) as error:  # pyarrow's, which does not name the file
+        raise ValueError(f"{source}: {one_line(error)}") from None
 
 
 def check_source(source: str) -> bool:

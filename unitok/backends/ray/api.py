@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from ray.data import Dataset
 
 LINES_PER_PART = 64
+PATHS = ("adapter", "cache_dir")  # arguments of `unitok.load`
 
 
 def run_dataset(
@@ -116,9 +117,9 @@ def loader(model: str | None, load: Mapping[str, Any]) -> Callable[[], Runs]:
     """Loads the model in a replica, which may have another working folder."""
     adapters = {name: absolute(path) for name, path in (load.get("adapters") or {}).items()}
     beside = {"adapters": adapters} if adapters else {}
-    merged = {"adapter": absolute(load["adapter"])} if load.get("adapter") is not None else {}
+    paths = {name: absolute(load[name]) for name in PATHS if load.get(name) is not None}
     where = None if model is None else absolute(model)
-    return partial(load_model, where, {**load, **beside, **merged})
+    return partial(load_model, where, {**load, **beside, **paths})
 
 
 def absolute(path: str | os.PathLike[str]) -> str:

@@ -168,10 +168,10 @@ class Replica:
         """Run lines one after another, so that one that kills the process is found."""
         for entry in entries:
             if isinstance(entry, Entry) and self._begin(entry.line) > ALONE:
-                yield fail(entry, results)
+                yield fail(entry, results)  # and stays begun: after a later death it fails at once
             else:
                 yield from BatchRun(model.run, [entry], results).outcomes()
-            self._end(entry.line)
+                self._end(entry.line)
 
     def _begin(self, line: int) -> int:
         return self._ray.get(self._attempts.begin.remote(line))

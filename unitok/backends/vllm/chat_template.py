@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 from unitok.families.janus import JanusFolder
+from unitok.saving import write_whole
 
 # As `Template`: a blank line ends a user's turn, end-of-sentence the model's. vLLM puts a picture's
 # placeholder on a line of its own.
@@ -56,5 +57,5 @@ def write_template(folder: JanusFolder) -> Path:
     name = hashlib.sha256(text).hexdigest()[:16]
     path = Path(envs.VLLM_CACHE_ROOT) / "unitok" / f"{name}.jinja"
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(text)
+    write_whole(text, path)  # another server may be reading it
     return path

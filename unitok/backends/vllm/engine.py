@@ -49,10 +49,12 @@ class VllmEngine:
         name: What people call it.
         config: The sizes of the pool and of a step.
         weight_version: 0, as vLLM's weights stay.
+        paused: False, as `Model.pause` is for our own engine alone.
     """
 
     name = "vLLM"
     weight_version = 0
+    paused = False
 
     def __init__(
         self,
