@@ -17,6 +17,7 @@ from unitok.results import DrawResult, Result
 from unitok.training.data.preferences import parse_record
 from unitok.training.data.sequence_maker import SequenceMaker
 from unitok.training.data.sources import open_source
+from unitok.training.preferences.pair_journal import PairJournal
 from unitok.training.preferences.ranked import Ranked, rank
 from unitok.training.reinforcement.prompts import Prompt, read_prompts
 from unitok.training.reinforcement.reward_names import BUILT_IN, RewardEntry
@@ -116,7 +117,7 @@ def test_pairs_of_texts_and_pictures_train_in_one_run(
 ):
     (tmp_path / "out").mkdir()
     # So many that several answers of the untrained model come to an end.
-    many = ("-n", "24", "--max-tokens", "60")
+    many = ("-n", "96", "--max-tokens", "60")
     done = run(str(prompts), "--reward", "redness", *many, "--out", "out/pairs.jsonl")
     assert done.exit_code == 0, done.output
     source = open_source(tmp_path / "out" / "pairs.jsonl")
@@ -172,6 +173,24 @@ def test_a_command_that_was_stopped_goes_on(
     assert {name[-1] for name in asked[5:]} == {"2"}, (
         "the first is not asked again, answers are cut"
     )
+
+
+@pytest.mark.parametrize("data", [b"no line break", b"first\nlast", b'{"identity": "x"}\nlast'])
+def test_a_file_of_something_else_is_not_changed(tmp_path: Path, data: bytes):
+    path = tmp_path / "pairs.jsonl.part"
+    path.write_bytes(data)
+    with pytest.raises(ValueError, match="is no beginning of these pairs"):
+        PairJournal(path, "mine")
+    assert path.read_bytes() == data
+
+
+def test_a_first_line_that_was_cut_off_is_written_anew(tmp_path: Path):
+    path = tmp_path / "pairs.jsonl.part"
+    PairJournal(path, "mine")
+    whole = path.read_bytes()
+    for length in range(len(whole)):
+        path.write_bytes(whole[:length])
+        assert PairJournal(path, "mine").entries == [] and path.read_bytes() == whole
 
 
 def test_prompts_of_equal_samples_give_no_pair(run: Any, prompts: Path, tmp_path: Path):
