@@ -177,6 +177,24 @@ def test_a_reward_of_many_is_asked_once_and_one_by_one_where_it_fails():
     assert judged(reward, []) == [] and len(reward.calls) == 5
 
 
+def test_what_is_no_number_among_many_costs_its_own_sample_alone():
+    """Numbers that overflow and tensors of several numbers raise errors of other kinds."""
+
+    class Odd:
+        def __call__(self, prompt: Prompt, result: Result) -> float:
+            return 1.0
+
+        def many(self, pairs: Sequence[Pair]) -> list[Any]:
+            return [1, 10**400, torch.ones(2)]
+
+    found = judged(Odd(), [answered(text) for text in "abc"])
+    assert found[0] == 1.0
+    assert [why(each) for each in found[1:]] == [
+        "it gave no number, but int",
+        "it gave no number, but Tensor",
+    ]
+
+
 def constant(value: float) -> Any:
     return lambda prompt, result: value
 

@@ -51,13 +51,15 @@ class PairJournal:
         if path.exists():
             self._read(identity)
         if not path.exists() or not path.stat().st_size:
-            path.write_text(json.dumps({"identity": identity}) + "\n", encoding="utf-8")
+            path.write_bytes(first_line(identity))
 
     def _read(self, identity: str) -> None:
         data = self.path.read_bytes()
-        os.truncate(self.path, end := data.rfind(b"\n") + 1)
+        end = data.rfind(b"\n") + 1
         first, *lines = data[:end].splitlines() or [b""]
         try:
+            if not end and not first_line(identity).startswith(data):
+                raise ValueError("it is another file")
             if first and parse_json(first) != {"identity": identity}:
                 raise ValueError("it was begun with other options, prompts or another model")
             self.entries = [PairEntry(**parse_json(line)) for line in lines]
@@ -66,6 +68,7 @@ class PairJournal:
                 f"{self.path} is no beginning of these pairs: {error}; remove it, or give another "
                 "--out"
             ) from None
+        os.truncate(self.path, end)  # only now: before, it might be a file of something else
 
     def append(self, entry: PairEntry) -> None:
         """Keep what became of the next prompt.
@@ -77,3 +80,8 @@ class PairJournal:
         with self.path.open("a", encoding="utf-8") as file:
             file.write(line + "\n")
         self.entries.append(entry)
+
+
+def first_line(identity: str) -> bytes:
+    """The line that says what made the entries."""
+    return json.dumps({"identity": identity}).encode() + b"\n"
