@@ -212,6 +212,45 @@ def test_a_wrong_reward_is_refused(run: Any, prompts: Path, arguments: Any, told
     assert "Traceback" not in done.output
 
 
+def test_a_drawing_of_another_size_is_refused_before_anything_is_sampled(run: Any, tmp_path: Path):
+    """Pictures are learned at the model's own size, so that such a pair could not be."""
+    lines = [{"draw": "a"}, {"draw": "a", "width": 64, "height": 64}]
+    lines += [{"draw": "b", "width": 128, "height": 64}]
+    (tmp_path / "sizes.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    done = run("sizes.jsonl", "--reward", "redness", "--out", "pairs.jsonl")
+    assert done.exit_code == 2, done.output
+    told = "sizes.jsonl:3: drawings are learned at 64 x 64 pixels: leave out width and height"
+    assert told in " ".join(done.output.split())
+
+
+def test_a_reward_whose_library_is_missing_is_told_in_a_line(
+    run: Any, prompts: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def make(setting: Any) -> Any:
+        raise ImportError("this needs transformers, which is not installed: pip install x")
+
+    known: Any = BUILT_IN
+    monkeypatch.setitem(known, "redness", RewardEntry(make))
+    done = run(str(prompts), "--reward", "redness", "--out", "pairs.jsonl")
+    assert done.exit_code == 2 and "this needs transformers" in " ".join(done.output.split())
+
+
+def test_samples_that_say_the_same_are_no_pair(untrained_folder: Path, prompts: Path):
+    """However a reward that tosses coins judges them: a record of them would stop a run."""
+    calls: list[Result] = []
+
+    def moody(prompt: Prompt, result: Result) -> float:
+        calls.append(result)
+        return float(len(calls))
+
+    with unitok.load(untrained_folder) as model:
+        rewards, asked = Rewards((ChosenReward("moody", moody),)), read_prompts([str(prompts)])[:1]
+        for top_k, is_pair in ((1, False), (0, True)):
+            collect = RolloutCollector(model, RolloutOptions(samples=2, top_k=top_k))
+            (ranked,) = rank(collect, rewards, asked)
+            assert (ranked.pair is not None) is is_pair and ranked.rewards[0] < ranked.rewards[1]
+
+
 def test_samples_that_a_reward_fails_for_are_told(untrained_folder: Path, prompts: Path):
     calls = []
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from unitok.commands.train import known_rewards
+from unitok.extras import missing_is_wrong_use
 from unitok.flags import Common, with_flags
 from unitok.saving import make_folder, write_whole
 from unitok.screen import counted
@@ -76,7 +77,7 @@ def pairs(
     with stopped_at_once():
         from unitok.training.data.order import hashed
         from unitok.training.preferences.pair_journal import PairJournal
-        from unitok.training.preferences.ranked import rank
+        from unitok.training.preferences.ranked import check_sizes, rank
         from unitok.training.recipe import RewardKeys
         from unitok.training.reinforcement.prompts import PromptStream, read_prompts
         from unitok.training.reinforcement.reward_names import check_names, find_rewards
@@ -100,7 +101,9 @@ def pairs(
     left = asked[len(journal.entries) :]
     with common.load() as model:
         keys = [RewardKeys(name=name, scorer=scorer) for name in reward]
-        rewards = find_rewards(keys, model, known)
+        check_sizes(asked, model.family.picture_size)
+        with missing_is_wrong_use():
+            rewards = find_rewards(keys, model, known)
         rewards.check(asked)
         ranked = rank(RolloutCollector(model, options), rewards, left, seed, margin)
         with closing(counted(ranked, len(left), "prompts", common.bars)) as shown:
