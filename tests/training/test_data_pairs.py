@@ -17,7 +17,7 @@ from unitok.results import DrawResult, Result
 from unitok.training.data.preferences import parse_record
 from unitok.training.data.sequence_maker import SequenceMaker
 from unitok.training.data.sources import open_source
-from unitok.training.preferences.pair_journal import PairJournal
+from unitok.training.preferences.pair_journal import PairEntry, PairJournal
 from unitok.training.preferences.ranked import Ranked, rank
 from unitok.training.reinforcement.prompts import Prompt, read_prompts
 from unitok.training.reinforcement.reward_names import BUILT_IN, RewardEntry
@@ -184,13 +184,41 @@ def test_a_file_of_something_else_is_not_changed(tmp_path: Path, data: bytes):
     assert path.read_bytes() == data
 
 
-def test_a_first_line_that_was_cut_off_is_written_anew(tmp_path: Path):
-    path = tmp_path / "pairs.jsonl.part"
-    PairJournal(path, "mine")
+def test_what_a_kill_has_cut_off_is_written_anew(tmp_path: Path):
+    path, entry = tmp_path / "pairs.jsonl.part", PairEntry(None, [1.0], [])
+    with PairJournal(path, "mine") as journal:
+        journal.append(entry)
+        journal.append(entry)
     whole = path.read_bytes()
+    first, second, _ = (i + 1 for i, byte in enumerate(whole) if byte == ord("\n"))
     for length in range(len(whole)):
         path.write_bytes(whole[:length])
-        assert PairJournal(path, "mine").entries == [] and path.read_bytes() == whole
+        with PairJournal(path, "mine") as journal:
+            assert len(journal.entries) == (length >= second)
+            if length >= first:
+                continue
+            journal.append(entry)
+        assert path.read_bytes() == whole[:second]
+
+
+def test_two_runs_do_not_write_to_one_file(tmp_path: Path):
+    path = tmp_path / "pairs.jsonl.part"
+    with PairJournal(path, "mine"):
+        with pytest.raises(ValueError, match=r"another run is writing to .*pairs\.jsonl\.part"):
+            PairJournal(path, "mine")
+        assert path.exists()
+    assert not path.exists(), "there is nothing in it to go on from"
+
+
+def test_a_mistake_that_was_put_right_does_not_stand_in_the_way(
+    run: Any, prompts: Path, tmp_path: Path
+):
+    """What judges nothing is found when the model is open; until then nothing is begun."""
+    assert run(str(prompts), "--reward", "exact", "--out", "pairs.jsonl").exit_code == 2
+    assert not (tmp_path / "pairs.jsonl.part").exists()
+    done = run(str(prompts), "--reward", "redness", "-n", "2", "--out", "pairs.jsonl")
+    assert done.exit_code == 0, done.output
+    assert not (tmp_path / "pairs.jsonl.part").exists()
 
 
 def test_prompts_of_equal_samples_give_no_pair(run: Any, prompts: Path, tmp_path: Path):

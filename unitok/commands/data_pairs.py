@@ -97,9 +97,11 @@ def pairs(
     make_folder(out.parent)
     made_by = (options, reward, scorer, seed, margin, common.model, common.adapter)
     identity = f"{PromptStream(asked, 0).identity} {hashed(*map(repr, made_by)):016x}"
-    journal = PairJournal(out.with_name(f"{out.name}.part"), identity)
-    left = asked[len(journal.entries) :]
-    with common.load() as model:
+    with (
+        PairJournal(out.with_name(f"{out.name}.part"), identity) as journal,
+        common.load() as model,
+    ):
+        left = asked[len(journal.entries) :]
         keys = [RewardKeys(name=name, scorer=scorer) for name in reward]
         check_sizes(asked, model.family.picture_size)
         with missing_is_wrong_use():
@@ -108,7 +110,7 @@ def pairs(
         ranked = rank(RolloutCollector(model, options), rewards, left, seed, margin)
         with closing(counted(ranked, len(left), "prompts", common.bars)) as shown:
             keep(shown, journal, out, model)
-    tell(journal, out)
+        tell(journal, out)
 
 
 def keep(ranked: Iterator[Ranked], journal: PairJournal, out: Path, model: Model) -> None:
@@ -143,7 +145,7 @@ def tell(journal: PairJournal, out: Path) -> None:
     if records:
         lines = [json.dumps(record, ensure_ascii=False).encode() + b"\n" for record in records]
         write_whole(b"".join(lines), out)
-    journal.path.unlink()
+    journal.remove()
     if not records:
         raise ValueError(
             f"no pair: the samples of each of the {len(entries):,} prompts are all as good as each "

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from unitok.batch.journal import json_line, write_all
 from unitok.strict_json import parse_json
+
+try:
+    import fcntl
+except ImportError:  # not a Unix: nothing then keeps two runs from writing to one file
+    fcntl = None
 
 
 @dataclass(frozen=True)
@@ -31,7 +36,7 @@ class PairJournal:
     """Entries in the order of the prompts, one a line, behind a line that says what made them.
 
     Attributes:
-        path: The file.
+        path: The file. While it is open, no other run writes to it.
         entries: Those that it has.
     """
 
@@ -43,24 +48,50 @@ class PairJournal:
             identity: Differs if what makes the entries does.
 
         Raises:
-            ValueError: The file is of something else.
+            ValueError: The file is of something else, or another run writes to it.
             OSError: It cannot be read or written.
         """
         self.path = path
         self.entries: list[PairEntry] = []
-        if path.exists():
-            self._read(identity)
-        if not path.exists() or not path.stat().st_size:
-            path.write_bytes(first_line(identity))
+        self._first = json_line({"identity": identity})
+        self._file = path.open("ab", buffering=0)
+        try:
+            self._lock()
+            self._read()
+        except BaseException:
+            self._file.close()
+            raise
 
-    def _read(self, identity: str) -> None:
+    def __enter__(self) -> PairJournal:
+        """The journal itself."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close it."""
+        self.close()
+
+    def close(self) -> None:
+        """Let other runs write to the file. One without an entry is removed."""
+        is_empty = not os.fstat(self._file.fileno()).st_size
+        self._file.close()
+        if is_empty:
+            self.path.unlink(missing_ok=True)
+
+    def _lock(self) -> None:
+        if fcntl is None:
+            return
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ValueError(f"another run is writing to {self.path}; wait until it ends") from None
+
+    def _read(self) -> None:
         data = self.path.read_bytes()
         end = data.rfind(b"\n") + 1
-        first, *lines = data[:end].splitlines() or [b""]
+        first, *lines = data[:end].splitlines(keepends=True) or [b""]
         try:
-            if not end and not first_line(identity).startswith(data):
-                raise ValueError("it is another file")
-            if first and parse_json(first) != {"identity": identity}:
+            if not self._first.startswith(first or data):
+                parse_json(first)
                 raise ValueError("it was begun with other options, prompts or another model")
             self.entries = [PairEntry(**parse_json(line)) for line in lines]
         except (ValueError, TypeError) as error:
@@ -68,7 +99,7 @@ class PairJournal:
                 f"{self.path} is no beginning of these pairs: {error}; remove it, or give another "
                 "--out"
             ) from None
-        os.truncate(self.path, end)  # only now: before, it might be a file of something else
+        self._file.truncate(end)  # only now: before, it might be a file of something else
 
     def append(self, entry: PairEntry) -> None:
         """Keep what became of the next prompt.
@@ -76,12 +107,10 @@ class PairJournal:
         Raises:
             OSError: The file cannot be written.
         """
-        line = json.dumps(asdict(entry), ensure_ascii=False)
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(line + "\n")
+        is_begun = os.fstat(self._file.fileno()).st_size
+        write_all(self._file, (b"" if is_begun else self._first) + json_line(asdict(entry)))
         self.entries.append(entry)
 
-
-def first_line(identity: str) -> bytes:
-    """The line that says what made the entries."""
-    return json.dumps({"identity": identity}).encode() + b"\n"
+    def remove(self) -> None:
+        """Remove the file, whose entries are no longer needed."""
+        self.path.unlink()
