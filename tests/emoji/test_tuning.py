@@ -181,6 +181,16 @@ def test_scoring_goes_on_where_it_was_stopped(scored: Path, tmp_path: Path):
     }
 
 
+@pytest.mark.parametrize("data", [b"no line break", b"first\nlast", b"{}\nlast"])
+def test_a_file_of_something_else_gets_no_scores(tmp_path: Path, data: bytes):
+    path = tmp_path / "notes.txt"
+    path.write_bytes(data)
+    model: Any = None  # is not asked
+    with pytest.raises(ValueError, match=r"notes\.txt(:1)? is no "):
+        next(score_model(model, path, prompts=1, seeds=(3,)))
+    assert path.read_bytes() == data
+
+
 def some(group: str, values: Sequence[float]) -> list[Score]:
     return [Score(f"{group}-{i}", group, value) for i, value in enumerate(values)]
 
@@ -204,6 +214,8 @@ def test_changes_are_paired_and_told_with_their_bars():
     assert "| drawings | 100 | 50.0 | 100.0 | " in told and "| 88.0 missed |" in told
     with pytest.raises(ValueError, match="not of the same requests"):
         paired(before, after[1:])
+    with pytest.raises(ValueError, match="no scores of captions: score has not come to its end"):
+        changes(before[:100], after[:100])
 
 
 def test_the_interval_is_that_of_the_bootstrap():

@@ -17,6 +17,7 @@ from unitok.results import DrawResult, Result
 from unitok.training.data.preferences import parse_record
 from unitok.training.data.sequence_maker import SequenceMaker
 from unitok.training.data.sources import open_source
+from unitok.training.preferences.pair_journal import PairEntry, PairJournal
 from unitok.training.preferences.ranked import Ranked, rank
 from unitok.training.reinforcement.prompts import Prompt, read_prompts
 from unitok.training.reinforcement.reward_names import BUILT_IN, RewardEntry
@@ -116,7 +117,7 @@ def test_pairs_of_texts_and_pictures_train_in_one_run(
 ):
     (tmp_path / "out").mkdir()
     # So many that several answers of the untrained model come to an end.
-    many = ("-n", "24", "--max-tokens", "60")
+    many = ("-n", "96", "--max-tokens", "60")
     done = run(str(prompts), "--reward", "redness", *many, "--out", "out/pairs.jsonl")
     assert done.exit_code == 0, done.output
     source = open_source(tmp_path / "out" / "pairs.jsonl")
@@ -174,6 +175,52 @@ def test_a_command_that_was_stopped_goes_on(
     )
 
 
+@pytest.mark.parametrize("data", [b"no line break", b"first\nlast", b'{"identity": "x"}\nlast'])
+def test_a_file_of_something_else_is_not_changed(tmp_path: Path, data: bytes):
+    path = tmp_path / "pairs.jsonl.part"
+    path.write_bytes(data)
+    with pytest.raises(ValueError, match="is no beginning of these pairs"):
+        PairJournal(path, "mine")
+    assert path.read_bytes() == data
+
+
+def test_what_a_kill_has_cut_off_is_written_anew(tmp_path: Path):
+    path, entry = tmp_path / "pairs.jsonl.part", PairEntry(None, [1.0], [])
+    with PairJournal(path, "mine") as journal:
+        journal.append(entry)
+        journal.append(entry)
+    whole = path.read_bytes()
+    first, second, _ = (i + 1 for i, byte in enumerate(whole) if byte == ord("\n"))
+    for length in range(len(whole)):
+        path.write_bytes(whole[:length])
+        with PairJournal(path, "mine") as journal:
+            assert len(journal.entries) == (length >= second)
+            if length >= first:
+                continue
+            journal.append(entry)
+        assert path.read_bytes() == whole[:second]
+
+
+def test_two_runs_do_not_write_to_one_file(tmp_path: Path):
+    path = tmp_path / "pairs.jsonl.part"
+    with PairJournal(path, "mine"):
+        with pytest.raises(ValueError, match=r"another run is writing to .*pairs\.jsonl\.part"):
+            PairJournal(path, "mine")
+        assert path.exists()
+    assert not path.exists(), "there is nothing in it to go on from"
+
+
+def test_a_mistake_that_was_put_right_does_not_stand_in_the_way(
+    run: Any, prompts: Path, tmp_path: Path
+):
+    """What judges nothing is found when the model is open; until then nothing is begun."""
+    assert run(str(prompts), "--reward", "exact", "--out", "pairs.jsonl").exit_code == 2
+    assert not (tmp_path / "pairs.jsonl.part").exists()
+    done = run(str(prompts), "--reward", "redness", "-n", "2", "--out", "pairs.jsonl")
+    assert done.exit_code == 0, done.output
+    assert not (tmp_path / "pairs.jsonl.part").exists()
+
+
 def test_prompts_of_equal_samples_give_no_pair(run: Any, prompts: Path, tmp_path: Path):
     done = run(str(prompts), "--reward", "redness", "--margin", "1e6", "--out", "pairs.jsonl")
     assert done.exit_code == 2 and "no pair: the samples of each of the 4 prompts" in done.output
@@ -191,6 +238,45 @@ def test_a_wrong_reward_is_refused(run: Any, prompts: Path, arguments: Any, told
     done = run(str(prompts), *arguments, "--out", "pairs.jsonl")
     assert done.exit_code == 2 and told in " ".join(done.output.split())
     assert "Traceback" not in done.output
+
+
+def test_a_drawing_of_another_size_is_refused_before_anything_is_sampled(run: Any, tmp_path: Path):
+    """Pictures are learned at the model's own size, so that such a pair could not be."""
+    lines = [{"draw": "a"}, {"draw": "a", "width": 64, "height": 64}]
+    lines += [{"draw": "b", "width": 128, "height": 64}]
+    (tmp_path / "sizes.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    done = run("sizes.jsonl", "--reward", "redness", "--out", "pairs.jsonl")
+    assert done.exit_code == 2, done.output
+    told = "sizes.jsonl:3: drawings are learned at 64 x 64 pixels: leave out width and height"
+    assert told in " ".join(done.output.split())
+
+
+def test_a_reward_whose_library_is_missing_is_told_in_a_line(
+    run: Any, prompts: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def make(setting: Any) -> Any:
+        raise ImportError("this needs transformers, which is not installed: pip install x")
+
+    known: Any = BUILT_IN
+    monkeypatch.setitem(known, "redness", RewardEntry(make))
+    done = run(str(prompts), "--reward", "redness", "--out", "pairs.jsonl")
+    assert done.exit_code == 2 and "this needs transformers" in " ".join(done.output.split())
+
+
+def test_samples_that_say_the_same_are_no_pair(untrained_folder: Path, prompts: Path):
+    """However a reward that tosses coins judges them: a record of them would stop a run."""
+    calls: list[Result] = []
+
+    def moody(prompt: Prompt, result: Result) -> float:
+        calls.append(result)
+        return float(len(calls))
+
+    with unitok.load(untrained_folder) as model:
+        rewards, asked = Rewards((ChosenReward("moody", moody),)), read_prompts([str(prompts)])[:1]
+        for top_k, is_pair in ((1, False), (0, True)):
+            collect = RolloutCollector(model, RolloutOptions(samples=2, top_k=top_k))
+            (ranked,) = rank(collect, rewards, asked)
+            assert (ranked.pair is not None) is is_pair and ranked.rewards[0] < ranked.rewards[1]
 
 
 def test_samples_that_a_reward_fails_for_are_told(untrained_folder: Path, prompts: Path):

@@ -47,6 +47,15 @@ def test_a_wrong_line_is_named(tmp_path: Path, line: object, told: str):
     assert str(error.value).startswith(f"{path}:2: ")
 
 
+def test_a_file_that_is_spelt_in_two_ways_is_read_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Two prompts of one name would never both be solved."""
+    monkeypatch.chdir(tmp_path)
+    write_prompts(tmp_path / "a.jsonl", [{"draw": "x"}])
+    assert names(read_prompts(["a.jsonl", "./a.jsonl"])) == ["a.jsonl:1"]
+
+
 def test_no_file_and_no_prompt_are_told(tmp_path: Path):
     with pytest.raises(FileNotFoundError, match="no such file"):
         read_prompts([str(tmp_path / "gone.jsonl")])

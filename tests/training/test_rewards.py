@@ -25,6 +25,7 @@ from unitok.training.reinforcement.match_score import MatchScore
 from unitok.training.reinforcement.own_caption import OwnCaption
 from unitok.training.reinforcement.prompts import Prompt
 from unitok.training.reinforcement.reward_names import check_names, find_rewards
+from unitok.training.reinforcement.rewarded_rollouts import Rewarded, RewardedGroup
 from unitok.training.reinforcement.rewards import (
     ChosenReward,
     Pair,
@@ -177,6 +178,24 @@ def test_a_reward_of_many_is_asked_once_and_one_by_one_where_it_fails():
     assert judged(reward, []) == [] and len(reward.calls) == 5
 
 
+def test_what_is_no_number_among_many_costs_its_own_sample_alone():
+    """Numbers that overflow and tensors of several numbers raise errors of other kinds."""
+
+    class Odd:
+        def __call__(self, prompt: Prompt, result: Result) -> float:
+            return 1.0
+
+        def many(self, pairs: Sequence[Pair]) -> list[Any]:
+            return [1, 10**400, torch.ones(2)]
+
+    found = judged(Odd(), [answered(text) for text in "abc"])
+    assert found[0] == 1.0
+    assert [why(each) for each in found[1:]] == [
+        "it gave no number, but int",
+        "it gave no number, but Tensor",
+    ]
+
+
 def constant(value: float) -> Any:
     return lambda prompt, result: value
 
@@ -192,6 +211,17 @@ def test_rewards_are_summed_up_by_weight_for_the_results_that_they_judge():
     found = rewards([answered("x", "x"), drawn(), answered("x")])
     assert found[:2] == [2.5, -1.0]
     assert why(found[2]).startswith("reward c: ValueError: answer: there is no")
+
+
+def test_a_prompt_is_solved_by_weights_that_sum_up_to_a_little_less_than_1():
+    weights = (0.6, 0.3, 0.1)
+    rewards = Rewards(tuple(ChosenReward(f"{w}", constant(1.0), w) for w in weights))
+    asked, result = drawn()
+    (total,) = rewards([(asked, result)])
+    assert isinstance(total, float) and total < 1
+    rollout: Any = None  # is not looked at
+    assert RewardedGroup(asked, (Rewarded(rollout, total),) * 2).is_solved(1.0)
+    assert not RewardedGroup(asked, (Rewarded(rollout, 0.999),) * 2).is_solved(1.0)
 
 
 def test_every_prompt_needs_a_reward_that_judges_it():

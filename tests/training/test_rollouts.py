@@ -119,7 +119,7 @@ def test_the_end_of_an_answer_is_sampled_and_learned_too(folder: Path):
         rollouts = all_of(RolloutCollector(model, options)([prompt]))
     ended = [r for r in rollouts if r.result.finish_reason == "stop"]
     cut = [r for r in rollouts if r.result.finish_reason == "length"]
-    assert len(ended) + len(cut) == 40 and cut
+    assert len(ended) + len(cut) == 40 and cut and ended
     assert all(len(r.token_ids) == 9 and not stops & {*r.token_ids} for r in cut)
     for rollout in ended:
         assert isinstance(rollout.result, TextResult)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from unitok.commands.train import known_rewards
+from unitok.extras import missing_is_wrong_use
 from unitok.flags import Common, with_flags
 from unitok.saving import make_folder, write_whole
 from unitok.screen import counted
@@ -76,7 +77,7 @@ def pairs(
     with stopped_at_once():
         from unitok.training.data.order import hashed
         from unitok.training.preferences.pair_journal import PairJournal
-        from unitok.training.preferences.ranked import rank
+        from unitok.training.preferences.ranked import check_sizes, rank
         from unitok.training.recipe import RewardKeys
         from unitok.training.reinforcement.prompts import PromptStream, read_prompts
         from unitok.training.reinforcement.reward_names import check_names, find_rewards
@@ -96,16 +97,20 @@ def pairs(
     make_folder(out.parent)
     made_by = (options, reward, scorer, seed, margin, common.model, common.adapter)
     identity = f"{PromptStream(asked, 0).identity} {hashed(*map(repr, made_by)):016x}"
-    journal = PairJournal(out.with_name(f"{out.name}.part"), identity)
-    left = asked[len(journal.entries) :]
-    with common.load() as model:
+    with (
+        PairJournal(out.with_name(f"{out.name}.part"), identity) as journal,
+        common.load() as model,
+    ):
+        left = asked[len(journal.entries) :]
         keys = [RewardKeys(name=name, scorer=scorer) for name in reward]
-        rewards = find_rewards(keys, model, known)
+        check_sizes(asked, model.family.picture_size)
+        with missing_is_wrong_use():
+            rewards = find_rewards(keys, model, known)
         rewards.check(asked)
         ranked = rank(RolloutCollector(model, options), rewards, left, seed, margin)
         with closing(counted(ranked, len(left), "prompts", common.bars)) as shown:
             keep(shown, journal, out, model)
-    tell(journal, out)
+        tell(journal, out)
 
 
 def keep(ranked: Iterator[Ranked], journal: PairJournal, out: Path, model: Model) -> None:
@@ -140,7 +145,7 @@ def tell(journal: PairJournal, out: Path) -> None:
     if records:
         lines = [json.dumps(record, ensure_ascii=False).encode() + b"\n" for record in records]
         write_whole(b"".join(lines), out)
-    journal.path.unlink()
+    journal.remove()
     if not records:
         raise ValueError(
             f"no pair: the samples of each of the {len(entries):,} prompts are all as good as each "

@@ -34,6 +34,7 @@ LAYOUT_SEEDS = 8
 RESAMPLES = 10_000
 QUESTION_FIRST = "question_first"
 LAYOUTS = "layouts"
+BEGINNING = b'{"key"'  # of a line
 
 
 @dataclass(frozen=True)
@@ -93,10 +94,17 @@ def score_model(
 
 
 def _whole_scores(path: Path) -> list[Score]:
-    """The scores in a file, of which a last line is removed that was cut off."""
-    data = path.read_bytes()
-    os.truncate(path, data.rfind(b"\n") + 1)
-    return read_scores(path)
+    """The scores in a file, of which a last line is removed that was cut off.
+
+    Raises:
+        ValueError: The file is none of scores. Nothing has changed.
+    """
+    scores, data = read_scores(path), path.read_bytes()
+    end = data.rfind(b"\n") + 1
+    if not data.startswith(BEGINNING[: len(data)]):
+        raise ValueError(f"{path} is no file of scores: give another one")
+    os.truncate(path, end)
+    return scores
 
 
 def everything(prompts: int, seeds: Sequence[int]) -> list[_Asked]:
@@ -208,7 +216,7 @@ def changes(before: Sequence[Score], after: Sequence[Score], seed: int = 0) -> l
         seed: Of the bootstrap.
 
     Raises:
-        ValueError: They are not of the same requests.
+        ValueError: They are not of the same requests, or there are none of some kind.
     """
     pairs = paired(before, after)
     made = [
@@ -255,6 +263,8 @@ def paired(before: Sequence[Score], after: Sequence[Score]) -> dict[str, list[tu
 def _change(
     name: str, pairs: Sequence[tuple[float, float]], seed: int, least: float | None
 ) -> Change:
+    if not pairs:
+        raise ValueError(f"there are no scores of {name}: score has not come to its end")
     values = np.array(pairs, dtype=np.float64)
     before, after = values.mean(0)
     low, high = bootstrap_interval(values[:, 1] - values[:, 0], seed)

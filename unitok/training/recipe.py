@@ -209,7 +209,7 @@ class RolloutKeys:
     drop_solved: Annotated[
         bool, Key("whether a prompt comes no more once all its samples have its highest reward")
     ] = True
-    solved: Annotated[float, Key("the reward of samples that solve a prompt")] = 1.0
+    solved: Annotated[float, Key("the sum of rewards of samples that solve a prompt")] = 1.0
     memory: Annotated[
         int | None, Key("megabytes of keys and values; by default as for `unitok.load`", low=1)
     ] = None

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from unitok.batch.journal import json_line, write_all
 from unitok.strict_json import parse_json
+
+try:
+    import fcntl
+except ImportError:  # not a Unix: nothing then keeps two runs from writing to one file
+    fcntl = None
 
 
 @dataclass(frozen=True)
@@ -31,7 +36,7 @@ class PairJournal:
     """Entries in the order of the prompts, one a line, behind a line that says what made them.
 
     Attributes:
-        path: The file.
+        path: The file. While it is open, no other run writes to it.
         entries: Those that it has.
     """
 
@@ -43,22 +48,50 @@ class PairJournal:
             identity: Differs if what makes the entries does.
 
         Raises:
-            ValueError: The file is of something else.
+            ValueError: The file is of something else, or another run writes to it.
             OSError: It cannot be read or written.
         """
         self.path = path
         self.entries: list[PairEntry] = []
-        if path.exists():
-            self._read(identity)
-        if not path.exists() or not path.stat().st_size:
-            path.write_text(json.dumps({"identity": identity}) + "\n", encoding="utf-8")
-
-    def _read(self, identity: str) -> None:
-        data = self.path.read_bytes()
-        os.truncate(self.path, end := data.rfind(b"\n") + 1)
-        first, *lines = data[:end].splitlines() or [b""]
+        self._first = json_line({"identity": identity})
+        self._file = path.open("ab", buffering=0)
         try:
-            if first and parse_json(first) != {"identity": identity}:
+            self._lock()
+            self._read()
+        except BaseException:
+            self._file.close()
+            raise
+
+    def __enter__(self) -> PairJournal:
+        """The journal itself."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close it."""
+        self.close()
+
+    def close(self) -> None:
+        """Let other runs write to the file. One without an entry is removed."""
+        is_empty = not os.fstat(self._file.fileno()).st_size
+        self._file.close()
+        if is_empty:
+            self.path.unlink(missing_ok=True)
+
+    def _lock(self) -> None:
+        if fcntl is None:
+            return
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ValueError(f"another run is writing to {self.path}; wait until it ends") from None
+
+    def _read(self) -> None:
+        data = self.path.read_bytes()
+        end = data.rfind(b"\n") + 1
+        first, *lines = data[:end].splitlines(keepends=True) or [b""]
+        try:
+            if not self._first.startswith(first or data):
+                parse_json(first)
                 raise ValueError("it was begun with other options, prompts or another model")
             self.entries = [PairEntry(**parse_json(line)) for line in lines]
         except (ValueError, TypeError) as error:
@@ -66,6 +99,7 @@ class PairJournal:
                 f"{self.path} is no beginning of these pairs: {error}; remove it, or give another "
                 "--out"
             ) from None
+        self._file.truncate(end)  # only now: before, it might be a file of something else
 
     def append(self, entry: PairEntry) -> None:
         """Keep what became of the next prompt.
@@ -73,7 +107,10 @@ class PairJournal:
         Raises:
             OSError: The file cannot be written.
         """
-        line = json.dumps(asdict(entry), ensure_ascii=False)
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(line + "\n")
+        is_begun = os.fstat(self._file.fileno()).st_size
+        write_all(self._file, (b"" if is_begun else self._first) + json_line(asdict(entry)))
         self.entries.append(entry)
+
+    def remove(self) -> None:
+        """Remove the file, whose entries are no longer needed."""
+        self.path.unlink()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from unitok.requests import Draw
 from unitok.results import TextResult
 from unitok.training.reinforcement.prompts import Prompt
 from unitok.training.reinforcement.rewards import RewardFailure, Rewards
@@ -38,7 +39,7 @@ class Ranked:
 
     Attributes:
         prompt: What was asked.
-        pair: The pair; None if the rewards are too near each other.
+        pair: The pair; None if the rewards are too near each other, or the samples are the same.
         rewards: Of the samples that have one.
         failed: Why samples have none, a line each.
     """
@@ -73,6 +74,25 @@ def rank(
             yield rank_group(group, rewards, margin)
 
 
+def check_sizes(prompts: Sequence[Prompt], size: tuple[int, int]) -> None:
+    """Check that drawings are asked for in a size that pairs of them are learned in.
+
+    Args:
+        prompts: What is asked.
+        size: The width and the height of the model's drawings, unless asked otherwise.
+
+    Raises:
+        ValueError: A drawing is asked for in another one.
+    """
+    for prompt in prompts:
+        asked = prompt.request
+        if isinstance(asked, Draw) and asked.size not in (None, size):
+            raise ValueError(
+                f"{prompt.name}: drawings are learned at {size[0]} x {size[1]} pixels: leave out "
+                "width and height"
+            )
+
+
 def rank_group(group: RolloutGroup, rewards: Rewards, margin: float) -> Ranked:
     """The best and the worst of the samples of one prompt."""
     usable = [rollout for rollout in group.rollouts if is_whole(rollout)]
@@ -87,11 +107,20 @@ def rank_group(group: RolloutGroup, rewards: Rewards, margin: float) -> Ranked:
 def pair_of(
     prompt: Prompt, judged: Sequence[tuple[float, Rollout]], margin: float
 ) -> RankedPair | None:
-    """The best and the worst sample; None if their rewards are too near each other."""
+    """The best and the worst sample; None if their rewards are too near each other.
+
+    None, too, if they say the same: a reward that is no function of them told them apart.
+    """
     (high, best), (low, worst) = (end(judged, key=lambda one: one[0]) for end in (max, min))
-    if high - low <= 0 or high - low < margin:
+    if high - low <= 0 or high - low < margin or said(best) == said(worst):
         return None
     return RankedPair(prompt, best, worst, high, low)
+
+
+def said(rollout: Rollout) -> str | tuple[int, ...]:
+    """What a pair learns of a sample: the text of an answer, or the tokens of a drawing."""
+    result = rollout.result
+    return result.text if isinstance(result, TextResult) else rollout.token_ids
 
 
 def is_whole(rollout: Rollout) -> bool:

@@ -62,8 +62,8 @@ def read_prompts(paths: Sequence[str]) -> list[Prompt]:
         ValueError: A line is wrong, there is none, or there are too many.
     """
     found: list[Prompt] = []
-    for path in dict.fromkeys(paths):
-        lines = prompts_in(Path(path))
+    for path in dict.fromkeys(map(Path, paths)):  # "./a" and "a" are one file
+        lines = prompts_in(path)
         found += islice(lines, MOST + 1 - len(found))
     if not found:
         raise ValueError(f"{', '.join(paths)}: there is no prompt in it")

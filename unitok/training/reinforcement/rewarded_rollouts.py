@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from unitok.training.reinforcement.advantages import is_flat
+from unitok.training.reinforcement.advantages import FLAT, is_flat
 from unitok.training.reinforcement.prompts import Prompt
 from unitok.training.reinforcement.rewards import RewardFailure, Rewards
 from unitok.training.reinforcement.rollouts import Rollout, RolloutCollector
@@ -52,7 +52,7 @@ class RewardedGroup:
         """Whether every sample has the highest reward, and none failed."""
         if highest is None or self.failed or not self.samples:
             return False
-        return min(self.rewards) >= highest
+        return min(self.rewards) >= highest - FLAT  # 0.6 + 0.3 + 0.1 is a little less than 1
 
 
 class RewardedRollouts:

@@ -132,6 +132,6 @@ def checked(value: object) -> float | RewardFailure:
     """A number that is finite, or why there is none."""
     try:
         number = float(value)  # type: ignore[arg-type]
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, ArithmeticError, RuntimeError):  # of any number-like class
         return RewardFailure(f"it gave no number, but {type(value).__name__}")
     return number if math.isfinite(number) else RewardFailure(f"it gave {number}")
