@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Iterator, Sequence
+from typing import cast
 
 import torch
 
@@ -18,6 +19,7 @@ from unitok.requests import Draw
 from unitok.training.reinforcement.prompts import Prompt
 from unitok.training.reinforcement.rollout_model import open_rollout_model
 from unitok.training.reinforcement.rollouts import RolloutCollector, RolloutOptions
+from unitok_engine import Engine
 
 GUIDANCE = 1.5
 
@@ -36,7 +38,7 @@ def rollouts(setting: Setting) -> Iterator[Result]:
     ids = token_ids(setting.embedded.family, prompts, samples)
 
     def ours() -> None:
-        model.driver.between_steps(model.driver.engine.forget_prefixes)
+        model.driver.between_steps(cast(Engine, model.driver.engine).forget_prefixes)
         assert not any(group.failed for group in collect(prompts))
 
     peer = setting.janus

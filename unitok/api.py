@@ -699,7 +699,9 @@ class Model:
     @property
     def _in_flight(self) -> int:
         """How many requests `run` keeps going at once: another engine may have room for more."""
-        return max(IN_FLIGHT, self.driver.engine.config.max_running // 2)
+        if self._other is None:
+            return IN_FLIGHT
+        return max(IN_FLIGHT, self._other.config.max_running // 2)
 
     # -- jobs
 

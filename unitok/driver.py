@@ -37,6 +37,7 @@ from unitok.backends.backend import Backend
 from unitok.handles import AnyFlight, FailReason, Flight, Handle, Job, TokenJob, from_thread
 from unitok.image_decoder import ImageDecoder
 from unitok.openmp import give_up_team
+from unitok.promise import Promise
 from unitok.terminal import one_line
 from unitok.throughput import Throughput
 from unitok.upkeep import Upkeep
@@ -62,7 +63,7 @@ T = TypeVar("T")
 Command = (
     tuple[Literal["submit"], Sequence[AnyFlight]]
     | tuple[Literal["cancel"], AnyFlight]
-    | tuple[Literal["idle"], threading.Event]
+    | tuple[Literal["idle"], Promise[None]]
     | tuple[Literal["upkeep"], Upkeep[Any]]
     | tuple[Literal["close", "look"], None]
 )
@@ -97,7 +98,7 @@ class Driver:
         self._throughput = Throughput()
         self._outputs: deque[Output] = deque()
         self._delivering: Output | None = None
-        self._idlers: set[threading.Event] = set()
+        self._idlers: set[Promise[None]] = set()
         self._upkeep: deque[Upkeep[Any]] = deque()
         self._failures = 0
         self._doubtful = False  # a turn was interrupted, and its outputs may be lost
@@ -106,7 +107,7 @@ class Driver:
         # Whether the thread executes no more commands. `Thread.is_alive` must not be asked: when a
         # signal breaks it off, it takes a thread that runs for one that has ended.
         self._ended = False
-        self._over = threading.Event()  # set at the same time, for those who wait
+        self._over: Promise[None] = Promise()  # set at the same time, for those who wait
         self._thread: threading.Thread | None = None
         self._starting = threading.Lock()
         self.image_decoder.notify = _looker(self._commands)
@@ -280,7 +281,7 @@ class Driver:
         """
         if self._thread is None or self._ended:
             return True
-        idle = threading.Event()
+        idle: Promise[None] = Promise()
         self._hand_over(("idle", idle))
         return idle.wait(timeout)
 
@@ -461,12 +462,12 @@ class Driver:
         self._refuse_late()  # what came before others could see that this thread has ended
         self._wake_idlers()
         if self._ended:
-            self._over.set()
+            self._over.set_result(None)
         return self._ended
 
     def _wake_idlers(self) -> None:
         for idler in tuple(self._idlers):
-            idler.set()  # first, so that it is not forgotten if this is interrupted
+            idler.set_result(None)  # first, so that it is not forgotten if this is interrupted
             self._idlers.discard(idler)
 
     @property

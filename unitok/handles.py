@@ -14,10 +14,12 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable, Generator, Hashable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
+from functools import partial
 from typing import Any, Generic, Literal, Protocol, TypeVar
 
 from torch import Tensor
 
+from unitok.promise import Promise
 from unitok_engine import Output, Request, join_outputs
 
 E = TypeVar("E")
@@ -169,7 +171,7 @@ class Flight(Generic[E, R]):
         self.streamed = streamed
         self.deadline = None if job.timeout is None else time.monotonic() + job.timeout
         self.request_id: int | None = None
-        self.done: Future[R] = Future()
+        self.done: Promise[R] = Promise()
         self._events: deque[E] = deque()
         self._wakers: list[Waker] = []
         self._lock = threading.Lock()
@@ -199,7 +201,7 @@ class Flight(Generic[E, R]):
         assert result is not None
         if not self.done.done():
             self.publish()
-            self.done.set_result(result)
+        self.done.set_result(result)
         self._wake()
 
     def take(self, waker: Waker) -> E | None:
@@ -280,7 +282,7 @@ class Handle(Generic[E, R]):
         Args:
             call: Called by the driver's thread, or at once if the result is there already.
         """
-        self._flight.done.add_done_callback(lambda _: call())
+        self._flight.done.add_done_callback(call)
 
     def cancel(self) -> None:
         """End the job at the next step, unless it has ended. This does not wait."""
@@ -294,8 +296,8 @@ class Handle(Generic[E, R]):
         self._check_streamed()
         try:
             while not self._flight.exhausted:
-                ready = threading.Event()
-                event = self._flight.take(ready.set)
+                ready: Promise[None] = Promise()
+                event = self._flight.take(partial(ready.set_result, None))
                 if event is None:
                     ready.wait()
                 else:

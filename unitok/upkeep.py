@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from concurrent.futures import Future, InvalidStateError
-from contextlib import suppress
 from typing import Generic, TypeVar
+
+from unitok.promise import Promise
 
 T = TypeVar("T")
 
@@ -21,7 +21,7 @@ class Upkeep(Generic[T]):
     def __init__(self, work: Callable[[], T], alone: bool) -> None:
         """Nothing is done yet."""
         self.alone = alone
-        self.done: Future[T] = Future()
+        self.done: Promise[T] = Promise()
         self._work = work
 
     def run(self) -> None:
@@ -36,10 +36,8 @@ class Upkeep(Generic[T]):
         except Exception as error:  # is its caller's
             self.fail(error)
             return
-        with suppress(InvalidStateError):  # its caller stopped waiting meanwhile
-            self.done.set_result(result)
+        self.done.set_result(result)
 
     def fail(self, error: Exception) -> None:
         """Raise an error where it is waited for, unless it was done."""
-        with suppress(InvalidStateError):
-            self.done.set_exception(error)
+        self.done.set_exception(error)

@@ -22,6 +22,7 @@ from unitok import driver as driver_module
 from unitok.driver import Driver
 from unitok.handles import Flight, Handle, TokenJob
 from unitok.image_decoder import BACKLOG, ImageDecoder
+from unitok.promise import Promise
 from unitok_engine import Allow, CacheView, Output, Request
 
 PATIENCE = 100  # seconds until a test that hangs fails; long, as machines may be busy
@@ -143,7 +144,7 @@ def test_the_more_pictures_wait_the_more_are_decoded_between_two_steps(driver: D
 
 
 def test_pictures_that_wait_let_a_caller_in_after_each(driver: Driver):
-    decoder, decoded, woken = driver.image_decoder, [], threading.Event()
+    decoder, decoded, woken = driver.image_decoder, [], Promise[None]()
 
     def decode(ids: Sequence[Sequence[int]]) -> Tensor:
         decoded.append(len(ids))
@@ -160,7 +161,7 @@ def test_pictures_that_wait_let_a_caller_in_after_each(driver: Driver):
     while decoder.has_work:
         driver.turn()
     driver.rest()
-    assert woken.is_set()
+    assert woken.done()
 
 
 def test_too_many_jobs_are_refused_and_none_is_lost(
@@ -556,12 +557,12 @@ def test_a_signal_amid_the_threads_start_leaves_one_thread(monkeypatch: pytest.M
 
 def test_what_is_handed_over_while_the_thread_ends_is_answered(monkeypatch: pytest.MonkeyPatch):
     """Nobody waits for the thread any more, who would refuse it."""
-    driver, idle, late = Driver(engine()), threading.Event(), Flight(TokenJob(caption(3)), 1, False)
+    driver, idle, late = Driver(engine()), Promise[None](), Flight(TokenJob(caption(3)), 1, False)
     driver.complete([caption(1)])
     closed = threading.Event()
 
     def hand_over() -> None:  # the thread does this last before it ends
-        if driver._closing and not idle.is_set():
+        if driver._closing and not idle.done():
             monkeypatch.undo()
             assert closed.wait(PATIENCE)
             driver._hand_over(("submit", [late]))
@@ -575,10 +576,10 @@ def test_what_is_handed_over_while_the_thread_ends_is_answered(monkeypatch: pyte
 
 
 def test_an_interrupt_while_callers_are_woken_forgets_none_of_them(driver: Driver):
-    class Interrupts(threading.Event):
-        def set(self) -> None:
-            first = not self.is_set()
-            super().set()
+    class Interrupts(Promise[None]):
+        def set_result(self, result: None) -> None:
+            first = not self.done()
+            super().set_result(result)
             if first:
                 raise KeyboardInterrupt
 
@@ -588,7 +589,7 @@ def test_an_interrupt_while_callers_are_woken_forgets_none_of_them(driver: Drive
     for _ in idlers:
         with pytest.raises(KeyboardInterrupt):
             driver.rest()
-    assert not driver.rest() and all(idler.is_set() for idler in idlers)
+    assert not driver.rest() and all(idler.done() for idler in idlers)
 
 
 def test_a_handle_is_good_after_the_close():

@@ -4,6 +4,7 @@ import weakref
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import cast
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ import torch
 import unitok
 from tests.unitok.test_weight_updates import PATIENCE, changed, draw, fresh, seen, wait_for
 from tests.unitok.tiny import save_tiny
+from unitok_engine import Engine
 
 LONG = "a dog and " * 10 + "a cat"  # longer than a block of keys and values
 
@@ -62,7 +64,7 @@ def test_sleep_gives_the_memory_of_keys_and_values_back(model: unitok.Model):
     before = seen(model.draw(LONG, seed=5, guidance=2.0))
     awake = model.stats()
     assert awake.cached_blocks > 0
-    keys = weakref.ref(model.driver.engine.runner.attention)
+    keys = weakref.ref(cast(Engine, model.driver.engine).runner.attention)
     model.sleep()
     model.sleep()  # sleeping again does nothing
     assert keys() is None, "something holds the old keys and values"

@@ -140,6 +140,11 @@ def make_loss(family: Family, recipe: Recipe) -> FineTuningLoss | DpoLoss:
     """The loss of a family's model."""
     if (keys := recipe.dpo) is not None:
         return DpoLoss(family.model, text_range_of(family), keys.beta, keys.label_smoothing)
+    return make_supervised_loss(family, recipe)
+
+
+def make_supervised_loss(family: Family, recipe: Recipe) -> FineTuningLoss:
+    """The loss of a family's model on conversations that are learned as they are."""
     return FineTuningLoss(family.model, text_range_of(family), recipe.loss.z_loss)
 
 

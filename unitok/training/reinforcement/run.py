@@ -28,7 +28,7 @@ from unitok.training.reinforcement.round_report import merged
 from unitok.training.reinforcement.round_trainer import RoundTrainer
 from unitok.training.result import DTYPES
 from unitok.training.run import FineTuning, status_of
-from unitok.training.setting_up import make_loss
+from unitok.training.setting_up import make_supervised_loss
 from unitok.training.trainer import Trainer
 
 
@@ -88,7 +88,7 @@ class Reinforcement(FineTuning):
 
     def make_trainer(self) -> Trainer[Any]:
         """See `FineTuning.make_trainer`."""
-        supervised = make_loss(self.family, self.recipe)
+        supervised = make_supervised_loss(self.family, self.recipe)
         loss = GrpoLoss(self._learner, grpo_options(self.recipe.grpo), supervised)
         self._trainer = RoundTrainer(self.family.model, loss, **self.trainer_parts())
         return self._trainer
