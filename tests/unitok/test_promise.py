@@ -51,6 +51,13 @@ def test_a_result_that_does_not_come_is_a_timeout():
         Promise[int]().result(timeout=-1)
 
 
+def test_who_waited_in_vain_is_forgotten():
+    promise: Promise[int] = Promise()
+    for _ in range(3):
+        assert not promise.wait(0)
+    assert not promise._calls
+
+
 def test_callbacks_are_called_once_and_at_once_if_the_result_is_there():
     promise, called = Promise[None](), []
     promise.add_done_callback(lambda: called.append("before"))
