@@ -89,11 +89,18 @@ class Promise(Generic[T]):
             return True
         ready = threading.Lock()
         ready.acquire()
-        self.add_done_callback(lambda: _open(ready))
-        ready.acquire(
-            timeout=-1 if timeout is None else min(max(timeout, 0), threading.TIMEOUT_MAX)
-        )
+        call = partial(_open, ready)
+        self.add_done_callback(call)
+        longest = -1 if timeout is None else min(max(timeout, 0), threading.TIMEOUT_MAX)
+        try:
+            ready.acquire(timeout=longest)
+        finally:
+            self._forget(call)
         return self.done()
+
+    def _forget(self, call: Callable[[], object]) -> None:
+        with self._lock, suppress(ValueError):
+            self._calls.remove(call)
 
     def result(self, timeout: float | None = None) -> T:
         """Wait for the result and return it.
