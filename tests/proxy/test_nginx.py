@@ -15,7 +15,7 @@ from tests.server.keeping import begin, chat, ended, records, send
 from tests.server.live import PATIENCE, Live, png
 from unitok import Model
 
-IMAGES = "/v1/images/generations"
+IMAGES, CHAT = "/v1/images/generations", "/v1/chat/completions"
 
 
 def requests_of(live: Live, route: str) -> float:
@@ -45,15 +45,19 @@ def test_both_servers_draw_and_a_seed_is_the_same_picture_from_either(
 
 
 def test_a_stream_comes_as_it_is_written(proxied: Proxied, model: Model):
-    asked = [{"role": "user", "content": "what is a cat?"}]
-    chunks = proxied.openai().chat.completions.create(
-        model="default",
-        messages=asked,  # type: ignore[arg-type]
-        stream=True,
-        extra_body={"regex": "([a-z] ){20}"},
-    )
-    texts = [chunk.choices[0].delta.content for chunk in chunks if chunk.choices]
-    assert len([text for text in texts if text]) > 10
+    """What a server writes while its model is paused arrives before there is more."""
+    said = [{"role": "user", "content": "what is a cat?"}]
+    asked = {"messages": said, "regex": "([a-z] ){20}", "max_tokens": 60, "stream": True}
+    model.pause()
+    try:
+        with proxied.http() as http, http.stream("POST", CHAT, json=asked) as got:
+            lines = got.iter_lines()
+            assert '"role": "assistant"' in next(lines)
+            model.resume()
+            told = [line for line in lines if line.startswith("data: ")]
+    finally:
+        model.resume()
+    assert len(told) > 10 and told[-1] == "data: [DONE]"
 
 
 def test_conversations_go_on_at_the_server_of_their_key(proxied: Proxied):

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 
 from tests.ray.batches import mixed, write_work
@@ -15,7 +16,9 @@ from unitok.backends.ray.rows import json_of_row
 from unitok.backends.ray.shards import Cutter, Shard
 from unitok.batch.entries import EntryReader, WrongLine, own_or_openai
 from unitok.batch.form import Entry
+from unitok.batch.own_lines import OwnLines
 from unitok.batch.source import MAX_LINE, Line, Source
+from unitok.requests import Draw
 
 
 def cut(path: Path, size: int) -> list[Shard]:
@@ -116,6 +119,18 @@ def test_a_row_is_a_line_without_what_is_null_or_no_number():
         "draw": "ein Kätzchen",
         "messages": [{"role": "user", "image_url": {"url": "a.png"}}],
     }
+
+
+def test_whole_numbers_of_pandas_are_whole_though_one_is_missing(tmp_path):
+    table = pd.DataFrame({"draw": ["a", "b"], "seed": [7, None], "guidance": [1.5, 5]})
+    rows = [json.loads(json_of_row(row)) for row in table.to_dict("records")]
+    assert rows == [{"draw": "a", "seed": 7, "guidance": 1.5}, {"draw": "b", "guidance": 5}]
+    asked = [OwnLines().request(1, row, tmp_path) for row in rows]
+    assert [(one.seed, one.guidance) for one in asked if isinstance(one, Draw)] == [
+        (7, 1.5),
+        (None, 5),
+    ]
+    assert json.loads(json_of_row({"seed": 1e300}))["seed"] == 1e300
 
 
 @pytest.mark.parametrize("picture", [b"PNG", {"bytes": b"PNG", "path": "a.png"}])

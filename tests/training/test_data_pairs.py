@@ -263,6 +263,27 @@ def test_a_reward_whose_library_is_missing_is_told_in_a_line(
     assert done.exit_code == 2 and "this needs transformers" in " ".join(done.output.split())
 
 
+def test_samples_of_several_prompts_are_judged_together(untrained_folder: Path, prompts: Path):
+    calls: list[int] = []
+
+    class Redness:
+        def __call__(self, prompt: Prompt, result: Result) -> float:
+            return redness(prompt, result)
+
+        def many(self, pairs: Any) -> list[float]:
+            calls.append(len(pairs))
+            return [redness(*pair) for pair in pairs]
+
+    with unitok.load(untrained_folder) as model:
+        collect = RolloutCollector(model, RolloutOptions(samples=3))
+        asked = read_prompts([str(prompts)])[:2]
+        found = [
+            [one.rewards for one in rank(collect, Rewards((ChosenReward("red", reward),)), asked)]
+            for reward in (Redness(), redness)
+        ]
+    assert calls == [6] and found[0] == found[1]
+
+
 def test_samples_that_say_the_same_are_no_pair(untrained_folder: Path, prompts: Path):
     """However a reward that tosses coins judges them: a record of them would stop a run."""
     calls: list[Result] = []

@@ -242,6 +242,13 @@ def test_a_run_does_not_go_on_with_another_beta(make: Any):
         FineTuning(make(steps=2, dpo={"beta": 0.2}))
 
 
+def test_a_run_does_not_go_on_with_other_pairs_left_out(make: Any):
+    batch = {"conversations": 6, "max_tokens": 400, "max_length": 200}
+    FineTuning(make(steps=2, batch=batch)).run(shown=False)
+    with pytest.raises(ValueError, match=r"another recipe: batch\.max_tokens: 400 and 200"):
+        FineTuning(make(steps=2, batch=batch | {"max_tokens": 200}))
+
+
 # --- mistakes ------------------------------------------------------------------------------------
 
 

@@ -330,6 +330,8 @@ def check_can_be_saved(family: Family, recipe: Recipe) -> None:
 def what_is_learned(recipe: Recipe, context: int) -> Recipe:
     """A recipe without the keys that may change when a run goes on, for a model's context."""
     same = Recipe(out="", data=recipe.data)
+    # It also says which pairs of answers are too long, as both of one are computed at once.
+    most = same.batch.max_tokens if recipe.dpo is None else recipe.batch.max_tokens
     return replace(
         recipe,
         out="",
@@ -342,7 +344,7 @@ def what_is_learned(recipe: Recipe, context: int) -> Recipe:
         memory=same.memory,
         batch=replace(
             recipe.batch,
-            max_tokens=same.batch.max_tokens,
+            max_tokens=most,
             max_length=longest_sequence(recipe.batch, context),
         ),
     )

@@ -70,8 +70,7 @@ def rank(
         What became of each prompt, in order.
     """
     for first in range(0, len(prompts), TOGETHER):
-        for group in collect(prompts[first : first + TOGETHER], seed):
-            yield rank_group(group, rewards, margin)
+        yield from rank_groups(collect(prompts[first : first + TOGETHER], seed), rewards, margin)
 
 
 def check_sizes(prompts: Sequence[Prompt], size: tuple[int, int]) -> None:
@@ -93,12 +92,22 @@ def check_sizes(prompts: Sequence[Prompt], size: tuple[int, int]) -> None:
             )
 
 
-def rank_group(group: RolloutGroup, rewards: Rewards, margin: float) -> Ranked:
-    """The best and the worst of the samples of one prompt."""
-    usable = [rollout for rollout in group.rollouts if is_whole(rollout)]
-    found = rewards([(group.prompt, rollout.result) for rollout in usable])
-    failed = [value.why for value in found if isinstance(value, RewardFailure)]
-    judged = [(v, r) for v, r in zip(found, usable, strict=True) if isinstance(v, float)]
+def rank_groups(
+    groups: Sequence[RolloutGroup], rewards: Rewards, margin: float
+) -> Iterator[Ranked]:
+    """The best and the worst of the samples of each prompt. All samples are judged together."""
+    usable = [[rollout for rollout in group.rollouts if is_whole(rollout)] for group in groups]
+    pairs = zip(groups, usable, strict=True)
+    found = iter(rewards([(group.prompt, one.result) for group, own in pairs for one in own]))
+    for group, own in zip(groups, usable, strict=True):
+        yield _ranked(group, [(next(found), rollout) for rollout in own], margin)
+
+
+def _ranked(
+    group: RolloutGroup, found: Sequence[tuple[float | RewardFailure, Rollout]], margin: float
+) -> Ranked:
+    failed = [value.why for value, _ in found if isinstance(value, RewardFailure)]
+    judged = [(v, r) for v, r in found if not isinstance(v, RewardFailure)]
     values = tuple(value for value, _ in judged)
     pair = pair_of(group.prompt, judged, margin) if judged else None
     return Ranked(group.prompt, pair, values, (*group.failed, *failed))
