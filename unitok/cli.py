@@ -30,6 +30,7 @@ from unitok.commands.evaluate import evaluation
 from unitok.commands.serve import serve
 from unitok.commands.train import train
 from unitok.drawing import Target, generate, parse_size
+from unitok.extras import missing_is_wrong_use
 from unitok.flags import Common, names_of_options, with_flags
 from unitok.reporting import (
     WRONG_USE,
@@ -362,7 +363,8 @@ def batch(
     """
     asked = (replicas, cpus_per_replica, gpus_per_replica)
     if ray is not None:
-        failed = batch_on_ray(common, source, output, OnRay(ray, *asked, format))
+        with missing_is_wrong_use():
+            failed = batch_on_ray(common, source, output, OnRay(ray, *asked, format))
     elif any(one is not None for one in (*asked, format)):
         raise ValueError("--replicas and its like need --ray: add --ray local")
     else:

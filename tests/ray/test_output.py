@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 from pyarrow import fs
 
-from tests.ray.batches import environment
+from tests.ray.batches import environment, write_work
 from unitok.backends.ray.output import Output
 from unitok.backends.ray.parts import PARTS, ShardResults
 from unitok.backends.ray.run import Identity, check_empty_or_run
@@ -170,22 +170,25 @@ def test_errors_are_there_before_the_results_and_go_after_them(output, monkeypat
 
 WITHOUT = """
 import sys
-sys.modules["ray"] = None
+sys.modules[sys.argv.pop(1)] = None
 from unitok.cli import main
 main()
 """
 
 
-def test_without_ray_one_line_says_what_to_install(tmp_path):
-    words = ["batch", "work.jsonl", "-o", "out", "--ray", "local"]
+@pytest.mark.parametrize("library", ["ray", "pyarrow"])  # Ray alone does not bring the other
+def test_without_a_library_one_line_says_what_to_install(library, tmp_path):
+    work = write_work(tmp_path / "in", [{"draw": "a cat"}])
+    words = ["batch", str(work), "-o", "out", "--ray", "local"]
     done = subprocess.run(
-        [sys.executable, "-c", WITHOUT, *words],
+        [sys.executable, "-c", WITHOUT, library, *words],
         cwd=tmp_path,
         env=environment(),
         capture_output=True,
         text=True,
         check=False,
     )
-    told = "unitok: this needs ray, which is not installed: pip install 'unitok-engine[ray]'\n"
+    extra = "pip install 'unitok-engine[ray]'"
+    told = f"unitok: this needs {library}, which is not installed: {extra}\n"
     assert (done.returncode, done.stderr) == (2, told)
-    assert list(tmp_path.iterdir()) == []
+    assert not (tmp_path / "out").exists()

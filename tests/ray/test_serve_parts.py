@@ -1,5 +1,7 @@
 """What is decided before replicas start, and what is said if they do not."""
 
+import sys
+import warnings
 from types import SimpleNamespace
 from typing import Any
 
@@ -9,7 +11,7 @@ from unitok.backends.ray.cluster import Replicas
 from unitok.flags import Common
 from unitok.server.app_spec import AppSpec
 from unitok.server.keys import ApiKeys
-from unitok.server.ray_serve import APP, check_not_served, placed, stop, why_not
+from unitok.server.ray_serve import APP, check_not_served, check_room_of_all, placed, stop, why_not
 from unitok.server.settings import ServerSettings
 
 
@@ -36,6 +38,26 @@ def serving(**messages: str) -> Any:
 def test_models_of_replicas_without_a_gpu_compute_on_the_cpu():
     assert [m.device for m in placed(spec(None, "cuda:1"), Replicas()).models] == ["cpu", "cuda:1"]
     assert [m.device for m in placed(spec(None), Replicas(gpus=0.5)).models] == [None]
+
+
+@pytest.mark.parametrize(
+    ("cores", "told"),
+    [(1.0, "--replicas 2: the cluster has room for 1"), (0.0, "no machine of the cluster has as")],
+)
+def test_replicas_without_room_are_said_once(
+    monkeypatch: pytest.MonkeyPatch, cores: float, told: str
+):
+    nodes = [
+        {"Alive": True, "Resources": {"CPU": cores}},
+        {"Alive": False, "Resources": {"CPU": 9}},
+    ]
+    monkeypatch.setitem(sys.modules, "ray", SimpleNamespace(nodes=lambda: nodes))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(ValueError, match=told):
+            check_room_of_all(Replicas(2))
+        nodes[0]["Resources"] = {"CPU": 2.0}
+        check_room_of_all(Replicas(2))
 
 
 def test_a_cluster_that_serves_already_is_left_alone():

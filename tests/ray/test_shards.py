@@ -79,6 +79,17 @@ def test_a_long_line_is_told_and_the_next_one_is_read(tmp_path):
     assert isinstance(right, Entry) and right.line == 2
 
 
+def test_long_lines_are_handed_on_in_small_tables(tmp_path, monkeypatch):
+    path = write_work(tmp_path, [{"draw": "a" * 100}] * 5 + [{"draw": "a"}] * 600)
+    monkeypatch.setattr("unitok.backends.ray.lines.MANY_BYTES", 200)
+    tables = list(read_files({"path": [str(path)]}))
+    assert [len(table) for table in tables[:3]] == [2, 2, 8]
+    numbers = [n for table in tables for n in table.column("number").to_pylist()]
+    assert numbers == list(range(1, 606))
+    monkeypatch.undo()
+    assert [len(table) for table in read_files({"path": [str(path)]})] == [256, 256, 93]
+
+
 def test_the_digest_is_that_of_all_lines_in_their_order():
     a, b = ([Line(0, json.dumps({"draw": name}).encode())] for name in "ab")
 

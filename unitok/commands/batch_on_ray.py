@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from unitok.batch.source import STDIN, Source
-from unitok.extras import missing_is_wrong_use, need
+from unitok.extras import need
 from unitok.flags import Common
 from unitok.reporting import print_counts, stopped
 from unitok.screen import bar
@@ -47,11 +47,10 @@ def batch_on_ray(common: Common, source: str, output: str, asked: OnRay) -> int:
     """Run a batch on Ray, report on it, and give how many lines failed.
 
     Raises:
-        ValueError, OSError, RuntimeError: As `unitok.run_dataset`; Ray is not installed; or no
-            cluster answers.
+        ValueError, OSError, RuntimeError: As `unitok.run_dataset`; or no cluster answers.
+        ImportError: Ray, or what its data sets need, is not installed.
     """
-    with missing_is_wrong_use():
-        need("ray", "ray")
+    need("ray", "ray")
     from unitok.backends.ray.api import on_cpu, started, work_of
     from unitok.backends.ray.cluster import Replicas, joined
     from unitok.backends.ray.report import report_of

@@ -69,10 +69,10 @@ def check_room_of_all(replicas: Replicas) -> None:
     Raises:
         ValueError: The cluster cannot hold all of them.
     """
-    check_room(replicas)
     nodes = [node["Resources"] for node in need("ray", "ray").nodes() if node["Alive"]]
-    if (room := sum(map(replicas.fit, nodes))) < replicas.count:
+    if 0 < (room := sum(map(replicas.fit, nodes))) < replicas.count:
         raise ValueError(f"--replicas {replicas.count}: the cluster has room for {room}")
+    check_room(replicas)
 
 
 def check_not_served(serve: Any) -> None:

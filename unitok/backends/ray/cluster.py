@@ -116,7 +116,7 @@ def joined(address: str, replicas: Replicas, show_logs: bool = False) -> Iterato
 
 @contextmanager
 def hushed() -> Iterator[None]:
-    """Let Ray's loggers tell errors only."""
+    """Let Ray's loggers tell nothing: what goes wrong is raised."""
     loggers = [logging.getLogger(name) for name in ("ray", "ray.data")]
     before = [logger.level for logger in loggers]
     for logger in loggers:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from unitok.backends.ray.output import find_files
@@ -19,7 +18,8 @@ from unitok.terminal import one_line
 if TYPE_CHECKING:
     from ray.data import Dataset
 
-TOGETHER = 256  # lines of a file that are handed on at once; one has up to 32 MB
+# What of a file is handed on at once: so many lines, or fewer of so many bytes with the last one.
+TOGETHER, MANY_BYTES = 256, 64 * 2**20
 DIGEST = 16  # bytes
 
 
@@ -73,9 +73,20 @@ def read_files(batch: dict[str, Any]) -> Iterator[Any]:
 def _read_file(path: str) -> Iterator[Any]:
     files, place = find_files(path)
     with files.open_input_stream(place) as stream, io.BufferedReader(stream, 2**20) as file:
-        lines = read_lines(file)  # type: ignore[arg-type]
-        while some := list(islice(lines, TOGETHER)):
-            yield table_of(some)
+        yield from map(table_of, grouped(read_lines(file)))  # type: ignore[arg-type]
+
+
+def grouped(lines: Iterable[Line]) -> Iterator[list[Line]]:
+    """Lines in groups that memory has room for, as one line may hold a picture of 32 MB."""
+    some, size = list[Line](), 0
+    for line in lines:
+        some.append(line)
+        size += len(line.data)
+        if len(some) == TOGETHER or size >= MANY_BYTES:
+            yield some
+            some, size = [], 0
+    if some:
+        yield some
 
 
 def _lines_of_table(table: Any) -> Any:
