@@ -116,6 +116,8 @@ def test_each_job_makes_what_the_makefile_has():
         "test": ["make test"],
         "training": ["make test-training"],
         "evaluation": ["make test-evaluation"],
+        "server": ["make test-server"],
+        "page": ["command -v chromium || sudo apt-get install --yes chromium", "make test-page"],
         "ray": ["make test-ray"],
         "proxy": ["command -v nginx || sudo apt-get install --yes nginx", "make test-proxy"],
         "parity": ["make test-parity"],
