@@ -47,9 +47,9 @@ def test_at_a_signal_what_runs_is_finished_and_nothing_new_begins(
     untrained_folder: Path, sent: signal.Signals
 ):
     with started(str(untrained_folder)) as server, server.http() as http:
-        answers = []
+        answers, many = [], {**LONG, "n": 16}  # so that it runs for some seconds
         asking = threading.Thread(
-            target=lambda: answers.append(httpx2.post(server.url + CHAT, json=LONG, timeout=100))
+            target=lambda: answers.append(httpx2.post(server.url + CHAT, json=many, timeout=100))
         )
         asking.start()
         begun(http)
