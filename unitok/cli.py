@@ -31,7 +31,15 @@ from unitok.commands.serve import serve
 from unitok.commands.train import train
 from unitok.drawing import Target, generate, parse_size
 from unitok.extras import missing_is_wrong_use
-from unitok.flags import Common, names_of_options, with_flags
+from unitok.flags import (
+    ON_RAY,
+    Common,
+    CpusPerReplica,
+    GpusPerReplica,
+    Replicas,
+    names_of_options,
+    with_flags,
+)
 from unitok.reporting import (
     WRONG_USE,
     check,
@@ -50,7 +58,6 @@ if TYPE_CHECKING:
     from unitok.api import Info, Model
 
 FAILED, WRONG = 1, 2  # exit codes
-ON_RAY = "Options of --ray"
 
 
 class Commands(TyperGroup):
@@ -303,36 +310,9 @@ def batch(
             rich_help_panel=ON_RAY,
         ),
     ] = None,
-    replicas: Annotated[
-        int | None,
-        typer.Option(
-            metavar="N",
-            min=1,
-            help="How many models share the lines.",
-            show_default="1",
-            rich_help_panel=ON_RAY,
-        ),
-    ] = None,
-    cpus_per_replica: Annotated[
-        int | None,
-        typer.Option(
-            metavar="C",
-            min=1,
-            help="CPU cores and threads of each.",
-            show_default="1",
-            rich_help_panel=ON_RAY,
-        ),
-    ] = None,
-    gpus_per_replica: Annotated[
-        float | None,
-        typer.Option(
-            metavar="G",
-            min=0,
-            help="GPUs of each; 0.5 for two models on one.",
-            show_default="0: on the CPU",
-            rich_help_panel=ON_RAY,
-        ),
-    ] = None,
+    replicas: Replicas = None,
+    cpus_per_replica: CpusPerReplica = None,
+    gpus_per_replica: GpusPerReplica = None,
     format: Annotated[
         Literal["jsonl", "parquet"] | None,
         typer.Option(

@@ -33,7 +33,26 @@ Command = Callable[..., None]
 SEVERAL = ("whole numbers", "texts")  # kinds of options whose flag may be given several times
 WHOLE = re.compile(r"-?[0-9]{1,9}")  # a number of pixels
 SAMPLING = "Options of sampling"  # the panel of those that several kinds of request share
+ON_RAY = "Options of --ray"  # the panel of those that batch and serve share
 _common = partial(typer.Option, rich_help_panel="Options of every command")
+_on_ray = partial(typer.Option, rich_help_panel=ON_RAY)
+
+Replicas = Annotated[
+    int | None,
+    _on_ray(metavar="N", min=1, help="How many models share the work.", show_default="1"),
+]
+CpusPerReplica = Annotated[
+    int | None, _on_ray(metavar="C", min=1, help="CPU cores and threads of each.", show_default="1")
+]
+GpusPerReplica = Annotated[
+    float | None,
+    _on_ray(
+        metavar="G",
+        min=0,
+        help="GPUs of each; 0.5 for two models on one.",
+        show_default="0: on the CPU",
+    ),
+]
 
 
 @dataclass(frozen=True, kw_only=True)

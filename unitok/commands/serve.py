@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from unitok.extras import missing_is_wrong_use, need
-from unitok.flags import Common, with_flags
+from unitok.flags import ON_RAY, Common, CpusPerReplica, GpusPerReplica, Replicas, with_flags
 from unitok.server.settings import limit_flags
 
 if TYPE_CHECKING:
     from unitok.server.app_spec import AppSpec
 
 OfReplicas = tuple[int | None, int | None, float | None]  # their count, and CPUs and GPUs of each
-LIMITS, ON_RAY = "Limits", "Options of --ray"
+LIMITS = "Limits"
 
 
 def _flags_of_limits() -> list[inspect.Parameter]:
@@ -103,35 +103,9 @@ def serve(
             rich_help_panel=ON_RAY,
         ),
     ] = None,
-    replicas: Annotated[
-        int | None,
-        typer.Option(
-            metavar="N",
-            min=1,
-            help="How many replicas share the requests.",
-            show_default="1",
-            rich_help_panel=ON_RAY,
-        ),
-    ] = None,
-    cpus_per_replica: Annotated[
-        int | None,
-        typer.Option(
-            metavar="C",
-            min=1,
-            help="CPU cores and threads of each.",
-            show_default="1",
-            rich_help_panel=ON_RAY,
-        ),
-    ] = None,
-    gpus_per_replica: Annotated[
-        float | None,
-        typer.Option(
-            metavar="G",
-            help="GPUs of each; 0.5 lets two share one.",
-            show_default="0",
-            rich_help_panel=ON_RAY,
-        ),
-    ] = None,
+    replicas: Replicas = None,
+    cpus_per_replica: CpusPerReplica = None,
+    gpus_per_replica: GpusPerReplica = None,
     **limits: Any,
 ) -> None:
     """Serve models behind OpenAI's API: chat, pictures, responses.
