@@ -164,7 +164,7 @@ def check_backend(backend: object, options: Mapping[str, object]) -> None:
         ValueError: There is no such backend, it has no such option, or one is out of its range.
         TypeError: An option is unknown, or of a wrong type.
     """
-    if backend not in BACKENDS:
+    if not isinstance(backend, str) or backend not in BACKENDS:  # an array is in nothing
         names = " or ".join(map(repr, BACKENDS))
         raise ValueError(f"backend must be {names}, not {shown(backend)}")
     check_options(options)

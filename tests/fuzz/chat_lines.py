@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import chdir, redirect_stderr, redirect_stdout
 from io import StringIO
 from random import Random
 
+from tests.fuzz.guard import WRITE
 from tests.fuzz.mutations import mutated_bytes
 from tests.fuzz.pictures import picture
 from tests.fuzz.target import Place, check_message
@@ -51,7 +52,7 @@ class ChatLines:
     """Some lines of a conversation, a few of them damaged."""
 
     memory = 400 * 2**20
-    names_files = True
+    permits: Collection[str] = (WRITE,)  # `/save` says where
 
     def __init__(self, place: Place) -> None:
         """Make the pictures that the lines name."""

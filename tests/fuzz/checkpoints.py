@@ -8,7 +8,7 @@ import pickle
 import shutil
 import struct
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from random import Random
 
@@ -37,7 +37,7 @@ class Checkpoints:
     """
 
     memory = 600 * 2**20
-    names_files = False
+    permits: Collection[str] = ()
 
     def __init__(self, place: Place) -> None:
         """Save the folders."""

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from random import Random
 
 from tests.fuzz.command import run_command
+from tests.fuzz.guard import CONNECT, WRITE
 from tests.fuzz.mutations import mutated_bytes
 from tests.fuzz.pictures import picture
 from tests.fuzz.target import Place
@@ -83,7 +84,7 @@ class Flags:
     """Commands run in a folder of their own, with a tiny model."""
 
     memory = 600 * 2**20
-    names_files = True
+    permits: Collection[str] = (WRITE, CONNECT)  # `-o` and `--ray` say where
 
     def __init__(self, place: Place) -> None:
         """Make the files that the commands name."""

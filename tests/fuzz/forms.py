@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from random import Random
 from typing import Any
 
@@ -61,7 +61,7 @@ class Forms:
     """Answers of a tiny model, each of a form."""
 
     memory = 600 * 2**20
-    names_files = False
+    permits: Collection[str] = ()
 
     def __init__(self, place: Place) -> None:
         """Take the model."""

@@ -22,6 +22,7 @@ PROCESS = {
     "subprocess.Popen",
 }
 NETWORK = {"socket.connect", "socket.getaddrinfo", "socket.gethostbyname"}
+START, CONNECT, WRITE = "start a process", "use the network", "write elsewhere"  # what deeds are
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
 
 
@@ -64,11 +65,11 @@ class Guard:
     def _deed(self, event: str, arguments: tuple[Any, ...]) -> str:
         """What an event does that is forbidden; "" if it is allowed."""
         if event in PROCESS:
-            return f"start a process: {event} {str(arguments[:2])[:200]}"
+            return f"{START}: {event} {str(arguments[:2])[:200]}"
         if event in NETWORK:
-            return f"use the network: {event}"
+            return f"{CONNECT}: {event}"
         if event == "open" and arguments[2] & WRITING and self._is_outside(arguments[0]):
-            return f"write elsewhere: {arguments[0]!r}"
+            return f"{WRITE}: {arguments[0]!r}"
         return ""
 
     def _is_outside(self, path: object) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from random import Random
 
 from tests.fuzz.command import run_command
@@ -53,7 +53,7 @@ class Lines:
     """Four lines that are nearly valid, run as a batch with a line that is."""
 
     memory = 400 * 2**20
-    names_files = False
+    permits: Collection[str] = ()
 
     def __init__(self, place: Place) -> None:
         """Put a picture beside the input."""

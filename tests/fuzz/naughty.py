@@ -6,7 +6,7 @@ import os
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from random import Random
@@ -74,7 +74,7 @@ class Naughty:
     """Does what its input says."""
 
     memory = 30 * 2**20
-    names_files = False
+    permits: Collection[str] = ()
 
     def __init__(self, folder: Path) -> None:
         """Do it in a folder."""

@@ -10,7 +10,7 @@ import inspect
 import io
 import re
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -119,7 +119,7 @@ class Options:
     """Calls of the API with one to three values that are drawn at random."""
 
     memory = 600 * 2**20
-    names_files = False
+    permits: Collection[str] = ()
 
     def __init__(self, place: Place) -> None:
         """Collect what a case may name."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import struct
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from io import BytesIO
 from random import Random
 from typing import Any
@@ -48,7 +48,7 @@ class Pictures:
     """Mutations of small valid files of every format and mode."""
 
     memory = 600 * 2**20
-    names_files = False
+    permits: Collection[str] = ()
 
     def __init__(self, place: Place) -> None:
         """Make the valid files."""

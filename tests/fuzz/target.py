@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
@@ -46,11 +46,11 @@ class Target(Protocol):
 
     Attributes:
         memory: Bytes that an input may take beside what the program has already.
-        names_files: Whether inputs say where files are written, which may then be anywhere.
+        permits: What a guard forbids and inputs may ask for in plain words, as a place to write at.
     """
 
     memory: int
-    names_files: bool
+    permits: Collection[str]
 
     def make(self, random: Random) -> bytes:
         """A random input, often nearly valid."""

@@ -152,8 +152,9 @@ def judge(target: Target, case: bytes, guard: Guard) -> Verdict:
         problem, accepted = outcome(target, case)
     seconds = time.monotonic() - began
     grown = memory_peak() - before
-    if guard.seen and not (target.names_files and guard.seen[0].startswith("write")):
-        problem = f"it makes the program {guard.seen[0]}"
+    forbidden = [deed for deed in guard.seen if deed.partition(":")[0] not in target.permits]
+    if forbidden:
+        problem = f"it makes the program {forbidden[0]}"
     elif grown > target.memory and not problem:
         problem = f"memory: it takes {grown / 2**20:.0f} MB"
     return Verdict(problem, accepted, seconds, grown)
