@@ -5,14 +5,16 @@
     python scripts/train_baseline.py diffusion --out runs/baselines/diffusion-0
     python scripts/train_baseline.py ours --out runs/baselines/ours-0
     python scripts/train_baseline.py pace clip
+    python scripts/train_baseline.py time runs/baselines/*-[012]
     python scripts/train_baseline.py rerank --clip runs/baselines/clip-0/model --out runs/baselines
     python scripts/train_baseline.py table runs/baselines/*-? --rerank runs/baselines --write docs
 
 --minutes are core-minutes: 30 are 15 minutes on 2 cores. They are counted in updates, by a pace
 that was measured once, so that a run is the same on any machine; `pace KIND` measures it on yours.
 The same command goes on from OUT/checkpoints after an interruption; what was used before counts.
-On a run that has ended it scores it again. OUT/model is the trained model, OUT/scores.json what it
-gets right, OUT/failures what it does not.
+On a run that has ended it scores it again. `time` measures the times of all runs once more, one
+after the other, so that they are of the same hour of the same machine. OUT/model is the trained
+model, OUT/scores.json what it gets right, OUT/failures what it does not.
 """
 
 import argparse
@@ -25,7 +27,8 @@ import unitok
 from unitok.baselines.opening import load as load_baseline
 from unitok.emoji.baselines.recipes import RECIPES, measure_pace, use_threads
 from unitok.emoji.baselines.reranking import COUNTS, measure
-from unitok.emoji.baselines.run import BaselineRun, RunOptions
+from unitok.emoji.baselines.run import MODEL, BaselineRun, RunOptions
+from unitok.emoji.baselines.scoring import SECONDS, TIMED, replace_seconds
 from unitok.emoji.held_out import SEED
 from unitok.evaluation.run import TooManyFailuresError
 
@@ -44,6 +47,9 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     pace.add_argument("kind", choices=RECIPES)
     pace.add_argument("--updates", type=int, default=40, help="that are timed")
     pace.add_argument("--threads", type=int, default=2, help="cores to compute with")
+    timing = commands.add_parser("time", help="measure the time of a picture with each run again")
+    timing.add_argument("runs", type=Path, nargs="+", help="folders of runs that have ended")
+    timing.add_argument("--threads", type=int, default=2, help="cores to compute with")
     _add_reranking(commands.add_parser("rerank", help="errors over the number of drawings"))
     table = commands.add_parser("table", help="one table, one plot, one sheet of failures")
     table.add_argument("runs", type=Path, nargs="+", help="folders with a scores.json")
@@ -90,6 +96,17 @@ def pace(args: argparse.Namespace) -> None:
         raise ValueError(f"--updates must be at least 1, not {args.updates}")
     found = measure_pace(RECIPES[args.kind], args.updates, time.perf_counter) / args.threads
     print(f"{args.kind}: {found:.1f} updates in a core-minute, {args.threads} threads")
+
+
+def measure_time(args: argparse.Namespace) -> None:
+    """Time the pictures of runs, and write the times into their scores.json."""
+    from unitok.emoji.baselines.table import read_run
+
+    for run in [read_run(folder) for folder in args.runs]:  # all must be there
+        found = RECIPES[run.kind].score(run.folder / MODEL, TIMED)
+        replace_seconds(run.folder, found, args.threads)
+        alone, together = (1000 * found.scores[name] for name in SECONDS)
+        print(f"{run.folder}: {alone:.1f} ms alone, {together:.1f} ms in a batch", flush=True)
 
 
 def rerank(args: argparse.Namespace) -> None:
@@ -140,7 +157,9 @@ def main() -> None:
     if getattr(args, "threads", 1) < 1:
         sys.exit("train_baseline: --threads must be at least 1")
     use_threads(getattr(args, "threads", 1))
-    work = {"pace": pace, "rerank": rerank, "table": table}.get(args.command, train)
+    work = {"pace": pace, "time": measure_time, "rerank": rerank, "table": table}.get(
+        args.command, train
+    )
     try:
         work(args)
     except (ValueError, OSError, ImportError, ArithmeticError, TooManyFailuresError) as error:

@@ -631,6 +631,18 @@ def test_all_kinds_are_trained_scored_and_compared(tmp_path: Path, monkeypatch: 
         command(kind, "--out", folder, "--minutes", 1e-6, *few)
     models = ("--clip", folders["clip"] / "model", "--model", folders["ours"] / "model")
     command("rerank", *models, "--out", tmp_path, "--drawings", 2, *few)
+    before = {kind: table.read_run(folder).record for kind, folder in folders.items()}
+    monkeypatch.setattr(train_baseline, "TIMED", 1)
+    command("time", *folders.values(), "--threads", 2)
+    for kind, folder in folders.items():
+        after = table.read_run(folder).record
+        assert (before[kind]["threads"], after["threads"]) == (1, 2)
+        changed = {n for n in after["scores"] if after["scores"][n] != before[kind]["scores"][n]}
+        assert (
+            changed <= {"seconds_alone", "seconds_in_batch"}
+            and after["scores"].keys() == before[kind]["scores"].keys()
+        )
+        assert after["failures"] == before[kind]["failures"]
     shutil.copy(Path(__file__).parents[2] / "docs" / "baselines.md", tmp_path)
     command("table", *folders.values(), "--rerank", tmp_path, "--write", tmp_path)
 

@@ -11,6 +11,7 @@ from typing import Any
 from PIL import Image
 
 from unitok.baselines.protocols import ImageTextScorer, Runner
+from unitok.checkpoints.folders import read_json
 from unitok.emoji.baselines.progress import with_bar
 from unitok.emoji.evaluation import EmojiSuite
 from unitok.emoji.held_out import SEED
@@ -22,6 +23,8 @@ from unitok.requests import Draw
 
 SCORES, FAILURES = "scores.json", "failures"
 ALONE, TOGETHER = 10, 50  # pictures that are timed alone, and in a batch
+TIMED = 20  # scenes of each kind that are enough for both
+SECONDS = ("seconds_alone", "seconds_in_batch")
 SHOWN = 24  # failures that are kept
 
 
@@ -86,10 +89,7 @@ def seconds(runner: Runner, items: Sequence[Item]) -> dict[str, float]:
     alone = [seconds_of(lambda one=one: list(runner.run([one]))) for one in asked[:ALONE]]
     batch = asked[:: max(1, len(asked) // TOGETHER)]
     together = seconds_of(lambda: list(runner.run(batch)))
-    return {
-        "seconds_alone": statistics.median(alone),
-        "seconds_in_batch": together / len(batch),
-    }
+    return dict(zip(SECONDS, (statistics.median(alone), together / len(batch)), strict=True))
 
 
 def failed(wrong: Judged) -> Failure | None:
@@ -129,6 +129,14 @@ def write_scores(folder: Path, scored: Scored, about: Mapping[str, Any]) -> None
         listed.append(said | {"picture": name})
     scores = {name: round(value, 4) for name, value in scored.scores.items()}
     record = {**about, "scores": scores, "failures": listed}
+    (folder / SCORES).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+
+
+def replace_seconds(folder: Path, found: Scored, threads: int) -> None:
+    """Write other times into a run's scores.json, and by how many threads they were measured."""
+    record = read_json(folder / SCORES)
+    record["scores"] |= {name: round(found.scores[name], 4) for name in SECONDS}
+    record["threads"] = threads
     (folder / SCORES).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
 
 
