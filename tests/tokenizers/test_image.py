@@ -61,7 +61,9 @@ def test_pictures_come_back_within_the_unit_range(encoder: str):
     pictures = made.decode(codes)
     assert pictures.dtype == torch.float32 and 0 <= pictures.min() <= pictures.max() <= 1
     assert torch.equal(pictures, made.decode(codes.flatten(1)))
-    assert torch.equal(pictures, to_unit_range(made.decode_raw(codes)))
+    with torch.no_grad():  # with gradients, a CPU computes in another order
+        assert torch.equal(pictures, to_unit_range(made.decode_raw(codes)))
+    torch.testing.assert_close(pictures, to_unit_range(made.decode_raw(codes)), atol=1e-5, rtol=0)
 
 
 def test_a_patch_code_depends_on_its_own_patch_alone():

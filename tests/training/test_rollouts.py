@@ -5,20 +5,23 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
+import numpy as np
 import pytest
 import torch
 
 from tests.training.learned import FAMILIES
 from tests.training.rollouts import mixed_prompts, opened, rollout_model
 from tests.unitok.tiny import save_tiny
+from unitok import image_decoder
 from unitok.families import Family
 from unitok.requests import Draw
 from unitok.results import DrawResult, TextResult
 from unitok.training.lora import LoraOptions, add_lora
 from unitok.training.parts import choose_parts
+from unitok.training.reinforcement import rollout_model as rollout_models
 from unitok.training.reinforcement.policy import Policy, RolloutLearner
 from unitok.training.reinforcement.prompts import Prompt
-from unitok.training.reinforcement.rollout_model import follow
+from unitok.training.reinforcement.rollout_model import follow, open_rollout_model
 from unitok.training.reinforcement.rollouts import (
     Rollout,
     RolloutCollector,
@@ -145,6 +148,31 @@ def test_samples_differ_and_each_is_what_its_request_gives_alone(folder: Path):
                 assert again.image.tobytes() == rollout.result.image.tobytes()
     drawings = [r.token_ids for r in groups[0].rollouts]
     assert len(set(drawings)) == len(drawings) == 2
+
+
+@pytest.mark.parametrize("thread", [False, True], ids=["between steps", "in a thread"])
+def test_drawings_that_end_together_are_decoded_together_unless_time_decides_which(
+    folder: Path, thread: bool, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(rollout_models, "has_idle_core", lambda: thread)
+    monkeypatch.setattr(image_decoder, "has_idle_core", lambda: thread)
+    prompts = [Prompt(f"p:{i}", Draw(text)) for i, text in enumerate(("two cats", "a dog"))]
+    with open_rollout_model(str(folder), torch.device("cpu"), torch.float32, 8) as model:
+        tokenizer, calls = model.family.model.image_tokenizer, []
+        decode = tokenizer.decode
+        monkeypatch.setattr(
+            tokenizer, "decode", lambda codes: (calls.append(len(codes)), decode(codes))[1]
+        )
+        rollouts = all_of(RolloutCollector(model, replace(OPTIONS, samples=6))(prompts))
+        # The first of each prompt is a step ahead of the others, which share what it computes.
+        assert calls == ([1] * 12 if thread else [2, 8, 2])
+        for rollout in rollouts:
+            assert isinstance(rollout.result, DrawResult)
+            ids = torch.tensor([rollout.token_ids])
+            codes = model.family.model.vocabulary.id_to_code(ids)
+            levels = decode(codes)[0].permute(1, 2, 0).numpy() * 255
+            found = np.asarray(rollout.result.image, dtype=np.float32)
+            assert (found < levels + 0.01).all() and (found + 1 > levels - 0.01).all()
 
 
 def test_samples_do_not_depend_on_the_folder_of_the_prompts(folder: Path):

@@ -15,7 +15,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from unitok.image_decoder import IMAGES_PER_CALL, TOKENS_PER_CALL, ImageDecoder
+from unitok.image_decoder import IMAGES_PER_CALL_ON_CPU as IMAGES_PER_CALL
+from unitok.image_decoder import TOKENS_PER_CALL, ImageDecoder
 
 CPU = torch.device("cpu")
 PATIENCE = 60  # seconds, for what takes none

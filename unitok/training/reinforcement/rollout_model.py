@@ -14,7 +14,7 @@ from torch import Tensor
 from unitok.api import Model
 from unitok.checkpoints.folders import HubOptions, find_folder
 from unitok.families import Family, open_folder
-from unitok.image_decoder import ImageDecoder
+from unitok.image_decoder import ImageDecoder, has_idle_core
 from unitok.loading import DEFAULT_FOLDER
 from unitok.nn.lora import LowRank
 from unitok.nn.model import UnifiedModel
@@ -42,7 +42,16 @@ def open_rollout_model(
     family = open_folder(folder, str(device), dtype)
     size = None if memory is None else memory * MEGABYTE
     config = EngineConfig(memory=size, max_context=family.max_context)
-    return Model(family, config, ImageDecoder(family.model.device))
+    return Model(family, config, rollout_image_decoder(family.model.device))
+
+
+def rollout_image_decoder(device: torch.device) -> ImageDecoder:
+    """An image decoder for many drawings that end in the same steps: it decodes them together.
+
+    A thread beside the steps of a CPU decodes one after the other, as its batches, and with them
+    the last bits of pixels, would depend on time.
+    """
+    return ImageDecoder(device, batched=device.type == "cuda" or not has_idle_core())
 
 
 def follow(model: Model, learner: Family, version: int) -> None:
