@@ -193,3 +193,29 @@ def test_a_run_of_tokens_attends_on_a_cpu_bit_by_bit_as_its_tokens_one_by_one(
     together = attend(0, run)
     apart = torch.cat([attend(i, i + 1) for i in range(run)])
     assert torch.equal(together, apart)
+
+
+@pytest.mark.parametrize("contexts", [(33, 39, 30), (9, 39, 30)], ids=["near", "far"])
+@pytest.mark.parametrize("run", [1, 3])
+def test_rows_attend_on_a_cpu_bit_by_bit_as_alone_however_many_blocks_the_others_read(
+    run: int, contexts: tuple[int, ...]
+):
+    torch.manual_seed(0)
+    backend = make_backend(KVShape(1, 2, 16), 15, 8, torch.float32, CPU, "torch")
+    history = torch.randn(2, 120, 2, 16)
+    backend.layout.write(0, backend.layout.slot_index(torch.arange(120)), history[0], history[1])
+    tables = [list(range(5 * row, 5 * row + -(-n // 8))) for row, n in enumerate(contexts)]
+    q, (k, v) = torch.randn(3, run, 4, 16), torch.randn(2, 3, run, 2, 16)
+
+    def attend(rows: tuple[int, ...]) -> torch.Tensor:
+        ends = [(40 * row + contexts[row] - run, 40 * row + contexts[row]) for row in rows]
+        step = AttentionMetadata(
+            torch.tensor([slot for start, stop in ends for slot in range(start, stop)]),
+            (run,) * len(rows),
+            tuple(contexts[row] for row in rows),
+            tuple(tables[row] for row in rows),
+        )
+        return backend.view(step).attend(0, *(x[list(rows)].flatten(0, 1) for x in (q, k, v)))
+
+    alone = torch.cat([attend((row,)) for row in range(3)])
+    assert torch.equal(attend((0, 1, 2)), alone)

@@ -22,6 +22,8 @@ from unitok_engine.attention.paged import GroupAttention, GroupedView, PagedBack
 # on at Janus-Pro-1B's shape. Rows of drafts are up to 16 long (`draft_width.py`), and each of their
 # tokens must get bit by bit what a decode row gets, so prompts of 11 to 16 go the slower way, too.
 MAX_QUERIES = 16
+# Blocks that are read over those of the contexts, so that all rows of a step read equally many.
+MOST_IN_VAIN = 1.25
 
 
 class CpuBackend(PagedBackend[CpuKVLayout]):
@@ -58,16 +60,28 @@ class CpuBackend(PagedBackend[CpuKVLayout]):
             return GatherAttention(self.layout, group)
         # Each query reads for itself: the tokens up to its own.
         lengths = [n - queries + i + 1 for n in group.context_lengths for i in range(queries)]
-        size = self.layout.block_size
-        widths = [-(-length // size) for length in lengths]
         blocks: list[int] = []
-        for i, width in enumerate(widths):
-            blocks += group.block_tables[i // queries][:width]
+        widths = self._widths(group.context_lengths)
+        for width, table in zip(widths, group.block_tables, strict=True):
+            row = table[:width]
+            blocks += [*row, *[self.layout.zero_block] * (width - len(row))] * queries
+        widths = [width for width in widths for _ in range(queries)]
         # A branch gets a new block once in a while: most steps read what the step before read.
         index = self._index
         if index is None or not index.is_of(blocks, widths):
             index = self._index = PagedIndex(self.layout, blocks, widths)
         return CpuPagedAttention(self.layout, group.tokens, index, index.mask(lengths))
+
+    def _widths(self, contexts: Sequence[int]) -> list[int]:
+        """How many blocks the queries of each row read, given the context of its last one.
+
+        What a query does not see is masked, and adds nothing to any sum. To read a few blocks in
+        vain is quicker than to tell apart who reads how many.
+        """
+        widths = [-(-context // self.layout.block_size) for context in contexts]
+        widest = max(widths)
+        even = widest * len(widths) <= MOST_IN_VAIN * sum(widths)
+        return [widest] * len(widths) if even else widths
 
 
 class CpuPagedAttention:
@@ -90,15 +104,13 @@ class CpuPagedAttention:
 
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """See `GroupAttention.attend`."""
-        index, size = self._index, self._layout.block_size
+        index = self._index
         index.prepare(q.shape[1])
         key_table, value_table = self._layout.tables[layer]
         scores = _weighted_sums(key_table, index.key_rows, index.key_bags, index.per_block(q))
-        scores = index.padded(scores.view(-1, q.shape[1], size)).transpose(1, 2)
-        # fp32 from here on: [queries, heads, width, block_size], masked behind each query's end.
-        scores = torch.add(self._mask, scores, alpha=q.shape[2] ** -0.5)
-        weights = scores.flatten(2).softmax(-1).to(q.dtype)
-        weights = index.existing(weights.view(-1, size))
+        # fp32 from here on: [queries, heads, width * block_size], masked behind each query's end.
+        scores = torch.add(self._mask, index.padded(scores), alpha=q.shape[2] ** -0.5)
+        weights = index.existing(scores.softmax(-1).to(q.dtype))
         out = _weighted_sums(value_table, index.value_rows, index.value_bags, weights)
         return out.view(q.shape)
 
@@ -106,8 +118,9 @@ class CpuPagedAttention:
 class PagedIndex:
     """Which table rows each bag sums, for queries that read some blocks each.
 
-    It is the same in every layer. Scores are kept as [queries, width, heads, block_size], where
-    width is the blocks of the query that reads most, but only blocks that exist are read.
+    It is the same in every layer. Everything is ordered by query, head and block. Scores are kept
+    as [queries, heads, width * block_size], where width is the blocks of the query that reads most,
+    but only blocks that are in the list are read.
 
     Args:
         layout: The backend's.
@@ -130,13 +143,13 @@ class PagedIndex:
         self._layout = layout
         self._of = (blocks, widths)
         self._queries, self._width = len(widths), max(widths)
-        self._owners = None if min(widths) == self._width else _owners(widths)
+        self._even = min(widths) == self._width
         self._heads = 0  # of queries; known at the first layer
         self._lengths: list[int] = []
         self._mask = torch.empty(0)
 
     def mask(self, lengths: list[int]) -> Tensor:
-        """[queries, 1, width, block_size] fp32: -inf behind each query's end, else 0.
+        """[queries, 1, width * block_size] fp32: -inf behind each query's end, else 0.
 
         Args:
             lengths: How many tokens each query sees.
@@ -145,7 +158,7 @@ class PagedIndex:
             ends = torch.tensor(self._lengths)[:, None]
             self._mask.flatten(1).scatter_(1, ends, 0.0)
         else:
-            self._mask = _end_mask(lengths, self._width, self._layout.block_size)
+            self._mask = _end_mask(lengths, self._width * self._layout.block_size)
         self._lengths = lengths
         return self._mask
 
@@ -159,58 +172,56 @@ class PagedIndex:
             return
         shape, size = self._layout.shape, self._layout.block_size
         self._heads = heads
-        head = torch.arange(heads, dtype=torch.int32) // (heads // shape.kv_heads)
-        # Keys: a bag per block and head, over head_dim.
-        pages = torch.tensor(self._of[0], dtype=torch.int32)[:, None] * shape.kv_heads + head
-        dims = torch.arange(shape.head_dim, dtype=torch.int32)
-        self.key_rows = (pages[..., None] * shape.head_dim + dims).flatten()
-        self.key_bags = _starts(pages.numel(), shape.head_dim)
+        pages = self._pages(np.arange(heads, dtype=np.int32) // (heads // shape.kv_heads))
+        # Keys: a bag per query, head and block, over head_dim.
+        self.key_rows = _rows(pages, shape.head_dim)
+        self.key_bags = _starts(len(pages), shape.head_dim)
         # Values: a bag per query and head, over the tokens of its blocks.
-        if self._owners is None:
-            pages = pages.view(self._queries, self._width, heads).transpose(1, 2)
+        self.value_rows = _rows(pages, size)
+        if self._even:
             self.value_bags = _starts(self._queries * heads, self._width * size)
         else:
-            self.value_bags = self._order_by_head(heads, self._owners)
-            pages = pages.flatten()[self._by_head]
-        tokens = torch.arange(size, dtype=torch.int32)
-        self.value_rows = (pages[..., None] * size + tokens).flatten()
+            widths = np.repeat(self._of[1], heads)
+            self.value_bags = torch.from_numpy(((widths.cumsum() - widths) * size).astype(np.int32))
 
-    def _order_by_head(self, heads: int, owners: tuple[Tensor, Tensor]) -> Tensor:
-        """For queries of unequal width: from (query, block, head) to (query, head, block).
+    def _pages(self, kv_heads: np.ndarray) -> np.ndarray:
+        """int32, the number of each block and K/V head that is read, by query, head and block.
 
-        Sets the order of (block, head) pairs and of padded (query, head, block) rows that exist;
-        returns where each bag of values starts.
+        Args:
+            kv_heads: int32 [heads], the K/V head of each query head.
         """
-        query, place = owners
-        head = torch.arange(heads)
-        rows = ((query[:, None] * heads + head) * self._width + place[:, None]).flatten()
-        self._existing_rows, self._by_head = rows.sort()
-        widths = query.bincount(minlength=self._queries).repeat_interleave(heads)
-        return ((widths.cumsum(0) - widths) * self._layout.block_size).int()
+        blocks, widths = self._of
+        numbers = np.array(blocks, np.int32) * self._layout.shape.kv_heads
+        if self._even:
+            return (numbers.reshape(-1, 1, self._width) + kv_heads[:, None]).ravel()
+        ends = np.cumsum(widths)
+        places = np.arange(self._width)
+        exists = np.repeat((places < np.array(widths)[:, None])[:, None], len(kv_heads), axis=1)
+        self._existing_rows = torch.from_numpy(exists.ravel().nonzero()[0])
+        self._owners = self._existing_rows // self._width
+        pages = [
+            numbers[end - n : end] + kv_heads[:, None] for end, n in zip(ends, widths, strict=True)
+        ]
+        return np.concatenate([page.ravel() for page in pages])
 
     def per_block(self, q: Tensor) -> Tensor:
-        """Each query once for each of its blocks: [queries, heads, head_dim] -> more of them.
-
-        The result is [queries, width, heads, head_dim], or [blocks, heads, head_dim] where widths
-        are unequal.
-        """
-        if self._owners is None:
-            return q[:, None].expand(-1, self._width, -1, -1)
-        return q.index_select(0, self._owners[0])
+        """Each query [queries, heads, head_dim] once for each of its blocks, head by head."""
+        if self._even:
+            return q[:, :, None].expand(-1, -1, self._width, -1)
+        return q.reshape(-1, q.shape[-1]).index_select(0, self._owners)
 
     def padded(self, scores: Tensor) -> Tensor:
-        """[blocks, heads, block_size] -> [queries, width, heads, block_size]."""
-        if self._owners is not None:
-            query, place = self._owners
-            padded = scores.new_zeros((self._queries * self._width, *scores.shape[1:]))
-            scores = padded.index_copy_(0, query * self._width + place, scores)
-        return scores.view(self._queries, self._width, *scores.shape[1:])
+        """[blocks * heads, block_size] -> [queries, heads, width * block_size]."""
+        if not self._even:
+            padded = scores.new_zeros(self._queries * self._heads * self._width, scores.shape[1])
+            scores = padded.index_copy_(0, self._existing_rows, scores)
+        return scores.view(self._queries, self._heads, -1)
 
     def existing(self, weights: Tensor) -> Tensor:
-        """Rows [queries * heads * width, block_size] -> those of blocks that exist."""
-        if self._owners is None:
+        """[queries, heads, width * block_size] -> that of blocks that are read."""
+        if self._even:
             return weights
-        return weights.index_select(0, self._existing_rows)
+        return weights.view(-1, self._layout.block_size).index_select(0, self._existing_rows)
 
 
 def _weighted_sums(table: Tensor, rows: Tensor, bags: Tensor, weights: Tensor) -> Tensor:
@@ -219,19 +230,17 @@ def _weighted_sums(table: Tensor, rows: Tensor, bags: Tensor, weights: Tensor) -
     return torch.embedding_bag(table, rows, bags, False, 0, False, weights.reshape(-1))[0]
 
 
-def _owners(widths: Sequence[int]) -> tuple[Tensor, Tensor]:
-    """Of every block: the query that reads it, and its place among that query's blocks."""
-    counts = torch.tensor(widths)
-    query = torch.arange(len(widths)).repeat_interleave(counts)
-    return query, torch.arange(len(query)) - (counts.cumsum(0) - counts)[query]
+def _rows(pages: np.ndarray, size: int) -> Tensor:
+    """int32, the table rows of pages that have so many each."""
+    return torch.from_numpy((pages[:, None] * size + np.arange(size, dtype=np.int32)).ravel())
 
 
 def _starts(bags: int, size: int) -> Tensor:
-    return torch.arange(0, bags * size, size, dtype=torch.int32)
+    return torch.from_numpy(np.arange(0, bags * size, size, dtype=np.int32))
 
 
-def _end_mask(lengths: Sequence[int], width: int, size: int) -> Tensor:
-    """See `PagedIndex.mask`."""
-    hidden = np.arange(width * size) >= np.asarray(lengths)[:, None]
+def _end_mask(lengths: Sequence[int], width: int) -> Tensor:
+    """See `PagedIndex.mask`; the width is in tokens."""
+    hidden = np.arange(width) >= np.asarray(lengths)[:, None]
     mask = np.where(hidden, np.float32(-np.inf), np.float32(0))
-    return torch.from_numpy(mask).view(len(lengths), 1, width, size)
+    return torch.from_numpy(mask)[:, None]
