@@ -1,17 +1,20 @@
 """Whether a batch on Ray writes each line exactly once, whatever is killed.
 
     python scripts/check_ray.py                          # 2,000 lines on two replicas
+    python scripts/check_ray.py --folder runs/check-ray  # goes on there if it is stopped
     python scripts/check_ray.py --lines 300 --kills 1
 
 Mixed lines in both forms, some of them wrong, go to replicas of the embedded model on this machine.
 Replicas are killed one after another, and then the command itself, by SIGKILL. The same command
 runs again to its end, and a third time. The check fails if a line has no result or error, or two,
-if a picture is damaged, or if a result that was there once has changed.
+if pictures are missing, damaged or named by no result, if a result that was there once has changed,
+or if a replica of the killed command lives on. The last line says whether it holds.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import os
 import signal
@@ -21,14 +24,72 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
+from unitok.saving import write_whole
+
 REPLICA = "ray::MapWorker(Map(Replica))"  # how Ray names the process
 WRONG_EVERY = 20  # lines
+TOLD = 20  # things that are wrong
+PATIENCE = 60.0  # seconds that the replicas of a killed command may take to end
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What is checked. A folder goes on only with what it began with.
+
+    Attributes:
+        lines: How many lines.
+        replicas: How many replicas.
+        kills: How many of them are killed before the command.
+        model: A folder; None for the embedded model.
+    """
+
+    lines: int = 2000
+    replicas: int = 2
+    kills: int = 3
+    model: str | None = None
+
+
+@dataclass
+class Progress:
+    """How far a check is, in a file, so that it can go on.
+
+    Attributes:
+        asked: What is checked.
+        killed: How many replicas were killed.
+        kept: The digests of the results that were there when the command was killed, by line; None
+            before it.
+        alive: The replicas that lived then.
+    """
+
+    asked: dict[str, Any]
+    killed: int = 0
+    kept: dict[str, str] | None = None
+    alive: list[int] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, path: Path, asked: Asked) -> Progress:
+        """What a file tells; a beginning if there is none.
+
+        Raises:
+            ValueError: It is of another check.
+        """
+        if not path.exists():
+            return cls(asdict(asked))
+        found = cls(**json.loads(path.read_text(encoding="utf-8")))
+        if found.asked != asdict(asked):
+            raise ValueError(f"{path} is of another check, {found.asked}: name a new folder")
+        return found
+
+    def save(self, path: Path) -> None:
+        """Write the file."""
+        write_whole(json.dumps(asdict(self)).encode(), path)
 
 
 @dataclass(frozen=True)
@@ -38,14 +99,14 @@ class Found:
     Attributes:
         results: The lines of all results.
         errors: The lines of all errors.
-        pictures: How many pictures the results name, each of them whole.
-        records: The bytes of all results, by line.
+        records: The digests of all results, by line.
+        pictures: The files that each result names, by line.
     """
 
     results: tuple[int, ...]
     errors: tuple[int, ...]
-    pictures: int
-    records: dict[int, bytes]
+    records: dict[str, str]
+    pictures: dict[int, list[str]]
 
 
 def parse() -> argparse.Namespace:
@@ -53,19 +114,30 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--lines", type=int, default=2000)
-    parser.add_argument("--replicas", type=int, default=2)
-    parser.add_argument("--kills", type=int, default=3, help="of replicas, before the command's")
+    usual = Asked()
+    parser.add_argument("--lines", type=int, default=usual.lines)
+    parser.add_argument("--replicas", type=int, default=usual.replicas)
+    parser.add_argument(
+        "--kills", type=int, default=usual.kills, help="of replicas, before the command's"
+    )
     parser.add_argument("--model", help="by default the embedded one")
+    parser.add_argument("--folder", type=Path, help="kept, to go on from; by default temporary")
     return parser.parse_args()
 
 
 def main() -> None:
-    """Run the check."""
+    """Run the check, and print what is wrong and then the verdict."""
     args = parse()
-    with tempfile.TemporaryDirectory() as folder:
-        wrong = check(Path(folder), args.lines, args.replicas, args.kills, args.model)
-    print("\n".join(wrong) or "every line is there exactly once, and every picture is whole")
+    try:
+        with tempfile.TemporaryDirectory() as temporary:
+            folder = args.folder or Path(temporary)
+            wrong = check(folder, args.lines, args.replicas, args.kills, args.model)
+    except ValueError as error:
+        sys.exit(f"check_ray: {error}")
+    for one in wrong[:TOLD]:
+        print(one)
+    asked = f"{args.lines:,} lines, {args.kills} kills of replicas and one of the command"
+    print(f"FAILED: {len(wrong)} things are wrong; {asked}" if wrong else f"PASSED: {asked}")
     sys.exit(bool(wrong))
 
 
@@ -75,27 +147,33 @@ def check(
     """Run the lines, kill, run again, and give what is wrong.
 
     Args:
-        folder: An empty one.
+        folder: An empty one, or one with a check that was stopped.
         lines: How many lines.
         replicas: How many replicas.
         kills: How many of them are killed before the command.
         model: A folder; None for the embedded model.
+
+    Raises:
+        ValueError: The folder has another check.
     """
-    work, out = write_work(folder, lines), folder / "out"
+    noted, out = folder / "check.json", folder / "out"
+    progress = Progress.of(noted, Asked(lines, replicas, kills, model))
     of_model = ["--model", model] if model else []
     on_ray = ["--ray", "local", "--replicas", str(replicas)]
-    words = ["batch", str(work), "-o", str(out), "--quiet", *of_model, *on_ray]
-    killed = killed_run(words, out, kills)
-    before = found_in(out)
-    print(f"killed {killed} replicas and the command: {len(before.results)} results are kept")
+    words = ["batch", str(write_work(folder, lines)), "-o", str(out), "--quiet", *of_model, *on_ray]
+    if progress.kept is None and not killed_run(words, out, progress, noted):
+        return [f"the command ended by itself, after {progress.killed} of {kills} kills"]
+    kept = progress.kept or {}
+    print(f"killed {progress.killed} replicas and the command: {len(kept)} results are kept")
     told = [finished_run(words) for _ in range(2)]
     after = found_in(out)
-    print(told[0], f"{after.pictures:,} pictures", sep="\n")
+    print(told[0])
     return [
-        *([] if killed == kills else [f"only {killed} of {kills} replicas were killed"]),
         *wrong_counts(after, lines),
-        *(f"line {n} has changed" for n, r in before.records.items() if after.records[n] != r),
+        *wrong_pictures(after, out),
+        *(f"line {n} has changed" for n, one in kept.items() if after.records.get(n) != one),
         *([] if f"0 new, {len(after.results)} kept" in told[1] else [f"at last: {told[1]}"]),
+        *(f"process {pid} of the killed command lives on" for pid in living(progress.alive)),
     ]
 
 
@@ -109,6 +187,24 @@ def wrong_counts(found: Found, lines: int) -> Iterator[str]:
     wanted = tuple(n for n in range(1, lines + 1) if n % WRONG_EVERY == 0)
     if tuple(sorted(found.errors)) != wanted:
         yield f"other lines failed than the wrong ones: {found.errors}"
+
+
+def wrong_pictures(found: Found, out: Path) -> Iterator[str]:
+    """Which pictures are missing, damaged, or named by no result or by two."""
+    for line, names in found.pictures.items():
+        if len(names) != pictures_asked(line_of(line)):
+            yield f"line {line} has {len(names)} pictures"
+        for name in names:
+            try:
+                with Image.open(out / name) as picture:
+                    picture.load()
+            except (OSError, SyntaxError) as error:
+                yield f"line {line}: {error}"
+    named = Counter(Path(name).name for names in found.pictures.values() for name in names)
+    yield from (f"{name} is named by {n} results" for name, n in named.items() if n > 1)
+    folder = out / "pictures"
+    there = {path.name for path in folder.iterdir()} if folder.is_dir() else set[str]()
+    yield from (f"no result names {name}" for name in sorted(there - named.keys()))
 
 
 # --- lines ---------------------------------------------------------------------------------------
@@ -145,25 +241,46 @@ def openai_line(number: int, url: str, body: dict[str, Any]) -> dict[str, Any]:
     return {"custom_id": f"line {number}", "method": "POST", "url": f"/v1/{url}", "body": body}
 
 
+def pictures_asked(line: dict[str, Any]) -> int:
+    """How many pictures a line asks for."""
+    drawn = "draw" in line or "prompt" in line.get("body", {})
+    return line.get("n", 1) if drawn else 0
+
+
 # --- runs ----------------------------------------------------------------------------------------
 
 
-def killed_run(words: Sequence[str], out: Path, kills: int) -> int:
-    """Start the command, kill replicas and then the command, and give how many replicas died.
+def killed_run(words: Sequence[str], out: Path, progress: Progress, noted: Path) -> bool:
+    """Start the command, kill replicas and then the command, and note what was there then.
 
     Each dies after one more file of results than the one before.
+
+    Returns:
+        Whether all that was to be killed was. Else the command has ended by itself.
     """
     process = subprocess.Popen([sys.executable, "-m", "unitok", *words], stdout=subprocess.DEVNULL)
-    killed: set[int] = set()
-    while process.poll() is None and (len(killed) < kills or parts(out) <= kills):
-        alive = sorted(set(replicas_of(process.pid)) - killed)
-        if alive and len(killed) < kills and parts(out) > len(killed):
-            os.kill(alive[0], signal.SIGKILL)
-            killed.add(alive[0])
-        time.sleep(0.02)
-    process.kill()
-    process.wait()
-    return len(killed)
+    dead: set[int] = set()
+    there, kills = parts(out), progress.asked["kills"]
+    alive: list[int] = []
+    try:
+        while process.poll() is None:
+            alive = sorted(set(replicas_of(process.pid)) - dead)
+            if parts(out) > there and progress.killed == kills:
+                break
+            if alive and parts(out) > there and progress.killed < kills:
+                with suppress(ProcessLookupError):
+                    os.kill(alive[0], signal.SIGKILL)
+                dead.add(alive[0])
+                progress.killed, there = progress.killed + 1, parts(out)
+                progress.save(noted)
+            time.sleep(0.02)
+    finally:
+        process.kill()
+    if process.wait() != -signal.SIGKILL:
+        return False
+    progress.kept, progress.alive = found_in(out).records, alive
+    progress.save(noted)
+    return True
 
 
 def finished_run(words: Sequence[str]) -> str:
@@ -177,6 +294,19 @@ def finished_run(words: Sequence[str]) -> str:
 def parts(out: Path) -> int:
     """How many files of results there are."""
     return len(list((out / "results").glob("lines-*")))
+
+
+def living(pids: Sequence[int]) -> list[int]:
+    """Which replicas still live, once they had time to end."""
+    end = time.monotonic() + PATIENCE
+    while (left := [pid for pid in pids if is_replica(pid)]) and time.monotonic() < end:
+        time.sleep(0.2)
+    return left
+
+
+def is_replica(pid: int) -> bool:
+    """Whether a process is a replica."""
+    return read_or_empty(Path(f"/proc/{pid}/cmdline")).startswith(REPLICA)
 
 
 def replicas_of(driver: int) -> Iterator[int]:
@@ -214,17 +344,13 @@ def read_or_empty(path: Path) -> str:
 
 
 def found_in(out: Path) -> Found:
-    """Read all that a run has left, every picture included."""
+    """Read all that a run has left."""
     results = list(records(out / "results"))
-    names = [name for _, record in results for name in pictures_of(json.loads(record))]
-    for name in names:
-        with Image.open(out / name) as picture:
-            picture.load()
     return Found(
         tuple(line for line, _ in results),
         tuple(line for line, _ in records(out / "errors")),
-        len(names),
-        dict(results),
+        {str(line): hashlib.sha256(record).hexdigest() for line, record in results},
+        {line: pictures_of(json.loads(record)) for line, record in results},
     )
 
 

@@ -10,8 +10,9 @@
         runs/embedded/after.jsonl
 
 `data` writes prompts and conversations of the training split. `score` asks 300 prompts of each kind
-for each of two seeds of held-out scenes; a run that was stopped goes on. `compare` prints means,
-paired bootstrap intervals and the bars, and ends with exit code 1 if a bar is missed.
+for each of two seeds of held-out scenes; a run that was stopped goes on. A file with scores of
+another model is refused. `compare` prints means, paired bootstrap intervals and the bars, and ends
+with exit code 1 if a bar is missed.
 
 DPO on the model's own drawings:
 
@@ -25,6 +26,7 @@ import sys
 from pathlib import Path
 
 import unitok
+from unitok.batch.identity import identity_of_load
 from unitok.emoji.tuning_data import TuningSizes, write_tuning_data
 from unitok.emoji.tuning_scores import (
     PROMPTS,
@@ -81,8 +83,9 @@ def main() -> None:
 def score(args: argparse.Namespace) -> None:
     """Score a model into a file."""
     total = len(everything(args.prompts, args.seeds))
+    identity = identity_of_load(args.model, {"adapter": args.adapter})
     with unitok.load(args.model, adapter=args.adapter) as model:
-        found = score_model(model, args.out, args.prompts, args.seeds)
+        found = score_model(model, args.out, identity, args.prompts, args.seeds)
         for _ in counted(found, total, "requests", sys.stderr.isatty()):
             pass
 

@@ -671,7 +671,8 @@ class Model:
 
     def _run(self, requests: Iterable[AnyRequest]) -> Generator[Result]:
         self.driver.check_open()
-        jobs = (self.prepare.job_or_failure(unwatched(a), i) for i, a in enumerate(requests))
+        make, check = self.prepare.job_or_failure, self.driver.engine.check
+        jobs = (make(unwatched(a), i, check) for i, a in enumerate(requests))
         yield from self.driver.run(jobs, self._in_flight)
 
     def arun(
@@ -687,9 +688,9 @@ class Model:
         self.driver.check_open()
 
         async def jobs() -> AsyncGenerator[AnyJob]:
-            index = 0
+            index, check = 0, self.driver.engine.check
             async for asked in each(requests):
-                job = partial(self.prepare.job_or_failure, unwatched(asked), index)
+                job = partial(self.prepare.job_or_failure, unwatched(asked), index, check)
                 yield await self._in_thread(job)
                 index += 1
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cached_property
 from typing import TypeVar, cast
@@ -83,10 +83,20 @@ class Preparer:
         known = "a Caption, a Reply, a Draw or an Edit"
         raise TypeError(f"a request is {known}, not {type(asked).__name__}")
 
-    def job_or_failure(self, asked: AnyRequest, index: int) -> AnyJob:
-        """As `job`; a request that cannot be prepared becomes a `FailedJob`."""
+    def job_or_failure(
+        self, asked: AnyRequest, index: int, check: Callable[[Request], object]
+    ) -> AnyJob:
+        """As `job`; a request that cannot be prepared, or is refused, becomes a `FailedJob`.
+
+        Args:
+            asked: The request.
+            index: Its place among those that were given together.
+            check: The engine's, which raises what it refuses a request for.
+        """
         try:
-            return self.job(asked, index)
+            job = self.job(asked, index)
+            check(job.request)
+            return job
         except Exception as error:  # of the picture, or of the family's code
             return FailedJob(failure(asked, index, error))
 

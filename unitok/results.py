@@ -62,7 +62,7 @@ class TextResult:
         weight_version: The version of the weights that computed it, see `Model.update_weights`;
             None if nothing was computed.
         token_ids: The token ids that have log-probabilities, if these were asked for.
-        cause: What was raised, if the request could not be prepared; else None.
+        cause: What was raised, if the request could not be prepared or could never run; else None.
         cached_tokens: How many tokens of the prompt were found computed, by earlier requests.
     """
 
@@ -112,7 +112,7 @@ class DrawResult:
             None if nothing was computed.
         steps: In how many steps of the engine the tokens were sampled, of all pictures together.
         token_ids: The token ids of each picture, if log-probabilities were asked for.
-        cause: What was raised, if the request could not be prepared; else None.
+        cause: What was raised, if the request could not be prepared or could never run; else None.
         cached_tokens: How many tokens of the prompt were found computed, by earlier requests.
     """
 

@@ -6,7 +6,7 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -14,6 +14,7 @@ from PIL import Image
 
 import unitok
 from scripts import reinforce_embedded
+from unitok.batch.identity import identity_of_load
 from unitok.emoji import captions
 from unitok.emoji.checker import find
 from unitok.emoji.reward import EMOJI_REWARDS, asks_for_caption, emoji_reward
@@ -43,6 +44,7 @@ from unitok.training.reinforcement.reward_names import check_names
 
 SIZES = TuningSizes(draw=40, ask=60, paint=12, read=16, held_out=4)
 FILES = ("draw", "ask", "paint", "read", "held_out")
+IDENTITY = identity_of_load(None, {})
 RECIPES = sorted((Path(__file__).parents[2] / "recipes" / "embedded").glob("*.toml"))
 
 
@@ -151,7 +153,7 @@ def test_the_recipes_are_read_and_name_what_is_written(path: Path):
 def scored(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("scores") / "before.jsonl"
     with unitok.load() as model:
-        for _ in score_model(model, path, prompts=1, seeds=(3,)):
+        for _ in score_model(model, path, IDENTITY, prompts=1, seeds=(3,)):
             pass
     return path
 
@@ -174,11 +176,38 @@ def test_scoring_goes_on_where_it_was_stopped(scored: Path, tmp_path: Path):
     path = tmp_path / "again.jsonl"
     path.write_text("".join(lines[:-2]) + lines[-2][:20])
     with unitok.load() as model:
-        new = list(score_model(model, path, prompts=1, seeds=(3,)))
+        new = list(score_model(model, path, IDENTITY, prompts=1, seeds=(3,)))
     assert len(new) == 2
     assert {s.key: s.value for s in read_scores(path)} == {
         s.key: s.value for s in read_scores(scored)
     }
+
+
+@pytest.mark.parametrize(
+    ("is_old", "identity", "prompts"),
+    [(False, "another", 1), (False, IDENTITY, 2), (True, IDENTITY, 1)],
+)
+def test_scores_of_something_else_are_not_added_to(
+    scored: Path, tmp_path: Path, is_old: bool, identity: str, prompts: int
+):
+    """An old file does not say what its scores are of; it can be compared all the same."""
+    path = tmp_path / "scores.jsonl"
+    first, *lines = scored.read_text().splitlines(keepends=True)
+    assert IDENTITY in first
+    path.write_text("".join([*([] if is_old else [first]), *lines[:3], lines[3][:20]]))
+    before, model = path.read_bytes(), None
+    with pytest.raises(ValueError, match=r"scores\.jsonl does not say that it is of this model"):
+        next(score_model(cast(Any, model), path, "another", prompts=1, seeds=(3,)))
+    assert path.read_bytes() == before
+    assert read_scores(path) == read_scores(scored)[:3]
+
+
+def test_a_first_line_that_was_cut_off_is_written_anew(tmp_path: Path):
+    path = tmp_path / "scores.jsonl"
+    path.write_text('{"mod')
+    with unitok.load() as model:
+        scores = list(score_model(model, path, IDENTITY, prompts=0, seeds=(3,)))
+    assert scores == read_scores(path) == [] and IDENTITY in path.read_text()
 
 
 @pytest.mark.parametrize("data", [b"no line break", b"first\nlast", b"{}\nlast"])
@@ -187,7 +216,7 @@ def test_a_file_of_something_else_gets_no_scores(tmp_path: Path, data: bytes):
     path.write_bytes(data)
     model: Any = None  # is not asked
     with pytest.raises(ValueError, match=r"notes\.txt(:1)? is no "):
-        next(score_model(model, path, prompts=1, seeds=(3,)))
+        next(score_model(model, path, IDENTITY, prompts=1, seeds=(3,)))
     assert path.read_bytes() == data
 
 

@@ -573,6 +573,18 @@ def test_the_table_has_means_and_ranges_of_seeds(tmp_path: Path):
     ]
 
 
+def test_what_is_counted_is_told_in_whole_numbers(tmp_path: Path):
+    runs = [
+        table.read_run(written(tmp_path, "ours", seed, draw_mean=0.5, seconds_alone=0.25))
+        for seed in range(2)
+    ]
+    few = [replace(r, record={**r.record, "updates": 631 + 8 * i}) for i, r in enumerate(runs)]
+    lines = table.results_table(few).splitlines()
+    assert "| updates | 635 (631 - 639) |" in lines
+    assert "| updates | 631 |" in table.results_table(few[:1]).splitlines()
+    assert "| milliseconds a picture, alone | 250.0 |" in lines
+
+
 def test_runs_that_cannot_be_compared_are_an_error(tmp_path: Path):
     first = table.read_run(written(tmp_path, "clip", 0, matching=0.9))
     with pytest.raises(ValueError, match="two runs of clip have the same seed"):
@@ -653,7 +665,7 @@ def test_all_kinds_are_trained_scored_and_compared(tmp_path: Path, monkeypatch: 
     assert scores["ours"].keys() - scores["diffusion"].keys() >= {"caption", "question_mean"}
     page = (tmp_path / "baselines.md").read_text()
     assert "|  | CLIP | LiT | diffusion | ours |" in page
-    assert "| updates | 1.0 | 1.0 | 1.0 | 1.0 |" in page
+    assert "| updates | 1 | 1 | 1 | 1 |" in page
     assert "| all |" in page and "Not measured yet" not in page
     for name in ("baselines.png", "baselines_failures.png"):
         with Image.open(tmp_path / name) as image:

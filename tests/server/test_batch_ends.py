@@ -25,11 +25,11 @@ class Held:
         monkeypatch.setattr(model.prepare, "job_or_failure", self._later)
         monkeypatch.setattr(work, "IN_FLIGHT", 2)
 
-    def _later(self, asked: Any, index: int) -> Any:
+    def _later(self, asked: Any, index: int, *rest: Any) -> Any:
         self.begun += 1
         while self._held and index:
             time.sleep(0.005)
-        return self._job(asked, index)
+        return self._job(asked, index, *rest)
 
     def until(self, what: Callable[[], bool]) -> None:
         end = time.monotonic() + 60

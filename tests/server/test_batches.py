@@ -10,6 +10,7 @@ import openai
 import pytest
 from PIL import Image
 
+import unitok
 from tests.server.keeping import (
     CHAT,
     IMAGES,
@@ -144,6 +145,22 @@ def test_a_drawing_is_refused_as_a_live_one(kept: Live, body: dict[str, Any]):
     (wrong,) = records(client, ended(client, begin(client, [asked], IMAGES)).error_file_id)
     with kept.http() as http:
         live = http.post(IMAGES, json=asked["body"])
+    assert (wrong["response"]["status_code"], wrong["response"]["body"]) == (400, live.json())
+
+
+def test_what_the_engine_refuses_is_refused_as_in_a_live_request(
+    untrained_folder: Path, tmp_path: Path
+):
+    asked = drawing("a", prompt="a cat " * 60)  # whose two branches need more than there is
+    with (
+        unitok.load(untrained_folder, memory=2**14) as small,
+        keeping(tmp_path, small) as kept,
+        kept.http() as http,
+    ):
+        client = kept.openai()
+        (wrong,) = records(client, ended(client, begin(client, [asked], IMAGES)).error_file_id)
+        live = http.post(IMAGES, json=asked["body"])
+    assert "give the engine more memory" in live.json()["error"]["message"]
     assert (wrong["response"]["status_code"], wrong["response"]["body"]) == (400, live.json())
 
 
@@ -321,9 +338,9 @@ def test_live_requests_come_before_a_batch_and_are_never_refused_for_it(
     asked: list[tuple[type, int]] = []
     job = tiny.prepare.job_or_failure
 
-    def noted(request: Any, index: int) -> Any:
+    def noted(request: Any, *rest: Any) -> Any:
         asked.append((type(request), request.priority))
-        return job(request, index)
+        return job(request, *rest)
 
     monkeypatch.setattr(tiny.prepare, "job_or_failure", noted)
     with keeping(tmp_path, tiny, max_requests=1) as live:

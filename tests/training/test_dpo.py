@@ -25,7 +25,7 @@ from unitok.training.preferences.batches import PreferenceBatch
 from unitok.training.preferences.loss import DpoLoss
 from unitok.training.preferences.pairs import AnswerPair, make_pair
 from unitok.training.preferences.reference import Reference
-from unitok.training.recipe import Recipe
+from unitok.training.recipe import DataKeys, Recipe
 from unitok.training.recipe_file import to_toml
 from unitok.training.run import FineTuning
 from unitok.training.targets import text_range_of
@@ -169,11 +169,15 @@ def preferred_by(folder: str | None, path: Path) -> float:
         return preferred(model.family, path)
 
 
-def test_conversations_beside_the_pairs_are_learned_as_before(make: Any, tmp_path: Path):
+def test_conversations_beside_the_pairs_are_learned_as_before(
+    make: Any, pairs_file: Path, tmp_path: Path
+):
     """Without a pair in an update, its loss is that of fine-tuning."""
     data = write_data(tmp_path / "data")
     batch = {"conversations": 9, "max_tokens": 400}
     recipe = make(data, batch=batch, loss={"prompt_dropout": 0.0})
+    rare = DataKeys(path=str(pairs_file), weight=1e-6)  # none is in the first update
+    recipe = replace(recipe, data=(*recipe.data, rare))
     ours = FineTuning(recipe)
     theirs = FineTuning(replace(recipe, dpo=None, out=str(tmp_path / "plain")))
     for run in (ours, theirs):
@@ -256,6 +260,21 @@ def test_pairs_need_the_section(make: Any):
     recipe = replace(make(batch={"conversations": 12, "max_tokens": 400}), dpo=None)
     with pytest.raises(DataError, match=r"pairs\.jsonl:\d+: it has chosen and rejected, .*\[dpo\]"):
         FineTuning(recipe).run(shown=False)
+
+
+def test_data_without_a_pair_are_refused(make: Any, tmp_path: Path):
+    plain, more = write_data(tmp_path / "plain"), write_data(tmp_path / "more")
+    told = r'plain/train\.jsonl, .*more/train\.jsonl: \[dpo\] .*"rejected".* leave \[dpo\] out'
+    with pytest.raises(ValueError, match=told):
+        FineTuning(replace(make(), data=tuple(DataKeys(path=str(p)) for p in (plain, more))))
+
+
+def test_a_pair_behind_a_wrong_line_is_found(make: Any, pairs_file: Path, tmp_path: Path):
+    plain = write_data(tmp_path / "plain")
+    pair = pairs_file.read_text().splitlines()[0]
+    plain.write_text(f"{{}}\n{plain.read_text()}{pair}\n")
+    batch = {"conversations": 6, "max_tokens": 400, "on_error": "skip"}
+    assert FineTuning(make(plain, batch=batch)).trainer.step_count == 0
 
 
 @pytest.mark.parametrize(

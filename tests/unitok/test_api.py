@@ -721,6 +721,7 @@ def test_what_never_fits_the_pool_is_an_error_of_its_own(folder: Path):
     told = {i: r.error for i, r in results.items() if r.error}
     assert told.keys() == {0, 2}
     assert all("give the engine more memory" in str(error) for error in told.values())
+    assert all(isinstance(results[i].cause, ValueError) for i in told)
     assert_idle(small)
 
 

@@ -1,5 +1,10 @@
 """What `unitok.load(backend="vllm")` refuses before or while vLLM starts."""
 
+import os
+import signal
+import threading
+import time
+from multiprocessing import active_children
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +13,8 @@ import pytest
 import unitok
 from tests.unitok.tiny_chameleon import save_tiny as save_chameleon
 from unitok import Model, Reply, TextResult
+from unitok.backends.vllm import opening
+from unitok.backends.vllm.starting import ENGINE
 
 pytestmark = pytest.mark.timeout(1200)  # vLLM takes its time to start
 
@@ -43,6 +50,33 @@ def test_a_plugin_that_vllm_may_not_load_is_named(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setenv("VLLM_PLUGINS", "other")
     with pytest.raises(ImportError, match="VLLM_PLUGINS is 'other'"):
         unitok.load(backend="vllm")
+
+
+def test_an_interrupt_ends_a_start_and_leaves_no_process(monkeypatch: pytest.MonkeyPatch):
+    def interrupt() -> None:
+        while not engines():
+            time.sleep(0.05)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    ended: list[Any] = []
+    monkeypatch.setattr(opening, "_shut_down", noted_in(ended))
+    threading.Thread(target=interrupt, daemon=True).start()
+    with pytest.raises(KeyboardInterrupt):
+        unitok.load(backend="vllm", device="cpu", max_model_len=256, enforce_eager=True)
+    assert not ended, "the start was not waited for"
+    assert not engines()
+
+
+def engines() -> list[Any]:
+    """The processes of vLLM's that run."""
+    return [one for one in active_children() if one.name.startswith(ENGINE)]
+
+
+def noted_in(ended: list[Any]) -> Any:
+    async def shut_down(client: Any) -> None:
+        ended.append(client)
+
+    return shut_down
 
 
 def test_a_replica_of_text_answers_as_our_engine_does_and_draws_nothing():

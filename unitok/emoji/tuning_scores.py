@@ -34,7 +34,7 @@ LAYOUT_SEEDS = 8
 RESAMPLES = 10_000
 QUESTION_FIRST = "question_first"
 LAYOUTS = "layouts"
-BEGINNING = b'{"key"'  # of a line
+BEGINNINGS = (b'{"model"', b'{"key"')  # of a file: what it is of, which an older one leaves out
 
 
 @dataclass(frozen=True)
@@ -62,13 +62,18 @@ class _Asked:
 
 
 def score_model(
-    model: Model, path: Path, prompts: int = PROMPTS, seeds: Sequence[int] = SEEDS
+    model: Model,
+    path: Path,
+    identity: str,
+    prompts: int = PROMPTS,
+    seeds: Sequence[int] = SEEDS,
 ) -> Iterator[Score]:
     """Score a model, and append each score to a file. What the file has already is not asked again.
 
     Args:
         model: A model of the emoji world.
-        path: JSON lines.
+        path: JSON lines, of which the first says what they are of.
+        identity: Of the model and its adapter; see `identity_of_load`.
         prompts: Drawings and scenes of each kind, and questions of each kind, for each seed.
         seeds: Of the scenes.
 
@@ -78,10 +83,11 @@ def score_model(
     Raises:
         RuntimeError: A request failed.
         OSError: The file cannot be written.
+        ValueError: The file is none of scores, or it has those of another model.
     """
-    known = {score.key for score in _whole_scores(path)} if path.exists() else set[str]()
-    left = [asked for asked in everything(prompts, seeds) if asked.key not in known]
     path.parent.mkdir(parents=True, exist_ok=True)
+    known = {score.key for score in _begun(path, identity, prompts)}
+    left = [asked for asked in everything(prompts, seeds) if asked.key not in known]
     with path.open("a", encoding="utf-8") as file:
         for result in model.run(asked.request for asked in left):
             asked = left[result.index]
@@ -93,17 +99,28 @@ def score_model(
             yield score
 
 
-def _whole_scores(path: Path) -> list[Score]:
-    """The scores in a file, of which a last line is removed that was cut off.
+def _begun(path: Path, identity: str, prompts: int) -> list[Score]:
+    """The scores that a file has of a model. A last line that was cut off is removed.
+
+    A file that is not there, or is empty, gets its first line. It also has the number of prompts,
+    as another number gives the same keys to other requests.
 
     Raises:
-        ValueError: The file is none of scores. Nothing has changed.
+        ValueError: The file is none of scores, or of another model. It stays as it is.
     """
-    scores, data = read_scores(path), path.read_bytes()
-    end = data.rfind(b"\n") + 1
-    if not data.startswith(BEGINNING[: len(data)]):
+    first = f"{json.dumps({'model': identity, 'prompts': prompts})}\n".encode()
+    data = path.read_bytes() if path.exists() else b""
+    if first.startswith(data):
+        path.write_bytes(first)
+        return []
+    scores = read_scores(path)
+    if not any(data.startswith(beginning[: len(data)]) for beginning in BEGINNINGS):
         raise ValueError(f"{path} is no file of scores: give another one")
-    os.truncate(path, end)
+    if not data.startswith(first):
+        raise ValueError(
+            f"{path} does not say that it is of this model and as many prompts: give another file"
+        )
+    os.truncate(path, data.rfind(b"\n") + 1)
     return scores
 
 
@@ -148,14 +165,16 @@ def _layout(found: Found) -> tuple[str, frozenset[object]]:
 
 
 def read_scores(path: Path) -> list[Score]:
-    """The scores in a file. A last line that was cut off is left out.
+    """The scores in a file, of whatever model. A last line that was cut off is left out.
 
     Raises:
         OSError: The file cannot be read.
         ValueError: A line is no score.
     """
-    lines = path.read_text(encoding="utf-8").split("\n")
-    return [_score_of(line, f"{path}:{i}") for i, line in enumerate(lines[:-1], 1)]
+    numbered = list(enumerate(path.read_text(encoding="utf-8").split("\n"), 1))[:-1]
+    if numbered and numbered[0][1].encode().startswith(BEGINNINGS[0]):
+        del numbered[0]
+    return [_score_of(line, f"{path}:{number}") for number, line in numbered]
 
 
 def _score_of(line: str, where: str) -> Score:

@@ -17,6 +17,7 @@ from unitok.training.base import open_base
 from unitok.training.data.sources import Source
 from unitok.training.held_out import HeldOutLoss
 from unitok.training.losses import PARTS, Losses, merge
+from unitok.training.preferences.in_data import check_pairs
 from unitok.training.progress import RunProgress, memory_in_use
 from unitok.training.ranks import Ranks, connect
 from unitok.training.recipe import Recipe
@@ -85,6 +86,8 @@ class FineTuning:
         if not self.checkpoints.steps():
             check_place(recipe)
         sources = open_sources(recipe)
+        if recipe.dpo is not None:
+            check_pairs(sources)
         self.steps = steps_of(recipe, sources)
         torch.manual_seed(recipe.seed)  # of adapters, which must be the same on all ranks
         where = self.ranks.accelerator.device

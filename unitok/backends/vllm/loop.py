@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 T = TypeVar("T")
+LOOK = 0.1  # seconds between two calls of what is done while the thread ends
 
 
 class LoopThread:
@@ -37,10 +38,16 @@ class LoopThread:
         """Have a coroutine run in the loop, and wait for what it returns."""
         return asyncio.run_coroutine_threadsafe(work, self.loop).result()
 
-    def end(self, last: Coroutine[Any, Any, object]) -> None:
+    def end(
+        self, last: Coroutine[Any, Any, object], meanwhile: Callable[[], object] | None = None
+    ) -> None:
         """Have a last coroutine run in the loop, then end the thread, and wait for that.
 
         The thread itself does not wait, as when it collects what nobody has any more.
+
+        Args:
+            last: The coroutine.
+            meanwhile: Called again and again by those who wait.
 
         Raises:
             Exception: What the coroutine raised.
@@ -48,5 +55,8 @@ class LoopThread:
         ended = asyncio.run_coroutine_threadsafe(last, self.loop)
         ended.add_done_callback(lambda _: self.loop.call_soon_threadsafe(self.loop.stop))
         if threading.current_thread() is not self._thread:
+            while meanwhile is not None and self._thread.is_alive():
+                meanwhile()
+                self._thread.join(LOOK)
             self._thread.join()
             ended.result()

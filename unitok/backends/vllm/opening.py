@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import os
+import threading
 import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import entry_points
 from importlib.util import find_spec
 from pathlib import Path
@@ -22,6 +24,7 @@ from unitok.backends.vllm.layout import STREAMS, TokenLayout
 from unitok.backends.vllm.loop import LoopThread
 from unitok.backends.vllm.options import VllmOptions
 from unitok.backends.vllm.request import Translator
+from unitok.backends.vllm.starting import started
 from unitok.checkpoints.folders import first_line
 from unitok.checkpoints.weights import ImageTokenizerOnly
 from unitok.families import Family, open_folder
@@ -59,28 +62,33 @@ class Opening:
             ImportError: vLLM is not installed here, or does not know unitok.
             ValueError: vLLM cannot serve the folder, or not with these options.
             RuntimeError: Its processes did not start.
+            KeyboardInterrupt: It was interrupted. The start is ended, and no process is left.
         """
         check_environment()
         check_servable(self.folder)
         kind = ImageTokenizerOnly(self.dtype)
         family = open_folder(self.folder, str(self.dtype.device), kind, self.strict)
         counting, thread = Counting(), LoopThread("unitok-vllm")
+        start = partial(self._start, name_of(family.model.dtype), counting)
         try:
-            client = thread.call(self._start(name_of(family.model.dtype), counting))
-        except BaseException as error:
-            thread.end(asyncio.sleep(0))
-            if isinstance(error, ValueError):  # a setting, before a process began
-                raise ValueError(f"{self.folder}: {reason_of(error)}") from None
-            raise
+            client = started(thread, start, _shut_down)
+        except ValueError as error:  # a setting, before a process began
+            raise ValueError(f"{self.folder}: {reason_of(error)}") from None
         end = _Ending(client, thread)
         engine = make_engine(client, thread.loop, family, counting, end)
         return make_model(family, engine, self.dtype.device, str(self.dtype.made))
 
-    async def _start(self, dtype: str, counting: Counting) -> Any:
-        """A client of a new engine, which belongs to the running loop."""
+    async def _start(self, dtype: str, counting: Counting, stopped: threading.Event) -> Any:
+        """A client of a new engine, which belongs to the running loop.
+
+        Raises:
+            RuntimeError: It was stopped before a process began.
+        """
         from vllm import AsyncEngineArgs  # pyright: ignore
         from vllm.v1.engine.async_llm import AsyncLLM  # pyright: ignore
 
+        if stopped.is_set():  # while vLLM was imported
+            raise RuntimeError("vLLM was not to start any more")
         own = {name: value for name, value in self.options.items() if name != "text_only"}
         args = AsyncEngineArgs(
             model=str(self.folder),

@@ -141,17 +141,21 @@ def _numbers(groups: Mapping[str, Sequence[Measured]], name: str, scale: float) 
 
 
 def _cell(values: Sequence[float | None], scale: float, unit: str) -> str:
-    """A mean, and in brackets the lowest and the highest; nothing if there are no values."""
+    """A mean, and in brackets the lowest and the highest; nothing if there are no values.
+
+    What is counted is told in whole numbers, and so is its mean.
+    """
     known = [value * scale for value in values if value is not None]
     if not known:
         return ""
-    mean, low, high = sum(known) / len(known), min(known), max(known)
-    text = f"{_number(mean)}{unit}"
-    return text if _number(low) == _number(high) else f"{text} ({_number(low)} - {_number(high)})"
+    digits = 0 if all(isinstance(value, int) for value in known) else 1
+    numbers = (sum(known) / len(known), min(known), max(known))
+    mean, low, high = (_number(number, digits) for number in numbers)
+    return f"{mean}{unit}" if low == high else f"{mean}{unit} ({low} - {high})"
 
 
-def _number(value: float) -> str:
-    return f"{value:,.0f}" if value >= 1000 else f"{value:.1f}"
+def _number(value: float, digits: int) -> str:
+    return f"{value:,.0f}" if value >= 1000 else f"{value:.{digits}f}"
 
 
 def curve_table(curve: Mapping[str, Any]) -> str:

@@ -157,7 +157,8 @@ class BatchWork:
             Interrupted: The model takes nothing now, or has been closed.
         """
         prepare, driver = served.model.prepare, served.model.driver
-        jobs = (prepare.job_or_failure(asked, i) for i, asked in enumerate(requests))
+        check = driver.engine.check
+        jobs = (prepare.job_or_failure(asked, i, check) for i, asked in enumerate(requests))
         try:
             for result in driver.run(jobs, IN_FLIGHT):
                 if result.finish_reason == "abort":
