@@ -5,12 +5,14 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import openai
 import pytest
 
+from tests.server.keeping import chat, jsonl, keeping
 from tests.server.live import KEYS, PATIENCE, Live, served
 from unitok import Model
 from unitok.server import listen
@@ -94,6 +96,33 @@ def test_what_is_told_of_kept_responses_counts_as_long_as_it_is_in_memory(tiny: 
         until(lambda: admission._bytes == 0)
         (item,) = client.responses.input_items.list(kept.id).data
         assert item.to_dict()["content"] == [{"type": "input_text", "text": shown}]
+
+
+@pytest.mark.parametrize("path", ["/v1/files", "/v1/batches"])
+def test_lists_count_as_long_as_they_are_in_memory(tiny: Model, tmp_path: Path, path: str):
+    with keeping(tmp_path, tiny, max_bodies=100_000) as live:
+        client, admission = live.openai(), live.app.services.admission
+        name = "long" * 50 + ".jsonl"
+        sent = [
+            client.files.create(file=(name, jsonl([chat("a")])), purpose="batch").id
+            for _ in range(90 if path == "/v1/files" else 1)
+        ]
+        metadata = {str(i): "long" * 120 for i in range(16)}
+        for _ in range(5 if path == "/v1/batches" else 0):
+            client.batches.create(
+                input_file_id=sent[0],
+                endpoint="/v1/chat/completions",
+                completion_window="24h",
+                metadata=metadata,
+            )
+        live.settle()
+        with asked(live, "GET", path) as first, asked(live, "GET", path):
+            until(lambda: admission._bytes > 60_000)
+            with live.http() as http:
+                refused = http.get(path)
+            assert refused.status_code == 503 and refused.json()["error"]["code"] == "overloaded"
+            assert len(json.loads(rest(first))["data"]) in (5, 90)
+        until(lambda: admission._bytes == 0)
 
 
 def test_items_that_never_fit_are_refused_by_the_key_that_helps(tiny: Model):

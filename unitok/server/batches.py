@@ -50,11 +50,11 @@ class Batches:
         await asyncio.to_thread(state.queue.look)
         return JSONResponse(record.body)
 
-    async def listed(self, request: Request) -> Response:
+    async def listed(self, call: Call) -> Response:
         """GET /v1/batches: the owner's batches."""
-        asked = page_of(request.query_params.multi_items(), PAGE, MOST)
-        mine = state_of(self.services).batches.of(owner_of(request))
-        return JSONResponse(page_body(mine, asked, lambda record: record.body))
+        asked = page_of(call.request.query_params.multi_items(), PAGE, MOST)
+        mine = state_of(self.services).batches.of(call.passage.owner)
+        return call.held(JSONResponse(page_body(mine, asked, lambda record: record.body)))
 
     async def one(self, request: Request) -> Response:
         """GET /v1/batches/{id}: how far a batch is."""

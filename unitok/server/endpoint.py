@@ -82,6 +82,15 @@ class Call:
         """The response that sends bodies as they come; see `EventStream`."""
         return EventStream(bodies, self.passage, self.services.settings, named)
 
+    def held(self, response: Response) -> Response:
+        """A response whose bytes find room beside the bodies of other requests.
+
+        Raises:
+            ApiError: They do not.
+        """
+        self.ticket.hold(len(response.body))
+        return response
+
     def note_usage(self, results: Sequence[Result]) -> None:
         """Put the counts of tokens into the log line."""
         self.passage.log["prompt_tokens"] = sum(result.prompt_tokens for result in results)

@@ -45,11 +45,12 @@ class Files:
         call.passage.log |= {"bytes": file.bytes, "purpose": purpose}
         return JSONResponse(file.body)
 
-    async def listed(self, request: Request) -> Response:
+    async def listed(self, call: Call) -> Response:
         """GET /v1/files: the owner's files."""
-        asked = page_of(request.query_params.multi_items(), MOST, MOST, ("order", "purpose"))
-        mine = state_of(self.services).files.of(owner_of(request), asked.purpose)
-        return JSONResponse(page_body(mine, asked, lambda file: file.body))
+        params = call.request.query_params.multi_items()
+        asked = page_of(params, MOST, MOST, ("order", "purpose"))
+        mine = state_of(self.services).files.of(call.passage.owner, asked.purpose)
+        return call.held(JSONResponse(page_body(mine, asked, lambda file: file.body)))
 
     async def one(self, request: Request) -> Response:
         """GET /v1/files/{id}: what is known of a file."""
