@@ -59,11 +59,13 @@ def _bars(
             if values:
                 _bar(axes, x + width * (place - (len(shown) - 1) / 2), values, width, kind)
     axes.set_xticks(range(len(names)), [_label(name) for name in names])
-    axes.set(ylim=(0, 1.02), ylabel="share right, held out", title=title)
+    axes.set(ylim=(0, 1.2), ylabel="share right, held out", title=title)  # room for the legend
+    axes.set_yticks([0, 0.2, 0.4, 0.6, 0.8, 1])
+    axes.tick_params(axis="x", labelsize=8)
     handles, labels = axes.get_legend_handles_labels()
     unique = dict(zip(labels, handles, strict=True))
     if unique:
-        axes.legend(unique.values(), unique.keys(), fontsize=8, loc="lower right")
+        axes.legend(unique.values(), unique.keys(), fontsize=8, loc="upper right", ncols=3)
 
 
 def _bar(axes: Any, x: float, values: Sequence[float], width: float, kind: str) -> None:
@@ -74,7 +76,8 @@ def _bar(axes: Any, x: float, values: Sequence[float], width: float, kind: str) 
 
 
 def _label(name: str) -> str:
-    return SHARES[name].strip("*").removeprefix("drawings").strip(":, ").replace(" ", "\n", 1)
+    title = SHARES[name].strip("*").removeprefix("drawings").strip(":, ")
+    return textwrap.fill(title, 14)
 
 
 def _lines(axes: Any, curve: Mapping[str, Any]) -> None:
