@@ -297,4 +297,11 @@ def settle(picture: Future[Tensor], result: Tensor | Exception) -> None:
 
 def has_idle_core() -> bool:
     """Whether torch leaves a core to another thread."""
-    return torch.get_num_threads() == 1 and (os.cpu_count() or 1) > 1
+    return torch.get_num_threads() == 1 and usable_cores() > 1
+
+
+def usable_cores() -> int:
+    """How many cores this process may use: `taskset`, a container's cpuset and others take some."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1  # of macOS and Windows

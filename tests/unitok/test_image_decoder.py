@@ -270,5 +270,16 @@ def test_a_thread_decodes_where_torch_leaves_a_core(
     threads: int, cores: int | None, background: bool, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    monkeypatch.delattr("os.sched_getaffinity", raising=False)  # as on macOS
     monkeypatch.setattr("os.cpu_count", lambda: cores)
+    assert (ImageDecoder(CPU)._worker is not None) == background
+
+
+@pytest.mark.parametrize(("cores", "background"), [({1}, False), ({0, 3}, True)])
+def test_a_core_that_the_process_may_not_use_is_not_idle(
+    cores: set[int], background: bool, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
+    monkeypatch.setattr("os.cpu_count", lambda: 4)
+    monkeypatch.setattr("os.sched_getaffinity", lambda process: cores, raising=False)
     assert (ImageDecoder(CPU)._worker is not None) == background
