@@ -363,9 +363,9 @@ def test_in_batches_drawings_that_end_together_are_decoded_together(
     with beside(shared, background, batched=True) as model:
         calls = spy_on_decoding(model, monkeypatch)
         model.draw(["a dog"] * 20, seed=1)
-        assert calls == [16, 4]
+        assert calls == [8, 8, 4]
         assert len(model.draw("a dog", seed=1, n=17).images) == 17
-        assert sum(calls[2:]) == 17 and max(calls) == 16
+        assert sum(calls[3:]) == 17 and max(calls) == 8
 
 
 def test_a_model_waits_while_a_thread_decodes(shared: Model, monkeypatch: pytest.MonkeyPatch):

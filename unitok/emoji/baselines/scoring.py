@@ -134,9 +134,9 @@ def write_scores(folder: Path, scored: Scored, about: Mapping[str, Any]) -> None
 
 def replace_seconds(folder: Path, found: Scored, threads: int) -> None:
     """Write other times into a run's scores.json, and by how many threads they were measured."""
-    record = read_json(folder / SCORES)
-    record["scores"] |= {name: round(found.scores[name], 4) for name in SECONDS}
-    record["threads"] = threads
+    before = read_json(folder / SCORES)
+    measured = {name: round(found.scores[name], 4) for name in SECONDS}
+    record = {**before, "scores": {**before["scores"], **measured}, "threads": threads}
     (folder / SCORES).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
 
 
