@@ -141,7 +141,7 @@ def load(
         log_loaded(model, time.perf_counter() - began)
         return model
     added = None if adapter is None else FoundAdapter.find(adapter, hub)
-    beside = find_adapters(adapters or {}, hub)
+    beside = find_adapters({} if adapters is None else adapters, hub)
     logger.info("opening %s on %s", folder, where)
     kind = choice if few_bits is None else Quantized(choice, few_bits)
     family = open_folder(folder, where, kind, strict)

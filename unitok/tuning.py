@@ -112,7 +112,7 @@ class Tuning:
         if name not in self.adapters:
             known = ", ".join(map(repr, sorted(self.adapters)))
             loaded = f"loaded: {known}" if known else "none is loaded"
-            raise ValueError(f"there is no adapter {name!r}; {loaded}")
+            raise ValueError(f"there is no adapter {name[:100]!r}; {loaded}")
         return self.adapters[name]
 
     def _check_version(self, version: int | None) -> None:

@@ -224,7 +224,7 @@ class Engine:
         known = sorted(model.adapters) if isinstance(model, AdaptableModel) else []
         if name not in known:
             loaded = f"loaded: {', '.join(map(repr, known))}" if known else "none is loaded"
-            raise ValueError(f"there is no adapter {name!r}; {loaded}")
+            raise ValueError(f"there is no adapter {name[:100]!r}; {loaded}")
 
     def abort(self, request_id: int) -> None:
         """End a request at the next step, with outputs "abort"; nothing if it has ended."""
