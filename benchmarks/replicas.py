@@ -34,8 +34,9 @@ class Turn:
 def replicas(setting: Setting) -> Iterator[Result]:
     """Guided drawings of the embedded model in fp32, as lines of a batch: what two replicas of one
     thread each draw in a second, over what one draws. Both run by turns on one local Ray, each
-    replica about 160 lines in three turns. What counts is the time in which all replicas work. The
-    time until then, in which they load their models, is told beside it."""
+    replica about 160 lines in three turns. A replica computes on the core that is its own alone,
+    pixels too. What counts is the time in which all replicas work. The time until then, in which
+    they load their models, is told beside it."""
     lines, part = setting.either(160, 4), setting.either(16, 2)
     turns: dict[int, list[Turn]] = {1: [], 2: []}
     with tempfile.TemporaryDirectory() as folder, joined("local", Replicas(2)):

@@ -7,7 +7,6 @@ speed. Previews of unfinished drawings wait until no finished one does, and are 
 their own.
 """
 
-import os
 import threading
 import time
 from collections import deque
@@ -19,6 +18,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from unitok.cores import has_idle_core
 from unitok.preview_budget import PreviewBudget, PreviewCost
 from unitok_engine.user_warnings import warn
 
@@ -293,15 +293,3 @@ def settle(picture: Future[Tensor], result: Tensor | Exception) -> None:
         picture.set_exception(result)
     else:
         picture.set_result(result)
-
-
-def has_idle_core() -> bool:
-    """Whether torch leaves a core to another thread."""
-    return torch.get_num_threads() == 1 and usable_cores() > 1
-
-
-def usable_cores() -> int:
-    """How many cores this process may use: `taskset`, a container's cpuset and others take some."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1  # of macOS and Windows

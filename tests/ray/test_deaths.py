@@ -13,6 +13,7 @@ from tests.ray.loaders import DEADLY, deadly
 from tests.ray.test_shards import cut, work_in
 from unitok.backends.ray.attempts import ALONE, TOGETHER, Attempts
 from unitok.backends.ray.replica import Replica, ShardOutcome
+from unitok.cores import usable_cores
 
 
 class Died(BaseException):
@@ -57,3 +58,12 @@ def test_each_line_that_kills_costs_as_many_deaths_as_the_first(short_folder: Pa
     assert deaths == TOGETHER + 3 * ALONE
     assert [line for line, _ in outcome.failed] == [2, 4, 5]
     assert [record["line"] for record in records(tmp_path / "out")] == [1, 3, 6]
+
+
+def test_a_replica_keeps_to_the_cores_that_ray_reserved_for_it(
+    short_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("unitok.cores._reserved", None)
+    monkeypatch.setattr("os.sched_getaffinity", lambda process: {0, 1, 2, 3}, raising=False)
+    Replica(work_in(tmp_path, deadly(short_folder)), Here(), 3)
+    assert usable_cores() == 3

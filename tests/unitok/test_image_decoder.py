@@ -15,6 +15,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from unitok.cores import keep_to, usable_cores
 from unitok.image_decoder import IMAGES_PER_CALL_ON_CPU as IMAGES_PER_CALL
 from unitok.image_decoder import TOKENS_PER_CALL, ImageDecoder
 
@@ -282,4 +283,16 @@ def test_a_core_that_the_process_may_not_use_is_not_idle(
     monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
     monkeypatch.setattr("os.cpu_count", lambda: 4)
     monkeypatch.setattr("os.sched_getaffinity", lambda process: cores, raising=False)
+    assert (ImageDecoder(CPU)._worker is not None) == background
+
+
+@pytest.mark.parametrize(("reserved", "background"), [(1, False), (2, True), (9, True)])
+def test_a_core_that_is_not_reserved_for_the_process_is_not_idle(
+    reserved: int, background: bool, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
+    monkeypatch.setattr("os.sched_getaffinity", lambda process: {0, 1, 2, 3}, raising=False)
+    monkeypatch.setattr("unitok.cores._reserved", None)
+    keep_to(reserved)
+    assert usable_cores() == min(reserved, 4)
     assert (ImageDecoder(CPU)._worker is not None) == background

@@ -108,7 +108,9 @@ def start(serve: Any, spec: AppSpec, replicas: Replicas) -> None:
         logging_config=QUIET,
     )
     try:
-        serve.run(deployment.bind(placed(spec, replicas)), name=APP, route_prefix="/")
+        serve.run(
+            deployment.bind(placed(spec, replicas), replicas.cpus), name=APP, route_prefix="/"
+        )
     except RuntimeError as error:
         raise ValueError(f"the replicas do not start: {why_not(serve, error)}") from None
 

@@ -7,6 +7,7 @@ from contextlib import ExitStack
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from unitok.cores import keep_to
 from unitok.server.app_spec import AppSpec
 from unitok.server.log_lines import logged_to_stderr
 
@@ -19,16 +20,18 @@ class Replica:
     Ray Serve calls the methods: https://docs.ray.io/en/latest/serve/http-guide.html
     """
 
-    def __init__(self, spec: AppSpec) -> None:
+    def __init__(self, spec: AppSpec, cores: int) -> None:
         """Load the models.
 
         Args:
             spec: What the app is made of.
+            cores: What Ray reserved for this process.
 
         Raises:
             OSError: A model cannot be read.
             ValueError: An option is wrong, or two models, adapters or aliases have one name.
         """
+        keep_to(cores)
         self._stack = ExitStack()
         try:
             self._stack.enter_context(logged_to_stderr(spec.quiet))

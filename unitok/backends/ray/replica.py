@@ -21,6 +21,7 @@ from unitok.batch.entries import EntryReader, WrongLine, own_or_openai
 from unitok.batch.form import Entry
 from unitok.batch.runner import BatchRun, Outcome
 from unitok.batch.source import parse_line
+from unitok.cores import keep_to
 from unitok.extras import need
 from unitok.results import Result
 from unitok.terminal import one_line
@@ -105,13 +106,16 @@ class Replica:
     runs one shard at a time, so that it is known which one was running if it dies again.
     """
 
-    def __init__(self, work: Work, attempts: Any) -> None:
+    def __init__(self, work: Work, attempts: Any, cores: int | None = None) -> None:
         """Load the model.
 
         Args:
             work: What to do.
             attempts: The actor that counts attempts.
+            cores: What Ray reserved for this process; None if nobody counts them.
         """
+        if cores is not None:
+            keep_to(cores)
         ray = need("ray", "ray")
         self._work, self._ray, self._attempts = work, ray, attempts
         self._name = f"{socket.gethostname()}, process {os.getpid()}"

@@ -189,7 +189,7 @@ class DatasetRun:
         shards: Any = quiet(data.from_arrow_refs(self._tables))
         return shards.map(
             Replica,
-            fn_constructor_args=(self.work, start_attempts()),
+            fn_constructor_args=(self.work, start_attempts(), self.replicas.cpus),
             compute=pool,
             num_cpus=self.replicas.cpus,
             num_gpus=self.replicas.gpus or None,

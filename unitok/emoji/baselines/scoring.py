@@ -20,6 +20,7 @@ from unitok.evaluation.matching import Match, ScorerRunner
 from unitok.evaluation.run import Judged, run_items
 from unitok.evaluation.suite import Item, Suite, SuiteOptions, picture_of
 from unitok.requests import Draw
+from unitok.saving import write_whole
 
 SCORES, FAILURES = "scores.json", "failures"
 ALONE, TOGETHER = 10, 50  # pictures that are timed alone, and in a batch
@@ -129,7 +130,7 @@ def write_scores(folder: Path, scored: Scored, about: Mapping[str, Any]) -> None
         listed.append(said | {"picture": name})
     scores = {name: round(value, 4) for name, value in scored.scores.items()}
     record = {**about, "scores": scores, "failures": listed}
-    (folder / SCORES).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    _write_record(folder, record)
 
 
 def replace_seconds(folder: Path, found: Scored, threads: int) -> None:
@@ -137,7 +138,12 @@ def replace_seconds(folder: Path, found: Scored, threads: int) -> None:
     before = read_json(folder / SCORES)
     measured = {name: round(found.scores[name], 4) for name in SECONDS}
     record = {**before, "scores": {**before["scores"], **measured}, "threads": threads}
-    (folder / SCORES).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    _write_record(folder, record)
+
+
+def _write_record(folder: Path, record: Mapping[str, Any]) -> None:
+    data = json.dumps(record, indent=2) + "\n"
+    write_whole(data.encode(), folder / SCORES)
 
 
 def spread(failures: Sequence[Failure], most: int) -> list[Failure]:

@@ -13,8 +13,9 @@ from torch import Tensor
 
 from unitok.api import Model
 from unitok.checkpoints.folders import HubOptions, find_folder
+from unitok.cores import has_idle_core
 from unitok.families import Family, open_folder
-from unitok.image_decoder import ImageDecoder, has_idle_core
+from unitok.image_decoder import ImageDecoder
 from unitok.loading import DEFAULT_FOLDER
 from unitok.nn.lora import LowRank
 from unitok.nn.model import UnifiedModel
