@@ -2,6 +2,8 @@
 
     python scripts/reinforce_embedded.py data
     unitok train recipes/embedded/both_orders.toml
+    unitok train recipes/embedded/places.toml
+    unitok train recipes/embedded/settle.toml
     unitok train recipes/embedded/grpo.toml
     python scripts/reinforce_embedded.py score --out runs/embedded/before.jsonl
     python scripts/reinforce_embedded.py score --model runs/embedded/grpo/model \\

@@ -15,6 +15,7 @@ from unitok.emoji.captions import (
     corpus,
     equivalent,
     parse,
+    places,
     prompt,
     question_kinds,
     questions,
@@ -177,6 +178,8 @@ def test_a_scene_says_which_questions_it_can_answer():
     assert "place" not in question_kinds(TWO_APPLES)
     with pytest.raises(ValueError, match="two different objects"):
         questions(TWO_APPLES, random.Random(0), "place")
+    with pytest.raises(ValueError, match="two different objects"):
+        places(TWO_APPLES, random.Random(0))
     with pytest.raises(ValueError, match="no question kind"):
         questions(TWO_APPLES, random.Random(0), "weather")
 

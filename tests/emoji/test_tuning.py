@@ -42,8 +42,8 @@ from unitok.training.recipe_file import read_recipe
 from unitok.training.reinforcement.prompts import Prompt, prompts_in
 from unitok.training.reinforcement.reward_names import check_names
 
-SIZES = TuningSizes(draw=40, ask=60, paint=12, read=16, held_out=4)
-FILES = ("draw", "ask", "paint", "read", "held_out")
+SIZES = TuningSizes(draw=40, ask=60, paint=12, read=16, places=8, held_out=4)
+FILES = ("draw", "ask", "paint", "read", "places", "held_out")
 IDENTITY = identity_of_load(None, {})
 RECIPES = sorted((Path(__file__).parents[2] / "recipes" / "embedded").glob("*.toml"))
 
@@ -116,6 +116,21 @@ def test_conversations_are_learned_in_both_orders(folder: Path):
     )
 
 
+def test_each_of_two_things_is_asked_for_alone(folder: Path):
+    opposite = {"left of": "right of", "above": "below"}
+    opposite |= {there: here for here, there in opposite.items()}
+    talks = conversations(folder / "places.jsonl")
+    assert len(talks) == 2 * SIZES.places and all(len(talk.turns) == 2 for talk in talks)
+    texts = [[p for t in talk.turns for p in t.parts if isinstance(p, str)] for talk in talks]
+    for (question, answer), (other_question, other_answer) in zip(
+        texts[::2], texts[1::2], strict=True
+    ):
+        word, _, other = answer.partition(" the ")
+        other_word, _, one = other_answer.partition(" the ")
+        assert (question, other_question) == (f"where is the {one}?", f"where is the {other}?")
+        assert opposite[word] == other_word and one != other
+
+
 def test_rewards_take_any_true_caption_and_one_true_answer(folder: Path):
     def said(text: str) -> TextResult:
         return TextResult(text, 0, "stop", 1, 1, 0.0)
@@ -143,7 +158,9 @@ def test_the_recipes_are_read_and_name_what_is_written(path: Path):
     named += recipe.rollout.prompts if recipe.rollout else []
     written = {f"runs/embedded/{name}.jsonl" for name in (*FILES, "pairs")}
     assert named and set(named) <= written
-    assert recipe.model in (None, "runs/embedded/both_orders/model")
+    made = [other for other in RECIPES if f"runs/embedded/{other.stem}/model" == recipe.model]
+    assert recipe.model is None or made
+    assert recipe.out == f"runs/embedded/{path.stem}"
 
 
 # --- scores --------------------------------------------------------------------------------------

@@ -22,7 +22,7 @@ SMALL = ("held_out.conversations=4", "batch.conversations=4", "samples.prompts=[
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     made = tmp_path / "runs" / "embedded"
-    write_tuning_data(made, TuningSizes(draw=6, ask=6, paint=6, read=6, held_out=2))
+    write_tuning_data(made, TuningSizes(draw=6, ask=6, paint=6, read=6, places=6, held_out=2))
     return made
 
 
@@ -41,12 +41,14 @@ def train(name: str, *settings: str) -> dict[str, Any]:
     return [record for record in map(json.loads, lines) if "speed" in record][-1]
 
 
-@pytest.mark.timeout(400)  # three runs of a model that is small, but no toy
+@pytest.mark.timeout(400)  # five runs of a model that is small, but no toy
 def test_the_model_learns_both_orders_and_then_from_rewards(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ):
     learned = train("both_orders", "steps=2", "held_out.every=2")
     assert learned["text"] > 0 and learned["image"] > 0 and not learned["skipped"]
+    for name in ("places", "settle"):
+        assert train(name, "steps=1")["text"] > 0
     rewarded = train(
         "grpo", "steps=1", "rollout.groups=6", "rollout.samples=4", "rollout.temperature=1.5"
     )

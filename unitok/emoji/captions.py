@@ -157,16 +157,38 @@ def _presence(scene: Scene, rng: random.Random) -> QuestionAnswer:
 
 
 def _place(scene: Scene, rng: random.Random) -> QuestionAnswer:
-    relation = scene.relation()
-    if relation is None:
-        raise ValueError("a place question needs a scene of two different objects")
-    first, word, second = relation
+    first, word, second = _relation(scene)
     if rng.random() < 0.5:
         first, word, second = second, OPPOSITE[word], first
     if rng.random() < 0.5:
         phrase = rng.choice(RELATION_PHRASES[word])
         return QuestionAnswer(rng.choice(WHAT_QUESTIONS).format(phrase, second), article(first))
+    return _where(first, word, second, rng)
+
+
+def places(scene: Scene, rng: random.Random) -> tuple[QuestionAnswer, QuestionAnswer]:
+    """Where each of a scene's two things is, seen from the other.
+
+    Args:
+        scene: What the picture shows.
+        rng: Chooses among phrasings.
+
+    Raises:
+        ValueError: There are not two different objects.
+    """
+    first, word, second = _relation(scene)
+    return _where(first, word, second, rng), _where(second, OPPOSITE[word], first, rng)
+
+
+def _where(first: str, word: str, second: str, rng: random.Random) -> QuestionAnswer:
     return QuestionAnswer(rng.choice(WHERE_QUESTIONS).format(first), f"{word} the {second}")
+
+
+def _relation(scene: Scene) -> tuple[str, str, str]:
+    relation = scene.relation()
+    if relation is None:
+        raise ValueError("a place question needs a scene of two different objects")
+    return relation
 
 
 def _absent(scene: Scene, rng: random.Random) -> str:

@@ -25,6 +25,8 @@ DRAWN = {"single": 1, "colour": 1, "two": 4, "count": 5, "position": 8}
 """How often scenes of each kind are drawn, beside each other: the weak ones most often."""
 READ = {"single": 1, "colour": 1, "two": 3, "count": 2, "position": 4}
 """How often scenes of each kind are read."""
+WITH_PLACES = {"two": 1, "position": 2}
+"""How often scenes of each kind are asked where their things are."""
 ASKED = {"place": 6, "number": 2, "presence": 4, "colour": 1, captions.DESCRIBE: 1}
 """How often each kind of question is asked, where a scene has it."""
 
@@ -38,6 +40,7 @@ class TuningSizes:
         ask: Questions that are rewarded.
         paint: Conversations in which a scene is painted.
         read: Conversations about a scene.
+        places: Scenes of which is asked where each of two things is, in conversations of their own.
         held_out: Conversations of each kind about scenes that training never shows, for losses.
     """
 
@@ -45,14 +48,15 @@ class TuningSizes:
     ask: int = 2000
     paint: int = 4000
     read: int = 6000
+    places: int = 4000
     held_out: int = 128
 
 
 def write_tuning_data(folder: Path, sizes: TuningSizes, seed: int = 0) -> None:
     """Write prompts and conversations, as JSON lines with pictures beside them.
 
-    draw.jsonl and ask.jsonl are prompts for rewards, paint.jsonl and read.jsonl are conversations,
-    and held_out.jsonl has conversations of both kinds about held-out scenes.
+    draw.jsonl and ask.jsonl are prompts for rewards. paint.jsonl, read.jsonl and places.jsonl are
+    conversations. held_out.jsonl has conversations of the first two kinds about held-out scenes.
 
     Args:
         folder: Where to write; it is made if it does not exist.
@@ -65,6 +69,7 @@ def write_tuning_data(folder: Path, sizes: TuningSizes, seed: int = 0) -> None:
         ("ask", sizes.ask, READ, _ask_lines),
         ("paint", sizes.paint, DRAWN, _paint_lines),
         ("read", sizes.read, READ, _read_lines),
+        ("places", sizes.places, WITH_PLACES, _place_lines),
     )
     for name, count, shares, lines in made:
         scenes = _scenes(SceneSampler(_seed(name, seed)), count, shares, f"{name} {seed}")
@@ -147,6 +152,14 @@ def _read_lines(writing: _Writing, scenes: Sequence[Scene]) -> Iterator[Line]:
             messages.append(_said("user", first if number == 0 else one.question))
             messages.append(_said("assistant", one.answer))
         yield {"messages": messages}
+
+
+def _place_lines(writing: _Writing, scenes: Sequence[Scene]) -> Iterator[Line]:
+    """Where either thing is, each asked alone: a second answer would follow from the first."""
+    for scene, path in zip(scenes, writing.pictures(scenes, STYLE, "read"), strict=True):
+        for one in captions.places(scene, writing.random):
+            asked = _said("user", asked_of_picture(one.question, path, writing.random))
+            yield {"messages": [asked, _said("assistant", one.answer)]}
 
 
 def question_kind(scene: Scene, rng: random.Random) -> str:
