@@ -10,11 +10,13 @@
         --out runs/embedded/after.jsonl
     python scripts/reinforce_embedded.py compare runs/embedded/before.jsonl \\
         runs/embedded/after.jsonl
+    python scripts/reinforce_embedded.py grid --model runs/embedded/grpo/model --out grid.png
 
 `data` writes prompts and conversations of the training split. `score` asks 300 prompts of each kind
 for each of two seeds of held-out scenes; a run that was stopped goes on. A file with scores of
 another model is refused. `compare` prints means, paired bootstrap intervals and the bars, and ends
-with exit code 1 if a bar is missed.
+with exit code 1 if a bar is missed. `grid` draws held-out prompts of each kind, green where the
+checker agrees.
 
 DPO on the model's own drawings:
 
@@ -29,6 +31,8 @@ from pathlib import Path
 
 import unitok
 from unitok.batch.identity import identity_of_load
+from unitok.emoji.evaluation import GRID_COLUMNS, EmojiSuite, drawing_grid, judge_all
+from unitok.emoji.held_out import SEED
 from unitok.emoji.tuning_data import TuningSizes, write_tuning_data
 from unitok.emoji.tuning_scores import (
     PROMPTS,
@@ -39,6 +43,9 @@ from unitok.emoji.tuning_scores import (
     score_model,
     table_of,
 )
+from unitok.evaluation.suite import SuiteOptions
+from unitok.requests import Draw
+from unitok.saving import save_whole
 from unitok.screen import counted
 
 MISSED = 1  # the exit code if a bar is missed
@@ -64,6 +71,11 @@ def parse() -> argparse.Namespace:
     compare = commands.add_parser("compare", help="print what changed")
     compare.add_argument("before", type=Path)
     compare.add_argument("after", type=Path)
+    grid = commands.add_parser("grid", help="draw held-out prompts of each kind")
+    grid.add_argument("--model", default=None, help="folder; default: the embedded model")
+    grid.add_argument("--prompts", type=int, default=GRID_COLUMNS, help="of each kind")
+    grid.add_argument("--seed", type=int, default=SEED, help="of the scenes")
+    grid.add_argument("--out", type=Path, required=True, help="a picture")
     return parser.parse_args()
 
 
@@ -76,6 +88,8 @@ def main() -> None:
             write_tuning_data(args.out, sizes, args.seed)
         elif args.command == "score":
             score(args)
+        elif args.command == "grid":
+            draw_grid(args)
         else:
             compare(args)
     except (ValueError, OSError, RuntimeError) as error:
@@ -90,6 +104,14 @@ def score(args: argparse.Namespace) -> None:
         found = score_model(model, args.out, identity, args.prompts, args.seeds)
         for _ in counted(found, total, "requests", sys.stderr.isatty()):
             pass
+
+
+def draw_grid(args: argparse.Namespace) -> None:
+    """Draw held-out prompts, and save them in one picture."""
+    suite = EmojiSuite(SuiteOptions(limit=args.prompts, seed=args.seed))
+    items = [item for item in suite.items() if isinstance(item.request, Draw)]
+    with unitok.load(args.model) as model:
+        save_whole(drawing_grid(judge_all(model, suite, items)), args.out)
 
 
 def compare(args: argparse.Namespace) -> None:

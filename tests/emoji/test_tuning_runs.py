@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 from typer.testing import CliRunner
 
 from scripts import reinforce_embedded
@@ -63,6 +64,18 @@ def test_the_model_learns_both_orders_and_then_from_rewards(
     for name, model in {"before": "both_orders", "after": "grpo"}.items():
         words = ("score", "--model", f"runs/embedded/{model}/model", "--prompts", "1")
         run_script(monkeypatch, *words, "--seeds", "5", "--out", f"{name}.jsonl")
+    run_script(
+        monkeypatch,
+        "grid",
+        "--model",
+        "runs/embedded/grpo/model",
+        "--prompts",
+        "1",
+        "--out",
+        "a.png",
+    )
+    with Image.open("a.png") as grid:
+        assert grid.height > 4 * grid.width  # a row for each kind, of one drawing
     with pytest.raises(SystemExit) as ended:  # one prompt of each kind, after two updates
         run_script(monkeypatch, "compare", "before.jsonl", "after.jsonl")
         sys.exit(0)
