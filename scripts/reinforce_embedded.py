@@ -12,11 +12,16 @@
         runs/embedded/after.jsonl
     python scripts/reinforce_embedded.py grid --model runs/embedded/grpo/model --out grid.png
 
+    python scripts/reinforce_embedded.py blend runs/embedded/settle/model=0.5 \\
+        runs/embedded/both_orders/model=0.5 --out runs/embedded/blend
+
 `data` writes prompts and conversations of the training split. `score` asks 300 prompts of each kind
 for each of two seeds of held-out scenes; a run that was stopped goes on. A file with scores of
 another model is refused. `compare` prints means, paired bootstrap intervals and the bars, and ends
 with exit code 1 if a bar is missed. `grid` draws held-out prompts of each kind, green where the
-checker agrees.
+checker agrees. `blend` adds up the weights of models, each times its share
+(https://arxiv.org/abs/2203.05482); a share may be negative, which takes away what a model has
+(https://arxiv.org/abs/2212.04089).
 
 DPO on the model's own drawings:
 
@@ -26,8 +31,12 @@ DPO on the model's own drawings:
 """
 
 import argparse
+import shutil
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+
+from safetensors.torch import load_file, save_file
 
 import unitok
 from unitok.batch.identity import identity_of_load
@@ -48,6 +57,7 @@ from unitok.requests import Draw
 from unitok.saving import save_whole
 from unitok.screen import counted
 
+WEIGHTS = "model.safetensors"
 MISSED = 1  # the exit code if a bar is missed
 
 
@@ -76,6 +86,9 @@ def parse() -> argparse.Namespace:
     grid.add_argument("--prompts", type=int, default=GRID_COLUMNS, help="of each kind")
     grid.add_argument("--seed", type=int, default=SEED, help="of the scenes")
     grid.add_argument("--out", type=Path, required=True, help="a picture")
+    blend = commands.add_parser("blend", help="add up the weights of models")
+    blend.add_argument("parts", nargs="+", metavar="FOLDER=SHARE", help="the shares add up to 1")
+    blend.add_argument("--out", type=Path, required=True, help="a new folder")
     return parser.parse_args()
 
 
@@ -90,6 +103,8 @@ def main() -> None:
             score(args)
         elif args.command == "grid":
             draw_grid(args)
+        elif args.command == "blend":
+            blend_weights(args.out, args.parts)
         else:
             compare(args)
     except (ValueError, OSError, RuntimeError) as error:
@@ -112,6 +127,41 @@ def draw_grid(args: argparse.Namespace) -> None:
     items = [item for item in suite.items() if isinstance(item.request, Draw)]
     with unitok.load(args.model) as model:
         save_whole(drawing_grid(judge_all(model, suite, items)), args.out)
+
+
+def blend_weights(out: Path, parts: Sequence[str]) -> None:
+    """Add up the weights of models of one shape. All else is as in the first folder, types too.
+
+    Args:
+        out: A new folder.
+        parts: Each as "FOLDER=SHARE".
+
+    Raises:
+        ValueError: A part is none, the shares do not add up to 1, or the models have other weights.
+        OSError: A folder cannot be read, or the new one not be written.
+    """
+    shares = dict(map(share_of, parts))
+    if abs(sum(shares.values()) - 1) > 1e-6:
+        raise ValueError(f"the shares add up to {sum(shares.values()):g}, not to 1")
+    first, *others = ((load_file(folder / WEIGHTS), share) for folder, share in shares.items())
+    total = {name: weight.double() * first[1] for name, weight in first[0].items()}
+    for weights, share in others:
+        if {n: w.shape for n, w in weights.items()} != {n: w.shape for n, w in first[0].items()}:
+            raise ValueError("the models have weights of other names or shapes")
+        for name, weight in weights.items():
+            total[name] += weight.double() * share
+    blended = {name: weight.to(first[0][name].dtype) for name, weight in total.items()}
+    shutil.copytree(next(iter(shares)), out)
+    save_file(blended, out / WEIGHTS, metadata={"format": "pt"})
+
+
+def share_of(part: str) -> tuple[Path, float]:
+    """A folder and its share."""
+    folder, _, share = part.rpartition("=")
+    try:
+        return Path(folder), float(share)
+    except ValueError:
+        raise ValueError(f"{part!r} is not FOLDER=SHARE") from None
 
 
 def compare(args: argparse.Namespace) -> None:

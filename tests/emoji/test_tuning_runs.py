@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from PIL import Image
+from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
+import unitok
 from scripts import reinforce_embedded
 from unitok.cli import app
 from unitok.emoji.tuning_data import TuningSizes, write_tuning_data
@@ -64,16 +69,8 @@ def test_the_model_learns_both_orders_and_then_from_rewards(
     for name, model in {"before": "both_orders", "after": "grpo"}.items():
         words = ("score", "--model", f"runs/embedded/{model}/model", "--prompts", "1")
         run_script(monkeypatch, *words, "--seeds", "5", "--out", f"{name}.jsonl")
-    run_script(
-        monkeypatch,
-        "grid",
-        "--model",
-        "runs/embedded/grpo/model",
-        "--prompts",
-        "1",
-        "--out",
-        "a.png",
-    )
+    model = ("--model", "runs/embedded/grpo/model")
+    run_script(monkeypatch, "grid", *model, "--prompts", "1", "--out", "a.png")
     with Image.open("a.png") as grid:
         assert grid.height > 4 * grid.width  # a row for each kind, of one drawing
     with pytest.raises(SystemExit) as ended:  # one prompt of each kind, after two updates
@@ -81,6 +78,43 @@ def test_the_model_learns_both_orders_and_then_from_rewards(
         sys.exit(0)
     assert ended.value.code in (0, reinforce_embedded.MISSED)
     assert "| question_first | 9 |" in capsys.readouterr().out
+
+
+def test_weights_are_blended(
+    untrained_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    weights = load_file(untrained_folder / "model.safetensors")
+    other = tmp_path / "other"
+    shutil.copytree(untrained_folder, other)
+    doubled = {name: weight * 2 for name, weight in weights.items()}
+    save_file(doubled, other / "model.safetensors", metadata={"format": "pt"})
+    parts = (f"{untrained_folder}=0.25", f"{other}=0.75")
+    run_script(monkeypatch, "blend", *parts, "--out", str(tmp_path / "blend"))
+    blended = load_file(tmp_path / "blend" / "model.safetensors")
+    assert blended.keys() == weights.keys()
+    for name, weight in weights.items():
+        assert blended[name].dtype == weight.dtype
+        torch.testing.assert_close(blended[name], weight * 1.75, rtol=1e-6, atol=0)
+    with unitok.load(tmp_path / "blend", device="cpu") as model:
+        assert model.draw("a cat", seed=1).image.width > 0
+
+
+@pytest.mark.parametrize(
+    ("parts", "message"),
+    [
+        (["a=1", "b=1"], "the shares add up to 2, not to 1"),
+        (["a"], "'a' is not FOLDER=SHARE"),
+        (["a=much"], "'a=much' is not FOLDER=SHARE"),
+        (["a=1"], "a/model.safetensors"),
+    ],
+)
+def test_what_cannot_be_blended_is_refused(
+    parts: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit, match=re.escape(message)):
+        run_script(monkeypatch, "blend", *parts, "--out", "blend")
+    assert not (tmp_path / "blend").exists()
 
 
 def run_script(monkeypatch: pytest.MonkeyPatch, *words: str) -> None:
