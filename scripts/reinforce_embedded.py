@@ -4,6 +4,11 @@
     unitok train recipes/embedded/both_orders.toml
     unitok train recipes/embedded/places.toml
     unitok train recipes/embedded/settle.toml
+    unitok data pairs runs/embedded/draw.jsonl --reward emoji --guidance 1.5 \\
+        --out runs/embedded/pairs.jsonl
+    unitok train recipes/embedded/dpo.toml
+    python scripts/reinforce_embedded.py blend unitok/assets/default=-1 runs/embedded/dpo/model=1 \\
+        runs/embedded/both_orders/model=0.4 runs/embedded/settle/model=0.6 --out runs/embedded/blend
     unitok train recipes/embedded/grpo.toml
     python scripts/reinforce_embedded.py score --out runs/embedded/before.jsonl
     python scripts/reinforce_embedded.py score --model runs/embedded/grpo/model \\
@@ -12,9 +17,6 @@
         runs/embedded/after.jsonl
     python scripts/reinforce_embedded.py grid --model runs/embedded/grpo/model --out grid.png
 
-    python scripts/reinforce_embedded.py blend runs/embedded/settle/model=0.5 \\
-        runs/embedded/both_orders/model=0.5 --out runs/embedded/blend
-
 `data` writes prompts and conversations of the training split. `score` asks 300 prompts of each kind
 for each of two seeds of held-out scenes; a run that was stopped goes on. A file with scores of
 another model is refused. `compare` prints means, paired bootstrap intervals and the bars, and ends
@@ -22,12 +24,6 @@ with exit code 1 if a bar is missed. `grid` draws held-out prompts of each kind,
 checker agrees. `blend` adds up the weights of models, each times its share
 (https://arxiv.org/abs/2203.05482); a share may be negative, which takes away what a model has
 (https://arxiv.org/abs/2212.04089).
-
-DPO on the model's own drawings:
-
-    unitok data pairs runs/embedded/draw.jsonl --reward emoji --guidance 1.5 \\
-        --out runs/embedded/pairs.jsonl
-    unitok train recipes/embedded/dpo.toml
 """
 
 import argparse

@@ -19,6 +19,7 @@ import unitok
 from scripts import reinforce_embedded
 from unitok.cli import app
 from unitok.emoji.tuning_data import TuningSizes, write_tuning_data
+from unitok.loading import DEFAULT_FOLDER
 
 RECIPES = Path(__file__).resolve().parents[2] / "recipes" / "embedded"
 SMALL = ("held_out.conversations=4", "batch.conversations=4", "samples.prompts=[]", "log_every=1")
@@ -55,17 +56,20 @@ def test_the_model_learns_both_orders_and_then_from_rewards(
     assert learned["text"] > 0 and learned["image"] > 0 and not learned["skipped"]
     for name in ("places", "settle"):
         assert train(name, "steps=1")["text"] > 0
-    rewarded = train(
-        "grpo", "steps=1", "rollout.groups=6", "rollout.samples=4", "rollout.temperature=1.5"
-    )
-    assert 0 <= rewarded["reward_text"] <= 1 and 0 <= rewarded["reward_image"] <= 1
-    assert rewarded["live_groups"] + rewarded["flat_groups"] == 6 and not rewarded["failed"]
     unitok_(
         *("data", "pairs", "runs/embedded/draw.jsonl", "--reward", "emoji", "-n", "4"),
         *("--temperature", "1.5", "--guidance", "1.5", "--out", "runs/embedded/pairs.jsonl"),
     )
     preferred = train("dpo", "steps=2")
     assert preferred["dpo"] > 0 and (folder / "dpo" / "model").is_dir()
+    tuned = [f"runs/embedded/{n}/model={s}" for n, s in (("dpo", 1), ("settle", 0.6))]
+    parts = (f"{DEFAULT_FOLDER}=-1", *tuned, "runs/embedded/both_orders/model=0.4")
+    run_script(monkeypatch, "blend", *parts, "--out", "runs/embedded/blend")
+    rewarded = train(
+        "grpo", "steps=1", "rollout.groups=6", "rollout.samples=4", "rollout.temperature=1.5"
+    )
+    assert 0 <= rewarded["reward_text"] <= 1 and 0 <= rewarded["reward_image"] <= 1
+    assert rewarded["live_groups"] + rewarded["flat_groups"] == 6 and not rewarded["failed"]
     for name, model in {"before": "both_orders", "after": "grpo"}.items():
         words = ("score", "--model", f"runs/embedded/{model}/model", "--prompts", "1")
         run_script(monkeypatch, *words, "--seeds", "5", "--out", f"{name}.jsonl")
