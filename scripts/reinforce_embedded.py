@@ -10,12 +10,14 @@
     python scripts/reinforce_embedded.py blend unitok/assets/default=-1 runs/embedded/dpo/model=1 \\
         runs/embedded/both_orders/model=0.4 runs/embedded/settle/model=0.6 --out runs/embedded/blend
     unitok train recipes/embedded/grpo.toml
+    python scripts/reinforce_embedded.py blend unitok/assets/default=0 \\
+        runs/embedded/grpo/model=0.8 runs/embedded/dpo/model=0.2 --out runs/embedded/tuned
     python scripts/reinforce_embedded.py score --out runs/embedded/before.jsonl
-    python scripts/reinforce_embedded.py score --model runs/embedded/grpo/model \\
+    python scripts/reinforce_embedded.py score --model runs/embedded/tuned \\
         --out runs/embedded/after.jsonl
     python scripts/reinforce_embedded.py compare runs/embedded/before.jsonl \\
         runs/embedded/after.jsonl
-    python scripts/reinforce_embedded.py grid --model runs/embedded/grpo/model --out grid.png
+    python scripts/reinforce_embedded.py grid --model runs/embedded/tuned --out grid.png
 
 `data` writes prompts and conversations of the training split. `score` asks 300 prompts of each kind
 for each of two seeds of held-out scenes; a run that was stopped goes on. A file with scores of
