@@ -104,7 +104,7 @@ def test_a_question_is_asked_of_every_picture(run, tmp_path, model):
 
 
 def test_variations_have_a_row_per_guidance_scale(run, tmp_path, model):
-    run("draw_variations", "a dog", "--samples", 2, "--guidance", 1, 2.5, "--seed", 3)
+    run("draw_variations", "a dog", "--samples", 2, "--guidance", 1, 2.5, "--seed", 4)
     out = tmp_path / "out/variations"
     names = [f"guidance-{scale}-{number}.png" for scale in ("1", "2.5") for number in (0, 1)]
     assert files_in(out) == {*names, "variations.png"}
@@ -157,14 +157,14 @@ def test_a_killed_batch_is_resumed_and_has_each_result_once(run, tmp_path):
 
 def test_drawings_are_ranked_by_their_log_probabilities(run, tmp_path, model):
     prompt = "two apples on a blue background"
-    run("log_probabilities", prompt, "--samples", 3, "--seed", 5)
+    run("log_probabilities", prompt, "--samples", 3, "--seed", 6)
     out = tmp_path / "out/logprobs"
     records = json.loads((out / "scores.json").read_text(encoding="utf-8"))
     assert [record["file"] for record in records] == ["0.png", "1.png", "2.png"]
     scores = [record["mean_logprob"] for record in records]
     assert scores == sorted(scores, reverse=True)
 
-    drawn = model.draw(prompt, n=3, seed=5, temperature=1.0, branch_logprobs=True)
+    drawn = model.draw(prompt, n=3, seed=6, temperature=1.0, branch_logprobs=True)
     expected = {
         pixels(i): fmean(p) for i, p in zip(drawn.images, drawn.branch_logprobs, strict=True)
     }

@@ -58,7 +58,7 @@ def test_the_model_learns_both_orders_and_then_from_rewards(
         assert train(name, "steps=1")["text"] > 0
     unitok_(
         *("data", "pairs", "runs/embedded/draw.jsonl", "--reward", "emoji", "-n", "4"),
-        *("--temperature", "1.5", "--guidance", "1.5", "--out", "runs/embedded/pairs.jsonl"),
+        *("--temperature", "2.5", "--guidance", "1.5", "--out", "runs/embedded/pairs.jsonl"),
     )
     preferred = train("dpo", "steps=2")
     assert preferred["dpo"] > 0 and (folder / "dpo" / "model").is_dir()
