@@ -34,6 +34,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 import unitok
@@ -105,7 +106,7 @@ def main() -> None:
             blend_weights(args.out, args.parts)
         else:
             compare(args)
-    except (ValueError, OSError, RuntimeError) as error:
+    except (ValueError, OSError, RuntimeError, SafetensorError) as error:
         sys.exit(f"reinforce_embedded: {error}")
 
 
