@@ -2,6 +2,7 @@
 
 import json
 import logging
+import select
 import socket
 from contextlib import suppress
 from urllib.parse import urlsplit
@@ -130,6 +131,22 @@ def test_a_large_body_is_refused_before_it_is_read(live: Live):
         "content-type: application/json\r\ncontent-length: 99999999999\r\n\r\n"
     )
     answer = raw(live, head.encode())
+    assert answer.startswith(b"HTTP/1.1 413 ") and b"body_too_large" in answer
+
+
+def test_who_sends_all_before_reading_hears_why_it_was_refused(live: Live):
+    length = live.app.services.settings.max_body + 1
+    head = (
+        f"POST {CHAT} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {KEYS[0]}\r\n"
+        f"content-type: application/json\r\ncontent-length: {length}\r\n\r\n"
+    )
+    parts = urlsplit(live.url)
+    with socket.create_connection((parts.hostname, parts.port), 30) as connection:
+        connection.sendall(head.encode())
+        select.select([connection], [], [], 30)  # the answer is there, and not yet read
+        for start in range(0, length, 2**18):
+            connection.sendall(b" " * min(2**18, length - start))
+        answer = b"".join(iter(lambda: connection.recv(65536), b""))
     assert answer.startswith(b"HTTP/1.1 413 ") and b"body_too_large" in answer
 
 

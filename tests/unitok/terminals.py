@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 PATIENCE = 120.0  # seconds until what is waited for will never come
+AGAIN = 2.0  # seconds until a person presses Ctrl-C again
 # The program, with steps so slow that a test can stop it in the middle. Opening its terminal makes
 # that the one whose Ctrl-C it hears.
 SLOW = """
@@ -65,6 +66,21 @@ class Terminal:
 
     def type(self, text: str) -> None:
         os.write(self._side, text.encode())
+
+    def interrupt_prompt(self) -> None:
+        """Press Ctrl-C at a prompt, and wait until something comes of it.
+
+        Python does not hear one between the moment in which it shows a prompt and that in which it
+        begins to wait for a key; a person presses again.
+        """
+        before, end = len(self._bytes), time.monotonic() + PATIENCE
+        while True:
+            self.type("\x03")
+            again = time.monotonic() + AGAIN
+            while time.monotonic() < again:
+                if not self.read() or len(self._bytes) > before:
+                    return
+            assert time.monotonic() < end, f"Ctrl-C does nothing at {self.shown!r}"
 
     def expect(self, text: str) -> None:
         """Wait until a text is shown, after what was expected before."""

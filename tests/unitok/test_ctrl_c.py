@@ -3,7 +3,6 @@
 import json
 import signal
 import subprocess
-import time
 from pathlib import Path
 
 import pytest
@@ -137,13 +136,12 @@ def test_a_chat_that_somebody_types_goes_on(folder, untrained_folder):
         terminal.expect("unitok: stopped; the chat goes on\n> ")
         terminal.type("half a line")
         terminal.expect("half a line")
-        time.sleep(0.1)
-        terminal.type("\x03")
+        terminal.interrupt_prompt()
         terminal.expect("\n> ")
         terminal.type("/help\n")
         terminal.expect("/draw PROMPT")
         terminal.expect("\n> ")
-        terminal.type("\x03")
+        terminal.interrupt_prompt()
         terminal.read_all()
         assert process.wait(60) == 0
     assert "Traceback" not in terminal.shown

@@ -12,6 +12,7 @@ from unitok.openai_wire.body import WireError, error_body
 from unitok.openai_wire.refusals import picture_refusal, refusal_of
 from unitok.picture_sources import Refused
 from unitok.requests import AnyRequest
+from unitok.server.last_response import LastResponse
 
 KINDS = {
     401: "authentication_error",
@@ -54,7 +55,8 @@ class ApiError(Exception):
 
     def response(self) -> JSONResponse:
         """The response that reports the error."""
-        return JSONResponse(self.body, self.status, self.headers)
+        last = self.headers.get("connection") == "close"
+        return (LastResponse if last else JSONResponse)(self.body, self.status, self.headers)
 
 
 class ClientGone(Exception):
