@@ -1,6 +1,7 @@
 """What the benchmarks found: tables in Markdown, a plot, and the document."""
 
 import inspect
+import json
 import os
 import platform
 import sys
@@ -10,6 +11,8 @@ from importlib.metadata import version
 from pathlib import Path
 
 import torch
+
+from unitok.saving import write_whole
 
 PLOT = "benchmarks_throughput.png"
 
@@ -63,6 +66,26 @@ class Throughput:
     count: int
     ours: float
     baseline: float
+
+
+def write_found(path: Path, found: Sequence[Result | Throughput]) -> None:
+    """Keep what a comparison found."""
+    rows = [{"kind": type(one).__name__, **vars(one)} for one in found]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(json.dumps(rows, indent=1).encode(), path)
+
+
+def read_found(path: Path) -> list[Result | Throughput]:
+    """What a comparison found.
+
+    Raises:
+        ValueError: The file holds something else.
+    """
+    kinds = {kind.__name__: kind for kind in (Result, Throughput)}
+    try:
+        return [kinds[row.pop("kind")](**row) for row in json.loads(path.read_text())]
+    except (ValueError, TypeError, KeyError, AttributeError):
+        raise ValueError(f"{path} is not what a comparison found; delete it") from None
 
 
 def table(results: Sequence[Result]) -> str:

@@ -5,6 +5,7 @@ side by side, and their medians.
     python scripts/bench.py --only drawings bookkeeping
     python scripts/bench.py --skip vllm vllm-backend  # without vLLM's environment
     python scripts/bench.py --rehearse                # toy sizes: does it run?
+    python scripts/bench.py --keep found --write docs # in parts: what found/ has is not run again
 
 one, eight, vllm, vllm-backend, ragged, compiled, adapters, finetuning, quantization: random weights
 in Janus-Pro-1B's shape, bf16. drawings, together, stream, pixels, previews, rollouts: the embedded
@@ -25,7 +26,15 @@ import transformers
 
 from benchmarks.cache import own_cache
 from benchmarks.comparisons import COMPARISONS, NEED_VLLM
-from benchmarks.report import Result, Throughput, machine, table, write_document
+from benchmarks.report import (
+    Result,
+    Throughput,
+    machine,
+    read_found,
+    table,
+    write_document,
+    write_found,
+)
 from benchmarks.setting import Setting
 
 VLLM = Path(__file__).resolve().parents[1] / ".venv-vllm" / "bin" / "python"
@@ -39,6 +48,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--only", nargs="+", choices=COMPARISONS, default=list(COMPARISONS))
     parser.add_argument("--skip", nargs="+", choices=COMPARISONS, default=[])
     parser.add_argument("--rehearse", action="store_true", help="toy sizes")
+    parser.add_argument("--keep", type=Path, metavar="FOLDER", help="of what was found so far")
     parser.add_argument("--write", type=Path, metavar="FOLDER", help="for benchmarks.md, its plot")
     return parser.parse_args()
 
@@ -59,7 +69,7 @@ def main() -> None:
     results: list[Result] = []
     points: list[Throughput] = []
     with own_cache():
-        run(names, setting, results, points)
+        run(names, setting, args.keep, results, points)
     print(f"\n{machine()}\n\n{table(results)}")
     if args.write:
         explained = {name: COMPARISONS[name] for name in names}
@@ -67,18 +77,41 @@ def main() -> None:
 
 
 def run(
-    names: Sequence[str], setting: Setting, results: list[Result], points: list[Throughput]
+    names: Sequence[str],
+    setting: Setting,
+    keep: Path | None,
+    results: list[Result],
+    points: list[Throughput],
 ) -> None:
-    """Run comparisons, print the rows as they come, and add them to what was found."""
+    """Run comparisons, print the rows as they come, and add them to what was found.
+
+    Args:
+        names: Of the comparisons.
+        setting: The models and the sizes.
+        keep: The folder of what earlier runs found, to which this one adds; None for none.
+        results: The rows, to which those of these comparisons are added.
+        points: The points of the plot, likewise.
+    """
     start = time.perf_counter()
     for name in names:
-        print(f"{name}, from second {time.perf_counter() - start:.0f}", flush=True)
-        for found in COMPARISONS[name](setting):
-            if isinstance(found, Result):
-                results.append(found)
-                print(found.row(), flush=True)
-            else:
-                points.append(found)
+        kept = None if keep is None else keep / f"{name}.json"
+        if kept is not None and kept.exists():
+            try:
+                found = read_found(kept)
+            except ValueError as error:
+                sys.exit(f"bench: {error}")
+            print(f"{name}, as {kept} has it")
+        else:
+            print(f"{name}, from second {time.perf_counter() - start:.0f}", flush=True)
+            found = []
+            for one in COMPARISONS[name](setting):
+                found.append(one)
+                if isinstance(one, Result):
+                    print(one.row(), flush=True)
+            if kept is not None:
+                write_found(kept, found)
+        results += [one for one in found if isinstance(one, Result)]
+        points += [one for one in found if isinstance(one, Throughput)]
 
 
 if __name__ == "__main__":

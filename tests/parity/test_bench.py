@@ -87,6 +87,21 @@ def test_the_rehearsal_writes_the_document_and_the_plot(tmp_path: Path):
     assert len(targets) == 48
 
 
+def test_what_was_kept_is_not_run_again(tmp_path: Path):
+    words = ("scripts/bench.py", "--rehearse", "--keep", str(tmp_path), "--only", "bookkeeping")
+    first = run_script(*words)
+    again = run_script(*words, "--write", str(tmp_path))
+    assert (first.returncode, again.returncode) == (0, 0), first.stderr + again.stderr
+    assert f"bookkeeping, as {tmp_path / 'bookkeeping.json'} has it" in again.stdout
+    rows = [line for line in first.stdout.splitlines() if line.startswith("| bookkeeping")]
+    document = (tmp_path / "benchmarks.md").read_text().splitlines()
+    assert rows and all(row in document for row in rows)
+    (tmp_path / "bookkeeping.json").write_text("[{}]")
+    damaged = run_script(*words)
+    assert damaged.returncode == 1
+    assert damaged.stderr.splitlines()[-1].endswith("is not what a comparison found; delete it")
+
+
 def test_the_gpu_benchmark_can_be_rehearsed_without_a_gpu(tmp_path: Path):
     document = tmp_path / "gpu.md"
     options = ("--device", "cpu", "--rehearse", "--write", str(document))
