@@ -12,7 +12,7 @@ from unitok.emoji.sampler import any_background, in_quadrant
 from unitok.emoji.scenes import Item, Scene, canonical, stands
 from unitok.emoji.sprites import NAMES
 
-PARTS = ((1, 1, 1), (1, 1, 1), (2, 1), (1, 1, 1, 1), (2, 1, 1))
+PARTS = ((1, 1, 1), (1, 1, 1), (2, 1), (3, 1), (2, 2), (1, 1, 1, 1), (2, 1, 1))
 """How often each thing of a scene occurs; there is room for four."""
 WITH_RELATION = 0.5  # the share of prompts that say how two of the things stand
 
@@ -25,8 +25,9 @@ def crowd(rng: random.Random) -> Scene:
     while True:
         parts = rng.choice(PARTS)
         names = rng.sample(NAMES, len(parts))
-        quadrants = rng.sample(range(4), sum(parts))
         things = [name for name, count in zip(names, parts, strict=True) for _ in range(count)]
+        rng.shuffle(things)
+        quadrants = sorted(rng.sample(range(4), len(things)))  # captions list as one reads
         items = [
             in_quadrant(rng, name, *divmod(quadrant, 2))
             for name, quadrant in zip(things, quadrants, strict=True)

@@ -42,7 +42,7 @@ class TuningSizes:
         paint: Conversations in which a scene is painted.
         read: Conversations about a scene.
         places: Scenes of which is asked where each of two things is, in conversations of their own.
-        crowds: Conversations in which a scene of three or four things is painted.
+        crowds: Scenes of three or four things that are painted, and half as many that are read.
         held_out: Conversations of each kind about scenes that training never shows, for losses.
     """
 
@@ -58,9 +58,9 @@ class TuningSizes:
 def write_tuning_data(folder: Path, sizes: TuningSizes, seed: int = 0) -> None:
     """Write prompts and conversations, as JSON lines with pictures beside them.
 
-    draw.jsonl and ask.jsonl are prompts for rewards. paint.jsonl, read.jsonl, places.jsonl and
-    crowds.jsonl are conversations. held_out.jsonl has conversations of the first two kinds about
-    held-out scenes.
+    draw.jsonl and ask.jsonl are prompts for rewards. paint.jsonl, read.jsonl, places.jsonl,
+    paint_crowds.jsonl and read_crowds.jsonl are conversations. held_out.jsonl has conversations of
+    painting and of reading, about held-out scenes.
 
     Args:
         folder: Where to write; it is made if it does not exist.
@@ -79,9 +79,11 @@ def write_tuning_data(folder: Path, sizes: TuningSizes, seed: int = 0) -> None:
         scenes = _scenes(SceneSampler(_seed(name, seed)), count, shares, f"{name} {seed}")
         write_lines(folder, name, lines(_Writing(folder, name, seed), scenes))
     chance = random.Random(f"tuning crowds {seed}")
-    writing = _Writing(folder, "crowds", seed)
     crowds = [crowd(chance) for _ in range(sizes.crowds)]
-    write_lines(folder, "crowds", _paint_lines(writing, crowds, crowd_prompt))
+    painted = _paint_lines(_Writing(folder, "paint_crowds", seed), crowds, crowd_prompt)
+    write_lines(folder, "paint_crowds", painted)
+    crowds = [crowd(chance) for _ in range(sizes.crowds // 2)]
+    write_lines(folder, "read_crowds", _read_lines(_Writing(folder, "read_crowds", seed), crowds))
     held_out = SceneSampler(_seed("held out", seed), "heldout").batch(sizes.held_out)
     writing = _Writing(folder, "held_out", seed)
     write_lines(
