@@ -30,7 +30,8 @@ from unitok.training.recipe import Recipe
 from unitok.training.recipe_file import to_toml
 from unitok.training.reinforcement.plan import plan_of
 from unitok.training.reinforcement.reward_names import RewardEntry
-from unitok.training.reinforcement.rollout_updates import RewardsFailedError, parts_of
+from unitok.training.reinforcement.rewards import RewardsFailedError
+from unitok.training.reinforcement.rollout_updates import parts_of
 from unitok.training.reinforcement.run import Reinforcement
 from unitok.training.run_checkpoints import RunCheckpoints
 
