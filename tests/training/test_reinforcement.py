@@ -368,6 +368,17 @@ def train(*words: str | Path) -> Result:
     return CliRunner().invoke(app, ["train", *map(str, words)])
 
 
+@pytest.mark.timeout(120)
+def test_the_recipe_that_comes_with_unitok_makes_a_run(
+    untrained_folder: Path, prompts: Path, tmp_path: Path
+):
+    words = [f"model={untrained_folder}", f"out={tmp_path / 'run'}", "steps=1", "device=cpu"]
+    words += [f"rollout.prompts=['{prompts}']", "rollout.max_tokens=6", "rollout.memory=8"]
+    done = train("grpo", *[part for word in words for part in ("--set", word)])
+    assert done.exit_code == 0, done.output
+    assert done.stdout.strip() == str(tmp_path / "run" / "adapter")
+
+
 def test_the_command_makes_a_plan_and_a_run(recipe_file: Path, tmp_path: Path):
     plan = train(recipe_file, "--dry-run")
     assert plan.exit_code == 0, plan.output
