@@ -18,6 +18,7 @@ from benchmarks.driver import driver
 from benchmarks.engines import DecodeSteps, seconds_of_an_answer
 from benchmarks.engines import bookkeeping as engine_work
 from benchmarks.evaluation import evaluation
+from benchmarks.inpainting import inpainting
 from benchmarks.measure import MemoryReader, decode_floor, median_ratio, medians, paired
 from benchmarks.peers.peft_peer import PeftPeer
 from benchmarks.peers.transformers_peer import JanusBatches
@@ -401,6 +402,7 @@ COMPARISONS: dict[str, Callable[[Setting], Found]] = {
     "evaluation": evaluation,
     "quantization": quantization,
     "previews": previews,
+    "inpainting": inpainting,
     "structured": structured,
     "serving": serving,
     "ray": replicas,

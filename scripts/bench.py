@@ -8,11 +8,11 @@ side by side, and their medians.
     python scripts/bench.py --keep found --write docs # in parts: what found/ has is not run again
 
 one, eight, vllm, vllm-backend, ragged, compiled, adapters, finetuning, quantization: random weights
-in Janus-Pro-1B's shape, bf16. drawings, together, stream, pixels, previews, rollouts: the embedded
-model. structured: both. speculation: what drafts save with the embedded model, and what wide steps
-cost at the 1B shape. bookkeeping: the engine's own work, with a null model. driver: what the
-driver's thread costs. serving: what the server costs, and how it stands a crowd. ray: two replicas
-on Ray beside one. benchmarks/comparisons.py says how each figure is made.
+in Janus-Pro-1B's shape, bf16. drawings, together, stream, pixels, previews, inpainting, rollouts:
+the embedded model. structured: both. speculation: what drafts save with the embedded model, and
+what wide steps cost at the 1B shape. bookkeeping: the engine's own work, with a null model. driver:
+what the driver's thread costs. serving: what the server costs, and how it stands a crowd. ray: two
+replicas on Ray beside one. benchmarks/comparisons.py says how each figure is made.
 """
 
 import argparse

@@ -6,10 +6,11 @@
 
 1. xformers' paged attention against torch's on the same K/V: decode and prefill, grouped heads.
 2. The embedded model on CUDA in bfloat16 against float32 on the CPU: how many image tokens agree.
-3. Decode steps replayed as CUDA graphs against launched ones: the same tokens.
-4. A batch of packed sequences learned on CUDA and on the CPU: loss and gradients.
-5. Weights updated in place, with recorded graphs: the tokens of a model loaded with them.
-6. With --train-minutes, pretraining from runs/default (or anew), then a held-out evaluation.
+3. The embedded model on CUDA in int8 and in int4: how many of its drawings are right.
+4. Decode steps replayed as CUDA graphs against launched ones: the same tokens, also with drafts.
+5. A batch of packed sequences learned on CUDA and on the CPU: loss and gradients.
+6. Weights updated in place, with recorded graphs: the tokens of a model loaded with them.
+7. With --train-minutes, pretraining from runs/default (or anew), then a held-out evaluation.
 
 It prints which attention backend is picked and why, then one line per check. A check that fails
 leaves the others to run; the exit code is then 1.
@@ -33,6 +34,7 @@ from PIL import Image
 import unitok
 from benchmarks.attention import BLOCK, PagedAttention
 from benchmarks.cache import own_cache
+from benchmarks.engines import FixedWidth
 from benchmarks.requests import guided
 from unitok.driver import Driver
 from unitok.emoji import captions
@@ -43,6 +45,7 @@ from unitok.evaluation.suite import SuiteOptions
 from unitok.families import open_folder
 from unitok.loading import DEFAULT_FOLDER
 from unitok.nn.compiled import why_not_compiled
+from unitok.quantization.weights import QUANTIZATIONS, Quantization
 from unitok.training.packing import pack
 from unitok.training.sequences import TrainingSequence
 from unitok.training.unified_loss import UnifiedLoss
@@ -86,8 +89,12 @@ def checks(args: argparse.Namespace) -> Iterator[Check]:
         for queries in (1, 4, 48):
             yield partial(attention_agrees, args.device, heads, kv_heads, queries)
     yield partial(tokens_agree, args.device)
+    for way in QUANTIZATIONS:
+        yield partial(quantized_draws, args.device, way)
     for drawings in (1, 3, 8):
         yield partial(graphs_agree, args.device, drawings)
+    for drawings in (1, 8):
+        yield partial(graphs_agree, args.device, drawings, width=4)
     yield partial(compiled_agrees, args.device)
     yield partial(training_agrees, args.device)
     yield partial(update_agrees, args.device)
@@ -147,11 +154,25 @@ def tokens_agree(device: str) -> bool:
     tokenizer = one.family.model.image_tokenizer
     codes = [tokenizer.encode(torch.stack([pixels(r.image) for r in d])) for d in drawn]
     same = float((codes[0] == codes[1]).float().mean())
-    suite = EmojiSuite(SuiteOptions(limit=8))
-    items = [item for item in suite.items() if isinstance(item.request, unitok.Draw)]
-    right = rate([bool(one.judgement.ok) for one in judge_all(other, suite, items)])
+    right = right_drawings(other)
     print(f"embedded model: {same:.3f} of greedy image tokens alike; {right:.2f} of drawings right")
     return right > 0.5
+
+
+def quantized_draws(device: str, way: Quantization) -> bool:
+    """Whether the embedded model still draws what is asked with weights of few bits."""
+    dtype = "bfloat16" if device == "cuda" else "float32"
+    with unitok.load(device=device, dtype=dtype, quantize=way) as model:
+        right = right_drawings(model)
+    print(f"embedded model in {way}: {right:.2f} of drawings right")
+    return right > 0.5
+
+
+def right_drawings(model: unitok.Model) -> float:
+    """The share of held-out drawings that are right."""
+    suite = EmojiSuite(SuiteOptions(limit=8))
+    items = [item for item in suite.items() if isinstance(item.request, unitok.Draw)]
+    return rate([bool(one.judgement.ok) for one in judge_all(model, suite, items)])
 
 
 def pixels(image: Image.Image) -> torch.Tensor:
@@ -159,11 +180,17 @@ def pixels(image: Image.Image) -> torch.Tensor:
     return torch.from_numpy(np.array(image)).permute(2, 0, 1).float() / 255
 
 
-def graphs_agree(device: str, drawings: int) -> bool:
+def graphs_agree(device: str, drawings: int, width: int = 1) -> bool:
     """Compare the embedded decoder's tokens with CUDA graphs and without them.
 
     Six rows are padded to eight, and another number of rows may change a product's last bit and so
-    a token here and there; otherwise the kernels are the same, and so must the tokens be.
+    a token here and there; otherwise the kernels are the same, and so must the tokens be. With
+    drafts, drawings end at different steps, and the last ones are narrower: these are padded, too.
+
+    Args:
+        device: Where they are drawn.
+        drawings: How many at once.
+        width: How many tokens of a row a step runs; all but the first are guesses.
     """
     dtype = "bfloat16" if device == "cuda" else "float32"
     model = unitok.load(device=device, dtype=dtype).family.model
@@ -171,11 +198,13 @@ def graphs_agree(device: str, drawings: int) -> bool:
     ids: list[list[int]] = []
     for cuda_graphs in (True, False):
         config = EngineConfig(max_context=1024, cuda_graphs=cuda_graphs)
-        outputs = Driver(Engine(model, config)).complete(requests)
+        drafter = FixedWidth(width) if width > 1 else None
+        outputs = Driver(Engine(model, config, drafter=drafter)).complete(requests)
         ids.append([id for output in outputs for id in output.token_ids])
     same = sum(a == b for a, b in zip(*ids, strict=True)) / len(ids[0])
-    padded = drawings == 3
-    print(f"CUDA graphs, {2 * drawings} rows: {same:.3f} of tokens as without")
+    padded = drawings == 3 or width > 1
+    shape = f"{2 * drawings} rows" if width == 1 else f"{2 * drawings} rows of {width} tokens"
+    print(f"CUDA graphs, {shape}: {same:.3f} of tokens as without")
     return same > 0.5 if padded else same == 1
 
 

@@ -15,7 +15,9 @@ from benchmarks.embedded import EmbeddedModel
 from benchmarks.models import random_model
 from benchmarks.peers.transformers_peer import JanusBatches, LlamaLoop
 from benchmarks.peers.vllm_peer import VllmSteps, of_llama
+from scripts.check_gpu import graphs_agree, quantized_draws
 from unitok.nn.config import DecoderConfig
+from unitok.quantization.weights import QUANTIZATIONS
 
 ROOT = Path(__file__).resolve().parents[2]
 LEFT_OUT = (*NEED_VLLM, "ray")  # which have installations of their own
@@ -84,7 +86,7 @@ def test_the_rehearsal_writes_the_document_and_the_plot(tmp_path: Path):
     explained = re.findall(r"^- \*\*(\w+)\*\*: \w", document, re.MULTILINE)
     assert explained == [name for name in COMPARISONS if name not in LEFT_OUT]
     targets = re.findall(r"^\| .* \| [≥≤] [\d.]+ \| (?:yes|no) \|", document, re.MULTILINE)
-    assert len(targets) == 48
+    assert len(targets) == 50
 
 
 def test_what_was_kept_is_not_run_again(tmp_path: Path):
@@ -110,6 +112,11 @@ def test_the_gpu_benchmark_can_be_rehearsed_without_a_gpu(tmp_path: Path):
     text = document.read_text()
     for part in ("1B, 1 at once", "7B, 2 at once", "attention of 1B", "VQ-16", "embedded model"):
         assert part in text
+
+
+def test_checks_of_few_bits_and_of_wide_steps_can_be_rehearsed_without_a_gpu():
+    assert all(quantized_draws("cpu", way) for way in QUANTIZATIONS)
+    assert graphs_agree("cpu", drawings=2, width=4)
 
 
 def test_without_a_gpu_the_scripts_for_it_say_how_to_rehearse():

@@ -225,6 +225,59 @@ def test_prompts_of_equal_samples_give_no_pair(run: Any, prompts: Path, tmp_path
     done = run(str(prompts), "--reward", "redness", "--margin", "1e6", "--out", "pairs.jsonl")
     assert done.exit_code == 2 and "no pair: the samples of each of the 4 prompts" in done.output
     assert not (tmp_path / "pairs.jsonl").exists()
+    part = tmp_path / "pairs.jsonl.part"
+    assert len(part.read_text().splitlines()) == 5, "what was found is not lost"
+    assert "pairs.jsonl.part says; remove it" in " ".join(done.output.split())
+
+
+def test_a_judge_that_dies_stops_the_command_which_goes_on_when_it_is_back(
+    run: Any, prompts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    from unitok.training.preferences import ranked
+
+    monkeypatch.setattr(ranked, "TOGETHER", 1)
+    words = (str(prompts), "--reward", "redness", "-n", "4", "--out", "pairs.jsonl")
+    assert run(*words).exit_code == 0
+    whole = (tmp_path / "pairs.jsonl").read_text()
+    (tmp_path / "pairs.jsonl").unlink()
+    asked: list[str] = []
+
+    def dies(prompt: Prompt, result: Result) -> float:
+        asked.append(prompt.name)
+        if len(asked) > 4:  # of the first prompt
+            raise OSError("the judge is gone")
+        return redness(prompt, result)
+
+    known: Any = BUILT_IN
+    monkeypatch.setitem(known, "redness", RewardEntry(lambda setting: dies))
+    done = run(*words)
+    told = " ".join(done.output.split())
+    assert done.exit_code == 1, done.output
+    assert "4 of 4 samples have no reward, and --failures allows 20%; the first is of" in told
+    assert "OSError: the judge is gone; pairs.jsonl.part has the prompts before," in told
+    assert len(asked) == 8, "no further prompt is asked"
+    part = tmp_path / "pairs.jsonl.part"
+    assert len(part.read_text().splitlines()) == 2 and "judge" not in part.read_text()
+    monkeypatch.setitem(known, "redness", RewardEntry(lambda setting: redness))
+    assert run(*words).exit_code == 0 and not part.exists()
+    assert (tmp_path / "pairs.jsonl").read_text() == whole
+
+
+def test_failures_that_are_allowed_are_told_and_stop_nothing(
+    run: Any, prompts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def moody(prompt: Prompt, result: Result) -> float:
+        if prompt.name.endswith(":1"):
+            raise OSError("not this one")
+        return redness(prompt, result)
+
+    known: Any = BUILT_IN
+    monkeypatch.setitem(known, "redness", RewardEntry(lambda setting: moody))
+    words = (str(prompts), "--reward", "redness", "-n", "4", "--out", "pairs.jsonl")
+    assert run(*words).exit_code == 1 and not (tmp_path / "pairs.jsonl").exists()
+    done = run(*words, "--failures", "0.9")
+    assert done.exit_code == 0 and "4 samples have no reward" in done.output
+    assert len(records(tmp_path / "pairs.jsonl")) >= 1
 
 
 @pytest.mark.parametrize(
@@ -313,7 +366,7 @@ def test_samples_that_a_reward_fails_for_are_told(untrained_folder: Path, prompt
         collect = RolloutCollector(model, RolloutOptions(samples=4, max_tokens=4))
         asked = read_prompts([str(prompts)])[:1]
         rewards = Rewards((ChosenReward("moody", moody),))
-        (ranked,) = rank(collect, rewards, asked)
+        (ranked,) = rank(collect, rewards, asked, failures=0.5)
     assert isinstance(ranked, Ranked) and ranked.pair is not None
     assert ranked.failed == ("reward moody: RuntimeError: not today",) * 2
     assert (ranked.pair.chosen_reward, ranked.pair.rejected_reward) == (4.0, 2.0)

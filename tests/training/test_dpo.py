@@ -26,7 +26,7 @@ from unitok.training.preferences.loss import DpoLoss
 from unitok.training.preferences.pairs import AnswerPair, make_pair
 from unitok.training.preferences.reference import Reference
 from unitok.training.recipe import DataKeys, Recipe
-from unitok.training.recipe_file import to_toml
+from unitok.training.recipe_file import SHIPPED, read_recipe, to_toml
 from unitok.training.run import FineTuning
 from unitok.training.targets import text_range_of
 
@@ -307,6 +307,15 @@ def test_pairs_that_are_too_long_are_counted_and_left_out(make: Any):
     names = {name for batch in batches for pair in batch.pairs for name in [pair.chosen[0].painted]}
     assert names == {()}, "two pictures are too long together"
     assert run.updates.left_out()["dropped"] >= 3
+
+
+def test_the_recipe_that_comes_with_unitok_makes_a_run(
+    untrained_folder: Path, pairs_file: Path, tmp_path: Path
+):
+    words = [f"model={untrained_folder}", f"out={tmp_path / 'run'}", "steps=1", "device=cpu"]
+    recipe = read_recipe(SHIPPED / "dpo.toml", [*words, f"data.0.path={pairs_file}"])
+    assert FineTuning(recipe).run(shown=False) == tmp_path / "run" / "adapter"
+    assert "dpo" in records(tmp_path / "run")[0]
 
 
 def test_a_plan_tells_of_pairs(make: Any):

@@ -18,6 +18,7 @@ import unitok
 from tests.training.ranks import ROOT, SECONDS
 from tests.training.rollouts import (
     REWARDS,
+    evenness,
     grpo_recipe,
     said,
     toy_prompts,
@@ -30,7 +31,8 @@ from unitok.training.recipe import Recipe
 from unitok.training.recipe_file import to_toml
 from unitok.training.reinforcement.plan import plan_of
 from unitok.training.reinforcement.reward_names import RewardEntry
-from unitok.training.reinforcement.rollout_updates import RewardsFailedError, parts_of
+from unitok.training.reinforcement.rewards import RewardsFailedError
+from unitok.training.reinforcement.rollout_updates import parts_of
 from unitok.training.reinforcement.run import Reinforcement
 from unitok.training.run_checkpoints import RunCheckpoints
 
@@ -204,9 +206,10 @@ def test_samples_without_a_reward_are_dropped_and_counted(
     assert all(r["live_groups"] == 3 and "reward_text" not in r for r in found)
 
 
-def test_too_many_failures_stop_the_run_and_keep_the_last_checkpoint(
+def test_too_many_failures_stop_the_run_which_keeps_its_last_update(
     untrained_folder: Path, prompts: Path, tmp_path: Path
 ):
+    """The checkpoint is written then, however rarely one is due."""
     calls: list[int] = []
 
     def later(prompt: Any, result: Any) -> float:
@@ -215,7 +218,13 @@ def test_too_many_failures_stop_the_run_and_keep_the_last_checkpoint(
             raise OSError("the judge is gone")
         return float(len(calls) % 2)
 
-    recipe = grpo_recipe(untrained_folder, prompts, tmp_path / "run", reward=[{"name": "later"}])
+    recipe = grpo_recipe(
+        untrained_folder,
+        prompts,
+        tmp_path / "run",
+        reward=[{"name": "later"}],
+        checkpoint={"every": 250},
+    )
     run = Reinforcement(recipe, {"later": RewardEntry(lambda setting: later)})
     told = "9 of 9 samples have no reward, and grpo.failures allows 20%; the first is of .*: "
     with pytest.raises(RewardsFailedError, match=told + "reward later: OSError: the judge is gone"):
@@ -252,6 +261,50 @@ def everything(folder: Path, step: int) -> dict[str, Any]:
     return found
 
 
+def assert_same(whole: dict[str, Any], other: dict[str, Any]) -> None:
+    """Check that an unbroken run and another one have left the same."""
+    assert whole.keys() == other.keys() and len(whole) > 50
+    for name, value in whole.items():
+        found = other[name]
+        same = torch.equal(value, found) if isinstance(value, torch.Tensor) else value == found
+        assert same, name
+
+
+@pytest.mark.timeout(300)
+def test_a_run_that_failing_rewards_stopped_resumes_bit_for_bit(
+    untrained_folder: Path, prompts: Path, toy_data: Path, tmp_path: Path
+):
+    steps, gone_from = 5, 3 * 9  # 3 prompts x 3 samples a step
+    recipe = grpo_recipe(
+        untrained_folder,
+        prompts,
+        tmp_path / "run",
+        steps=steps,
+        data=[{"path": str(toy_data)}],
+        grpo={"passes": 2, "kl": 0.05, "supervised": 0.1},
+        checkpoint={"every": 250},
+        **ADAPTERS,
+    )
+    calls: list[int] = []
+
+    def gone(prompt: Any, result: Any) -> float:
+        calls.append(1)
+        if len(calls) > gone_from:
+            raise OSError("the judge is gone")
+        return evenness(prompt, result)
+
+    failing = {**REWARDS, "evenness": RewardEntry(lambda setting: gone)}
+    with pytest.raises(RewardsFailedError):
+        Reinforcement(recipe, failing).run(shown=False)
+    resumed = Reinforcement(recipe, REWARDS)
+    assert resumed.trainer.step_count == 3
+    resumed.run(shown=False)
+    stopped = everything(Path(recipe.out), steps)
+    shutil.rmtree(recipe.out)
+    Reinforcement(recipe, REWARDS).run(shown=False)
+    assert_same(everything(Path(recipe.out), steps), stopped)
+
+
 @pytest.mark.timeout(300)
 def test_a_run_that_is_killed_resumes_bit_for_bit(
     untrained_folder: Path, prompts: Path, toy_data: Path, tmp_path: Path
@@ -281,12 +334,7 @@ def test_a_run_that_is_killed_resumes_bit_for_bit(
     interrupted = everything(folder, steps)
     shutil.rmtree(folder)
     Reinforcement(recipe, REWARDS).run(shown=False)
-    whole = everything(folder, steps)
-    assert whole.keys() == interrupted.keys() and len(whole) > 50
-    for name, value in whole.items():
-        other = interrupted[name]
-        same = torch.equal(value, other) if isinstance(value, torch.Tensor) else value == other
-        assert same, name
+    assert_same(everything(folder, steps), interrupted)
 
 
 def test_a_run_does_not_go_on_with_other_prompts(untrained_folder: Path, tmp_path: Path):
@@ -318,6 +366,17 @@ def recipe_file(untrained_folder: Path, prompts: Path, tmp_path: Path) -> Path:
 
 def train(*words: str | Path) -> Result:
     return CliRunner().invoke(app, ["train", *map(str, words)])
+
+
+@pytest.mark.timeout(120)
+def test_the_recipe_that_comes_with_unitok_makes_a_run(
+    untrained_folder: Path, prompts: Path, tmp_path: Path
+):
+    words = [f"model={untrained_folder}", f"out={tmp_path / 'run'}", "steps=1", "device=cpu"]
+    words += [f"rollout.prompts=['{prompts}']", "rollout.max_tokens=6", "rollout.memory=8"]
+    done = train("grpo", *[part for word in words for part in ("--set", word)])
+    assert done.exit_code == 0, done.output
+    assert done.stdout.strip() == str(tmp_path / "run" / "adapter")
 
 
 def test_the_command_makes_a_plan_and_a_run(recipe_file: Path, tmp_path: Path):

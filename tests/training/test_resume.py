@@ -14,6 +14,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from tests.training.pairs import write_pairs
 from tests.training.ranks import ROOT, SECONDS
 from tests.training.toy import toy_recipe
 from unitok.training.recipe import Recipe
@@ -24,13 +25,21 @@ from unitok.training.run_checkpoints import RunCheckpoints
 STEPS = 20
 
 
-@pytest.fixture
-def recipe(untrained_folder: Path, toy_data: Path, tmp_path: Path) -> Recipe:
-    """Adapters with dropout, so that random numbers matter, and averages."""
+@pytest.fixture(params=["conversations", "pairs"])
+def recipe(
+    untrained_folder: Path, toy_data: Path, tmp_path: Path, request: pytest.FixtureRequest
+) -> Recipe:
+    """Adapters with dropout, so that random numbers matter, and averages. Also by DPO."""
+    by_pairs = request.param == "pairs"
+    beside: dict[str, Any] = {
+        "batch": {"conversations": 4, "max_tokens": 400},
+        "dpo": {"beta": 0.5},
+    }
     return toy_recipe(
         untrained_folder,
-        toy_data,
+        write_pairs(tmp_path / "pairs") if by_pairs else toy_data,
         tmp_path / "run",
+        **(beside if by_pairs else {}),
         steps=STEPS,
         lora={"rank": 2, "dropout": 0.2},
         optimiser={"learning_rate": 1e-3, "ema": 0.9},

@@ -16,7 +16,7 @@ from unitok.extras import missing_is_wrong_use
 from unitok.flags import Common, with_flags
 from unitok.saving import make_folder, write_whole
 from unitok.screen import counted
-from unitok.terminal import say, stopped_at_once
+from unitok.terminal import complain, say, stopped_at_once
 
 if TYPE_CHECKING:
     from unitok.api import Model
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from unitok.training.preferences.ranked import Ranked
 
 MOST_FAILURES = 5  # reasons that are told
+FAILED = 1  # the exit code: the command broke off
 
 
 @with_flags()
@@ -55,6 +56,10 @@ def pairs(
     margin: Annotated[
         float, typer.Option(min=0, help="By how much the rewards of a pair must differ.")
     ] = 0.0,
+    failures: Annotated[
+        float,
+        typer.Option(min=0, max=1, help="Stop if a larger share of samples has no reward."),
+    ] = 0.2,
     seed: Annotated[int, typer.Option(min=0, help="Of the samples.")] = 0,
     temperature: Annotated[float, typer.Option(min=0.01, help="Of the samples.")] = 1.0,
     top_k: Annotated[int, typer.Option(min=0, help="Sample the k likeliest; 0 for all.")] = 0,
@@ -81,6 +86,7 @@ def pairs(
         from unitok.training.recipe import RewardKeys
         from unitok.training.reinforcement.prompts import PromptStream, read_prompts
         from unitok.training.reinforcement.reward_names import check_names, find_rewards
+        from unitok.training.reinforcement.rewards import RewardsFailedError
         from unitok.training.reinforcement.rollouts import RolloutCollector, RolloutOptions
 
     known = known_rewards()
@@ -107,9 +113,13 @@ def pairs(
         with missing_is_wrong_use():
             rewards = find_rewards(keys, model, known)
         rewards.check(asked)
-        ranked = rank(RolloutCollector(model, options), rewards, left, seed, margin)
-        with closing(counted(ranked, len(left), "prompts", common.bars)) as shown:
-            keep(shown, journal, out, model)
+        ranked = rank(RolloutCollector(model, options), rewards, left, seed, margin, failures)
+        try:
+            with closing(counted(ranked, len(left), "prompts", common.bars)) as shown:
+                keep(shown, journal, out, model)
+        except RewardsFailedError as error:
+            complain(f"{error}; {what_is_kept(journal)}")
+            raise typer.Exit(FAILED) from None
         tell(journal, out)
 
 
@@ -130,11 +140,18 @@ def keep(ranked: Iterator[Ranked], journal: PairJournal, out: Path, model: Model
         journal.append(PairEntry(record, each.rewards, each.failed))
 
 
+def what_is_kept(journal: PairJournal) -> str:
+    """From where a broken-off command goes on, in words."""
+    if not journal.entries:
+        return "there are no pairs of prompts before"
+    return f"{journal.path} has the prompts before, and the same command goes on from there"
+
+
 def tell(journal: PairJournal, out: Path) -> None:
     """Write the pairs, remove the journal, and say how many there are.
 
     Raises:
-        ValueError: There is none.
+        ValueError: There is none. The journal stays.
         OSError: The file cannot be written.
     """
     entries = journal.entries
@@ -142,15 +159,15 @@ def tell(journal: PairJournal, out: Path) -> None:
     for why, count in failures.most_common(MOST_FAILURES):
         say(f"warning: {count:,} samples have no reward: {why}")
     records = [each.record for each in entries if each.record is not None]
-    if records:
-        lines = [json.dumps(record, ensure_ascii=False).encode() + b"\n" for record in records]
-        write_whole(b"".join(lines), out)
-    journal.remove()
     if not records:
         raise ValueError(
             f"no pair: the samples of each of the {len(entries):,} prompts are all as good as each "
-            "other, or have no reward; give more samples, another temperature or other prompts"
+            f"other, or have no reward, as {journal.path} says; remove it, and give more samples, "
+            "another temperature or other prompts"
         )
+    lines = [json.dumps(record, ensure_ascii=False).encode() + b"\n" for record in records]
+    write_whole(b"".join(lines), out)
+    journal.remove()
     rewards = [reward for each in entries for reward in each.rewards]
     mean = sum(rewards) / len(rewards)
     print(f"{out}: {len(records):,} pairs of {len(entries):,} prompts, mean reward {mean:.3f}")

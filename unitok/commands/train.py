@@ -169,7 +169,7 @@ def train_to_the_end(run: FineTuning, shown: bool) -> None:
     Raises:
         typer.Exit: The run was interrupted, or a loss is not finite.
     """
-    from unitok.training.reinforcement.rollout_updates import RewardsFailedError
+    from unitok.training.reinforcement.rewards import RewardsFailedError
     from unitok.training.trainer import NotFiniteError
 
     try:

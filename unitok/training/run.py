@@ -140,6 +140,14 @@ class FineTuning:
             "ema": keys.ema,
         }
 
+    def save(self) -> None:
+        """Write a checkpoint of the last update.
+
+        Raises:
+            OSError: The disk is full, or cannot be written.
+        """
+        save_run(self.checkpoints, self.trainer, {"ranks": self.ranks.count})
+
     def numbers(self) -> dict[str, float]:
         """What is recorded beside losses and speed, since it was asked for last."""
         return self.updates.left_out()
@@ -233,7 +241,7 @@ class _Loop:
         """
         acts = (
             (self.recipe.log_every, self._record),
-            (self.recipe.checkpoint.every, self._save),
+            (self.recipe.checkpoint.every, self.run_.save),
             (self.recipe.held_out.every, self._measure),
             (self.recipe.samples.every, self._sample),
         )
@@ -255,9 +263,6 @@ class _Loop:
             status = f"{self.run_.status(losses)} {speed:.0f} tokens/s {memory:.1f} GB"
             self.progress.advance(self.trainer.step_count, status)
         return True
-
-    def _save(self) -> None:
-        save_run(self.run_.checkpoints, self.trainer, {"ranks": self.run_.ranks.count})
 
     def _record(self) -> None:
         """Write the mean losses since the last record, over all ranks."""

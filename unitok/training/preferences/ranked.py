@@ -8,7 +8,12 @@ from dataclasses import dataclass
 from unitok.requests import Draw
 from unitok.results import TextResult
 from unitok.training.reinforcement.prompts import Prompt
-from unitok.training.reinforcement.rewards import RewardFailure, Rewards
+from unitok.training.reinforcement.rewards import (
+    FAILURES,
+    RewardFailure,
+    Rewards,
+    check_failures,
+)
 from unitok.training.reinforcement.rollouts import Rollout, RolloutCollector, RolloutGroup
 
 TOGETHER = 64  # prompts that are sampled at once; their pictures are in memory
@@ -56,6 +61,7 @@ def rank(
     prompts: Sequence[Prompt],
     seed: int = 0,
     margin: float = 0.0,
+    failures: float = FAILURES,
 ) -> Iterator[Ranked]:
     """Sample prompts, and take the best and the worst sample of each.
 
@@ -65,12 +71,21 @@ def rank(
         prompts: What is asked.
         seed: Equal seeds give equal samples.
         margin: By how much the rewards of a pair differ at least, or by anything if it is 0.
+        failures: The share of samples that may have no reward, of those that are made at once.
 
     Yields:
         What became of each prompt, in order.
+
+    Raises:
+        RewardsFailedError: Too many have none. What became of their prompts is not told.
     """
     for first in range(0, len(prompts), TOGETHER):
-        yield from rank_groups(collect(prompts[first : first + TOGETHER], seed), rewards, margin)
+        groups = collect(prompts[first : first + TOGETHER], seed)
+        ranked = list(rank_groups(groups, rewards, margin))
+        failed = [(each.prompt, why) for each in ranked for why in each.failed]
+        total = len(failed) + sum(len(each.rewards) for each in ranked)
+        check_failures(failed, total, failures, "--failures")
+        yield from ranked
 
 
 def check_sizes(prompts: Sequence[Prompt], size: tuple[int, int]) -> None:

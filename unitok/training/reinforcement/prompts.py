@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
@@ -176,7 +177,7 @@ class PromptStream:
         order = permutation(len(self.prompts), hashed(self._seed, self._pass))
         return islice(order, self._position, None)
 
-    @property
+    @cached_property
     def identity(self) -> str:
         """The number of the prompts and a digest of them."""
         digest = hashlib.blake2b(digest_size=6)

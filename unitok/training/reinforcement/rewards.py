@@ -16,8 +16,13 @@ from unitok.terminal import one_line
 from unitok.training.reinforcement.prompts import Kind, Prompt
 
 Pair = tuple[Prompt, Result]
+FAILURES = 0.2  # the share of samples that may fail, unless told otherwise
 Reward = Callable[[Prompt, Result], float]
 """A number for the result of a prompt: higher is better. What it raises costs that one sample."""
+
+
+class RewardsFailedError(RuntimeError):
+    """So many samples have no reward that something must be wrong with it."""
 
 
 @runtime_checkable
@@ -95,6 +100,28 @@ class Rewards:
                 raise ValueError(
                     f"{prompt.name}: no reward judges {what}; those of the recipe are {names}"
                 )
+
+
+def check_failures(
+    failed: Sequence[tuple[Prompt, str]], total: int, allowed: float, key: str
+) -> None:
+    """Check that samples without a reward are few.
+
+    Args:
+        failed: The prompt of each such sample, and why it has none.
+        total: The number of all samples.
+        allowed: The share of them that may fail.
+        key: Where the user says so.
+
+    Raises:
+        RewardsFailedError: They are too many.
+    """
+    if len(failed) > allowed * total:
+        prompt, why = failed[0]
+        raise RewardsFailedError(
+            f"{len(failed)} of {total} samples have no reward, and {key} allows {allowed:.0%}; "
+            f"the first is of {prompt.name}: {why}"
+        )
 
 
 def added(

@@ -25,15 +25,12 @@ from unitok.training.reinforcement.grpo_loss import (
 from unitok.training.reinforcement.policy import LearnedRollout, RolloutLearner
 from unitok.training.reinforcement.prompts import Prompt, PromptStream
 from unitok.training.reinforcement.rewarded_rollouts import RewardedGroup, RewardedRollouts
+from unitok.training.reinforcement.rewards import FAILURES, RewardsFailedError, check_failures
 from unitok.training.reinforcement.rollout_model import follow
 from unitok.training.reinforcement.round_report import RoundReport, entropy_of, mean_of
 from unitok.training.updates import ConversationUpdates
 
 logger = logging.getLogger(__name__)
-
-
-class RewardsFailedError(RuntimeError):
-    """So many samples of a round have no reward that something must be wrong with it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +57,7 @@ class RoundOptions:
     average: Average = "sample"
     max_tokens: int = 4096
     solved: float | None = None
-    failures: float = 0.2
+    failures: float = FAILURES
     supervised: float = 0.0
     seed: int = 0
 
@@ -101,14 +98,19 @@ class RolloutUpdates:
 
         Raises:
             StopIteration: All prompts are solved.
-            RewardsFailedError: Too many samples have no reward.
+            RewardsFailedError: Too many samples have no reward. The state is that before the round.
             RuntimeError: The rollout model failed.
         """
+        place = self._stream.state_dict()
         if not (prompts := self._stream.take(self._options.groups)):
             raise StopIteration
         began = time.monotonic()
         groups = self._sampled(prompts)
-        self._check_failures(groups)
+        try:
+            self._check_failures(groups)
+        except RewardsFailedError:
+            self._stream.load_state_dict(place)
+            raise
         solved = [g for g in groups if g.is_solved(self._options.solved)]
         for group in solved:
             self._stream.solve(group.prompt)
@@ -132,15 +134,10 @@ class RolloutUpdates:
         """Log why samples failed, and raise RewardsFailedError if they are too many."""
         failed = [(group.prompt, why) for group in groups for why in group.failed]
         total = len(failed) + sum(len(group.samples) for group in groups)
-        self._dropped += len(failed)
         for (name, why), count in Counter((p.name, why) for p, why in failed).items():
             logger.warning("left out: %s of the samples of %s: %s", count, name, why)
-        if len(failed) > self._options.failures * total:
-            prompt, why = failed[0]
-            raise RewardsFailedError(
-                f"{len(failed)} of {total} samples have no reward, and grpo.failures allows "
-                f"{self._options.failures:.0%}; the first is of {prompt.name}: {why}"
-            )
+        check_failures(failed, total, self._options.failures, "grpo.failures")
+        self._dropped += len(failed)
 
     def _updates(self, live: Sequence[RewardedGroup]) -> list[list[RolloutBatch | PackedBatch]]:
         """The batches of each update that learns from groups."""

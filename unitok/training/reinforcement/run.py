@@ -21,6 +21,7 @@ from unitok.training.reinforcement.reward_names import (
     find_rewards,
 )
 from unitok.training.reinforcement.rewarded_rollouts import RewardedRollouts
+from unitok.training.reinforcement.rewards import RewardsFailedError
 from unitok.training.reinforcement.rollout_model import open_rollout_model
 from unitok.training.reinforcement.rollout_updates import RolloutUpdates, RoundOptions
 from unitok.training.reinforcement.rollouts import RolloutCollector, RolloutOptions
@@ -97,11 +98,15 @@ class Reinforcement(FineTuning):
         """See `FineTuning.run`. The rollout model is closed at its end.
 
         Raises:
-            RewardsFailedError: Too many samples of a round have no reward. The last checkpoint is
-                kept.
+            RewardsFailedError: Too many samples of a round have no reward. There is a checkpoint of
+                the last update, if one was made.
         """
         try:
             return super().run(shown)
+        except RewardsFailedError:
+            if self.trainer.step_count not in (0, *self.checkpoints.steps()):
+                self.save()
+            raise
         finally:
             self.rollout_model.close()
 
