@@ -94,6 +94,12 @@ def served(
             assert not thread.is_alive()
 
 
+def told(answer: httpx2.Response) -> tuple[int, str | None, str | None]:
+    """What an error says to programs: its status, its code, and the key that is wrong."""
+    error = answer.json()["error"]
+    return answer.status_code, error["code"], error["param"]
+
+
 def png(image: Image.Image) -> bytes:
     """A picture as PNG."""
     file = BytesIO()
