@@ -100,6 +100,13 @@ def told(answer: httpx2.Response) -> tuple[int, str | None, str | None]:
     return answer.status_code, error["code"], error["param"]
 
 
+def told_raw(answer: bytes) -> tuple[int, str | None, str | None]:
+    """As `told`, of bytes: one answer, the last of its connection."""
+    head, _, body = answer.partition(b"\r\n\r\n")
+    assert b"connection: close" in head.lower()
+    return told(httpx2.Response(int(head.split()[1]), content=body))
+
+
 def png(image: Image.Image) -> bytes:
     """A picture as PNG."""
     file = BytesIO()
