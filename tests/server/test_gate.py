@@ -246,6 +246,17 @@ def test_a_full_server_refuses_before_it_opens_a_picture(
         assert http.post(CHAT, json=asked).status_code == 400 and opened
 
 
+def test_a_server_bounds_the_time_of_every_request(model: Model):
+    with (
+        served(model, settings=ServerSettings(request_seconds=1e-6)) as hasty,
+        hasty.http() as http,
+    ):
+        for more in ({}, {"timeout": 50}):
+            response = http.post(CHAT, json={**HELLO, **more})
+            assert told(response) == (504, "timeout", None)
+            assert response.headers["x-should-retry"] == "false"
+
+
 def test_a_draining_server_takes_nothing_new(model: Model):
     with served(model) as live, live.http() as http:
         live.app.drain()
