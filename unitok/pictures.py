@@ -211,7 +211,7 @@ def header_size(source: str | Path | bytes | BinaryIO) -> tuple[int, int]:
     file, name = read_source(source)
     with opened_file(file, name) as image:
         pixels = max(image.width * image.height, tile_pixels(image))
-        is_slow = any(tile[0] == "bmp_rle" for tile in image.tile)
+        is_slow = any(tile[0] == "bmp_rle" for tile in getattr(image, "tile", ()))
         return pixels * (SLOW if is_slow else 1), len(file.getbuffer())
 
 
