@@ -42,6 +42,7 @@ MAX_JPEG_PIXELS = 64_000_000
 # Encoders write about ten scans of a progressive JPEG. Each is a pass over all pixels, even one of
 # fifty bytes, so that a file of a megabyte could take ten minutes.
 MAX_SCANS = 100
+SLOW = 16  # times as long as by a decoder in C, at least
 STRIP = 2**18  # pixels that are converted at a time
 # Only these formats are tried, whatever a file is called. Others may start programs, as EPS does.
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
@@ -199,6 +200,21 @@ def from_image(image: Image.Image) -> Image.Image:
         return rgb if turn is None else rgb.transpose(turn)
 
 
+def header_size(source: str | Path | bytes | BinaryIO) -> tuple[int, int]:
+    """The pixels that decoding a picture takes, by its header, and the bytes of its file.
+
+    Those of a compressed BMP count many times, as Pillow decodes it in Python.
+
+    Raises:
+        OSError, ValueError, TypeError: As `open_picture`, but for what only pixels show.
+    """
+    file, name = read_source(source)
+    with opened_file(file, name) as image:
+        pixels = max(image.width * image.height, tile_pixels(image))
+        is_slow = any(tile[0] == "bmp_rle" for tile in getattr(image, "tile", ()))
+        return pixels * (SLOW if is_slow else 1), len(file.getbuffer())
+
+
 def turn_of(image: Image.Image) -> Image.Transpose | None:
     """How an image is to be turned to be upright, as its EXIF says; None if it is.
 
@@ -256,11 +272,16 @@ def check_tile(image: Image.Image, name: str) -> None:
     Raises:
         ValueError: A tile has too many pixels.
     """
-    tags = getattr(image, "tag_v2", {})
-    pixels = tags.get(TILEWIDTH, 0) * tags.get(TILELENGTH, 0)
+    pixels = tile_pixels(image)
     if pixels > MAX_PIXELS:
         told = f"{name} has a tile of {pixels:,} pixels; at most {MAX_PIXELS:,} are read"
         raise Refused(told, "pixels")
+
+
+def tile_pixels(image: Image.Image) -> int:
+    """The pixels of a tile of a TIFF; 0 if it has none, or is no TIFF."""
+    tags = getattr(image, "tag_v2", {})
+    return tags.get(TILEWIDTH, 0) * tags.get(TILELENGTH, 0)
 
 
 def check_scans(file: BytesIO, name: str) -> None:

@@ -7,9 +7,12 @@ import struct
 import zlib
 from collections.abc import Iterator
 from io import BytesIO
+from math import isqrt
 from typing import Any
 
 from PIL import Image
+
+from unitok.pictures import MAX_PIXELS
 
 MEBI = 2**20
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
@@ -33,6 +36,20 @@ def bombs() -> Iterator[tuple[str, bytes]]:
     yield "tiff of pages in a circle", tiff_in_a_circle()
     yield "webp of 16,383 x 16,383", webp_bomb()
     yield "bmp of 30,000 x 30,000", bmp_bomb(30_000, 30_000)
+    yield "bmp of 1,400 x 1,400 in Python", bmp_of_empty_rows(1_400)
+    yield from whole_bombs()
+
+
+def whole_bombs() -> Iterator[tuple[str, bytes]]:
+    """Bombs that have all of their pixels, a little fewer than the library reads."""
+    side = isqrt(MAX_PIXELS)
+    grey, rgb = Image.new("L", (side, side)), Image.new("RGB", (side, side))
+    yield "whole png", saved(Image.new("LA", (side, side)), "PNG", compress_level=9)
+    yield "whole jpeg", saved(rgb, "JPEG", quality=1, optimize=True)
+    yield "whole gif", saved(grey, "GIF")
+    yield "whole webp", saved(rgb, "WEBP", lossless=True)
+    yield "whole tiff", saved(Image.new("1", (side, side)), "TIFF", compression="group4")
+    yield "whole bmp", bmp_of_empty_rows(side)
 
 
 def chunk(kind: bytes, data: bytes) -> bytes:
@@ -111,6 +128,15 @@ def bmp_bomb(width: int, height: int) -> bytes:
     data = bytearray(saved(Image.new("RGB", (8, 8)), "BMP"))
     struct.pack_into("<ii", data, 18, width, height)
     return bytes(data)
+
+
+def bmp_of_empty_rows(side: int) -> bytes:
+    """A compressed BMP, whose decoder fills each row byte by byte."""
+    rows, palette = b"\1\0\0\0" * side, bytes(1024)
+    start = 54 + len(palette)
+    head = struct.pack("<IHHI", start + len(rows), 0, 0, start)
+    sizes = struct.pack("<IiiHHIIiiII", 40, side, side, 1, 8, 1, len(rows), 0, 0, 0, 0)
+    return b"BM" + head + sizes + palette + rows
 
 
 def saved(image: Image.Image, format: str, **options: Any) -> bytes:

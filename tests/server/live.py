@@ -94,6 +94,19 @@ def served(
             assert not thread.is_alive()
 
 
+def told(answer: httpx2.Response) -> tuple[int, str | None, str | None]:
+    """What an error says to programs: its status, its code, and the key that is wrong."""
+    error = answer.json()["error"]
+    return answer.status_code, error["code"], error["param"]
+
+
+def told_raw(answer: bytes) -> tuple[int, str | None, str | None]:
+    """As `told`, of bytes: one answer, the last of its connection."""
+    head, _, body = answer.partition(b"\r\n\r\n")
+    assert b"connection: close" in head.lower()
+    return told(httpx2.Response(int(head.split()[1]), content=body))
+
+
 def png(image: Image.Image) -> bytes:
     """A picture as PNG."""
     file = BytesIO()

@@ -29,6 +29,7 @@ from unitok import Draw, Model, Reply
 from unitok.batch.runner import run_batch
 from unitok.batch.source import Source
 from unitok.openai_wire.body import WireError
+from unitok.picture_sources import Refused
 from unitok.server.served import ServedModels
 from unitok.server.state.lines import BACKGROUND, EDITS, ServedLines
 
@@ -224,6 +225,24 @@ def test_wrong_edits_are_refused_by_name(
     with pytest.raises(WireError) as caught:
         form.request(1, editing("a", **body), tmp_path)
     assert caught.value.param == param
+
+
+def test_bombs_in_lines_are_refused_by_their_headers(
+    tiny: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    bomb, served = data_url(Image.new("L", (5600, 5600))), ServedModels([tiny], 0).first
+    content = [{"type": "image_url", "image_url": {"url": bomb}}]
+    lines = [
+        (chat("a", content), "messages[0].content[0]"),
+        (editing("a", images=[{"image_url": bomb}]), "image"),
+        (editing("a", mask={"image_url": bomb}), "mask"),
+    ]
+    monkeypatch.setattr("unitok.pictures.to_rgb", None)  # nothing is decoded
+    monkeypatch.setattr("unitok.server.masks._alpha", None)
+    for one, place in lines:
+        with pytest.raises(Refused) as caught:
+            ServedLines(one["url"], served, 16).request(1, one, tmp_path)
+        assert (caught.value.reason, caught.value.where) == ("pixels", place)
 
 
 @pytest.mark.parametrize(

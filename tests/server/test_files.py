@@ -11,7 +11,7 @@ import openai
 import pytest
 
 from tests.server.keeping import keeping, send
-from tests.server.live import KEYS, Live, png
+from tests.server.live import KEYS, Live, png, told_raw
 from unitok import Model
 from unitok.server.errors import ApiError
 from unitok.server.keys import ANYBODY, ApiKeys
@@ -217,6 +217,20 @@ def test_an_upload_that_breaks_off_is_never_a_file(kept: Live):
         connection.sendall(f"{head}\r\n".encode() + PURPOSE + part("file", "x" * 600_000, "a"))
     kept.settle()
     assert list(kept.openai().files.list()) == []
+
+
+def test_a_file_that_never_comes_is_waited_for_only_so_long(model: Model, tmp_path: Path):
+    with keeping(tmp_path / "state", model, upload_seconds=0.2) as quick:
+        parts = urlsplit(quick.url)
+        with socket.create_connection((parts.hostname, parts.port), 30) as connection:
+            head = (
+                f"POST /v1/files HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {KEYS[0]}\r\n"
+                f"content-type: multipart/form-data; boundary={BOUNDARY}\r\n"
+                "content-length: 700000\r\n\r\n"
+            )
+            connection.sendall(head.encode() + PURPOSE)
+            answer = b"".join(iter(lambda: connection.recv(65536), b""))
+        assert told_raw(answer) == (408, "body_timeout", None)
 
 
 def test_an_owner_has_only_so_many_files_and_bytes(kept: Live):

@@ -4,31 +4,41 @@ import json
 import logging
 import select
 import socket
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from urllib.parse import urlsplit
 
 import pytest
+from PIL import Image
 
-from tests.server.live import KEYS, Live, served
+from tests.server.live import KEYS, Live, data_url, served, told, told_raw
 from unitok import Model
-from unitok.server.keys import ApiKeys
+from unitok.server.keys import ANYBODY, ApiKeys
+from unitok.server.openapi import document
 from unitok.server.settings import ServerSettings
 
 CHAT = "/v1/chat/completions"
 HELLO = {"messages": [{"role": "user", "content": "hello"}], "max_tokens": 2}
 
 
-@pytest.mark.parametrize("path", ["/v1/models", "/version", CHAT, "/nothing", "/metrics"])
+OPEN = ("/", "/assets/{name}", "/health", "/ready")  # without a key
+DESCRIBED = [
+    (method.upper(), path) for path, methods in document()["paths"].items() for method in methods
+]
+CLOSED = [one for one in DESCRIBED if one[1] not in OPEN]
+
+
+@pytest.mark.parametrize(("method", "path"), [*CLOSED, ("GET", "/nothing"), ("GET", CHAT)])
 @pytest.mark.parametrize("key", [None, "wrong-key-of-the-tests", KEYS[0][:-1], KEYS[0] + "x"])
-def test_no_path_without_a_key(live: Live, path: str, key: str | None):
+def test_no_path_without_a_key(live: Live, method: str, path: str, key: str | None):
     with live.http(key) as http:
-        response = http.get(path)
-    assert response.status_code == 401
-    assert response.json()["error"]["code"] == "invalid_api_key"
+        response = http.request(method, path)
+    assert told(response) == (401, "invalid_api_key", None)
     assert response.headers["www-authenticate"] == "Bearer"
 
 
 def test_health_needs_no_key(live: Live):
+    assert len(DESCRIBED) - len(CLOSED) == len(OPEN)
     with live.http(None) as http:
         assert http.get("/health").json() == {"status": "ok"}
         assert http.get("/ready").json() == {"status": "ready"}
@@ -40,12 +50,13 @@ def test_models_are_listed_with_their_aliases(live: Live):
 
 
 @pytest.mark.parametrize(
-    ("method", "path", "status"), [("GET", "/nothing", 404), ("GET", CHAT, 405)]
+    ("path", "status", "code"),
+    [("/nothing", 404, "not_found"), (CHAT, 405, "method_not_allowed")],
 )
-def test_paths_and_methods_that_do_not_exist(live: Live, method: str, path: str, status: int):
+def test_paths_and_methods_that_do_not_exist(live: Live, path: str, status: int, code: str):
     with live.http() as http:
-        response = http.request(method, path)
-    assert response.status_code == status
+        response = http.get(path)
+    assert told(response) == (status, code, None)
     assert response.json()["error"]["message"]
 
 
@@ -54,12 +65,10 @@ def test_pages_of_other_sites_may_not_use_the_server(live: Live, model: Model, s
     foreign = {"sec-fetch-site": site, "origin": "https://example.org"}
     with live.http() as http:
         response = http.post(CHAT, json=HELLO, headers=foreign)
-        assert (response.status_code, response.json()["error"]["code"]) == (
-            403,
-            "origin_not_allowed",
-        )
+        assert told(response) == (403, "origin_not_allowed", None)
         assert "access-control-allow-origin" not in response.headers
-        assert http.get("/v1/models", headers=foreign).status_code == 403
+        response = http.get("/v1/models", headers=foreign)
+        assert told(response) == (403, "origin_not_allowed", None)
         own = {"sec-fetch-site": "same-origin", "origin": live.url}
         assert http.post(CHAT, json=HELLO, headers=own).status_code == 200
     settings = ServerSettings(allowed_origins=("https://example.org",))
@@ -77,8 +86,7 @@ def test_a_server_of_this_machine_answers_to_no_foreign_name(model: Model):
             assert http.get("/version", headers={"host": name}).status_code == 200
         for name in ("example.org", "example.org:8000", "localhost.example.org", "10.0.0.1", ""):
             response = http.get("/version", headers={"host": name})
-            assert response.status_code == 403
-            assert response.json()["error"]["code"] == "host_not_allowed"
+            assert told(response) == (403, "host_not_allowed", None)
 
 
 def test_a_request_has_an_id(live: Live):
@@ -110,7 +118,7 @@ def test_bodies_that_are_not_read(
         response = http.post(
             CHAT, content=body, headers={"content-type": "application/json", **headers}
         )
-    assert (response.status_code, response.json()["error"]["code"]) == (status, code)
+    assert told(response) == (status, code, None)
 
 
 def raw(live: Live, request: bytes) -> bytes:
@@ -131,7 +139,7 @@ def test_a_large_body_is_refused_before_it_is_read(live: Live):
         "content-type: application/json\r\ncontent-length: 99999999999\r\n\r\n"
     )
     answer = raw(live, head.encode())
-    assert answer.startswith(b"HTTP/1.1 413 ") and b"body_too_large" in answer
+    assert told_raw(answer) == (413, "body_too_large", None)
 
 
 def test_who_sends_all_before_reading_hears_why_it_was_refused(live: Live):
@@ -147,7 +155,7 @@ def test_who_sends_all_before_reading_hears_why_it_was_refused(live: Live):
         for start in range(0, length, 2**18):
             connection.sendall(b" " * min(2**18, length - start))
         answer = b"".join(iter(lambda: connection.recv(65536), b""))
-    assert answer.startswith(b"HTTP/1.1 413 ") and b"body_too_large" in answer
+    assert told_raw(answer) == (413, "body_too_large", None)
 
 
 def test_a_body_of_unknown_length_is_cut_off(model: Model):
@@ -155,7 +163,7 @@ def test_a_body_of_unknown_length_is_cut_off(model: Model):
         response = http.post(
             CHAT, content=iter([b" " * 600] * 3), headers={"content-type": "application/json"}
         )
-        assert response.status_code == 413
+        assert told(response) == (413, "body_too_large", None)
         assert http.post(CHAT, json=HELLO).status_code == 200
 
 
@@ -163,9 +171,9 @@ def test_a_body_that_never_comes_is_waited_for_only_so_long(model: Model):
     with served(model, settings=ServerSettings(body_seconds=0.2)) as quick:
         head = (
             f"POST {CHAT} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {KEYS[0]}\r\n"
-            "content-type: application/json\r\ncontent-length: 10\r\nconnection: close\r\n\r\n"
+            "content-type: application/json\r\ncontent-length: 10\r\n\r\n"
         )
-        assert raw(quick, head.encode()).startswith(b"HTTP/1.1 408 ")
+        assert told_raw(raw(quick, head.encode())) == (408, "body_timeout", None)
 
 
 @pytest.mark.parametrize("body", [b"zz\r\n", b"2\r\nabcd\r\n"])
@@ -189,16 +197,15 @@ def test_a_body_with_two_lengths_is_refused(live: Live):
         "content-type: application/json\r\ncontent-length: 4\r\ntransfer-encoding: chunked\r\n\r\n"
     )
     answer = raw(live, head.encode() + b"0\r\n\r\nGET /metrics HTTP/1.1\r\nhost: x\r\n\r\n")
-    assert answer.startswith(b"HTTP/1.1 400 ") and answer.count(b"HTTP/1.1") == 1
-    assert b"invalid_header" in answer
+    assert told_raw(answer) == (400, "invalid_header", None)
 
 
 def test_headers_are_bounded(live: Live):
     with live.http() as http:
         many = http.get("/version", headers={f"x-{i}": "y" for i in range(200)})
-        assert (many.status_code, many.json()["error"]["code"]) == (431, "headers_too_large")
+        assert told(many) == (431, "headers_too_large", None)
         long = http.get("/version", headers={"x-long": "y" * 40_000})
-        assert long.status_code == 431
+        assert told(long) == (431, "headers_too_large", None)
     answer = raw(live, b"GET /version HTTP/1.1\r\nx-long: " + b"y" * 200_000)
     assert answer == b"" or b" 400 " in answer[:20]
 
@@ -206,24 +213,58 @@ def test_headers_are_bounded(live: Live):
 def test_when_there_is_no_room_it_says_so_and_when_to_come_again(model: Model):
     with served(model, settings=ServerSettings(max_requests=2)) as small, small.http() as http:
         response = http.post(CHAT, json={**HELLO, "n": 3})
-        assert response.status_code == 503
-        assert response.json()["error"]["code"] == "overloaded"
+        assert told(response) == (503, "overloaded", None)
         assert int(response.headers["retry-after"]) >= 1
         assert http.post(CHAT, json={**HELLO, "n": 2}).status_code == 200
     settings = ServerSettings(max_per_key=1)
     with served(model, settings=settings) as fair, fair.http() as http:
         response = http.post(CHAT, json={**HELLO, "n": 2})
-        assert response.status_code == 429
-        assert response.json()["error"]["code"] == "rate_limit_exceeded"
+        assert told(response) == (429, "rate_limit_exceeded", None)
+        assert int(response.headers["retry-after"]) >= 1
+
+
+def test_a_full_server_refuses_before_it_opens_a_picture(
+    model: Model, monkeypatch: pytest.MonkeyPatch
+):
+    opened = []
+
+    def note(*arguments: object) -> None:
+        opened.append(arguments)
+        raise ValueError("no picture is opened")
+
+    for module in ("pictures", "server.masks"):
+        monkeypatch.setattr(f"unitok.{module}.opened_file", note)
+    part = {"type": "image_url", "image_url": {"url": data_url(Image.new("RGB", (64, 64)))}}
+    asked = {"messages": [{"role": "user", "content": [part]}]}
+    with served(model, settings=ServerSettings(max_requests=1)) as full, full.http() as http:
+        ticket = full.app.services.admission.enter(ANYBODY)
+        with ThreadPoolExecutor(16) as pool:
+            answers = list(pool.map(lambda _: http.post(CHAT, json=asked), range(64)))
+        assert {told(answer) for answer in answers} == {(503, "overloaded", None)}
+        assert not opened
+        ticket.leave()
+        assert http.post(CHAT, json=asked).status_code == 400 and opened
+
+
+def test_a_server_bounds_the_time_of_every_request(model: Model):
+    with (
+        served(model, settings=ServerSettings(request_seconds=1e-6)) as hasty,
+        hasty.http() as http,
+    ):
+        for more in ({}, {"timeout": 50}):
+            response = http.post(CHAT, json={**HELLO, **more})
+            assert told(response) == (504, "timeout", None)
+            assert response.headers["x-should-retry"] == "false"
 
 
 def test_a_draining_server_takes_nothing_new(model: Model):
     with served(model) as live, live.http() as http:
         live.app.drain()
-        assert http.get("/ready").status_code == 503
+        assert told(http.get("/ready")) == (503, "shutting_down", None)
         assert http.get("/health").status_code == 200
         response = http.post(CHAT, json=HELLO)
-        assert (response.status_code, response.json()["error"]["code"]) == (503, "shutting_down")
+        assert told(response) == (503, "shutting_down", None)
+        assert int(response.headers["retry-after"]) >= 1
 
 
 def test_the_log_has_no_prompt_and_no_key(live: Live, caplog: pytest.LogCaptureFixture):

@@ -6,7 +6,7 @@ import threading
 import httpx2
 import pytest
 
-from tests.server.live import PATIENCE, Live
+from tests.server.live import PATIENCE, Live, told
 from unitok import Model
 
 
@@ -46,7 +46,21 @@ def test_an_engine_that_is_closed_is_told_to_all(
         with monkeypatch.context() as patch:
             patch.setattr(model.driver, "between_steps", closed)
             for _ in range(2):
+                assert told(http.get("/health")) == (503, "unhealthy", None)
+        assert http.get("/health").status_code == 200
+
+
+def test_an_engine_that_makes_no_step_is_waited_for_only_so_long(
+    live: Live, model: Model, monkeypatch: pytest.MonkeyPatch
+):
+    steps = threading.Event()
+    monkeypatch.setattr("unitok.server.status.STEP_SECONDS", 0.2)
+    with live.http(None) as http:
+        with monkeypatch.context() as patch:
+            patch.setattr(model.driver, "between_steps", lambda work: steps.wait(PATIENCE))
+            for _ in range(2):
                 answer = http.get("/health")
-                assert answer.status_code == 503
-                assert answer.json()["error"]["code"] == "unhealthy"
+                assert told(answer) == (503, "unhealthy", None)
+                assert "has made no step for 0.2 s" in answer.json()["error"]["message"]
+            steps.set()
         assert http.get("/health").status_code == 200

@@ -1,6 +1,7 @@
 """Hostile requests: no failure, no hang, no way past the key, and no bomb that costs anything."""
 
 import asyncio
+import json
 import logging
 import time
 from collections.abc import Iterator
@@ -10,13 +11,25 @@ import httpx2
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
+from PIL import Image
 from schemathesis import Case, GenerationMode, openapi
 from schemathesis.core.result import Ok
 
 from tests.fuzz.guard import forget_peak, memory_peak
-from tests.server.fuzz_requests import CHAT, EDIT, FORM, MASK, PICTURE, fire_all, form, shots, shown
-from tests.server.hostile_pictures import MEBI, bombs, url
-from tests.server.live import KEYS, Live, served
+from tests.server.fuzz_requests import (
+    CHAT,
+    EDIT,
+    FORM,
+    MASK,
+    PICTURE,
+    asked,
+    fire_all,
+    form,
+    shots,
+    shown,
+)
+from tests.server.hostile_pictures import MEBI, bombs, saved, url, whole_bombs
+from tests.server.live import KEYS, Live, served, told
 from unitok import Model
 from unitok.server.openapi import document
 from unitok.server.settings import ServerSettings
@@ -99,9 +112,11 @@ def test_the_description_is_served(live: Live):
     ("name", "data"), bombs(), ids=lambda part: part if isinstance(part, str) else ""
 )
 def test_a_bomb_costs_little(live: Live, name: str, data: bytes):
-    """In a chat, as what is edited, and as a mask; beside a picture that is none."""
+    """In a chat and a response, as what is edited, as masks; beside a picture that is none."""
     for sent in (
         lambda data: shown(url(data)),
+        lambda data: seen(url(data)),
+        lambda data: seen(url(PICTURE), url(data)),
         lambda data: form("a dog", data, MASK),
         lambda data: form("a dog", PICTURE, data),
     ):
@@ -113,9 +128,66 @@ def test_a_bomb_costs_little(live: Live, name: str, data: bytes):
     assert len(data) < MEBI
 
 
+@pytest.mark.parametrize(("name", "data"), list(whole_bombs()))
+def test_a_bomb_with_all_of_its_pixels_is_refused_by_its_header(
+    live: Live, monkeypatch: pytest.MonkeyPatch, name: str, data: bytes
+):
+    monkeypatch.setattr("unitok.pictures.to_rgb", None)  # nothing is decoded
+    monkeypatch.setattr("unitok.server.masks._alpha", None)
+    wanted = [
+        (shown(url(data)), "messages[0].content[1]"),
+        (seen(url(data)), "input[0].content[1]"),
+        (form("a dog", data, MASK), "image"),
+        (form("a dog", PICTURE, data), "mask"),
+        (seen(url(PICTURE), url(data)), "tools[0].input_image_mask.image_url"),
+    ]
+    for body, param in wanted:
+        _, _, answer = cost(live, body)
+        assert told(answer) == (400, "image_too_large", param), answer.text
+
+
+def test_many_pictures_and_answers_cost_as_one(live: Live):
+    """Each of them alone would be read."""
+    data = saved(Image.new("RGB", (1400, 1400)), "WEBP", lossless=True)
+    part = {"type": "image_url", "image_url": {"url": url(data)}}
+    usual, _, answer = cost(live, asked([part, {"type": "text", "text": "what is this?"}]))
+    assert answer.status_code == 200
+    many = asked([*[part] * 99, {"type": "text", "text": "what is this?"}])
+    for body in (many, shown(url(data)).replace(b"{", b'{"n": 16, ', 1)):
+        seconds, memory, answer = cost(live, body)
+        assert answer.json()["error"]["code"] == "image_too_large"
+        assert seconds < 0.1 + usual and memory < 50 * MEBI
+
+
+def test_a_photo_of_a_phone_and_its_mask_are_read(live: Live):
+    """A mask has hardly any bytes, and so has to count with its picture."""
+    noise = Image.effect_noise((400, 300), 40).resize((4000, 3000)).convert("RGB")
+    photo = saved(noise, "JPEG", quality=85)
+    mask = Image.new("LA", noise.size, (0, 255))
+    mask.paste((0, 0), (1000, 1000, 2000, 2000))
+    for body in (shown(url(photo)), seen(url(photo)), form("a dog", photo, saved(mask, "PNG"))):
+        _, _, answer = cost(live, body)
+        assert answer.status_code == 200, answer.text
+
+
+def seen(picture: str, mask: str | None = None) -> bytes:
+    """The body of a response: about a picture, or one that paints a part of it anew."""
+    text = "what is this?" if mask is None else "a dog"
+    parts = [{"type": "input_text", "text": text}, {"type": "input_image", "image_url": picture}]
+    body: dict[str, Any] = {"input": [{"role": "user", "content": parts}]}
+    if mask is None:
+        body["max_output_tokens"] = 2
+    else:
+        tool = {"type": "image_generation", "input_image_mask": {"image_url": mask}, "tries": 1}
+        body |= {"tools": [tool], "tool_choice": "required"}
+    return json.dumps(body).encode()
+
+
 def cost(live: Live, body: bytes) -> tuple[float, int, httpx2.Response]:
     """The CPU seconds and the bytes that a request takes when it comes for the second time."""
     path, kind = (EDIT, FORM) if body.startswith(b"--") else (CHAT, "application/json")
+    if body.startswith(b'{"input"'):
+        path = "/v1/responses"
     with live.http() as http:
         for _ in range(2):
             before, start = forget_peak(), time.process_time()

@@ -1,6 +1,7 @@
 """/metrics and traces: what ran is counted, and nothing says what was asked."""
 
 import json
+from contextlib import suppress
 from pathlib import Path
 
 import httpx2
@@ -12,6 +13,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from prometheus_client.parser import text_string_to_metric_families
 
+from tests.server.keeping import IMAGES, begin, chat, drawing, ended, keeping, records
 from tests.server.live import Live, served
 from unitok import Model
 from unitok.server.settings import ServerSettings
@@ -58,6 +60,38 @@ def test_what_ran_is_counted(model: Model):
     free = after["unitok_blocks", "default", "free"]
     assert free == model.stats().num_blocks and after["unitok_blocks", "default", "used"] == 0
     assert not any("kind" in part for key in after for part in key[1:])
+
+
+def test_lines_of_batches_are_counted_as_requests_are(tiny: Model, tmp_path: Path):
+    with keeping(tmp_path / "state", tiny) as live, live.http() as http:
+        client = live.openai()
+        done = ended(client, begin(client, [drawing("a", n=2), drawing("b", n=17)], IMAGES))
+        assert (done.status, len(records(client, done.output_file_id))) == ("completed", 1)
+        ended(client, begin(client, [chat("a")]))
+        lines = numbers(http)
+        answer = http.post(IMAGES, json={"prompt": "a cat", "n": 3}).json()
+        text = http.post(CHAT, json=chat("a")["body"]).json()["usage"]["completion_tokens"]
+        after = numbers(http)
+    tokens = answer["usage"]["output_tokens"] // 3
+    for told, count, texts in ((lines, 2, 1), (after, 5, 2)):
+        assert told["unitok_pictures_total", tiny.name] == count
+        assert told["unitok_picture_seconds_count", tiny.name] == count
+        assert told["unitok_tokens_total", "image", tiny.name] == count * tokens
+        assert told["unitok_tokens_total", "text", tiny.name] == texts * text
+
+
+def test_requests_whose_client_went_away_are_counted(model: Model):
+    with served(model) as live, live.http() as http:
+        body = {"prompt": "a cat", "n": 8, "stream": True, "partial_images": 3}
+        with http.stream("POST", IMAGES, json=body) as answer:
+            assert answer.status_code == 200
+        with suppress(httpx2.ReadTimeout):
+            http.post(IMAGES, json={"prompt": "a cat", "n": 16}, timeout=0.05)
+        live.settle()
+        http.post(CHAT, json=BODY)
+        told = numbers(http)
+    assert told["unitok_aborted_total", IMAGES] == 2
+    assert ("unitok_aborted_total", CHAT) not in told
 
 
 def test_the_dashboard_asks_for_numbers_that_exist(live: Live):

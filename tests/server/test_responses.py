@@ -11,7 +11,7 @@ from openai.types.responses import Response
 from openai.types.responses.response_output_item import ImageGenerationCall
 from PIL import Image
 
-from tests.server.live import KEYS, Live, data_url, png
+from tests.server.live import KEYS, Live, data_url, png, told
 from unitok import Edit, Model, Reply
 from unitok.server.keys import Owner
 
@@ -121,6 +121,28 @@ def test_a_tool_that_is_asked_for_draws_any_words(live: Live, model: Model):
     model.draw("a dog", seed=7, guidance=3.0).image.save(file, "JPEG", quality=80)
     assert base64.b64decode(call_of(answer).result or "") == file.getvalue()
     assert call_of(answer).revised_prompt is None
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        {"temperature": 1.0},
+        {"top_p": 0.5},
+        {"top_k": 3},
+        {"min_p": 0.1},
+        {"max_output_tokens": 9},
+        {"stop": ["x"]},
+    ],
+)
+def test_options_of_text_are_refused_where_a_picture_is_asked_for(
+    live: Live, option: dict[str, Any]
+):
+    (name,) = option
+    body = {"input": "a dog", "tools": tool(), **option}
+    with live.http() as http:
+        answer = http.post("/v1/responses", json={**body, "tool_choice": FORCED})
+        assert told(answer) == (400, None, name)
+        assert http.post("/v1/responses", json=body).status_code == 200, "which is text"
 
 
 def test_a_tool_that_is_not_needed_is_not_used(live: Live):

@@ -2,6 +2,7 @@
 
 import base64
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -25,6 +26,11 @@ def test_the_page_tells_the_default_of_every_limit():
         f"`--{flag.name.replace('_', '-')}`": flag.limit.shown(flag.default)
         for flag in limit_flags()
     }
+
+
+def test_the_page_shows_every_screenshot():
+    shown = set(re.findall(r"\(images/(page_\w+\.png)\)", PAGE.read_text()))
+    assert shown == {path.name for path in (PAGE.parent / "images").glob("page_*.png")}
 
 
 def test_the_examples_of_serving_run(

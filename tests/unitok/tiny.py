@@ -58,9 +58,9 @@ def tiny_template() -> Template:
     return Template(TextTokenizer.load(ASSETS), PATCHES)
 
 
-def save_tiny(folder: Path) -> Path:
+def save_tiny(folder: Path, seed: int = 0) -> Path:
     """A folder that `unitok.load` opens, in fp32."""
-    save_folder(tiny_model(), tiny_template(), ASSETS, folder, dtype=torch.float32)
+    save_folder(tiny_model(seed), tiny_template(), ASSETS, folder, dtype=torch.float32)
     return folder
 
 

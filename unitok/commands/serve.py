@@ -46,7 +46,8 @@ def serve(
         list[str] | None,
         typer.Argument(
             metavar="MODEL",
-            help="Folders or hub ids. Without any, the embedded model.",
+            help="Folders or hub ids. Without any, the embedded model. --adapter and --adapters "
+            "are of the first.",
             show_default=False,
         ),
     ] = None,
@@ -196,7 +197,9 @@ def _check_ray(ray: str | None, asked: OfReplicas, state: Path | None) -> None:
 
 
 def _each(common: Common, models: list[str] | None) -> list[Common]:
-    """The options of each model."""
+    """The options of each model. Only the first has adapters, which fit no other."""
     if models and common.model is not None:
         raise ValueError("give models as arguments or with --model, not both")
-    return [replace(common, model=model) for model in models] if models else [common]
+    first, *others = models or [common.model]
+    bare = replace(common, adapter=None, adapters=None)
+    return [replace(common, model=first), *(replace(bare, model=other) for other in others)]

@@ -25,7 +25,7 @@ from unitok.openai_wire.body import (
 from unitok.openai_wire.chat import OPTIONS as CHAT_OPTIONS
 from unitok.openai_wire.responses_input import NAME as INPUT
 from unitok.openai_wire.responses_talk import Talk
-from unitok.openai_wire.responses_tool import Choice, Tool, choice_of, tool_of
+from unitok.openai_wire.responses_tool import DRAW_OPTIONS, Choice, Tool, choice_of, tool_of
 from unitok.requests import Reply, options_of
 from unitok.strict_json import JsonObject, shown_json
 
@@ -111,7 +111,8 @@ def response_of(body: object) -> ResponseAsked:
     stream = take_flag(given, "stream")
     tool = tool_of(given, stream)
     choice, options = choice_of(given, tool), _options(given)
-    _check_form(options, choice)
+    if choice == "required":
+        _check_only_of_pictures(given, options)
     return ResponseAsked(
         given,
         _text(given, "instructions"),
@@ -167,13 +168,19 @@ def _renamed(text: str) -> str:
     return text.replace(f"{form.NAME}.json_schema", "text.format").replace(form.NAME, "text.format")
 
 
-def _check_form(options: Mapping[str, Any], choice: Choice) -> None:
-    """Refuse a form of the answer where the answer is a picture for sure."""
+def _check_only_of_pictures(given: JsonObject, options: Mapping[str, Any]) -> None:
+    """Refuse options of text where the answer is a picture for sure."""
     for name in ("json_schema", "regex", "choice"):
-        if choice == "required" and name in options:
+        if name in options:
             raise WireError(
                 f'a picture has no form: leave "{name}" (or "text") or "tool_choice" out',
                 "tool_choice",
+            )
+    for name in (MOST_TOKENS, *OPTIONS):
+        if name in given and name not in SHARED:
+            hint = " give it in the tool" if name in DRAW_OPTIONS else " leave it out"
+            raise WireError(
+                f'"{name}" is for text, and "tool_choice" asks for a picture:{hint}', name
             )
 
 

@@ -67,7 +67,7 @@ class App:
         fetcher = PictureFetcher(settings.allowed_hosts) if settings.allowed_hosts else None
         self.services = Services(named, settings, admission, runner, metrics, fetcher, state)
         if state is not None:
-            state.start(named)
+            state.start(named, metrics.result)
         file_of = None if state is None else state.files.file_bytes
         store = NoResponses() if settings.shares_address else ResponseStore(settings)
         self.status = Status(self.services)

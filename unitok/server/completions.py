@@ -10,6 +10,7 @@ from typing import Any
 from starlette.responses import JSONResponse, Response
 
 from unitok.api import Model
+from unitok.messages import parse_messages
 from unitok.openai_wire.chat import (
     ChatAsked,
     chat_of,
@@ -21,6 +22,7 @@ from unitok.openai_wire.chat import (
 from unitok.preparer import pick_seed
 from unitok.results import Event, TextResult
 from unitok.server.endpoint import Call
+from unitok.server.picture_cost import check_cost_aside
 from unitok.server.picture_parts import with_pictures
 from unitok.server.running import merged
 from unitok.server.served import Served
@@ -35,6 +37,7 @@ async def create(call: Call) -> Response:
         body = {**body, "messages": await with_pictures(body["messages"], call.fetcher)}
     asked = chat_of(body, call.services.settings.max_n)
     call.ticket.count(asked.n)
+    await check_cost_aside(parse_messages(asked.reply.messages).pictures, asked.n)
     completion = Completion.of(asked, served, call.passage.id)
     call.passage.log |= {"model": served.name, "n": asked.n, "stream": asked.stream}
     runner, replies = call.services.runner, asked.replies(completion.seed)

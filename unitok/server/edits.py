@@ -18,6 +18,7 @@ from unitok.server.endpoint import Call
 from unitok.server.errors import of_picture
 from unitok.server.masks import MASK, white_mask
 from unitok.server.multipart import Part, read_form
+from unitok.server.picture_cost import check_cost_aside, pictures_of
 from unitok.server.picture_parts import check_media_type
 from unitok.server.pictures import respond
 from unitok.server.served import Served
@@ -38,6 +39,8 @@ async def create(call: Call) -> Response:
     asked = edit_of(values, image, mask, services.settings.max_n)
     call.ticket.count(asked.request.samples)  # before a picture is decoded
     _check_served(asked, served)
+    assert isinstance(asked.request, Edit)
+    await check_cost_aside(pictures_of(asked.request), asked.request.samples)
     return await respond(call, served, await with_white_mask(asked), "image_edit")
 
 

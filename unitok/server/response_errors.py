@@ -9,6 +9,19 @@ from unitok.openai_wire.responses import ResponseAsked
 from unitok.openai_wire.responses_talk import Talk, placed
 from unitok.openai_wire.responses_tool import AT
 from unitok.server.errors import ApiError, of_picture, of_wire
+from unitok.server.picture_cost import check_cost_aside
+
+
+async def check_talk(talk: Talk) -> None:
+    """Refuse pictures of a conversation that have too many pixels for their files.
+
+    Raises:
+        ApiError: They have, with the place of the first that is too much.
+    """
+    try:
+        await check_cost_aside(talk.parsed.pictures)
+    except ApiError as error:
+        raise of_wire(placed(error.message, talk.places, error.code)) from None
 
 
 async def located(error: ApiError, asked: ResponseAsked, talk: Talk, painted: bool) -> ApiError:

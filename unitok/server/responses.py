@@ -14,6 +14,7 @@ from starlette.responses import JSONResponse, Response
 
 from unitok.families.common.editing import Editor
 from unitok.families.common.family import DrawsFromText
+from unitok.messages import ParsedPicture
 from unitok.openai_wire.body import WireError
 from unitok.openai_wire.pages import page_at, page_of
 from unitok.openai_wire.responses import ResponseAsked, echoed, response_of
@@ -32,8 +33,9 @@ from unitok.server.errors import ApiError, of_picture
 from unitok.server.gate import Passage
 from unitok.server.keys import Owner
 from unitok.server.no_responses import NoResponses, not_kept
+from unitok.server.picture_cost import check_cost_aside
 from unitok.server.picture_parts import check_data_uri, fetched, with_pictures
-from unitok.server.response_errors import located
+from unitok.server.response_errors import check_talk, located
 from unitok.server.response_run import ResponseRun
 from unitok.server.response_store import ResponseStore
 from unitok.server.served import Served
@@ -68,6 +70,7 @@ class Responses:
         asked = self._storable(body, response_of(body))
         read = await self._read(call, body, asked)
         talk = Talk.of(read, asked.instructions)
+        await check_talk(talk)
         run = await self._run(call, served, asked, read, talk)
         call.passage.log |= {"model": run.served.name, "stream": asked.stream}
         try:
@@ -152,7 +155,7 @@ class Responses:
             seed = pick_seed(asked.seed)
             request, output = asked.reply(talk, seed), TextOutput(new_id("msg"))
         else:
-            mask = await self._mask(call, asked.tool)
+            mask = await self._mask(call, asked.tool, talk)
             painting = painting_of(
                 asked.tool, action, talk, ability_of(painter), mask, asked.shared
             )
@@ -173,7 +176,7 @@ class Responses:
             error.param = f"{AT}model"
             raise
 
-    async def _mask(self, call: Call, tool: Tool) -> bytes | None:
+    async def _mask(self, call: Call, tool: Tool, talk: Talk) -> bytes | None:
         """The mask of the tool, white where its own is transparent; None without one.
 
         Raises:
@@ -186,6 +189,7 @@ class Responses:
         place = f"{AT}{MASK}.{key}"
         try:
             data = await self._file(call, key, value, place)
+            await check_cost_aside([*talk.parsed.pictures, ParsedPicture(data, place)])
             return await asyncio.to_thread(white_mask, data)
         except Refused as error:
             raise of_picture(error, place) from None

@@ -156,7 +156,8 @@ async def receive(request: Request, incoming: Incoming, settings: ServerSettings
             await _written(request, form, incoming, settings.max_file + AROUND)
     except TimeoutError:
         told = f"the file did not arrive within {settings.upload_seconds:g} s"
-        raise ApiError(408, told, code="body_timeout") from None
+        last = {"connection": "close"}  # the rest of it is not read
+        raise ApiError(408, told, code="body_timeout", headers=last) from None
     except ClientDisconnect:
         raise ClientGone from None
     if not form.complete:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
 
+from unitok.results import Result
 from unitok.saving import make_folder
 from unitok.server.served import Served, ServedModels
 from unitok.server.settings import ServerSettings
@@ -73,12 +74,19 @@ class State:
             self._queue.join()
         self._lock.close()
 
-    def start(self, models: ServedModels) -> None:
-        """Run batches by these models, first those that are left from an earlier server."""
+    def start(self, models: ServedModels, note: Callable[[str, Result], None]) -> None:
+        """Run batches by these models, first those that are left from an earlier server.
+
+        Args:
+            models: The models.
+            note: Counts a result of a model, by the model's name.
+        """
         name_of = cache(lambda name: self._identities[name]())
         identity_of: Callable[[Served], str] = lambda served: name_of(served.model.name)  # noqa: E731
         stops = lambda: self.stopping  # noqa: E731
-        place = Workplace(self.batches, self.files, self._settings, models, identity_of, stops)
+        place = Workplace(
+            self.batches, self.files, self._settings, models, identity_of, stops, note
+        )
         self._queue = BatchQueue(place)
 
     @property

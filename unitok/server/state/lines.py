@@ -23,6 +23,7 @@ from unitok.picture_sources import is_data_uri
 from unitok.requests import AnyRequest, Draw, Edit, Reply
 from unitok.server.errors import ApiError
 from unitok.server.masks import white_mask
+from unitok.server.picture_cost import check_cost, pictures_of
 from unitok.server.served import Served, ServedModels
 from unitok.strict_json import JsonObject, shown_json
 
@@ -99,7 +100,9 @@ class ServedLines(OpenAILines):
             ValueError: A key is missing, unknown or wrong. The message names it.
         """
         if url == EDITS:
-            return with_white_mask(edit_of_line(body, self._max_n))
+            edit = edit_of_line(body, self._max_n)
+            check_cost(pictures_of(edit), edit.samples)
+            return with_white_mask(edit)
         request = super().read(url, body, folder)
         if isinstance(request, Reply):
             check_pictures(request)
@@ -177,12 +180,14 @@ def validate(source: Source, endpoint: str, models: ServedModels, most: int) -> 
 
 
 def check_pictures(request: Reply) -> None:
-    """Check that the pictures of a conversation are in its line.
+    """Check that the pictures of a conversation are in its line, and not too large.
 
     Raises:
-        WireError: One is not.
+        WireError: One is not in it.
+        Refused: They have too many pixels for their files.
     """
-    for picture in parse_messages(request.messages, request.folder).pictures:
+    pictures = parse_messages(request.messages, request.folder).pictures
+    for picture in pictures:
         source, place = picture.source, picture.where
         if not (isinstance(source, bytes) or (isinstance(source, str) and is_data_uri(source))):
             raise WireError(
@@ -190,6 +195,7 @@ def check_pictures(request: Reply) -> None:
                 place,
                 "invalid_image_url",
             )
+    check_cost(pictures)
 
 
 def check_drawing(body: object, request: Draw, max_n: int) -> None:

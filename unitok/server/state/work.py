@@ -43,6 +43,7 @@ class Workplace:
         models: The models.
         identity_of: The identity of a model.
         stops: Whether the server is about to end.
+        note: Counts a result of a model, by the model's name.
     """
 
     batches: BatchStore
@@ -51,6 +52,7 @@ class Workplace:
     models: ServedModels
     identity_of: Callable[[Served], str]
     stops: Callable[[], bool]
+    note: Callable[[str, Result], None]
 
 
 class BatchWork:
@@ -163,6 +165,8 @@ class BatchWork:
             for result in driver.run(jobs, IN_FLIGHT):
                 if result.finish_reason == "abort":
                     raise Interrupted
+                if result.error is None:
+                    self.place.note(served.name, result)
                 yield result
         except RuntimeError as error:  # closed, or full
             raise Interrupted from error
