@@ -42,8 +42,8 @@ from unitok.training.recipe_file import read_recipe
 from unitok.training.reinforcement.prompts import Prompt, prompts_in
 from unitok.training.reinforcement.reward_names import check_names
 
-SIZES = TuningSizes(draw=40, ask=60, paint=12, read=16, places=8, crowds=24, held_out=4)
-FILES = ("draw", "ask", "paint", "read", "places", "paint_crowds", "read_crowds", "held_out")
+SIZES = TuningSizes(draw=40, ask=60, paint=12, read=16, places=8, held_out=4)
+FILES = ("draw", "ask", "paint", "read", "places", "held_out")
 IDENTITY = identity_of_load(None, {})
 RECIPES = sorted((Path(__file__).parents[2] / "recipes" / "embedded").glob("*.toml"))
 

@@ -29,8 +29,7 @@ SMALL = ("held_out.conversations=4", "batch.conversations=4", "samples.prompts=[
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     made = tmp_path / "runs" / "embedded"
-    sizes = TuningSizes(draw=6, ask=6, paint=6, read=6, places=6, crowds=6, held_out=2)
-    write_tuning_data(made, sizes)
+    write_tuning_data(made, TuningSizes(draw=6, ask=6, paint=6, read=6, places=6, held_out=2))
     return made
 
 

@@ -95,13 +95,8 @@ def prompt(scene: Scene, rng: random.Random) -> str:
         subject = f"{article(first)} {rng.choice(RELATION_PHRASES[word])} {article(second)}"
     else:
         subject = _listing(scene, rng)
-    return framed(subject, scene.background, rng)
-
-
-def framed(subject: str, background: str, rng: random.Random) -> str:
-    """A request to draw a subject on a background, in one of many phrasings."""
-    suffix = rng.choice(SUFFIXES).format(background)
-    if background == WHITE and rng.random() >= WHITE_MENTIONED:
+    suffix = rng.choice(SUFFIXES).format(scene.background)
+    if scene.background == WHITE and rng.random() >= WHITE_MENTIONED:
         suffix = ""
     return rng.choice(PREFIXES) + subject + suffix
 

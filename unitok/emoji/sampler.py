@@ -111,17 +111,17 @@ def _two(rng: random.Random, first: str, second: str) -> Scene:
     if rng.random() < 0.5:
         first, second = second, first
     word = rng.choice(("left of", "above"))
-    return Scene("two", any_background(rng), _related_items(rng, first, word, second))
+    return Scene("two", _any_background(rng), _related_items(rng, first, word, second))
 
 
 def _position(rng: random.Random, first: str, word: str, second: str) -> Scene:
-    return Scene("position", any_background(rng), _related_items(rng, first, word, second))
+    return Scene("position", _any_background(rng), _related_items(rng, first, word, second))
 
 
 def _count(rng: random.Random, name: str, count: int) -> Scene:
     quadrants = rng.sample(range(4), count)
-    items = tuple(in_quadrant(rng, name, *divmod(quadrant, 2)) for quadrant in sorted(quadrants))
-    return Scene("count", any_background(rng), items)
+    items = tuple(_in_quadrant(rng, name, *divmod(quadrant, 2)) for quadrant in sorted(quadrants))
+    return Scene("count", _any_background(rng), items)
 
 
 _MAKERS: dict[str, Callable[..., Scene]] = {
@@ -138,23 +138,21 @@ def make_scene(rng: random.Random, kind: str, *core: Any) -> Scene:
     return _MAKERS[kind](rng, *core)
 
 
-def any_background(rng: random.Random) -> str:
-    """White in half of the cases, else a colour."""
+def _any_background(rng: random.Random) -> str:
     return WHITE if rng.random() < 0.5 else rng.choice(COLOURS)
 
 
 def _anywhere(rng: random.Random, name: str) -> Item:
     if rng.random() < 0.5:
         return Item(name, LARGE, rng.randrange(4), rng.randrange(4))
-    return in_quadrant(rng, name, rng.randrange(2), rng.randrange(2))
+    return _in_quadrant(rng, name, rng.randrange(2), rng.randrange(2))
 
 
-def in_quadrant(rng: random.Random, name: str, row: int, column: int) -> Item:
-    """A small item anywhere in a quadrant, whose row and column are 0 or 1."""
+def _in_quadrant(rng: random.Random, name: str, row: int, column: int) -> Item:
     return Item(name, SMALL, 4 * row + rng.randrange(2), 4 * column + rng.randrange(2))
 
 
 def _related_items(rng: random.Random, first: str, word: str, second: str) -> tuple[Item, Item]:
     across = rng.randrange(2)
     here, there = ((across, 0), (across, 1)) if word == "left of" else ((0, across), (1, across))
-    return in_quadrant(rng, first, *here), in_quadrant(rng, second, *there)
+    return _in_quadrant(rng, first, *here), _in_quadrant(rng, second, *there)

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 from unitok.emoji import captions
-from unitok.emoji.crowds import crowd, crowd_prompt
 from unitok.emoji.rendering import STYLE, Style, render, to_pil
 from unitok.emoji.sampler import SceneSampler
 from unitok.emoji.scenes import Scene
@@ -42,7 +41,6 @@ class TuningSizes:
         paint: Conversations in which a scene is painted.
         read: Conversations about a scene.
         places: Scenes of which is asked where each of two things is, in conversations of their own.
-        crowds: Scenes of three or four things that are painted, and half as many that are read.
         held_out: Conversations of each kind about scenes that training never shows, for losses.
     """
 
@@ -51,16 +49,14 @@ class TuningSizes:
     paint: int = 4000
     read: int = 6000
     places: int = 4000
-    crowds: int = 12000
     held_out: int = 128
 
 
 def write_tuning_data(folder: Path, sizes: TuningSizes, seed: int = 0) -> None:
     """Write prompts and conversations, as JSON lines with pictures beside them.
 
-    draw.jsonl and ask.jsonl are prompts for rewards. paint.jsonl, read.jsonl, places.jsonl,
-    paint_crowds.jsonl and read_crowds.jsonl are conversations. held_out.jsonl has conversations of
-    painting and of reading, about held-out scenes.
+    draw.jsonl and ask.jsonl are prompts for rewards. paint.jsonl, read.jsonl and places.jsonl are
+    conversations. held_out.jsonl has conversations of the first two kinds about held-out scenes.
 
     Args:
         folder: Where to write; it is made if it does not exist.
@@ -78,12 +74,6 @@ def write_tuning_data(folder: Path, sizes: TuningSizes, seed: int = 0) -> None:
     for name, count, shares, lines in made:
         scenes = _scenes(SceneSampler(_seed(name, seed)), count, shares, f"{name} {seed}")
         write_lines(folder, name, lines(_Writing(folder, name, seed), scenes))
-    chance = random.Random(f"tuning crowds {seed}")
-    crowds = [crowd(chance) for _ in range(sizes.crowds)]
-    painted = _paint_lines(_Writing(folder, "paint_crowds", seed), crowds, crowd_prompt)
-    write_lines(folder, "paint_crowds", painted)
-    crowds = [crowd(chance) for _ in range(sizes.crowds // 2)]
-    write_lines(folder, "read_crowds", _read_lines(_Writing(folder, "read_crowds", seed), crowds))
     held_out = SceneSampler(_seed("held out", seed), "heldout").batch(sizes.held_out)
     writing = _Writing(folder, "held_out", seed)
     write_lines(
@@ -142,14 +132,10 @@ def _ask_lines(writing: _Writing, scenes: Sequence[Scene]) -> Iterator[Line]:
         yield {"messages": [_said("user", content)], "answer": asked.answer}
 
 
-def _paint_lines(
-    writing: _Writing,
-    scenes: Sequence[Scene],
-    prompt: Callable[[Scene, random.Random], str] = captions.prompt,
-) -> Iterator[Line]:
+def _paint_lines(writing: _Writing, scenes: Sequence[Scene]) -> Iterator[Line]:
     """White cards are behind what is painted, as in pretraining: see docs/default_model.md."""
     for scene, path in zip(scenes, writing.pictures(scenes, "square", "painted"), strict=True):
-        asked = prompt(scene, writing.random)
+        asked = captions.prompt(scene, writing.random)
         answer = _said("assistant", [{"type": "image", "image": path}])
         yield {"messages": [_said("user", asked), answer]}
 
