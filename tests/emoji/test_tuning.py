@@ -157,8 +157,10 @@ def test_the_recipes_are_read_and_name_what_is_written(path: Path):
     named = [data.path for data in recipe.data]
     named += recipe.rollout.prompts if recipe.rollout else []
     written = {f"runs/embedded/{name}.jsonl" for name in (*FILES, "pairs")}
+    written |= {f"runs/embedded/second/{name}.jsonl" for name in FILES}
     assert named and set(named) <= written
-    made = {f"runs/embedded/{other.stem}/model" for other in RECIPES} | {"runs/embedded/blend"}
+    made = {f"runs/embedded/{other.stem}/model" for other in RECIPES}
+    made |= {"runs/embedded/blend", "runs/embedded/rewarded"}
     assert recipe.model is None or recipe.model in made
     assert recipe.out == f"runs/embedded/{path.stem}"
 

@@ -29,7 +29,9 @@ SMALL = ("held_out.conversations=4", "batch.conversations=4", "samples.prompts=[
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     made = tmp_path / "runs" / "embedded"
-    write_tuning_data(made, TuningSizes(draw=6, ask=6, paint=6, read=6, places=6, held_out=2))
+    sizes = TuningSizes(draw=6, ask=6, paint=6, read=6, places=6, held_out=2)
+    write_tuning_data(made, sizes)
+    write_tuning_data(made / "second", sizes, seed=1)
     return made
 
 
@@ -48,7 +50,7 @@ def train(name: str, *settings: str) -> dict[str, Any]:
     return [record for record in map(json.loads, lines) if "speed" in record][-1]
 
 
-@pytest.mark.timeout(400)  # five runs of a model that is small, but no toy
+@pytest.mark.timeout(400)  # six runs of a model that is small, but no toy
 def test_the_model_learns_both_orders_and_then_from_rewards(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ):
@@ -65,15 +67,19 @@ def test_the_model_learns_both_orders_and_then_from_rewards(
     tuned = [f"runs/embedded/{n}/model={s}" for n, s in (("dpo", 1), ("settle", 0.6))]
     parts = (f"{DEFAULT_FOLDER}=-1", *tuned, "runs/embedded/both_orders/model=0.4")
     run_script(monkeypatch, "blend", *parts, "--out", "runs/embedded/blend")
-    rewarded = train(
-        "grpo", "steps=1", "rollout.groups=6", "rollout.samples=4", "rollout.temperature=1.5"
-    )
-    assert 0 <= rewarded["reward_text"] <= 1 and 0 <= rewarded["reward_image"] <= 1
-    assert rewarded["live_groups"] + rewarded["flat_groups"] == 6 and not rewarded["failed"]
-    for name, model in {"before": "both_orders", "after": "grpo"}.items():
-        words = ("score", "--model", f"runs/embedded/{model}/model", "--prompts", "1")
+    for name in ("grpo", "grpo_guided"):
+        rewarded = train(
+            name, "steps=1", "rollout.groups=6", "rollout.samples=4", "rollout.temperature=1.5"
+        )
+        assert 0 <= rewarded["reward_text"] <= 1 and 0 <= rewarded["reward_image"] <= 1
+        assert rewarded["live_groups"] + rewarded["flat_groups"] == 6 and not rewarded["failed"]
+        parts = (f"runs/embedded/{name}/model=0.8", "runs/embedded/dpo/model=0.2")
+        blended = {"grpo": "rewarded", "grpo_guided": "tuned"}[name]
+        run_script(monkeypatch, "blend", *parts, "--out", f"runs/embedded/{blended}")
+    for name, model in {"before": "both_orders/model", "after": "tuned"}.items():
+        words = ("score", "--model", f"runs/embedded/{model}", "--prompts", "1")
         run_script(monkeypatch, *words, "--seeds", "5", "--out", f"{name}.jsonl")
-    model = ("--model", "runs/embedded/grpo/model")
+    model = ("--model", "runs/embedded/tuned")
     run_script(monkeypatch, "grid", *model, "--prompts", "1", "--out", "a.png")
     with Image.open("a.png") as grid:
         assert grid.height > 4 * grid.width  # a row for each kind, of one drawing
