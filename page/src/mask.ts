@@ -52,6 +52,10 @@ export class Mask {
     context.moveTo(from.x, from.y);
     context.lineTo(to.x, to.y);
     context.stroke();
+    // A canvas need not draw a line of no length, which is what a click is.
+    context.beginPath();
+    context.arc(to.x, to.y, width / 2, 0, 2 * Math.PI);
+    context.fill();
   }
 
   /** Mark a box. */
