@@ -37,7 +37,7 @@ def test_a_plan_writes_nothing_and_a_run_prints_its_result(recipe: Path, tmp_pat
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        (["nowhere"], "nowhere: there is no such recipe; unitok comes with full, janus-stage1, "),
+        (["nowhere"], "nowhere: there is no such recipe; unitok comes with dpo, full, grpo, "),
         (["{}", "--set", "stepz=1"], "there is no key stepz; did you mean steps?"),
         (["{}", "--set", "steps"], "--set takes key=value, not 'steps'"),
         (["{}", "--set", "model=nowhere"], "nowhere"),
