@@ -68,24 +68,31 @@ class Throughput:
     baseline: float
 
 
-def write_found(path: Path, found: Sequence[Result | Throughput]) -> None:
-    """Keep what a comparison found."""
+def write_found(path: Path, found: Sequence[Result | Throughput], rehearsed: bool) -> None:
+    """Keep what a comparison found, and where."""
     rows = [{"kind": type(one).__name__, **vars(one)} for one in found]
+    whole = {"machine": machine(), "rehearsed": rehearsed, "found": rows}
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(json.dumps(rows, indent=1).encode(), path)
+    write_whole(json.dumps(whole, indent=1).encode(), path)
 
 
-def read_found(path: Path) -> list[Result | Throughput]:
+def read_found(path: Path, rehearsed: bool) -> list[Result | Throughput]:
     """What a comparison found.
 
     Raises:
-        ValueError: The file holds something else.
+        ValueError: The file holds something else, or what another machine or a rehearsal found.
     """
     kinds = {kind.__name__: kind for kind in (Result, Throughput)}
     try:
-        return [kinds[row.pop("kind")](**row) for row in json.loads(path.read_text())]
+        whole = json.loads(path.read_text())
+        of = whole["machine"], whole["rehearsed"]
+        found = [kinds[row.pop("kind")](**row) for row in whole["found"]]
     except (ValueError, TypeError, KeyError, AttributeError):
         raise ValueError(f"{path} is not what a comparison found; delete it") from None
+    if of != (machine(), rehearsed):
+        what = "a rehearsal" if of[1] and not rehearsed else "another machine or way to run"
+        raise ValueError(f"{path} is of {what}; keep this one's in another folder")
+    return found
 
 
 def table(results: Sequence[Result]) -> str:

@@ -97,7 +97,7 @@ def run(
         kept = None if keep is None else keep / f"{name}.json"
         if kept is not None and kept.exists():
             try:
-                found = read_found(kept)
+                found = read_found(kept, setting.rehearse)
             except ValueError as error:
                 sys.exit(f"bench: {error}")
             print(f"{name}, as {kept} has it")
@@ -109,7 +109,7 @@ def run(
                 if isinstance(one, Result):
                     print(one.row(), flush=True)
             if kept is not None:
-                write_found(kept, found)
+                write_found(kept, found, setting.rehearse)
         results += [one for one in found if isinstance(one, Result)]
         points += [one for one in found if isinstance(one, Throughput)]
 

@@ -98,6 +98,9 @@ def test_what_was_kept_is_not_run_again(tmp_path: Path):
     rows = [line for line in first.stdout.splitlines() if line.startswith("| bookkeeping")]
     document = (tmp_path / "benchmarks.md").read_text().splitlines()
     assert rows and all(row in document for row in rows)
+    real = run_script(*(word for word in words if word != "--rehearse"))
+    assert real.returncode == 1
+    assert "is of a rehearsal; keep this one's in another folder" in real.stderr
     (tmp_path / "bookkeeping.json").write_text("[{}]")
     damaged = run_script(*words)
     assert damaged.returncode == 1

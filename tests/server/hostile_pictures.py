@@ -6,6 +6,7 @@ import base64
 import struct
 import zlib
 from collections.abc import Iterator
+from functools import cache
 from io import BytesIO
 from math import isqrt
 from typing import Any
@@ -40,16 +41,20 @@ def bombs() -> Iterator[tuple[str, bytes]]:
     yield from whole_bombs()
 
 
-def whole_bombs() -> Iterator[tuple[str, bytes]]:
+@cache
+def whole_bombs() -> tuple[tuple[str, bytes], ...]:
     """Bombs that have all of their pixels, a little fewer than the library reads."""
     side = isqrt(MAX_PIXELS)
     grey, rgb = Image.new("L", (side, side)), Image.new("RGB", (side, side))
-    yield "whole png", saved(Image.new("LA", (side, side)), "PNG", compress_level=9)
-    yield "whole jpeg", saved(rgb, "JPEG", quality=1, optimize=True)
-    yield "whole gif", saved(grey, "GIF")
-    yield "whole webp", saved(rgb, "WEBP", lossless=True)
-    yield "whole tiff", saved(Image.new("1", (side, side)), "TIFF", compression="group4")
-    yield "whole bmp", bmp_of_empty_rows(side)
+    bits = Image.new("1", (side, side))
+    return (
+        ("whole png", saved(Image.new("LA", (side, side)), "PNG", compress_level=9)),
+        ("whole jpeg", saved(rgb, "JPEG", quality=1, optimize=True)),
+        ("whole gif", saved(grey, "GIF")),
+        ("whole webp", saved(rgb, "WEBP", lossless=True)),
+        ("whole tiff", saved(bits, "TIFF", compression="group4")),
+        ("whole bmp", bmp_of_empty_rows(side)),
+    )
 
 
 def chunk(kind: bytes, data: bytes) -> bytes:

@@ -4,6 +4,7 @@ import json
 import logging
 import select
 import socket
+import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from urllib.parse import urlsplit
@@ -156,6 +157,24 @@ def test_who_sends_all_before_reading_hears_why_it_was_refused(live: Live):
             connection.sendall(b" " * min(2**18, length - start))
         answer = b"".join(iter(lambda: connection.recv(65536), b""))
     assert told_raw(answer) == (413, "body_too_large", None)
+
+
+def test_what_is_waited_for_behind_a_refusal_is_no_time_of_the_request(
+    live: Live, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    monkeypatch.setattr("unitok.server.last_response.QUIET_SECONDS", 1.0)
+    caplog.set_level(logging.INFO, "unitok.server")
+    head = (
+        f"POST {CHAT} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {KEYS[0]}\r\n"
+        "content-type: application/json\r\ncontent-length: 999999999\r\n\r\n"
+    )
+    start = time.monotonic()
+    assert told_raw(raw(live, head.encode())) == (413, "body_too_large", None)
+    assert time.monotonic() - start >= 1.0
+    live.settle()
+    lines = [json.loads(record.getMessage()) for record in caplog.records]
+    (took,) = [line["ms"] for line in lines if line["status"] == 413]
+    assert took < 1000
 
 
 def test_a_body_of_unknown_length_is_cut_off(model: Model):

@@ -31,7 +31,10 @@ from tests.server.fuzz_requests import (
 from tests.server.hostile_pictures import MEBI, bombs, saved, url, whole_bombs
 from tests.server.live import KEYS, Live, served, told
 from unitok import Model
+from unitok.messages import ParsedPicture
+from unitok.picture_sources import Refused
 from unitok.server.openapi import document
+from unitok.server.picture_cost import check_cost
 from unitok.server.settings import ServerSettings
 from unitok.server.state.folder import State
 
@@ -128,7 +131,20 @@ def test_a_bomb_costs_little(live: Live, name: str, data: bytes):
     assert len(data) < MEBI
 
 
-@pytest.mark.parametrize(("name", "data"), list(whole_bombs()))
+def test_pictures_that_several_answers_read_count_for_each():
+    flat = saved(Image.new("RGB", (1200, 1200)), "PNG")
+    pictures = [ParsedPicture(flat, "image")]
+    check_cost(pictures)
+    told = (
+        f"^image: 1,440,000 pixels in files of {len(flat):,} bytes; at most "
+        f"{1_000_000 + 50 * len(flat):,} are read for 2 answers: shrink the picture first, or ask "
+        "for fewer$"
+    )
+    with pytest.raises(Refused, match=told):
+        check_cost(pictures, 2)
+
+
+@pytest.mark.parametrize(("name", "data"), whole_bombs())
 def test_a_bomb_with_all_of_its_pixels_is_refused_by_its_header(
     live: Live, monkeypatch: pytest.MonkeyPatch, name: str, data: bytes
 ):

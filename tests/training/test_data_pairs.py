@@ -1,7 +1,9 @@
 """`unitok data pairs`: a model's own answers, ranked by a reward, as pairs that it learns from."""
 
+import inspect
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +15,14 @@ from typer.testing import CliRunner
 import unitok
 from tests.training.toy import COLOURS, toy_recipe
 from unitok.cli import app
+from unitok.commands import data_pairs
 from unitok.results import DrawResult, Result
 from unitok.training.data.preferences import parse_record
 from unitok.training.data.sequence_maker import SequenceMaker
 from unitok.training.data.sources import open_source
 from unitok.training.preferences.pair_journal import PairEntry, PairJournal
 from unitok.training.preferences.ranked import Ranked, rank
+from unitok.training.recipe import FAILURES
 from unitok.training.reinforcement.prompts import Prompt, read_prompts
 from unitok.training.reinforcement.reward_names import BUILT_IN, RewardEntry
 from unitok.training.reinforcement.rewards import ChosenReward, Rewards
@@ -278,6 +282,34 @@ def test_failures_that_are_allowed_are_told_and_stop_nothing(
     done = run(*words, "--failures", "0.9")
     assert done.exit_code == 0 and "4 samples have no reward" in done.output
     assert len(records(tmp_path / "pairs.jsonl")) >= 1
+
+
+def test_one_failure_among_the_last_prompts_stops_nothing(
+    untrained_folder: Path, prompts: Path, monkeypatch: pytest.MonkeyPatch
+):
+    from unitok.training.preferences import ranked
+
+    monkeypatch.setattr(ranked, "TOGETHER", 2)
+    asked: list[str] = []
+
+    def moody(prompt: Prompt, result: Result) -> float:
+        asked.append(prompt.name)
+        if len(asked) == 10:  # the second sample of the third prompt
+            raise OSError("not this one")
+        return redness(prompt, result)
+
+    with unitok.load(untrained_folder) as model:
+        collect = RolloutCollector(model, RolloutOptions(samples=4, max_tokens=4))
+        first, second, *_ = read_prompts([str(prompts)])
+        three = [first, second, replace(first, name="again")]
+        rewards = Rewards((ChosenReward("moody", moody),))
+        found = list(rank(collect, rewards, three))
+    assert [len(each.failed) for each in found] == [0, 0, 1]
+
+
+def test_recipes_and_the_command_allow_as_many_failures():
+    default = inspect.signature(data_pairs.pairs).parameters["failures"].default
+    assert default == FAILURES
 
 
 @pytest.mark.parametrize(

@@ -143,7 +143,7 @@ def keep(ranked: Iterator[Ranked], journal: PairJournal, out: Path, model: Model
 def what_is_kept(journal: PairJournal) -> str:
     """From where a broken-off command goes on, in words."""
     if not journal.entries:
-        return "there are no pairs of prompts before"
+        return "nothing was kept"
     return f"{journal.path} has the prompts before, and the same command goes on from there"
 
 

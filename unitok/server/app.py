@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import Route, Router
@@ -67,7 +68,7 @@ class App:
         fetcher = PictureFetcher(settings.allowed_hosts) if settings.allowed_hosts else None
         self.services = Services(named, settings, admission, runner, metrics, fetcher, state)
         if state is not None:
-            state.start(named, metrics.result)
+            state.start(named, partial(metrics.result, live=False))
         file_of = None if state is None else state.files.file_bytes
         store = NoResponses() if settings.shares_address else ResponseStore(settings)
         self.status = Status(self.services)

@@ -37,11 +37,13 @@ class Passage:
         id: The request's id, which the response's x-request-id has.
         owner: Whose it is.
         log: What its log line says beside the usual: numbers and names, never what was said.
+        answered: When all of the response was sent, if more was waited for behind it; else None.
     """
 
     id: str
     owner: Owner = ANYBODY
     log: dict[str, Any] = field(default_factory=dict)
+    answered: float | None = None
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,7 @@ class Ended:
         method: The HTTP method.
         route: The route that it took, and not its path, which may hold anything; None for none.
         status: Of the response; None if there was none.
-        seconds: From its first byte to the end.
+        seconds: From its first byte to the last of the response.
     """
 
     passage: Passage
@@ -104,7 +106,7 @@ class Gate:
                 await self._pass(scope, receive, response, headers)
             finally:
                 route = getattr(scope.get("route"), "path", None)
-                seconds = time.monotonic() - start
+                seconds = (passage.answered or time.monotonic()) - start
                 end = Ended(passage, scope["method"], route, response.status, seconds)
                 describe(span, end.method, route, end.status, passage.log)
                 self.ended(end)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from contextlib import suppress
 
 from starlette.responses import JSONResponse
@@ -21,10 +22,14 @@ class LastResponse(JSONResponse):
     """
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send the response, then wait for the rest of the request within limits."""
+        """Send the response, then wait for the rest of the request within limits.
+
+        The gate's note of the request says when the response was sent.
+        """
         start = {"status": self.status_code, "headers": self.raw_headers}
         await send({"type": "http.response.start", **start})
         await send({"type": "http.response.body", "body": self.body, "more_body": True})
+        scope["state"]["passage"].answered = time.monotonic()
         with suppress(TimeoutError):
             async with asyncio.timeout(LINGER_SECONDS):
                 await _throw_away(receive)

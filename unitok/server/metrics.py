@@ -68,7 +68,7 @@ class Metrics:
             "time_to_first_token_seconds", "From a streamed request to its first token.", "model"
         )
         self._picture_seconds = self._histogram(
-            "picture_seconds", "From a request to its last picture, for each picture.", "model"
+            "picture_seconds", "From a live request to its picture.", "model"
         )
 
     def ended(self, request: Ended) -> None:
@@ -83,14 +83,20 @@ class Metrics:
         """Note when the first token of a streamed request came."""
         self._first.labels(model).observe(seconds)
 
-    def result(self, model: str, result: Result) -> None:
-        """Count the tokens and the pictures of a result."""
+    def result(self, model: str, result: Result, live: bool = True) -> None:
+        """Count the tokens and the pictures of a result, and note how long pictures took.
+
+        Args:
+            model: Its name.
+            result: The result.
+            live: Whether somebody waits for it. How long lines of batches waited is not noted.
+        """
         drawn = isinstance(result, DrawResult)
         self._tokens.labels(model, "image" if drawn else "text").inc(result.completion_tokens)
         if drawn and result.images:
             self._pictures.labels(model).inc(len(result.images))
-            for _ in result.images:
-                self._picture_seconds.labels(model).observe(result.seconds / len(result.images))
+            for _ in result.images if live else ():
+                self._picture_seconds.labels(model).observe(result.seconds)
 
     def text(self) -> bytes:
         """All numbers, as Prometheus reads them."""

@@ -31,14 +31,15 @@ def check_cost(pictures: Sequence[ParsedPicture], times: int = 1) -> None:
         Refused: They have. The error names the first that is too much.
     """
     sizes = [_size(picture) for picture in pictures]
-    total = sum(size for _, size in sizes) * times
-    most, sum_of_pixels = FEW_PIXELS + PIXELS_PER_BYTE * total, 0
+    total = sum(size for _, size in sizes)
+    most, sum_of_pixels = FEW_PIXELS // times + PIXELS_PER_BYTE * total, 0
     for picture, (pixels, _) in zip(pictures, sizes, strict=True):
-        sum_of_pixels += pixels * times
+        sum_of_pixels += pixels
         if sum_of_pixels > most:
             told = (
                 f"{picture.where}: {sum_of_pixels:,} pixels in files of {total:,} bytes; at most "
-                f"{most:,} are read: shrink the picture first"
+                f"{most:,} are read{f' for {times} answers' if times > 1 else ''}: "
+                f"shrink the picture first{', or ask for fewer' if times > 1 else ''}"
             )
             raise Refused(told, "pixels", picture.where)
 

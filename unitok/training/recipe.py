@@ -11,6 +11,8 @@ from typing import Annotated, Literal
 from unitok.nn.activation_checkpointing import Mode
 from unitok.requests import MAX_GUIDANCE
 
+FAILURES = 0.2  # the share of samples that may have no reward, unless told otherwise
+
 
 @dataclass(frozen=True)
 class Key:
@@ -259,7 +261,7 @@ class GrpoKeys:
     ] = 0.0
     failures: Annotated[
         float, Key("the share of a step's samples that may fail", low=0, high=1)
-    ] = 0.2
+    ] = FAILURES
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,13 +7,9 @@ from dataclasses import dataclass
 
 from unitok.requests import Draw
 from unitok.results import TextResult
+from unitok.training.recipe import FAILURES
 from unitok.training.reinforcement.prompts import Prompt
-from unitok.training.reinforcement.rewards import (
-    FAILURES,
-    RewardFailure,
-    Rewards,
-    check_failures,
-)
+from unitok.training.reinforcement.rewards import RewardFailure, Rewards, check_failures
 from unitok.training.reinforcement.rollouts import Rollout, RolloutCollector, RolloutGroup
 
 TOGETHER = 64  # prompts that are sampled at once; their pictures are in memory
@@ -71,7 +67,8 @@ def rank(
         prompts: What is asked.
         seed: Equal seeds give equal samples.
         margin: By how much the rewards of a pair differ at least, or by anything if it is 0.
-        failures: The share of samples that may have no reward, of those that are made at once.
+        failures: The share of samples that may have no reward, of those that are made at once. The
+            last ones are judged with those before, as a few alone say little.
 
     Yields:
         What became of each prompt, in order.
@@ -79,13 +76,16 @@ def rank(
     Raises:
         RewardsFailedError: Too many have none. What became of their prompts is not told.
     """
+    before: list[Ranked] = []
     for first in range(0, len(prompts), TOGETHER):
         groups = collect(prompts[first : first + TOGETHER], seed)
         ranked = list(rank_groups(groups, rewards, margin))
-        failed = [(each.prompt, why) for each in ranked for why in each.failed]
-        total = len(failed) + sum(len(each.rewards) for each in ranked)
+        recent = ranked if len(ranked) == TOGETHER else before + ranked
+        failed = [(each.prompt, why) for each in recent for why in each.failed]
+        total = len(failed) + sum(len(each.rewards) for each in recent)
         check_failures(failed, total, failures, "--failures")
         yield from ranked
+        before = ranked
 
 
 def check_sizes(prompts: Sequence[Prompt], size: tuple[int, int]) -> None:

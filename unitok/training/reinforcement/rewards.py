@@ -16,7 +16,6 @@ from unitok.terminal import one_line
 from unitok.training.reinforcement.prompts import Kind, Prompt
 
 Pair = tuple[Prompt, Result]
-FAILURES = 0.2  # the share of samples that may fail, unless told otherwise
 Reward = Callable[[Prompt, Result], float]
 """A number for the result of a prompt: higher is better. What it raises costs that one sample."""
 

@@ -15,6 +15,7 @@ from torch import Tensor
 from unitok.training.data.order import hashed
 from unitok.training.kept_weights import KeptWeights
 from unitok.training.packing import PackedBatch, pack_rows
+from unitok.training.recipe import FAILURES
 from unitok.training.reinforcement.advantages import advantages_of
 from unitok.training.reinforcement.grpo_loss import (
     Average,
@@ -25,7 +26,7 @@ from unitok.training.reinforcement.grpo_loss import (
 from unitok.training.reinforcement.policy import LearnedRollout, RolloutLearner
 from unitok.training.reinforcement.prompts import Prompt, PromptStream
 from unitok.training.reinforcement.rewarded_rollouts import RewardedGroup, RewardedRollouts
-from unitok.training.reinforcement.rewards import FAILURES, RewardsFailedError, check_failures
+from unitok.training.reinforcement.rewards import RewardsFailedError, check_failures
 from unitok.training.reinforcement.rollout_model import follow
 from unitok.training.reinforcement.round_report import RoundReport, entropy_of, mean_of
 from unitok.training.updates import ConversationUpdates
