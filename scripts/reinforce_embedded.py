@@ -18,8 +18,8 @@
     unitok train recipes/embedded/grpo_guided.toml --set model=runs/embedded/grpo_guided/model \\
         --set out=runs/embedded/grpo_again --set steps=50 --set seed=3
     python scripts/reinforce_embedded.py blend unitok/assets/default=0 \\
-        runs/embedded/grpo_guided/model=0.4 runs/embedded/grpo_again/model=0.4 \\
-        runs/embedded/dpo/model=0.1 runs/embedded/settle/model=0.1 --out runs/embedded/tuned
+        runs/embedded/grpo_guided/model=0.42 runs/embedded/grpo_again/model=0.42 \\
+        runs/embedded/pretrained=0.16 --out runs/embedded/tuned
     python scripts/reinforce_embedded.py score --out runs/embedded/before.jsonl
     python scripts/reinforce_embedded.py score --model runs/embedded/tuned \\
         --out runs/embedded/after.jsonl

@@ -145,6 +145,20 @@ def test_options_of_text_are_refused_where_a_picture_is_asked_for(
         assert http.post("/v1/responses", json=body).status_code == 200, "which is text"
 
 
+@pytest.mark.parametrize(
+    ("option", "name"),
+    [({"regex": "a"}, "regex"), ({"text": {"format": {"type": "json_object"}}}, "text.format")],
+)
+def test_a_form_is_refused_where_a_picture_is_asked_for(
+    live: Live, option: dict[str, Any], name: str
+):
+    body = {"input": "a dog", "tools": tool(), "tool_choice": FORCED, **option}
+    with live.http() as http:
+        answer = http.post("/v1/responses", json=body)
+    assert told(answer) == (400, None, "tool_choice")
+    assert f'leave "{name}" or "tool_choice" out' in answer.json()["error"]["message"]
+
+
 def test_a_tool_that_is_not_needed_is_not_used(live: Live):
     assert create(live, QUESTION, tools=tool()).output_text
     assert create(live, "draw a cat", tools=tool(), tool_choice="none").output_text

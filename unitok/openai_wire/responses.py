@@ -172,9 +172,9 @@ def _check_only_of_pictures(given: JsonObject, options: Mapping[str, Any]) -> No
     """Refuse options of text where the answer is a picture for sure."""
     for name in ("json_schema", "regex", "choice"):
         if name in options:
+            given_as = name if name in given else "text.format"
             raise WireError(
-                f'a picture has no form: leave "{name}" (or "text") or "tool_choice" out',
-                "tool_choice",
+                f'a picture has no form: leave "{given_as}" or "tool_choice" out', "tool_choice"
             )
     for name in (MOST_TOKENS, *OPTIONS):
         if name in given and name not in SHARED:
