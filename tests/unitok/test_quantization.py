@@ -113,9 +113,13 @@ def whole_products(rows: Tensor, numbers: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize("product", [OneDnnProduct(), CudaProduct()])
+@pytest.mark.parametrize("amx", [True, False])
 @pytest.mark.parametrize("count", [2, 6, 32, 62, 258])
-def test_products_of_whole_numbers_are_exact(product: int8.Product, count: int):
+def test_products_of_whole_numbers_are_exact(
+    product: int8.Product, amx: bool, count: int, monkeypatch: pytest.MonkeyPatch
+):
     # torch's product for GPUs is there on a CPU too, so that this is a rehearsal of it.
+    monkeypatch.setattr(int8, "has_amx", lambda: amx)
     torch.manual_seed(0)
     numbers = torch.randint(-127, 128, (64, 96), dtype=torch.int8)
     rows = torch.randint(-128, 128, (count, 96), dtype=torch.int8)
