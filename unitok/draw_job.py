@@ -23,6 +23,25 @@ from unitok_engine import Output, Request, join_outputs
 T = TypeVar("T")
 
 
+class _Stopwatch:
+    """Tells how long a job took.
+
+    A picture to come calls it and not the job: a cycle of both would keep pictures in memory until
+    the garbage collector comes by.
+
+    Attributes:
+        seconds: From the start to what was noted last.
+    """
+
+    def __init__(self) -> None:
+        """Start."""
+        self._start, self.seconds = time.monotonic(), 0.0
+
+    def note(self, _: object = None) -> None:
+        """Note that something has ended."""
+        self.seconds = time.monotonic() - self._start
+
+
 class DrawJob:
     """Collects the tokens of n samples, and their pictures as they are decoded.
 
@@ -74,7 +93,7 @@ class DrawJob:
         self._reported_done = 0
         self._reported_result = False
         self._images: dict[int, Image.Image] = {}
-        self._start = self._end = time.monotonic()
+        self._stopwatch = _Stopwatch()
         self._result: DrawResult | None = None
 
     @property
@@ -99,19 +118,19 @@ class DrawJob:
         if not output.finished:
             return
         output = self._finished[output.sample] = join_outputs(self._outputs.pop(output.sample))
-        self._end = time.monotonic()
+        self._stopwatch.note()
         if self._previews:
             of_sample(self._previews, output.sample).end(output.sample)
         if output.finish_reason == "complete":
             decode = of_sample(self._specs, output.sample).decode
             picture = self._image_decoder.submit(decode, output.token_ids)
-            picture.add_done_callback(self._note_time)
+            picture.add_done_callback(self._stopwatch.note)
             self._decoded[output.sample] = self._unreported[output.sample] = picture
 
     def fail(self, reason: FailReason, error: str) -> None:
         """End the job without pictures, unless it has its result."""
         if self._result is None:
-            self._end = time.monotonic()
+            self._stopwatch.note()
             self._result = self._make_result(reason, error)
 
     def new_events(self) -> list[Event]:
@@ -158,9 +177,6 @@ class DrawJob:
         self._to_preview.clear()
         return made
 
-    def _note_time(self, _: Future[Tensor]) -> None:
-        self._end = time.monotonic()
-
     def _reason(self) -> tuple[str, str | None]:
         """The finish reason of all samples together, and the first error."""
         outputs = [self._finished[sample] for sample in range(self.request.n)]
@@ -182,7 +198,7 @@ class DrawJob:
             finish_reason=reason,
             prompt_tokens=len(self.request.branches[0].token_ids),
             completion_tokens=self._done,
-            seconds=self._end - self._start,
+            seconds=self._stopwatch.seconds,
             request=self.asked,
             index=self.index,
             error=error,

@@ -43,9 +43,9 @@ def warn(message: str) -> None:
     In a thread of ours there is no such line. There it points at the line that `at_callers_line`
     found, else at the line of ours that warns.
     """
-    here = currentframe()
-    assert here is not None and here.f_back is not None  # CPython has frames
-    line = _line.get() or find_line() or _line_of(here.f_back)
+    # A variable for our own frame would keep all that our callers hold until the garbage collector
+    # comes by.
+    line = _line.get() or find_line() or _line_of(_caller())
     warnings.warn_explicit(message, UserWarning, line.file, line.number, line.module, line.registry)
 
 
@@ -76,6 +76,16 @@ def find_line() -> Line | None:
     while frame is not None and _package(frame) in OURS | BETWEEN:
         frame = frame.f_back
     return None if frame is None else _line_of(frame)
+
+
+def _caller() -> FrameType:
+    """The frame that called the function that calls this."""
+    frame = currentframe()
+    for _ in range(2):
+        assert frame is not None  # CPython has frames
+        frame = frame.f_back
+    assert frame is not None
+    return frame
 
 
 def _package(frame: FrameType) -> str:
