@@ -292,6 +292,7 @@ class Preparer:
             priority=asked.priority,
             adapter=asked.adapter,
             plans=tuple(spec.plan for spec in specs) if len(specs) > 1 else (),
+            continued=False,  # a picture that is shown again is encoded from its pixels
         )
         adapter = "" if asked.adapter is None else f"+{asked.adapter}"
         info = {"prompt": asked.prompt, "model": f"{self.family.name}{adapter}"}

@@ -155,6 +155,8 @@ class Request:
             samples i, i + n / tries, i + 2 n / tries and so on. What they sample first is drawn
             without replacement (https://arxiv.org/abs/1903.06059), so that all differ there.
         plans: A plan of each sample's own, instead of `plan`; () is none.
+        continued: Whether later prompts may go on behind what is emitted, so that its K/V is kept
+            for them. That of a picture is of no use to anybody, and would displace what is.
     """
 
     branches: tuple[Branch, ...]
@@ -169,6 +171,7 @@ class Request:
     given: tuple[int, ...] = ()
     tries: int = 1
     plans: tuple[Plan, ...] = ()
+    continued: bool = True
 
     def __post_init__(self) -> None:
         if not self.branches:

@@ -123,8 +123,8 @@ class Scheduler:
     def remove(self, sequence: Sequence) -> None:
         """Take a finished or failed sequence out, if it was added, and free its blocks."""
         if sequence.running:
-            # What failed may have left K/V that would make others fail.
-            self._retire(sequence, forget=sequence.finish_reason == "error")
+            self._forget_useless(sequence)
+            self._retire(sequence)
         else:
             self.waiting.discard(sequence)
 
@@ -552,7 +552,16 @@ class Scheduler:
         self.preemptions += 1
         self.add(sequence)
 
-    def _retire(self, sequence: Sequence, forget: bool = False) -> None:
+    def _forget_useless(self, sequence: Sequence) -> None:
+        """Let blocks of a sequence that ends be found no more, if they would help nobody."""
+        failed = sequence.finish_reason == "error"  # its K/V might make others fail
+        if sequence.request.continued and not failed:
+            return
+        for branch in sequence.branches:
+            start = 0 if failed else branch.prompt_length // self.config.block_size
+            self.pool.forget(branch.blocks[start:])
+
+    def _retire(self, sequence: Sequence) -> None:
         """Take a sequence out of the running ones and free its blocks, the branch's end first."""
         self.running.remove(sequence)
         self._branches -= len(sequence.branches)
@@ -563,8 +572,6 @@ class Scheduler:
             del self._samples[sequence.request_id]
         self._prefixes.release(sequence)
         for branch in sequence.branches:
-            if forget:
-                self.pool.forget(branch.blocks)
             self.pool.deallocate(reversed(branch.blocks))
             branch.blocks = []
         sequence.running = False

@@ -204,8 +204,23 @@ def test_blocks_are_kept_until_others_need_the_room():
     assert machine.stats.free_blocks == 8
 
 
-def test_a_preempted_request_finds_its_own_blocks_again():
-    requests = [caption(seed, max_tokens=40, stop_ids=()) for seed in range(4)]
+def test_what_nothing_goes_on_behind_keeps_its_prompt_alone():
+    machine = engine(num_blocks=9)
+    finish(machine, [text()])
+    for seed in range(3):  # each takes five blocks, of which its prompt fills one
+        picture = replace(text((9, *PROMPT[:4]), max_tokens=12), continued=False)
+        finish(machine, [replace(picture, sampling=Sampling(seed=seed))])
+    assert (machine.stats.free_blocks, machine.stats.cached_blocks) == (9, 4 + 1)
+    seen = watched(machine)
+    assert finished_ids(machine, [text()])[0] == outputs_of(text())
+    assert seen[0] == (1,)
+
+
+@pytest.mark.parametrize("continued", [True, False])
+def test_a_preempted_request_finds_its_own_blocks_again(continued: bool):
+    requests = [
+        replace(caption(seed, max_tokens=40, stop_ids=()), continued=continued) for seed in range(4)
+    ]
     machine = engine(preempt_every_step=True)
     assert finished_ids(machine, requests) == finished_ids(engine(), requests)
     stats = machine.stats
