@@ -41,7 +41,10 @@ def test_a_packed_layer_gives_what_it_gave(shape: tuple[int, ...], bias: bool):
             torch.testing.assert_close(packed(x), plain(x), atol=1e-5, rtol=0)
 
 
-def test_few_kernels_serve_all_numbers_of_rows(monkeypatch: pytest.MonkeyPatch):
+@pytest.mark.parametrize("large", [False, True])
+def test_few_kernels_serve_all_numbers_of_rows(large: bool, monkeypatch: pytest.MonkeyPatch):
+    if large:
+        monkeypatch.setattr(packed_linear, "LARGE", 1000)
     seen: set[int] = set()
     run = packed_linear._run
     monkeypatch.setattr(
@@ -49,9 +52,14 @@ def test_few_kernels_serve_all_numbers_of_rows(monkeypatch: pytest.MonkeyPatch):
     )
     packed, _ = packed_and_plain()
     with torch.inference_mode():
+        everything = torch.randn(400, 24)
+        wanted = packed(everything)
         for rows in range(1, 400):
-            assert len(packed(torch.randn(rows, 24))) == rows
-    assert seen == set(packed_linear.ROWS)
+            out = packed(everything[:rows])
+            assert len(out) == rows
+            if large or rows > 1:  # a single row has a kernel of its own there
+                assert torch.equal(out, wanted[:rows])
+    assert seen == set(packed_linear.ROWS_OF_LARGE if large else packed_linear.ROWS)
 
 
 def test_bfloat16_agrees_as_far_as_it_can():

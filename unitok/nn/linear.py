@@ -119,9 +119,9 @@ class LinearReplacement(nn.Module, ABC):
         return self.weights()[0]
 
     @property
-    def pads_rows(self) -> bool:
-        """Whether it pads rows to a number that it has a kernel for."""
-        return False
+    def row_sizes(self) -> Sequence[int]:
+        """The numbers of rows that it pads to, in ascending order; empty if it takes any."""
+        return ()
 
     @property
     def rounds_alike(self) -> bool:

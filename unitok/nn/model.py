@@ -35,8 +35,8 @@ class Decoder(nn.Module):
     """The trunk of Llama, https://arxiv.org/abs/2302.13971: blocks, and a norm behind them.
 
     Attributes:
-        pads_rows: Whether rows are padded, once for all layers, to a number that packed layers
-            have kernels for.
+        row_sizes: The numbers that rows are padded to, once for all layers, as packed ones have
+            kernels for them; empty if they have them for any.
         activation_checkpointing: What training keeps of each block; the rest is computed again for
             the gradients.
         compiled: Runs the blocks and the norm in steps of few rows, if the model was prepared so.
@@ -44,7 +44,7 @@ class Decoder(nn.Module):
 
     def __init__(self, config: DecoderConfig) -> None:
         super().__init__()
-        self.pads_rows = False
+        self.row_sizes: Sequence[int] = ()
         self.activation_checkpointing: Mode = "none"
         self.compiled: CompiledBlocks | None = None
         self.rotary = RotaryTable(config.head_dim, config.max_positions, config.rope_theta)
@@ -60,7 +60,7 @@ class Decoder(nn.Module):
     ) -> Tensor:
         """Map embeddings [..., n, d] at positions [..., n] to normed hidden states, alike."""
         rows = len(hidden)
-        if self.pads_rows and cache is not None and (missing := rows_to_pad(rows)):
+        if cache is not None and (missing := rows_to_pad(rows, self.row_sizes)):
             hidden, positions = F.pad(hidden, (0, 0, 0, missing)), F.pad(positions, (0, missing))
             cache = PaddedCache(cache, rows, missing)
         rotation = self.rotary(positions, hidden.dtype)
@@ -153,7 +153,8 @@ class UnifiedModel(nn.Module):
         pack(self.decoder, at_once)
         pack(self, at_once)
         replaced = (m for m in self.decoder.modules() if isinstance(m, LinearReplacement))
-        self.decoder.pads_rows = any(layer.pads_rows for layer in replaced)
+        sizes = filter(None, (layer.row_sizes for layer in replaced))
+        self.decoder.row_sizes = min(sizes, key=len, default=())
         if compile:
             self.decoder.compile_blocks()
 

@@ -25,6 +25,11 @@ from unitok.nn.linear import LinearReplacement, Linears, find_linears, replace_l
 ROWS = (1, 2, 4, 8, 16, 32, 48, 64, 96, 128, 160, 192, 224, 256)
 """The numbers of rows that kernels are compiled for. Two calls of 128 rows, and the copy that joins
 them, take a quarter longer than one of 256; larger pieces than these gain nothing."""
+LARGE = 4 * 2**20
+"""Bytes of a layer whose weights no core keeps in its cache."""
+ROWS_OF_LARGE = ROWS[2:]
+"""The numbers for large layers. Memory alone sets the pace of few rows, but on an AMD EPYC (Zen 4),
+kernels of one or two rows read a fifth slower than that of four."""
 SMALL = 64 * 2**20
 """Bytes of weights that are packed at the first call, since that takes no noticeable time."""
 PATIENCE = 16
@@ -52,6 +57,7 @@ class PackedLinear(LinearReplacement):
         self._dtype = self._dense[0].dtype
         biases = [layer.bias.detach() for layer in layers.values() if layer.bias is not None]
         self._bias = torch.cat(biases) if biases else None
+        self._row_sizes = ROWS_OF_LARGE if self.nbytes > LARGE else ROWS
 
     def forward(self, x: Tensor) -> Tensor:
         """Map [..., in_features] to [..., sum of out_features].
@@ -71,7 +77,7 @@ class PackedLinear(LinearReplacement):
                 self._calls_left -= 1
                 return self._run_dense(x)
             packed = self.pack()
-        return in_pieces(x, lambda some: _run(some, packed, self._bias))
+        return in_pieces(x, lambda some: _run(some, packed, self._bias), self._row_sizes)
 
     # Hooks would cost microseconds dozens of times a step, and only prepared models are packed.
     __call__ = forward
@@ -83,9 +89,9 @@ class PackedLinear(LinearReplacement):
         return numbers * self._dtype.itemsize + sum(bias.nbytes for bias in self.biases())
 
     @property
-    def pads_rows(self) -> bool:
-        """It does."""
-        return True
+    def row_sizes(self) -> Sequence[int]:
+        """See `LinearReplacement.row_sizes`."""
+        return self._row_sizes
 
     @property
     def rounds_alike(self) -> bool:
@@ -173,7 +179,8 @@ def in_pieces(x: Tensor, run: Callable[[Tensor], Tensor], sizes: Sequence[int] =
 def _padded(x: Tensor, run: Callable[[Tensor], Tensor], sizes: Sequence[int]) -> Tensor:
     """Run rows [n, in_features], n at most the last of the sizes, padded to one of them."""
     # A single row has a kernel of its own, which rounds otherwise: what is left over must not.
-    missing = 1 if len(x) == 1 else rows_to_pad(len(x), sizes)
+    rows = max(len(x), 2)
+    missing = rows + rows_to_pad(rows, sizes) - len(x)
     return run(pad(x, (0, 0, 0, missing)) if missing else x)[: len(x)]
 
 

@@ -8,6 +8,7 @@ there are.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cache
 from typing import Protocol
 
@@ -25,6 +26,11 @@ LARGEST_OF_ROW = 127 * 256
 """Of the numbers of activations, whose higher part is at most 127."""
 TINY = 1e-30
 """A weight or a row whose numbers are all smaller is zero."""
+MIDDLE = 128
+"""The byte that stands for 0 in a part of activations, as VNNI multiplies bytes without a sign."""
+ONES = 3 * 2.0**22
+"""A float32 of this size has a step of 1: what is added to it is rounded to a whole number, which
+its lower bits are."""
 SIZES = tuple(2 * rows for rows in ROWS)
 """The numbers of rows that oneDNN compiles kernels for: two parts for each row of activations."""
 BLOCK = 128
@@ -43,7 +49,10 @@ class Product(Protocol):
         ...
 
     def multiply(self, rows: Tensor, packed: Tensor, scale: Tensor) -> Tensor:
-        """Map rows [n, in_features] of int8 to their products [n, out_features], times scales."""
+        """Map rows [n, in_features] to their products [n, out_features], times scales.
+
+        Rows are of uint8, and MIDDLE stands for 0.
+        """
         ...
 
 
@@ -65,14 +74,16 @@ class OneDnnProduct:
 
 def multiply_by_onednn(rows: Tensor, packed: Tensor, scale: Tensor) -> Tensor:
     """See `Product`; each new number of rows takes milliseconds more."""
-    offset = 0
-    if not has_amx():
-        # VNNI multiplies bytes without a sign. Of others oneDNN has but a reference, which takes
-        # a thousand times as long.
-        rows, offset = (rows ^ -128).view(torch.uint8), 128
+    # Without AMX, oneDNN has but a reference for bytes with a sign: a thousand times the time.
+    rows, offset = (with_sign(rows), 0) if has_amx() else (rows, MIDDLE)
     return torch.ops.onednn.qlinear_pointwise.default(
         rows, 1.0, offset, packed, scale, _no_offset(), None, 1.0, 0, torch.float32, "none", [], ""
     )
+
+
+def with_sign(rows: Tensor) -> Tensor:
+    """Turn bytes of which MIDDLE stands for 0 into int8."""
+    return (rows ^ MIDDLE).view(torch.int8)
 
 
 @cache
@@ -104,7 +115,8 @@ class CudaProduct:
     def multiply(self, rows: Tensor, packed: Tensor, scale: Tensor) -> Tensor:
         """See `Product`."""
         missing = max(self.LEAST - len(rows), -len(rows) % 8)
-        padded = pad(rows, (0, 0, 0, missing)) if missing else rows
+        signed = with_sign(rows)
+        padded = pad(signed, (0, 0, 0, missing)) if missing else signed
         return torch.ops.aten._int_mm.default(padded, packed.T)[: len(rows)] * scale
 
 
@@ -174,9 +186,9 @@ class Int8Linear(QuantizedLinear):
         return self._product is not None
 
     @property
-    def pads_rows(self) -> bool:
-        """Whether oneDNN is used, which compiles a kernel for a number of rows."""
-        return isinstance(self._product, OneDnnProduct)
+    def row_sizes(self) -> Sequence[int]:
+        """See `LinearReplacement.row_sizes`: there are some if oneDNN is used."""
+        return ROWS if isinstance(self._product, OneDnnProduct) else ()
 
     def _unpacked(self) -> Tensor:
         return self._product.unpack(self._numbers) if self._product else self._numbers
@@ -207,7 +219,7 @@ def _quantize_block(weight: Tensor) -> tuple[Tensor, Tensor]:
 def multiply_exactly(x: Tensor, product: Product, packed: Tensor, scale: Tensor) -> Tensor:
     """Map rows [n, in_features] to [n, out_features] in float32, by sums of whole numbers."""
     parts, unit = split_in_parts(x)
-    higher, lower = product.multiply(parts, packed, scale).chunk(2)
+    lower, higher = product.multiply(parts, packed, scale).chunk(2)
     return torch.add(lower, higher, alpha=256).mul_(unit)
 
 
@@ -218,15 +230,16 @@ def split_in_parts(x: Tensor) -> tuple[Tensor, Tensor]:
         x: The rows [n, k].
 
     Returns:
-        The higher parts of the numbers, and below them the lower ones, [2 * n, k] in int8; and what
-        1 stands for in each row [n, 1]. A number is 256 times its higher part, and its lower one.
+        The lower parts of the numbers, and below them the higher ones, [2 * n, k] in uint8, where
+        MIDDLE stands for 0; and what 1 stands for in each row [n, 1]. A number is 256 times its
+        higher part, and its lower one.
     """
     # After a weight has gone through a CPU's cache, each kind of operator costs microseconds.
-    largest = torch.linalg.vector_norm(x, torch.inf, -1, True, dtype=torch.float32)
-    unit = largest.clamp_min_(TINY).div_(LARGEST_OF_ROW)
-    numbers = (x / unit).round_().to(torch.int16)
-    # The lower part is the lower byte, as a number from -128 to 127.
-    return torch.cat([(numbers + 128) >> 8, numbers]).to(torch.int8), unit
+    x = x.float()
+    unit = x.abs().amax(-1, keepdim=True).clamp_min_(TINY).div_(LARGEST_OF_ROW)
+    numbers = (x / unit).add_(ONES + 256 * MIDDLE + MIDDLE)
+    low_and_high = numbers.view(torch.uint8).view(*x.shape, 4)[..., :2]
+    return low_and_high.permute(2, 0, 1).reshape(2 * len(x), x.shape[1]), unit
 
 
 def multiply_dequantized(x: Tensor, numbers: Tensor, scale: Tensor) -> Tensor:
