@@ -114,9 +114,10 @@ def whole_products(rows: Tensor, numbers: Tensor) -> Tensor:
 
 @pytest.mark.parametrize("product", [OneDnnProduct(), CudaProduct()])
 @pytest.mark.parametrize("amx", [True, False])
+@pytest.mark.parametrize("large", [True, False])
 @pytest.mark.parametrize("count", [2, 6, 32, 62, 258])
 def test_products_of_whole_numbers_are_exact(
-    product: int8.Product, amx: bool, count: int, monkeypatch: pytest.MonkeyPatch
+    product: int8.Product, amx: bool, large: bool, count: int, monkeypatch: pytest.MonkeyPatch
 ):
     # torch's product for GPUs is there on a CPU too, so that this is a rehearsal of it.
     monkeypatch.setattr(int8, "has_amx", lambda: amx)
@@ -125,6 +126,8 @@ def test_products_of_whole_numbers_are_exact(
     rows = torch.randint(-128, 128, (count, 96), dtype=torch.int8)
     if isinstance(product, OneDnnProduct) and not multiplies_int8():
         rows, numbers = rows.sign(), numbers.sign()  # of which no sum is rounded anywhere
+    if large:
+        monkeypatch.setattr(int8, "LARGE", 1000)
     packed = product.pack(numbers)
     assert torch.equal(product.unpack(packed), numbers)
     scale = torch.full((64,), 0.5)

@@ -57,7 +57,7 @@ class PackedLinear(LinearReplacement):
         self._dtype = self._dense[0].dtype
         biases = [layer.bias.detach() for layer in layers.values() if layer.bias is not None]
         self._bias = torch.cat(biases) if biases else None
-        self._row_sizes = ROWS_OF_LARGE if self.nbytes > LARGE else ROWS
+        self._row_sizes = ROWS_OF_LARGE if self.nbytes >= LARGE else ROWS
 
     def forward(self, x: Tensor) -> Tensor:
         """Map [..., in_features] to [..., sum of out_features].

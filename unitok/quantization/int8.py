@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn.functional import linear, pad
 
 from unitok.nn.linear import Linears
-from unitok.nn.packed_linear import ROWS, in_pieces
+from unitok.nn.packed_linear import LARGE, ROWS, in_pieces
 from unitok.quantization.linear import QuantizedLinear
 
 LARGEST = 127
@@ -31,8 +31,9 @@ MIDDLE = 128
 ONES = 3 * 2.0**22
 """A float32 of this size has a step of 1: what is added to it is rounded to a whole number, which
 its lower bits are."""
-SIZES = tuple(2 * rows for rows in ROWS)
-"""The numbers of rows that oneDNN compiles kernels for: two parts for each row of activations."""
+ROWS_OF_LARGE = ROWS[1:]
+"""The numbers of rows for large layers: two parts each of two rows, as a kernel of four is faster
+than one of two (see `unitok.nn.packed_linear`)."""
 BLOCK = 128
 """Outputs that are quantised or dequantised at once, so that they stay in a CPU's cache."""
 
@@ -69,7 +70,12 @@ class OneDnnProduct:
 
     def multiply(self, rows: Tensor, packed: Tensor, scale: Tensor) -> Tensor:
         """See `Product`."""
-        return in_pieces(rows, lambda some: multiply_by_onednn(some, packed, scale), SIZES)
+        sizes = [2 * size for size in self.row_sizes(packed)]
+        return in_pieces(rows, lambda some: multiply_by_onednn(some, packed, scale), sizes)
+
+    def row_sizes(self, packed: Tensor) -> Sequence[int]:
+        """The numbers of rows of activations, of two parts each, that kernels are compiled for."""
+        return ROWS_OF_LARGE if packed.numel() >= LARGE else ROWS
 
 
 def multiply_by_onednn(rows: Tensor, packed: Tensor, scale: Tensor) -> Tensor:
@@ -188,7 +194,8 @@ class Int8Linear(QuantizedLinear):
     @property
     def row_sizes(self) -> Sequence[int]:
         """See `LinearReplacement.row_sizes`: there are some if oneDNN is used."""
-        return ROWS if isinstance(self._product, OneDnnProduct) else ()
+        product = self._product
+        return product.row_sizes(self._numbers) if isinstance(product, OneDnnProduct) else ()
 
     def _unpacked(self) -> Tensor:
         return self._product.unpack(self._numbers) if self._product else self._numbers
@@ -238,8 +245,10 @@ def split_in_parts(x: Tensor) -> tuple[Tensor, Tensor]:
     x = x.float()
     unit = x.abs().amax(-1, keepdim=True).clamp_min_(TINY).div_(LARGEST_OF_ROW)
     numbers = (x / unit).add_(ONES + 256 * MIDDLE + MIDDLE)
-    low_and_high = numbers.view(torch.uint8).view(*x.shape, 4)[..., :2]
-    return low_and_high.permute(2, 0, 1).reshape(2 * len(x), x.shape[1]), unit
+    # Of the four bytes of each the two lowest: a view of all lower parts, one of all higher ones.
+    count, width = x.shape
+    parts = numbers.view(torch.uint8).as_strided((2, count, width), (1, 4 * width, 4))
+    return parts.reshape(2 * count, width), unit
 
 
 def multiply_dequantized(x: Tensor, numbers: Tensor, scale: Tensor) -> Tensor:
