@@ -346,7 +346,7 @@ def finetuning(setting: Setting) -> Found:
     size of 1, 2 and 4 that is fastest. The losses of both are the same. Ours keeps the products of
     a layer and computes the rest again; the peer, whose library knows all or nothing, computes all
     again. How fast it is without is told beside. Memory is the most that the process had before the
-    peer ran."""
+    peer ran, so it counts the models of comparisons that ran before it in one go."""
     with torch.inference_mode(False), torch.enable_grad():
         yield from finetuned(setting)
 

@@ -11,6 +11,7 @@ from benchmarks.measure import medians as median_times
 from benchmarks.report import Result
 from benchmarks.setting import Setting
 from unitok.api import Model
+from unitok.drafts import KeptTable, drafter_of
 from unitok.driver import Driver
 from unitok.handles import TokenJob
 from unitok.image_decoder import ImageDecoder
@@ -26,7 +27,10 @@ class InPlace:
     """A drawing whose caller steps an engine of its own: no thread, no handle."""
 
     def __init__(self, model: Model) -> None:
-        self._engine = Engine(model.family.model, EngineConfig(max_context=model.info().context))
+        decoder = model.family.model
+        config = EngineConfig(max_context=model.info().context)
+        drafter = drafter_of(decoder, KeptTable.of(decoder).table)  # as the model has it
+        self._engine = Engine(decoder, config, drafter=drafter)
         self._painter = ImageDecoder(model.device, background=False)
         self._prepare = Preparer(model.family, self._painter)
 

@@ -176,6 +176,7 @@ def write_document(
         results: The rows of the table.
         points: The points of the plot.
     """
+    folder.mkdir(parents=True, exist_ok=True)
     parts = ["# Benchmarks", f"    {command('bench.py')}", machine() + ".", table(results)]
     parts.append(
         "Speed drifts, so only what ran side by side is compared: sides alternate, and ratios are "
