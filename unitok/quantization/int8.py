@@ -31,9 +31,11 @@ MIDDLE = 128
 ONES = 3 * 2.0**22
 """A float32 of this size has a step of 1: what is added to it is rounded to a whole number, which
 its lower bits are."""
-ROWS_OF_LARGE = ROWS[1:]
-"""The numbers of rows for large layers: two parts each of two rows, as a kernel of four is faster
-than one of two (see `unitok.nn.packed_linear`)."""
+SIZES = tuple(2 * rows for rows in ROWS)
+"""The numbers of rows that oneDNN compiles kernels for: two parts for each row of activations."""
+SIZES_OF_LARGE = SIZES[1:]
+"""The numbers for large layers, where a kernel of four rows is faster than one of two (see
+`unitok.nn.packed_linear`)."""
 BLOCK = 128
 """Outputs that are quantised or dequantised at once, so that they stay in a CPU's cache."""
 
@@ -70,12 +72,12 @@ class OneDnnProduct:
 
     def multiply(self, rows: Tensor, packed: Tensor, scale: Tensor) -> Tensor:
         """See `Product`."""
-        sizes = [2 * size for size in self.row_sizes(packed)]
+        sizes = self.sizes(packed)
         return in_pieces(rows, lambda some: multiply_by_onednn(some, packed, scale), sizes)
 
-    def row_sizes(self, packed: Tensor) -> Sequence[int]:
-        """The numbers of rows of activations, of two parts each, that kernels are compiled for."""
-        return ROWS_OF_LARGE if packed.numel() >= LARGE else ROWS
+    def sizes(self, packed: Tensor) -> Sequence[int]:
+        """The numbers of rows that kernels are compiled for."""
+        return SIZES_OF_LARGE if packed.numel() >= LARGE else SIZES
 
 
 def multiply_by_onednn(rows: Tensor, packed: Tensor, scale: Tensor) -> Tensor:
@@ -194,8 +196,9 @@ class Int8Linear(QuantizedLinear):
     @property
     def row_sizes(self) -> Sequence[int]:
         """See `LinearReplacement.row_sizes`: there are some if oneDNN is used."""
-        product = self._product
-        return product.row_sizes(self._numbers) if isinstance(product, OneDnnProduct) else ()
+        if not isinstance(self._product, OneDnnProduct):
+            return ()
+        return [size // 2 for size in self._product.sizes(self._numbers)]
 
     def _unpacked(self) -> Tensor:
         return self._product.unpack(self._numbers) if self._product else self._numbers
